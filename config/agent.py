@@ -1,0 +1,435 @@
+"""agent.yaml: who listens, thinks and speaks, and in which audio.
+
+The structs are the fields of the Voice Agent API's Settings, no more and no less, because Deepgram
+refuses a session over a field that it does not know. What is not set is not sent. The prompt and
+the functions are not here: they come from system_prompt.md and intents.yaml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from config.document import read_document
+from config.errors import ConfigError, shown
+from config.settings import Secret
+from config.shape import build
+
+Name = Annotated[str, Meta(min_length=1)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+ReasoningMode = Literal["none", "minimal", "low", "medium", "high"]
+
+RATES: Mapping[str, tuple[int, ...]] = {
+    "linear16": (8000, 16000, 24000, 32000, 48000),
+    "mulaw": (8000, 16000),
+    "alaw": (8000, 16000),
+}
+"""Sample rates of the agent's plain audio; Deepgram lists none for the other encodings."""
+
+
+class _Part(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=False
+):
+    """A mapping in the file; `mistakes()` has the rules between its fields."""
+
+
+# --- audio --------------------------------------------------------------------------------------
+
+
+class AudioInput(_Part, frozen=True):
+    """What the browser's microphone sends; a browser may ask for another at session start."""
+
+    encoding: Literal[
+        "linear16",
+        "linear32",
+        "flac",
+        "alaw",
+        "mulaw",
+        "amr-nb",
+        "amr-wb",
+        "opus",
+        "ogg-opus",
+        "speex",
+        "g729",
+    ] = "linear16"
+    sample_rate: Annotated[int, Meta(ge=8000, le=192000)] = 16000
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        fixed = {"amr-nb": 8000, "amr-wb": 16000}.get(self.encoding, self.sample_rate)
+        if self.sample_rate != fixed:
+            yield ".sample_rate", f"expected {fixed} for {self.encoding}, got {self.sample_rate}"
+
+
+class AudioOutput(_Part, frozen=True):
+    """What the agent's voice arrives as."""
+
+    encoding: Literal["linear16", "mulaw", "alaw", "mp3", "opus", "flac", "aac"] = "linear16"
+    sample_rate: Annotated[int, Meta(ge=8000, le=48000)] = 24000
+    bitrate: Annotated[int, Meta(gt=0)] | UnsetType = UNSET
+    container: Literal["none", "wav", "ogg"] = "none"
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        rates = RATES.get(self.encoding)
+        if rates and self.sample_rate not in rates:
+            wanted = " or ".join(map(str, rates))
+            yield ".sample_rate", f"expected {wanted} for {self.encoding}, got {self.sample_rate}"
+        if rates and self.bitrate is not UNSET:
+            wanted = "expected no bitrate (it is for mp3, opus, flac and aac)"
+            yield ".bitrate", f"{wanted} with {self.encoding}, got {self.bitrate}"
+        if self.container == "ogg" and self.encoding != "opus":
+            yield ".container", f"expected none (ogg is for opus) with {self.encoding}, got ogg"
+        if self.container == "wav" and rates is None:
+            wanted = "expected none (wav is for linear16, mulaw and alaw)"
+            yield ".container", f"{wanted} with {self.encoding}, got wav"
+
+
+class Audio(_Part, frozen=True):
+    input: AudioInput = AudioInput()
+    output: AudioOutput = AudioOutput()
+
+
+# --- listen -------------------------------------------------------------------------------------
+
+
+class ListenV1(_Part, frozen=True, tag_field="version", tag="v1"):
+    """Speech to text by the nova models."""
+
+    type: Literal["deepgram"]
+    model: Name | UnsetType = UNSET
+    language: Name | UnsetType = UNSET
+    smart_format: bool | UnsetType = UNSET
+    keyterms: list[Name] | UnsetType = UNSET
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if self.model is not UNSET and self.model.startswith("flux"):
+            yield ".version", f'expected "v2" for {self.model}, got "v1"'
+
+
+class ListenV2(_Part, frozen=True, tag_field="version", tag="v2"):
+    """Speech to text by the flux models, which find the end of a turn themselves."""
+
+    type: Literal["deepgram"]
+    model: Name
+    language_hints: list[Name] | UnsetType = UNSET
+    eot_threshold: Annotated[float, Meta(ge=0.5, le=1)] | UnsetType = UNSET
+    eager_eot_threshold: Annotated[float, Meta(ge=0.3, le=0.9)] | UnsetType = UNSET
+    eot_timeout_ms: Annotated[int, Meta(ge=500, le=60000)] | UnsetType = UNSET
+    keyterms: list[Name] | UnsetType = UNSET
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if not self.model.startswith("flux"):
+            yield ".version", f'expected "v1" for {self.model}, got "v2"'
+        if self.language_hints is not UNSET and self.model != "flux-general-multi":
+            yield (
+                ".language_hints",
+                f"expected no hints (only with flux-general-multi), got {self.model}",
+            )
+        eot = 0.7 if self.eot_threshold is UNSET else self.eot_threshold
+        if self.eager_eot_threshold is not UNSET and self.eager_eot_threshold > eot:
+            wanted = f"expected at most eot_threshold ({eot})"
+            yield ".eager_eot_threshold", f"{wanted}, got {self.eager_eot_threshold}"
+
+
+class Listen(_Part, frozen=True):
+    provider: ListenV1 | ListenV2
+
+
+# --- think --------------------------------------------------------------------------------------
+
+
+class Endpoint(_Part, frozen=True):
+    """Somebody else's API; write secrets as ${NAME of an environment variable}."""
+
+    url: Name
+    headers: dict[str, Secret] = {}
+
+
+class Credentials(_Part, frozen=True):
+    """Of AWS; write them as ${NAME of an environment variable}."""
+
+    type: Literal["sts", "iam"]
+    region: Name
+    access_key_id: Secret
+    secret_access_key: Secret
+    session_token: Secret | UnsetType = UNSET
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if self.type == "sts" and self.session_token is UNSET:
+            yield ".session_token", "expected a text (sts needs it), got nothing"
+
+
+class OpenAiThink(_Part, frozen=True, tag_field="type", tag="open_ai"):
+    model: Name
+    version: Literal["v1"] | UnsetType = UNSET
+    temperature: Temperature | UnsetType = UNSET
+    reasoning_mode: ReasoningMode | UnsetType = UNSET
+
+
+class AnthropicThink(_Part, frozen=True, tag_field="type", tag="anthropic"):
+    model: Name
+    version: Literal["v1"] | UnsetType = UNSET
+    temperature: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
+
+
+class GoogleThink(_Part, frozen=True, tag_field="type", tag="google"):
+    model: Name
+    version: Literal["v1beta", "ai-studio-v1beta", "gemini-enterprise-agent-v1"] | UnsetType = UNSET
+    temperature: Temperature | UnsetType = UNSET
+
+
+class GroqThink(_Part, frozen=True, tag_field="type", tag="groq"):
+    model: Name
+    version: Literal["v1"] | UnsetType = UNSET
+    temperature: Temperature | UnsetType = UNSET
+    reasoning_mode: ReasoningMode | UnsetType = UNSET
+
+
+class BedrockThink(_Part, frozen=True, tag_field="type", tag="aws_bedrock"):
+    model: Name
+    temperature: Temperature | UnsetType = UNSET
+    credentials: Credentials | UnsetType = UNSET
+
+
+class NvidiaThink(_Part, frozen=True, tag_field="type", tag="nvidia"):
+    model: Name
+    temperature: Temperature | UnsetType = UNSET
+
+
+class Think(_Part, frozen=True):
+    """A language model. Without `endpoint` Deepgram runs or pays for it."""
+
+    provider: OpenAiThink | AnthropicThink | GoogleThink | GroqThink | BedrockThink | NvidiaThink
+    endpoint: Endpoint | UnsetType = UNSET
+    context_length: Literal["max"] | Annotated[int, Meta(gt=0)] | UnsetType = UNSET
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if self.context_length is not UNSET and self.endpoint is UNSET:
+            wanted = "expected no context_length (only with an endpoint of your own)"
+            yield ".context_length", f"{wanted}, got {self.context_length}"
+        if self.endpoint is not UNSET and urlsplit(self.endpoint.url).scheme != "https":
+            yield ".endpoint.url", "expected a URL that begins with https://, got another"
+
+
+class ThinkLiveProvider(_Part, frozen=True):
+    type: Literal["deepgram"]
+    version: Literal["v1"] | UnsetType = UNSET
+    agent_backchannel_sensitivity: Annotated[float, Meta(ge=0)] | UnsetType = UNSET
+    presence_check_max_count: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    presence_check_interval_ms: Annotated[int, Meta(ge=3000)] | UnsetType = UNSET
+    frustration_max_count: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    restricted_terms: list[Name] | UnsetType = UNSET
+
+
+class ThinkLive(_Part, frozen=True):
+    """By invitation only: Deepgram refuses it from other projects."""
+
+    provider: ThinkLiveProvider
+
+
+# --- speak --------------------------------------------------------------------------------------
+
+
+class DeepgramSpeak(_Part, frozen=True, tag_field="type", tag="deepgram"):
+    """Aura voices (version v1) or Flux voices (v2)."""
+
+    model: Name
+    version: Literal["v1", "v2"] | UnsetType = UNSET
+    speed: Annotated[float, Meta(gt=0)] | UnsetType = UNSET
+    expressivity: Annotated[int, Meta(ge=-2, le=2)] | UnsetType = UNSET
+
+    @property
+    def is_flux(self) -> bool:
+        return self.model.startswith("flux")
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        version = "v1" if self.version is UNSET else self.version
+        wanted = "v2" if self.is_flux else "v1"
+        if version != wanted:
+            yield ".version", f'expected "{wanted}" for {self.model}, got "{version}"'
+        if self.is_flux and self.speed is not UNSET:
+            yield ".speed", f"expected no speed (Aura voices have it), got {self.model}"
+        if not self.is_flux and self.expressivity is not UNSET:
+            yield (
+                ".expressivity",
+                f"expected no expressivity (Flux voices have it), got {self.model}",
+            )
+
+
+class ElevenLabsSpeak(_Part, frozen=True, tag_field="type", tag="eleven_labs"):
+    model_id: Name
+    version: Literal["v1"] | UnsetType = UNSET
+    language: Name | UnsetType = UNSET
+
+
+class CartesiaVoice(_Part, frozen=True):
+    mode: Name
+    id: Name
+
+
+class CartesiaSpeak(_Part, frozen=True, tag_field="type", tag="cartesia"):
+    model_id: Name
+    voice: CartesiaVoice
+    version: Literal["2025-03-17"] | UnsetType = UNSET
+    language: Name | UnsetType = UNSET
+    volume: Annotated[float, Meta(ge=0.5, le=2)] | UnsetType = UNSET
+
+
+class OpenAiSpeak(_Part, frozen=True, tag_field="type", tag="open_ai"):
+    model: Literal["tts-1", "tts-1-hd"]
+    voice: Name
+    version: Literal["v1"] | UnsetType = UNSET
+
+
+class PollySpeak(_Part, frozen=True, tag_field="type", tag="aws_polly"):
+    voice: Name
+    language: Name
+    engine: Literal["generative", "long-form", "standard", "neural"]
+    credentials: Credentials
+
+
+class Speak(_Part, frozen=True):
+    """A voice. Every provider but Deepgram needs an `endpoint`."""
+
+    provider: DeepgramSpeak | ElevenLabsSpeak | CartesiaSpeak | OpenAiSpeak | PollySpeak
+    endpoint: Endpoint | UnsetType = UNSET
+
+    @property
+    def is_flux(self) -> bool:
+        return isinstance(self.provider, DeepgramSpeak) and self.provider.is_flux
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if self.endpoint is UNSET:
+            if not isinstance(self.provider, DeepgramSpeak):
+                yield ".endpoint", "expected a mapping with url and headers, got nothing"
+            return
+        url = urlsplit(self.endpoint.url)
+        eleven_labs = isinstance(self.provider, ElevenLabsSpeak)
+        schemes = ("https", "wss") if eleven_labs else ("https",)
+        if url.scheme not in schemes:
+            wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+            yield ".endpoint.url", f"expected a URL that begins with {wanted}, got another"
+        taken = parse_qs(url.query, keep_blank_values=True).keys() & {"output_format", "model_id"}
+        if eleven_labs and taken:
+            wanted = "expected a URL without output_format and model_id"
+            yield ".endpoint.url", f"{wanted}, got {' and '.join(sorted(taken))}"
+
+
+# --- the whole ----------------------------------------------------------------------------------
+
+
+class Flags(_Part, frozen=True):
+    history: bool = False
+    """Deepgram repeats each message as History; we store the first form, so this is off."""
+
+
+class Agent(_Part, frozen=True):
+    """agent.yaml. A list under `think` or `speak` is tried from the top down."""
+
+    listen: Listen
+    think: Think | Annotated[list[Think], Meta(min_length=1)]
+    speak: Speak | Annotated[list[Speak], Meta(min_length=1)] | UnsetType = UNSET
+    think_live: ThinkLive | UnsetType = UNSET
+    greeting: Name | UnsetType = UNSET
+    language: Name | UnsetType = UNSET
+    audio: Audio = Audio()
+    tags: list[Name] | UnsetType = UNSET
+    experimental: bool | UnsetType = UNSET
+    flags: Flags = Flags()
+    mip_opt_out: bool | UnsetType = UNSET
+
+    @property
+    def thinkers(self) -> Sequence[Think]:
+        return self.think if isinstance(self.think, list) else [self.think]
+
+    @property
+    def speakers(self) -> Sequence[Speak]:
+        if self.speak is UNSET:
+            return []
+        return self.speak if isinstance(self.speak, list) else [self.speak]
+
+
+def load_agent(path: Path, environ: Mapping[str, str] | None = None) -> Agent:
+    """The file, with `${NAME}` taken from `environ`; raises `ConfigError` with every mistake."""
+    values, problems = read_document(path)
+    agent, mistakes = build(Agent, values, environ or {})
+    if agent is not None:
+        speak_is_known = not any(mistake.startswith("$.speak") for mistake in mistakes)
+        voice = _voice_mistakes(agent, agent.audio) if speak_is_known else ()
+        mistakes += [f"$.{where}: {text}" for where, text in (*voice, *_language_mistakes(agent))]
+    problems += [f"{path.name}: {mistake}" for mistake in mistakes]
+    if problems or agent is None:
+        raise ConfigError(problems)
+    return agent
+
+
+def audio_mistakes(agent: Agent, audio: Audio) -> list[str]:
+    """Why this agent cannot speak in this audio; empty if it can.
+
+    For audio that a browser asks for: its own rules first, then those of the agent's voices.
+    """
+    parts = (("audio.input", audio.input), ("audio.output", audio.output))
+    own = [f"{where}{inner}: {text}" for where, part in parts for inner, text in part.mistakes()]
+    return own + [f"{where}: {text}" for where, text in _voice_mistakes(agent, audio)]
+
+
+def _language_mistakes(agent: Agent) -> Iterator[tuple[str, str]]:
+    if agent.language is not UNSET and isinstance(agent.listen.provider, ListenV2):
+        wanted = "expected no language with flux listening (remove it)"
+        yield "language", f"{wanted}, got {shown(agent.language)}"
+
+
+def _voice_mistakes(agent: Agent, audio: Audio) -> Iterator[tuple[str, str]]:
+    output = audio.output
+    plain = output.encoding in RATES and output.container == "none"
+    if plain:
+        return
+    got = f"{output.encoding} in container {output.container}"
+    if not agent.speakers or any(speak.is_flux for speak in agent.speakers):
+        yield (
+            "audio.output",
+            f"expected linear16, mulaw or alaw in no container for Flux, got {got}",
+        )
+    elif any(not isinstance(speak.provider, DeepgramSpeak) for speak in agent.speakers):
+        yield "audio.output", f"expected linear16, mulaw or alaw in no container, got {got}"
+
+
+# --- to Deepgram --------------------------------------------------------------------------------
+
+
+def agent_section(
+    agent: Agent, *, prompt: str, functions: list[dict[str, Any]], masked: bool = False
+) -> dict[str, Any]:
+    """The `agent` object of Settings. With `masked`, credentials are stars: for people to read."""
+    thinkers = [
+        {**_plain(think, masked), "functions": functions, "prompt": prompt}
+        for think in agent.thinkers
+    ]
+    section: dict[str, Any] = {
+        "listen": _plain(agent.listen, masked),
+        "think": thinkers if isinstance(agent.think, list) else thinkers[0],
+    }
+    optional = {name: getattr(agent, name) for name in ("language", "speak", "think_live")}
+    optional["greeting"] = agent.greeting
+    section |= {k: _plain(v, masked) for k, v in optional.items() if v is not UNSET}
+    return section
+
+
+def session_section(agent: Agent, audio: Audio) -> dict[str, Any]:
+    """What stands beside `agent` in Settings: audio, flags, tags and so on."""
+    optional = {name: getattr(agent, name) for name in ("tags", "experimental", "mip_opt_out")}
+    section = {"audio": _plain(audio, False), "flags": _plain(agent.flags, False)}
+    return section | {name: value for name, value in optional.items() if value is not UNSET}
+
+
+def _plain(value: Any, masked: bool) -> Any:
+    """JSON values; what is unset is left out."""
+
+    def secret(held: Any) -> str:
+        return str(held) if masked else held.reveal()
+
+    return msgspec.to_builtins(value, enc_hook=secret)

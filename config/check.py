@@ -1,0 +1,77 @@
+"""All the files of the configuration folder, together."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from config.agent import Agent, load_agent
+from config.errors import ConfigError
+from config.intents import IntentsFile, Registry, load_intents
+from config.prompt import LONGEST, Prompt, load_prompt
+
+_LONG_ZONE = "America/Argentina/ComodRivadavia"  # the longest name there is
+_LONG_DAY = datetime.date(2026, 9, 30)  # a Wednesday in September, the longest day to write
+
+Loaded = TypeVar("Loaded")
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """What a conversation designer has written, checked."""
+
+    agent: Agent
+    registry: Registry
+    prompt: Prompt
+
+
+def load(config_dir: Path, environ: Mapping[str, str]) -> Configuration:
+    """The three files; raises one `ConfigError` with the mistakes of all of them.
+
+    `environ` fills the `${NAME}` references of agent.yaml.
+    """
+    problems: list[str] = []
+    agent = _tried(lambda: load_agent(config_dir / "agent.yaml", environ), problems)
+    registry = _tried(lambda: load_intents(config_dir / "intents.yaml"), problems)
+    prompt = _tried(lambda: load_prompt(config_dir / "system_prompt.md"), problems)
+    if agent is None or registry is None or prompt is None:
+        raise ConfigError(problems)
+    length = len(prompt.render(today=_LONG_DAY, time_zone=_LONG_ZONE, registry=registry))
+    managed = any(think.endpoint is msgspec.UNSET for think in agent.thinkers)
+    if managed and length > LONGEST:
+        wanted = f"expected at most {LONGEST} characters with the intents filled in"
+        raise ConfigError([f"system_prompt.md: {wanted}, got {length}; shorten it"])
+    return Configuration(agent, registry, prompt)
+
+
+def _tried(read: Callable[[], Loaded], problems: list[str]) -> Loaded | None:
+    try:
+        return read()
+    except ConfigError as error:
+        problems += error.problems
+        return None
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """JSON Schemas for editors, by file name; a test holds the files against them."""
+    schemas = {
+        "agent.schema.json": msgspec.json.schema(Agent, schema_hook=_secret_schema),
+        "intents.schema.json": msgspec.json.schema(IntentsFile),
+    }
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {name: dialect | schema for name, schema in schemas.items()}
+
+
+def write_json_schemas(config_dir: Path) -> None:
+    """Put the JSON Schemas beside the YAML files; to be done after a change to the structs."""
+    for name, schema in json_schemas().items():
+        text = json.dumps(schema, indent=2)
+        (config_dir / name).write_text(text + "\n", encoding="utf-8")
+
+
+def _secret_schema(_: type) -> dict[str, Any]:
+    return {"type": "string", "minLength": 1}

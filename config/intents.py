@@ -1,0 +1,268 @@
+"""intents.yaml: what a conversation may lead to, and the functions that the agent has for it.
+
+An intent is what we call it, a function is how the model knows it. Adding one takes an entry in
+the file and no code: its arguments are checked against the JSON Schema that stands there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from msgspec import Meta
+
+from config.document import read_document
+from config.errors import ConfigError, did_you_mean, listed, shown
+from config.shape import build
+
+REASON_LENGTH = 1000  # characters of an answer to the model; it has to stay cheap to read
+
+# Keywords that let a schema name arguments elsewhere than in its own `properties`.
+_BRANCHES = {"allOf", "anyOf", "oneOf", "if", "dependentSchemas", "patternProperties"}
+
+
+class ArgumentsError(Exception):
+    """The arguments of a call are wrong; the text is for the model, it says what to mend."""
+
+
+class Intent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One entry of the file. `say` is what the agent says if the call takes `say_after` seconds."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$",
+            description="our name for it, e.g. GOAL: in the API, in the database, in the logs",
+        ),
+    ]
+    title: Annotated[str, Meta(min_length=1, description="its name for people")]
+    function: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-zA-Z0-9_-]{1,64}$",
+            description="the function's name for the model, a verb helps: create_goal",
+        ),
+    ]
+    description: Annotated[
+        str, Meta(min_length=1, description="for the model: when to call the function")
+    ]
+    parameters: Annotated[
+        dict[str, Any],
+        Meta(description="JSON Schema (draft 2020-12) of the arguments; type: object"),
+    ]
+    path: Annotated[
+        str,
+        Meta(pattern=r"^/[^\s?#]*$", description="put behind ORCHESTRATOR_URL; begins with /"),
+    ]
+    timeout: Annotated[
+        float, Meta(gt=0, le=300, description="seconds for the whole call, retries included")
+    ] = 10.0
+    retry: Annotated[
+        bool, Meta(description="may the request be sent again when it is unknown if it arrived?")
+    ] = False
+    say: Annotated[str | None, Meta(description="what the agent says while a slow call runs")] = (
+        None
+    )
+    say_after: Annotated[float, Meta(ge=0, le=60, description="seconds until then")] = 1.5
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        for where, text in _schema_mistakes(self.parameters):
+            yield f".parameters{where}", text
+
+
+class IntentsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """intents.yaml"""
+
+    intents: Annotated[tuple[Intent, ...], Meta(min_length=1)]
+
+
+class Registry:
+    """The intents of one deployment; immutable."""
+
+    def __init__(self, intents: Iterable[Intent]) -> None:
+        self.intents = tuple(intents)
+        self._by_function = {intent.function: intent for intent in self.intents}
+        self._validators = {intent.name: _validator(intent) for intent in self.intents}
+
+    def __repr__(self) -> str:
+        return f"<Registry {' '.join(intent.name for intent in self.intents)}>"
+
+    def by_function(self, name: str) -> Intent | None:
+        return self._by_function.get(name)
+
+    def functions(self) -> list[dict[str, Any]]:
+        """For Settings. Deepgram refuses any further key, and without endpoint we are called."""
+        return [
+            {
+                "name": intent.function,
+                "description": intent.description,
+                "parameters": intent.parameters,
+            }
+            for intent in self.intents
+        ]
+
+    def check_arguments(self, intent: Intent, text: str) -> dict[str, Any]:
+        """The arguments of a call, decoded and valid; raises `ArgumentsError` with all mistakes.
+
+        An argument that the schema does not name is a mistake too, unless the schema says
+        `additionalProperties`. The empty text is taken as no arguments.
+        """
+        arguments = _decoded(text)
+        errors = self._validators[intent.name].iter_errors(arguments)
+        mistakes = list(
+            dict.fromkeys(_shortened(line) for error in errors for line in _for_model(error))
+        )
+        if mistakes:
+            raise ArgumentsError(_bounded(f"{intent.function} was not called", mistakes))
+        return arguments
+
+
+def load_intents(path: Path) -> Registry:
+    """The file; raises `ConfigError` with every mistake."""
+    values, problems = read_document(path)
+    file, mistakes = build(IntentsFile, values)
+    mistakes += _repeated(values)
+    problems += [f"{path.name}: {mistake}" for mistake in mistakes]
+    if problems or file is None:
+        raise ConfigError(problems)
+    return Registry(file.intents)
+
+
+def _repeated(values: Any) -> list[str]:
+    """Names and functions that are used twice. Of the raw values, since entries may be wrong."""
+    entries = values.get("intents") if isinstance(values, dict) else None
+    entries = [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+    return [
+        f"$.intents: expected every {key} once, got {shown(word)} {times} times; rename one"
+        for key in ("name", "function")
+        for word, times in Counter(str(entry[key]) for entry in entries if key in entry).items()
+        if times > 1
+    ]
+
+
+# --- the schema of an intent --------------------------------------------------------------------
+
+
+def _schema_mistakes(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if schema.get("type") != "object":
+        yield ".type", f'expected "object", got {shown(schema.get("type"))}'
+    meta = Draft202012Validator(
+        Draft202012Validator.META_SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER
+    )
+    broken = False
+    for error in meta.iter_errors(schema):
+        broken = True
+        yield _json_path(error)[1:], f"expected JSON Schema, got {_shortened(error.message)}"
+    if not broken:
+        yield from _part_mistakes(schema, "")
+
+
+def _part_mistakes(schema: Any, path: str) -> Iterator[tuple[str, str]]:
+    """What JSON Schema allows and models or we do not, in this schema and those inside it."""
+    if isinstance(schema, list):
+        for index, part in enumerate(schema):
+            yield from _part_mistakes(part, f"{path}[{index}]")
+    if not isinstance(schema, dict):
+        return
+    for key in ("$ref", "$dynamicRef"):
+        if key in schema:
+            yield (
+                f"{path}.{key}",
+                "expected the schema itself (not every model follows references), got a reference",
+            )
+    properties = schema.get("properties", {})
+    for name in schema.get("required", []):
+        if name not in properties:
+            hint = did_you_mean(name, properties) or "; add it to properties"
+            yield f"{path}.required", f"expected names out of properties, got {shown(name)}{hint}"
+    for key, part in schema.items():
+        if key == "properties":
+            for name, inner in part.items():
+                yield from _part_mistakes(inner, f"{path}.properties.{name}")
+        elif key not in ("const", "default", "enum", "examples", "required"):
+            yield from _part_mistakes(part, f"{path}.{key}")
+
+
+def _validator(intent: Intent) -> Draft202012Validator:
+    schema = intent.parameters
+    if "additionalProperties" not in schema:
+        schema = {**schema, "unevaluatedProperties": schema.get("unevaluatedProperties", False)}
+    return Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+
+
+# --- the arguments of a call --------------------------------------------------------------------
+
+
+def _decoded(text: str) -> dict[str, Any]:
+    if re.search(r"(?<!\\)(?:\\\\)*\\u0000", text):
+        raise ArgumentsError("expected arguments without the character U+0000, got one")
+    try:
+        arguments = msgspec.json.decode(text or "{}")
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ArgumentsError(f"expected the arguments as a JSON object, got {error}") from None
+    if not isinstance(arguments, dict):
+        got = _shortened(json.dumps(arguments, ensure_ascii=False))
+        raise ArgumentsError(f"expected the arguments as a JSON object, got {got}")
+    return arguments
+
+
+def _for_model(error: ValidationError) -> Iterator[str]:
+    """The mistake in words that let the model mend it: where, what was expected, what came."""
+    where = _json_path(error).removeprefix("$").removeprefix(".")
+    prefix = f"{where}: " if where else ""
+    rule: Any = error.validator_value
+    instance: Any = error.instance
+    schema: Any = error.schema
+    match error.validator:
+        case "required":
+            properties = schema.get("properties", {})
+            for name in rule:
+                if name not in instance:
+                    about = properties.get(name, {})
+                    words = about.get("description") if isinstance(about, dict) else None
+                    field = f"{where}.{name}" if where else name
+                    yield f"{field}: is missing" + (f" ({_shortened(words)})" if words else "")
+        case "additionalProperties" | "unevaluatedProperties" if not schema.keys() & _BRANCHES:
+            properties = schema.get("properties", {})
+            for name in instance:
+                if name not in properties:
+                    known = listed(properties)
+                    yield f"{prefix}{shown(name)} is not an argument, these are: {known}"
+        case "type":
+            wanted = " or ".join(rule) if isinstance(rule, list) else rule
+            yield f"{prefix}expected {wanted}, got {shown(instance)}"
+        case "enum":
+            yield f"{prefix}expected one of {listed(rule)}, got {shown(instance)}"
+        case "format":
+            yield f"{prefix}expected a {rule}, got {shown(instance)}"
+        case _:
+            yield prefix + _shortened(error.message)
+
+
+def _bounded(head: str, mistakes: list[str]) -> str:
+    """All mistakes, or as many as fit and how many more there are."""
+    room = REASON_LENGTH - len(head) - 40
+    kept: list[str] = []
+    for mistake in mistakes:
+        room -= len(mistake) + 2
+        if room < 0:
+            break
+        kept.append(mistake)
+    rest = len(mistakes) - len(kept)
+    return f"{head}: " + "; ".join(kept) + (f"; and {rest} more" if rest else "")
+
+
+def _json_path(error: ValidationError) -> str:
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
+    return "$" + "".join(steps)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 200 else text[:197] + "..."

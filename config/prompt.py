@@ -1,0 +1,84 @@
+"""system_prompt.md: what the agent is told before a conversation begins.
+
+Text in markdown with the placeholders `{today}`, `{time_zone}` and `{intents}`. A brace that is
+meant as a brace is doubled: `{{` and `}}`. HTML comments are for the authors and are not sent.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from pathlib import Path
+
+import msgspec
+
+from config.document import read_text
+from config.errors import ConfigError, did_you_mean
+from config.intents import Intent, Registry
+
+PLACEHOLDERS = ("today", "time_zone", "intents")
+LONGEST = 25_000  # characters; Deepgram cuts off the rest for the models that it runs
+
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
+_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}\n]*)\}|[{}]")
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """A checked text, not yet filled in."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return f"<Prompt {len(self.text)} characters>"
+
+    def render(self, *, today: datetime.date, time_zone: str, registry: Registry) -> str:
+        """The prompt for one session; `today` is the date where the user is."""
+        values = {
+            "today": f"{today:%A}, {today.day} {today:%B} {today.year}",
+            "time_zone": time_zone,
+            "intents": "\n".join(_line(intent) for intent in registry.intents),
+        }
+
+        def fill(token: re.Match[str]) -> str:
+            name = token[1]
+            return token[0][0] if name is None else values[name]
+
+        return _TOKEN.sub(fill, self.text)
+
+
+def load_prompt(path: Path) -> Prompt:
+    """The file; raises `ConfigError` with every mistake."""
+    text = _COMMENT.sub(lambda comment: "\n" * comment[0].count("\n"), read_text(path))
+    problems = [
+        f"{path.name}: line {number}: {problem}"
+        for number, line in enumerate(text.split("\n"), start=1)
+        for token in _TOKEN.finditer(line)
+        if (problem := _problem(token))
+    ]
+    if not text.strip():
+        problems.append(f"{path.name}: expected a prompt, got an empty text")
+    if problems:
+        raise ConfigError(problems)
+    return Prompt(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
+
+
+def _problem(token: re.Match[str]) -> str | None:
+    name = token[1]
+    if name in PLACEHOLDERS or token[0] in ("{{", "}}"):
+        return None
+    wanted = "expected one of " + ", ".join(f"{{{each}}}" for each in PLACEHOLDERS)
+    if name is None:
+        return f"{wanted}, got a single {token[0]}; double a brace that is meant as a brace"
+    hint = did_you_mean(name, PLACEHOLDERS) or "; double braces that are meant as braces"
+    return f"{wanted}, got {token[0]}{hint}"
+
+
+def _line(intent: Intent) -> str:
+    """One intent as the model reads it: name, function, when, and what it needs."""
+    properties: dict[str, object] = intent.parameters.get("properties", {})
+    required: list[str] = intent.parameters.get("required", [])
+    optional = [name for name in properties if name not in required]
+    needs = f" Needs: {', '.join(required)}." if required else ""
+    takes = f" May have: {', '.join(optional)}." if optional else ""
+    description = " ".join(intent.description.split())
+    return f"- {intent.title} (`{intent.function}`): {description}{needs}{takes}"

@@ -1,0 +1,312 @@
+"""Deployment values, from the environment.
+
+`VARIABLES` is the one list of them: it is read here, shown by `voice-relay check` and held against
+the documentation by a test. What a conversation designer changes is not here but in the YAML files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+from config.errors import ConfigError, did_you_mean, listed, shown
+
+
+class Secret:
+    """A text that is not for eyes: masked wherever it is printed, shown by `reveal()` alone."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What differs from one deployment to the next; `VARIABLES` says what each is for."""
+
+    deepgram_api_key: Secret
+    database_url: Secret
+    orchestrator_url: str
+    deepgram_agent_url: str = "wss://agent.deepgram.com/v1/agent/converse"
+    deepgram_api_url: str = "https://api.deepgram.com"
+    orchestrator_token: Secret | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    workers: int = 1
+    data_dir: Path = Path(".relay")
+    public_url: str | None = None
+    allowed_origins: tuple[str, ...] = ()
+    config_dir: Path = Path(__file__).parent
+    ticket_seconds: float = 60.0
+    setup_seconds: float = 10.0
+    ping_seconds: float = 10.0
+    max_message_bytes: int = 1 << 20
+    held_audio_bytes: int = 256 << 10
+    lane_bytes: int = 1 << 20
+    log_level: str = "info"
+
+
+class Variable(msgspec.Struct, frozen=True):
+    """One variable: the text it holds is turned into the field's value by `read`.
+
+    `read` raises `ValueError("expected ..., got ...")`. `default` is what people are shown.
+    """
+
+    name: str
+    field: str
+    default: str | None  # None: has to be set
+    help: str
+    read: Callable[[str], Any]
+
+
+def from_environment(environ: Mapping[str, str]) -> Settings:
+    """The settings; raises `ConfigError` with every mistake. A variable set to "" is not set."""
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    for variable in VARIABLES:
+        text = environ.get(variable.name, "").strip()
+        if text:
+            try:
+                values[variable.field] = variable.read(text)
+            except ValueError as error:
+                problems.append(f"environment: {variable.name}: {error}")
+        elif variable.default is None:
+            wanted = f"expected {variable.help}, got nothing; set it"
+            problems.append(f"environment: {variable.name}: {wanted}")
+    problems += _unknown_names(environ)
+    if problems:
+        raise ConfigError(problems)
+    return Settings(**values)
+
+
+def _unknown_names(environ: Mapping[str, str]) -> list[str]:
+    known = [variable.name for variable in VARIABLES]
+    return [
+        f"environment: {name}: expected a known RELAY_ variable, got this one"
+        + (did_you_mean(name, known) or "; remove it")
+        for name in sorted(environ)
+        if name.startswith("RELAY_") and name not in known
+    ]
+
+
+# --- one reader for each kind of value ----------------------------------------------------------
+
+
+def _credential(text: str) -> Secret:
+    if not all(0x20 < ord(letter) < 0x7F for letter in text):
+        raise ValueError("expected printable ASCII without spaces, got something else (not shown)")
+    return Secret(text)
+
+
+def _database(text: str) -> Secret:
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise ValueError('expected "postgresql://user:password@host/name", got another form')
+    return Secret(text)
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    wanted = "expected a URL that begins with " + " or ".join(f"{scheme}://" for scheme in schemes)
+
+    def read(text: str) -> str:
+        parts = _split(text, wanted)
+        if parts.scheme not in schemes or not parts.hostname or set(text) & set(" \t\r\n"):
+            raise ValueError(f"{wanted}, got {_without_password(text)}")
+        return text.rstrip("/")
+
+    return read
+
+
+def _split(text: str, wanted: str) -> SplitResult:
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018  # reading it is what checks it
+    except ValueError:
+        raise ValueError(f"{wanted}, got {_without_password(text)}") from None
+    return parts
+
+
+def _without_password(text: str) -> str:
+    return "a URL with a name or password in it (not shown)" if "@" in text else shown(text)
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = [origin.strip() for origin in text.split(",")]
+    wanted = 'expected origins such as "https://app.example.com", with commas between them'
+    for origin in filter(None, origins):
+        parts = _split(origin, wanted)
+        bare = parts.scheme in ("http", "https") and origin == f"{parts.scheme}://{parts.netloc}"
+        if not bare or not parts.hostname or "@" in origin:
+            raise ValueError(f"{wanted} and no path, got {_without_password(origin)}")
+    return tuple(origin.lower() for origin in origins if origin)
+
+
+def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    wanted = f"expected a whole number from {low}" + ("" if high is None else f" to {high}")
+
+    def read(text: str) -> int:
+        hint = ""
+        if text.startswith("tcp://"):  # Kubernetes does that to pods beside a service "relay"
+            hint = "; it is a service link: set enableServiceLinks to false or rename the service"
+        if not text.isascii() or not text.isdigit():
+            raise ValueError(f"{wanted}, got {shown(text)}{hint}")
+        if int(text) < low or (high is not None and int(text) > high):
+            raise ValueError(f"{wanted}, got {shown(text)}")
+        return int(text)
+
+    return read
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"expected seconds above 0, got {shown(text)}")
+    return seconds
+
+
+def _level(text: str) -> str:
+    levels = ("debug", "info", "warning", "error", "critical")
+    if text.lower() not in levels:
+        hint = did_you_mean(text.lower(), levels)
+        raise ValueError(f"expected one of {listed(levels)}, got {shown(text)}{hint}")
+    return text.lower()
+
+
+_BYTES = _whole(1024, 1 << 30)
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable(
+        "DEEPGRAM_API_KEY",
+        "deepgram_api_key",
+        None,
+        "the API key of the Deepgram project; it never leaves the server",
+        _credential,
+    ),
+    Variable(
+        "DATABASE_URL",
+        "database_url",
+        None,
+        "the Postgres database, postgresql://user:password@host/name",
+        _database,
+    ),
+    Variable(
+        "ORCHESTRATOR_URL",
+        "orchestrator_url",
+        None,
+        "the Orchestrator that intents are sent to, an intent's path is put behind it",
+        _url("http", "https"),
+    ),
+    Variable(
+        "ORCHESTRATOR_TOKEN",
+        "orchestrator_token",
+        "",
+        "the bearer token for the Orchestrator",
+        _credential,
+    ),
+    Variable(
+        "DEEPGRAM_AGENT_URL",
+        "deepgram_agent_url",
+        "wss://agent.deepgram.com/v1/agent/converse",
+        "the WebSocket of the Voice Agent API (a region, a proxy, the sandbox)",
+        _url("wss", "ws"),
+    ),
+    Variable(
+        "DEEPGRAM_API_URL",
+        "deepgram_api_url",
+        "https://api.deepgram.com",
+        "Deepgram's REST API",
+        _url("https", "http"),
+    ),
+    Variable("RELAY_HOST", "host", "127.0.0.1", "the address to listen on", str),
+    Variable("RELAY_PORT", "port", "8080", "the port to listen on", _whole(0, 65535)),
+    Variable("RELAY_WORKERS", "workers", "1", "worker processes", _whole(1, 256)),
+    Variable("RELAY_DATA_DIR", "data_dir", ".relay", "where the relay keeps its own files", Path),
+    Variable(
+        "RELAY_PUBLIC_URL",
+        "public_url",
+        "",
+        "the URL that browsers reach the relay under; if unset, taken from the request",
+        _url("https", "http"),
+    ),
+    Variable(
+        "RELAY_ALLOWED_ORIGINS",
+        "allowed_origins",
+        "",
+        "origins of pages that may connect besides the relay's own, with commas between them",
+        _origins,
+    ),
+    Variable(
+        "RELAY_CONFIG_DIR",
+        "config_dir",
+        "the package's own",
+        "the folder of agent.yaml, intents.yaml and system_prompt.md",
+        Path,
+    ),
+    Variable(
+        "RELAY_TICKET_SECONDS", "ticket_seconds", "60", "how long a ticket may be used", _seconds
+    ),
+    Variable(
+        "RELAY_SETUP_SECONDS",
+        "setup_seconds",
+        "10",
+        "how long the agent may take from the dial to SettingsApplied",
+        _seconds,
+    ),
+    Variable(
+        "RELAY_PING_SECONDS",
+        "ping_seconds",
+        "10",
+        "how often both sides are asked whether they are still there",
+        _seconds,
+    ),
+    Variable(
+        "RELAY_MAX_MESSAGE_BYTES",
+        "max_message_bytes",
+        "1048576",
+        "the longest message that is accepted",
+        _BYTES,
+    ),
+    Variable(
+        "RELAY_HELD_AUDIO_BYTES",
+        "held_audio_bytes",
+        "262144",
+        "microphone audio that is kept until the agent has taken its Settings",
+        _BYTES,
+    ),
+    Variable(
+        "RELAY_LANE_BYTES",
+        "lane_bytes",
+        "1048576",
+        "what may be queued towards one browser or agent",
+        _BYTES,
+    ),
+    Variable(
+        "RELAY_LOG_LEVEL",
+        "log_level",
+        "info",
+        "debug, info, warning, error or critical",
+        _level,
+    ),
+)

@@ -1,0 +1,141 @@
+"""Composes the program: the one place where everything is built and handed to whom it concerns."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from litestar import Litestar, Response, Router, get
+from litestar.di import NamedDependency, Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+
+from config.check import Configuration
+from config.settings import Settings
+from control import history, intents, sessions
+from control.auth import get_current_user
+from control.errors import exception_handlers
+from control.health import get_live, get_ready
+from control.orchestrator import connect
+from control.sessions import Admission
+from control.store import Store, StoreUnavailable
+from relay.dial import Dialler
+from relay.endpoint import attach
+from relay.functions import Functions
+from relay.hub import Hub, Limits
+from relay.journal import Journal, WriteFailed
+from relay.metrics import Metrics
+from relay.records import Record
+
+GRACE_SECONDS = 5.0  # for running function calls, and again for the journal, when we stop
+SETTLE_SECONDS = 5.0  # what a resumed session waits for the end of the one before
+
+
+@get("/metrics", include_in_schema=False, sync_to_thread=False)
+def get_metrics(metrics: NamedDependency[Metrics]) -> Response[bytes]:
+    """Prometheus' text format."""
+    return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def create_app(settings: Settings, configuration: Configuration) -> Litestar:
+    """The whole program as an ASGI application; it opens what it needs when it starts."""
+    store = Store(settings.database_url.reveal())
+    metrics = Metrics()
+
+    async def write(records: Sequence[Record]) -> None:
+        try:
+            await store.write(records)
+        except StoreUnavailable as error:
+            raise WriteFailed(str(error)) from error
+
+    journal = Journal(write, metrics)
+    functions = Functions(configuration.registry, journal, metrics)
+    dialler = Dialler(
+        settings.deepgram_agent_url,
+        settings.deepgram_api_key.reveal(),
+        ping_seconds=settings.ping_seconds,
+        seconds=settings.setup_seconds,
+        max_message_bytes=settings.max_message_bytes,
+    )
+    limits = Limits(
+        setup_seconds=settings.setup_seconds,
+        ping_seconds=settings.ping_seconds,
+        max_message_bytes=settings.max_message_bytes,
+        held_audio_bytes=settings.held_audio_bytes,
+        lane_bytes=settings.lane_bytes,
+    )
+    hub = Hub(
+        configuration,
+        limits,
+        dial=dialler.dial,
+        functions=functions,
+        journal=journal,
+        metrics=metrics,
+    )
+
+    async def settle(conversation_id: UUID) -> bool:
+        return await hub.make_room(conversation_id, SETTLE_SECONDS)
+
+    @asynccontextmanager
+    async def open_all(app: Litestar) -> AsyncIterator[None]:
+        token = settings.orchestrator_token
+        await store.open()
+        try:
+            async with (
+                connect(
+                    settings.orchestrator_url, token.reveal() if token else None
+                ) as orchestrator,
+                journal.running(grace=GRACE_SECONDS),
+                functions.running(orchestrator.submit, grace=GRACE_SECONDS),
+            ):
+                yield
+        finally:
+            await store.close()
+
+    given = {
+        "store": store,
+        "settings": settings,
+        "agent": configuration.agent,
+        "registry": configuration.registry,
+        "metrics": metrics,
+        "hub": hub,
+        "live": hub,
+        "admit": Admission(store, settle),
+        "allowed_origins": frozenset(settings.allowed_origins),
+    }
+    return Litestar(
+        [
+            Router(
+                sessions.PREFIX,
+                route_handlers=[
+                    sessions.SessionController,
+                    history.HistoryController,
+                    intents.list_intents,
+                ],
+            ),
+            attach,
+            get_live,
+            get_ready,
+            get_metrics,
+        ],
+        dependencies={
+            **{name: _given(value) for name, value in given.items()},
+            "user": Provide(get_current_user),
+        },
+        exception_handlers=exception_handlers,
+        lifespan=[open_all],
+        openapi_config=OpenAPIConfig(
+            title="Voice relay",
+            version="0.1.0",
+            description="Sessions and history of voice conversations.",
+            path="/schema",
+            # No page that loads its scripts from elsewhere: the description itself.
+            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+        ),
+        logging_config=None,
+    )
+
+
+def _given(value: object) -> Provide:
+    return Provide(lambda: value, sync_to_thread=False)

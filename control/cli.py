@@ -1,0 +1,398 @@
+"""The command line: `voice-relay`.
+
+Each command reads the environment, does one thing and answers with an exit code: 0 well, 1 not, 2
+wrong usage. What only development needs is imported where it is used: production does not have it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+import uvloop
+
+from config.agent import agent_section, session_section
+from config.check import load, write_json_schemas
+from config.errors import ConfigError
+from config.settings import VARIABLES, Settings, from_environment
+from control import logs
+from control.app import create_app
+from control.health import find_reasons
+from control.migrate import MigrationError
+from control.migrate import migrate as apply_migrations
+from control.server import ServeError, listen, serve_workers, serving
+from control.store import Store
+
+if TYPE_CHECKING:
+    from litestar import Litestar
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+HOST = "127.0.0.1"
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option("0.1.0", prog_name="voice-relay")
+def main() -> None:
+    """A relay between browsers and the Deepgram Voice Agent API.
+
+    Start with `voice-relay dev`: it needs no key, no database and no other service.
+    Settings come from the environment; `voice-relay check` lists them.
+    """
+
+
+# --- the relay -----------------------------------------------------------------------------------
+
+
+@main.command()
+def dev() -> None:
+    """Run everything on this machine, with a sandbox agent unless DEEPGRAM_API_KEY is set.
+
+    Starts PostgreSQL (data under RELAY_DATA_DIR), an agent that speaks and listens without a key, a
+    small Orchestrator and the relay on port 8080. DATABASE_URL, DEEPGRAM_API_KEY and
+    ORCHESTRATOR_URL each put the real thing in the place of ours. Ctrl-C ends all of it.
+    """
+    try:
+        from control.dev import everything
+        from control.embedded import EmbeddedError
+    except ImportError as error:
+        _fail_for_extra(error, "dev")
+    logs.set_up(os.environ.get("RELAY_LOG_LEVEL", "info"))
+
+    async def run() -> None:
+        stop = _stop_event()
+        async with everything(os.environ, lambda what: click.echo(f"  {what} …")) as parts:
+            width = max(len(part.where) for part in parts)
+            click.echo()
+            for part in parts:
+                click.echo(f"  {part.name:13} {part.where:{width}}  {part.note}")
+            click.echo("\n  Talk to it:  voice-relay talk   (Ctrl-C here ends everything)\n")
+            await stop.wait()
+            click.echo("  stopping …")
+
+    _run(run(), EmbeddedError)
+
+
+@main.command()
+def serve() -> None:
+    """Run the relay alone; everything else comes from the environment."""
+    settings = _settings()
+    logs.set_up(settings.log_level)
+    listener = _listen(settings.host, settings.port)
+    _run(_check_database(settings))
+    if settings.workers > 1:
+        serve_workers("control.cli:create_worker", listener, settings.workers)
+        return
+    configuration = _configuration(settings)
+
+    async def run() -> None:
+        stop = _stop_event()
+        async with serving(create_app(settings, configuration), listener):
+            click.echo(f"relay on http://{settings.host}:{settings.port}", err=True)
+            await stop.wait()
+
+    _run(run())
+
+
+def create_worker() -> Litestar:
+    """The application of one worker process, from the environment."""
+    settings = from_environment(os.environ)
+    logs.set_up(settings.log_level)
+    return create_app(settings, load(settings.config_dir, os.environ))
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the database at DATABASE_URL to the schema of this program."""
+    settings = _settings()
+    logs.set_up(settings.log_level)
+
+    async def run() -> None:
+        import logging
+
+        applied = await apply_migrations(
+            settings.database_url.reveal(), log=logging.getLogger("control.migrate")
+        )
+        click.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do")
+
+    _run(run())
+
+
+@main.command()
+@click.option(
+    "--settings/--no-settings", "environment", default=True, help="Check the environment too."
+)
+@click.option("--schemas", is_flag=True, help="Write the JSON Schemas for editors and stop.")
+def check(environment: bool, schemas: bool) -> None:
+    """Validate configuration and environment; show the Settings that would be sent.
+
+    Prints every mistake with its file and path. Secrets are masked. The prompt is shown as the
+    agent would get it today, in UTC.
+    """
+    import datetime
+
+    problems: list[str] = []
+    settings = None
+    if environment:
+        try:
+            settings = from_environment(os.environ)
+        except ConfigError as error:
+            problems += error.problems
+    default = next(str(v.default) for v in VARIABLES if v.name == "RELAY_CONFIG_DIR")
+    config_dir = (
+        settings.config_dir if settings else Path(os.environ.get("RELAY_CONFIG_DIR") or default)
+    )
+    if schemas:
+        write_json_schemas(config_dir)
+        click.echo(f"wrote the JSON Schemas into {config_dir}")
+        return
+    try:
+        configuration = load(config_dir, os.environ)
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        for problem in problems:
+            click.echo(problem, err=True)
+        click.echo(f"{len(problems)} mistake{'s' * (len(problems) > 1)}", err=True)
+        sys.exit(1)
+    today = datetime.datetime.now(datetime.UTC).date()
+    section = agent_section(
+        configuration.agent,
+        prompt=configuration.prompt.render(
+            today=today, time_zone="UTC", registry=configuration.registry
+        ),
+        functions=configuration.registry.functions(),
+        masked=True,
+    )
+    beside = session_section(configuration.agent, configuration.agent.audio)
+    click.echo(json.dumps({"type": "Settings", **beside, "agent": section}, indent=2))
+    if settings is not None:
+        for variable in VARIABLES:
+            click.echo(f"{variable.name}={_shown(settings, variable.field)}", err=True)
+    click.echo("configuration is fine", err=True)
+
+
+# --- for development -----------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--host", default=HOST, show_default=True)
+@click.option("--port", default=8090, show_default=True)
+@click.option(
+    "--script",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Play these turns (YAML) instead of listening; loads no speech engine.",
+)
+@click.option(
+    "--timeout", default=15.0, show_default=True, help="Seconds of silence until the error."
+)
+@click.option("--key", help="The API key to accept; any is accepted without it.")
+def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str | None) -> None:
+    """Run the sandbox agent alone: a stand-in for Deepgram's Voice Agent."""
+    try:
+        from relay.sandbox.options import Options
+        from relay.sandbox.script import ScriptError, parse_script
+        from relay.sandbox.server import run as run_sandbox
+        from relay.sandbox.speech import Speech, SpeechError
+    except ImportError as error:
+        _fail_for_extra(error, "sandbox")
+    logs.set_up(os.environ.get("RELAY_LOG_LEVEL", "info"))
+    try:
+        turns = parse_script(script.read_text("utf-8")) if script else None
+        speech = None if script else Speech.load()
+    except (ScriptError, SpeechError) as error:
+        _fail(str(error))
+    options = Options(api_key=key, script=turns, speech=speech, timeout=timeout)
+
+    async def serve_until_stopped() -> None:
+        stop = _stop_event()
+        click.echo(f"sandbox agent on ws://{host}:{port}/v1/agent/converse", err=True)
+        try:
+            await run_sandbox(options, host, port, stop)
+        except OSError as error:
+            raise ServeError(f"port {port} on {host} cannot be used: {error.strerror}") from error
+
+    _run(serve_until_stopped())
+
+
+@main.command()
+@click.option("--host", default=HOST, show_default=True)
+@click.option("--port", default=8091, show_default=True)
+def orchestrator(host: str, port: int) -> None:
+    """Run the local Orchestrator alone; it keeps goals and tasks at DATABASE_URL."""
+    from control.local_orchestrator import create_app as create_orchestrator
+
+    logs.set_up(os.environ.get("RELAY_LOG_LEVEL", "info"))
+    database_url = os.environ.get("DATABASE_URL")
+    if not database_url:
+        _fail("DATABASE_URL: expected a PostgreSQL URL, got nothing")
+    listener = _listen(host, port)
+
+    async def run() -> None:
+        stop = _stop_event()
+        async with serving(create_orchestrator(database_url), listener):
+            click.echo(f"orchestrator on http://{host}:{port}", err=True)
+            await stop.wait()
+
+    _run(run())
+
+
+class _Inputs(click.Command):
+    """Keeps --wav and --say in the order of the command line, which click forgets."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        parser = self.make_parser(ctx)
+        values, _, order = parser.parse_args(args=list(args))
+        queues = {name: list(values.get(name) or ()) for name in ("wav", "say")}
+        ctx.meta["inputs"] = [
+            (param.name, queues[param.name].pop(0)) for param in order if param.name in queues
+        ]
+        return super().parse_args(ctx, args)
+
+
+@main.command(cls=_Inputs)
+@click.option("--url", default=f"http://{HOST}:8080", show_default=True, help="The relay.")
+@click.option(
+    "--wav", multiple=True, type=click.Path(path_type=Path), help="Speak this file (PCM)."
+)
+@click.option("--say", multiple=True, help="Type this line instead of speaking.")
+@click.option("--resume", metavar="ID", help="Go on with this conversation.")
+@click.option(
+    "--save", type=click.Path(path_type=Path), help="Write the agent's voice to this WAV."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, for scripts.")
+@click.option("--timezone", help="IANA name; tells the agent what today is.")
+@click.option(
+    "--timeout", default=60.0, show_default=True, help="Seconds to wait for what is due next."
+)
+@click.pass_context
+def talk(
+    ctx: click.Context,
+    url: str,
+    wav: tuple[Path, ...],
+    say: tuple[str, ...],
+    resume: str | None,
+    save: Path | None,
+    as_json: bool,
+    timezone: str | None,
+    timeout: float,
+) -> None:
+    """Talk to a relay from the terminal.
+
+    --wav and --say are spoken and typed in the order given, each after the agent has finished;
+    without any, lines are read from the keyboard until Ctrl-D. Exit code 0 only if all went well.
+
+    \b
+      voice-relay talk --wav goal.wav --wav yes.wav
+      voice-relay talk --say "Add a task to buy milk" --say "yes" --json
+    """
+    try:
+        from control.talk import Line, TalkOptions, Wav
+        from control.talk import talk as converse
+    except ImportError as error:
+        _fail_for_extra(error, "sandbox")
+    logs.set_up("warning")
+    inputs = tuple(
+        Wav(Path(value)) if kind == "wav" else Line(value) for kind, value in ctx.meta["inputs"]
+    )
+    options = TalkOptions(
+        url=url,
+        inputs=inputs,
+        conversation=resume,
+        save=save,
+        as_json=as_json,
+        timezone=timezone,
+        timeout=timeout,
+    )
+    try:
+        code = uvloop.run(converse(options, sys.stdout))
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+# --- the rest ------------------------------------------------------------------------------------
+
+
+def _settings() -> Settings:
+    try:
+        return from_environment(os.environ)
+    except ConfigError as error:
+        _fail(str(error))
+
+
+def _configuration(settings: Settings) -> Any:
+    try:
+        return load(settings.config_dir, os.environ)
+    except ConfigError as error:
+        _fail(str(error))
+
+
+def _listen(host: str, port: int) -> Any:
+    try:
+        return listen(host, port)
+    except ServeError as error:
+        _fail(str(error))
+
+
+async def _check_database(settings: Settings) -> None:
+    store = Store(settings.database_url.reveal())
+    await store.open()
+    try:
+        reasons = await find_reasons(store)
+    finally:
+        await store.close()
+    if reasons:
+        raise ServeError(f"{'; '.join(reasons)}: check DATABASE_URL, run `voice-relay migrate`")
+
+
+def _stop_event() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    return stop
+
+
+def _run(work: Coroutine[Any, Any, None], *known: type[Exception]) -> None:
+    """Run to the end; an error that says what to do becomes one line and exit code 1."""
+    expected: tuple[type[Exception], ...] = (ConfigError, MigrationError, ServeError, *known)
+    try:
+        uvloop.run(work)
+    except expected as error:
+        _fail(str(error))
+    except BaseExceptionGroup as group:
+        _, unexpected = group.split(expected)
+        if unexpected is not None:
+            raise
+        _fail("\n".join(str(error) for error in _leaves(group)))
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _fail(text: str) -> NoReturn:
+    click.echo(f"voice-relay: {text}", err=True)
+    sys.exit(1)
+
+
+def _fail_for_extra(error: ImportError, extra: str) -> NoReturn:
+    _fail(f"{error.name} is not installed: pip install 'voice-relay[{extra}]'")
+
+
+def _shown(settings: Settings, field: str) -> str:
+    value = getattr(settings, field)
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None else str(value)

@@ -1,0 +1,93 @@
+"""Everything on one machine: `voice-relay dev`.
+
+What the environment names is used; what it does not is started here: a database, an agent that
+needs no key, an Orchestrator. All of it ends with this program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import msgspec
+
+from config.check import load
+from config.settings import from_environment
+from control import local_orchestrator
+from control.app import create_app
+from control.embedded import embedded
+from control.migrate import migrate
+from control.server import listen, serving
+from relay.sandbox.options import Options
+from relay.sandbox.server import serve as serve_sandbox
+from relay.sandbox.speech import Speech
+
+log = logging.getLogger(__name__)
+
+SANDBOX_KEY = "sandbox"  # the sandbox takes any key; the relay wants one
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One line of the screen."""
+
+    name: str
+    where: str
+    note: str
+
+
+@asynccontextmanager
+async def everything(
+    environ: Mapping[str, str], progress: Callable[[str], None]
+) -> AsyncIterator[list[Part]]:
+    """Run all parts while inside; yields what runs where. `progress` hears what is being started.
+
+    Raises ConfigError, EmbeddedError, MigrationError or ServeError, each with what to do.
+    """
+    values = dict(environ)
+    real = {name: bool(values.get(name)) for name in ("DATABASE_URL", "DEEPGRAM_API_KEY")}
+    real["ORCHESTRATOR_URL"] = bool(values.get("ORCHESTRATOR_URL"))
+    # All mistakes of the environment before anything is started.
+    values.setdefault("DATABASE_URL", "postgresql://embedded")
+    values.setdefault("ORCHESTRATOR_URL", "http://127.0.0.1")
+    values.setdefault("DEEPGRAM_API_KEY", SANDBOX_KEY)
+    settings = from_environment(values)
+    configuration = load(settings.config_dir, environ)
+    listener = listen(settings.host, settings.port)
+    parts: list[Part] = []
+    async with AsyncExitStack() as stack:
+        stack.callback(listener.close)
+        if not real["DATABASE_URL"]:
+            progress("starting PostgreSQL")
+            values["DATABASE_URL"] = await stack.enter_async_context(embedded(settings.data_dir))
+            parts.append(Part("database", str(settings.data_dir), "embedded PostgreSQL"))
+        else:
+            parts.append(Part("database", "DATABASE_URL", "yours"))
+        await migrate(values["DATABASE_URL"], log=log)
+        if not real["ORCHESTRATOR_URL"]:
+            progress("starting the local orchestrator")
+            door = listen("127.0.0.1", 0)
+            stack.callback(door.close)
+            app = local_orchestrator.create_app(values["DATABASE_URL"])
+            await stack.enter_async_context(serving(app, door))
+            values["ORCHESTRATOR_URL"] = f"http://127.0.0.1:{door.getsockname()[1]}"
+            parts.append(
+                Part("orchestrator", values["ORCHESTRATOR_URL"], "local: GET /goals, GET /tasks")
+            )
+        else:
+            parts.append(Part("orchestrator", values["ORCHESTRATOR_URL"], "yours"))
+        if not real["DEEPGRAM_API_KEY"]:
+            progress("starting the sandbox agent")
+            speech = await asyncio.to_thread(Speech.load)
+            running = await stack.enter_async_context(serve_sandbox(Options(speech=speech)))
+            values["DEEPGRAM_AGENT_URL"] = running.agent_url
+            parts.append(Part("agent", running.agent_url, "SANDBOX: no key, no cost, a small mind"))
+        else:
+            parts.append(Part("agent", settings.deepgram_agent_url, "Deepgram, with your key"))
+        progress("starting the relay")
+        settings = from_environment(values)
+        await stack.enter_async_context(serving(create_app(settings, configuration), listener))
+        shown = f"http://{settings.host}:{listener.getsockname()[1]}"
+        parts.append(Part("relay", shown, "API at /schema, health at /health/ready"))
+        yield parts

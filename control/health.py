@@ -1,0 +1,54 @@
+"""REST: is the process alive, and can it do its work.
+
+Control plane, outside the API prefix. For probes: a status and, where it is not well, the reasons.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from litestar import Response, get
+from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
+
+from control.migrate import MigrationError, find_pending, load_migrations
+from control.store import Store, StoreUnavailable
+
+READY_SECONDS = 3.0  # a probe gives up soon; so do we, with a reason
+
+
+class Health(msgspec.Struct, frozen=True):
+    status: str
+    reasons: list[str] = []
+
+
+@get("/health/live", tags=["health"], summary="The process answers", sync_to_thread=False)
+def get_live() -> Health:
+    return Health("live")
+
+
+@get(
+    "/health/ready",
+    tags=["health"],
+    summary="The database answers and has the schema of this program",
+    responses={503: ResponseSpec(Health, generate_examples=False, description="with reasons")},
+)
+async def get_ready(store: NamedDependency[Store]) -> Response[Health]:
+    reasons = await find_reasons(store)
+    if reasons:
+        return Response(Health("not_ready", reasons), status_code=503)
+    return Response(Health("ready"))
+
+
+async def find_reasons(store: Store) -> list[str]:
+    """Why this program cannot do its work; empty when it can."""
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            applied = await store.applied_migrations()
+        pending = find_pending(load_migrations(), applied)
+    except (StoreUnavailable, TimeoutError):
+        return ["the database does not answer"]  # why not is in the log: it may name hosts
+    except MigrationError as error:
+        return [str(error)]
+    return [f"migration {migration.name} is not applied" for migration in pending]

@@ -1,0 +1,17 @@
+"""How the program logs: one line each, to standard error; no transcript, ticket, key or prompt."""
+
+from __future__ import annotations
+
+import logging
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+
+def set_up(level: str) -> None:
+    """Our own lines at `level`; libraries only when something is wrong."""
+    logging.basicConfig(format=FORMAT, level=logging.WARNING, force=True)
+    for room in ("relay", "control", "config"):
+        logging.getLogger(room).setLevel(level.upper())
+    # picows logs each connection with its addresses; ours is one line at the end of a session.
+    for frames in ("relay.browser_frames", "relay.agent_frames"):
+        logging.getLogger(frames).setLevel(logging.WARNING)

@@ -1,0 +1,139 @@
+"""Brings a database to the schema of this program: the files of migrations/, in order, once each.
+
+Control plane. Forward only, one transaction each, checksums kept, so that an edited migration is
+noticed. The lock belongs to the transaction and not to the connection: that also holds behind a
+transaction pooler.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import logging
+from collections.abc import Mapping, Sequence
+
+import asyncpg
+import msgspec
+
+LOCK = 0x766F6963  # "voic": one number for all who migrate this database
+CONNECT_SECONDS = 10.0
+
+# No foreign tool's table is touched: other programs may share the database.
+CREATE_TABLE = """
+    CREATE TABLE IF NOT EXISTS voice_relay_migrations (
+        name        text PRIMARY KEY,
+        checksum    text NOT NULL,
+        applied_at  timestamptz NOT NULL DEFAULT now()
+    );
+    ALTER TABLE voice_relay_migrations ENABLE ROW LEVEL SECURITY;
+"""
+
+
+class Migration(msgspec.Struct, frozen=True):
+    """One file: its name without the ending, its SQL, and the SHA-256 of that."""
+
+    name: str
+    sql: str
+    checksum: str
+
+
+class MigrationError(Exception):
+    """The database cannot be brought to this schema; the text says which migration and why."""
+
+
+def load_migrations() -> tuple[Migration, ...]:
+    """The migrations that this program carries, in order."""
+    files = importlib.resources.files("migrations").iterdir()
+    found = [(file.name, file.read_text("utf-8")) for file in files if file.name.endswith(".sql")]
+    return tuple(
+        Migration(name.removesuffix(".sql"), sql, hashlib.sha256(sql.encode()).hexdigest())
+        for name, sql in sorted(found)
+    )
+
+
+def find_pending(
+    migrations: Sequence[Migration], applied: Mapping[str, str]
+) -> tuple[Migration, ...]:
+    """Those not applied yet (`applied`: name to checksum). A database that is ahead is fine.
+
+    Raises `MigrationError` when an applied migration is not the one that we have.
+    """
+    for migration in migrations:
+        checksum = applied.get(migration.name)
+        if checksum is not None and checksum != migration.checksum:
+            raise MigrationError(
+                f"{migration.name} was edited after it was applied: expected checksum "
+                f"{checksum[:12]}, got {migration.checksum[:12]}; restore the file and put the "
+                "change into a new migration"
+            )
+    return tuple(migration for migration in migrations if migration.name not in applied)
+
+
+async def migrate(
+    database_url: str,
+    *,
+    log: logging.Logger,
+    migrations: Sequence[Migration] | None = None,
+) -> list[str]:
+    """Apply what is missing; returns the names. Safe when several programs do it at once.
+
+    Raises `MigrationError`, also when the database cannot be reached.
+    """
+    if migrations is None:
+        migrations = load_migrations()
+    try:
+        connection = await asyncpg.connect(
+            database_url, timeout=CONNECT_SECONDS, statement_cache_size=0
+        )
+    except (
+        OSError,
+        TimeoutError,
+        ValueError,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+    ) as error:
+        raise MigrationError(
+            f"the database does not answer: {describe(error)}; check DATABASE_URL"
+        ) from error
+    try:
+        return await _apply(connection, migrations, log)
+    except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+        raise MigrationError(f"the database went away: {describe(error)}") from error
+    finally:
+        connection.terminate() if connection.is_closed() else await connection.close()
+
+
+async def _apply(
+    connection: asyncpg.Connection[asyncpg.Record],
+    migrations: Sequence[Migration],
+    log: logging.Logger,
+) -> list[str]:
+    names: list[str] = []
+    while True:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+            await connection.execute(CREATE_TABLE)
+            rows = await connection.fetch("SELECT name, checksum FROM voice_relay_migrations")
+            pending = find_pending(migrations, {row["name"]: row["checksum"] for row in rows})
+            if not pending:
+                return names
+            migration = pending[0]
+            try:
+                await connection.execute(migration.sql)
+            except asyncpg.PostgresError as error:
+                if isinstance(error, asyncpg.PostgresConnectionError):
+                    raise
+                raise MigrationError(f"{migration.name} failed: {describe(error)}") from error
+            await connection.execute(
+                "INSERT INTO voice_relay_migrations (name, checksum) VALUES ($1, $2)",
+                migration.name,
+                migration.checksum,
+            )
+        names.append(migration.name)
+        log.info("migration_applied name=%s", migration.name)
+
+
+def describe(error: BaseException) -> str:
+    """One line about an error of the database's driver, which may have several or none."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

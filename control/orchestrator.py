@@ -1,0 +1,302 @@
+"""The HTTP client to the Orchestrator: one `Submission` in, one outcome out.
+
+This module is the door to `httpx` on the way to the Orchestrator. It never raises for trouble of
+the network or for anything the other side answers: such things become `Rejected` or `Failed`, with
+a reason that the model can say aloud.
+
+What an answer means:
+
+* 2xx: taken. The JSON body is the result; a body that is not JSON is kept as text, cleaned and
+  shortened; an empty, unreadable or oversized body gives None. The status alone decides, because
+  an intent that was taken must never be told as failed and asked for again.
+* 408, 429 and 5xx: passing trouble. Asked again if the intent allows it and the budget lasts.
+* Any other 4xx: final, with the reason of the body.
+* 3xx: `Failed`. A redirect is a mistake in the settings, and the parameters do not follow it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn
+from urllib.parse import quote, urlsplit
+
+import httpx
+import msgspec
+
+from relay.submission import Failed, Outcome, Rejected, Submission, Submitted
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 1 << 20  # bytes of an answer that we are willing to read
+MAX_REASON = 300  # characters: the model says it aloud
+MAX_TEXT = 2_000  # characters of a 2xx body that is not JSON
+FIRST_PAUSE = 0.2  # the upper end of the first pause; doubles with each attempt
+LONGEST_PAUSE = 2.0
+MAX_ATTEMPTS = 10  # lets no run of very short pauses hammer a sick server
+CONNECT_TIMEOUT = 3.0  # leaves room for a second try within an ordinary budget
+PASSING = frozenset({408, 429})  # with every 5xx: may go better next time
+OURS_TO_FIX = frozenset({401, 403, 405, 407})  # a wrong token or URL, not a wrong intent
+
+HEADER_SAFE = "!#$&'*+-.^_`|~:/@=()[]{}<>?,;"  # what a call id keeps as it is
+
+UNREACHABLE = "the planner cannot be reached at the moment"
+SILENT = "the planner did not answer in time, so it is not certain that this was saved"
+BROKEN_OFF = "the connection to the planner broke, so it is not certain that this was saved"
+BUSY = "the planner has a problem at the moment"
+MISPLACED = "the planner is not set up correctly"
+
+
+class _Trouble(Exception):
+    """One attempt that did not settle the matter. `cause` is for the log, `reason` for the model.
+
+    `unsent`: nothing can have arrived, so another attempt cannot double anything.
+    """
+
+    def __init__(
+        self, reason: str, cause: str, *, unsent: bool = False, wait: float | None = None
+    ) -> None:
+        super().__init__(cause)
+        self.reason = reason
+        self.cause = cause
+        self.unsent = unsent
+        self.wait = wait
+
+
+class _Final(Exception):
+    """An answer that no further attempt would change."""
+
+    def __init__(self, reason: str, cause: str) -> None:
+        super().__init__(cause)
+        self.reason = reason
+        self.cause = cause
+
+
+class Orchestrator:
+    """Carries submissions to one Orchestrator. The client belongs to the caller, who closes it.
+
+    `sleep`, `clock` (monotonic seconds) and `jitter` (0..1) are arguments so that a test needs
+    neither time nor luck.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        client: httpx.AsyncClient,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._authorization = {"Authorization": f"Bearer {token}"} if token else {}
+        self._client = client
+        self._sleep = sleep
+        self._clock = clock
+        self._jitter = jitter
+
+    def __repr__(self) -> str:
+        parts = urlsplit(self._url)
+        return f"<Orchestrator {parts.scheme}://{parts.hostname}>"
+
+    async def submit(self, submission: Submission) -> Outcome:
+        """Deliver once, within `intent.timeout` seconds in all: attempts, pauses and body."""
+        began = self._clock()
+        deadline = began + submission.intent.timeout
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                outcome = await self._attempt(submission, deadline, attempts)
+            except _Final as final:
+                failed = Failed(final.reason, attempts)
+                cause = final.cause
+            except _Trouble as trouble:
+                pause = self._pause(trouble, attempts)
+                may_repeat = submission.intent.retry or trouble.unsent
+                if may_repeat and attempts < MAX_ATTEMPTS and self._clock() + pause < deadline:
+                    await self._sleep(pause)
+                    continue
+                failed = Failed(trouble.reason, attempts)
+                cause = trouble.cause
+            else:
+                return outcome
+            log.warning(
+                "orchestrator_failed intent=%s call=%r attempts=%d seconds=%.2f cause=%s",
+                submission.intent.name,
+                submission.call_id[:80],
+                attempts,
+                self._clock() - began,
+                cause,
+            )
+            return failed
+
+    def _pause(self, trouble: _Trouble, attempts: int) -> float:
+        # Full jitter: many sessions that failed together do not come back together.
+        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (attempts - 1))
+        return max(trouble.wait or 0.0, self._jitter() * longest)
+
+    async def _attempt(self, submission: Submission, deadline: float, attempts: int) -> Outcome:
+        response = await self._send(submission, deadline)
+        try:
+            body = await self._body(response, deadline)
+        finally:
+            await response.aclose()
+        status = response.status_code
+        if 200 <= status < 300:
+            return Submitted(_result(body), attempts)
+        if 400 <= status < 500 and status not in PASSING:
+            level = logging.WARNING if status in OURS_TO_FIX else logging.INFO
+            log.log(
+                level,
+                "orchestrator_rejected intent=%s call=%r attempts=%d status=%d",
+                submission.intent.name,
+                submission.call_id[:80],
+                attempts,
+                status,
+            )
+            result = _json(body)
+            reason = _reason(result) or f"the planner refused it with status {status}"
+            return Rejected(reason, result, attempts)
+        if status < 400:
+            raise _Final(MISPLACED, f"status {status}")
+        raise _Trouble(BUSY, f"status {status}", wait=_retry_after(response))
+
+    async def _send(self, submission: Submission, deadline: float) -> httpx.Response:
+        left = max(deadline - self._clock(), 0.001)
+        try:
+            request = self._client.build_request(
+                "POST",
+                self._url + submission.intent.path,
+                content=_encode(submission),
+                headers={
+                    **self._authorization,
+                    "Accept": "application/json, application/problem+json",
+                    "Accept-Encoding": "identity",  # what we bound is what arrives
+                    "Content-Type": "application/json",
+                    "Idempotency-Key": _header_safe(submission.call_id),
+                },
+                timeout=httpx.Timeout(left, connect=min(left, CONNECT_TIMEOUT)),
+            )
+            async with asyncio.timeout(left):
+                return await self._client.send(request, stream=True, follow_redirects=False)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+            _raise_trouble(error)
+
+    async def _body(self, response: httpx.Response, deadline: float) -> bytes | None:
+        """None: too long, or it broke off. The status has been said by then and counts."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(max(deadline - self._clock(), 0.001)):
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > MAX_BODY:
+                        return None
+        except (httpx.HTTPError, TimeoutError):
+            return None
+        return bytes(body)
+
+
+@asynccontextmanager
+async def connect(url: str, token: str | None) -> AsyncIterator[Orchestrator]:
+    """An Orchestrator with a client of its own, closed on leaving."""
+    # A proxy from the environment is for the world outside, never for this machine.
+    loopback = urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
+    async with httpx.AsyncClient(trust_env=not loopback) as client:
+        yield Orchestrator(url, token, client)
+
+
+def _raise_trouble(error: httpx.HTTPError | httpx.InvalidURL | TimeoutError) -> NoReturn:
+    cause = type(error).__name__  # its text may quote the URL
+    match error:
+        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout():
+            raise _Trouble(UNREACHABLE, cause, unsent=True) from error
+        case httpx.InvalidURL() | httpx.UnsupportedProtocol() | httpx.LocalProtocolError():
+            raise _Final(MISPLACED, cause) from error
+        case httpx.TimeoutException() | TimeoutError():
+            raise _Trouble(SILENT, cause) from error
+    raise _Trouble(BROKEN_OFF, cause) from error
+
+
+def _encode(submission: Submission) -> bytes:
+    return msgspec.json.encode(
+        {
+            "intent": submission.intent.name,
+            "parameters": submission.parameters,
+            "user_id": submission.user_id,
+            "conversation_id": submission.conversation_id,
+            "call_id": submission.call_id,
+        }
+    )
+
+
+def _header_safe(call_id: str) -> str:
+    # The id is made by a language model; an ordinary one passes unchanged.
+    return quote(call_id, safe=HEADER_SAFE, errors="replace")
+
+
+def _json(body: bytes | None) -> Any:
+    try:
+        return msgspec.json.decode(body) if body else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _result(body: bytes | None) -> Any:
+    if not body:
+        return None
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _clean(body.decode("utf-8", "replace"), MAX_TEXT) or None
+
+
+def _reason(problem: Any) -> str:
+    """The best sentence in an error body: RFC 9457 first, then what others write."""
+    if not isinstance(problem, dict):
+        return ""
+    for field in ("detail", "title", "error", "message"):
+        reason = _sentence(problem.get(field))
+        if reason:
+            return reason
+    return ""
+
+
+def _sentence(value: Any) -> str:
+    match value:
+        case str():
+            return _clean(value, MAX_REASON)
+        case dict():  # {"error": {"message": "..."}}
+            return _clean(str(value.get("message") or value.get("detail") or ""), MAX_REASON)
+        case list():  # {"detail": [{"loc": ..., "msg": "..."}]}
+            said = [str(each.get("msg") or "") for each in value[:5] if isinstance(each, dict)]
+            return _clean("; ".join(filter(None, said)), MAX_REASON)
+    return ""
+
+
+def _clean(text: str, longest: int) -> str:
+    """One line without control characters, shortened."""
+    line = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", text).split())
+    return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds to wait as the server asked, from either form of `Retry-After`."""
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return max((at - datetime.now(UTC)).total_seconds(), 0.0)

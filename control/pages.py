@@ -1,0 +1,50 @@
+"""Pages of a list: how much of it is asked for, and the cursor that leads to the next one.
+
+Control plane. A cursor is opaque to clients: base64url of the position of the last item shown. It
+carries no secret and grants nothing: every list is filtered by its user again.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Annotated, TypeVar
+
+import msgspec
+from litestar.params import QueryParameter
+
+from control.errors import invalid
+
+LIMIT = 50
+LIMIT_MAX = 200
+CURSOR_MAX = 200  # characters; ours have less than a hundred
+
+Limit = Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX, description="items on a page")]
+Cursor = Annotated[
+    str | None,
+    QueryParameter(max_length=CURSOR_MAX, description="`next_cursor` of the page before"),
+]
+
+_Position = TypeVar("_Position", bound=msgspec.Struct)
+_Item = TypeVar("_Item")
+
+
+def write_cursor(position: msgspec.Struct) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
+
+
+def read_cursor(cursor: str | None, position: type[_Position]) -> _Position | None:
+    """Raises `ProblemError` (400) for what `write_cursor` did not make for this kind of list."""
+    if cursor is None:
+        return None
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        return msgspec.json.decode(text, type=position)
+    except (binascii.Error, ValueError, msgspec.DecodeError, msgspec.ValidationError):
+        raise invalid("cursor", "expected next_cursor of an earlier page of this list") from None
+
+
+def split_page(found: Sequence[_Item], limit: int) -> tuple[list[_Item], bool]:
+    """The items to show, and whether there are more: lists ask the store for one more than that."""
+    return list(found[:limit]), len(found) > limit

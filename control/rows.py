@@ -1,0 +1,140 @@
+"""What is stored, as structs, and how texts are made fit for Postgres.
+
+Control plane, pure: the store fills these, the REST side shows them.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from relay import deepgram
+from relay.records import IntentStatus
+
+TITLE_LENGTH = 80
+
+Status = Literal["open", "closed"]
+SessionState = Literal["new", "live", "ended"]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NUL_IN_JSON = re.compile(r"(\\\\)|\\u0000")  # the first branch skips an escaped backslash
+
+
+class Conversation(msgspec.Struct, frozen=True, kw_only=True):
+    """`title` is the beginning of what the user said first, until somebody renames it."""
+
+    id: UUID
+    title: str | None
+    status: Status
+    created_at: datetime
+    updated_at: datetime
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a conversation, in the order of `seq`; `turn` groups the lines of one reply."""
+
+    id: UUID
+    seq: int
+    turn: int
+    role: deepgram.Role
+    content: str
+    session_id: UUID
+    created_at: datetime
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One function call: `arguments` and `response` are the texts of Deepgram's wire."""
+
+    id: UUID
+    call_id: str
+    session_id: UUID
+    after_seq: int
+    function: str
+    intent: str | None
+    arguments: str
+    status: IntentStatus
+    attempts: int
+    result: Any
+    response: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class NewSession(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session row starts with; `audio` is JSON."""
+
+    id: UUID
+    conversation_id: UUID
+    user_id: str
+    ticket_hash: bytes
+    ticket_expires_at: datetime
+    timezone: str
+    audio: bytes
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """A session row as the REST side sees it, without its ticket."""
+
+    id: UUID
+    conversation_id: UUID
+    state: SessionState
+    agent_request_id: str | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    end_reason: str | None
+    browser_code: int | None
+    agent_code: int | None
+    browser_frames: int
+    browser_bytes: int
+    agent_frames: int
+    agent_bytes: int
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """A session whose ticket was shown: `taken` is whether this call used it up."""
+
+    conversation_id: UUID
+    user_id: str
+    timezone: str
+    audio: str
+    state: SessionState
+    taken: bool
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest messages of a conversation and the finished calls among them, each in order."""
+
+    messages: list[Message]
+    calls: list[Call]
+
+
+def make_title(content: str) -> str:
+    """The beginning of a message, on one line, cut between words."""
+    line = " ".join(storable(content).split())
+    if len(line) <= TITLE_LENGTH:
+        return line
+    head = line[: TITLE_LENGTH - 1]
+    between_words = head.rpartition(" ")[0]
+    return f"{between_words if len(between_words) > TITLE_LENGTH // 2 else head}…"
+
+
+def storable(text: str) -> str:
+    """NUL and halves of surrogate pairs, which Postgres refuses, become replacement characters."""
+    if "\0" in text:
+        text = text.replace("\0", "�")
+    if not text.isascii():
+        text = _SURROGATE.sub("�", text)
+    return text
+
+
+def storable_json(value: object) -> str | None:
+    """JSON for a jsonb column, which refuses NUL too; None is the SQL null."""
+    if value is None:
+        return None
+    text = msgspec.json.encode(value).decode()
+    return _NUL_IN_JSON.sub(lambda found: found[1] or "\\ufffd", text)

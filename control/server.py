@@ -1,0 +1,101 @@
+"""Runs an ASGI application on uvicorn, with our WebSocket protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from relay.asgi import Handshake
+
+# Sessions are closed and journal and calls flushed within this; then uvicorn cancels.
+GRACE_SECONDS = 15
+
+
+class ServeError(Exception):
+    """The server cannot start; the text says what to do."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; raises `ServeError` when the port is taken or may not be used."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind((host, port))
+    except OSError as error:
+        opened.close()
+        raise ServeError(
+            f"port {port} on {host} cannot be used ({error.strerror}): "
+            "stop the program that has it, or set RELAY_PORT"
+        ) from error
+    except OverflowError as error:
+        opened.close()
+        raise ServeError(f"expected a port from 0 to 65535, got {port}") from error
+    opened.set_inheritable(True)
+    return opened
+
+
+@asynccontextmanager
+async def serving(app: Any, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve `app` while inside; on the way out sessions end and what they left is flushed.
+
+    Raises `ServeError` when the application does not start (its reason is in the log).
+    """
+    server = _Server(_config(app))
+    run = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
+    try:
+        ready = asyncio.create_task(server.ready.wait(), name="uvicorn ready")
+        await asyncio.wait({run, ready}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if not server.started:
+            raise ServeError("the server did not start; the log says why")
+        yield
+    finally:
+        server.should_exit = True
+        await run
+
+
+def serve_workers(factory: str, listener: socket.socket, workers: int) -> None:
+    """Serve with several processes on one port until SIGINT or SIGTERM.
+
+    `factory` is "module:function" and makes the application in each process.
+    """
+    config = _config(factory, factory=True, workers=workers)
+    Multiprocess(config, sockets=[listener]).run()
+
+
+class _Server(uvicorn.Server):
+    """Says when it has started; signals belong to whoever runs several servers in one process."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _config(app: Any, *, factory: bool = False, workers: int = 1) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        factory=factory,
+        workers=workers,
+        ws=Handshake,
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )

@@ -1,0 +1,369 @@
+"""REST: begin, look at and end a session; and who may attach to it.
+
+Control plane, under /api/v1/voice/session. A session is begun here and gets a ticket, which its
+WebSocket is opened with (`Admission`), once. Only the ticket's SHA-256 is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, Protocol
+from urllib.parse import urlsplit
+from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+from litestar import Controller, Request, Response, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody, SkipValidation
+from uuid_utils.compat import uuid7
+
+from config.agent import Agent, Audio, AudioInput, AudioOutput, audio_mistakes
+from config.settings import Settings
+from control.auth import User
+from control.errors import RETRY_SECONDS, Mistake, ProblemError, describe_problems, not_found
+from control.rows import History, Message, NewSession, Session, SessionState
+from control.store import Store, StoreUnavailable
+from relay import deepgram
+from relay.opening import Opening, Refused
+
+log = logging.getLogger(__name__)
+
+PREFIX = "/api/v1/voice"
+TICKET_BYTES = 32
+HUNG_UP = "hung_up"  # the end of a session that was closed over REST before it began
+
+# What a browser can make and play; Deepgram's combinations are in docs/protocol.md.
+INPUT_RATES = {
+    "linear16": (8000, 16000, 22050, 24000, 32000, 44100, 48000),
+    "mulaw": (8000, 16000),
+    "alaw": (8000, 16000),
+}
+OUTPUT_RATES = {
+    "linear16": (8000, 16000, 24000, 32000, 48000),
+    "mulaw": (8000, 16000),
+    "alaw": (8000, 16000),
+}
+
+
+class LiveSessions(Protocol):
+    """The sessions that are live in this process."""
+
+    def hang_up(self, session_id: UUID) -> bool:
+        """End it; True if it was live here."""
+        ...
+
+    def figures(self, session_id: UUID) -> dict[str, int] | None:
+        """Frames and bytes so far, named as in `SessionView`; None: not live here."""
+        ...
+
+
+# A protocol has no instances that a validator could tell.
+Live = SkipValidation[NamedDependency[LiveSessions]]
+
+
+class AudioWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is left out is as in agent.yaml."""
+
+    input: AudioInput | None = None
+    output: AudioOutput | None = None
+
+
+class SessionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`conversation_id` resumes; `timezone` is an IANA name and tells the model what today is."""
+
+    conversation_id: UUID | None = None
+    audio: AudioWish = AudioWish()
+    timezone: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "UTC"
+    transport: Literal["relay", "direct"] = "relay"
+
+
+class SessionBegun(msgspec.Struct, frozen=True, kw_only=True):
+    """Open `websocket_url` with the subprotocols `relay.v1` and `ticket` before it expires.
+
+    `messages` are the newest stored ones of a resumed conversation, in order.
+    """
+
+    session_id: UUID
+    conversation_id: UUID
+    websocket_url: str
+    ticket: str
+    ticket_expires_at: datetime
+    audio: Audio
+    messages: list[Message]
+
+
+class SessionView(msgspec.Struct, frozen=True, kw_only=True):
+    """Frames and bytes by the side that they came from. `close_reason` is a word for programs."""
+
+    id: UUID
+    conversation_id: UUID
+    state: SessionState
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    close_reason: str | None
+    browser_code: int | None
+    agent_code: int | None
+    agent_request_id: str | None
+    browser_frames: int
+    browser_bytes: int
+    agent_frames: int
+    agent_bytes: int
+
+
+class SessionController(Controller):
+    path = "/session"
+    tags = ("session",)
+
+    @post(
+        "/",
+        summary="Begin a session, in a new conversation or in a stored one",
+        responses=describe_problems(400, 403, 404, 503),
+    )
+    async def begin_session(
+        self,
+        request: Request[Any, Any, Any],
+        store: NamedDependency[Store],
+        settings: NamedDependency[Settings],
+        agent: NamedDependency[Agent],
+        user: NamedDependency[User],
+        data: JSONBody[SessionRequest | None] = None,
+    ) -> Response[SessionBegun]:
+        wanted = data or SessionRequest()
+        audio = _check(wanted, agent)
+        ticket = secrets.token_urlsafe(TICKET_BYTES)  # only letters, digits, '-' and '_'
+        session = NewSession(
+            id=uuid7(),
+            conversation_id=wanted.conversation_id or uuid7(),
+            user_id=user.id,
+            ticket_hash=_hash(ticket),
+            ticket_expires_at=datetime.now(UTC) + timedelta(seconds=settings.ticket_seconds),
+            timezone=wanted.timezone,
+            audio=msgspec.json.encode(audio),
+        )
+        resume = wanted.conversation_id is not None
+        if not await store.create_session(session, resume=resume):
+            raise not_found("conversation")
+        history = await store.load_history(session.conversation_id) if resume else None
+        begun = SessionBegun(
+            session_id=session.id,
+            conversation_id=session.conversation_id,
+            websocket_url=make_websocket_url(
+                settings.public_url or str(request.base_url), session.id
+            ),
+            ticket=ticket,
+            ticket_expires_at=session.ticket_expires_at,
+            audio=audio,
+            messages=history.messages if history else [],
+        )
+        return Response(begun, status_code=201, headers={"Cache-Control": "no-store"})
+
+    @get("/{session_id:uuid}", summary="Look at a session", responses=describe_problems(404, 503))
+    async def get_session(
+        self,
+        store: NamedDependency[Store],
+        live: Live,
+        user: NamedDependency[User],
+        session_id: FromPath[UUID],
+    ) -> SessionView:
+        session = await store.get_session(session_id, user_id=user.id)
+        if session is None:
+            raise not_found("session")
+        return _show(session, live.figures(session_id))
+
+    @delete(
+        "/{session_id:uuid}",
+        summary="End a session and close its conversation",
+        responses=describe_problems(404, 503),
+    )
+    async def end_session(
+        self,
+        store: NamedDependency[Store],
+        live: Live,
+        user: NamedDependency[User],
+        session_id: FromPath[UUID],
+    ) -> None:
+        closed = await store.close_session(
+            session_id, user_id=user.id, reason=HUNG_UP, now=datetime.now(UTC)
+        )
+        if not closed:
+            raise not_found("session")
+        live.hang_up(session_id)
+
+
+class Admission:
+    """Lets a browser attach: `relay.opening.Admit`.
+
+    Whatever is wrong with a ticket (unknown session, another's, used, expired), the answer is the
+    same 401, so that nothing can be learnt by trying. Who has the right ticket of a session that is
+    over is told so (409).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settle: Callable[[UUID], Awaitable[bool]],
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`settle` ends what is live of a conversation and waits until it is stored; False: not.
+
+        Two sessions at once would number the same messages.
+        """
+        self._store = store
+        self._settle = settle
+        self._clock = clock
+
+    async def __call__(self, session_id: UUID, ticket: str) -> Opening:
+        try:
+            found = await self._store.take_ticket(session_id, _hash(ticket), now=self._clock())
+            if found is not None and found.state == "ended":
+                raise Refused(409, "session_ended", "the session is over; begin another")
+            if found is None or not found.taken:
+                raise Refused(401, "ticket_refused", "the ticket is not valid for this session")
+            if not await self._settle(found.conversation_id):
+                raise Refused(
+                    503,
+                    "conversation_busy",
+                    "an earlier session is not stored yet; begin another",
+                    retry_after=RETRY_SECONDS,
+                )
+            history = await self._store.load_history(found.conversation_id)
+        except StoreUnavailable as error:
+            log.error("admission_unavailable session=%s reason=%s", session_id, error)
+            raise Refused(
+                503,
+                "database_unavailable",
+                "the database does not answer; try again",
+                retry_after=RETRY_SECONDS,
+            ) from error
+        last = history.messages[-1] if history.messages else None
+        return Opening(
+            session_id=session_id,
+            conversation_id=found.conversation_id,
+            user_id=found.user_id,
+            timezone=found.timezone,
+            audio=msgspec.json.decode(found.audio, type=Audio),
+            last_seq=last.seq if last else 0,
+            last_turn=last.turn if last else 0,
+            last_role=last.role if last else None,
+            history=tell_history(history),
+        )
+
+
+def tell_history(history: History) -> list[deepgram.History]:
+    """The stored conversation as Deepgram takes it: each call after the message it followed."""
+    calls = list(reversed(history.calls))
+    told: list[deepgram.History] = []
+
+    def tell_calls(until: int) -> None:
+        while calls and calls[-1].after_seq < until:
+            call = calls.pop()
+            finished = deepgram.FinishedCall(
+                id=call.call_id,
+                name=call.function,
+                client_side=True,
+                arguments=call.arguments,
+                response=call.response or "",
+            )
+            told.append(deepgram.History(function_calls=[finished]))
+
+    for message in history.messages:
+        tell_calls(message.seq)
+        told.append(deepgram.History(role=message.role, content=message.content))
+    while calls:
+        tell_calls(calls[-1].after_seq + 1)
+    return told
+
+
+def make_websocket_url(public_url: str, session_id: UUID) -> str:
+    """`public_url` is http(s) or ws(s), with the path that a proxy puts us under, if any."""
+    parts = urlsplit(public_url)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    path = f"{parts.path.rstrip('/')}{PREFIX}/session/{session_id}/ws"
+    return f"{scheme}://{parts.netloc}{path}"
+
+
+def _hash(ticket: str) -> bytes:
+    # Plain SHA-256 will do: a ticket has 256 random bits and cannot be guessed.
+    return hashlib.sha256(ticket.encode("utf-8", "surrogateescape")).digest()
+
+
+def _check(wanted: SessionRequest, agent: Agent) -> Audio:
+    """The audio of the session. Raises `ProblemError` with every mistake of the request."""
+    audio = Audio(
+        input=wanted.audio.input or agent.audio.input,
+        output=wanted.audio.output or agent.audio.output,
+    )
+    mistakes = _check_timezone(wanted.timezone)
+    if wanted.audio != AudioWish():
+        # The first list is what we let browsers use, the second what this agent can do.
+        mistakes += _check_audio(wanted.audio) or _read_mistakes(audio_mistakes(agent, audio))
+    if mistakes:
+        detail = "; ".join(f"{m.path}: {m.detail}" for m in mistakes)
+        raise ProblemError(400, "invalid", detail, mistakes=mistakes)
+    if wanted.transport == "direct":
+        raise ProblemError(403, "transport_not_enabled", "the direct transport is not enabled")
+    return audio
+
+
+def _check_timezone(name: str) -> list[Mistake]:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return [Mistake("timezone", f"expected an IANA name like Europe/Berlin, got {name!r}")]
+    return []
+
+
+def _check_audio(audio: AudioWish) -> list[Mistake]:
+    mistakes = []
+    if audio.input is not None:
+        mistakes += _check_rate("audio.input", audio.input, INPUT_RATES)
+    if audio.output is not None:
+        mistakes += _check_rate("audio.output", audio.output, OUTPUT_RATES)
+        if audio.output.container != "none":
+            mistakes.append(Mistake("audio.output.container", "expected none"))
+    return mistakes
+
+
+def _read_mistakes(lines: list[str]) -> list[Mistake]:
+    parted = (line.partition(": ") for line in lines)
+    return [Mistake(path, detail) for path, _, detail in parted]
+
+
+def _check_rate(
+    path: str, side: AudioInput | AudioOutput, allowed: dict[str, tuple[int, ...]]
+) -> list[Mistake]:
+    rates = allowed.get(side.encoding)
+    if rates is None:
+        expected = ", ".join(allowed)
+        return [Mistake(f"{path}.encoding", f"expected one of {expected}, got {side.encoding!r}")]
+    if side.sample_rate not in rates:
+        expected = ", ".join(map(str, rates))
+        return [Mistake(f"{path}.sample_rate", f"expected one of {expected} for {side.encoding}")]
+    return []
+
+
+def _show(session: Session, figures: dict[str, int] | None) -> SessionView:
+    counted = figures or {}
+    return SessionView(
+        id=session.id,
+        conversation_id=session.conversation_id,
+        state=session.state if figures is None else "live",
+        created_at=session.created_at,
+        started_at=session.started_at,
+        ended_at=session.ended_at,
+        close_reason=session.end_reason,
+        browser_code=session.browser_code,
+        agent_code=session.agent_code,
+        agent_request_id=session.agent_request_id,
+        browser_frames=counted.get("browser_frames", session.browser_frames),
+        browser_bytes=counted.get("browser_bytes", session.browser_bytes),
+        agent_frames=counted.get("agent_frames", session.agent_frames),
+        agent_bytes=counted.get("agent_bytes", session.agent_bytes),
+    )

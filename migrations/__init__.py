@@ -1,0 +1,1 @@
+"""The database schema as plain SQL, applied in order by `voice-relay migrate`; never edited."""

@@ -1,0 +1,100 @@
+"""What a session may ask for. Pure: the bridge does it.
+
+`Forward` speaks of the frame whose event is being handled, so that the core never sees a wire text
+and what is passed on is passed on byte for byte.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from relay import browser, deepgram
+from relay.records import MessageSaid
+
+
+class SendSettings(msgspec.Struct, frozen=True):
+    """Ahead of all that is held for the agent; asked for once."""
+
+    settings: deepgram.Settings
+
+
+class SendAgent(msgspec.Struct, frozen=True):
+    message: deepgram.ClientMessage
+
+
+class SendBrowser(msgspec.Struct, frozen=True):
+    event: browser.Event | deepgram.Error | deepgram.Warning
+
+
+class Forward(msgspec.Struct, frozen=True):
+    """Pass the frame being handled to the other side, untouched."""
+
+
+class ReleaseHeld(msgspec.Struct, frozen=True):
+    """The agent listens: it gets what the browser sent so far, in order, and all that follows."""
+
+
+class ClearAudio(msgspec.Struct, frozen=True):
+    """Throw away agent audio that is still queued for the browser (barge-in)."""
+
+
+class Store(msgspec.Struct, frozen=True):
+    """Hand a message to the journal; `MessageStored` comes back when Postgres has it."""
+
+    message: MessageSaid
+
+
+class Began(msgspec.Struct, frozen=True):
+    """The agent applied the Settings: note it, with Deepgram's name for the session."""
+
+    agent_request_id: str | None
+
+
+class CallFunction(msgspec.Struct, frozen=True):
+    """Run a function beside the audio; `FunctionStarted` and `FunctionReturned` come back."""
+
+    call: deepgram.FunctionCall
+    after_seq: int
+
+
+class CloseBrowser(msgspec.Struct, frozen=True):
+    code: int
+    reason: str
+
+
+class CloseAgent(msgspec.Struct, frozen=True):
+    """Also while the agent is still being dialled: then the dialling is given up."""
+
+    code: int
+    reason: str
+
+
+class End(msgspec.Struct, frozen=True):
+    """The session is over; asked for once. `detail` is for operators."""
+
+    reason: str
+    detail: str
+
+
+class Note(msgspec.Struct, frozen=True):
+    """A fact for log and metrics: `what` is one of a few words, `detail` never a transcript."""
+
+    what: str
+    detail: str
+
+
+Action = (
+    SendSettings
+    | SendAgent
+    | SendBrowser
+    | Forward
+    | ReleaseHeld
+    | ClearAudio
+    | Store
+    | Began
+    | CallFunction
+    | CloseBrowser
+    | CloseAgent
+    | End
+    | Note
+)

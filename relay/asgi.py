@@ -1,0 +1,208 @@
+"""The WebSocket protocol that uvicorn uses for us: Litestar decides, picows carries the frames.
+
+uvicorn builds `Handshake` when an HTTP request asks to become a WebSocket, hands it the transport
+and the request's head. The application runs as usual; it finds this object in
+`scope["extensions"]["relay.handshake"]` and puts its `leg` there before it accepts. On
+`websocket.accept` picows takes the transport over and writes the 101; a refusal is a plain HTTP
+answer. From then on frames go to the leg, and the application's task only waits for the end.
+
+`WSProtocol` is not among picows's public names: its version is pinned and tests/relay/test_asgi.py
+covers the seam.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote
+
+from picows import WSAutoPingStrategy, WSUpgradeRequest, WSUpgradeResponse
+from picows import WSUpgradeResponseWithListener as UpgradeWithListener
+from picows.picows import WSProtocol  # type: ignore[attr-defined]  # not in its stubs
+from uvicorn.config import Config
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
+
+from relay.legs import Leg
+
+log = logging.getLogger(__name__)
+frames_log = logging.getLogger("relay.browser_frames")
+
+READ_BUFFER_BYTES = 4 * 1024  # microphone frames are 0.2 to 8 KiB; it grows when it has to
+
+Message = dict[str, Any]
+EXTENSION = "relay.handshake"
+
+
+class Handshake(asyncio.Protocol):
+    """One WebSocket request until it is accepted or refused.
+
+    The application sets `leg`, `ping_seconds` and `max_message_bytes` before it accepts, and may
+    set `on_shutdown`, which is called when the server stops while the socket is open.
+    """
+
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any]
+    ) -> None:
+        self.leg: Leg | None = None
+        self.ping_seconds = 10.0
+        self.max_message_bytes = 1 << 20
+        self.on_shutdown: Callable[[], None] | None = None
+        self._app = config.loaded_app
+        self._root_path = config.root_path
+        self._state = server_state
+        self._app_state = app_state
+        self._events: asyncio.Queue[Message] = asyncio.Queue()
+        self._refusal: Message | None = None
+        self._answered = False
+
+    # --- what uvicorn and the event loop call ------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
+
+    def data_received(self, data: bytes) -> None:
+        """The request's head, as uvicorn read it; frames before the 101 are a broken client."""
+        if self._events.qsize() or self._answered or hasattr(self, "_head"):
+            self._transport.close()
+            return
+        self._head = data
+        self._events.put_nowait({"type": "websocket.connect"})
+        task = asyncio.get_running_loop().create_task(
+            self._app(self._scope(data), self._receive, self._send), name="websocket"
+        )
+        self._state.tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The browser left before it was answered."""
+        self._state.connections.discard(self)
+        self._events.put_nowait({"type": "websocket.disconnect", "code": 1006})
+
+    def shutdown(self) -> None:
+        """The server stops: end this socket now."""
+        if self.on_shutdown is not None:
+            self.on_shutdown()
+        else:
+            self._transport.close()
+
+    # --- what the application calls ----------------------------------------------------------
+
+    async def _receive(self) -> Message:
+        return await self._events.get()
+
+    async def _send(self, message: Message) -> None:
+        match message["type"]:
+            case "websocket.accept":
+                self._accept(message)
+            case "websocket.http.response.start":
+                self._refusal = message
+            case "websocket.http.response.body":
+                if self._refusal is not None:
+                    headers = self._refusal.get("headers", [])
+                    self._refuse(self._refusal["status"], headers, message.get("body", b""))
+            case "websocket.close" if not self._answered:
+                # Litestar closes before it accepts when a path is unknown or a handler fails; it
+                # says 4500 both times and tells them apart by the reason alone.
+                not_found = message.get("reason") == HTTPStatus.NOT_FOUND.phrase
+                status = HTTPStatus.NOT_FOUND if not_found else HTTPStatus.INTERNAL_SERVER_ERROR
+                body = HTTPStatus(status).phrase.encode()
+                self._refuse(status, [(b"content-type", b"text/plain")], body)
+            case "websocket.close" if self.leg is not None:
+                self.leg.close(message.get("code", 1000), message.get("reason") or "")
+            case kind:
+                raise RuntimeError(f"expected accept, a refusal or close, got {kind!r}")
+
+    # --- the rest ----------------------------------------------------------------------------
+
+    def _scope(self, head: bytes) -> Message:
+        first, *lines = head.rstrip(b"\r\n").split(b"\r\n")
+        target = first.split(b" ")[1]
+        path, _, query = target.partition(b"?")
+        pairs = (line.split(b":", 1) for line in lines)
+        headers = [(name.lower().strip(), value.strip()) for name, value in pairs]
+        offered = b",".join(v for n, v in headers if n == b"sec-websocket-protocol").decode(
+            "latin-1"
+        )
+        return {
+            "type": "websocket",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "wss" if is_ssl(self._transport) else "ws",
+            "server": get_local_addr(self._transport),
+            "client": get_remote_addr(self._transport),
+            "root_path": self._root_path,
+            "path": self._root_path + unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "headers": headers,
+            "subprotocols": [name.strip() for name in offered.split(",") if name.strip()],
+            "state": self._app_state.copy(),
+            "extensions": {"websocket.http.response": {}, EXTENSION: self},
+        }
+
+    def _accept(self, message: Message) -> None:
+        leg = self.leg
+        if leg is None:
+            raise RuntimeError("the application accepted without setting a leg")
+        if self._transport.is_closing():
+            return  # connection_lost has been or will be called
+        self._answered = True
+        extra = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in message.get("headers", [])]
+        if chosen := message.get("subprotocol"):
+            extra.append(("Sec-WebSocket-Protocol", chosen))
+
+        def upgrade(request: WSUpgradeRequest) -> UpgradeWithListener:
+            return UpgradeWithListener(WSUpgradeResponse.create_101_response(extra), leg)
+
+        frames = WSProtocol(
+            None,  # host_port: clients only
+            None,  # ws_path: clients only
+            False,  # is_client_side
+            upgrade,
+            frames_log,
+            True,  # disconnect_on_exception
+            5.0,  # websocket_handshake_timeout: the head is here already
+            True,  # enable_auto_ping
+            self.ping_seconds,
+            self.ping_seconds,  # auto_ping_reply_timeout
+            WSAutoPingStrategy.PING_WHEN_IDLE,
+            True,  # enable_auto_pong
+            self.max_message_bytes,
+            None,  # extra_headers: clients only
+            READ_BUFFER_BYTES,
+        )
+        frames.connection_made(self._transport)
+        rest = memoryview(self._head)
+        while rest:
+            room = frames.get_buffer(-1)
+            part = rest[: len(room)]
+            room[: len(part)] = part
+            frames.buffer_updated(len(part))
+            rest = rest[len(part) :]
+        self._transport.set_protocol(frames)
+
+    def _refuse(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        if self._answered:
+            return
+        self._answered = True
+        lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
+        lines += [b"%s: %s" % (name, value) for name, value in self._state.default_headers]
+        lines += [b"%s: %s" % (n, v) for n, v in headers if n.lower() != b"content-length"]
+        lines += [b"content-length: %d" % len(body), b"connection: close", b"", body]
+        self._transport.write(b"\r\n".join(lines))
+        self._transport.close()
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._state.tasks.discard(task)
+        self._state.connections.discard(self)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("websocket_application_failed", exc_info=task.exception())
+            self._refuse(500, [(b"content-type", b"text/plain")], b"Internal Server Error")
+        if self.leg is not None:
+            self.leg.abort()
+        self._transport.close()

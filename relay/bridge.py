@@ -1,0 +1,269 @@
+"""Runs one session: a core, two legs, one deadline.
+
+The bridge decodes what the legs receive, lets the core decide and does what it asks for. Audio goes
+from leg to leg without passing here. A bridge is good for one session and owns every task, timer
+and socket of it: when `run` returns or raises, both sockets are closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import assert_never
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from relay import actions, browser, deepgram, session
+from relay.actions import Action
+from relay.dial import Dial, DialFailed
+from relay.functions import Functions
+from relay.journal import Journal
+from relay.legs import Lane, Leg
+from relay.metrics import Metrics
+from relay.opening import Opening
+from relay.records import MessageSaid, SessionBegan, SessionEnded
+from relay.session import EndReason, Session
+
+log = logging.getLogger(__name__)
+
+
+class Bridge:
+    """One live session. The browser's leg is attached or about to be; the agent's is dialled."""
+
+    def __init__(
+        self,
+        opening: Opening,
+        settings: deepgram.Settings,
+        *,
+        legs: tuple[Leg, Leg],
+        dial: Dial,
+        functions: Functions,
+        journal: Journal,
+        metrics: Metrics,
+        setup_seconds: float,
+    ) -> None:
+        """`legs` are the browser's and the agent's."""
+        self._loop = asyncio.get_running_loop()
+        self._opening = opening
+        self._browser, self._agent = legs
+        self._dial = dial
+        self._functions = functions
+        self._journal = journal
+        self._metrics = metrics
+        self._began = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._over = asyncio.Event()
+        # The frame being handled and the lane it would go on by: what `Forward` speaks of.
+        self._frame: tuple[bytes, Lane] = b"", legs[0].lane
+        self._session = Session(
+            opening,
+            settings,
+            now=self._began,
+            began=datetime.now(UTC),
+            setup_seconds=setup_seconds,
+            new_id=uuid7,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Bridge {self._opening.session_id} {self._session!r}>"
+
+    @property
+    def conversation_id(self) -> UUID:
+        """The conversation that this session is part of."""
+        return self._opening.conversation_id
+
+    @property
+    def figures(self) -> dict[str, int]:
+        """Audio frames and bytes that came from each side so far."""
+        return {
+            "browser_frames": self._browser.frames,
+            "browser_bytes": self._browser.bytes,
+            "agent_frames": self._agent.frames,
+            "agent_bytes": self._agent.bytes,
+        }
+
+    async def run(self) -> None:
+        """Relay until someone hangs up; both sockets are closed on return."""
+        self._connect_legs()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                dialling = tasks.create_task(self._dial_agent(), name="dial agent")
+                self._do(self._session.attached())
+                self._arm()
+                await self._over.wait()
+                dialling.cancel()
+            await self._browser.gone.wait()
+            await self._agent.gone.wait()
+        finally:
+            self._disarm()
+            if not self._over.is_set():  # we are being cancelled, or something broke
+                self.handle(session.HangUp(EndReason.INTERNAL_ERROR))
+            self._browser.abort()
+            self._agent.abort()
+            self._disconnect_legs()
+
+    def hang_up(self, reason: EndReason) -> None:
+        """End the session; `run` returns soon after."""
+        self.handle(session.HangUp(reason))
+
+    def handle(self, event: session.Event) -> None:
+        """Give the core an event and do what it asks."""
+        self._do(self._session.handle(event, self._loop.time()))
+        self._arm()
+
+    async def _dial_agent(self) -> None:
+        try:
+            await self._dial(self._agent)
+        except DialFailed as error:
+            self.handle(session.AgentUnreachable(str(error)))
+
+    # --- legs --------------------------------------------------------------------------------
+
+    def _connect_legs(self) -> None:
+        self._browser.on_audio = self._agent.lane.send_audio
+        self._agent.on_audio = self._browser.lane.send_audio
+        self._browser.on_text = self._browser_said
+        self._agent.on_text = self._agent_said
+        # Not after the dialling: Welcome may come with the 101 in one piece.
+        self._agent.on_opened = lambda: self.handle(session.AgentOpened())
+        self._browser.on_closed = lambda code, reason: self.handle(
+            session.BrowserClosed(code, reason)
+        )
+        self._agent.on_closed = lambda code, reason: self.handle(session.AgentClosed(code, reason))
+        self._browser.lane.on_overflow = lambda: self._overflowed(EndReason.BROWSER_TOO_SLOW)
+        self._agent.lane.on_overflow = lambda: self._overflowed(EndReason.AGENT_TOO_SLOW)
+
+    def _disconnect_legs(self) -> None:
+        # Bridge and legs know one another; cut it so that they go without the garbage collector.
+        for leg in (self._browser, self._agent):
+            leg.forget()
+
+    def _browser_said(self, text: bytes) -> None:
+        self._frame = text, self._agent.lane
+        self.handle(session.FromBrowser(deepgram.decode_client(text)))
+
+    def _agent_said(self, text: bytes) -> None:
+        self._frame = text, self._browser.lane
+        self.handle(session.FromAgent(deepgram.decode_server(text)))
+
+    def _overflowed(self, reason: EndReason) -> None:
+        # Not at once: we are inside a send.
+        self._loop.call_soon(self.hang_up, reason)
+
+    # --- the deadline ------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        deadline = self._session.deadline
+        if self._timer is not None:
+            if self._timer.when() == deadline:
+                return
+            self._timer.cancel()
+        self._timer = None if deadline is None else self._loop.call_at(deadline, self._wake)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wake(self) -> None:
+        self._timer = None
+        # The clock of the loop counts in milliseconds: do not come too early by a part of one.
+        now = max(self._loop.time(), self._session.deadline or 0.0)
+        self._do(self._session.handle(session.Woken(self._browser.frames), now))
+        self._arm()
+
+    # --- actions -----------------------------------------------------------------------------
+
+    def _do(self, asked: list[Action]) -> None:
+        for action in asked:
+            match action:
+                case actions.Forward():
+                    text, onward = self._frame
+                    onward.send_text(text)
+                case actions.SendBrowser(event=event):
+                    self._browser.lane.send_text(_encode(event))
+                case actions.SendAgent(message=message):
+                    self._agent.lane.send_text(deepgram.encode(message))
+                case actions.SendSettings(settings=settings):
+                    self._agent.lane.send_first(deepgram.encode(settings))
+                case actions.ReleaseHeld():
+                    self._agent.lane.release()
+                case actions.ClearAudio():
+                    self._browser.lane.clear_audio()
+                case actions.Store(message=message):
+                    self._store(message)
+                case actions.Began(agent_request_id=request_id):
+                    self._note_began(request_id)
+                case actions.CallFunction(call=call, after_seq=after_seq):
+                    self._functions.start(self._opening, call, after_seq, self.handle)
+                case actions.CloseBrowser(code=code, reason=reason):
+                    self._browser.close(code, reason)
+                case actions.CloseAgent(code=code, reason=reason):
+                    self._agent.close(code, reason)
+                case actions.End(reason=reason, detail=detail):
+                    self._end(reason, detail)
+                case actions.Note(what=what, detail=detail):
+                    self._metrics.notes.labels(what=what).inc()
+                    log.warning("%s session=%s %s", what, self._opening.session_id, detail)
+                case _:
+                    assert_never(action)
+
+    def _store(self, message: MessageSaid) -> None:
+        def saved() -> None:
+            self.handle(session.MessageStored(message))
+
+        self._journal.append(message, saved)
+
+    def _note_began(self, request_id: str | None) -> None:
+        self._journal.append(
+            SessionBegan(
+                session_id=self._opening.session_id,
+                agent_request_id=request_id,
+                at=datetime.now(UTC),
+            )
+        )
+
+    def _end(self, reason: str, detail: str) -> None:
+        seconds = self._loop.time() - self._began
+        dropped = self._agent.lane.dropped, self._browser.lane.dropped
+        self._journal.append(
+            SessionEnded(
+                session_id=self._opening.session_id,
+                reason=reason,
+                detail=detail,
+                browser_code=self._browser.closed_code,
+                agent_code=self._agent.closed_code,
+                browser_frames=self._browser.frames,
+                browser_bytes=self._browser.bytes,
+                agent_frames=self._agent.frames,
+                agent_bytes=self._agent.bytes,
+                at=datetime.now(UTC),
+            )
+        )
+        self._metrics.sessions_ended.labels(reason=reason).inc()
+        self._metrics.frames.labels(source="browser").inc(self._browser.frames)
+        self._metrics.frames.labels(source="agent").inc(self._agent.frames)
+        self._metrics.dropped.labels(towards="agent").inc(dropped[0])
+        self._metrics.dropped.labels(towards="browser").inc(dropped[1])
+        log.info(
+            "session_ended session=%s reason=%s browser_code=%d agent_code=%d seconds=%.1f"
+            " browser_frames=%d agent_frames=%d dropped=%d detail=%r",
+            self._opening.session_id,
+            reason,
+            self._browser.closed_code,
+            self._agent.closed_code,
+            seconds,
+            self._browser.frames,
+            self._agent.frames,
+            sum(dropped),
+            detail,
+        )
+        self._over.set()
+
+
+def _encode(event: browser.Event | deepgram.Error | deepgram.Warning) -> bytes:
+    if isinstance(event, deepgram.Error | deepgram.Warning):
+        return deepgram.encode(event)
+    return browser.encode(event)

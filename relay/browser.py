@@ -1,0 +1,92 @@
+"""What we say to browsers beside Deepgram's own messages: the `Relay…` events and close codes.
+
+Pure. These events are sent on the subprotocol `relay.v1` only; docs/protocol.md describes them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from relay.deepgram import Role
+from relay.records import IntentStatus
+
+SUBPROTOCOL = "relay.v1"
+
+# Registered WebSocket close codes (RFC 6455 section 7.4 and its IANA registry).
+NORMAL = 1000
+GOING_AWAY = 1001
+POLICY = 1008
+TOO_BIG = 1009
+INTERNAL = 1011
+RESTART = 1012
+TRY_AGAIN = 1013
+AGENT_UNREACHABLE = 1014
+# These two describe what was seen and may not be put in a close frame (RFC 6455 section 7.4.1).
+NO_STATUS = 1005
+ABNORMAL = 1006
+
+_REGISTERED = {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014}
+_REASON_BYTES = 123  # what a control frame has left after the code
+
+
+def sendable(code: int, *, instead: int) -> int:
+    """`code` if it may stand in a close frame, else `instead`."""
+    return code if code in _REGISTERED or 3000 <= code <= 4999 else instead
+
+
+def short(reason: str) -> str:
+    """`reason`, cut to what fits into a close frame without splitting a character."""
+    return reason.encode()[:_REASON_BYTES].decode(errors="ignore")
+
+
+class _Event(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, omit_defaults=True):
+    """One JSON object with a `type` that starts with `Relay`."""
+
+
+class RelaySession(_Event, frozen=True, tag=True):
+    """The first event after the WebSocket is open."""
+
+    session_id: UUID
+    conversation_id: UUID
+
+
+class RelayMessageSaved(_Event, frozen=True, tag=True):
+    """The message is in Postgres."""
+
+    seq: int
+    message_id: UUID
+    role: Role
+
+
+class RelayIntent(_Event, frozen=True, tag=True):
+    """A function call and how it stands; sent again when the status changes.
+
+    `intent` is the name in the registry, None when the model asked for something unknown;
+    `arguments` are the model's, parsed where they are JSON.
+    """
+
+    call_id: str
+    intent: str | None
+    status: IntentStatus
+    arguments: Any = None
+    result: Any = None
+
+
+class RelayError(_Event, frozen=True, tag=True):
+    """Something went wrong; `code` is a word for programs, `detail` a sentence for people."""
+
+    code: str
+    detail: str
+
+
+Event = RelaySession | RelayMessageSaved | RelayIntent | RelayError
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(event: Event) -> bytes:
+    """JSON with `type` first."""
+    return _encoder.encode(event)

@@ -1,0 +1,304 @@
+"""The messages of the Deepgram Voice Agent API V1, as structs; decode and encode.
+
+Pure. Facts come from Deepgram's AsyncAPI description and SDKs (docs/protocol.md lists sources and
+doubts). We are strict in what we send and tolerant in what we receive: a field that we do not know
+is ignored, a type that we do not know decodes to `Unknown`. Whoever forwards a message forwards
+the text it arrived as, never one encoded again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Role = Literal["user", "assistant"]
+
+
+class _Message(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, kw_only=True):
+    """One JSON object with a `type`; optional fields at their default are not written."""
+
+
+# --- server to client ------------------------------------------------------------------------
+
+
+class Welcome(_Message, frozen=True, tag=True):
+    request_id: str
+
+
+class SettingsApplied(_Message, frozen=True, tag=True):
+    pass
+
+
+class ConversationText(_Message, frozen=True, tag=True):
+    """What was said: a whole user turn, or one sentence of the agent."""
+
+    role: Role
+    content: str
+
+
+class UserStartedSpeaking(_Message, frozen=True, tag=True):
+    pass
+
+
+class EndOfTurn(_Message, frozen=True, tag=True):
+    trigger: str | None = None
+
+
+class AgentThinking(_Message, frozen=True, tag=True):
+    content: str = ""
+
+
+class AgentStartedSpeaking(_Message, frozen=True, tag=True):
+    total_latency: float | None = None
+    tts_latency: float | None = None
+    ttt_latency: float | None = None
+
+
+class AgentAudioDone(_Message, frozen=True, tag=True):
+    """The last audio of the turn was sent; it may still be playing."""
+
+
+class FunctionCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One entry of a request. `arguments` is JSON inside a string."""
+
+    id: str
+    name: str
+    arguments: str = "{}"
+    client_side: bool = True
+    thought_signature: str | None = None
+
+
+class FunctionCallRequest(_Message, frozen=True, tag=True):
+    functions: list[FunctionCall]
+
+
+class CancelledCall(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    name: str = ""
+
+
+class FunctionCallCancelled(_Message, frozen=True, tag=True):
+    """The calls are void: the user went on speaking; send no response to them."""
+
+    functions: list[CancelledCall]
+
+
+class FinishedCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A function call in the history: all five fields are required by Deepgram."""
+
+    id: str
+    name: str
+    client_side: bool
+    arguments: str
+    response: str
+    thought_signature: str | None = None
+
+
+class History(_Message, frozen=True, tag=True):
+    """A line of the history, spoken (`role`, `content`) or called (`function_calls`)."""
+
+    role: Role | None = None
+    content: str | None = None
+    function_calls: list[FinishedCall] | None = None
+
+
+class LatencyReport(_Message, frozen=True, tag=True):
+    """Seconds; real messages carry one of the fields each."""
+
+    stt_latency: float | None = None
+    ttt_token_latency: float | None = None
+    ttt_text_latency: float | None = None
+    ttt_tool_latency: float | None = None
+    ttt_thinking_latency: float | None = None
+    tts_latency: float | None = None
+    total_latency: float | None = None
+
+
+class ListenUpdated(_Message, frozen=True, tag=True):
+    pass
+
+
+class ThinkUpdated(_Message, frozen=True, tag=True):
+    pass
+
+
+class SpeakUpdated(_Message, frozen=True, tag=True):
+    pass
+
+
+class PromptUpdated(_Message, frozen=True, tag=True):
+    pass
+
+
+class InjectionRefused(_Message, frozen=True, tag=True):
+    message: str = ""
+
+
+class Warning(_Message, frozen=True, tag=True):
+    """The session goes on."""
+
+    description: str = ""
+    code: str = ""
+
+
+class Error(_Message, frozen=True, tag=True):
+    """The end of the session: Deepgram closes without a status after it."""
+
+    description: str = ""
+    code: str = ""
+
+
+# --- client to server ------------------------------------------------------------------------
+
+
+class Settings(_Message, frozen=True, tag=True):
+    """The first message and sent once. `audio` and `agent` as plain JSON objects."""
+
+    audio: dict[str, Any]
+    agent: dict[str, Any] | str
+    tags: list[str] | None = None
+    experimental: bool | None = None
+    flags: dict[str, Any] | None = None
+    mip_opt_out: bool | None = None
+
+
+class UpdateListen(_Message, frozen=True, tag=True):
+    listen: dict[str, Any]
+
+
+class UpdateThink(_Message, frozen=True, tag=True):
+    think: dict[str, Any] | list[dict[str, Any]]
+
+
+class UpdateSpeak(_Message, frozen=True, tag=True):
+    speak: dict[str, Any] | list[dict[str, Any]]
+
+
+class UpdatePrompt(_Message, frozen=True, tag=True):
+    prompt: str
+
+
+class InjectUserMessage(_Message, frozen=True, tag=True):
+    content: str
+
+
+class InjectAgentMessage(_Message, frozen=True, tag=True):
+    message: str
+    behavior: Literal["default", "queue", "interrupt"] | None = None
+
+
+class FunctionCallResponse(_Message, frozen=True, tag=True):
+    """Both ways: our answer to a call, and Deepgram's echo of it. `content` is a string."""
+
+    name: str
+    content: str
+    id: str | None = None
+    thought_signature: str | None = None
+
+
+class KeepAlive(_Message, frozen=True, tag=True):
+    pass
+
+
+class ForceEndTurn(_Message, frozen=True, tag=True):
+    pass
+
+
+# --- what is not one of these ----------------------------------------------------------------
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """A JSON object with a type that we have no struct for: passed on untouched."""
+
+    type: str
+
+
+class Malformed(msgspec.Struct, frozen=True):
+    """Not JSON, no `type`, or a known type with fields that do not fit. `reason` is for logs."""
+
+    type: str
+    reason: str
+
+
+ServerMessage = (
+    Welcome
+    | SettingsApplied
+    | ConversationText
+    | UserStartedSpeaking
+    | EndOfTurn
+    | AgentThinking
+    | AgentStartedSpeaking
+    | AgentAudioDone
+    | FunctionCallRequest
+    | FunctionCallCancelled
+    | FunctionCallResponse
+    | History
+    | LatencyReport
+    | ListenUpdated
+    | ThinkUpdated
+    | SpeakUpdated
+    | PromptUpdated
+    | InjectionRefused
+    | Warning
+    | Error
+)
+
+ClientMessage = (
+    Settings
+    | UpdateListen
+    | UpdateThink
+    | UpdateSpeak
+    | UpdatePrompt
+    | InjectUserMessage
+    | InjectAgentMessage
+    | FunctionCallResponse
+    | KeepAlive
+    | ForceEndTurn
+)
+
+
+class _Head(msgspec.Struct, frozen=True):
+    type: str
+
+
+_server: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)
+_client: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
+_head = msgspec.json.Decoder(_Head)
+_encoder = msgspec.json.Encoder()
+_KNOWN = {
+    _server: {struct.__name__ for struct in ServerMessage.__args__},
+    _client: {struct.__name__ for struct in ClientMessage.__args__},
+}
+
+
+def decode_server(text: bytes | memoryview) -> ServerMessage | Unknown | Malformed:
+    """What the agent says. Never raises."""
+    try:
+        return _server.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _tell_apart(text, _KNOWN[_server], error)
+
+
+def decode_client(text: bytes | memoryview) -> ClientMessage | Unknown | Malformed:
+    """What a client says. Never raises."""
+    try:
+        return _client.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _tell_apart(text, _KNOWN[_client], error)
+
+
+def _tell_apart(text: bytes | memoryview, known: set[str], error: Exception) -> Unknown | Malformed:
+    # A tagged union refuses an unknown type; read the type alone to tell it from a broken message.
+    try:
+        head = _head.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as head_error:
+        return Malformed(type="", reason=str(head_error))
+    if head.type in known:
+        return Malformed(type=head.type, reason=str(error))
+    return Unknown(type=head.type)
+
+
+def encode(message: ServerMessage | ClientMessage) -> bytes:
+    """JSON with `type` first; fields at their default are left out (the parser is strict)."""
+    return _encoder.encode(message)

@@ -1,0 +1,108 @@
+"""Opens the agent's WebSocket with the real key, and leaves nothing behind when it is given up.
+
+The key goes into the request and nowhere else: no log line, no exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+
+from picows import WSError, WSInvalidStatusError, WSInvalidURL, WSParsedURL, ws_connect
+
+from relay.legs import Leg
+
+# picows logs each connection at INFO with addresses; ours is the one line at the end of a session.
+log = logging.getLogger("relay.agent_frames")
+
+READ_BUFFER_BYTES = 8 * 1024  # a sentence comes in frames of 1 to 4 KiB; it grows when they do not
+
+
+class DialFailed(Exception):
+    """The agent's WebSocket did not open; the text says why, for operators."""
+
+
+Dial = Callable[[Leg], Awaitable[None]]
+
+
+class Dialler:
+    """How to reach the agent: address, key and time-outs."""
+
+    def __init__(
+        self, url: str, key: str, *, ping_seconds: float, seconds: float, max_message_bytes: int
+    ) -> None:
+        self._url = url
+        self._key = key
+        self._ping_seconds = ping_seconds
+        self._seconds = seconds
+        self._max_message_bytes = max_message_bytes
+
+    def __repr__(self) -> str:
+        return f"<Dialler {self._url}>"
+
+    async def dial(self, leg: Leg) -> None:
+        """Connect `leg`. Raises `DialFailed`; when cancelled, no socket stays open."""
+        sockets: list[socket.socket] = []
+
+        async def connect(url: WSParsedURL) -> socket.socket:
+            opened = await _connect(url.host, url.port)
+            sockets.append(opened)
+            return opened
+
+        try:
+            await ws_connect(
+                lambda: leg,
+                self._url,
+                extra_headers={"Authorization": f"Token {self._key}"},
+                websocket_handshake_timeout=self._seconds,
+                enable_auto_ping=True,
+                auto_ping_idle_timeout=self._ping_seconds,
+                auto_ping_reply_timeout=self._ping_seconds,
+                max_frame_size=self._max_message_bytes,
+                max_redirects=0,
+                logger_name=log,
+                read_buffer_init_size=READ_BUFFER_BYTES,
+                socket_factory=connect,
+            )
+        except asyncio.CancelledError:
+            # picows leaves a connection open whose handshake was cancelled: shut it ourselves.
+            for opened in sockets:
+                _shut(opened)
+            raise
+        except WSInvalidStatusError as error:
+            status = error.response.status if error.response else "?"
+            raise DialFailed(f"the agent answered HTTP {int(status)}") from None
+        except (WSError, WSInvalidURL, OSError, TimeoutError) as error:
+            raise DialFailed(f"{type(error).__name__}: {error}") from None
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    """The first address of `host` that accepts; raises OSError."""
+    loop = asyncio.get_running_loop()
+    failed: OSError = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM
+    ):
+        opened = socket.socket(family, kind, protocol)
+        opened.setblocking(False)
+        try:
+            await loop.sock_connect(opened, address)
+        except OSError as error:
+            opened.close()
+            failed = error
+        except asyncio.CancelledError:
+            opened.close()
+            raise
+        else:
+            return opened
+    raise failed
+
+
+def _shut(opened: socket.socket) -> None:
+    # The event loop owns the descriptor; a shut-down is seen by it as the end of the connection.
+    try:
+        opened.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it was gone already

@@ -1,0 +1,88 @@
+"""The Litestar WebSocket handler: who may attach, and the refusal before the 101.
+
+A browser offers the subprotocols `relay.v1` and its ticket. Everything that can be refused is
+refused with an HTTP status; after the 101 only close codes are left.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from litestar import WebSocket, websocket
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+
+from relay.asgi import EXTENSION, Handshake
+from relay.browser import SUBPROTOCOL
+from relay.hub import Hub
+from relay.opening import Admit, Refused
+
+MAX_TICKET_CHARACTERS = 200
+
+Socket = WebSocket[Any, Any, Any]
+
+
+@websocket("/api/v1/voice/session/{session_id:uuid}/ws")
+async def attach(
+    socket: Socket,
+    session_id: FromPath[UUID],
+    hub: NamedDependency[Hub],
+    admit: NamedDependency[Admit],
+    allowed_origins: NamedDependency[frozenset[str]],
+) -> None:
+    """Attach a browser to its session and relay until it ends."""
+    handshake: Handshake = socket.scope["extensions"][EXTENSION]  # type: ignore[index,assignment]
+    await socket.receive()  # websocket.connect
+    try:
+        check_origin(socket.headers.get("origin"), socket.headers.get("host"), allowed_origins)
+        opening = await admit(session_id, _ticket(socket.scope["subprotocols"]))
+    except Refused as refused:
+        await _refuse(socket, refused)
+        return
+    bridge = hub.prepare(opening, handshake)
+    await socket.send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL, "headers": []})
+    await hub.relay(session_id, bridge)
+
+
+def check_origin(origin: str | None, host: str | None, allowed: frozenset[str]) -> None:
+    """Browsers always send Origin; others need not. Raises `Refused` for a page of another site.
+
+    CORS does not protect a WebSocket: without this any page could open one for its visitor.
+    """
+    if origin is None or origin in allowed:
+        return
+    if urlsplit(origin).netloc.lower() != (host or "").lower():
+        raise Refused(403, "origin", "this Origin may not open a session")
+
+
+def _ticket(offered: list[str]) -> str:
+    if SUBPROTOCOL not in offered:
+        raise Refused(400, "subprotocol", f"expected the subprotocols {SUBPROTOCOL!r} and a ticket")
+    tickets = [name for name in offered if name != SUBPROTOCOL]
+    if len(tickets) != 1 or len(tickets[0]) > MAX_TICKET_CHARACTERS:
+        raise Refused(401, "ticket", "expected one ticket beside the subprotocol")
+    return tickets[0]
+
+
+async def _refuse(socket: Socket, refused: Refused) -> None:
+    headers = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
+    if refused.retry_after is not None:
+        headers.append((b"retry-after", str(refused.retry_after).encode()))
+    problem = {"status": refused.status, "title": refused.code, "detail": refused.detail}
+    await socket.send(
+        {
+            "type": "websocket.http.response.start",
+            "status": refused.status,
+            "headers": headers,
+        }
+    )
+    await socket.send(
+        {
+            "type": "websocket.http.response.body",
+            "body": json.dumps(problem).encode(),
+            "more_body": False,
+        }
+    )

@@ -1,0 +1,120 @@
+"""The live sessions of this process: attach, look up, hang up, drain."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from config.check import Configuration
+from relay import policy
+from relay.asgi import Handshake
+from relay.bridge import Bridge
+from relay.dial import Dial
+from relay.functions import Functions
+from relay.journal import Journal
+from relay.legs import Lane, Leg
+from relay.metrics import Metrics
+from relay.opening import Opening
+from relay.session import EndReason
+
+log = logging.getLogger(__name__)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one session may take; seconds and bytes."""
+
+    setup_seconds: float
+    ping_seconds: float
+    max_message_bytes: int
+    held_audio_bytes: int
+    lane_bytes: int
+
+
+class Hub:
+    """Every live session of this process, by its id."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        limits: Limits,
+        *,
+        dial: Dial,
+        functions: Functions,
+        journal: Journal,
+        metrics: Metrics,
+    ) -> None:
+        self._configuration = configuration
+        self._limits = limits
+        self._dial = dial
+        self._functions = functions
+        self._journal = journal
+        self._metrics = metrics
+        self._live: dict[UUID, Bridge] = {}
+
+    def __repr__(self) -> str:
+        return f"<Hub live={len(self._live)}>"
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def prepare(self, opening: Opening, handshake: Handshake) -> Bridge:
+        """A bridge whose browser leg waits for `handshake` to be accepted."""
+        limits = self._limits
+        browser = Leg(Lane(limits.lane_bytes), max_message_bytes=limits.max_message_bytes)
+        agent = Leg(
+            Lane(limits.held_audio_bytes, held=True), max_message_bytes=limits.max_message_bytes
+        )
+        today = datetime.now(UTC).astimezone(ZoneInfo(opening.timezone)).date()
+        bridge = Bridge(
+            opening,
+            policy.settings(self._configuration, opening, today),
+            legs=(browser, agent),
+            dial=self._dial,
+            functions=self._functions,
+            journal=self._journal,
+            metrics=self._metrics,
+            setup_seconds=limits.setup_seconds,
+        )
+        handshake.leg = browser
+        handshake.ping_seconds = limits.ping_seconds
+        handshake.max_message_bytes = limits.max_message_bytes
+        handshake.on_shutdown = lambda: bridge.hang_up(EndReason.SHUTDOWN)
+        return bridge
+
+    async def relay(self, session_id: UUID, bridge: Bridge) -> None:
+        """Relay until the session ends; it is live, and can be hung up, while this runs."""
+        self._live[session_id] = bridge
+        self._metrics.sessions_live.set(len(self._live))
+        try:
+            await bridge.run()
+        finally:
+            del self._live[session_id]
+            self._metrics.sessions_live.set(len(self._live))
+
+    async def make_room(self, conversation_id: UUID, seconds: float) -> bool:
+        """End what is live in a conversation and have all of it in Postgres.
+
+        A conversation has one numbering and so one session at a time; the newest wins. False when
+        the database did not take it in `seconds`.
+        """
+        for bridge in list(self._live.values()):
+            if bridge.conversation_id == conversation_id:
+                bridge.hang_up(EndReason.SUPERSEDED)
+        return await self._journal.settled(seconds)
+
+    def hang_up(self, session_id: UUID) -> bool:
+        """End a session as the user asked; False when it is not live here."""
+        bridge = self._live.get(session_id)
+        if bridge is None:
+            return False
+        bridge.hang_up(EndReason.HUNG_UP)
+        return True
+
+    def figures(self, session_id: UUID) -> dict[str, int] | None:
+        """Audio frames and bytes each way of a live session."""
+        bridge = self._live.get(session_id)
+        return bridge.figures if bridge else None

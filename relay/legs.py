@@ -1,0 +1,271 @@
+"""The two legs of a session: a WebSocket each, on picows.
+
+A `Leg` turns what arrives into calls: `on_opened` once, `on_audio` for a binary message, `on_text`
+for a text one, `on_closed` once. Its `lane` is the way out: it sends at once while the other end
+reads, and keeps a bounded queue while it does not. Audio goes from one leg's `on_audio` straight
+into the other's lane: nothing is made, decoded or awaited for it.
+
+What is passed to `on_audio` is a view into a buffer that is used again: whoever keeps it copies it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import cast
+
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
+
+from relay import browser
+
+# How long a close frame may wait for its answer before the socket is cut: promise 3 says 1 s.
+LINGER = 0.8
+
+BINARY = WSMsgType.BINARY
+TEXT = WSMsgType.TEXT
+CONTINUATION = WSMsgType.CONTINUATION
+CLOSE = WSMsgType.CLOSE
+
+Payload = bytes | memoryview
+
+
+class Lane:
+    """The way out to one side; at most `limit` bytes wait while it is held or does not read.
+
+    Audio over the limit goes, oldest first, and is counted in `dropped`. Text is never dropped nor
+    reordered; when text alone is over the limit, `on_overflow` is called. A lane that is `held`
+    keeps everything but `send_first` until `release`.
+    """
+
+    def __init__(self, limit: int, *, held: bool = False) -> None:
+        self.limit = limit
+        self.dropped = 0
+        self.on_overflow: Callable[[], None] = _nothing
+        self._transport: WSTransport | None = None
+        self._waiting: deque[tuple[WSMsgType, bytes]] = deque()
+        self._bytes = 0
+        self._held = held
+        self._reading = False
+        self._open = False  # attached, reading and not held: what the fast path asks
+
+    def __repr__(self) -> str:
+        return f"<Lane waiting={len(self._waiting)} bytes={self._bytes} open={self._open}>"
+
+    def attach(self, transport: WSTransport) -> None:
+        """The WebSocket is open."""
+        self._transport = transport
+        self.resume()
+
+    def detach(self) -> None:
+        """The WebSocket is gone: what waits and what is sent from now on disappears."""
+        self._transport = None
+        self._reading = self._open = False
+        self._waiting.clear()
+        self._bytes = self.limit = 0
+        self.on_overflow = _nothing
+
+    def pause(self) -> None:
+        """The other end does not read."""
+        self._reading = self._open = False
+
+    def resume(self) -> None:
+        """The other end reads: send what waits, as long as it does."""
+        self._reading = True
+        self._flush()
+
+    def release(self) -> None:
+        """Nothing is held any more."""
+        self._held = False
+        self._flush()
+
+    def send_audio(self, payload: Payload) -> None:
+        """Send or queue one binary message; `payload` is copied if it has to wait."""
+        if self._open:
+            self._transport.send(BINARY, payload)  # type: ignore[union-attr]  # open: attached
+        else:
+            self._queue(BINARY, bytes(payload))
+
+    def send_text(self, payload: Payload) -> None:
+        """Send or queue one text message, UTF-8."""
+        if self._open:
+            self._transport.send(TEXT, payload)  # type: ignore[union-attr]  # open: attached
+        else:
+            self._queue(TEXT, bytes(payload))
+
+    def send_first(self, payload: bytes) -> None:
+        """Send one text message ahead of everything that is held."""
+        if self._transport is not None:
+            self._transport.send(TEXT, payload)
+
+    def clear_audio(self) -> None:
+        """Throw away audio that waits; text keeps its order."""
+        self._waiting = deque(item for item in self._waiting if item[0] is not BINARY)
+        self._bytes = sum(len(payload) for _, payload in self._waiting)
+
+    def _flush(self) -> None:
+        self._open = self._reading and not self._held and self._transport is not None
+        while self._waiting and self._open and self._transport is not None:
+            kind, payload = self._waiting.popleft()
+            self._bytes -= len(payload)
+            self._transport.send(kind, payload)  # may call pause()
+
+    def _queue(self, kind: WSMsgType, payload: bytes) -> None:
+        self._waiting.append((kind, payload))
+        self._bytes += len(payload)
+        if self._bytes > self.limit:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        kept: deque[tuple[WSMsgType, bytes]] = deque()
+        for kind, payload in self._waiting:
+            if kind is BINARY and self._bytes > self.limit:
+                self._bytes -= len(payload)
+                self.dropped += 1
+            else:
+                kept.append((kind, payload))
+        self._waiting = kept
+        if self._bytes > self.limit:
+            self.on_overflow()
+
+
+class Leg(WSListener):
+    """One WebSocket; `frames` and `bytes` count the audio that arrived."""
+
+    def __init__(self, lane: Lane, *, max_message_bytes: int) -> None:
+        self.lane = lane
+        self.frames = 0
+        self.bytes = 0
+        self.closed_code = 0
+        self.on_audio: Callable[[Payload], None] = _ignore
+        self.on_text: Callable[[bytes], None] = _ignore
+        self.on_opened: Callable[[], None] = _nothing
+        self.on_closed: Callable[[int, str], None] = _ignore_close
+        self.gone = asyncio.Event()  # no socket: not opened yet, or closed
+        self.gone.set()
+        self._transport: WSTransport | None = None
+        self._parts: bytearray | None = None
+        self._parts_kind = BINARY
+        self._max_message_bytes = max_message_bytes
+        self._is_closed = False
+
+    # --- what picows calls -------------------------------------------------------------------
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        self.gone.clear()
+        if self._is_closed:  # closed while it was being opened
+            transport.disconnect(False)
+            return
+        self.lane.attach(transport)
+        self.on_opened()
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if self._is_closed:
+            if frame.msg_type == CLOSE:
+                transport.disconnect()
+            return
+        kind = frame.msg_type
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            raise WSProtocolError(WSCloseCode.PROTOCOL_ERROR, "reserved bits without an extension")
+        if kind == BINARY and frame.fin and self._parts is None:
+            self.frames += 1
+            self.bytes += frame.payload_size
+            self.on_audio(frame.get_payload_as_memoryview())
+        elif kind == CLOSE:
+            self._peer_closed(transport, frame)
+        elif kind in (TEXT, BINARY, CONTINUATION):
+            self._assemble(kind, frame)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.lane.detach()
+        self._seen_closed(browser.ABNORMAL, "")
+        self.gone.set()
+
+    def pause_writing(self) -> None:
+        self.lane.pause()
+
+    def resume_writing(self) -> None:
+        self.lane.resume()
+
+    # --- what the bridge calls ---------------------------------------------------------------
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye and hang up; the socket is gone within LINGER seconds. May be repeated."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self.closed_code = code
+        transport = self._transport
+        if transport is None or transport.is_disconnected:
+            return
+        self.lane.resume()  # last words go out before the close frame, as far as they are read
+        self.lane.detach()
+        transport.send_close(cast(WSCloseCode, code), reason.encode())
+        # The answer is waited for: closing at once, with frames unread, makes the kernel send a
+        # reset that can overtake our close frame.
+        asyncio.get_running_loop().call_later(LINGER, transport.disconnect, False)
+
+    def abort(self) -> None:
+        """Cut the socket without a word."""
+        self._is_closed = True
+        if self._transport is not None:
+            self._transport.disconnect(False)
+
+    def forget(self) -> None:
+        """Drop the callbacks: a leg and whoever listens to it know one another."""
+        self.on_audio, self.on_text = _ignore, _ignore
+        self.on_opened, self.on_closed = _nothing, _ignore_close
+        self.lane.on_overflow = _nothing
+
+    # --- messages in parts, and the end ------------------------------------------------------
+
+    def _assemble(self, kind: WSMsgType, frame: WSFrame) -> None:
+        if (kind == CONTINUATION) is (self._parts is None):
+            raise WSProtocolError(WSCloseCode.PROTOCOL_ERROR, "fragments out of order")
+        if self._parts is None:
+            self._parts, self._parts_kind = bytearray(), kind
+        if len(self._parts) + frame.payload_size > self._max_message_bytes:
+            raise WSProtocolError(WSCloseCode.MESSAGE_TOO_BIG, "message too big")
+        self._parts += frame.get_payload_as_memoryview()
+        if not frame.fin:
+            return
+        whole, self._parts = bytes(self._parts), None
+        if self._parts_kind == BINARY:
+            self.frames += 1
+            self.bytes += len(whole)
+            self.on_audio(whole)
+            return
+        try:
+            whole.decode()
+        except UnicodeDecodeError as error:
+            raise WSProtocolError(WSCloseCode.INVALID_TEXT, "text is not UTF-8") from error
+        self.on_text(whole)
+
+    def _peer_closed(self, transport: WSTransport, frame: WSFrame) -> None:
+        # An IntEnum at run time, whatever the stubs say; 0 when the frame carries no code.
+        code = cast(int, frame.get_close_code()) or browser.NO_STATUS
+        answer = browser.sendable(code, instead=browser.NORMAL)
+        transport.send_close(cast(WSCloseCode, answer), b"")
+        transport.disconnect()
+        asyncio.get_running_loop().call_later(LINGER, transport.disconnect, False)
+        self._seen_closed(code, frame.get_close_reason() or "")
+
+    def _seen_closed(self, code: int, reason: str) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self.closed_code = code
+        self.on_closed(code, reason)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _ignore(payload: Payload) -> None:
+    pass
+
+
+def _ignore_close(code: int, reason: str) -> None:
+    pass

@@ -1,0 +1,109 @@
+"""What may pass between a browser and the agent, and what Settings the agent is given.
+
+Pure. The `agent` section of Settings is ours: prompt, functions and providers never come from a
+browser and never reach one.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+
+import msgspec
+
+from config.agent import agent_section, session_section
+from config.check import Configuration
+from relay import browser, deepgram
+from relay.opening import Opening
+
+MAX_TYPED_CHARACTERS = 4_000  # a typed turn, not a document
+
+# Never wrong to be told, and silent about prompt and configuration.
+_SAFE_DESCRIPTIONS = {
+    "CLIENT_MESSAGE_TIMEOUT": "the agent heard nothing for too long",
+    "MAXIMUM_SESSION_LENGTH_APPROACHING": "the session reaches its maximum length soon",
+    "MAXIMUM_SESSION_LENGTH_REACHED": "the session reached its maximum length",
+    "SLOW_THINK_REQUEST": "the answer takes longer than usual",
+    "SLOW_SPEAK_REQUEST": "the voice takes longer than usual",
+    "USER_AUDIO_FORMAT": "the audio does not have the format of the session",
+}
+# Texts of these types may carry what is not for browsers, so a broken one does not pass either.
+_PRIVATE = {
+    "",
+    "Error",
+    "Warning",
+    "FunctionCallRequest",
+    "FunctionCallResponse",
+    "FunctionCallCancelled",
+    "History",
+}
+
+
+def settings(configuration: Configuration, opening: Opening, today: date) -> deepgram.Settings:
+    """The Settings of one session; a conversation with a history is not greeted again."""
+    agent = configuration.agent
+    section = agent_section(
+        agent,
+        prompt=configuration.prompt.render(
+            today=today, time_zone=opening.timezone, registry=configuration.registry
+        ),
+        functions=configuration.registry.functions(),
+    )
+    if opening.history:
+        section.pop("greeting", None)
+        section["context"] = {"messages": [msgspec.to_builtins(line) for line in opening.history]}
+    return deepgram.Settings(agent=section, **session_section(agent, opening.audio))
+
+
+def refusal(
+    message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed,
+) -> browser.RelayError | None:
+    """Why a browser may not send this; None if it may."""
+    match message:
+        case deepgram.KeepAlive() | deepgram.ForceEndTurn():
+            return None
+        case deepgram.InjectUserMessage(content=content):
+            if len(content) <= MAX_TYPED_CHARACTERS:
+                return None
+            return browser.RelayError(
+                code="too_long",
+                detail=f"content: expected at most {MAX_TYPED_CHARACTERS} characters, "
+                f"got {len(content)}",
+            )
+        case deepgram.Malformed(type=kind):
+            detail = f"{kind or 'the message'}: expected the fields of Deepgram's description"
+            return browser.RelayError(code="malformed", detail=detail)
+        case deepgram.Unknown(type=kind):
+            return _not_allowed(kind)
+        case (
+            deepgram.Settings()
+            | deepgram.UpdateListen()
+            | deepgram.UpdateThink()
+            | deepgram.UpdateSpeak()
+            | deepgram.UpdatePrompt()
+            | deepgram.InjectAgentMessage()
+            | deepgram.FunctionCallResponse()
+        ):
+            return _not_allowed(type(message).__name__)
+
+
+def _not_allowed(kind: str) -> browser.RelayError:
+    return browser.RelayError(
+        code="not_allowed", detail=f"{kind[:40]!r} may not be sent by a browser"
+    )
+
+
+def told(problem: deepgram.Error | deepgram.Warning) -> deepgram.Error | deepgram.Warning:
+    """The same problem with a description that is fit for a browser."""
+    description = _SAFE_DESCRIPTIONS.get(problem.code, "the agent reported a problem")
+    return msgspec.structs.replace(problem, description=description)
+
+
+def malformed_may_pass(kind: str) -> bool:
+    """Whether a message of a known type that does not fit our struct may go to a browser."""
+    return kind not in _PRIVATE
+
+
+def too_many_calls(limit: int) -> str:
+    """The answer to a model that asks for more than `limit` functions at once."""
+    return json.dumps({"error": f"more than {limit} functions at once; wait for the answers"})

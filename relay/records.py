@@ -1,0 +1,87 @@
+"""What a session leaves behind: the facts that are stored, as structs.
+
+Pure. A session hands these to the journal; the control plane writes them to Postgres. Instants are
+aware datetimes in UTC. `seq` counts the messages of a conversation from 1 without gaps; `turn` is
+the run of messages of one side until the other speaks, from 1.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from relay import deepgram
+
+
+class IntentStatus(StrEnum):
+    """`submitting` is the only one that changes; the other three are final."""
+
+    SUBMITTING = "submitting"  # validated and on its way to the Orchestrator
+    SUBMITTED = "submitted"  # the Orchestrator took it
+    REJECTED = "rejected"  # refused for good: unknown, invalid, or a 4xx with its reason
+    FAILED = "failed"  # the Orchestrator could not be asked, or did not answer in time
+
+
+class MessageSaid(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """One line of a conversation; idempotent by `(conversation_id, seq)`."""
+
+    id: UUID
+    conversation_id: UUID
+    session_id: UUID
+    seq: int
+    turn: int
+    role: deepgram.Role
+    content: str
+    at: datetime
+
+
+class IntentCalled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A function call and how it stands; a later one with the same `id` replaces it.
+
+    `after_seq` is the `seq` of the last message before the call (0: none), so that a history can
+    be told in order. `arguments` and `response` are the texts that went over Deepgram's wire.
+    """
+
+    id: UUID
+    conversation_id: UUID
+    session_id: UUID
+    call_id: str
+    after_seq: int
+    function: str
+    intent: str | None
+    arguments: str
+    status: IntentStatus
+    attempts: int
+    result: Any
+    response: str | None
+    at: datetime
+
+
+class SessionBegan(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The agent applied the Settings; `agent_request_id` is Deepgram's name for the session."""
+
+    session_id: UUID
+    agent_request_id: str | None
+    at: datetime
+
+
+class SessionEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Why a session ended and what it carried; `detail` is for operators, never for browsers."""
+
+    session_id: UUID
+    reason: str
+    detail: str
+    browser_code: int
+    agent_code: int
+    browser_frames: int
+    browser_bytes: int
+    agent_frames: int
+    agent_bytes: int
+    at: datetime
+
+
+Record = MessageSaid | IntentCalled | SessionBegan | SessionEnded

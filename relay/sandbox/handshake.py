@@ -1,0 +1,99 @@
+"""Who may come in: Deepgram's answers before the upgrade, and the token endpoint. Pure.
+
+Credentials come as `Authorization: Token KEY`, `Authorization: Bearer JWT`, or, from browsers, as
+`Sec-WebSocket-Protocol: token, KEY` or `bearer, JWT`. An API key offered as a bearer is refused,
+as is a token that we did not grant.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+import msgspec
+
+AGENT_PATH = "/v1/agent/converse"
+GRANT_PATH = "/v1/auth/grant"
+MODELS_PATH = "/v1/agent/settings/think/models"
+GRANT_SECONDS = 30
+LONGEST_GRANT = 3600
+SCHEMES = ("token", "bearer")
+
+_PROBLEMS = {
+    400: ("Bad Request", "Invalid request body."),
+    401: ("INVALID_AUTH", "Invalid credentials."),
+    402: ("PAYMENT_REQUIRED", "Project does not have enough credits."),
+    403: ("INSUFFICIENT_PERMISSIONS", "Insufficient permissions."),
+    404: ("NOT_FOUND", "Not found."),
+    429: ("TOO_MANY_REQUESTS", "Too many requests. Please try again later"),
+    500: ("INTERNAL_SERVER_ERROR", "Internal server error."),
+    503: ("SERVICE_UNAVAILABLE", "Service unavailable."),
+}
+
+
+class Credential(msgspec.Struct, frozen=True):
+    scheme: str  # lower case
+    secret: str
+
+
+def problem_body(status: int, request_id: str) -> bytes:
+    """Deepgram's JSON for a refused request."""
+    code, text = _PROBLEMS.get(status, ("ERROR", f"HTTP status {status}."))
+    return msgspec.json.encode({"err_code": code, "err_msg": text, "request_id": request_id})
+
+
+def credential(authorization: str | None, offered: Sequence[str]) -> Credential | None:
+    """From the header, or else from the offered subprotocols; None if there is none."""
+    if authorization is not None:
+        scheme, _, secret = authorization.strip().partition(" ")
+        secret = secret.strip()
+    else:
+        scheme, secret = (offered[0], offered[1]) if len(offered) >= 2 else ("", "")
+    if scheme.lower() not in SCHEMES or not secret:
+        return None
+    return Credential(scheme.lower(), secret)
+
+
+class Gate:
+    """Knows the API key and the tokens that were granted with it."""
+
+    def __init__(self, api_key: str | None) -> None:
+        self._api_key = api_key
+        self._granted: dict[str, float] = {}
+
+    def admits(self, who: Credential | None, now: float) -> bool:
+        if who is None:
+            return False
+        if self._api_key is None:
+            return True
+        if who.scheme == "token":
+            return secrets.compare_digest(who.secret.encode(), self._api_key.encode())
+        return self._granted.get(who.secret, float("-inf")) > now
+
+    def grant(self, ttl: float, now: float) -> bytes:
+        """A new token, in the JSON of `/v1/auth/grant`; it looks like a JWT and is none."""
+        token = ".".join(secrets.token_urlsafe(n) for n in (12, 24, 24))
+        self._granted = {t: until for t, until in self._granted.items() if until > now}
+        self._granted[token] = now + ttl
+        return msgspec.json.encode({"access_token": token, "expires_in": ttl})
+
+
+class _GrantBody(msgspec.Struct):
+    ttl_seconds: float = GRANT_SECONDS
+
+
+def grant_seconds(body: bytes) -> float | None:
+    """How long the token shall live; None for a body that is not accepted."""
+    if not body.strip():
+        return GRANT_SECONDS
+    try:
+        ttl = msgspec.json.decode(body, type=_GrantBody).ttl_seconds
+    except msgspec.DecodeError:
+        return None
+    return ttl if 1 <= ttl <= LONGEST_GRANT else None
+
+
+def models_body() -> bytes:
+    """The one mind that lives here."""
+    model = {"id": "slot-filler", "name": "Slot filler", "provider": "sandbox"}
+    return msgspec.json.encode({"models": [model]})

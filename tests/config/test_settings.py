@@ -1,0 +1,176 @@
+"""config/settings.py: the environment, read once and completely."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from config.errors import ConfigError
+from config.settings import VARIABLES, Secret, Settings, from_environment
+
+NEEDED = {
+    "DEEPGRAM_API_KEY": "dg-key-1234",
+    "DATABASE_URL": "postgresql://relay:pass-word@db/relay",
+    "ORCHESTRATOR_URL": "http://orchestrator:9000/",
+}
+
+
+def problems_of(**variables):
+    with pytest.raises(ConfigError) as caught:
+        from_environment(NEEDED | variables)
+    return caught.value.problems
+
+
+def test_three_variables_are_enough():
+    settings = from_environment(NEEDED)
+
+    assert settings == Settings(
+        deepgram_api_key=Secret("dg-key-1234"),
+        database_url=Secret("postgresql://relay:pass-word@db/relay"),
+        orchestrator_url="http://orchestrator:9000",
+    )
+    assert (settings.config_dir / "agent.yaml").is_file()
+
+
+def test_every_needed_variable_that_is_missing_is_named():
+    with pytest.raises(ConfigError) as caught:
+        from_environment({"DATABASE_URL": "  "})
+
+    assert [problem.split(": ")[1] for problem in caught.value.problems] == [
+        "DEEPGRAM_API_KEY",
+        "DATABASE_URL",
+        "ORCHESTRATOR_URL",
+    ]
+    assert all("got nothing; set it" in problem for problem in caught.value.problems)
+
+
+def test_every_variable_sets_its_field():
+    values = {
+        "ORCHESTRATOR_TOKEN": "tok",
+        "DEEPGRAM_AGENT_URL": "ws://127.0.0.1:1/v1/agent/converse",
+        "DEEPGRAM_API_URL": "https://api.eu.deepgram.com/",
+        "RELAY_HOST": "::",
+        "RELAY_PORT": "0",
+        "RELAY_WORKERS": "4",
+        "RELAY_DATA_DIR": "data",
+        "RELAY_PUBLIC_URL": "https://voice.example.com/",
+        "RELAY_ALLOWED_ORIGINS": "https://App.example.com, http://localhost:3000,",
+        "RELAY_CONFIG_DIR": "conf",
+        "RELAY_TICKET_SECONDS": "5",
+        "RELAY_SETUP_SECONDS": "2.5",
+        "RELAY_PING_SECONDS": "1",
+        "RELAY_MAX_MESSAGE_BYTES": "2048",
+        "RELAY_HELD_AUDIO_BYTES": "4096",
+        "RELAY_LANE_BYTES": "8192",
+        "RELAY_LOG_LEVEL": "DEBUG",
+    }
+
+    assert set(values) | set(NEEDED) == {variable.name for variable in VARIABLES}
+    assert from_environment(NEEDED | values) == Settings(
+        deepgram_api_key=Secret("dg-key-1234"),
+        database_url=Secret("postgresql://relay:pass-word@db/relay"),
+        orchestrator_url="http://orchestrator:9000",
+        orchestrator_token=Secret("tok"),
+        deepgram_agent_url="ws://127.0.0.1:1/v1/agent/converse",
+        deepgram_api_url="https://api.eu.deepgram.com",
+        host="::",
+        port=0,
+        workers=4,
+        data_dir=Path("data"),
+        public_url="https://voice.example.com",
+        allowed_origins=("https://app.example.com", "http://localhost:3000"),
+        config_dir=Path("conf"),
+        ticket_seconds=5,
+        setup_seconds=2.5,
+        ping_seconds=1,
+        max_message_bytes=2048,
+        held_audio_bytes=4096,
+        lane_bytes=8192,
+        log_level="debug",
+    )
+
+
+def test_the_table_has_every_field_once_and_its_true_default():
+    fields = [variable.field for variable in VARIABLES]
+    assert sorted(fields) == sorted(Settings.__struct_fields__)
+
+    plain = from_environment(NEEDED)
+    for variable in VARIABLES:
+        if variable.default and variable.name != "RELAY_CONFIG_DIR":
+            assert variable.read(variable.default) == getattr(plain, variable.field)
+        assert variable.help
+
+
+def test_all_mistakes_are_reported_at_once():
+    problems = problems_of(RELAY_PORT="80800", RELAY_PING_SECONDS="0", RELAY_PROT="1")
+
+    assert problems == [
+        'environment: RELAY_PORT: expected a whole number from 0 to 65535, got "80800"',
+        'environment: RELAY_PING_SECONDS: expected seconds above 0, got "0"',
+        "environment: RELAY_PROT: expected a known RELAY_ variable, got this one"
+        '; did you mean "RELAY_PORT"?',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("RELAY_WORKERS", "-1", 'whole number from 1 to 256, got "-1"'),
+        ("RELAY_WORKERS", "²", 'got "²"'),
+        ("RELAY_LANE_BYTES", "1000", "from 1024"),
+        ("RELAY_PORT", "tcp://10.0.0.1:8080", "enableServiceLinks"),
+        ("RELAY_SETUP_SECONDS", "soon", 'expected seconds above 0, got "soon"'),
+        ("RELAY_SETUP_SECONDS", "nan", 'got "nan"'),
+        ("RELAY_SETUP_SECONDS", "inf", 'got "inf"'),
+        ("RELAY_LOG_LEVEL", "warn", 'did you mean "warning"?'),
+        ("ORCHESTRATOR_URL", "orchestrator:9000", "begins with http:// or https://"),
+        ("ORCHESTRATOR_URL", "http://", "begins with"),
+        ("ORCHESTRATOR_URL", "http://a b/", "begins with"),
+        ("ORCHESTRATOR_URL", "http://host:port/", "begins with"),
+        ("DEEPGRAM_AGENT_URL", "https://agent.deepgram.com", "begins with wss:// or ws://"),
+        ("RELAY_ALLOWED_ORIGINS", "https://a.example/", "and no path"),
+        ("RELAY_ALLOWED_ORIGINS", "*", 'got "*"'),
+        ("RELAY_ALLOWED_ORIGINS", "https://[", "expected origins"),
+        ("RELAY_ALLOWED_ORIGINS", "https://", "expected origins"),
+        ("RELAY_NONSENSE_ENTIRELY", "1", "got this one; remove it"),
+    ],
+)
+def test_a_wrong_value_is_explained(name, text, said):
+    (problem,) = problems_of(**{name: text})
+
+    assert problem.startswith(f"environment: {name}: expected ")
+    assert said in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("DEEPGRAM_API_KEY", "hush hush"),
+        ("DATABASE_URL", "mysql://u:hush@db"),
+        ("ORCHESTRATOR_TOKEN", "hush\nhush"),
+        ("ORCHESTRATOR_URL", "ftp://u:hush@host"),
+        ("RELAY_ALLOWED_ORIGINS", "https://u:hush@host"),
+    ],
+)
+def test_a_wrong_secret_is_not_printed(name, text):
+    (problem,) = problems_of(**{name: text})
+
+    assert "hush" not in problem
+
+
+def test_a_secret_is_masked_wherever_it_is_printed():
+    settings = from_environment(NEEDED | {"ORCHESTRATOR_TOKEN": "tok-en"})
+    secret = settings.deepgram_api_key
+
+    printed = f"{settings} {settings!r} {secret} {secret!r} {secret!s:>20}"
+    for hidden in ("dg-key", "pass-word", "tok-en"):
+        assert hidden not in printed
+    assert secret.reveal() == "dg-key-1234"
+
+
+def test_secrets_compare_by_value_and_travel_between_processes():
+    assert Secret("a") == Secret("a")
+    assert Secret("a") != Secret("b")
+    assert Secret("a") != "a"
+    assert len({Secret("a"), Secret("a")}) == 1
+    assert pickle.loads(pickle.dumps(Secret("a"))) == Secret("a")

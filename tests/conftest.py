@@ -1,0 +1,77 @@
+"""What tests of several rooms share: a real Postgres, a fresh migrated database for each test."""
+
+import asyncio
+import logging
+import tempfile
+import uuid
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from control.embedded import EmbeddedPostgres
+from control.migrate import migrate
+from control.store import Store
+
+# Nothing here has to survive a power cut.
+FORGETFUL = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_wal_size=4GB")
+
+
+def _with_database(url, name):
+    return url.replace("/postgres?", f"/{name}?", 1)
+
+
+async def _execute(url, sql):
+    connection = await asyncpg.connect(url, statement_cache_size=0)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A server for the whole run, as the URL of its first database; nothing is kept."""
+    with tempfile.TemporaryDirectory(prefix="relay-test-") as directory:
+        server = EmbeddedPostgres(Path(directory), parameters=FORGETFUL)
+        url = server.start()
+        try:
+            yield url
+        finally:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def template(postgres):
+    """The name of a migrated database that others are copied from: a copy takes milliseconds."""
+
+    async def make():
+        await _execute(postgres, "CREATE DATABASE migrated")
+        await migrate(_with_database(postgres, "migrated"), log=logging.getLogger("tests"))
+
+    asyncio.run(make())
+    return "migrated"
+
+
+@pytest.fixture
+async def empty_database_url(postgres):
+    """The URL of a database without any table."""
+    name = f"test_{uuid.uuid4().hex}"
+    await _execute(postgres, f"CREATE DATABASE {name}")
+    return _with_database(postgres, name)
+
+
+@pytest.fixture
+async def database_url(postgres, template):
+    """The URL of a migrated database of the test's own."""
+    name = f"test_{uuid.uuid4().hex}"
+    await _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
+    return _with_database(postgres, name)  # it goes with the server: a DROP takes longer
+
+
+@pytest.fixture
+async def store(database_url):
+    store = Store(database_url)
+    await store.open()
+    yield store
+    await store.close()

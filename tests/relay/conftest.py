@@ -1,0 +1,60 @@
+"""What the tests of the data plane share: an opening, Settings and a session on a fake clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from config.agent import Audio
+from relay import actions, deepgram
+from relay.opening import Opening
+from relay.session import AgentOpened, FromAgent, Session
+
+BEGAN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def opening() -> Opening:
+    return Opening(
+        session_id=UUID(int=1),
+        conversation_id=UUID(int=2),
+        user_id="user",
+        timezone="Europe/Vienna",
+        audio=Audio(),
+    )
+
+
+@pytest.fixture
+def settings() -> deepgram.Settings:
+    return deepgram.Settings(audio={}, agent={"think": {"prompt": "secret prompt"}})
+
+
+def numbered_ids() -> Callable[[], UUID]:
+    count = 100
+
+    def new_id() -> UUID:
+        nonlocal count
+        count += 1
+        return UUID(int=count)
+
+    return new_id
+
+
+@pytest.fixture
+def session(opening: Opening, settings: deepgram.Settings) -> Session:
+    return Session(
+        opening, settings, now=0.0, began=BEGAN, setup_seconds=10.0, new_id=numbered_ids()
+    )
+
+
+@pytest.fixture
+def live(session: Session) -> Session:
+    """A session whose Settings are applied at second 1."""
+    session.handle(AgentOpened(), 0.5)
+    session.handle(FromAgent(deepgram.Welcome(request_id="r")), 0.6)
+    asked = session.handle(FromAgent(deepgram.SettingsApplied()), 1.0)
+    assert actions.ReleaseHeld() in asked
+    return session

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay import deepgram
+
+DATA = Path(__file__).parents[1] / "sandbox" / "data"
+RECORDINGS = sorted((DATA / "recordings").glob("*-events.json"))
+
+
+def recorded(path):
+    """The texts of a recording of the real service, as they came over the wire."""
+    for row in json.loads(path.read_text()):
+        data = row["data"]
+        if row["type"] == "Unhandled":
+            yield data["raw"]
+        elif row["type"] not in ("Open", "Close"):
+            yield json.dumps({"type": row["type"]} | data)
+
+
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.name[:30])
+def test_every_recorded_event_of_the_real_service_is_understood(path):
+    unknown = set()
+    for text in recorded(path):
+        message = deepgram.decode_server(text.encode())
+        assert not isinstance(message, deepgram.Malformed), text
+        if isinstance(message, deepgram.Unknown):
+            unknown.add(message.type)
+        else:
+            assert type(message).__name__ == json.loads(text)["type"]
+    assert unknown <= {"EndOfThought"}  # seen in 2025, documented nowhere
+
+
+def test_there_are_recordings():
+    assert len(RECORDINGS) >= 4
+
+
+def test_the_made_up_conversation_is_understood_from_both_sides():
+    kinds = set()
+    for line in (DATA / "conversation.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if "msg" not in row:  # audio and closes
+            continue
+        decode = deepgram.decode_server if row["dir"] == "s2c" else deepgram.decode_client
+        message = decode(json.dumps(row["msg"]).encode())
+        assert not isinstance(message, deepgram.Unknown | deepgram.Malformed), line
+        kinds.add(type(message))
+    assert len(kinds) > 15
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b'{"type":"Welcome","request_id":"r","more":1}', deepgram.Welcome(request_id="r")),
+        (b'{"a":1,"type":"KeepAlive"}', deepgram.Unknown(type="KeepAlive")),
+        (b'{"type":"New","x":{"y":[1]}}', deepgram.Unknown(type="New")),
+    ],
+)
+def test_a_receiver_is_tolerant(text, expected):
+    assert deepgram.decode_server(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (b"", ""),
+        (b"[]", ""),
+        (b"nonsense", ""),
+        (b'{"no":"type"}', ""),
+        (b'{"type":7}', ""),
+        (b"\xff\xfe", ""),
+        (b'{"type":"Welcome"}', "Welcome"),
+        (b'{"type":"ConversationText","role":"dog","content":"x"}', "ConversationText"),
+        (b'{"type":"FunctionCallRequest","functions":{}}', "FunctionCallRequest"),
+    ],
+)
+def test_what_does_not_fit_is_malformed(text, kind):
+    message = deepgram.decode_server(text)
+
+    assert isinstance(message, deepgram.Malformed)
+    assert message.type == kind
+    assert message.reason
+
+
+def test_a_client_message_is_told_from_a_server_message():
+    text = b'{"type":"InjectUserMessage","content":"hi"}'
+
+    assert deepgram.decode_client(text) == deepgram.InjectUserMessage(content="hi")
+    assert deepgram.decode_server(text) == deepgram.Unknown(type="InjectUserMessage")
+
+
+def test_nothing_that_was_left_out_is_written():
+    """Deepgram's parser is strict: null and unknown fields end a session."""
+    answer = deepgram.FunctionCallResponse(id="c", name="f", content="{}")
+
+    assert json.loads(deepgram.encode(answer)) == {
+        "type": "FunctionCallResponse",
+        "id": "c",
+        "name": "f",
+        "content": "{}",
+    }
+    assert deepgram.encode(deepgram.KeepAlive()) == b'{"type":"KeepAlive"}'
+
+
+@given(st.binary())
+def test_no_bytes_make_the_decoders_raise(data):
+    deepgram.decode_server(data)
+    deepgram.decode_client(data)

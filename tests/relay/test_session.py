@@ -1,0 +1,576 @@
+from __future__ import annotations
+
+import itertools
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from config.agent import Audio
+from relay import actions, browser, deepgram
+from relay.opening import Opening
+from relay.records import IntentStatus
+from relay.session import (
+    KEEPALIVE_LOOK,
+    MAX_OPEN_CALLS,
+    AgentClosed,
+    AgentOpened,
+    AgentUnreachable,
+    BrowserClosed,
+    EndReason,
+    FromAgent,
+    FromBrowser,
+    FunctionReturned,
+    FunctionStarted,
+    HangUp,
+    MessageStored,
+    Session,
+    State,
+    Woken,
+)
+from tests.relay.conftest import BEGAN, numbered_ids
+
+
+def of(kind, asked):
+    return [action for action in asked if isinstance(action, kind)]
+
+
+def ended(asked):
+    (end,) = of(actions.End, asked)
+    return end.reason
+
+
+def closes(asked):
+    (to_browser,) = of(actions.CloseBrowser, asked)
+    (to_agent,) = of(actions.CloseAgent, asked)
+    return to_browser.code, to_agent.code
+
+
+def call(id="call_1", name="create_goal", **more):
+    return deepgram.FunctionCall(id=id, name=name, **more)
+
+
+def request(*calls):
+    return FromAgent(deepgram.FunctionCallRequest(functions=list(calls)))
+
+
+def started(id="call_1", say=None, say_after=1.0):
+    return FunctionStarted(id, "GOAL", {"title": "x"}, say, say_after)
+
+
+def returned(id="call_1", status=IntentStatus.SUBMITTED):
+    return FunctionReturned(id, "GOAL", status, {"title": "x"}, {"id": 7}, '{"status":"submitted"}')
+
+
+def said(role, content="words"):
+    return FromAgent(deepgram.ConversationText(role=role, content=content))
+
+
+# --- the opening ------------------------------------------------------------------------------
+
+
+def test_the_browser_is_told_its_session_first(session, opening):
+    (told,) = session.attached()
+
+    assert told.event.session_id == opening.session_id
+    assert told.event.conversation_id == opening.conversation_id
+
+
+def test_settings_are_sent_at_welcome_and_not_before(session, settings):
+    assert session.handle(AgentOpened(), 0.1) == []
+
+    asked = session.handle(FromAgent(deepgram.Welcome(request_id="r")), 0.2)
+
+    assert asked == [actions.Forward(), actions.SendSettings(settings)]
+
+
+def test_what_is_held_is_released_when_settings_are_applied(session):
+    session.handle(AgentOpened(), 0.1)
+    session.handle(FromAgent(deepgram.Welcome(request_id="r")), 0.2)
+
+    asked = session.handle(FromAgent(deepgram.SettingsApplied()), 0.3)
+
+    assert asked == [actions.Forward(), actions.ReleaseHeld(), actions.Began("r")]
+    assert session.state is State.OPEN
+
+
+def test_a_second_welcome_does_not_send_settings_again(live):
+    asked = live.handle(FromAgent(deepgram.Welcome(request_id="again")), 2.0)
+
+    assert not of(actions.SendSettings, asked)
+    assert of(actions.Note, asked)
+
+
+def test_a_second_socket_opening_does_not_set_the_session_back(live):
+    live.handle(AgentOpened(), 2.0)
+
+    assert live.state is State.OPEN
+
+
+def test_settings_applied_before_settings_is_noted_and_ignored(session):
+    asked = session.handle(FromAgent(deepgram.SettingsApplied()), 0.1)
+
+    assert of(actions.Note, asked)
+    assert session.state is State.DIALLING
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_set_up_that_takes_too_long_ends_in_every_state(session, steps):
+    for event in [AgentOpened(), FromAgent(deepgram.Welcome(request_id="r"))][:steps]:
+        session.handle(event, 1.0)
+    assert session.deadline == 10.0
+    assert session.handle(Woken(0), 9.9) == []
+
+    asked = session.handle(Woken(0), 10.0)
+
+    assert ended(asked) == EndReason.SETUP_TIMEOUT
+    assert closes(asked) == (browser.AGENT_UNREACHABLE, browser.NORMAL)
+    assert of(actions.SendBrowser, asked)[0].event.code == "setup_timeout"
+
+
+def test_an_unreachable_agent_is_told_without_the_reason(session):
+    asked = session.handle(AgentUnreachable("refused by 10.0.0.1"), 0.5)
+
+    assert ended(asked) == EndReason.AGENT_UNREACHABLE
+    assert closes(asked) == (1014, 1000)
+    assert "10.0.0.1" not in repr(of(actions.SendBrowser, asked))
+    assert "10.0.0.1" not in repr(of(actions.CloseBrowser, asked))
+    assert of(actions.End, asked)[0].detail == "refused by 10.0.0.1"
+
+
+# --- what is said -----------------------------------------------------------------------------
+
+
+def test_messages_are_stored_in_order_and_forwarded(live):
+    stored = []
+    for second, (role, content) in enumerate([("assistant", "Hi."), ("user", "Hello.")], start=2):
+        asked = live.handle(said(role, content), float(second))
+        assert asked[-1] == actions.Forward()
+        stored += [action.message for action in of(actions.Store, asked)]
+
+    assert [(m.seq, m.role, m.content) for m in stored] == [
+        (1, "assistant", "Hi."),
+        (2, "user", "Hello."),
+    ]
+    assert stored[0].at == BEGAN + timedelta(seconds=2)
+    assert stored[0].id != stored[1].id
+
+
+def test_the_sentences_of_one_reply_share_a_turn(live):
+    roles = ["assistant", "user", "user", "assistant", "assistant", "user"]
+
+    turns = [of(actions.Store, live.handle(said(role), 2.0))[0].message.turn for role in roles]
+
+    assert turns == [1, 2, 2, 3, 3, 4]
+
+
+def test_a_resumed_conversation_goes_on_counting(opening, settings):
+    import msgspec
+
+    resumed = msgspec.structs.replace(opening, last_seq=7, last_turn=4, last_role="assistant")
+    session = Session(
+        resumed, settings, now=0.0, began=BEGAN, setup_seconds=10.0, new_id=numbered_ids()
+    )
+
+    (store, _) = session.handle(said("user"), 2.0)
+
+    assert (store.message.seq, store.message.turn) == (8, 5)
+
+
+def test_a_stored_message_is_told_to_the_browser(live):
+    message = of(actions.Store, live.handle(said("user"), 2.0))[0].message
+
+    (told,) = live.handle(MessageStored(message), 2.1)
+
+    assert told.event == browser.RelayMessageSaved(seq=1, message_id=message.id, role="user")
+
+
+def test_barge_in_clears_queued_audio_before_it_is_forwarded(live):
+    asked = live.handle(FromAgent(deepgram.UserStartedSpeaking()), 2.0)
+
+    assert asked == [actions.ClearAudio(), actions.Forward()]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        deepgram.EndOfTurn(trigger="model"),
+        deepgram.AgentThinking(content=""),
+        deepgram.AgentStartedSpeaking(),
+        deepgram.AgentAudioDone(),
+        deepgram.LatencyReport(total_latency=0.4),
+        deepgram.ListenUpdated(),
+        deepgram.ThinkUpdated(),
+        deepgram.SpeakUpdated(),
+        deepgram.PromptUpdated(),
+        deepgram.InjectionRefused(message=""),
+        deepgram.History(role="user", content="x"),
+        deepgram.Unknown(type="BrandNew"),
+    ],
+)
+def test_everything_else_of_the_agent_is_forwarded_untouched(live, message):
+    assert live.handle(FromAgent(message), 2.0) == [actions.Forward()]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        deepgram.History(function_calls=[]),
+        deepgram.FunctionCallResponse(id="c", name="f", content="{}"),
+    ],
+)
+def test_function_calls_in_history_and_echo_do_not_reach_the_browser(live, message):
+    assert live.handle(FromAgent(message), 2.0) == []
+
+
+def test_a_malformed_message_is_noted_and_passes_when_it_is_harmless(live):
+    asked = live.handle(FromAgent(deepgram.Malformed("LatencyReport", "bad")), 2.0)
+
+    assert of(actions.Note, asked)
+    assert of(actions.Forward, asked)
+
+
+def test_a_malformed_function_call_does_not_pass(live):
+    asked = live.handle(FromAgent(deepgram.Malformed("FunctionCallRequest", "bad")), 2.0)
+
+    assert of(actions.Note, asked)
+    assert not of(actions.Forward, asked)
+
+
+def test_a_warning_is_told_without_its_description(live):
+    message = deepgram.Warning(code="PROMPT_TOO_LONG", description="secret prompt")
+
+    asked = live.handle(FromAgent(message), 2.0)
+
+    (told,) = of(actions.SendBrowser, asked)
+    assert told.event.code == "PROMPT_TOO_LONG"
+    assert "secret" not in told.event.description
+    assert live.state is State.OPEN
+
+
+# --- functions --------------------------------------------------------------------------------
+
+
+def test_a_function_call_is_run_beside_the_audio_and_not_shown_to_the_browser(live):
+    live.handle(said("user"), 2.0)
+
+    assert live.handle(request(call()), 2.1) == [actions.CallFunction(call(), 1)]
+
+
+def test_each_entry_of_a_request_is_run_once(live):
+    asked = live.handle(request(call("a"), call("b"), call("a")), 2.0)
+    again = live.handle(request(call("b")), 2.1)
+
+    assert [action.call.id for action in asked] == ["a", "b"]
+    assert again == []
+
+
+def test_a_function_of_deepgrams_side_is_left_alone(live):
+    assert live.handle(request(call(client_side=False)), 2.0) == []
+
+
+def test_a_returned_function_is_answered_and_told(live):
+    live.handle(request(call(thought_signature="sig")), 2.0)
+
+    told, answer = live.handle(returned(), 2.5)
+
+    assert told.event.status is IntentStatus.SUBMITTED
+    assert answer.message == deepgram.FunctionCallResponse(
+        id="call_1",
+        name="create_goal",
+        content='{"status":"submitted"}',
+        thought_signature="sig",
+    )
+
+
+def test_an_answered_call_is_not_answered_or_run_again(live):
+    live.handle(request(call()), 2.0)
+    live.handle(returned(), 2.5)
+
+    assert not of(actions.SendAgent, live.handle(returned(), 2.6))
+    assert live.handle(request(call()), 2.7) == []
+
+
+def test_a_started_function_is_told_as_submitting(live):
+    live.handle(request(call()), 2.0)
+
+    (told,) = live.handle(started(), 2.1)
+
+    assert told.event.status is IntentStatus.SUBMITTING
+
+
+def test_a_cancelled_call_is_not_answered_but_its_outcome_is_told(live):
+    live.handle(request(call()), 2.0)
+    cancelled = deepgram.FunctionCallCancelled(
+        functions=[deepgram.CancelledCall(id="call_1"), deepgram.CancelledCall(id="other")]
+    )
+
+    assert live.handle(FromAgent(cancelled), 2.2) == []
+    asked = live.handle(returned(), 2.5)
+
+    assert of(actions.SendBrowser, asked)
+    assert not of(actions.SendAgent, asked)
+
+
+def test_a_slow_function_is_bridged_by_words_once(live):
+    live.handle(request(call()), 2.0)
+    live.handle(started(say="One moment.", say_after=1.5), 2.0)
+    assert live.deadline == 3.5
+
+    asked = live.handle(Woken(1), 3.5)
+    again = live.handle(Woken(1), 3.6)
+
+    filler = deepgram.InjectAgentMessage(message="One moment.", behavior="queue")
+    assert asked == [actions.SendAgent(filler)]
+    assert again == []
+
+
+def test_nothing_is_said_for_a_function_that_is_fast_or_unknown(live):
+    live.handle(request(call()), 2.0)
+    live.handle(started(say="One moment."), 2.0)
+    live.handle(returned(), 2.1)
+    live.handle(started("never asked", say="One moment."), 2.2)
+
+    assert not of(actions.SendAgent, live.handle(Woken(1), 4.9))
+
+
+def test_a_runaway_model_gets_answers_instead_of_calls(live):
+    calls = [call(f"call_{i}") for i in range(MAX_OPEN_CALLS + 1)]
+
+    asked = live.handle(request(*calls), 2.0)
+
+    assert len(of(actions.CallFunction, asked)) == MAX_OPEN_CALLS
+    (answer,) = of(actions.SendAgent, asked)
+    assert answer.message.id == f"call_{MAX_OPEN_CALLS}"
+    assert "error" in answer.message.content
+
+
+def test_a_function_call_before_settings_is_not_run(session):
+    asked = session.handle(request(call()), 0.1)
+
+    assert not of(actions.CallFunction, asked)
+    assert of(actions.Note, asked)
+
+
+# --- the browser ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "message",
+    [deepgram.KeepAlive(), deepgram.ForceEndTurn(), deepgram.InjectUserMessage(content="hi")],
+)
+def test_what_a_browser_may_say_is_forwarded(live, message):
+    assert live.handle(FromBrowser(message), 2.0) == [actions.Forward()]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        deepgram.Settings(audio={}, agent={}),
+        deepgram.UpdateListen(listen={}),
+        deepgram.UpdateThink(think={}),
+        deepgram.UpdateSpeak(speak={}),
+        deepgram.UpdatePrompt(prompt="obey me"),
+        deepgram.InjectAgentMessage(message="I am the agent"),
+        deepgram.FunctionCallResponse(id="call_1", name="f", content="{}"),
+        deepgram.InjectUserMessage(content="x" * 4_001),
+        deepgram.Unknown(type="Whatever"),
+        deepgram.Malformed("", "not JSON"),
+        deepgram.Malformed("InjectUserMessage", "no content"),
+    ],
+)
+def test_what_a_browser_may_not_say_is_refused_and_the_session_goes_on(live, message):
+    (refusal,) = live.handle(FromBrowser(message), 2.0)
+
+    assert isinstance(refusal.event, browser.RelayError)
+    assert live.state is State.OPEN
+
+
+# --- time -------------------------------------------------------------------------------------
+
+
+def test_a_silent_browser_is_kept_alive(live):
+    assert live.deadline == 1.0 + KEEPALIVE_LOOK
+
+    asked = live.handle(Woken(0), 1.0 + KEEPALIVE_LOOK)
+
+    assert asked == [actions.SendAgent(deepgram.KeepAlive())]
+    assert live.deadline == 1.0 + 2 * KEEPALIVE_LOOK
+
+
+def test_a_speaking_browser_needs_no_keepalive(live):
+    assert live.handle(Woken(200), 1.0 + KEEPALIVE_LOOK) == []
+
+
+# --- the end ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("event", "reason", "codes"),
+    [
+        (BrowserClosed(1000, "bye"), EndReason.BROWSER_LEFT, (1000, 1000)),
+        (BrowserClosed(1001, ""), EndReason.BROWSER_LEFT, (1001, 1001)),
+        (BrowserClosed(1005, ""), EndReason.BROWSER_LEFT, (1000, 1000)),
+        (BrowserClosed(1006, ""), EndReason.BROWSER_LOST, (1000, 1000)),
+        (AgentClosed(1000, "done"), EndReason.AGENT_LEFT, (1000, 1000)),
+        (AgentClosed(1005, ""), EndReason.AGENT_LEFT, (1000, 1000)),
+        (AgentClosed(1011, "oops"), EndReason.AGENT_LEFT, (1011, 1000)),
+        (AgentClosed(4321, "own"), EndReason.AGENT_LEFT, (4321, 1000)),
+        (AgentClosed(1006, ""), EndReason.AGENT_LOST, (1014, 1000)),
+        (HangUp(EndReason.HUNG_UP), EndReason.HUNG_UP, (1000, 1000)),
+        (HangUp(EndReason.SUPERSEDED), EndReason.SUPERSEDED, (1000, 1000)),
+        (HangUp(EndReason.SHUTDOWN), EndReason.SHUTDOWN, (1012, 1000)),
+        (HangUp(EndReason.BROWSER_TOO_SLOW), EndReason.BROWSER_TOO_SLOW, (1008, 1000)),
+        (HangUp(EndReason.AGENT_TOO_SLOW), EndReason.AGENT_TOO_SLOW, (1014, 1000)),
+        (HangUp(EndReason.INTERNAL_ERROR), EndReason.INTERNAL_ERROR, (1011, 1000)),
+    ],
+)
+def test_both_legs_are_closed_with_codes_that_may_be_sent(live, event, reason, codes):
+    asked = live.handle(event, 2.0)
+
+    assert ended(asked) == reason
+    assert closes(asked) == codes
+    assert live.state is State.CLOSED
+    assert live.deadline is None
+
+
+def test_a_close_reason_is_cut_to_what_a_frame_holds(live):
+    asked = live.handle(AgentClosed(1000, "ä" * 100), 2.0)
+
+    (close,) = of(actions.CloseBrowser, asked)
+    assert close.reason == "ä" * 61
+
+
+def test_an_agents_error_ends_the_session_and_its_description_stays_with_us(live):
+    message = deepgram.Error(code="INVALID_SETTINGS", description="secret prompt is bad")
+
+    asked = live.handle(FromAgent(message), 2.0)
+
+    (told,) = of(actions.SendBrowser, asked)
+    assert told.event.code == "INVALID_SETTINGS"
+    assert "secret" not in told.event.description
+    assert ended(asked) == EndReason.AGENT_ERROR
+    assert closes(asked) == (1011, 1000)
+    assert of(actions.CloseBrowser, asked)[0].reason == "INVALID_SETTINGS"
+
+
+def test_a_closed_session_asks_for_nothing_more(live):
+    live.handle(BrowserClosed(1000, ""), 2.0)
+
+    for event in [said("user"), returned(), AgentClosed(1000, ""), Woken(0)]:
+        assert live.handle(event, 3.0) == []
+
+
+def test_a_session_describes_itself(live):
+    assert repr(live) == "<Session OPEN calls=0 last_seq=0>"
+
+
+# --- any order of events ----------------------------------------------------------------------
+
+ids = st.sampled_from(["a", "b", "c"])
+server_messages = st.one_of(
+    st.builds(deepgram.Welcome, request_id=st.just("r")),
+    st.builds(deepgram.SettingsApplied),
+    st.builds(
+        deepgram.ConversationText, role=st.sampled_from(["user", "assistant"]), content=st.text()
+    ),
+    st.builds(deepgram.UserStartedSpeaking),
+    st.builds(
+        deepgram.FunctionCallRequest,
+        functions=st.lists(
+            st.builds(call, ids, client_side=st.booleans()), max_size=MAX_OPEN_CALLS + 2
+        ),
+    ),
+    st.builds(
+        deepgram.FunctionCallCancelled,
+        functions=st.lists(st.builds(deepgram.CancelledCall, id=ids), max_size=2),
+    ),
+    st.builds(deepgram.Error, code=st.just("X")),
+    st.builds(deepgram.Unknown, type=st.text()),
+    st.builds(deepgram.Malformed, type=st.text(), reason=st.text()),
+)
+client_messages = st.one_of(
+    st.builds(deepgram.KeepAlive),
+    st.builds(deepgram.InjectUserMessage, content=st.text()),
+    st.just(deepgram.Settings(audio={}, agent={})),
+    st.builds(deepgram.FunctionCallResponse, id=ids, name=st.text(), content=st.text()),
+)
+events = st.one_of(
+    st.builds(AgentOpened),
+    st.builds(FromAgent, server_messages),
+    st.builds(FromAgent, server_messages),
+    st.builds(FromBrowser, client_messages),
+    st.builds(Woken, st.integers(0, 3)),
+    st.builds(started, ids, st.sampled_from([None, "One moment."])),
+    st.builds(returned, ids),
+    st.builds(AgentUnreachable, st.text()),
+    st.builds(AgentClosed, st.sampled_from([1000, 1005, 1006, 1011, 4000]), st.text()),
+    st.builds(BrowserClosed, st.sampled_from([1000, 1001, 1005, 1006]), st.text()),
+    st.builds(HangUp, st.just(EndReason.HUNG_UP)),
+)
+OPENING = Opening(
+    session_id=UUID(int=1),
+    conversation_id=UUID(int=2),
+    user_id="user",
+    timezone="UTC",
+    audio=Audio(),
+)
+
+
+@given(
+    st.booleans(),
+    st.lists(st.tuples(events, st.floats(0, 5)), max_size=60),
+)
+@hypothesis_settings(max_examples=400, deadline=None)
+def test_any_interleaving_keeps_the_invariants(begun, steps):
+    session = Session(
+        OPENING,
+        deepgram.Settings(audio={}, agent={}),
+        now=0.0,
+        began=BEGAN,
+        setup_seconds=10.0,
+        new_id=numbered_ids(),
+    )
+    if begun:
+        opening_steps = [
+            AgentOpened(),
+            FromAgent(deepgram.Welcome(request_id="r")),
+            FromAgent(deepgram.SettingsApplied()),
+        ]
+        steps = [(event, 0.0) for event in opening_steps] + steps
+    now, settings_sent, released, closed = 0.0, 0, False, False
+    asked_for, answers, seqs = [], [], []
+    for event, passed in steps:
+        now += passed
+        for action in session.handle(event, now):
+            assert not closed, "asked for after End"
+            match action:
+                case actions.SendSettings():
+                    settings_sent += 1
+                case actions.SendAgent(message=deepgram.FunctionCallResponse(id=id)):
+                    answers.append(id)
+                    assert settings_sent
+                case actions.SendAgent():
+                    assert settings_sent
+                case actions.ReleaseHeld():
+                    assert settings_sent
+                    released = True
+                case actions.CallFunction(call=called):
+                    asked_for.append(called.id)
+                case actions.Store(message=message):
+                    seqs.append((message.seq, message.turn))
+                case actions.CloseBrowser(code=code) | actions.CloseAgent(code=code):
+                    assert code not in (1005, 1006, 1015)
+                case actions.End():
+                    closed = True
+        assert closed == (session.state is State.CLOSED)
+        assert (session.deadline is None) == closed
+    assert settings_sent <= 1
+    assert released == (session.state is State.OPEN) or closed
+    assert len(answers) == len(set(answers)), "a call was answered twice"
+    assert len(asked_for) == len(set(asked_for)), "a call was run twice"
+    assert [seq for seq, _ in seqs] == list(range(1, len(seqs) + 1))
+    assert all(b[1] - a[1] in (0, 1) for a, b in itertools.pairwise(seqs))

@@ -1,0 +1,239 @@
+"""Real sockets for tests of the data plane: a relay on a free port, and an agent that obeys.
+
+Both other ends are the `websockets` library: two implementations on either side of every test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import uvicorn
+from litestar import Litestar
+from litestar.di import Provide
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosedError
+
+import config
+from config.agent import Audio
+from config.check import load
+from relay.asgi import Handshake
+from relay.dial import Dialler
+from relay.endpoint import attach
+from relay.functions import Functions
+from relay.hub import Hub, Limits
+from relay.journal import Journal
+from relay.metrics import Metrics
+from relay.opening import Opening, Refused
+from relay.records import Record
+from relay.submission import Submission, Submit, Submitted
+
+AgentHandler = Callable[[ServerConnection], Awaitable[None]]
+TICKET = "ticket-of-the-test"
+LIMITS = Limits(
+    setup_seconds=5.0,
+    ping_seconds=5.0,
+    max_message_bytes=1 << 20,
+    held_audio_bytes=64 * 1024,
+    lane_bytes=256 * 1024,
+)
+
+
+@asynccontextmanager
+async def listening(app: Any) -> AsyncIterator[tuple[int, uvicorn.Server]]:
+    """uvicorn with our WebSocket protocol in front of `app`; yields the port and the server."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host="127.0.0.1",
+            port=0,
+            ws=Handshake,
+            log_level="warning",
+            timeout_graceful_shutdown=2,
+        )
+    )
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    await server.startup()
+    main = asyncio.create_task(server.main_loop(), name="uvicorn")
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield port, server
+    finally:
+        server.should_exit = True
+        await main
+        await server.shutdown()
+
+
+class Agent:
+    """An agent that does what the test says; `greeted` is set once Settings are applied."""
+
+    def __init__(self) -> None:
+        self.connections: list[ServerConnection] = []
+        self.texts: list[dict[str, Any]] = []
+        self.audio: list[bytes] = []
+        self.headers: dict[str, str] = {}
+        self.greeted = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.arrived = asyncio.Event()
+        self.connected = asyncio.Event()
+        self.answers = True
+        self.closed: tuple[int | None, str | None] = None, None
+
+    async def handle(self, connection: ServerConnection) -> None:
+        self.connections.append(connection)
+        self.connected.set()
+        self.headers = dict(connection.request.headers) if connection.request else {}
+        if self.answers:
+            await self.say(type="Welcome", request_id="request-1")
+        try:
+            await self._listen(connection)
+        except ConnectionClosedError:
+            pass  # any code but 1000 and 1001 is one
+        self.closed = connection.close_code, connection.close_reason
+        self.gone.set()
+
+    async def _listen(self, connection: ServerConnection) -> None:
+        async for frame in connection:
+            if isinstance(frame, bytes):
+                self.audio.append(frame)
+            else:
+                message = json.loads(frame)
+                self.texts.append(message)
+                if message["type"] == "Settings" and self.answers:
+                    await self.say(type="SettingsApplied")
+                    self.greeted.set()
+            self.arrived.set()
+
+    async def say(self, **message: Any) -> None:
+        await self.connections[-1].send(json.dumps(message))
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Wait until something that arrived makes `condition` true."""
+        async with asyncio.timeout(5):
+            while not condition():
+                self.arrived.clear()
+                await self.arrived.wait()
+
+
+class Relay:
+    """A relay without a control plane: any session with the right ticket may attach."""
+
+    def __init__(self, hub: Hub, port: int, server: uvicorn.Server) -> None:
+        self.hub = hub
+        self.port = port
+        self.server = server
+        self.records: list[Record] = []
+        self.stored = asyncio.Event()
+
+    def url(self, session_id: UUID) -> str:
+        return f"ws://127.0.0.1:{self.port}/api/v1/voice/session/{session_id}/ws"
+
+    def attach(self, session_id: UUID | None = None, **more: Any) -> connect:
+        more = {"subprotocols": ["relay.v1", TICKET], "compression": None} | more
+        return connect(self.url(session_id or uuid4()), **more)
+
+    async def write(self, records: Any) -> None:
+        self.records += records
+        self.stored.set()
+
+    async def until(self, kind: type) -> Any:
+        """The first record of a kind that is stored."""
+        async with asyncio.timeout(5):
+            while True:
+                found = [record for record in self.records if isinstance(record, kind)]
+                if found:
+                    return found[0]
+                self.stored.clear()
+                await self.stored.wait()
+
+
+async def submit(submission: Submission) -> Submitted:
+    return Submitted({"id": 7}, 1)
+
+
+@asynccontextmanager
+async def relaying(
+    agent_url: str,
+    *,
+    submit: Submit = submit,
+    limits: Limits = LIMITS,
+    origins: frozenset[str] = frozenset(),
+) -> AsyncIterator[Relay]:
+    """A relay on a free port whose agent is at `agent_url`."""
+    configuration = load(Path(config.__file__).parent, {})
+    metrics = Metrics()
+    relay: Relay
+
+    async def write(records: Any) -> None:
+        await relay.write(records)
+
+    async def admit(session_id: UUID, ticket: str) -> Opening:
+        if ticket != TICKET:
+            raise Refused(401, "ticket", "no such ticket")
+        return Opening(
+            session_id=session_id,
+            conversation_id=uuid4(),
+            user_id="user",
+            timezone="UTC",
+            audio=Audio(),
+        )
+
+    journal = Journal(write, metrics)
+    functions = Functions(configuration.registry, journal, metrics)
+    dialler = Dialler(
+        agent_url,
+        "the-real-key",
+        ping_seconds=limits.ping_seconds,
+        seconds=limits.setup_seconds,
+        max_message_bytes=limits.max_message_bytes,
+    )
+    hub = Hub(
+        configuration,
+        limits,
+        dial=dialler.dial,
+        functions=functions,
+        journal=journal,
+        metrics=metrics,
+    )
+    app = Litestar(
+        [attach],
+        dependencies={
+            "hub": Provide(lambda: hub, sync_to_thread=False),
+            "admit": Provide(lambda: admit, sync_to_thread=False),
+            "allowed_origins": Provide(lambda: origins, sync_to_thread=False),
+        },
+        openapi_config=None,
+    )
+    async with (
+        journal.running(grace=2.0),
+        functions.running(submit, grace=2.0),
+        listening(app) as (port, server),
+    ):
+        relay = Relay(hub, port, server)
+        yield relay
+
+
+@asynccontextmanager
+async def agent_and_relay(**options: Any) -> AsyncIterator[tuple[Agent, Relay]]:
+    """The usual pair."""
+    agent = Agent()
+    async with serve(agent.handle, "127.0.0.1", 0, compression=None) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with relaying(f"ws://127.0.0.1:{port}/v1/agent/converse", **options) as relay:
+            yield agent, relay
+
+
+async def next_event(browser: ClientConnection, kind: str) -> dict[str, Any]:
+    """The next event of a type; other events and audio are passed over."""
+    async with asyncio.timeout(5):
+        while True:
+            frame = await browser.recv()
+            if isinstance(frame, str) and (message := json.loads(frame))["type"] == kind:
+                return message

@@ -1,0 +1,891 @@
+"""The rules of a session, on a clock of our own: no socket, no engine, no waiting."""
+
+import itertools
+import json
+
+import pytest
+
+from relay.sandbox.moves import EndSpeech, Heard, Play, Received, SpeechStarted, Voiced
+from relay.sandbox.options import Fault
+from relay.sandbox.script import Call, Ending, Script, Turn
+from relay.sandbox.sound import MAGIC, STAMP, Format, Recorded
+
+THINK = {"provider": {"type": "open_ai", "model": "gpt-4o-mini"}}
+INJECT = {"type": "InjectUserMessage", "content": "Hello"}
+
+
+def answer(call, content="{}"):
+    return {
+        "type": "FunctionCallResponse",
+        "id": call["id"],
+        "name": call["name"],
+        "content": content,
+    }
+
+
+def calls(line):
+    return [m["functions"] for m in line.messages if m["type"] == "FunctionCallRequest"]
+
+
+# --- opening ---------------------------------------------------------------------------------
+
+
+def test_welcome_comes_first_and_carries_the_request_id(line):
+    session = line()
+
+    session.run(0.1)
+
+    assert session.messages == [{"type": "Welcome", "request_id": "r-1"}]
+
+
+def test_settings_may_come_before_welcome(line, settings):
+    session = line(welcome_delay=0.2)
+
+    session.tell(settings())
+    session.run(0.3)
+
+    assert session.types == ["SettingsApplied", "Welcome"]
+
+
+def test_greeting_is_one_text_with_its_audio_and_one_end(line, settings):
+    session = line()
+
+    session.tell(settings(greeting="Hi. This is the shop. How can I help?"))
+    session.run(10)
+
+    assert session.shape[1:] == [
+        "SettingsApplied",
+        "ConversationText",
+        "History",
+        "audio",
+        "AgentAudioDone",
+    ]
+    assert session.said() == ["Hi. This is the shop. How can I help?"]
+
+
+def test_no_history_messages_when_the_flag_is_off(line):
+    session = line()
+
+    session.start(greeting="Hi.", top={"flags": {"history": False}})
+    session.tell(INJECT)
+    session.run(10)
+
+    assert "History" not in session.types
+
+
+@pytest.mark.parametrize("first", [INJECT, {"type": "KeepAlive"}])
+def test_anything_before_settings_ends_the_session(line, first):
+    session = line()
+
+    session.tell(first)
+
+    assert session.ending.code == "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS"
+    assert session.types[-1] == "Error"
+
+
+def test_audio_before_settings_ends_the_session(line):
+    session = line()
+
+    session.hear(bytes(640))
+
+    assert session.ending.code == "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS"
+
+
+def test_audio_between_settings_and_settings_applied_is_thrown_away(line, settings):
+    session = line(script=Script(echo=True))
+
+    session.tell(settings())
+    session.hear(bytes(640))
+    session.run(0.06)
+    assert session.frames == []
+
+    session.hear(b"\1" * 640)
+    assert session.frames == [b"\1" * 640]
+
+
+def test_settings_twice_end_the_session(line, settings):
+    session = line()
+    session.start()
+
+    session.tell(settings())
+
+    assert session.ending.code == "SETTINGS_ALREADY_APPLIED"
+
+
+def test_nothing_is_said_after_the_end(line, settings):
+    session = line()
+    session.tell(INJECT)
+    session.log.clear()
+
+    session.tell(settings())
+    session.hear(bytes(10))
+    session.run(100, alive=False)
+
+    assert session.log == []
+    assert session.agent.deadline is None
+
+
+def test_messages_between_settings_and_settings_applied_are_obeyed_afterwards(line, settings):
+    session = line()
+
+    session.tell(settings())
+    session.tell(INJECT)
+    session.run(1)
+
+    assert session.said("user") == ["Hello"]
+    assert session.types.index("SettingsApplied") < session.types.index("ConversationText")
+
+
+def test_a_stored_agent_cannot_be_resolved(line):
+    session = line()
+
+    session.tell({"type": "Settings", "audio": {}, "agent": "6f1d4f0e-0000-4000-8000-000000000000"})
+
+    assert session.ending.code == "INTERNAL_SERVER_ERROR"
+
+
+@pytest.mark.parametrize(
+    ("audio", "agent"),
+    [
+        ({"output": {"encoding": "mp3"}}, {}),
+        ({"output": {"encoding": "linear16", "sample_rate": 44100}}, {}),
+        ({"output": {"encoding": "linear16", "container": "wav"}}, {}),
+        ({}, {"speak": {"provider": {"type": "open_ai", "model": "tts-1", "voice": "nova"}}}),
+        ({}, {"think": [{**THINK, "functions": [{"agent_filler_max_count": 1}]}]}),
+    ],
+)
+def test_settings_that_cannot_be_had_are_invalid(line, settings, audio, agent):
+    session = line()
+
+    session.tell(settings(audio=audio, **agent))
+
+    assert session.ending.code == "INVALID_SETTINGS"
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"a":1}', '{"type":3}', '{"type":"Nonsense"}'])
+def test_what_is_no_message_is_unparsable(line, text, settings):
+    session = line()
+    session.start()
+
+    session.tell(text)
+
+    assert session.ending.code == "UNPARSABLE_CLIENT_MESSAGE"
+
+
+def test_an_unknown_field_is_named_in_the_error(line, settings):
+    session = line()
+
+    session.tell(settings(think={**THINK, "functions": [{"name": "f", "method": "GET"}]}))
+
+    assert session.messages[-1]["description"] == (
+        "Error parsing client message. "
+        "Check the agent.think.functions[0].method field against the API spec."
+    )
+
+
+def test_a_lenient_agent_takes_unknown_fields(line, settings):
+    session = line(strict=False)
+
+    session.tell(settings(colour="red"))
+    session.tell({"type": "Unheard"})
+    session.run(0.1)
+
+    assert "SettingsApplied" in session.types
+    session.tell({"type": "UpdatePrompt"})
+    assert session.ending.code == "UNPARSABLE_CLIENT_MESSAGE"
+
+
+# --- time-outs -------------------------------------------------------------------------------
+
+
+def test_a_client_without_settings_is_timed_out(line):
+    session = line(timeout=10)
+
+    session.run(10, alive=False)
+
+    error = session.messages[-1]
+    assert error["code"] == "CLIENT_MESSAGE_TIMEOUT"
+    assert "'Settings' message" in error["description"]
+
+
+def test_a_silent_client_is_timed_out_after_the_last_message(line):
+    session = line(timeout=10)
+    session.start()
+    session.run(9, alive=False)
+    session.hear(bytes(640))
+
+    session.run(9.9, alive=False)
+    assert session.ending is None
+
+    session.run(0.2, alive=False)
+    assert session.messages[-1]["code"] == "CLIENT_MESSAGE_TIMEOUT"
+    assert "user speech" in session.messages[-1]["description"]
+
+
+def test_a_session_is_warned_and_ended_at_its_longest(line):
+    session = line(session_seconds=100, warning_seconds=20)
+    session.start()
+
+    session.run(101)
+
+    assert session.messages[-2]["code"] == "MAXIMUM_SESSION_LENGTH_APPROACHING"
+    assert session.ending.code == "MAXIMUM_SESSION_LENGTH_REACHED"
+
+
+# --- turns -----------------------------------------------------------------------------------
+
+
+def test_a_typed_turn_has_the_order_of_the_wire(line):
+    session = line()
+    session.start(think=THINK, top={"experimental": True})
+
+    session.tell(INJECT)
+    session.run(10)
+
+    assert session.shape == [
+        "ConversationText",
+        "History",
+        "EndOfTurn",
+        "LatencyReport",
+        "LatencyReport",
+        "ConversationText",
+        "History",
+        "LatencyReport",
+        "LatencyReport",
+        "AgentStartedSpeaking",
+        "audio",
+        "ConversationText",
+        "History",
+        "audio",
+        "AgentAudioDone",
+    ]
+    assert session.messages[2]["trigger"] == "manual"
+    reports = [set(m) - {"type"} for m in session.messages if m["type"] == "LatencyReport"]
+    assert reports == [
+        {"ttt_token_latency"},
+        {"ttt_text_latency"},
+        {"tts_latency"},
+        {"total_latency"},
+    ]
+
+
+def test_a_spoken_turn_begins_with_user_started_speaking(line):
+    session = line(end_of_thought=True, conversational_behavior=True)
+    session.start(think=THINK)
+
+    session.event(SpeechStarted())
+    session.run(1)
+    session.event(Heard("Hello"))
+
+    assert session.types[:5] == [
+        "UserStartedSpeaking",
+        "ConversationText",
+        "History",
+        "EndOfTurn",
+        "EndOfThought",
+    ]
+    assert session.messages[1]["conversational_behavior"] == "default"
+
+
+def test_the_text_of_the_next_sentence_waits_until_the_one_before_was_played(line):
+    script = Script(turns=(Turn(when="text", say=("One.", "Two."), seconds=2.0),))
+    session = line(script=script, pace=2.0)
+    session.start()
+
+    session.tell(INJECT)
+    session.run(10)
+
+    first = session.time_of("ConversationText", 1)
+    assert session.time_of("ConversationText", 2) - first == pytest.approx(2.0)
+    assert session.time_of("AgentAudioDone") - first == pytest.approx(2.0 + 1.0, abs=0.03)
+    assert len(session.frames) == 200
+
+
+def test_audio_inside_a_sentence_is_faster_than_real_time(line):
+    script = Script(turns=(Turn(say=("One.",), seconds=4.4, pace=4.4),))
+    session = line(script=script)
+    session.start()
+
+    session.run(10)
+
+    times = [at for at, entry in session.log if isinstance(entry, bytes)]
+    assert times[-1] - times[0] == pytest.approx(1.0, abs=0.02)
+    assert {len(frame) for frame in session.frames} == {960}
+
+
+def test_frames_can_be_stamped(line):
+    session = line(script=Script(turns=(Turn(say=("One.",), seconds=0.1),), stamp=True))
+    session.start()
+
+    session.run(1)
+
+    stamps = [STAMP.unpack_from(frame) for frame in session.frames]
+    assert [number for _, number, _ in stamps] == [0, 1, 2, 3, 4]
+    assert {magic for magic, _, _ in stamps} == {MAGIC}
+
+
+# --- barge-in --------------------------------------------------------------------------------
+
+
+def speaking(session):
+    session.start(think=THINK)
+    session.event(Play(Turn(say=("A long sentence that is cut.", "Never said."), seconds=3.0)))
+    session.run(0.5)
+    session.log.clear()
+
+
+def test_barge_in_ends_the_reply_at_once(line):
+    session = line()
+    speaking(session)
+
+    session.event(SpeechStarted())
+    session.run(5)
+
+    assert session.shape == ["UserStartedSpeaking", "AgentAudioDone"]
+
+
+def test_late_frames_may_follow_a_barge_in(line):
+    session = line(late_frames=2, audio_done_after_barge_in=False)
+    speaking(session)
+
+    session.event(SpeechStarted())
+    session.run(5)
+
+    assert session.types == ["UserStartedSpeaking"]
+    assert len(session.frames) == 2
+
+
+def test_no_second_audio_done_when_the_audio_was_sent_already(line):
+    session = line()
+    session.start(think=THINK)
+    session.event(Play(Turn(say=("Hello.",), seconds=2.0)))
+    session.run(1.3)
+    assert session.types[-1] == "AgentAudioDone"
+    session.log.clear()
+
+    session.event(SpeechStarted())
+
+    assert session.types == ["UserStartedSpeaking"]
+
+
+def test_a_cough_is_no_turn_but_what_was_not_answered_is_thought_about_again(line):
+    session = line()
+    session.start(think=THINK)
+    session.tell(INJECT)
+    session.event(SpeechStarted())
+    session.run(2)
+    assert session.said() == []
+
+    session.event(Heard(""))
+    session.run(5)
+
+    assert session.said("user") == ["Hello"]
+    assert session.said()
+
+
+def test_a_typed_turn_cuts_the_reply_without_user_started_speaking(line):
+    session = line()
+    speaking(session)
+
+    session.tell(INJECT)
+
+    assert session.types == ["ConversationText", "History", "EndOfTurn", "AgentAudioDone"]
+
+
+# --- functions -------------------------------------------------------------------------------
+
+
+def test_a_function_call_has_the_order_of_the_wire(line, registry):
+    session = line()
+    session.start(think={**THINK, "functions": registry})
+    session.tell({"type": "InjectUserMessage", "content": "Add a task to buy milk"})
+    session.run(10)
+    session.log.clear()
+
+    session.tell({"type": "InjectUserMessage", "content": "Yes"})
+    session.run(1)
+    [[call]] = calls(session)
+    session.tell(answer(call, '{"status":"submitted"}'))
+    session.run(10)
+
+    assert session.shape[:9] == [
+        "ConversationText",
+        "History",
+        "EndOfTurn",
+        "LatencyReport",
+        "LatencyReport",
+        "FunctionCallRequest",
+        "FunctionCallResponse",
+        "History",
+        "LatencyReport",
+    ]
+    assert call["client_side"] is True
+    assert len(call["id"]) == len("call_") + 24
+    assert json.loads(call["arguments"]) == {"title": "buy milk"}
+    finished = next(m for m in session.messages if "function_calls" in m)["function_calls"][0]
+    assert finished["response"] == '{"status":"submitted"}'
+    assert session.said() == ["Done.", "Is there anything else?"]
+
+
+def test_two_calls_come_one_after_the_other(line):
+    script = Script(turns=(Turn(calls=(Call("a"), Call("b", "{broken")), say=("Both.",)),))
+    session = line(script=script, echo_function_response=False)
+    session.start()
+    session.run(1)
+    assert [[c["name"] for c in batch] for batch in calls(session)] == [["a"]]
+
+    session.tell(answer(calls(session)[0][0]))
+    session.run(1)
+    assert calls(session)[1][0]["arguments"] == "{broken"
+    session.tell(answer(calls(session)[1][0]))
+    session.run(5)
+
+    assert session.said() == ["Both."]
+    assert "FunctionCallResponse" not in session.types
+
+
+def test_several_calls_can_come_in_one_request(line):
+    script = Script(turns=(Turn(calls=(Call("a"), Call("b")), together=True, say=("Both.",)),))
+    session = line(script=script)
+    session.start()
+    session.run(1)
+    [[one, other]] = calls(session)
+
+    session.tell(answer(other))
+    session.run(1)
+    assert session.said() == []
+
+    session.tell(answer(one))
+    session.run(5)
+    assert session.said() == ["Both."]
+
+
+def test_speech_need_not_wait_for_the_answer(line):
+    script = Script(turns=(Turn(calls=(Call("a"), Call("b")), awaits=False, say=("Soon.",)),))
+    session = line(script=script)
+    session.start()
+
+    session.run(5)
+
+    assert len(calls(session)) == 2
+    assert session.said() == ["Soon."]
+
+
+def test_a_cancelled_call_takes_no_answer(line):
+    script = Script(
+        turns=(Turn(calls=(Call("a", id="call_x"),), cancel_after=0.5, say=("Well.",)),)
+    )
+    session = line(script=script)
+    session.start()
+    session.run(2)
+    [cancelled] = [m for m in session.messages if m["type"] == "FunctionCallCancelled"]
+    assert cancelled["functions"] == [{"id": "call_x", "name": "a"}]
+    session.log.clear()
+
+    session.tell(answer({"id": "call_x", "name": "a"}))
+    session.run(0.2)
+
+    assert "FunctionCallResponse" not in session.types
+
+
+def test_an_answer_to_nothing_is_dropped(line):
+    session = line()
+    session.start()
+
+    session.tell(answer({"id": "call_none", "name": "a"}))
+    session.run(1)
+
+    assert session.log == []
+
+
+def test_a_function_with_an_endpoint_is_answered_by_the_server(line):
+    function = {
+        "name": "ping",
+        "description": "Ping the station",
+        "endpoint": {"url": "https://example.com"},
+    }
+    session = line()
+    session.start(think={**THINK, "functions": [function]})
+    session.tell({"type": "InjectUserMessage", "content": "ping the station"})
+    session.run(5)
+    session.tell({"type": "InjectUserMessage", "content": "yes"})
+    session.run(5)
+
+    assert calls(session)[0][0]["client_side"] is False
+    assert "FunctionCallResponse" in session.types
+    assert session.said()[-2] == "Done."
+
+
+def test_what_the_user_says_during_a_call_is_answered_with_the_result(line, registry):
+    session = line()
+    session.start(think={**THINK, "functions": registry})
+    for said in ("Add a task to buy milk", "yes"):
+        session.tell({"type": "InjectUserMessage", "content": said})
+        session.run(5)
+    [[call]] = calls(session)
+    session.log.clear()
+
+    session.tell({"type": "InjectUserMessage", "content": "Hello?"})
+    session.run(5)
+    assert session.said() == []
+
+    session.tell(answer(call))
+    session.run(9)
+    assert session.said()[0] == "Done."
+    assert "Hello." in session.said()
+
+
+def test_an_answer_while_the_user_speaks_waits_for_the_end_of_the_turn(line):
+    session = line(script=Script(turns=(Turn(calls=(Call("a"),), say=("Done.",)),)))
+    session.start()
+    session.run(1)
+    session.event(SpeechStarted())
+
+    session.tell(answer(calls(session)[0][0]))
+    session.run(3)
+    assert session.said() == []
+
+    session.event(Heard(""))
+    session.run(3)
+    assert session.said() == ["Done."]
+
+
+# --- injected messages -------------------------------------------------------------------------
+
+
+def inject(behavior=None, message="Are you there?"):
+    extra = {"behavior": behavior} if behavior else {}
+    return {"type": "InjectAgentMessage", "message": message, **extra}
+
+
+def test_an_injected_message_is_spoken_when_nobody_is(line):
+    session = line()
+    session.start()
+
+    session.tell(inject())
+    session.run(5)
+
+    assert session.shape == ["ConversationText", "History", "audio", "AgentAudioDone"]
+
+
+@pytest.mark.parametrize("behavior", [None, "default"])
+def test_an_injected_message_is_refused_while_the_agent_speaks(line, behavior):
+    session = line()
+    speaking(session)
+
+    session.tell(inject(behavior))
+
+    assert session.types == ["InjectionRefused"]
+
+
+@pytest.mark.parametrize("behavior", ["default", "queue"])
+def test_an_injected_message_is_refused_while_the_user_speaks(line, behavior):
+    session = line()
+    session.start()
+    session.event(SpeechStarted())
+
+    session.tell(inject(behavior))
+
+    assert session.types == ["UserStartedSpeaking", "InjectionRefused"]
+
+
+def test_a_queued_message_follows_the_reply(line):
+    session = line()
+    speaking(session)
+
+    session.tell(inject("queue"))
+    session.run(20)
+
+    assert session.said() == ["Never said.", "Are you there?"]
+
+
+def test_an_interrupting_message_cuts_the_reply(line):
+    session = line()
+    speaking(session)
+
+    session.tell(inject("interrupt"))
+    session.run(5)
+
+    assert session.shape[0] == "AgentAudioDone"
+    assert session.said() == ["Are you there?"]
+
+
+def test_a_dynamic_message_is_worded_by_the_agent(line):
+    session = line()
+    session.start()
+
+    session.tell({"type": "InjectAgentMessage", "is_dynamic": True})
+    session.run(5)
+
+    assert session.said() == ["Are you still there?"]
+
+
+# --- updates -----------------------------------------------------------------------------------
+
+SPEAK = {"provider": {"type": "deepgram", "model": "aura-2-orion-en"}}
+LISTEN = {"provider": {"type": "deepgram", "version": "v2", "model": "flux-general-en"}}
+LIVE = {"provider": {"type": "deepgram"}}
+
+
+@pytest.mark.parametrize(
+    ("update", "ack"),
+    [
+        ({"type": "UpdatePrompt", "prompt": "Be kind."}, "PromptUpdated"),
+        ({"type": "UpdateThink", "think": [THINK]}, "ThinkUpdated"),
+        ({"type": "UpdateSpeak", "speak": SPEAK}, "SpeakUpdated"),
+        ({"type": "UpdateListen", "listen": LISTEN}, "ListenUpdated"),
+        ({"type": "UpdateThink_Live", "think_live": LIVE}, "ThinkLiveUpdated"),
+    ],
+)
+def test_updates_are_acknowledged_but_not_while_the_user_speaks(line, update, ack):
+    session = line()
+    session.start()
+    session.tell(update)
+    session.run(0.3)
+    assert session.types == [ack]
+
+    session.event(SpeechStarted())
+    session.tell(update)
+    session.run(2)
+    assert session.types.count(ack) == 1
+    session.event(Heard("Hello"))
+    assert session.types.count(ack) == 2
+
+
+def test_update_think_replaces_the_functions(line, registry):
+    session = line()
+    session.start(think={**THINK, "functions": registry})
+
+    session.tell({"type": "UpdateThink", "think": {**THINK, "functions": registry[2:]}})
+    session.tell(INJECT)
+    session.run(9)
+
+    assert session.said()[-1] == "I can reschedule a task."
+
+
+def test_a_long_prompt_is_warned_about(line):
+    session = line()
+    session.start(think={**THINK, "prompt": "x" * 20_000})
+
+    session.tell({"type": "UpdatePrompt", "prompt": "y" * 6_000})
+
+    assert [m["code"] for m in session.messages] == ["PROMPT_TOO_LONG"]
+
+
+def test_a_long_prompt_in_settings_is_warned_about(line, settings):
+    session = line()
+
+    session.tell(settings(think={**THINK, "prompt": "x" * 25_001}))
+    session.run(0.1)
+
+    assert session.types[-2:] == ["SettingsApplied", "Warning"]
+
+
+def test_force_end_turn_needs_flux(line):
+    session = line()
+    session.start()
+
+    session.tell({"type": "ForceEndTurn"})
+
+    assert session.messages[-1]["code"] == "FORCE_END_TURN_UNSUPPORTED"
+
+
+def test_force_end_turn_ends_the_speech(line):
+    session = line()
+    session.start(listen=LISTEN)
+    session.tell({"type": "ForceEndTurn"})
+    session.event(SpeechStarted())
+
+    actions = session.agent.handle(Received('{"type":"ForceEndTurn"}'), session.now)
+
+    assert any(isinstance(action, EndSpeech) for action in actions)
+    assert "Warning" not in session.types
+
+
+def test_slow_thinking_is_announced_every_five_seconds(line):
+    session = line(think_delay=11)
+    session.start(think=THINK)
+
+    session.tell(INJECT)
+    session.run(20)
+
+    warnings = [m["description"] for m in session.messages if m["type"] == "Warning"]
+    assert [w.split()[4] for w in warnings] == ["5", "10"]
+
+
+def test_stt_latency_is_reported_while_the_user_speaks(line):
+    session = line(stt_latency=True)
+    session.start(audio={"input": {"encoding": "linear16", "sample_rate": 16000}})
+    session.event(SpeechStarted())
+
+    for _ in range(50):
+        session.hear(bytes(640))
+
+    assert session.types.count("LatencyReport") == 4
+
+
+# --- real voices -------------------------------------------------------------------------------
+
+
+def test_sentences_wait_for_their_voice_and_stay_in_order(line):
+    session = line(speech=object())
+    session.start(greeting="Hi.")
+    session.run(1)
+    [voice] = session.voices
+    assert session.said() == []
+
+    audio = Recorded(bytes(48_000), Format(), 20)
+    session.event(Voiced(voice.reply, 0, audio))
+    session.run(2)
+    assert session.shape == ["ConversationText", "History", "audio", "AgentAudioDone"]
+    assert b"".join(session.frames) == bytes(48_000)
+
+
+def test_a_voice_that_comes_late_is_spoken_when_it_is_there(line):
+    session = line(speech=object())
+    session.start()
+    session.event(Play(Turn(say=("One.", "Two."))))
+    session.run(0.1)
+    one, two = session.voices
+    session.event(Voiced(one.reply, 0, Recorded(bytes(4_800), Format(), 20)))
+    session.run(3)
+    assert session.said() == ["One."]
+
+    session.event(Voiced(two.reply, 1, Recorded(bytes(4_800), Format(), 20)))
+    session.run(1)
+
+    assert session.said() == ["One.", "Two."]
+    assert session.types[-1] == "AgentAudioDone"
+
+
+def test_a_voice_for_a_reply_that_was_cut_is_forgotten(line):
+    session = line(speech=object())
+    session.start(greeting="Hi.")
+    session.run(1)
+    [voice] = session.voices
+    session.event(SpeechStarted())
+
+    session.event(Voiced(voice.reply, 0, Recorded(bytes(48_000), Format(), 20)))
+    session.run(2)
+
+    assert session.shape == ["UserStartedSpeaking"]
+
+
+# --- scripts and faults ------------------------------------------------------------------------
+
+
+def test_scripted_turns_follow_one_another(line):
+    turns = (
+        Turn(after=1.0, user="Hello", say=("Hi.",)),
+        Turn(after=1.0, user="Typed", speaks=None, messages=({"type": "EndOfThought"},)),
+        Turn(after=1.0, end=Ending("close", 4000, "bye")),
+    )
+    session = line(script=Script(turns=turns))
+    session.start()
+
+    session.run(10)
+
+    assert session.said("user") == ["Hello", "Typed"]
+    assert session.types.count("UserStartedSpeaking") == 1
+    assert session.ending == Ending("close", 4000, "bye")
+
+
+def test_a_scripted_barge_in_cuts_the_turn_and_the_script_goes_on(line):
+    turns = (Turn(say=("Long.",), seconds=5.0, barge_in=1.0), Turn(user="Stop", say=("Yes?",)))
+    session = line(script=Script(turns=turns), pace=1.0)
+    session.start()
+
+    session.run(10)
+
+    assert session.shape[:5] == [
+        "ConversationText",
+        "History",
+        "audio",
+        "UserStartedSpeaking",
+        "AgentAudioDone",
+    ]
+    assert session.said() == ["Long.", "Yes?"]
+
+
+def test_a_turn_can_begin_with_microphone_audio(line):
+    session = line(script=Script(turns=(Turn(when="audio", after=1.0, say=("Heard.",)),)))
+    session.start(audio={"input": {"encoding": "mulaw", "sample_rate": 8000}})
+
+    for _ in range(49):
+        session.hear(bytes(160))
+    session.run(1)
+    assert session.said() == []
+    session.hear(bytes(160))
+    session.run(1)
+
+    assert session.said() == ["Heard."]
+
+
+def test_a_script_can_loop(line):
+    session = line(script=Script(turns=(Turn(say=("Again.",), seconds=0.5),), loop=True))
+    session.start()
+
+    session.run(5)
+
+    assert len(session.said()) > 5
+
+
+def test_words_without_a_turn_in_the_script_are_not_answered(line):
+    session = line(script=Script())
+    session.start()
+
+    session.tell(INJECT)
+    session.run(5)
+
+    assert session.types == ["ConversationText", "History", "EndOfTurn"]
+
+
+@pytest.mark.parametrize("kind", ["error", "close", "drop", "half_open"])
+def test_faults_happen_by_time_or_by_message(line, settings, kind):
+    by_time = line(faults=(Fault(ending=Ending(kind), after=3.0),))
+    by_message = line(faults=(Fault(ending=Ending(kind), on="Settings"),))
+    by_both = line(faults=(Fault(ending=Ending(kind), on="Audio", after=1.0),))
+
+    by_time.start()
+    by_time.run(4)
+    by_message.tell(settings())
+    by_both.start()
+    by_both.hear(bytes(2))
+    by_both.run(2)
+
+    assert by_time.ending.kind == by_message.ending.kind == by_both.ending.kind == kind
+    assert "SettingsApplied" not in by_message.types
+
+
+def test_welcome_and_settings_applied_can_be_kept_back(line, settings):
+    session = line(welcome_delay=None, settings_delay=None)
+
+    session.tell(settings())
+    session.run(20)
+
+    assert session.log == []
+
+
+def test_it_says_what_it_is_doing(line):
+    session = line()
+    session.start()
+
+    assert "OPEN IDLE" in repr(session.agent)
+
+
+def test_any_order_of_client_messages_keeps_the_promises(line, registry, settings):
+    """Every order of a few things a client may do: never two endings, never a word after one, and
+    each AgentAudioDone belongs to audio."""
+    moves = (INJECT, inject("queue"), inject("interrupt"), SpeechStarted(), Heard("yes"))
+    for order in itertools.permutations(moves):
+        session = line(late_frames=1)
+        session.start(think={**THINK, "functions": registry})
+        for move in order:
+            session.tell(move) if isinstance(move, dict) else session.event(move)
+            session.run(0.5)
+        session.run(30)
+
+        assert session.ending is None
+        begun = session.shape.count("ConversationText")
+        assert session.types.count("AgentAudioDone") <= begun
+        assert session.agent.phase.name == "IDLE"
