@@ -41,6 +41,17 @@ class Secret:
         return hash(self._value)
 
 
+CONFIG_DIR = Path(__file__).parent
+"""The files that ship."""
+
+STAND_INS = {
+    "DEEPGRAM_API_KEY": "sandbox",
+    "DATABASE_URL": "postgresql://embedded",
+    "ORCHESTRATOR_URL": "http://127.0.0.1",
+}
+"""For the required variables where none is set, as in `voice-relay dev`: only their form counts."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What differs from one deployment to the next; `VARIABLES` says what each is for."""
 
@@ -56,7 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path = Path(".relay")
     public_url: str | None = None
     allowed_origins: tuple[str, ...] = ()
-    config_dir: Path = Path(__file__).parent
+    config_dir: Path = CONFIG_DIR
     ticket_seconds: float = 60.0
     setup_seconds: float = 10.0
     ping_seconds: float = 10.0

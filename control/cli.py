@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,9 +20,9 @@ import click
 import uvloop
 
 from config.agent import agent_section, session_section
-from config.check import load, write_json_schemas
+from config.check import Configuration, load, write_json_schemas
 from config.errors import ConfigError
-from config.settings import VARIABLES, Settings, from_environment
+from config.settings import CONFIG_DIR, STAND_INS, VARIABLES, Settings, from_environment
 from control import logs
 from control.app import create_app
 from control.health import find_reasons
@@ -52,7 +53,7 @@ def main() -> None:
 
 @main.command()
 def dev() -> None:
-    """Run everything on this machine, with a sandbox agent unless DEEPGRAM_API_KEY is set.
+    """Run everything on this machine, sandbox agent included.
 
     Starts PostgreSQL (data under RELAY_DATA_DIR), an agent that speaks and listens without a key, a
     small Orchestrator and the relay on port 8080. DATABASE_URL, DEEPGRAM_API_KEY and
@@ -81,7 +82,10 @@ def dev() -> None:
 
 @main.command()
 def serve() -> None:
-    """Run the relay alone; everything else comes from the environment."""
+    """Run the relay alone.
+
+    DEEPGRAM_API_KEY, DATABASE_URL and ORCHESTRATOR_URL have to be set, and the database migrated.
+    """
     settings = _settings()
     logs.set_up(settings.log_level)
     listener = _listen(settings.host, settings.port)
@@ -109,7 +113,7 @@ def create_worker() -> Litestar:
 
 @main.command()
 def migrate() -> None:
-    """Bring the database at DATABASE_URL to the schema of this program."""
+    """Bring the database to the schema of this program."""
     settings = _settings()
     logs.set_up(settings.log_level)
 
@@ -125,57 +129,48 @@ def migrate() -> None:
 
 
 @main.command()
-@click.option(
-    "--settings/--no-settings", "environment", default=True, help="Check the environment too."
-)
 @click.option("--schemas", is_flag=True, help="Write the JSON Schemas for editors and stop.")
-def check(environment: bool, schemas: bool) -> None:
-    """Validate configuration and environment; show the Settings that would be sent.
+def check(schemas: bool) -> None:
+    """Validate the configuration; show the Settings to be sent.
 
-    Prints every mistake with its file and path. Secrets are masked. The prompt is shown as the
-    agent would get it today, in UTC.
+    Prints every mistake with its file and path, and of the environment what is set wrongly or
+    missing for `serve`. Secrets are masked. The prompt is the one of today, in UTC.
     """
-    import datetime
-
-    problems: list[str] = []
-    settings = None
-    if environment:
-        try:
-            settings = from_environment(os.environ)
-        except ConfigError as error:
-            problems += error.problems
-    default = next(str(v.default) for v in VARIABLES if v.name == "RELAY_CONFIG_DIR")
-    config_dir = (
-        settings.config_dir if settings else Path(os.environ.get("RELAY_CONFIG_DIR") or default)
-    )
+    folder = Path(os.environ.get("RELAY_CONFIG_DIR") or CONFIG_DIR)
     if schemas:
-        write_json_schemas(config_dir)
-        click.echo(f"wrote the JSON Schemas into {config_dir}")
+        write_json_schemas(folder)
+        click.echo(f"wrote the JSON Schemas into {folder}", err=True)
         return
+    missing = {v.name: "" for v in VARIABLES if v.default is None and not os.environ.get(v.name)}
+    problems: list[str] = []
     try:
-        configuration = load(config_dir, os.environ)
+        # `dev` needs none of the required ones: that they are missing is worth a line, no more.
+        from_environment(STAND_INS | {k: v for k, v in os.environ.items() if k not in missing})
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        configuration = load(folder, os.environ)
     except ConfigError as error:
         problems += error.problems
     if problems:
-        for problem in problems:
-            click.echo(problem, err=True)
-        click.echo(f"{len(problems)} mistake{'s' * (len(problems) > 1)}", err=True)
+        click.echo("\n".join(problems), err=True)
+        click.echo(f"{len(problems)} mistake{'s' if len(problems) > 1 else ''}", err=True)
         sys.exit(1)
-    today = datetime.datetime.now(datetime.UTC).date()
-    section = agent_section(
-        configuration.agent,
-        prompt=configuration.prompt.render(
-            today=today, time_zone="UTC", registry=configuration.registry
-        ),
-        functions=configuration.registry.functions(),
-        masked=True,
+    click.echo(json.dumps(_masked_settings(configuration), indent=2, ensure_ascii=False))
+    for name in missing:
+        click.echo(f"{name} is not set: `voice-relay serve` needs it, `dev` does not", err=True)
+    click.echo(f"{folder} is fine", err=True)
+
+
+def _masked_settings(configuration: Configuration) -> dict[str, Any]:
+    """Deepgram's Settings as they would be sent now, with stars for credentials."""
+    agent = configuration.agent
+    prompt = configuration.prompt.render(
+        today=datetime.now(UTC).date(), time_zone="UTC", registry=configuration.registry
     )
-    beside = session_section(configuration.agent, configuration.agent.audio)
-    click.echo(json.dumps({"type": "Settings", **beside, "agent": section}, indent=2))
-    if settings is not None:
-        for variable in VARIABLES:
-            click.echo(f"{variable.name}={_shown(settings, variable.field)}", err=True)
-    click.echo("configuration is fine", err=True)
+    functions = configuration.registry.functions()
+    section = agent_section(agent, prompt=prompt, functions=functions, masked=True)
+    return {"type": "Settings", **session_section(agent, agent.audio), "agent": section}
 
 
 # --- for development -----------------------------------------------------------------------------
@@ -194,7 +189,10 @@ def check(environment: bool, schemas: bool) -> None:
 )
 @click.option("--key", help="The API key to accept; any is accepted without it.")
 def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str | None) -> None:
-    """Run the sandbox agent alone: a stand-in for Deepgram's Voice Agent."""
+    """Run the sandbox agent alone.
+
+    It stands in for Deepgram's Voice Agent: it listens, understands a little and speaks.
+    """
     try:
         from relay.sandbox.options import Options
         from relay.sandbox.script import ScriptError, parse_script
@@ -225,7 +223,10 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
 @click.option("--host", default=HOST, show_default=True)
 @click.option("--port", default=8091, show_default=True)
 def orchestrator(host: str, port: int) -> None:
-    """Run the local Orchestrator alone; it keeps goals and tasks at DATABASE_URL."""
+    """Run the local Orchestrator alone.
+
+    It keeps goals and tasks at DATABASE_URL, in a schema of its own.
+    """
     from control.local_orchestrator import create_app as create_orchestrator
 
     logs.set_up(os.environ.get("RELAY_LOG_LEVEL", "info"))
@@ -389,10 +390,3 @@ def _fail(text: str) -> NoReturn:
 
 def _fail_for_extra(error: ImportError, extra: str) -> NoReturn:
     _fail(f"{error.name} is not installed: pip install 'voice-relay[{extra}]'")
-
-
-def _shown(settings: Settings, field: str) -> str:
-    value = getattr(settings, field)
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return "" if value is None else str(value)

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import msgspec
 
 from config.check import load
-from config.settings import from_environment
+from config.settings import STAND_INS, from_environment
 from control import local_orchestrator
 from control.app import create_app
 from control.embedded import embedded
@@ -25,8 +25,6 @@ from relay.sandbox.server import serve as serve_sandbox
 from relay.sandbox.speech import Speech
 
 log = logging.getLogger(__name__)
-
-SANDBOX_KEY = "sandbox"  # the sandbox takes any key; the relay wants one
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -46,12 +44,9 @@ async def everything(
     Raises ConfigError, EmbeddedError, MigrationError or ServeError, each with what to do.
     """
     values = dict(environ)
-    real = {name: bool(values.get(name)) for name in ("DATABASE_URL", "DEEPGRAM_API_KEY")}
-    real["ORCHESTRATOR_URL"] = bool(values.get("ORCHESTRATOR_URL"))
+    real = {name: bool(values.get(name)) for name in STAND_INS}
     # All mistakes of the environment before anything is started.
-    values.setdefault("DATABASE_URL", "postgresql://embedded")
-    values.setdefault("ORCHESTRATOR_URL", "http://127.0.0.1")
-    values.setdefault("DEEPGRAM_API_KEY", SANDBOX_KEY)
+    values |= {name: stand_in for name, stand_in in STAND_INS.items() if not real[name]}
     settings = from_environment(values)
     configuration = load(settings.config_dir, environ)
     listener = listen(settings.host, settings.port)

@@ -12,6 +12,8 @@ def set_up(level: str) -> None:
     logging.basicConfig(format=FORMAT, level=logging.WARNING, force=True)
     for room in ("relay", "control", "config"):
         logging.getLogger(room).setLevel(level.upper())
+    # The pool logs a traceback for each connection that it lost; the store says it in one line.
+    logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
     # picows logs each connection with its addresses; ours is one line at the end of a session.
     for frames in ("relay.browser_frames", "relay.agent_frames"):
         logging.getLogger(frames).setLevel(logging.WARNING)

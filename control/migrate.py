@@ -18,14 +18,20 @@ import msgspec
 LOCK = 0x766F6963  # "voic": one number for all who migrate this database
 CONNECT_SECONDS = 10.0
 
-# No foreign tool's table is touched: other programs may share the database.
-CREATE_TABLE = """
-    CREATE TABLE IF NOT EXISTS voice_relay_migrations (
+# Everything of ours is in one schema: other programs may share the database. Postgres asks for the
+# right to make a schema even where IF NOT EXISTS makes none, so one that an operator made is kept.
+CREATE_SCHEMA = """
+    DO $$ BEGIN
+        IF to_regnamespace('voice') IS NULL THEN
+            CREATE SCHEMA voice;
+        END IF;
+    END $$;
+    CREATE TABLE IF NOT EXISTS voice.migrations (
         name        text PRIMARY KEY,
         checksum    text NOT NULL,
         applied_at  timestamptz NOT NULL DEFAULT now()
     );
-    ALTER TABLE voice_relay_migrations ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE voice.migrations ENABLE ROW LEVEL SECURITY;
 """
 
 
@@ -112,8 +118,14 @@ async def _apply(
     while True:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
-            await connection.execute(CREATE_TABLE)
-            rows = await connection.fetch("SELECT name, checksum FROM voice_relay_migrations")
+            try:
+                await connection.execute(CREATE_SCHEMA)
+            except asyncpg.InsufficientPrivilegeError as error:
+                raise MigrationError(
+                    f"the schema voice cannot be prepared: {describe(error)}; give the account of "
+                    "DATABASE_URL the right CREATE on the database, or a schema voice of its own"
+                ) from error
+            rows = await connection.fetch("SELECT name, checksum FROM voice.migrations")
             pending = find_pending(migrations, {row["name"]: row["checksum"] for row in rows})
             if not pending:
                 return names
@@ -125,7 +137,7 @@ async def _apply(
                     raise
                 raise MigrationError(f"{migration.name} failed: {describe(error)}") from error
             await connection.execute(
-                "INSERT INTO voice_relay_migrations (name, checksum) VALUES ($1, $2)",
+                "INSERT INTO voice.migrations (name, checksum) VALUES ($1, $2)",
                 migration.name,
                 migration.checksum,
             )

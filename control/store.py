@@ -1,23 +1,25 @@
-"""All SQL of the program: one method for each question to Postgres, its statement a literal.
+"""The SQL of the program: one method for each question to Postgres, its statement a literal.
 
-Control plane. Nothing here depends on the state of a connection: every call is one transaction and
-no statement is kept prepared, so a transaction pooler may stand in between. What the driver raises
-for a database that is away becomes `StoreUnavailable`; all else that it raises is a bug of ours.
+Control plane; the statements that store a batch of the journal are in flush.py. Nothing depends on
+the state of a connection: every call is one transaction, every table is named with its schema, no
+statement is kept prepared; so a transaction pooler may stand in between. What the driver raises for
+a database that is away becomes `StoreUnavailable`; all else that it raises is a bug of ours.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
+from control.flush import Connection, flush
 from control.rows import (
     Call,
     Conversation,
@@ -27,17 +29,11 @@ from control.rows import (
     Session,
     Status,
     Taken,
-    make_title,
     storable,
-    storable_json,
 )
 from relay.records import (
-    IntentCalled,
     IntentStatus,
-    MessageSaid,
     Record,
-    SessionBegan,
-    SessionEnded,
 )
 
 log = logging.getLogger(__name__)
@@ -98,9 +94,9 @@ class Store:
     async def applied_migrations(self) -> Mapping[str, str]:
         """Name to checksum; empty when nothing was ever applied."""
         async with self._reading() as connection:
-            if not await connection.fetchval("SELECT to_regclass('voice_relay_migrations')::text"):
+            if not await connection.fetchval("SELECT to_regclass('voice.migrations')::text"):
                 return {}
-            rows = await connection.fetch("SELECT name, checksum FROM voice_relay_migrations")
+            rows = await connection.fetch("SELECT name, checksum FROM voice.migrations")
         return {row["name"]: row["checksum"] for row in rows}
 
     # --- conversations -----------------------------------------------------------------------
@@ -109,7 +105,7 @@ class Store:
         async with self._writing() as connection:
             row = await connection.fetchrow(
                 """
-                INSERT INTO conversations (id, user_id) VALUES ($1, $2)
+                INSERT INTO voice.conversations (id, user_id) VALUES ($1, $2)
                 RETURNING id, title, status, created_at, updated_at
                 """,
                 conversation_id,
@@ -123,7 +119,7 @@ class Store:
             row = await connection.fetchrow(
                 """
                 SELECT id, title, status, created_at, updated_at
-                FROM conversations WHERE id = $1 AND user_id = $2
+                FROM voice.conversations WHERE id = $1 AND user_id = $2
                 """,
                 conversation_id,
                 user_id,
@@ -144,7 +140,7 @@ class Store:
             rows = await connection.fetch(
                 """
                 SELECT id, title, status, created_at, updated_at
-                FROM conversations
+                FROM voice.conversations
                 WHERE user_id = $1
                   AND ($2::text IS NULL OR status = $2)
                   AND ($3::timestamptz IS NULL OR (updated_at, id) < ($3, $4::uuid))
@@ -177,18 +173,18 @@ class Store:
             rows = await connection.fetch(
                 """
                 WITH found AS (
-                    SELECT id FROM conversations
+                    SELECT id FROM voice.conversations
                     WHERE (to_tsvector('simple', coalesce(title, ''))
                            || array_to_tsvector(ARRAY['=' || user_id]))
                           @@ (websearch_to_tsquery('simple', $3) && $2::text::tsquery)
                     UNION
-                    SELECT conversation_id FROM messages
+                    SELECT conversation_id FROM voice.messages
                     WHERE (to_tsvector('simple', left(content, 100000))
                            || array_to_tsvector(ARRAY['=' || user_id]))
                           @@ (websearch_to_tsquery('simple', $3) && $2::text::tsquery)
                 )
                 SELECT id, title, status, created_at, updated_at
-                FROM conversations
+                FROM voice.conversations
                 WHERE id IN (SELECT id FROM found)
                   AND numnode(websearch_to_tsquery('simple', $3)) > 0
                   AND user_id = $1
@@ -214,7 +210,7 @@ class Store:
         async with self._writing() as connection:
             row = await connection.fetchrow(
                 """
-                UPDATE conversations SET title = $3 WHERE id = $1 AND user_id = $2
+                UPDATE voice.conversations SET title = $3 WHERE id = $1 AND user_id = $2
                 RETURNING id, title, status, created_at, updated_at
                 """,
                 conversation_id,
@@ -232,10 +228,11 @@ class Store:
             row = await connection.fetchrow(
                 """
                 WITH erased AS (
-                    DELETE FROM conversations WHERE id = $1 AND user_id = $2 RETURNING id
+                    DELETE FROM voice.conversations WHERE id = $1 AND user_id = $2 RETURNING id
                 )
                 SELECT array(
-                    SELECT id FROM sessions WHERE conversation_id = erased.id AND state <> 'ended'
+                    SELECT id FROM voice.sessions
+                    WHERE conversation_id = erased.id AND state <> 'ended'
                 ) AS sessions
                 FROM erased
                 """,
@@ -251,7 +248,7 @@ class Store:
             rows = await connection.fetch(
                 """
                 SELECT id, seq, turn, role, content, session_id, created_at
-                FROM messages WHERE conversation_id = $1 AND seq > $2
+                FROM voice.messages WHERE conversation_id = $1 AND seq > $2
                 ORDER BY seq LIMIT $3
                 """,
                 conversation_id,
@@ -270,7 +267,7 @@ class Store:
                 """
                 SELECT id, call_id, session_id, after_seq, function, intent, arguments, status,
                        attempts, result, response, created_at, updated_at
-                FROM intents WHERE conversation_id = $1 AND (after_seq, id) > ($2, $3)
+                FROM voice.intents WHERE conversation_id = $1 AND (after_seq, id) > ($2, $3)
                 ORDER BY after_seq, id LIMIT $4
                 """,
                 conversation_id,
@@ -286,7 +283,7 @@ class Store:
             messages = await connection.fetch(
                 """
                 SELECT id, seq, turn, role, content, session_id, created_at
-                FROM messages WHERE conversation_id = $1
+                FROM voice.messages WHERE conversation_id = $1
                 ORDER BY seq DESC LIMIT $2
                 """,
                 conversation_id,
@@ -297,7 +294,7 @@ class Store:
                 """
                 SELECT id, call_id, session_id, after_seq, function, intent, arguments, status,
                        attempts, result, response, created_at, updated_at
-                FROM intents
+                FROM voice.intents
                 WHERE conversation_id = $1 AND after_seq >= $2 AND response IS NOT NULL
                 ORDER BY after_seq DESC, id DESC LIMIT $3
                 """,
@@ -320,7 +317,7 @@ class Store:
         async with self._writing() as connection:
             if resume:
                 done = await connection.execute(
-                    "UPDATE conversations SET status = 'open' WHERE id = $1 AND user_id = $2",
+                    "UPDATE voice.conversations SET status = 'open' WHERE id = $1 AND user_id = $2",
                     session.conversation_id,
                     session.user_id,
                 )
@@ -328,14 +325,14 @@ class Store:
                     return False
             else:
                 await connection.execute(
-                    "INSERT INTO conversations (id, user_id) VALUES ($1, $2)",
+                    "INSERT INTO voice.conversations (id, user_id) VALUES ($1, $2)",
                     session.conversation_id,
                     session.user_id,
                 )
             await connection.execute(
                 """
-                INSERT INTO sessions (id, conversation_id, user_id, ticket_hash,
-                                      ticket_expires_at, timezone, audio)
+                INSERT INTO voice.sessions (id, conversation_id, user_id, ticket_hash,
+                                            ticket_expires_at, timezone, audio)
                 VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb)
                 """,
                 session.id,
@@ -356,14 +353,14 @@ class Store:
             row = await connection.fetchrow(
                 """
                 WITH taken AS (
-                    UPDATE sessions SET ticket_used_at = $3
+                    UPDATE voice.sessions SET ticket_used_at = $3
                     WHERE id = $1 AND ticket_hash = $2 AND state = 'new'
                       AND ticket_used_at IS NULL AND ticket_expires_at > $3
                     RETURNING id
                 )
                 SELECT conversation_id, user_id, timezone, audio, state,
                        EXISTS (SELECT FROM taken) AS taken
-                FROM sessions WHERE id = $1 AND ticket_hash = $2
+                FROM voice.sessions WHERE id = $1 AND ticket_hash = $2
                 """,
                 session_id,
                 ticket_hash,
@@ -378,7 +375,7 @@ class Store:
                 SELECT id, conversation_id, state, agent_request_id, created_at, started_at,
                        ended_at, end_reason, browser_code, agent_code,
                        browser_frames, browser_bytes, agent_frames, agent_bytes
-                FROM sessions WHERE id = $1 AND user_id = $2
+                FROM voice.sessions WHERE id = $1 AND user_id = $2
                 """,
                 session_id,
                 user_id,
@@ -395,8 +392,10 @@ class Store:
         async with self._writing() as connection:
             conversation_id = await connection.fetchval(
                 """
-                UPDATE conversations SET status = 'closed'
-                WHERE id = (SELECT conversation_id FROM sessions WHERE id = $1 AND user_id = $2)
+                UPDATE voice.conversations SET status = 'closed'
+                WHERE id = (
+                    SELECT conversation_id FROM voice.sessions WHERE id = $1 AND user_id = $2
+                )
                 RETURNING id
                 """,
                 session_id,
@@ -406,7 +405,7 @@ class Store:
                 return False
             await connection.execute(
                 """
-                UPDATE sessions SET state = 'ended', ended_at = $2, end_reason = $3
+                UPDATE voice.sessions SET state = 'ended', ended_at = $2, end_reason = $3
                 WHERE id = $1 AND state = 'new' AND ticket_used_at IS NULL
                 """,
                 session_id,
@@ -415,37 +414,20 @@ class Store:
             )
         return True
 
-    # --- what live sessions leave behind -----------------------------------------------------
+    # --- the journal -------------------------------------------------------------------------
 
     async def write(self, records: Sequence[Record]) -> None:
         """Store a batch, all or nothing. Repeating it changes nothing.
 
         Records of a conversation or session that is gone are dropped: it was erased meanwhile.
         """
-        messages = [record for record in records if isinstance(record, MessageSaid)]
-        calls = _merge_calls(record for record in records if isinstance(record, IntentCalled))
-        began = [record for record in records if isinstance(record, SessionBegan)]
-        ended = [record for record in records if isinstance(record, SessionEnded)]
-        touched = {m.conversation_id for m in messages} | {c.conversation_id for c in calls}
         async with self._writing() as connection:
-            if touched:
-                owners = await _lock_conversations(connection, touched)
-                messages = [m for m in messages if m.conversation_id in owners]
-                calls = [call for call in calls if call.conversation_id in owners]
-            if messages:
-                await _insert_messages(connection, messages, owners)
-                await _touch_conversations(connection, messages)
-            if calls:
-                await _upsert_calls(connection, calls)
-            if began:
-                await _begin_sessions(connection, began)
-            if ended:
-                await _end_sessions(connection, ended)
+            await flush(connection, records)
 
     # --- transactions ------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[_Connection]:
+    async def _reading(self) -> AsyncIterator[Connection]:
         # One snapshot for all statements of a question.
         with _translated():
             async with (
@@ -455,7 +437,7 @@ class Store:
                 yield connection
 
     @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[_Connection]:
+    async def _writing(self) -> AsyncIterator[Connection]:
         with _translated():
             async with (
                 self._opened().acquire(timeout=ACQUIRE_SECONDS) as connection,
@@ -470,7 +452,6 @@ class Store:
 
 
 _Row = TypeVar("_Row", bound=msgspec.Struct)
-_Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 # Connection trouble, a server that starts or stops, no room, a deadlock, a standby after a
 # failover, an account or a database that is not there: time or an operator mends these.
@@ -504,166 +485,6 @@ def _translated() -> Iterator[None]:
 
 async def _keep_as_is(_: object) -> None:
     """Nothing was changed on a connection, so nothing is reset when it goes back to the pool."""
-
-
-async def _lock_conversations(
-    connection: _Connection, conversations: Iterable[UUID]
-) -> dict[UUID, str]:
-    """Those that exist, with their owners; they cannot be erased until the transaction ends."""
-    rows = await connection.fetch(
-        # In one order for everybody, or two batches could wait for each other.
-        """
-        SELECT id, user_id FROM conversations WHERE id = ANY($1::uuid[])
-        ORDER BY id FOR NO KEY UPDATE
-        """,
-        list(conversations),
-    )
-    return {row["id"]: row["user_id"] for row in rows}
-
-
-async def _insert_messages(
-    connection: _Connection, messages: Sequence[MessageSaid], owners: Mapping[UUID, str]
-) -> None:
-    stored = await connection.fetch(
-        """
-        INSERT INTO messages (conversation_id, seq, turn, id, session_id, user_id, role, content,
-                              created_at)
-        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::uuid[],
-                             $6::text[], $7::text[], $8::text[], $9::timestamptz[])
-        ON CONFLICT DO NOTHING
-        RETURNING id
-        """,
-        [m.conversation_id for m in messages],
-        [m.seq for m in messages],
-        [m.turn for m in messages],
-        [m.id for m in messages],
-        [m.session_id for m in messages],
-        [owners[m.conversation_id] for m in messages],
-        [m.role for m in messages],
-        [storable(m.content) for m in messages],
-        [m.at for m in messages],
-    )
-    if len(stored) < len(messages):
-        await _report_conflicts(connection, messages)
-
-
-async def _report_conflicts(connection: _Connection, messages: Sequence[MessageSaid]) -> None:
-    """Repeated is fine; another message in the place means that two sessions number at once."""
-    rows = await connection.fetch(
-        "SELECT id FROM messages WHERE id = ANY($1::uuid[])", [m.id for m in messages]
-    )
-    known = {row["id"] for row in rows}
-    for m in messages:
-        if m.id not in known:
-            log.error(
-                "message_conflict conversation=%s session=%s seq=%d",
-                m.conversation_id,
-                m.session_id,
-                m.seq,
-            )
-
-
-async def _touch_conversations(connection: _Connection, messages: Sequence[MessageSaid]) -> None:
-    """Move them up in the list, and name them after what the user said first."""
-    newest: dict[UUID, datetime] = {}
-    first_words: dict[UUID, str] = {}
-    for m in sorted(messages, key=lambda m: m.seq):
-        newest[m.conversation_id] = max(m.at, newest.get(m.conversation_id, m.at))
-        if m.role == "user" and (title := make_title(m.content)):
-            first_words.setdefault(m.conversation_id, title)
-    await connection.execute(
-        """
-        UPDATE conversations AS c
-        SET updated_at = greatest(c.updated_at, r.at), title = coalesce(c.title, r.title)
-        FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS r (id, at, title)
-        WHERE c.id = r.id
-        """,
-        list(newest),
-        list(newest.values()),
-        [first_words.get(conversation_id) for conversation_id in newest],
-    )
-
-
-async def _upsert_calls(connection: _Connection, calls: Sequence[IntentCalled]) -> None:
-    await connection.execute(
-        # An older state that comes again (a repeated batch) does not undo a newer one.
-        """
-        INSERT INTO intents (id, conversation_id, session_id, call_id, after_seq, function, intent,
-                             arguments, status, attempts, result, response, created_at, updated_at)
-        SELECT id, conversation_id, session_id, call_id, after_seq, function, intent, arguments,
-               status, attempts, result::jsonb, response, at, at
-        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[],
-                    $7::text[], $8::text[], $9::text[], $10::int[], $11::text[], $12::text[],
-                    $13::timestamptz[])
-             AS r (id, conversation_id, session_id, call_id, after_seq, function, intent, arguments,
-                   status, attempts, result, response, at)
-        ON CONFLICT (id) DO UPDATE
-        SET status = excluded.status, attempts = excluded.attempts, result = excluded.result,
-            response = excluded.response, updated_at = excluded.updated_at
-        WHERE intents.status = 'submitting' AND excluded.updated_at >= intents.updated_at
-        """,
-        [c.id for c in calls],
-        [c.conversation_id for c in calls],
-        [c.session_id for c in calls],
-        [storable(c.call_id) for c in calls],
-        [c.after_seq for c in calls],
-        [storable(c.function) for c in calls],
-        [c.intent for c in calls],
-        [storable(c.arguments) for c in calls],
-        [c.status.value for c in calls],
-        [c.attempts for c in calls],
-        [storable_json(c.result) for c in calls],
-        [None if c.response is None else storable(c.response) for c in calls],
-        [c.at for c in calls],
-    )
-
-
-async def _begin_sessions(connection: _Connection, began: Sequence[SessionBegan]) -> None:
-    await connection.execute(
-        """
-        UPDATE sessions AS s
-        SET state = CASE s.state WHEN 'ended' THEN 'ended' ELSE 'live' END,
-            started_at = coalesce(s.started_at, r.at),
-            agent_request_id = coalesce(r.agent_request_id, s.agent_request_id)
-        FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS r (id, agent_request_id, at)
-        WHERE s.id = r.id
-        """,
-        [b.session_id for b in began],
-        [None if b.agent_request_id is None else storable(b.agent_request_id) for b in began],
-        [b.at for b in began],
-    )
-
-
-async def _end_sessions(connection: _Connection, ended: Sequence[SessionEnded]) -> None:
-    await connection.execute(
-        """
-        UPDATE sessions AS s
-        SET state = 'ended', ended_at = r.at, end_reason = r.reason, end_detail = r.detail,
-            browser_code = r.browser_code, agent_code = r.agent_code,
-            browser_frames = r.browser_frames, browser_bytes = r.browser_bytes,
-            agent_frames = r.agent_frames, agent_bytes = r.agent_bytes
-        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::int[], $6::bigint[],
-                    $7::bigint[], $8::bigint[], $9::bigint[], $10::timestamptz[])
-             AS r (id, reason, detail, browser_code, agent_code, browser_frames, browser_bytes,
-                   agent_frames, agent_bytes, at)
-        WHERE s.id = r.id
-        """,
-        [e.session_id for e in ended],
-        [storable(e.reason) for e in ended],
-        [storable(e.detail) for e in ended],
-        [e.browser_code for e in ended],
-        [e.agent_code for e in ended],
-        [e.browser_frames for e in ended],
-        [e.browser_bytes for e in ended],
-        [e.agent_frames for e in ended],
-        [e.agent_bytes for e in ended],
-        [e.at for e in ended],
-    )
-
-
-def _merge_calls(calls: Iterable[IntentCalled]) -> list[IntentCalled]:
-    """The last state of each: one statement may not touch a row twice."""
-    return list({call.id: call for call in calls}.values())
 
 
 def _quote_word(word: str) -> str:

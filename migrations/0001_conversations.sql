@@ -2,8 +2,11 @@
 --
 -- Written for PostgreSQL 15 to 18 without extensions. Ids are made by the program (time-ordered
 -- UUIDs, version 7), so that rows arrive in index order and an insert can be repeated.
+--
+-- Everything is in the schema `voice`, which exists: the list of applied migrations is in it. Every
+-- name is written with it, here and in the program, so that no search path matters.
 
-CREATE TABLE conversations (
+CREATE TABLE voice.conversations (
     id          uuid PRIMARY KEY,
     user_id     text NOT NULL CHECK (user_id <> '' AND length(user_id) <= 255),
     title       text,
@@ -13,20 +16,20 @@ CREATE TABLE conversations (
 );
 
 -- The list of a user, newest first, by keyset; once for all and once for one status.
-CREATE INDEX conversations_by_user ON conversations (user_id, updated_at DESC, id DESC);
+CREATE INDEX conversations_by_user ON voice.conversations (user_id, updated_at DESC, id DESC);
 CREATE INDEX conversations_by_user_status
-    ON conversations (user_id, status, updated_at DESC, id DESC);
+    ON voice.conversations (user_id, status, updated_at DESC, id DESC);
 
 -- Full-text search. 'simple': a conversation may be in any language, and people search for words that
 -- they have seen. The owner is one more word, '=' and the id, which no text can contain: so the index
 -- alone finds the words of one user, however many users say them. An expression, no column to keep.
-CREATE INDEX conversations_words ON conversations USING gin ((
+CREATE INDEX conversations_words ON voice.conversations USING gin ((
     to_tsvector('simple', coalesce(title, '')) || array_to_tsvector(ARRAY['=' || user_id])
 ));
 
-CREATE TABLE sessions (
+CREATE TABLE voice.sessions (
     id                 uuid PRIMARY KEY,
-    conversation_id    uuid NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
+    conversation_id    uuid NOT NULL REFERENCES voice.conversations (id) ON DELETE CASCADE,
     user_id            text NOT NULL,
     state              text NOT NULL DEFAULT 'new' CHECK (state IN ('new', 'live', 'ended')),
     ticket_hash        bytea NOT NULL,          -- SHA-256; the ticket itself is never stored
@@ -48,13 +51,13 @@ CREATE TABLE sessions (
     agent_bytes        bigint NOT NULL DEFAULT 0
 );
 
-CREATE INDEX sessions_by_conversation ON sessions (conversation_id, id);
+CREATE INDEX sessions_by_conversation ON voice.sessions (conversation_id, id);
 
 -- session_id is not a foreign key in the two tables below: a message must never be refused because
 -- of the session it came from.
 
-CREATE TABLE messages (
-    conversation_id  uuid NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
+CREATE TABLE voice.messages (
+    conversation_id  uuid NOT NULL REFERENCES voice.conversations (id) ON DELETE CASCADE,
     seq              bigint NOT NULL CHECK (seq > 0),
     turn             bigint NOT NULL CHECK (turn > 0),
     id               uuid NOT NULL UNIQUE,
@@ -67,13 +70,13 @@ CREATE TABLE messages (
 );
 
 -- left(): PostgreSQL refuses to index more than a megabyte of words.
-CREATE INDEX messages_words ON messages USING gin ((
+CREATE INDEX messages_words ON voice.messages USING gin ((
     to_tsvector('simple', left(content, 100000)) || array_to_tsvector(ARRAY['=' || user_id])
 ));
 
-CREATE TABLE intents (
+CREATE TABLE voice.intents (
     id               uuid PRIMARY KEY,
-    conversation_id  uuid NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
+    conversation_id  uuid NOT NULL REFERENCES voice.conversations (id) ON DELETE CASCADE,
     session_id       uuid NOT NULL,
     call_id          text NOT NULL,
     after_seq        bigint NOT NULL CHECK (after_seq >= 0),
@@ -89,4 +92,4 @@ CREATE TABLE intents (
     updated_at       timestamptz NOT NULL
 );
 
-CREATE INDEX intents_by_conversation ON intents (conversation_id, after_seq, id);
+CREATE INDEX intents_by_conversation ON voice.intents (conversation_id, after_seq, id);

@@ -48,6 +48,7 @@ class Lane:
         self._held = held
         self._reading = False
         self._open = False  # attached, reading and not held: what the fast path asks
+        self._gone = False
 
     def __repr__(self) -> str:
         return f"<Lane waiting={len(self._waiting)} bytes={self._bytes} open={self._open}>"
@@ -61,9 +62,9 @@ class Lane:
         """The WebSocket is gone: what waits and what is sent from now on disappears."""
         self._transport = None
         self._reading = self._open = False
+        self._gone = True
         self._waiting.clear()
-        self._bytes = self.limit = 0
-        self.on_overflow = _nothing
+        self._bytes = 0
 
     def pause(self) -> None:
         """The other end does not read."""
@@ -111,6 +112,8 @@ class Lane:
             self._transport.send(kind, payload)  # may call pause()
 
     def _queue(self, kind: WSMsgType, payload: bytes) -> None:
+        if self._gone:
+            return
         self._waiting.append((kind, payload))
         self._bytes += len(payload)
         if self._bytes > self.limit:

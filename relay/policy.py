@@ -75,7 +75,7 @@ def refusal(
             return browser.RelayError(code="malformed", detail=detail)
         case deepgram.Unknown(type=kind):
             return _not_allowed(kind)
-        case (
+        case (  # exhaustive
             deepgram.Settings()
             | deepgram.UpdateListen()
             | deepgram.UpdateThink()

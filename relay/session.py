@@ -260,7 +260,7 @@ class Session:
                 return [actions.SendBrowser(saved)]
             case FunctionStarted():
                 return self._function_started(event, now)
-            case FunctionReturned():
+            case FunctionReturned():  # exhaustive: mypy finds a forgotten event
                 return self._function_returned(event)
 
     # --- the agent speaks ----------------------------------------------------------------
@@ -309,7 +309,7 @@ class Session:
                 passes = policy.malformed_may_pass(kind)
                 note = actions.Note("agent_malformed", f"{kind}: {reason}")
                 return [note, actions.Forward()] if passes else [note]
-            case (
+            case (  # exhaustive
                 deepgram.EndOfTurn()
                 | deepgram.AgentThinking()
                 | deepgram.AgentStartedSpeaking()

@@ -24,7 +24,12 @@ PURE_MAY_IMPORT = {"config.agent", "config.check", "config.intents"}
 
 # One library, one door.
 DOORS = {
-    "asyncpg": {"control/store.py", "control/migrate.py", "control/local_orchestrator.py"},
+    "asyncpg": {
+        "control/store.py",
+        "control/flush.py",
+        "control/migrate.py",
+        "control/local_orchestrator.py",
+    },
     "httpx": {"control/orchestrator.py", "control/talk.py"},
     "picows": {"relay/asgi.py", "relay/legs.py", "relay/dial.py"},
     "click": {"control/cli.py"},

@@ -55,9 +55,11 @@ class Reply:
         """When the sentence has been heard, if it is played from its first frame on."""
         return self.started + self.audio.seconds
 
-    def due(self, frame: int) -> float:
-        """When this frame of the sentence is to be sent."""
-        return self.started + frame * (self.audio.seconds / self.audio.frames) / self.pace
+    @property
+    def next_due(self) -> float:
+        """When the next frame of the sentence is to be sent."""
+        audio = self.audio
+        return self.started + self.sent * (audio.seconds / audio.frames) / self.pace
 
     def next_frame(self, number: int, now: float) -> bytes:
         frame = self.audio.frame(self.sent, number, now)

@@ -1,42 +1,51 @@
-"""What the agent has still to deal with, and what it has counted. Pure."""
+"""What the agent has still to deal with, and what it concludes from it. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from relay import deepgram
-from relay.sandbox.script import Call, Turn
+from relay.sandbox.mind import Mind
+from relay.sandbox.script import Call, Progress, Script, Turn
 
 
 class Thoughts:
-    """What the agent has still to deal with."""
+    """A script, where there is one, takes the place of the mind."""
 
-    def __init__(self) -> None:
-        self.early: list[str] = []  # messages between Settings and SettingsApplied
+    def __init__(self, mind: Mind, script: Script | None) -> None:
+        self.mind = mind
+        self.script = Progress(script)
+        self._is_scripted = script is not None
         self.unheard: list[str] = []  # user turns that no thought has taken in
-        self.results: list[tuple[Call, str]] = []  # answers of functions, likewise
-        self.unsaid: list[str] = []  # words that wait for the result of a call
-        self.thought: Turn | None = None  # the mind's last
         self.turn: Turn | None = None  # what is being carried out
-        self.batches: list[list[Call]] = []  # requests not made yet
-        self.open_calls: dict[str, Call] = {}
         self.queue: list[str] = []  # injected messages that wait for the agent
         self.acks: list[deepgram.ServerMessage | dict[str, Any]] = []
         self.asked: float | None = None  # when the user's turn ended
+        self._unsaid: list[str] = []  # words that wait for the result of a call
+        self._thought: Turn | None = None  # the mind's last
+
+    def conclude(self, results: Sequence[tuple[Call, str]]) -> Turn | None:
+        """What to carry out: results of functions first, then what the user said meanwhile."""
+        unheard, self.unheard = self.unheard, []
+        if self.turn is not None:
+            return self.turn
+        if self._is_scripted:
+            return self.script.take() if unheard and self.script.on_user is not None else None
+        said, self._unsaid = self._unsaid, []
+        calls: Sequence[Call] = ()
+        for call, content in results:
+            said.extend(self.mind.answered(call, content).say)
+        if unheard:
+            thought = self.mind.hear(" ".join(unheard))
+            said.extend(thought.say)
+            calls = thought.calls
+        if calls:
+            said, self._unsaid = [], said  # said together with the result
+        self._thought = Turn(say=tuple(said), calls=tuple(calls))
+        return self._thought
 
     @property
-    def waiting(self) -> bool:
-        return bool(self.unheard or self.results or self.turn is not None)
-
-
-class Counts:
-    def __init__(self) -> None:
-        self.frames_in = 0
-        self.frames_out = 0
-        self.stt_seconds = 0.0
-        self.thought_seconds = 0.0
-
-    def frame(self) -> int:
-        """The number of the next frame of agent audio."""
-        self.frames_out += 1
-        return self.frames_out - 1
+    def is_own(self) -> bool:
+        """Whether the mind, not a script, thought of what is being carried out."""
+        return self.turn is self._thought

@@ -3,14 +3,17 @@
 import asyncio
 import hashlib
 import logging
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
+import msgspec
 import pytest
 from uuid_utils.compat import uuid7
 
 from control.migrate import Migration, MigrationError, find_pending, load_migrations, migrate
+from control.rows import NewSession
 from control.store import Store
-from relay.records import MessageSaid
+from relay.records import IntentCalled, IntentStatus, MessageSaid, SessionBegan, SessionEnded
 
 log = logging.getLogger("tests")
 
@@ -62,9 +65,10 @@ async def test_a_migration_that_fails_leaves_nothing_and_the_ones_before_it_stay
         await migrate(empty_database_url, log=log, migrations=[good, bad])
 
     tables = await run(
-        empty_database_url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
+        empty_database_url,
+        "SELECT tablename FROM pg_tables WHERE schemaname IN ('public', 'voice') ORDER BY 1",
     )
-    assert [row[0] for row in tables] == ["a", "voice_relay_migrations"]
+    assert [row[0] for row in tables] == ["a", "migrations"]
 
 
 async def test_a_database_that_is_ahead_has_nothing_pending():
@@ -86,6 +90,146 @@ async def test_a_url_that_is_none_is_one_clear_line():
         await migrate("mysql://x", log=log)
 
 
+# --- a database that others use too ------------------------------------------------------------
+
+FOREIGN = ("conversations", "messages", "sessions", "intents", "migrations")
+# Tables, indexes, sequences, views in the schema that is not ours.
+IN_PUBLIC = """
+    SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
+    AND relkind <> 't' ORDER BY 1
+"""
+
+
+async def use_every_statement(store, user, session_id):
+    """A conversation from its session to its end, every question asked once; returns its id."""
+    conversation_id = uuid7()
+    now = datetime.now(UTC)
+    new = NewSession(
+        id=session_id,
+        conversation_id=conversation_id,
+        user_id=user,
+        ticket_hash=b"hash",
+        ticket_expires_at=now + timedelta(seconds=60),
+        timezone="UTC",
+        audio=b"{}",
+    )
+    assert await store.create_session(new, resume=False)
+    resumed = msgspec.structs.replace(new, id=uuid7())
+    assert await store.create_session(resumed, resume=True)
+    assert (await store.take_ticket(session_id, b"hash", now=now)).taken
+    said = MessageSaid(
+        id=uuid7(),
+        conversation_id=conversation_id,
+        session_id=session_id,
+        seq=1,
+        turn=1,
+        role="user",
+        content="hello",
+        at=now,
+    )
+    called = IntentCalled(
+        id=uuid7(),
+        conversation_id=conversation_id,
+        session_id=session_id,
+        call_id="call_1",
+        after_seq=1,
+        function="create_goal",
+        intent="GOAL",
+        arguments="{}",
+        status=IntentStatus.SUBMITTING,
+        attempts=0,
+        result=None,
+        response=None,
+        at=now,
+    )
+    answered = msgspec.structs.replace(called, status=IntentStatus.SUBMITTED, response="done")
+    ended = SessionEnded(
+        session_id=session_id,
+        reason="browser_left",
+        detail="",
+        browser_code=1000,
+        agent_code=1000,
+        browser_frames=1,
+        browser_bytes=2,
+        agent_frames=3,
+        agent_bytes=4,
+        at=now,
+    )
+    began = SessionBegan(session_id=session_id, agent_request_id="request", at=now)
+    await store.write([began, said, called])
+    await store.write([said, msgspec.structs.replace(said, id=uuid7()), answered, ended])
+    assert len(await store.list_messages(conversation_id, limit=9)) == 1
+    assert len(await store.list_calls(conversation_id, limit=9)) == 1
+    assert len(await store.list_conversations(user, limit=9)) == 1
+    assert len(await store.search_conversations(user, "hello", limit=9)) == 1
+    assert await store.rename_conversation(conversation_id, user_id=user, title="greeting")
+    assert (await store.get_conversation(conversation_id, user_id=user)).title == "greeting"
+    for each in (resumed.id, session_id):
+        assert await store.close_session(each, user_id=user, reason="hung_up", now=now)
+    other = await store.create_conversation(uuid7(), user_id=user)
+    assert await store.erase_conversation(other.id, user_id=user) == []
+    return conversation_id
+
+
+async def test_tables_of_another_program_with_our_names_are_no_trouble(empty_database_url):
+    for name in FOREIGN:
+        await run(empty_database_url, f"CREATE TABLE public.{name} (foreign_words text)")
+    store = Store(empty_database_url)
+    await store.open()
+    assert await store.applied_migrations() == {}
+
+    applied = await migrate(empty_database_url, log=log)
+
+    assert list(await store.applied_migrations()) == applied
+    user, session_id = "user-1", uuid7()
+    conversation_id = await use_every_statement(store, user, session_id)
+    history = await store.load_history(conversation_id)
+    assert [m.content for m in history.messages] == ["hello"]
+    assert [call.status for call in history.calls] == [IntentStatus.SUBMITTED]
+    assert (await store.get_session(session_id, user_id=user)).state == "ended"
+    assert await store.erase_conversation(conversation_id, user_id=user) == []
+    await store.close()
+    assert await run(empty_database_url, IN_PUBLIC) == [(name,) for name in sorted(FOREIGN)]
+    for name in FOREIGN:
+        assert await run(empty_database_url, f"SELECT * FROM public.{name}") == []
+
+
+async def test_nothing_is_found_by_a_search_path(empty_database_url):
+    name = (await run(empty_database_url, "SELECT current_database()"))[0][0]
+    await run(empty_database_url, f"ALTER DATABASE {name} SET search_path = ''")
+
+    await migrate(empty_database_url, log=log)
+
+    store = Store(empty_database_url)
+    await store.open()
+    await use_every_statement(store, "user-1", uuid7())
+    await store.close()
+    assert await run(empty_database_url, IN_PUBLIC) == []
+
+
+@pytest.fixture
+async def poor_url(empty_database_url):
+    """The URL of an account that may connect and nothing else."""
+    account = f"poor_{uuid7().hex}"
+    await run(empty_database_url, f"CREATE ROLE {account} LOGIN")
+    return empty_database_url.replace("postgres@", f"{account}@", 1)
+
+
+async def test_an_account_that_may_make_no_schema_is_one_clear_line(poor_url):
+    with pytest.raises(MigrationError, match="the schema voice cannot be prepared") as failed:
+        await migrate(poor_url, log=log)
+
+    assert "CREATE" in str(failed.value)
+
+
+async def test_a_schema_that_an_operator_made_is_enough(empty_database_url, poor_url):
+    account = (await run(poor_url, "SELECT current_user::text"))[0][0]
+    await run(empty_database_url, f"CREATE SCHEMA voice AUTHORIZATION {account}")
+
+    assert await migrate(poor_url, log=log)
+    assert await migrate(poor_url, log=log) == []
+
+
 # --- row security ------------------------------------------------------------------------------
 
 SUPABASE = """
@@ -98,18 +242,21 @@ SUPABASE = """
         AS $$ SELECT nullif(current_setting('request.jwt.claim.sub', true), '')::uuid $$;
     GRANT USAGE ON SCHEMA auth TO authenticated;
 """
-GRANTS = "GRANT ALL ON ALL TABLES IN SCHEMA public TO authenticated"
-TABLES = ("conversations", "messages", "intents", "sessions", "voice_relay_migrations")
+GRANTS = "GRANT ALL ON ALL TABLES IN SCHEMA voice TO authenticated"
+READABLE = ("conversations", "messages", "intents")
+TABLES = (*READABLE, "sessions", "migrations")
 
 
-async def seen_by(connection, user_id):
+async def seen_by(connection, user_id, tables=TABLES):
     """How many rows of each table a signed-in user of Supabase sees."""
     async with connection.transaction():
         await connection.execute("SET LOCAL ROLE authenticated")
         await connection.execute(
             "SELECT set_config('request.jwt.claim.sub', $1, true)", str(user_id or "")
         )
-        return [await connection.fetchval(f"SELECT count(*) FROM {table}") for table in TABLES]
+        return [
+            await connection.fetchval(f"SELECT count(*) FROM voice.{table}") for table in tables
+        ]
 
 
 async def test_on_supabase_a_user_reads_what_is_theirs_and_writes_nothing(empty_database_url):
@@ -117,7 +264,6 @@ async def test_on_supabase_a_user_reads_what_is_theirs_and_writes_nothing(empty_
     connection = await asyncpg.connect(empty_database_url)
     await connection.execute(SUPABASE)
     await migrate(empty_database_url, log=log)
-    await connection.execute(GRANTS)
     store = Store(empty_database_url)
     await store.open()
     for user in (mine, other):
@@ -137,13 +283,18 @@ async def test_on_supabase_a_user_reads_what_is_theirs_and_writes_nothing(empty_
             ]
         )
 
+    assert await seen_by(connection, mine, READABLE) == [1, 1, 0]
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await seen_by(connection, mine, ["sessions"])
+    # An operator who grants too much, as Supabase does in `public`, opens nothing.
+    await connection.execute(GRANTS)
     assert await seen_by(connection, mine) == [1, 1, 0, 0, 0]
     assert await seen_by(connection, None) == [0, 0, 0, 0, 0]
     async with connection.transaction():
         await connection.execute("SET LOCAL ROLE authenticated")
         await connection.execute(f"SET LOCAL request.jwt.claim.sub = '{mine}'")
-        assert await connection.execute("DELETE FROM conversations") == "DELETE 0"
-        assert await connection.execute("UPDATE messages SET content = 'x'") == "UPDATE 0"
+        assert await connection.execute("DELETE FROM voice.conversations") == "DELETE 0"
+        assert await connection.execute("UPDATE voice.messages SET content = 'x'") == "UPDATE 0"
     assert len(await store.list_conversations(str(other), limit=9)) == 1
     await store.close()
     await connection.close()

@@ -188,7 +188,7 @@ async def test_a_session_begins_with_a_ticket_that_is_not_stored(client, databas
     assert begun["messages"] == []
     assert begun["audio"]["input"]["encoding"] == "linear16"
     connection = await asyncpg.connect(database_url)
-    row = await connection.fetchrow("SELECT * FROM sessions")
+    row = await connection.fetchrow("SELECT * FROM voice.sessions")
     await connection.close()
     assert row["ticket_hash"] == hashlib.sha256(begun["ticket"].encode()).digest()
     assert begun["ticket"] not in repr(dict(row))

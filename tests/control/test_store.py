@@ -313,7 +313,7 @@ async def test_erasing_a_conversation_leaves_no_row_behind(store, database_url):
 
     connection = await asyncpg.connect(database_url)
     for table in ("conversations", "sessions", "messages", "intents"):
-        assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
+        assert await connection.fetchval(f"SELECT count(*) FROM voice.{table}") == 0
     await connection.close()
 
 
@@ -425,22 +425,22 @@ def crowded(postgres, template):
 
 
 ROWS = """
-    INSERT INTO conversations (id, user_id, title, status)
+    INSERT INTO voice.conversations (id, user_id, title, status)
     SELECT gen_random_uuid(), 'user-' || n % 100, 'title ' || n,
            CASE n % 2 WHEN 0 THEN 'open' ELSE 'closed' END
     FROM generate_series(1, 5000) AS n;
-    INSERT INTO messages (conversation_id, seq, turn, id, session_id, user_id, role, content,
-                          created_at)
+    INSERT INTO voice.messages (conversation_id, seq, turn, id, session_id, user_id, role, content,
+                                created_at)
     SELECT c.id, n, n, gen_random_uuid(), c.id, c.user_id, 'user',
            'the ' || n || ' word' || n || ' ' || c.title, now()
-    FROM conversations AS c, generate_series(1, 4) AS n;
-    INSERT INTO intents (id, conversation_id, session_id, call_id, after_seq, function,
-                         arguments, status, response, created_at, updated_at)
+    FROM voice.conversations AS c, generate_series(1, 4) AS n;
+    INSERT INTO voice.intents (id, conversation_id, session_id, call_id, after_seq, function,
+                               arguments, status, response, created_at, updated_at)
     SELECT gen_random_uuid(), id, id, 'c', 1, 'f', '{}', 'failed', 'r', now(), now()
-    FROM conversations;
-    INSERT INTO sessions (id, conversation_id, user_id, ticket_hash, ticket_expires_at,
-                          timezone, audio)
-    SELECT id, id, user_id, 'h', now(), 'UTC', '{}' FROM conversations;
+    FROM voice.conversations;
+    INSERT INTO voice.sessions (id, conversation_id, user_id, ticket_hash, ticket_expires_at,
+                                timezone, audio)
+    SELECT id, id, user_id, 'h', now(), 'UTC', '{}' FROM voice.conversations;
     ANALYZE;
 """
 
@@ -547,7 +547,7 @@ async def test_a_write_that_the_database_dies_under_is_reported(own_server):
     await store.open()
     conversation_id = await converse(store)
     locker = await asyncpg.connect(url)
-    await locker.execute("BEGIN; LOCK TABLE messages")
+    await locker.execute("BEGIN; LOCK TABLE voice.messages")
 
     async with asyncio.timeout(10):
         writing = asyncio.create_task(store.write([said(conversation_id, 1)]), name="write")

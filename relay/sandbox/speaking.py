@@ -1,0 +1,103 @@
+"""Playing a reply out: texts and audio of its sentences at their pace, until it is over or cut.
+Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from relay import deepgram
+from relay.sandbox.agenda import Agenda, Step
+from relay.sandbox.moves import SendAudio, Voice
+from relay.sandbox.options import Options
+from relay.sandbox.reply import Reply
+from relay.sandbox.sound import Audio, Tone, tone_seconds
+from relay.sandbox.wire import Wire
+
+
+class Speaking:
+    """One reply at a time. `over` is called when all of it has been sent, not when it was cut."""
+
+    def __init__(self, options: Options, agenda: Agenda, wire: Wire, *, over: Step) -> None:
+        self._options = options
+        self._agenda = agenda
+        self._wire = wire
+        self._over = over
+        self._reply: Reply | None = None
+        self._frames = 0  # of the session
+
+    def __repr__(self) -> str:
+        return f"<Speaking {self._reply} frames={self._frames}>"
+
+    def begin(
+        self,
+        reply: Reply,
+        now: float,
+        *,
+        delay: float | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Get voices for the sentences. Without an engine these are tones of `seconds` each, and
+        the first begins after `delay`."""
+        self._reply = reply
+        if self._options.speech is not None:
+            for index, text in enumerate(reply.sentences):
+                self._wire.do(Voice(reply, index, text))
+            return
+        stamp = self._options.script is not None and self._options.script.stamp
+        for index, text in enumerate(reply.sentences):
+            length = tone_seconds(text) if seconds is None else seconds
+            tone = Tone(length, self._wire.terms.output, self._options.frame_ms, stamp=stamp)
+            reply.voiced(index, tone)
+        wait = self._options.voice_delay if delay is None else delay
+        self._agenda.add(now + wait, self._sentence)
+
+    def voiced(self, reply: Reply, index: int, audio: Audio, now: float) -> None:
+        reply.voiced(index, audio)
+        if reply is not self._reply or not reply.can_begin(index):
+            return
+        played = reply.played if reply.index >= 0 else now
+        self._agenda.add(max(now, played), self._sentence)
+
+    def cut(self) -> bool:
+        """Forget the reply; True if audio was under way."""
+        audible = self._reply is not None and self._reply.index >= 0
+        self._reply = None
+        return audible
+
+    def late_frames(self, now: float) -> Sequence[bytes]:
+        """What still slips out when the user barges in."""
+        reply = self._reply
+        if reply is None or reply.index < 0 or reply.is_sent:
+            return ()
+        count = min(self._options.late_frames, reply.audio.frames - reply.sent)
+        return [self._next_frame(reply, now) for _ in range(count)]
+
+    def _sentence(self, now: float) -> None:
+        """The text of a sentence, then its audio; before the first one come the latencies."""
+        reply = self._reply
+        if reply is None or not reply.can_begin(reply.index + 1):
+            return
+        text = reply.begin(now)
+        self._wire.say("assistant", text)
+        if reply.asked is not None and reply.index == 0:
+            self._wire.report_voice(now - reply.asked)
+        self._stream(now)
+
+    def _stream(self, now: float) -> None:
+        reply = self._reply
+        if reply is None:
+            return
+        while not reply.is_sent and reply.next_due <= now:
+            self._wire.do(SendAudio(self._next_frame(reply, now)))
+        if not reply.is_sent:
+            self._agenda.add(reply.next_due, self._stream)
+        elif not reply.is_last:
+            self._agenda.add(reply.played, self._sentence)
+        else:
+            self._reply = None
+            self._wire.send(deepgram.AgentAudioDone())
+            self._over(now)
+
+    def _next_frame(self, reply: Reply, now: float) -> bytes:
+        self._frames += 1
+        return reply.next_frame(self._frames - 1, now)
