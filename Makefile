@@ -36,7 +36,7 @@ unit: $(STAMP)
 comma := ,
 empty :=
 space := $(empty) $(empty)
-PURE_ROOMS := actions browser deepgram opening policy records session submission
+PURE_ROOMS := actions browser deepgram latency opening policy records session submission
 PURE := $(subst $(space),$(comma),$(PURE_ROOMS:%=relay/%.py))
 
 clean: ## Remove .venv and what tests leave behind

@@ -74,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_message_bytes: int = 1 << 20
     held_audio_bytes: int = 256 << 10
     lane_bytes: int = 1 << 20
+    dial_ahead: int = 32
     log_level: str = "info"
 
 
@@ -312,6 +313,13 @@ VARIABLES: tuple[Variable, ...] = (
         "1048576",
         "what may be queued towards one browser or agent",
         _BYTES,
+    ),
+    Variable(
+        "RELAY_DIAL_AHEAD",
+        "dial_ahead",
+        "32",
+        "agents dialled at once before their browser attaches; 0 turns it off (one worker only)",
+        _whole(0, 10_000),
     ),
     Variable(
         "RELAY_LOG_LEVEL",

@@ -25,6 +25,7 @@ from relay.endpoint import attach
 from relay.functions import Functions
 from relay.hub import Hub, Limits
 from relay.journal import Journal, WriteFailed
+from relay.lag import watching
 from relay.metrics import Metrics
 from relay.records import Record
 
@@ -64,6 +65,8 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         max_message_bytes=settings.max_message_bytes,
         held_audio_bytes=settings.held_audio_bytes,
         lane_bytes=settings.lane_bytes,
+        # The browser may reach another worker than the one that made its session.
+        dial_ahead=settings.dial_ahead if settings.workers == 1 else 0,
     )
     hub = Hub(
         configuration,
@@ -88,8 +91,10 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
                 ) as orchestrator,
                 journal.running(grace=GRACE_SECONDS),
                 functions.running(orchestrator.submit, grace=GRACE_SECONDS),
+                hub.running(),
             ):
-                yield
+                with watching(metrics.times["loop_lag"]):
+                    yield
         finally:
             await store.close()
 

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from control.rows import make_title, storable, storable_json
 from relay.records import IntentCalled, MessageSaid, Record, SessionBegan, SessionEnded
@@ -183,11 +184,11 @@ async def _end_sessions(connection: Connection, ended: Sequence[SessionEnded]) -
         SET state = 'ended', ended_at = r.at, end_reason = r.reason, end_detail = r.detail,
             browser_code = r.browser_code, agent_code = r.agent_code,
             browser_frames = r.browser_frames, browser_bytes = r.browser_bytes,
-            agent_frames = r.agent_frames, agent_bytes = r.agent_bytes
+            agent_frames = r.agent_frames, agent_bytes = r.agent_bytes, latency = r.latency
         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::int[], $6::bigint[],
-                    $7::bigint[], $8::bigint[], $9::bigint[], $10::timestamptz[])
+                    $7::bigint[], $8::bigint[], $9::bigint[], $10::jsonb[], $11::timestamptz[])
              AS r (id, reason, detail, browser_code, agent_code, browser_frames, browser_bytes,
-                   agent_frames, agent_bytes, at)
+                   agent_frames, agent_bytes, latency, at)
         WHERE s.id = r.id
         """,
         [e.session_id for e in ended],
@@ -195,10 +196,11 @@ async def _end_sessions(connection: Connection, ended: Sequence[SessionEnded]) -
         [storable(e.detail) for e in ended],
         [e.browser_code for e in ended],
         [e.agent_code for e in ended],
-        [e.browser_frames for e in ended],
-        [e.browser_bytes for e in ended],
-        [e.agent_frames for e in ended],
-        [e.agent_bytes for e in ended],
+        [e.figures.browser_frames for e in ended],
+        [e.figures.browser_bytes for e in ended],
+        [e.figures.agent_frames for e in ended],
+        [e.figures.agent_bytes for e in ended],
+        [msgspec.json.encode(e.figures.latency).decode() for e in ended],
         [e.at for e in ended],
     )
 

@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from relay import deepgram
-from relay.records import IntentStatus
+from relay.records import IntentStatus, SessionLatency
 
 TITLE_LENGTH = 80
 
@@ -93,6 +93,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     browser_bytes: int
     agent_frames: int
     agent_bytes: int
+    latency: SessionLatency | None
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):

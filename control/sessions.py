@@ -30,6 +30,7 @@ from control.rows import History, Message, NewSession, Session, SessionState
 from control.store import Store, StoreUnavailable
 from relay import deepgram
 from relay.opening import Opening, Refused
+from relay.records import Figures, SessionLatency
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,12 @@ class LiveSessions(Protocol):
         """End it; True if it was live here."""
         ...
 
-    def figures(self, session_id: UUID) -> dict[str, int] | None:
-        """Frames and bytes so far, named as in `SessionView`; None: not live here."""
+    def figures(self, session_id: UUID) -> Figures | None:
+        """What it carried so far; None: not live here."""
+        ...
+
+    def expect(self, session_id: UUID) -> None:
+        """A browser will attach to this session in a moment."""
         ...
 
 
@@ -114,6 +119,7 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     browser_bytes: int
     agent_frames: int
     agent_bytes: int
+    latency: SessionLatency | None
 
 
 class SessionController(Controller):
@@ -131,6 +137,7 @@ class SessionController(Controller):
         store: NamedDependency[Store],
         settings: NamedDependency[Settings],
         agent: NamedDependency[Agent],
+        live: Live,
         user: NamedDependency[User],
         data: JSONBody[SessionRequest | None] = None,
     ) -> Response[SessionBegun]:
@@ -149,6 +156,7 @@ class SessionController(Controller):
         resume = wanted.conversation_id is not None
         if not await store.create_session(session, resume=resume):
             raise not_found("conversation")
+        live.expect(session.id)
         history = await store.load_history(session.conversation_id) if resume else None
         begun = SessionBegun(
             session_id=session.id,
@@ -349,8 +357,8 @@ def _check_rate(
     return []
 
 
-def _show(session: Session, figures: dict[str, int] | None) -> SessionView:
-    counted = figures or {}
+def _show(session: Session, figures: Figures | None) -> SessionView:
+    counted = figures or session
     return SessionView(
         id=session.id,
         conversation_id=session.conversation_id,
@@ -362,8 +370,9 @@ def _show(session: Session, figures: dict[str, int] | None) -> SessionView:
         browser_code=session.browser_code,
         agent_code=session.agent_code,
         agent_request_id=session.agent_request_id,
-        browser_frames=counted.get("browser_frames", session.browser_frames),
-        browser_bytes=counted.get("browser_bytes", session.browser_bytes),
-        agent_frames=counted.get("agent_frames", session.agent_frames),
-        agent_bytes=counted.get("agent_bytes", session.agent_bytes),
+        browser_frames=counted.browser_frames,
+        browser_bytes=counted.browser_bytes,
+        agent_frames=counted.agent_frames,
+        agent_bytes=counted.agent_bytes,
+        latency=counted.latency,
     )

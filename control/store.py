@@ -34,6 +34,7 @@ from control.rows import (
 from relay.records import (
     IntentStatus,
     Record,
+    SessionLatency,
 )
 
 log = logging.getLogger(__name__)
@@ -374,13 +375,13 @@ class Store:
                 """
                 SELECT id, conversation_id, state, agent_request_id, created_at, started_at,
                        ended_at, end_reason, browser_code, agent_code,
-                       browser_frames, browser_bytes, agent_frames, agent_bytes
+                       browser_frames, browser_bytes, agent_frames, agent_bytes, latency
                 FROM voice.sessions WHERE id = $1 AND user_id = $2
                 """,
                 session_id,
                 user_id,
             )
-        return _read_or_none(row, Session)
+        return None if row is None else _read_session(row)
 
     async def close_session(
         self, session_id: UUID, *, user_id: str, reason: str, now: datetime
@@ -498,6 +499,13 @@ def _read(row: asyncpg.Record, struct: type[_Row]) -> _Row:
 
 def _read_or_none(row: asyncpg.Record | None, struct: type[_Row]) -> _Row | None:
     return None if row is None else _read(row, struct)
+
+
+def _read_session(row: asyncpg.Record) -> Session:
+    fields = dict(row)
+    if fields["latency"] is not None:
+        fields["latency"] = msgspec.json.decode(fields["latency"], type=SessionLatency)
+    return Session(**fields)
 
 
 def _read_call(row: asyncpg.Record) -> Call:

@@ -48,7 +48,8 @@ CREATE TABLE voice.sessions (
     browser_frames     bigint NOT NULL DEFAULT 0,
     browser_bytes      bigint NOT NULL DEFAULT 0,
     agent_frames       bigint NOT NULL DEFAULT 0,
-    agent_bytes        bigint NOT NULL DEFAULT 0
+    agent_bytes        bigint NOT NULL DEFAULT 0,
+    latency            jsonb                    -- percentiles in milliseconds
 );
 
 CREATE INDEX sessions_by_conversation ON voice.sessions (conversation_id, id);

@@ -50,6 +50,16 @@ class Began(msgspec.Struct, frozen=True):
     agent_request_id: str | None
 
 
+class AwaitReply(msgspec.Struct, frozen=True):
+    """The user's words came as text: measure until the first agent audio goes to the browser."""
+
+
+class Reported(msgspec.Struct, frozen=True):
+    """The agent measured a reply: `seconds` from the end of speech to its first audio."""
+
+    seconds: float
+
+
 class CallFunction(msgspec.Struct, frozen=True):
     """Run a function beside the audio; `FunctionStarted` and `FunctionReturned` come back."""
 
@@ -92,6 +102,8 @@ Action = (
     | ClearAudio
     | Store
     | Began
+    | AwaitReply
+    | Reported
     | CallFunction
     | CloseBrowser
     | CloseAgent

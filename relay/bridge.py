@@ -20,11 +20,12 @@ from relay.actions import Action
 from relay.dial import Dial, DialFailed
 from relay.functions import Functions
 from relay.journal import Journal
-from relay.legs import Lane, Leg
+from relay.legs import Lane, Leg, Payload
 from relay.metrics import Metrics
 from relay.opening import Opening
-from relay.records import MessageSaid, SessionBegan, SessionEnded
+from relay.records import Figures, MessageSaid, SessionBegan, SessionEnded
 from relay.session import EndReason, Session
+from relay.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Bridge:
         self._over = asyncio.Event()
         # The frame being handled and the lane it would go on by: what `Forward` speaks of.
         self._frame: tuple[bytes, Lane] = b"", legs[0].lane
+        self._watch = Watch(metrics, self._began)
         self._session = Session(
             opening,
             settings,
@@ -75,14 +77,15 @@ class Bridge:
         return self._opening.conversation_id
 
     @property
-    def figures(self) -> dict[str, int]:
-        """Audio frames and bytes that came from each side so far."""
-        return {
-            "browser_frames": self._browser.frames,
-            "browser_bytes": self._browser.bytes,
-            "agent_frames": self._agent.frames,
-            "agent_bytes": self._agent.bytes,
-        }
+    def figures(self) -> Figures:
+        """What was carried so far, and how long it took."""
+        return Figures(
+            browser_frames=self._browser.frames,
+            browser_bytes=self._browser.bytes,
+            agent_frames=self._agent.frames,
+            agent_bytes=self._agent.bytes,
+            latency=self._watch.latency,
+        )
 
     async def run(self) -> None:
         """Relay until someone hangs up; both sockets are closed on return."""
@@ -91,6 +94,7 @@ class Bridge:
             async with asyncio.TaskGroup() as tasks:
                 dialling = tasks.create_task(self._dial_agent(), name="dial agent")
                 self._do(self._session.attached())
+                self._agent.replay()  # it may have been dialled ahead
                 self._arm()
                 await self._over.wait()
                 dialling.cancel()
@@ -122,12 +126,14 @@ class Bridge:
     # --- legs --------------------------------------------------------------------------------
 
     def _connect_legs(self) -> None:
+        self._browser.added = self._agent.lane.waited = self._watch.up
+        self._agent.added = self._browser.lane.waited = self._watch.down
         self._browser.on_audio = self._agent.lane.send_audio
         self._agent.on_audio = self._browser.lane.send_audio
         self._browser.on_text = self._browser_said
         self._agent.on_text = self._agent_said
         # Not after the dialling: Welcome may come with the 101 in one piece.
-        self._agent.on_opened = lambda: self.handle(session.AgentOpened())
+        self._agent.on_opened = self._agent_opened
         self._browser.on_closed = lambda code, reason: self.handle(
             session.BrowserClosed(code, reason)
         )
@@ -139,6 +145,16 @@ class Bridge:
         # Bridge and legs know one another; cut it so that they go without the garbage collector.
         for leg in (self._browser, self._agent):
             leg.forget()
+
+    def _agent_opened(self) -> None:
+        self._watch.opened(self._loop.time())
+        self.handle(session.AgentOpened())
+
+    def _first_audio(self, payload: Payload) -> None:
+        """Agent audio after the user's words: what the user waited for."""
+        self._agent.on_audio = self._browser.lane.send_audio
+        self._agent.on_audio(payload)
+        self._watch.replied(self._loop.time())
 
     def _browser_said(self, text: bytes) -> None:
         self._frame = text, self._agent.lane
@@ -187,6 +203,7 @@ class Bridge:
                 case actions.SendAgent(message=message):
                     self._agent.lane.send_text(deepgram.encode(message))
                 case actions.SendSettings(settings=settings):
+                    self._watch.settings_sent(self._loop.time())
                     self._agent.lane.send_first(deepgram.encode(settings))
                 case actions.ReleaseHeld():
                     self._agent.lane.release()
@@ -196,6 +213,11 @@ class Bridge:
                     self._store(message)
                 case actions.Began(agent_request_id=request_id):
                     self._note_began(request_id)
+                case actions.AwaitReply():
+                    self._watch.asked(self._loop.time())
+                    self._agent.on_audio = self._first_audio
+                case actions.Reported(seconds=seconds):
+                    self._watch.reported(seconds)
                 case actions.CallFunction(call=call, after_seq=after_seq):
                     self._functions.start(self._opening, call, after_seq, self.handle)
                 case actions.CloseBrowser(code=code, reason=reason):
@@ -217,6 +239,7 @@ class Bridge:
         self._journal.append(message, saved)
 
     def _note_began(self, request_id: str | None) -> None:
+        self._watch.applied(self._loop.time())
         self._journal.append(
             SessionBegan(
                 session_id=self._opening.session_id,
@@ -235,13 +258,11 @@ class Bridge:
                 detail=detail,
                 browser_code=self._browser.closed_code,
                 agent_code=self._agent.closed_code,
-                browser_frames=self._browser.frames,
-                browser_bytes=self._browser.bytes,
-                agent_frames=self._agent.frames,
-                agent_bytes=self._agent.bytes,
+                figures=self.figures,
                 at=datetime.now(UTC),
             )
         )
+        self._watch.end()
         self._metrics.sessions_ended.labels(reason=reason).inc()
         self._metrics.frames.labels(source="browser").inc(self._browser.frames)
         self._metrics.frames.labels(source="agent").inc(self._agent.frames)

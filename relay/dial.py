@@ -68,8 +68,10 @@ class Dialler:
             )
         except asyncio.CancelledError:
             # picows leaves a connection open whose handshake was cancelled: shut it ourselves.
-            for opened in sockets:
-                _shut(opened)
+            # One whose handshake is done belongs to its leg, and is closed politely by it.
+            if not leg.is_open:
+                for opened in sockets:
+                    _shut(opened)
             raise
         except WSInvalidStatusError as error:
             status = error.response.status if error.response else "?"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -11,6 +13,7 @@ import msgspec
 
 from config.check import Configuration
 from relay import policy
+from relay.ahead import Ahead
 from relay.asgi import Handshake
 from relay.bridge import Bridge
 from relay.dial import Dial
@@ -19,6 +22,7 @@ from relay.journal import Journal
 from relay.legs import Lane, Leg
 from relay.metrics import Metrics
 from relay.opening import Opening
+from relay.records import Figures
 from relay.session import EndReason
 
 log = logging.getLogger(__name__)
@@ -32,6 +36,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_message_bytes: int
     held_audio_bytes: int
     lane_bytes: int
+    dial_ahead: int
 
 
 class Hub:
@@ -54,6 +59,7 @@ class Hub:
         self._journal = journal
         self._metrics = metrics
         self._live: dict[UUID, Bridge] = {}
+        self._ahead = Ahead(dial, self._new_agent_leg, metrics, limit=limits.dial_ahead)
 
     def __repr__(self) -> str:
         return f"<Hub live={len(self._live)}>"
@@ -65,15 +71,13 @@ class Hub:
         """A bridge whose browser leg waits for `handshake` to be accepted."""
         limits = self._limits
         browser = Leg(Lane(limits.lane_bytes), max_message_bytes=limits.max_message_bytes)
-        agent = Leg(
-            Lane(limits.held_audio_bytes, held=True), max_message_bytes=limits.max_message_bytes
-        )
+        dialled = self._ahead.take(opening.session_id)
         today = datetime.now(UTC).astimezone(ZoneInfo(opening.timezone)).date()
         bridge = Bridge(
             opening,
             policy.settings(self._configuration, opening, today),
-            legs=(browser, agent),
-            dial=self._dial,
+            legs=(browser, dialled.leg if dialled else self._new_agent_leg()),
+            dial=dialled.connect if dialled else self._dial,
             functions=self._functions,
             journal=self._journal,
             metrics=self._metrics,
@@ -84,6 +88,20 @@ class Hub:
         handshake.max_message_bytes = limits.max_message_bytes
         handshake.on_shutdown = lambda: bridge.hang_up(EndReason.SHUTDOWN)
         return bridge
+
+    def _new_agent_leg(self) -> Leg:
+        lane = Lane(self._limits.held_audio_bytes, held=True)
+        return Leg(lane, max_message_bytes=self._limits.max_message_bytes)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Sessions may begin while inside."""
+        async with self._ahead.running():
+            yield
+
+    def expect(self, session_id: UUID) -> None:
+        """A browser is about to attach: have its agent ready."""
+        self._ahead.begin(session_id)
 
     async def relay(self, session_id: UUID, bridge: Bridge) -> None:
         """Relay until the session ends; it is live, and can be hung up, while this runs."""
@@ -114,7 +132,7 @@ class Hub:
         bridge.hang_up(EndReason.HUNG_UP)
         return True
 
-    def figures(self, session_id: UUID) -> dict[str, int] | None:
-        """Audio frames and bytes each way of a live session."""
+    def figures(self, session_id: UUID) -> Figures | None:
+        """What a live session carried so far."""
         bridge = self._live.get(session_id)
         return bridge.figures if bridge else None

@@ -13,14 +13,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import cast
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
 
 from relay import browser
+from relay.latency import Histogram
 
 # How long a close frame may wait for its answer before the socket is cut: promise 3 says 1 s.
 LINGER = 0.8
+
+# One frame in so many is timed: two looks at the clock for each would cost more than they tell.
+SAMPLE_MASK = 15
+MAX_KEPT = 16  # before Settings an agent says Welcome, and nothing else
 
 BINARY = WSMsgType.BINARY
 TEXT = WSMsgType.TEXT
@@ -43,7 +49,8 @@ class Lane:
         self.dropped = 0
         self.on_overflow: Callable[[], None] = _nothing
         self._transport: WSTransport | None = None
-        self._waiting: deque[tuple[WSMsgType, bytes]] = deque()
+        self.waited: Histogram | None = None  # what queued audio waited
+        self._waiting: deque[tuple[WSMsgType, bytes, float]] = deque()
         self._bytes = 0
         self._held = held
         self._reading = False
@@ -102,31 +109,33 @@ class Lane:
     def clear_audio(self) -> None:
         """Throw away audio that waits; text keeps its order."""
         self._waiting = deque(item for item in self._waiting if item[0] is not BINARY)
-        self._bytes = sum(len(payload) for _, payload in self._waiting)
+        self._bytes = sum(len(payload) for _, payload, _ in self._waiting)
 
     def _flush(self) -> None:
         self._open = self._reading and not self._held and self._transport is not None
         while self._waiting and self._open and self._transport is not None:
-            kind, payload = self._waiting.popleft()
+            kind, payload, since = self._waiting.popleft()
             self._bytes -= len(payload)
             self._transport.send(kind, payload)  # may call pause()
+            if self.waited is not None and kind is BINARY:
+                self.waited.record(monotonic() - since)
 
     def _queue(self, kind: WSMsgType, payload: bytes) -> None:
         if self._gone:
             return
-        self._waiting.append((kind, payload))
+        self._waiting.append((kind, payload, monotonic()))
         self._bytes += len(payload)
         if self._bytes > self.limit:
             self._make_room()
 
     def _make_room(self) -> None:
-        kept: deque[tuple[WSMsgType, bytes]] = deque()
-        for kind, payload in self._waiting:
-            if kind is BINARY and self._bytes > self.limit:
-                self._bytes -= len(payload)
+        kept: deque[tuple[WSMsgType, bytes, float]] = deque()
+        for item in self._waiting:
+            if item[0] is BINARY and self._bytes > self.limit:
+                self._bytes -= len(item[1])
                 self.dropped += 1
             else:
-                kept.append((kind, payload))
+                kept.append(item)
         self._waiting = kept
         if self._bytes > self.limit:
             self.on_overflow()
@@ -144,6 +153,7 @@ class Leg(WSListener):
         self.on_text: Callable[[bytes], None] = _ignore
         self.on_opened: Callable[[], None] = _nothing
         self.on_closed: Callable[[int, str], None] = _ignore_close
+        self.added: Histogram | None = None
         self.gone = asyncio.Event()  # no socket: not opened yet, or closed
         self.gone.set()
         self._transport: WSTransport | None = None
@@ -151,6 +161,7 @@ class Leg(WSListener):
         self._parts_kind = BINARY
         self._max_message_bytes = max_message_bytes
         self._is_closed = False
+        self._happened: list[Callable[[], None]] = []
 
     # --- what picows calls -------------------------------------------------------------------
 
@@ -174,7 +185,10 @@ class Leg(WSListener):
         if kind == BINARY and frame.fin and self._parts is None:
             self.frames += 1
             self.bytes += frame.payload_size
-            self.on_audio(frame.get_payload_as_memoryview())
+            if self.frames & SAMPLE_MASK:
+                self.on_audio(frame.get_payload_as_memoryview())
+            else:
+                self._sample(frame)
         elif kind == CLOSE:
             self._peer_closed(transport, frame)
         elif kind in (TEXT, BINARY, CONTINUATION):
@@ -191,7 +205,41 @@ class Leg(WSListener):
     def resume_writing(self) -> None:
         self.lane.resume()
 
+    def _sample(self, frame: WSFrame) -> None:
+        began = monotonic()
+        self.on_audio(frame.get_payload_as_memoryview())
+        if self.added is not None:
+            self.added.record(monotonic() - began, SAMPLE_MASK + 1)
+
     # --- what the bridge calls ---------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the WebSocket handshake was completed."""
+        return self._transport is not None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a close was sent or seen."""
+        return self._is_closed
+
+    def keep(self) -> None:
+        """Nobody listens yet: remember what happens, for `listen`."""
+        happened = self._happened
+        self.on_opened = lambda: happened.append(lambda: self.on_opened())
+        self.on_text = lambda text: self._remember(lambda: self.on_text(text))
+        self.on_closed = lambda code, reason: happened.append(lambda: self.on_closed(code, reason))
+
+    def replay(self) -> None:
+        """Somebody listens now: tell what happened since `keep`, in order."""
+        happened, self._happened = self._happened, []
+        for tell in happened:
+            tell()
+
+    def _remember(self, tell: Callable[[], None]) -> None:
+        self._happened.append(tell)
+        if len(self._happened) > MAX_KEPT:
+            self.abort()
 
     def close(self, code: int, reason: str) -> None:
         """Say goodbye and hang up; the socket is gone within LINGER seconds. May be repeated."""

@@ -2,7 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from relay.latency import Histogram
+
+_TIMES = {
+    "up": "Added by the relay to an audio frame of the browser, queueing included",
+    "down": "Added by the relay to an audio frame of the agent, queueing included",
+    "reply": "From the user's words as text to the first agent audio sent to the browser",
+    "agent_total": "The same as the agent reported it",
+    "agent_connect": "From dialling the agent to its open WebSocket",
+    "agent_settings": "From Settings to SettingsApplied",
+    "loop_lag": "How late the event loop was",
+}
+
+
+class Times(Collector):
+    """Durations of the whole process; each is a `Histogram` by the name in `_TIMES`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._histograms = {name: Histogram() for name in _TIMES}
+        registry.register(self)
+
+    def __getitem__(self, name: str) -> Histogram:
+        return self._histograms[name]
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        for name, histogram in self._histograms.items():
+            yield HistogramMetricFamily(
+                f"relay_{name}_seconds",
+                _TIMES[name],
+                buckets=list(histogram.cumulative()),
+                sum_value=histogram.total,
+            )
 
 
 class Metrics:
@@ -31,6 +67,13 @@ class Metrics:
         self.calls = Counter(
             "relay_function_calls", "Function calls by outcome", ["status"], registry=self.registry
         )
+        self.dialled_ahead = Counter(
+            "relay_dialled_ahead",
+            "Agents dialled before their browser came, by outcome",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.times = Times(self.registry)
         self.journal_waiting = Gauge(
             "relay_journal_waiting", "Records not in Postgres yet", registry=self.registry
         )

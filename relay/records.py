@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from relay import deepgram
+from relay.latency import Percentiles
 
 
 class IntentStatus(StrEnum):
@@ -69,6 +70,32 @@ class SessionBegan(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     at: datetime
 
 
+class SessionLatency(msgspec.Struct, frozen=True, kw_only=True):
+    """What took how long in a session, in milliseconds; None: it did not happen.
+
+    `up` and `down` are what the relay adds to an audio frame of the browser and of the agent,
+    queueing included. `reply` runs from the user's words as text to the first agent audio sent to
+    the browser, `agent_total` is what the agent reported for the same (LatencyReport).
+    """
+
+    connect_ms: float | None = None
+    settings_ms: float | None = None
+    up: Percentiles | None = None
+    down: Percentiles | None = None
+    reply: Percentiles | None = None
+    agent_total: Percentiles | None = None
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session carried: audio frames and bytes by the side that they came from."""
+
+    browser_frames: int
+    browser_bytes: int
+    agent_frames: int
+    agent_bytes: int
+    latency: SessionLatency
+
+
 class SessionEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Why a session ended and what it carried; `detail` is for operators, never for browsers."""
 
@@ -77,10 +104,7 @@ class SessionEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     detail: str
     browser_code: int
     agent_code: int
-    browser_frames: int
-    browser_bytes: int
-    agent_frames: int
-    agent_bytes: int
+    figures: Figures
     at: datetime
 
 

@@ -276,7 +276,14 @@ class Session:
             case deepgram.SettingsApplied():
                 return self._applied(now)
             case deepgram.ConversationText(role=role, content=content):
-                return [self._store(role, content, now), actions.Forward()]
+                stored = self._store(role, content, now)
+                if role == "user":
+                    return [stored, actions.Forward(), actions.AwaitReply()]
+                return [stored, actions.Forward()]
+            case deepgram.LatencyReport(total_latency=seconds):
+                if seconds is None:
+                    return [actions.Forward()]
+                return [actions.Forward(), actions.Reported(seconds)]
             case deepgram.UserStartedSpeaking():
                 return [actions.ClearAudio(), actions.Forward()]
             case deepgram.FunctionCallRequest(functions=functions):
@@ -314,7 +321,6 @@ class Session:
                 | deepgram.AgentThinking()
                 | deepgram.AgentStartedSpeaking()
                 | deepgram.AgentAudioDone()
-                | deepgram.LatencyReport()
                 | deepgram.ListenUpdated()
                 | deepgram.ThinkUpdated()
                 | deepgram.SpeakUpdated()

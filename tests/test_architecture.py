@@ -14,7 +14,17 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {"config": set(), "relay": {"config"}, "control": {"config", "relay"}}
 OURS = {*ROOMS, "loadtests", "tests", "migrations"}
 
-PURE = ["deepgram", "browser", "actions", "session", "policy", "records", "opening", "submission"]
+PURE = [
+    "latency",
+    "deepgram",
+    "browser",
+    "actions",
+    "session",
+    "policy",
+    "records",
+    "opening",
+    "submission",
+]
 IMPURE = {
     "asyncio", "time", "logging", "socket", "ssl", "threading", "subprocess", "os", "sys", "random",
     "secrets", "io", "pathlib", "picows", "litestar", "uvicorn", "websockets", "httpx", "asyncpg",

@@ -63,7 +63,8 @@ class Calls:
     def request(self, now: float) -> None:
         """The next request: one call, or all of them if the turn wants them together."""
         self._open = {}
-        self._request(now)
+        if self._batches:
+            self._request(now)
 
     def request_all(self, now: float) -> None:
         self._open = {}

@@ -1,17 +1,23 @@
-"""The server's door: plain HTTP beside the WebSocket.
+"""The server's door: plain HTTP beside the WebSocket, and a short way for audio.
 
 `websockets` refuses requests that are no GET; Deepgram's API has a POST for temporary tokens on the
 same path tree. `Door` looks at the first bytes of a connection and answers a POST itself.
+
+Audio is nearly all that passes. A frame that comes or goes alone need not wake a task for it:
+`taker` is offered it right away, and `send_now` sends if nothing has to be waited for.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import ServerConnection, broadcast
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event, State
 
 from relay.sandbox.handshake import (
     GRANT_PATH,
@@ -22,10 +28,15 @@ from relay.sandbox.handshake import (
 )
 
 LARGEST_REQUEST = 64 * 1024
+LARGEST_BACKLOG = 16 * 1024  # bytes not taken by the socket; with more, sending waits
 
 
 class Door(ServerConnection):
-    """A connection that also knows POST. `gate` is set by a subclass made for one server."""
+    """A connection that also knows POST. `gate` is set by a subclass made for one server.
+
+    `taker` is offered each binary message that no message waits before; what it does not want is
+    for `recv`, as is every text. `taken` is to be called for each message that `recv` gave.
+    """
 
     gate: Gate
 
@@ -34,6 +45,30 @@ class Door(ServerConnection):
         super().__init__(*args, **kwargs)
         self._post: bytearray | None = None
         self._begun = False
+        self.taker: Callable[[bytes], bool] | None = None
+        self._waiting = 0  # messages that `recv` is to give
+
+    def taken(self) -> None:
+        self._waiting -= 1
+
+    def process_event(self, event: Event) -> None:
+        # Of websockets: every frame and the request pass here.
+        if isinstance(event, Frame) and event.opcode in _MESSAGE:
+            whole = event.fin and event.opcode is Opcode.BINARY and not self._waiting
+            if whole and self.taker is not None and self.taker(bytes(event.data)):
+                return
+            if event.opcode is not Opcode.CONT:
+                self._waiting += 1
+        super().process_event(event)
+
+    def send_now(self, message: bytes, *, text: bool) -> bool:
+        """False, and nothing sent, if this has to be waited for or the connection is not open."""
+        if self.state is not State.OPEN:
+            return False
+        if self.transport.get_write_buffer_size() > LARGEST_BACKLOG:
+            return False
+        broadcast((self,), message, text=text)
+        return True
 
     def data_received(self, data: bytes) -> None:
         if not self._begun:
@@ -48,6 +83,9 @@ class Door(ServerConnection):
         if answer is not None:
             self.transport.write(answer)
             self.transport.close()
+
+
+_MESSAGE = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 
 def door_for(gate: Gate) -> type[Door]:

@@ -41,11 +41,18 @@ class Play(msgspec.Struct, frozen=True):
     turn: Turn
 
 
+class EngineFailed(msgspec.Struct, frozen=True):
+    """The ear or the voice does not work; `code` is Deepgram's for that."""
+
+    code: str
+    reason: str
+
+
 class Wake(msgspec.Struct, frozen=True):
     """The deadline is reached."""
 
 
-Event = Received | SpeechStarted | Heard | Voiced | Play | Wake
+Event = Received | SpeechStarted | Heard | Voiced | Play | EngineFailed | Wake
 
 
 # --- actions ---------------------------------------------------------------------------------

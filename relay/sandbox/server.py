@@ -1,10 +1,9 @@
-"""The sandbox agent's server: handshake, one task group per session, the faults of the network.
+"""The sandbox agent's server: the handshake, and one conversation per connection.
 
     async with serve(Options(), port=0) as running:
         ...dial running.agent_url...
 
-It does what `agent.Agent` decides. Ears and voice (`speech.Speech`) run in threads; nothing here
-waits for them.
+What is said in a session is the business of `conversation.Conversation`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -20,42 +18,18 @@ from collections.abc import AsyncIterator, Sequence
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from relay.sandbox import handshake
-from relay.sandbox.agent import Agent
-from relay.sandbox.door import door_for
-from relay.sandbox.ear import Ear, Utterance
-from relay.sandbox.moves import (
-    Action,
-    End,
-    EndSpeech,
-    Event,
-    Heard,
-    Listen,
-    Play,
-    Received,
-    SendAudio,
-    SendText,
-    SpeechStarted,
-    Voice,
-    Voiced,
-    Wake,
-)
+from relay.sandbox.conversation import Conversation
+from relay.sandbox.door import Door, door_for
 from relay.sandbox.options import Options
-from relay.sandbox.script import Ending
 from relay.sandbox.session import AgentSession
-from relay.sandbox.sound import Recorded
 
 KEPT_SESSIONS = 2_000  # in `Running.sessions`
-WAITING_ACTIONS = 256  # batches of one session; the reader waits when there are more
 CLOSE_SECONDS = 1.0  # for the client's half of the closing handshake
 LARGEST_MESSAGE = 4 * 1024 * 1024
-
-ReaderGone = None
-"""In the queue of what was decided: the client has left."""
 
 
 class Running:
@@ -180,6 +154,7 @@ class _Reception:
         return offered[0] if offered else None
 
     async def converse(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, Door)
         assert connection.request is not None
         session = AgentSession(
             request_id=str(connection.id),
@@ -188,7 +163,7 @@ class _Reception:
         )
         self._running.add(session)
         try:
-            await _Conversation(connection, self._options, session).run()
+            await Conversation(connection, self._options, session).run()
         finally:
             code = connection.close_code
             session.note_close(1006 if code is None else code, connection.close_reason or "")
@@ -209,179 +184,3 @@ def _json(status: int, body: bytes) -> Response:
         }
     )
     return Response(status, "", headers, body)
-
-
-def new_call_id() -> str:
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-    return "call_" + "".join(secrets.choice(letters) for _ in range(24))
-
-
-class _Conversation:
-    """Runs one session. A reader, orders from outside, ears and voice tell the agent what happened;
-    what it decides goes through one queue to one loop, so that nothing overtakes."""
-
-    def __init__(
-        self, connection: ServerConnection, options: Options, session: AgentSession
-    ) -> None:
-        self._connection = connection
-        self._options = options
-        self._session = session
-        self._agent = Agent(options, request_id=session.request_id, new_id=new_call_id)
-        self._decided: asyncio.Queue[Sequence[Action] | None] = asyncio.Queue(WAITING_ACTIONS)
-        self._armed: float | None = None  # the deadline that the loop waits for
-        self._voices: asyncio.Queue[Voice] = asyncio.Queue()
-        self._utterances: asyncio.Queue[Utterance] = asyncio.Queue()
-        self._ear: Ear | None = None
-
-    async def run(self) -> None:
-        helpers = [(self._read(), "reader"), (self._orders(), "orders")]
-        if self._options.speech is not None:
-            helpers += [(self._write_down(), "ear"), (self._speak(), "voice")]
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                running = [
-                    tasks.create_task(helper, name=f"sandbox {name}") for helper, name in helpers
-                ]
-                try:
-                    await self._converse()
-                except ConnectionClosed:
-                    pass  # the client left while we were sending
-                for task in running:
-                    task.cancel()
-        finally:
-            self._connection.transport.abort()
-
-    # --- the loop ------------------------------------------------------------------------------
-
-    async def _converse(self) -> None:
-        going = await self._perform(self._agent.open(time.monotonic()))
-        while going:
-            actions = await self._next()
-            if actions is ReaderGone:
-                return
-            going = await self._perform(actions)
-
-    async def _next(self) -> Sequence[Action] | None:
-        """What was decided first, or what the deadline brings."""
-        if not self._decided.empty():
-            return self._decided.get_nowait()
-        self._armed = self._agent.deadline
-        if self._armed is None:
-            return await self._decided.get()
-        wait = self._armed - time.monotonic()
-        if wait > 0:
-            try:
-                async with asyncio.timeout(wait):
-                    return await self._decided.get()
-            except TimeoutError:
-                pass
-        else:
-            await asyncio.sleep(0)  # a burst must not keep the reader from reading
-            if not self._decided.empty():
-                return self._decided.get_nowait()
-        return self._agent.handle(Wake(), time.monotonic())
-
-    async def _tell(self, event: Event) -> None:
-        """The agent decides at once, so that later frames find it decided; the loop performs."""
-        await self._decided.put(self._agent.handle(event, time.monotonic()))
-
-    async def _perform(self, actions: Sequence[Action]) -> bool:
-        """Do them in order; False once the session is over."""
-        for action in actions:
-            match action:
-                case SendAudio(frame):
-                    await self._connection.send(frame)
-                    self._session.note_sent(action)
-                case SendText(text):
-                    await self._connection.send(text, text=True)
-                    self._session.note_sent(action)
-                case Voice():
-                    self._voices.put_nowait(action)
-                case Listen(input):
-                    if self._options.speech is not None:
-                        self._ear = Ear(
-                            input,
-                            self._options.speech.new_detector(),
-                            silence=self._options.silence,
-                        )
-                case EndSpeech():
-                    if self._ear is not None:
-                        await self._hear(self._ear.finish())
-                case End(ending):
-                    await self._end(ending)
-                    return False
-        return True
-
-    async def _end(self, ending: Ending) -> None:
-        match ending.kind:
-            case "error":
-                # No status: the client sees 1005. The library sends it, its types do not say so.
-                await self._connection.close(None)  # type: ignore[arg-type]
-            case "close":
-                await self._connection.close(int(ending.code), ending.reason)
-            case "drop":
-                self._connection.transport.abort()
-            case "half_open":
-                self._connection.transport.pause_reading()
-                await self._connection.wait_closed()  # when the server is cut
-
-    # --- what feeds the queue --------------------------------------------------------------------
-
-    async def _read(self) -> None:
-        try:
-            while True:
-                if self._options.read_delay:
-                    await asyncio.sleep(self._options.read_delay)
-                await self._take_in(await self._connection.recv())
-        except ConnectionClosed:
-            await self._decided.put(ReaderGone)
-
-    async def _take_in(self, frame: str | bytes) -> None:
-        if isinstance(frame, str):
-            self._session.note_text(frame)
-            await self._tell(Received(frame))
-            return
-        self._session.note_audio(frame)
-        actions = self._agent.audio(frame, time.monotonic())
-        if actions or self._is_earlier(self._agent.deadline):
-            await self._decided.put(actions)
-        if self._ear is not None:
-            await self._hear(self._ear.hear(frame))
-
-    def _is_earlier(self, deadline: float | None) -> bool:
-        """Whether the loop has to be woken, since it waits for a later one."""
-        return deadline is not None and self._armed is not None and deadline < self._armed
-
-    async def _hear(self, heard: Sequence[SpeechStarted | Utterance]) -> None:
-        for event in heard:
-            if isinstance(event, Utterance):
-                self._utterances.put_nowait(event)
-            else:
-                await self._tell(event)
-
-    async def _orders(self) -> None:
-        while True:
-            match order := await self._session.order():
-                case Ending():
-                    await self._decided.put([End(order)])
-                case Play():
-                    await self._tell(order)
-                case _:
-                    await self._decided.put(order)
-
-    async def _write_down(self) -> None:
-        speech = self._options.speech
-        assert speech is not None
-        while True:
-            utterance = await self._utterances.get()
-            await self._tell(Heard(await asyncio.to_thread(speech.transcribe, utterance.samples)))
-
-    async def _speak(self) -> None:
-        speech = self._options.speech
-        assert speech is not None
-        while True:
-            voice = await self._voices.get()
-            output = self._agent.terms.output
-            samples = await asyncio.to_thread(speech.speak, voice.text, output)
-            audio = Recorded(samples, output, self._options.frame_ms)
-            await self._tell(Voiced(voice.reply, voice.index, audio))

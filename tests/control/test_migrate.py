@@ -13,7 +13,15 @@ from uuid_utils.compat import uuid7
 from control.migrate import Migration, MigrationError, find_pending, load_migrations, migrate
 from control.rows import NewSession
 from control.store import Store
-from relay.records import IntentCalled, IntentStatus, MessageSaid, SessionBegan, SessionEnded
+from relay.records import (
+    Figures,
+    IntentCalled,
+    IntentStatus,
+    MessageSaid,
+    SessionBegan,
+    SessionEnded,
+    SessionLatency,
+)
 
 log = logging.getLogger("tests")
 
@@ -149,10 +157,13 @@ async def use_every_statement(store, user, session_id):
         detail="",
         browser_code=1000,
         agent_code=1000,
-        browser_frames=1,
-        browser_bytes=2,
-        agent_frames=3,
-        agent_bytes=4,
+        figures=Figures(
+            browser_frames=1,
+            browser_bytes=2,
+            agent_frames=3,
+            agent_bytes=4,
+            latency=SessionLatency(connect_ms=1.5),
+        ),
         at=now,
     )
     began = SessionBegan(session_id=session_id, agent_request_id="request", at=now)

@@ -28,7 +28,14 @@ from control.intents import list_intents
 from control.sessions import PREFIX, Admission, SessionController
 from control.store import Store
 from relay.opening import Refused
-from relay.records import IntentCalled, IntentStatus, MessageSaid, SessionEnded
+from relay.records import (
+    Figures,
+    IntentCalled,
+    IntentStatus,
+    MessageSaid,
+    SessionEnded,
+    SessionLatency,
+)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -39,6 +46,7 @@ class LiveHere:
     def __init__(self):
         self.live = {}
         self.hung_up = []
+        self.expected = []
 
     def hang_up(self, session_id):
         self.hung_up.append(session_id)
@@ -46,6 +54,9 @@ class LiveHere:
 
     def figures(self, session_id):
         return self.live.get(session_id)
+
+    def expect(self, session_id):
+        self.expected.append(session_id)
 
 
 def _load_agent():
@@ -330,11 +341,12 @@ async def test_a_session_tells_its_state_and_live_figures(client, live, store):
     session_id = UUID(begun["session_id"])
     assert (await client.get(url)).json()["state"] == "new"
 
-    figures = {"browser_frames": 5, "browser_bytes": 3200, "agent_frames": 2, "agent_bytes": 960}
-    live.live[session_id] = figures
+    counted = {"browser_frames": 5, "browser_bytes": 3200, "agent_frames": 2, "agent_bytes": 960}
+    live.live[session_id] = Figures(**counted, latency=SessionLatency(settings_ms=40.0))
     seen = (await client.get(url)).json()
     assert seen["state"] == "live"
-    assert figures.items() <= seen.items()
+    assert counted.items() <= seen.items()
+    assert seen["latency"]["settings_ms"] == 40.0
 
     live.live.clear()
     ended = SessionEnded(
@@ -343,10 +355,13 @@ async def test_a_session_tells_its_state_and_live_figures(client, live, store):
         detail="for operators",
         browser_code=1001,
         agent_code=1000,
-        browser_frames=6,
-        browser_bytes=1,
-        agent_frames=1,
-        agent_bytes=1,
+        figures=Figures(
+            browser_frames=6,
+            browser_bytes=1,
+            agent_frames=1,
+            agent_bytes=1,
+            latency=SessionLatency(connect_ms=1.5),
+        ),
         at=NOW,
     )
     await store.write([ended])
@@ -356,6 +371,8 @@ async def test_a_session_tells_its_state_and_live_figures(client, live, store):
         "browser_left",
         6,
     )
+    assert seen["latency"]["connect_ms"] == 1.5
+    assert live.expected == [session_id]
     assert "for operators" not in str(seen)
     assert seen["id"] == begun["session_id"]
 

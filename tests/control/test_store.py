@@ -15,7 +15,15 @@ from control.embedded import EmbeddedPostgres
 from control.migrate import migrate
 from control.rows import NewSession
 from control.store import HISTORY_LENGTH, Store, StoreUnavailable
-from relay.records import IntentCalled, IntentStatus, MessageSaid, SessionBegan, SessionEnded
+from relay.records import (
+    Figures,
+    IntentCalled,
+    IntentStatus,
+    MessageSaid,
+    SessionBegan,
+    SessionEnded,
+    SessionLatency,
+)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SESSION = UUID(int=7)
@@ -371,10 +379,13 @@ async def test_a_session_is_told_from_its_records(store):
         detail="secret",
         browser_code=1000,
         agent_code=1005,
-        browser_frames=1,
-        browser_bytes=640,
-        agent_frames=2,
-        agent_bytes=1 << 40,
+        figures=Figures(
+            browser_frames=1,
+            browser_bytes=640,
+            agent_frames=2,
+            agent_bytes=1 << 40,
+            latency=SessionLatency(connect_ms=1.5),
+        ),
         at=NOW + timedelta(seconds=9),
     )
     await store.write([ended, SessionBegan(session_id=SESSION, agent_request_id=None, at=NOW)])

@@ -418,7 +418,7 @@ async def test_hanging_up_closes_both_sides():
         session_id = uuid4()
         async with relay.attach(session_id) as browser:
             await next_event(browser, "SettingsApplied")
-            assert relay.hub.figures(session_id)["browser_frames"] == 0
+            assert relay.hub.figures(session_id).browser_frames == 0
             assert relay.hub.hang_up(session_id)
 
             assert await closed(browser) == (1000, "hung up")
@@ -542,3 +542,32 @@ async def test_a_broken_frame_closes_the_socket_with_its_code(frame, code):
             assert (await closed(browser))[0] == code
         async with asyncio.timeout(2):
             await agent.gone.wait()
+
+
+async def test_what_took_how_long_is_told_per_session_and_for_the_process():
+    async with agent_and_relay() as (agent, relay):
+        session_id = uuid4()
+        async with relay.attach(session_id) as browser:
+            await next_event(browser, "SettingsApplied")
+            for _ in range(32):
+                await browser.send(FRAME)
+            await agent.say(type="ConversationText", role="user", content="Hello.")
+            await agent.connections[-1].send(FRAME)
+            await agent.say(type="LatencyReport", total_latency=0.4)
+            await agent.connections[-1].send(FRAME)
+            await next_event(browser, "LatencyReport")
+            await agent.until(lambda: len(agent.audio) == 32)
+            assert relay.hub.figures(session_id).latency.up.count == 32
+        figures = (await relay.until(SessionEnded)).figures
+
+        latency = figures.latency
+        assert latency.connect_ms > 0
+        assert latency.settings_ms > 0
+        assert latency.up.count == 32
+        assert latency.reply.count == 1
+        assert latency.agent_total.count == 1
+        assert 400 <= latency.agent_total.p50 <= 480
+        text = relay.metrics.text().decode()
+        assert "relay_up_seconds_count 32.0" in text
+        assert "relay_reply_seconds_count 1.0" in text
+        assert "relay_agent_connect_seconds_count 1.0" in text

@@ -148,7 +148,7 @@ def test_messages_are_stored_in_order_and_forwarded(live):
     stored = []
     for second, (role, content) in enumerate([("assistant", "Hi."), ("user", "Hello.")], start=2):
         asked = live.handle(said(role, content), float(second))
-        assert asked[-1] == actions.Forward()
+        assert actions.Forward() in asked
         stored += [action.message for action in of(actions.Store, asked)]
 
     assert [(m.seq, m.role, m.content) for m in stored] == [
@@ -175,7 +175,7 @@ def test_a_resumed_conversation_goes_on_counting(opening, settings):
         resumed, settings, now=0.0, began=BEGAN, setup_seconds=10.0, new_id=numbered_ids()
     )
 
-    (store, _) = session.handle(said("user"), 2.0)
+    (store, *_) = session.handle(said("user"), 2.0)
 
     assert (store.message.seq, store.message.turn) == (8, 5)
 
@@ -186,6 +186,17 @@ def test_a_stored_message_is_told_to_the_browser(live):
     (told,) = live.handle(MessageStored(message), 2.1)
 
     assert told.event == browser.RelayMessageSaved(seq=1, message_id=message.id, role="user")
+
+
+def test_a_reply_is_measured_from_the_users_words_on(live):
+    assert live.handle(said("user"), 2.0)[-1] == actions.AwaitReply()
+    assert actions.AwaitReply() not in live.handle(said("assistant"), 2.5)
+
+
+def test_what_the_agent_measured_is_noted_and_passes(live):
+    asked = live.handle(FromAgent(deepgram.LatencyReport(total_latency=0.4)), 2.0)
+
+    assert asked == [actions.Forward(), actions.Reported(0.4)]
 
 
 def test_barge_in_clears_queued_audio_before_it_is_forwarded(live):
@@ -201,7 +212,7 @@ def test_barge_in_clears_queued_audio_before_it_is_forwarded(live):
         deepgram.AgentThinking(content=""),
         deepgram.AgentStartedSpeaking(),
         deepgram.AgentAudioDone(),
-        deepgram.LatencyReport(total_latency=0.4),
+        deepgram.LatencyReport(tts_latency=0.4),
         deepgram.ListenUpdated(),
         deepgram.ThinkUpdated(),
         deepgram.SpeakUpdated(),

@@ -42,6 +42,7 @@ LIMITS = Limits(
     max_message_bytes=1 << 20,
     held_audio_bytes=64 * 1024,
     lane_bytes=256 * 1024,
+    dial_ahead=4,
 )
 
 
@@ -125,8 +126,9 @@ class Agent:
 class Relay:
     """A relay without a control plane: any session with the right ticket may attach."""
 
-    def __init__(self, hub: Hub, port: int, server: uvicorn.Server) -> None:
+    def __init__(self, hub: Hub, metrics: Metrics, port: int, server: uvicorn.Server) -> None:
         self.hub = hub
+        self.metrics = metrics
         self.port = port
         self.server = server
         self.records: list[Record] = []
@@ -214,9 +216,10 @@ async def relaying(
     async with (
         journal.running(grace=2.0),
         functions.running(submit, grace=2.0),
+        hub.running(),
         listening(app) as (port, server),
     ):
-        relay = Relay(hub, port, server)
+        relay = Relay(hub, metrics, port, server)
         yield relay
 
 

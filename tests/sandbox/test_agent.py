@@ -889,3 +889,19 @@ def test_any_order_of_client_messages_keeps_the_promises(line, registry, setting
         begun = session.shape.count("ConversationText")
         assert session.types.count("AgentAudioDone") <= begun
         assert session.agent.phase.name == "IDLE"
+
+
+def test_a_turn_that_does_not_wait_for_its_calls_is_said_once(line, settings):
+    turn = Turn(calls=(Call("a", id="1"), Call("b", id="2")), awaits=False, say=("Done.",))
+    session = line(script=Script(turns=(turn,)))
+    session.start()
+
+    session.run(1.0)
+    for call in (batch[0] for batch in calls(session)):
+        session.tell(answer(call))
+    session.run(10)
+
+    assert session.said() == ["Done."]
+    answered = [m["id"] for m in session.messages if m["type"] == "FunctionCallResponse"]
+    assert answered == ["1", "2"]
+    assert session.types.count("AgentAudioDone") == 1

@@ -281,3 +281,57 @@ async def test_a_turn_that_audio_begins_need_not_wait_for_anything_else(settings
         await socket.send(bytes(640))
 
         await until(socket, "ConversationText")
+
+
+async def test_frames_to_a_client_that_does_not_read_wait_and_none_is_lost(settings):
+    script = Script(echo=True)
+    async with (
+        serve(Options(script=script)) as running,
+        dial(running, max_queue=1, write_limit=2**24) as socket,
+    ):
+        await socket.send(json.dumps(settings()))
+        await until(socket, "SettingsApplied")
+        session = await running.session()
+        frames = [n.to_bytes(2, "big") * 32_000 for n in range(150)]
+
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            tasks.create_task(send_all(socket, frames), name="microphone")
+            # More than the sockets hold: from here on the sandbox waits.
+            await session.until(lambda s: s.frames > s.frames_sent + 1)
+            for frame in frames:
+                assert await socket.recv() == frame
+
+
+async def send_all(socket, frames):
+    for frame in frames:
+        await socket.send(frame)
+
+
+async def test_audio_in_fragments_and_between_texts_keeps_its_order(settings):
+    async with (
+        serve(Options(script=Script(echo=True), keep_audio=True)) as running,
+        dial(running) as socket,
+    ):
+        await socket.send(json.dumps(settings()))
+        await until(socket, "SettingsApplied")
+
+        await socket.send([b"\1\1", b"\2\2"])
+        await socket.send('{"type":"KeepAlive"}')
+        await socket.send(b"\3\3")
+        await socket.send([b"\4\4", b"\5\5"])
+        await socket.send(b"\6\6")
+
+        frames = [await socket.recv() for _ in range(4)]
+        assert frames == [b"\1\1\2\2", b"\3\3", b"\4\4\5\5", b"\6\6"]
+        assert bytes((await running.session()).audio) == b"".join(frames)
+
+
+async def test_a_burst_in_the_packet_that_brings_settings_is_still_behind_them(settings):
+    async with serve(Options(settings_delay=0.0)) as running, dial(running) as socket:
+        for text in (json.dumps(settings()), '{"type":"KeepAlive"}'):
+            await socket.send(text)
+            await socket.send(bytes(640))
+
+        seen = await until(socket, "SettingsApplied")
+
+        assert "Error" not in [message["type"] for message in seen]

@@ -1,0 +1,119 @@
+"""Agents dialled ahead: a socket that is open, or on its way, before its browser has come.
+
+When a session is made the browser still has to open its WebSocket. The handshake with the agent
+happens meanwhile. What nobody comes for is closed: Deepgram itself gives up a socket without
+Settings after 10 to 15 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from relay import browser
+from relay.dial import Dial, DialFailed
+from relay.legs import Leg
+from relay.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+KEPT_SECONDS = 8.0  # docs/protocol.md: CLIENT_MESSAGE_TIMEOUT after 10 to 15 s without Settings
+
+
+class Dialled:
+    """One leg on its way; `connect` is a `Dial` for just this leg."""
+
+    def __init__(self, leg: Leg, task: asyncio.Task[DialFailed | None]) -> None:
+        self.leg = leg
+        self.task = task
+        self.expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may still become, or is, an open socket."""
+        if self.task.done() and (self.task.cancelled() or self.task.result() is not None):
+            return False
+        return not self.leg.is_closed
+
+    async def connect(self, leg: Leg) -> None:
+        """Wait until the socket is open. Raises `DialFailed`; cancelled, it stops the dialling."""
+        failed = await self.task
+        if failed is not None:
+            raise failed
+
+
+class Ahead:
+    """At most `limit` agents wait at once; 0 turns it off."""
+
+    def __init__(
+        self,
+        dial: Dial,
+        new_leg: Callable[[], Leg],
+        metrics: Metrics,
+        *,
+        limit: int,
+        seconds: float = KEPT_SECONDS,
+    ) -> None:
+        self._dial = dial
+        self._new_leg = new_leg
+        self._metrics = metrics
+        self._limit = limit
+        self._seconds = seconds
+        self._waiting: dict[UUID, Dialled] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Dial while inside; on the way out what waits is closed."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            yield
+            self._tasks = None
+            for session_id in list(self._waiting):
+                self._drop(session_id)
+
+    def begin(self, session_id: UUID) -> None:
+        """Dial for a session whose browser is about to come; does nothing when too many wait."""
+        if self._tasks is None or len(self._waiting) >= self._limit or session_id in self._waiting:
+            return
+        leg = self._new_leg()
+        leg.keep()
+        task = self._tasks.create_task(self._try(leg), name=f"dial ahead {session_id}")
+        dialled = Dialled(leg, task)
+        loop = asyncio.get_running_loop()
+        dialled.expiry = loop.call_later(self._seconds, self._expire, session_id)
+        self._waiting[session_id] = dialled
+
+    def take(self, session_id: UUID) -> Dialled | None:
+        """What was dialled for this session, if it is any good; from now on it is the caller's."""
+        dialled = self._waiting.pop(session_id, None)
+        if dialled is None:
+            return None
+        if dialled.expiry is not None:
+            dialled.expiry.cancel()
+        self._metrics.dialled_ahead.labels(outcome="used" if dialled.usable else "failed").inc()
+        return dialled if dialled.usable else None
+
+    async def _try(self, leg: Leg) -> DialFailed | None:
+        try:
+            await self._dial(leg)
+        except DialFailed as error:
+            return error
+        return None
+
+    def _expire(self, session_id: UUID) -> None:
+        self._metrics.dialled_ahead.labels(outcome="expired").inc()
+        self._drop(session_id)
+
+    def _drop(self, session_id: UUID) -> None:
+        dialled = self._waiting.pop(session_id)
+        if dialled.expiry is not None:
+            dialled.expiry.cancel()
+        dialled.task.cancel()
+        dialled.leg.close(browser.NORMAL, "")

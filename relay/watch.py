@@ -1,0 +1,70 @@
+"""The stop-watch of one session: what took how long, for it and for the whole process."""
+
+from __future__ import annotations
+
+from relay.latency import Histogram
+from relay.metrics import Metrics
+from relay.records import SessionLatency
+
+
+class Watch:
+    """Told by the bridge what happens at which second of the event loop's clock."""
+
+    def __init__(self, metrics: Metrics, now: float) -> None:
+        self.up = Histogram()
+        self.down = Histogram()
+        self._times = metrics.times
+        self._reply = Histogram()
+        self._agent_total = Histogram()
+        self._since = now  # of what is being waited for: the socket, then SettingsApplied
+        self._connect: float | None = None
+        self._settings: float | None = None
+        self._asked: float | None = None
+
+    @property
+    def latency(self) -> SessionLatency:
+        """So far."""
+        return SessionLatency(
+            connect_ms=_milliseconds(self._connect),
+            settings_ms=_milliseconds(self._settings),
+            up=self.up.percentiles(),
+            down=self.down.percentiles(),
+            reply=self._reply.percentiles(),
+            agent_total=self._agent_total.percentiles(),
+        )
+
+    def opened(self, now: float) -> None:
+        """The agent's socket is open: how long the browser waited for that (dialled ahead: 0)."""
+        self._connect = now - self._since
+        self._times["agent_connect"].record(self._connect)
+
+    def settings_sent(self, now: float) -> None:
+        self._since = now
+
+    def applied(self, now: float) -> None:
+        self._settings = now - self._since
+        self._times["agent_settings"].record(self._settings)
+
+    def asked(self, now: float) -> None:
+        """The user's words came as text."""
+        self._asked = now
+
+    def replied(self, now: float) -> None:
+        """The first agent audio after them went to the browser."""
+        if self._asked is not None:
+            self._reply.record(now - self._asked)
+            self._times["reply"].record(now - self._asked)
+            self._asked = None
+
+    def reported(self, seconds: float) -> None:
+        self._agent_total.record(seconds)
+        self._times["agent_total"].record(seconds)
+
+    def end(self) -> None:
+        """The session is over: what it measured per frame goes into the figures of the process."""
+        self._times["up"].merge(self.up)
+        self._times["down"].merge(self.down)
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
