@@ -99,7 +99,8 @@ async def test_what_nobody_comes_for_is_closed():
     async with agent_and_relay() as (agent, relay):
         session_id = uuid4()
         relay.hub.expect(session_id)
-        await agent.connected.wait()
+        dialled = relay.hub._ahead._waiting[session_id]
+        await reached(lambda: dialled.leg.is_open)
         relay.hub._ahead._expire(session_id)
 
         async with asyncio.timeout(2):
