@@ -64,12 +64,12 @@ class Whole:
 
 @asynccontextmanager
 async def whole(database_url, tmp_path, **options):
-    options = {
+    quick = {
         "greeting_delay": 0.0,
         "think_delay": 0.01,
         "call_delay": 0.0,
         "pace": 50.0,
-    } | options
+    }
     async with (
         serve(Options(**quick | options)) as sandbox,
         listening(local_orchestrator.create_app(database_url)) as (orchestrator_port, _),
@@ -135,6 +135,7 @@ async def test_what_was_said_is_in_the_history_and_goes_to_the_agent_on_resume(
             await next_event(browser, "RelayIntent")
             await next_event(browser, "RelayIntent")
 
+        await program.ended(again)
         listed = (await program.get(f"/conversations/{begun['conversation_id']}/messages"))["items"]
         intents = (await program.get(f"/conversations/{begun['conversation_id']}/intents"))["items"]
         assert [m["content"] for m in listed][: len(shown)] == shown
@@ -234,8 +235,7 @@ async def test_a_ticket_opens_one_session_once(database_url, tmp_path):
             begun,  # used
             other | {"ticket": "x" * 43},
             other | {"websocket_url": begun["websocket_url"]},  # of another session
-            other
-            | {"websocket_url": begun["websocket_url"].replace(begun["session_id"], str(uuid4()))},
+            other | {"websocket_url": unknown},
         ]
         for attempt in wrong:
             with pytest.raises(InvalidStatus) as refused:
@@ -253,12 +253,7 @@ async def test_an_agent_that_errs_is_told_and_stored(database_url, tmp_path):
             told = await next_event(browser, "Error")
             assert told["code"] == "CLIENT_MESSAGE_TIMEOUT"
             assert await closed(browser) == (1011, "CLIENT_MESSAGE_TIMEOUT")
-        async with asyncio.timeout(5):
-            while (ended := await program.get(f"/session/{begun['session_id']}"))[
-                "state"
-            ] != "ended":
-                pass
-        assert ended["close_reason"] == "agent_error"
+        assert (await program.ended(begun))["close_reason"] == "agent_error"
 
 
 async def test_the_key_the_prompt_and_the_functions_reach_no_browser(database_url, tmp_path):
