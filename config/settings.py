@@ -59,7 +59,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: Secret
     orchestrator_url: str
     deepgram_agent_url: str = "wss://agent.deepgram.com/v1/agent/converse"
-    deepgram_api_url: str = "https://api.deepgram.com"
     orchestrator_token: Secret | None = None
     host: str = "127.0.0.1"
     port: int = 8080
@@ -244,13 +243,6 @@ VARIABLES: tuple[Variable, ...] = (
         "the WebSocket of the Voice Agent API (a region, a proxy, the sandbox)",
         _url("wss", "ws"),
     ),
-    Variable(
-        "DEEPGRAM_API_URL",
-        "deepgram_api_url",
-        "https://api.deepgram.com",
-        "Deepgram's REST API",
-        _url("https", "http"),
-    ),
     Variable("RELAY_HOST", "host", "127.0.0.1", "the address to listen on", str),
     Variable("RELAY_PORT", "port", "8080", "the port to listen on", _whole(0, 65535)),
     Variable("RELAY_WORKERS", "workers", "1", "worker processes", _whole(1, 256)),
@@ -311,7 +303,7 @@ VARIABLES: tuple[Variable, ...] = (
         "RELAY_LANE_BYTES",
         "lane_bytes",
         "1048576",
-        "what may be queued towards one browser or agent",
+        "what may be queued towards a browser that does not read",
         _BYTES,
     ),
     Variable(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -113,16 +114,15 @@ def create_worker() -> Litestar:
 
 @main.command()
 def migrate() -> None:
-    """Bring the database to the schema of this program."""
-    settings = _settings()
-    logs.set_up(settings.log_level)
+    """Bring the database to the schema of this program.
+
+    It is the one at DATABASE_URL; nothing else has to be set.
+    """
+    database_url = _database_url()
+    logs.set_up(os.environ.get("RELAY_LOG_LEVEL", "info"))
 
     async def run() -> None:
-        import logging
-
-        applied = await apply_migrations(
-            settings.database_url.reveal(), log=logging.getLogger("control.migrate")
-        )
+        applied = await apply_migrations(database_url, log=logging.getLogger("control.migrate"))
         click.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do")
 
     _run(run())
@@ -230,9 +230,7 @@ def orchestrator(host: str, port: int) -> None:
     from control.local_orchestrator import create_app as create_orchestrator
 
     logs.set_up(os.environ.get("RELAY_LOG_LEVEL", "info"))
-    database_url = os.environ.get("DATABASE_URL")
-    if not database_url:
-        _fail("DATABASE_URL: expected a PostgreSQL URL, got nothing")
+    database_url = _database_url()
     listener = _listen(host, port)
 
     async def run() -> None:
@@ -326,6 +324,13 @@ def _settings() -> Settings:
         return from_environment(os.environ)
     except ConfigError as error:
         _fail(str(error))
+
+
+def _database_url() -> str:
+    url = os.environ.get("DATABASE_URL")
+    if not url:
+        _fail("DATABASE_URL: expected postgresql://user:password@host/name, got nothing; set it")
+    return url
 
 
 def _configuration(settings: Settings) -> Any:

@@ -14,6 +14,7 @@ def set_up(level: str) -> None:
         logging.getLogger(room).setLevel(level.upper())
     # The pool logs a traceback for each connection that it lost; the store says it in one line.
     logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
-    # picows logs each connection with its addresses; ours is one line at the end of a session.
+    # picows logs each connection with its addresses, and what a browser gets wrong as an error of
+    # ours; `session_ended` says the same in one line.
     for frames in ("relay.browser_frames", "relay.agent_frames"):
-        logging.getLogger(frames).setLevel(logging.WARNING)
+        logging.getLogger(frames).setLevel(logging.CRITICAL)

@@ -100,6 +100,11 @@ class Ahead:
         self._metrics.dialled_ahead.labels(outcome="used" if dialled.usable else "failed").inc()
         return dialled if dialled.usable else None
 
+    def cancel(self, session_id: UUID) -> None:
+        """Nobody will come for this one."""
+        if session_id in self._waiting:
+            self._drop(session_id)
+
     async def _try(self, leg: Leg) -> DialFailed | None:
         try:
             await self._dial(leg)

@@ -150,11 +150,12 @@ class Bridge:
         self._watch.opened(self._loop.time())
         self.handle(session.AgentOpened())
 
-    def _first_audio(self, payload: Payload) -> None:
+    def _first_audio(self, payload: Payload) -> bool:
         """Agent audio after the user's words: what the user waited for."""
         self._agent.on_audio = self._browser.lane.send_audio
-        self._agent.on_audio(payload)
+        sent = self._agent.on_audio(payload)
         self._watch.replied(self._loop.time())
+        return sent
 
     def _browser_said(self, text: bytes) -> None:
         self._frame = text, self._agent.lane

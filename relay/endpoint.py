@@ -7,6 +7,7 @@ refused with an HTTP status; after the 101 only close codes are left.
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -71,7 +72,13 @@ async def _refuse(socket: Socket, refused: Refused) -> None:
     headers = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
     if refused.retry_after is not None:
         headers.append((b"retry-after", str(refused.retry_after).encode()))
-    problem = {"status": refused.status, "title": refused.code, "detail": refused.detail}
+    problem = {
+        "type": "about:blank",
+        "title": HTTPStatus(refused.status).phrase,
+        "status": refused.status,
+        "detail": refused.detail,
+        "code": refused.code,
+    }
     await socket.send(
         {
             "type": "websocket.http.response.start",

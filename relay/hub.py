@@ -126,6 +126,7 @@ class Hub:
 
     def hang_up(self, session_id: UUID) -> bool:
         """End a session as the user asked; False when it is not live here."""
+        self._ahead.cancel(session_id)
         bridge = self._live.get(session_id)
         if bridge is None:
             return False

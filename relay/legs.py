@@ -87,12 +87,13 @@ class Lane:
         self._held = False
         self._flush()
 
-    def send_audio(self, payload: Payload) -> None:
-        """Send or queue one binary message; `payload` is copied if it has to wait."""
+    def send_audio(self, payload: Payload) -> bool:
+        """Send one binary message, or queue a copy of it; whether it was sent at once."""
         if self._open:
             self._transport.send(BINARY, payload)  # type: ignore[union-attr]  # open: attached
-        else:
-            self._queue(BINARY, bytes(payload))
+            return True
+        self._queue(BINARY, bytes(payload))
+        return False
 
     def send_text(self, payload: Payload) -> None:
         """Send or queue one text message, UTF-8."""
@@ -149,8 +150,8 @@ class Leg(WSListener):
         self.frames = 0
         self.bytes = 0
         self.closed_code = 0
-        self.on_audio: Callable[[Payload], None] = _ignore
-        self.on_text: Callable[[bytes], None] = _ignore
+        self.on_audio: Callable[[Payload], bool] = _ignore_audio
+        self.on_text: Callable[[bytes], None] = _ignore_text
         self.on_opened: Callable[[], None] = _nothing
         self.on_closed: Callable[[int, str], None] = _ignore_close
         self.added: Histogram | None = None
@@ -207,8 +208,8 @@ class Leg(WSListener):
 
     def _sample(self, frame: WSFrame) -> None:
         began = monotonic()
-        self.on_audio(frame.get_payload_as_memoryview())
-        if self.added is not None:
+        sent = self.on_audio(frame.get_payload_as_memoryview())
+        if sent and self.added is not None:  # what is queued is timed by the lane
             self.added.record(monotonic() - began, SAMPLE_MASK + 1)
 
     # --- what the bridge calls ---------------------------------------------------------------
@@ -265,7 +266,7 @@ class Leg(WSListener):
 
     def forget(self) -> None:
         """Drop the callbacks: a leg and whoever listens to it know one another."""
-        self.on_audio, self.on_text = _ignore, _ignore
+        self.on_audio, self.on_text = _ignore_audio, _ignore_text
         self.on_opened, self.on_closed = _nothing, _ignore_close
         self.lane.on_overflow = _nothing
 
@@ -314,7 +315,11 @@ def _nothing() -> None:
     pass
 
 
-def _ignore(payload: Payload) -> None:
+def _ignore_audio(payload: Payload) -> bool:
+    return False
+
+
+def _ignore_text(payload: bytes) -> None:
     pass
 
 

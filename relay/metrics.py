@@ -15,7 +15,7 @@ _TIMES = {
     "down": "Added by the relay to an audio frame of the agent, queueing included",
     "reply": "From the user's words as text to the first agent audio sent to the browser",
     "agent_total": "The same as the agent reported it",
-    "agent_connect": "From dialling the agent to its open WebSocket",
+    "agent_connect": "From the attach to the agent's open WebSocket; dialled ahead: about nothing",
     "agent_settings": "From Settings to SettingsApplied",
     "loop_lag": "How late the event loop was",
 }

@@ -143,6 +143,9 @@ Event = (
     | FunctionReturned
 )
 
+# What a leaving client may say of itself (RFC 6455 section 7.4.1); 3000 and up are free for all.
+_CLIENTS_OWN = (browser.NORMAL, browser.GOING_AWAY)
+
 # What the other side is told when we hang up: close code, reason.
 _HANG_UP = {
     EndReason.HUNG_UP: (browser.NORMAL, "hung up"),
@@ -464,17 +467,16 @@ class Session:
         return asked
 
     def _end(self, why: EndReason, detail: str, code: int, reason: str) -> list[Action]:
-        """Close both legs. `code` and `reason` go to the side that did not end it; to the agent
-        only where a client may say it: Deepgram's clients close with 1000."""
+        """Close both legs; `code` and `reason` go to the side that did not end it. The agent hears
+        a browser's code only where it is one of a client's own: the rest is between us two."""
         self.state = State.CLOSED
-        to_agent = browser.sendable(code, instead=browser.NORMAL)
-        ours = why not in (EndReason.BROWSER_LEFT, EndReason.BROWSER_LOST)
+        left = why is EndReason.BROWSER_LEFT and (code in _CLIENTS_OWN or code >= 3000)
         return [
             actions.CloseBrowser(
                 browser.sendable(code, instead=browser.NORMAL), browser.short(reason)
             ),
             actions.CloseAgent(
-                browser.NORMAL if ours else to_agent, "" if ours else browser.short(reason)
+                code if left else browser.NORMAL, browser.short(reason) if left else ""
             ),
             actions.End(why.value, detail),
         ]

@@ -48,7 +48,6 @@ def test_every_variable_sets_its_field():
     values = {
         "ORCHESTRATOR_TOKEN": "tok",
         "DEEPGRAM_AGENT_URL": "ws://127.0.0.1:1/v1/agent/converse",
-        "DEEPGRAM_API_URL": "https://api.eu.deepgram.com/",
         "RELAY_HOST": "::",
         "RELAY_PORT": "0",
         "RELAY_WORKERS": "4",
@@ -62,6 +61,7 @@ def test_every_variable_sets_its_field():
         "RELAY_MAX_MESSAGE_BYTES": "2048",
         "RELAY_HELD_AUDIO_BYTES": "4096",
         "RELAY_LANE_BYTES": "8192",
+        "RELAY_DIAL_AHEAD": "7",
         "RELAY_LOG_LEVEL": "DEBUG",
     }
 
@@ -72,7 +72,6 @@ def test_every_variable_sets_its_field():
         orchestrator_url="http://orchestrator:9000",
         orchestrator_token=Secret("tok"),
         deepgram_agent_url="ws://127.0.0.1:1/v1/agent/converse",
-        deepgram_api_url="https://api.eu.deepgram.com",
         host="::",
         port=0,
         workers=4,
@@ -86,6 +85,7 @@ def test_every_variable_sets_its_field():
         max_message_bytes=2048,
         held_audio_bytes=4096,
         lane_bytes=8192,
+        dial_ahead=7,
         log_level="debug",
     )
 

@@ -87,9 +87,8 @@ def test_check_prints_every_mistake_of_files_and_environment(tmp_path):
     assert "3 mistakes" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate"])
-def test_a_missing_environment_is_told_whole(command):
-    done = run(command)
+def test_a_missing_environment_is_told_whole():
+    done = run("serve")
 
     assert done.returncode == 1
     assert all(name in done.stderr for name in REQUIRED)
@@ -150,8 +149,9 @@ def test_talk_keeps_the_order_of_spoken_and_typed_inputs(tmp_path):
     assert "missing.wav" in done.stderr + done.stdout
 
 
-def test_the_orchestrator_needs_a_database():
-    done = run("orchestrator")
+@pytest.mark.parametrize("command", ["orchestrator", "migrate"])
+def test_what_needs_a_database_alone_asks_for_it_alone(command):
+    done = run(command)
 
     assert done.returncode == 1
     assert "DATABASE_URL" in done.stderr

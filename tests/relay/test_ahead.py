@@ -109,6 +109,18 @@ async def test_what_nobody_comes_for_is_closed():
         assert b'relay_dialled_ahead_total{outcome="expired"} 1.0' in relay.metrics.text()
 
 
+async def test_hanging_up_a_session_that_nobody_attached_to_closes_its_agent():
+    async with agent_and_relay() as (agent, relay):
+        session_id = uuid4()
+        relay.hub.expect(session_id)
+        await agent.connected.wait()
+
+        relay.hub.hang_up(session_id)
+
+        async with asyncio.timeout(2):
+            await agent.gone.wait()
+
+
 async def test_it_expires_by_itself():
     async def dial(leg):
         await asyncio.Event().wait()

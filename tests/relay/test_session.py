@@ -425,6 +425,7 @@ def test_a_speaking_browser_needs_no_keepalive(live):
         (BrowserClosed(1000, "bye"), EndReason.BROWSER_LEFT, (1000, 1000)),
         (BrowserClosed(1001, ""), EndReason.BROWSER_LEFT, (1001, 1001)),
         (BrowserClosed(1005, ""), EndReason.BROWSER_LEFT, (1000, 1000)),
+        (BrowserClosed(1009, "too big"), EndReason.BROWSER_LEFT, (1009, 1000)),
         (BrowserClosed(1006, ""), EndReason.BROWSER_LOST, (1000, 1000)),
         (AgentClosed(1000, "done"), EndReason.AGENT_LEFT, (1000, 1000)),
         (AgentClosed(1005, ""), EndReason.AGENT_LEFT, (1000, 1000)),
