@@ -4,7 +4,8 @@ uvicorn builds `Handshake` when an HTTP request asks to become a WebSocket, hand
 and the request's head. The application runs as usual; it finds this object in
 `scope["extensions"]["relay.handshake"]` and puts its `leg` there before it accepts. On
 `websocket.accept` picows takes the transport over and writes the 101; a refusal is a plain HTTP
-answer. From then on frames go to the leg, and the application's task only waits for the end.
+answer. From then on frames go to the leg; the application's task may end, and `finish` is called
+when the session does.
 
 `WSProtocol` is not among picows's public names: its version is pinned and tests/relay/test_asgi.py
 covers the seam.
@@ -55,9 +56,12 @@ class Handshake(asyncio.Protocol):
         self._root_path = config.root_path
         self._state = server_state
         self._app_state = app_state
-        self._events: asyncio.Queue[Message] = asyncio.Queue()
+        self._asked = False
+        self._left: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._head = b""
         self._refusal: Message | None = None
         self._answered = False
+        self._accepted = False
 
     # --- what uvicorn and the event loop call ------------------------------------------------
 
@@ -67,21 +71,21 @@ class Handshake(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """The request's head, as uvicorn read it; frames before the 101 are a broken client."""
-        if self._events.qsize() or self._answered or hasattr(self, "_head"):
+        if self._head:
             self._transport.close()
             return
         self._head = data
-        self._events.put_nowait({"type": "websocket.connect"})
         task = asyncio.get_running_loop().create_task(
             self._app(self._scope(data), self._receive, self._send), name="websocket"
         )
         self._state.tasks.add(task)
-        task.add_done_callback(self._finished)
+        task.add_done_callback(self._answer_ended)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The browser left before it was answered."""
         self._state.connections.discard(self)
-        self._events.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        if not self._left.done():
+            self._left.set_result({"type": "websocket.disconnect", "code": 1006})
 
     def shutdown(self) -> None:
         """The server stops: end this socket now."""
@@ -90,10 +94,18 @@ class Handshake(asyncio.Protocol):
         else:
             self._transport.close()
 
+    def finish(self) -> None:
+        """The session is over: the server need not wait for it any longer."""
+        self._state.connections.discard(self)  # type: ignore[arg-type]
+        self._transport.close()
+
     # --- what the application calls ----------------------------------------------------------
 
     async def _receive(self) -> Message:
-        return await self._events.get()
+        if self._asked:
+            return await self._left
+        self._asked = True
+        return {"type": "websocket.connect"}
 
     async def _send(self, message: Message) -> None:
         match message["type"]:
@@ -185,6 +197,7 @@ class Handshake(asyncio.Protocol):
             frames.buffer_updated(len(part))
             rest = rest[len(part) :]
         self._transport.set_protocol(frames)
+        self._accepted = True
 
     def _refuse(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         if self._answered:
@@ -197,12 +210,14 @@ class Handshake(asyncio.Protocol):
         self._transport.write(b"\r\n".join(lines))
         self._transport.close()
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _answer_ended(self, task: asyncio.Task[None]) -> None:
         self._state.tasks.discard(task)
-        self._state.connections.discard(self)
-        if not task.cancelled() and task.exception() is not None:
+        failed = not task.cancelled() and task.exception() is not None
+        if failed:
             log.error("websocket_application_failed", exc_info=task.exception())
             self._refuse(500, [(b"content-type", b"text/plain")], b"Internal Server Error")
+        if self._accepted and not failed:
+            return  # the session lives on; `finish` is called when it does not
         if self.leg is not None:
             self.leg.abort()
-        self._transport.close()
+        self.finish()

@@ -55,7 +55,9 @@ class Bridge:
         self._metrics = metrics
         self._began = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
-        self._over = asyncio.Event()
+        self._is_over = False
+        self._finished: asyncio.Future[None] = self._loop.create_future()
+        self._dialling: asyncio.Task[None] | None = None
         # The frame being handled and the lane it would go on by: what `Forward` speaks of.
         self._frame: tuple[bytes, Lane] = b"", legs[0].lane
         self._watch = Watch(metrics, self._began)
@@ -92,21 +94,20 @@ class Bridge:
         self._connect_legs()
         try:
             async with asyncio.TaskGroup() as tasks:
-                dialling = tasks.create_task(self._dial_agent(), name="dial agent")
+                self._dialling = tasks.create_task(self._dial_agent(), name="dial agent")
                 self._do(self._session.attached())
                 self._agent.replay()  # it may have been dialled ahead
                 self._arm()
-                await self._over.wait()
-                dialling.cancel()
-            await self._browser.gone.wait()
-            await self._agent.gone.wait()
+            self._dialling = None
+            await self._finished
         finally:
             self._disarm()
-            if not self._over.is_set():  # we are being cancelled, or something broke
+            if not self._is_over:  # we are being cancelled, or something broke
                 self.handle(session.HangUp(EndReason.INTERNAL_ERROR))
             self._browser.abort()
             self._agent.abort()
-            self._disconnect_legs()
+            self._browser.forget()
+            self._agent.forget()
 
     def hang_up(self, reason: EndReason) -> None:
         """End the session; `run` returns soon after."""
@@ -134,6 +135,7 @@ class Bridge:
         self._agent.on_text = self._agent_said
         # Not after the dialling: Welcome may come with the 101 in one piece.
         self._agent.on_opened = self._agent_opened
+        self._browser.on_gone = self._agent.on_gone = self._settle
         self._browser.on_closed = lambda code, reason: self.handle(
             session.BrowserClosed(code, reason)
         )
@@ -141,10 +143,11 @@ class Bridge:
         self._browser.lane.on_overflow = lambda: self._overflowed(EndReason.BROWSER_TOO_SLOW)
         self._agent.lane.on_overflow = lambda: self._overflowed(EndReason.AGENT_TOO_SLOW)
 
-    def _disconnect_legs(self) -> None:
-        # Bridge and legs know one another; cut it so that they go without the garbage collector.
-        for leg in (self._browser, self._agent):
-            leg.forget()
+    def _settle(self) -> None:
+        """Both sockets are gone after the end: `run` may return."""
+        over = self._is_over and not (self._browser.has_socket or self._agent.has_socket)
+        if over and not self._finished.done():
+            self._finished.set_result(None)
 
     def _agent_opened(self) -> None:
         self._watch.opened(self._loop.time())
@@ -282,7 +285,10 @@ class Bridge:
             sum(dropped),
             detail,
         )
-        self._over.set()
+        self._is_over = True
+        if self._dialling is not None:
+            self._dialling.cancel()
+        self._settle()
 
 
 def _encode(event: browser.Event | deepgram.Error | deepgram.Warning) -> bytes:

@@ -34,7 +34,7 @@ async def attach(
     admit: NamedDependency[Admit],
     allowed_origins: NamedDependency[frozenset[str]],
 ) -> None:
-    """Attach a browser to its session and relay until it ends."""
+    """Attach a browser to its session. The session goes on when this returns."""
     handshake: Handshake = socket.scope["extensions"][EXTENSION]  # type: ignore[index,assignment]
     await socket.receive()  # websocket.connect
     try:
@@ -45,7 +45,7 @@ async def attach(
         return
     bridge = hub.prepare(opening, handshake)
     await socket.send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL, "headers": []})
-    await hub.relay(session_id, bridge)
+    hub.start(session_id, bridge, handshake)
 
 
 def check_origin(origin: str | None, host: str | None, allowed: frozenset[str]) -> None:

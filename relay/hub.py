@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -59,6 +60,7 @@ class Hub:
         self._journal = journal
         self._metrics = metrics
         self._live: dict[UUID, Bridge] = {}
+        self._tasks: asyncio.TaskGroup | None = None
         self._ahead = Ahead(dial, self._new_agent_leg, metrics, limit=limits.dial_ahead)
 
     def __repr__(self) -> str:
@@ -95,23 +97,38 @@ class Hub:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Sessions may begin while inside."""
-        async with self._ahead.running():
-            yield
+        """Sessions may begin while inside; on the way out those that live are ended."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            async with self._ahead.running():
+                yield
+            self._tasks = None
+            for bridge in list(self._live.values()):
+                bridge.hang_up(EndReason.SHUTDOWN)
 
     def expect(self, session_id: UUID) -> None:
         """A browser is about to attach: have its agent ready."""
         self._ahead.begin(session_id)
 
-    async def relay(self, session_id: UUID, bridge: Bridge) -> None:
-        """Relay until the session ends; it is live, and can be hung up, while this runs."""
+    def start(self, session_id: UUID, bridge: Bridge, handshake: Handshake) -> None:
+        """Relay in a task of our own: the request that began the session ends here."""
+        if self._tasks is None:
+            raise RuntimeError("the hub is not running")
         self._live[session_id] = bridge
         self._metrics.sessions_live.set(len(self._live))
+        work = self._relay(session_id, bridge, handshake)
+        self._tasks.create_task(work, name=f"session {session_id}")
+
+    async def _relay(self, session_id: UUID, bridge: Bridge, handshake: Handshake) -> None:
         try:
             await bridge.run()
+        except Exception:
+            # The top of this task: one session that breaks must not take the others with it.
+            log.exception("session_broken session=%s", session_id)
         finally:
             del self._live[session_id]
             self._metrics.sessions_live.set(len(self._live))
+            handshake.finish()
 
     async def make_room(self, conversation_id: UUID, seconds: float) -> bool:
         """End what is live in a conversation and have all of it in Postgres.

@@ -33,8 +33,9 @@ class Histogram:
 
     __slots__ = ("counts", "total")
 
-    def __init__(self) -> None:
-        self.counts = array("L", bytes(8 * (len(BOUNDS) + 1)))
+    def __init__(self, code: str = "I") -> None:
+        """`code` is the array's: "I" is enough for a session, a process wants "Q"."""
+        self.counts = array(code, [0] * (len(BOUNDS) + 1))
         self.total = 0.0
 
     def record(self, seconds: float, weight: int = 1) -> None:

@@ -1,7 +1,7 @@
 """The two legs of a session: a WebSocket each, on picows.
 
 A `Leg` turns what arrives into calls: `on_opened` once, `on_audio` for a binary message, `on_text`
-for a text one, `on_closed` once. Its `lane` is the way out: it sends at once while the other end
+for a text one, `on_closed` once, `on_gone` when the socket is. Its `lane` is the way out: it sends at once while the other end
 reads, and keeps a bounded queue while it does not. Audio goes from one leg's `on_audio` straight
 into the other's lane: nothing is made, decoded or awaited for it.
 
@@ -27,6 +27,8 @@ LINGER = 0.8
 # One frame in so many is timed: two looks at the clock for each would cost more than they tell.
 SAMPLE_MASK = 15
 MAX_KEPT = 16  # before Settings an agent says Welcome, and nothing else
+
+_HEADER_BYTES = 14  # the longest header of a frame, mask included
 
 BINARY = WSMsgType.BINARY
 TEXT = WSMsgType.TEXT
@@ -105,7 +107,10 @@ class Lane:
     def send_first(self, payload: bytes) -> None:
         """Send one text message ahead of everything that is held."""
         if self._transport is not None:
-            self._transport.send(TEXT, payload)
+            # Settings are long and sent once: through `send` they would leave the transport with a
+            # write buffer of their size for the rest of the session.
+            room = bytearray(_HEADER_BYTES) + payload
+            self._transport.send_reuse_external_bytearray(TEXT, room, _HEADER_BYTES)
 
     def clear_audio(self) -> None:
         """Throw away audio that waits; text keeps its order."""
@@ -155,8 +160,8 @@ class Leg(WSListener):
         self.on_opened: Callable[[], None] = _nothing
         self.on_closed: Callable[[int, str], None] = _ignore_close
         self.added: Histogram | None = None
-        self.gone = asyncio.Event()  # no socket: not opened yet, or closed
-        self.gone.set()
+        self.has_socket = False
+        self.on_gone: Callable[[], None] = _nothing
         self._transport: WSTransport | None = None
         self._parts: bytearray | None = None
         self._parts_kind = BINARY
@@ -168,7 +173,7 @@ class Leg(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
-        self.gone.clear()
+        self.has_socket = True
         if self._is_closed:  # closed while it was being opened
             transport.disconnect(False)
             return
@@ -198,7 +203,8 @@ class Leg(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.lane.detach()
         self._seen_closed(browser.ABNORMAL, "")
-        self.gone.set()
+        self.has_socket = False
+        self.on_gone()
 
     def pause_writing(self) -> None:
         self.lane.pause()
@@ -267,7 +273,7 @@ class Leg(WSListener):
     def forget(self) -> None:
         """Drop the callbacks: a leg and whoever listens to it know one another."""
         self.on_audio, self.on_text = _ignore_audio, _ignore_text
-        self.on_opened, self.on_closed = _nothing, _ignore_close
+        self.on_opened, self.on_closed, self.on_gone = _nothing, _ignore_close, _nothing
         self.lane.on_overflow = _nothing
 
     # --- messages in parts, and the end ------------------------------------------------------

@@ -25,7 +25,7 @@ class Times(Collector):
     """Durations of the whole process; each is a `Histogram` by the name in `_TIMES`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._histograms = {name: Histogram() for name in _TIMES}
+        self._histograms = {name: Histogram("Q") for name in _TIMES}
         registry.register(self)
 
     def __getitem__(self, name: str) -> Histogram:
@@ -77,8 +77,30 @@ class Metrics:
         self.journal_waiting = Gauge(
             "relay_journal_waiting", "Records not in Postgres yet", registry=self.registry
         )
+        self.journal_volatile = Gauge(
+            "relay_journal_volatile",
+            "Of these, records in memory only: the disk fails or the journal is full",
+            registry=self.registry,
+        )
+        self.journal_bytes = Gauge(
+            "relay_journal_bytes",
+            "What the journal takes on disk, all workers together",
+            registry=self.registry,
+        )
+        self.journal_failing = Gauge(
+            "relay_journal_failing",
+            "1 while Postgres does not take the records",
+            registry=self.registry,
+        )
         self.journal_lost = Counter(
-            "relay_journal_lost", "Records thrown away: journal full", registry=self.registry
+            "relay_journal_lost",
+            "Records thrown away: disk and memory full, or cannot be written",
+            registry=self.registry,
+        )
+        self.journal_adopted = Counter(
+            "relay_journal_adopted",
+            "Records of processes that are gone, written by this one",
+            registry=self.registry,
         )
 
     def text(self) -> bytes:

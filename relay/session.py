@@ -190,7 +190,7 @@ class Session:
         """`began` is the wall-clock instant (UTC) of `now`; `new_id` gives a fresh UUID a call."""
         self.state = State.DIALLING
         self._opening = opening
-        self._settings = settings
+        self._settings: deepgram.Settings | None = settings
         self._epoch = began - timedelta(seconds=now)
         self._new_id = new_id
         self._last = _Place(opening.last_seq, opening.last_turn, opening.last_role)
@@ -338,7 +338,9 @@ class Session:
         if self.state is not State.WELCOMING:
             return [actions.Note("agent_unexpected", "Welcome a second time")]
         self.state = State.APPLYING
-        return [actions.Forward(), actions.SendSettings(self._settings)]
+        # They are long and never needed again: a session does not keep them.
+        settings, self._settings = self._settings, None
+        return [actions.Forward(), actions.SendSettings(settings)] if settings else []
 
     def _applied(self, now: float) -> list[Action]:
         if self.state is not State.APPLYING:

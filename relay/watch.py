@@ -14,8 +14,8 @@ class Watch:
         self.up = Histogram()
         self.down = Histogram()
         self._times = metrics.times
-        self._reply = Histogram()
-        self._agent_total = Histogram()
+        self._reply: Histogram | None = None
+        self._agent_total: Histogram | None = None
         self._since = now  # of what is being waited for: the socket, then SettingsApplied
         self._connect: float | None = None
         self._settings: float | None = None
@@ -29,8 +29,8 @@ class Watch:
             settings_ms=_milliseconds(self._settings),
             up=self.up.percentiles(),
             down=self.down.percentiles(),
-            reply=self._reply.percentiles(),
-            agent_total=self._agent_total.percentiles(),
+            reply=self._reply.percentiles() if self._reply else None,
+            agent_total=self._agent_total.percentiles() if self._agent_total else None,
         )
 
     def opened(self, now: float) -> None:
@@ -52,11 +52,13 @@ class Watch:
     def replied(self, now: float) -> None:
         """The first agent audio after them went to the browser."""
         if self._asked is not None:
+            self._reply = self._reply or Histogram()
             self._reply.record(now - self._asked)
             self._times["reply"].record(now - self._asked)
             self._asked = None
 
     def reported(self, seconds: float) -> None:
+        self._agent_total = self._agent_total or Histogram()
         self._agent_total.record(seconds)
         self._times["agent_total"].record(seconds)
 

@@ -13,6 +13,9 @@ class Wire:
         self.lane = None
         self.full_after = None
 
+    def send_reuse_external_bytearray(self, kind, room, offset):
+        self.sent.append((kind, bytes(room[offset:])))
+
     def send(self, kind, payload):
         self.sent.append((kind, bytes(payload)))
         if self.full_after is not None and len(self.sent) >= self.full_after:
