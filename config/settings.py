@@ -69,6 +69,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     config_dir: Path = CONFIG_DIR
     ticket_seconds: float = 60.0
     setup_seconds: float = 10.0
+    roll_over_seconds: float = 6600.0
     ping_seconds: float = 10.0
     max_message_bytes: int = 1 << 20
     held_audio_bytes: int = 256 << 10
@@ -276,6 +277,13 @@ VARIABLES: tuple[Variable, ...] = (
         "setup_seconds",
         "10",
         "how long the agent may take from the dial to SettingsApplied",
+        _seconds,
+    ),
+    Variable(
+        "RELAY_ROLL_OVER_SECONDS",
+        "roll_over_seconds",
+        "6600",
+        "when a new agent takes over, between two turns: Deepgram ends a session after 7200",
         _seconds,
     ),
     Variable(

@@ -28,6 +28,7 @@ from relay.journal import Journal, WriteFailed
 from relay.lag import watching
 from relay.metrics import Metrics
 from relay.records import Record
+from relay.session import Times
 
 GRACE_SECONDS = 5.0  # for running function calls, and again for the journal, when we stop
 SETTLE_SECONDS = 5.0  # what a resumed session waits for the end of the one before
@@ -60,7 +61,9 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         max_message_bytes=settings.max_message_bytes,
     )
     limits = Limits(
-        setup_seconds=settings.setup_seconds,
+        times=Times(
+            setup_seconds=settings.setup_seconds, roll_over_seconds=settings.roll_over_seconds
+        ),
         ping_seconds=settings.ping_seconds,
         max_message_bytes=settings.max_message_bytes,
         held_audio_bytes=settings.held_audio_bytes,

@@ -12,8 +12,16 @@ from relay import browser, deepgram
 from relay.records import MessageSaid
 
 
+class DialAgent(msgspec.Struct, frozen=True):
+    """Open a new WebSocket to the agent; what is for it is held until `ReleaseHeld`."""
+
+
+class DropAgent(msgspec.Struct, frozen=True):
+    """Let go of this agent, another may follow: close it, and hold what is for the next one."""
+
+
 class SendSettings(msgspec.Struct, frozen=True):
-    """Ahead of all that is held for the agent; asked for once."""
+    """Ahead of all that is held for the agent; asked for once for each agent."""
 
     settings: deepgram.Settings
 
@@ -94,7 +102,9 @@ class Note(msgspec.Struct, frozen=True):
 
 
 Action = (
-    SendSettings
+    DialAgent
+    | DropAgent
+    | SendSettings
     | SendAgent
     | SendBrowser
     | Forward

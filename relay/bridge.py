@@ -10,46 +10,50 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
+from random import random
 from typing import assert_never
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from relay import actions, browser, deepgram, session
+from relay import actions, browser, deepgram, events
 from relay.actions import Action
 from relay.dial import Dial, DialFailed
+from relay.events import EndReason
 from relay.functions import Functions
 from relay.journal import Journal
 from relay.legs import Lane, Leg, Payload
 from relay.metrics import Metrics
 from relay.opening import Opening
 from relay.records import Figures, MessageSaid, SessionBegan, SessionEnded
-from relay.session import EndReason, Session
+from relay.redial import FINAL_STATUSES
+from relay.session import Session, Settle, Times
 from relay.watch import Watch
 
 log = logging.getLogger(__name__)
 
 
 class Bridge:
-    """One live session. The browser's leg is attached or about to be; the agent's is dialled."""
+    """One live events. The browser's leg is attached or about to be; the agent's is dialled."""
 
     def __init__(
         self,
         opening: Opening,
-        settings: deepgram.Settings,
+        settle: Settle,
         *,
         legs: tuple[Leg, Leg],
-        dial: Dial,
+        dials: tuple[Dial, Dial],
         functions: Functions,
         journal: Journal,
         metrics: Metrics,
-        setup_seconds: float,
+        times: Times,
     ) -> None:
-        """`legs` are the browser's and the agent's."""
+        """`legs` are the browser's and the agent's; `dials` are the way to the agent the first
+        time (it may be on its way already) and every other time."""
         self._loop = asyncio.get_running_loop()
         self._opening = opening
         self._browser, self._agent = legs
-        self._dial = dial
+        self._dial, self._redial = dials
         self._functions = functions
         self._journal = journal
         self._metrics = metrics
@@ -58,16 +62,18 @@ class Bridge:
         self._is_over = False
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._dialling: asyncio.Task[None] | None = None
+        self._tasks: asyncio.TaskGroup | None = None
         # The frame being handled and the lane it would go on by: what `Forward` speaks of.
         self._frame: tuple[bytes, Lane] = b"", legs[0].lane
         self._watch = Watch(metrics, self._began)
         self._session = Session(
             opening,
-            settings,
+            settle,
             now=self._began,
             began=datetime.now(UTC),
-            setup_seconds=setup_seconds,
+            times=times,
             new_id=uuid7,
+            jitter=random,
         )
 
     def __repr__(self) -> str:
@@ -91,55 +97,82 @@ class Bridge:
 
     async def run(self) -> None:
         """Relay until someone hangs up; both sockets are closed on return."""
-        self._connect_legs()
+        self._connect_browser()
+        self._connect_agent()
         try:
             async with asyncio.TaskGroup() as tasks:
-                self._dialling = tasks.create_task(self._dial_agent(), name="dial agent")
-                self._do(self._session.attached())
+                self._tasks = tasks
+                self._do(self._session.begin())
                 self._agent.replay()  # it may have been dialled ahead
                 self._arm()
-            self._dialling = None
-            await self._finished
+                await self._finished
         finally:
+            self._tasks = None
             self._disarm()
             if not self._is_over:  # we are being cancelled, or something broke
-                self.handle(session.HangUp(EndReason.INTERNAL_ERROR))
+                self.handle(events.HangUp(EndReason.INTERNAL_ERROR))
             self._browser.abort()
             self._agent.abort()
-            self._browser.forget()
-            self._agent.forget()
+            for leg in (self._browser, self._agent):
+                leg.forget()
+                leg.lane.detach()
 
     def hang_up(self, reason: EndReason) -> None:
         """End the session; `run` returns soon after."""
-        self.handle(session.HangUp(reason))
+        self.handle(events.HangUp(reason))
 
-    def handle(self, event: session.Event) -> None:
+    def handle(self, event: events.Event) -> None:
         """Give the core an event and do what it asks."""
         self._do(self._session.handle(event, self._loop.time()))
         self._arm()
 
-    async def _dial_agent(self) -> None:
+    # --- the agent comes and goes ------------------------------------------------------------
+
+    def _dial_agent(self) -> None:
+        if self._tasks is None:
+            return  # we are on the way out
+        dial, self._dial = self._dial, self._redial
+        if self._agent.is_closed or self._agent.was_used:
+            self._agent = self._agent.successor()
+            self._connect_agent()
+        self._agent.was_used = True
+        self._watch.dialled(self._loop.time())
+        self._dialling = self._tasks.create_task(self._open_agent(dial), name="dial agent")
+
+    async def _open_agent(self, dial: Dial) -> None:
         try:
-            await self._dial(self._agent)
+            await dial(self._agent)
         except DialFailed as error:
-            self.handle(session.AgentUnreachable(str(error)))
+            final = error.status in FINAL_STATUSES
+            self.handle(events.AgentUnreachable(str(error), final))
+
+    def _drop_agent(self) -> None:
+        if self._dialling is not None:
+            self._dialling.cancel()
+        self._agent.lane.hold()
+        self._agent.forget()
+        self._agent.close(browser.NORMAL, "")
 
     # --- legs --------------------------------------------------------------------------------
 
-    def _connect_legs(self) -> None:
-        self._browser.added = self._agent.lane.waited = self._watch.up
-        self._agent.added = self._browser.lane.waited = self._watch.down
-        self._browser.on_audio = self._agent.lane.send_audio
+    def _connect_agent(self) -> None:
+        self._agent.added = self._watch.down
         self._agent.on_audio = self._browser.lane.send_audio
-        self._browser.on_text = self._browser_said
         self._agent.on_text = self._agent_said
         # Not after the dialling: Welcome may come with the 101 in one piece.
         self._agent.on_opened = self._agent_opened
-        self._browser.on_gone = self._agent.on_gone = self._settle
+        self._agent.on_gone = self._settle
+        self._agent.on_closed = lambda code, reason: self.handle(events.AgentClosed(code, reason))
+
+    def _connect_browser(self) -> None:
+        self._browser.added = self._agent.lane.waited = self._watch.up
+        self._browser.lane.waited = self._watch.down
+        self._browser.on_audio = self._agent.lane.send_audio
+        self._browser.on_text = self._browser_said
+        self._browser.on_gone = self._settle
         self._browser.on_closed = lambda code, reason: self.handle(
-            session.BrowserClosed(code, reason)
+            events.BrowserClosed(code, reason)
         )
-        self._agent.on_closed = lambda code, reason: self.handle(session.AgentClosed(code, reason))
         self._browser.lane.on_overflow = lambda: self._overflowed(EndReason.BROWSER_TOO_SLOW)
         self._agent.lane.on_overflow = lambda: self._overflowed(EndReason.AGENT_TOO_SLOW)
 
@@ -151,7 +184,7 @@ class Bridge:
 
     def _agent_opened(self) -> None:
         self._watch.opened(self._loop.time())
-        self.handle(session.AgentOpened())
+        self.handle(events.AgentOpened())
 
     def _first_audio(self, payload: Payload) -> bool:
         """Agent audio after the user's words: what the user waited for."""
@@ -162,11 +195,11 @@ class Bridge:
 
     def _browser_said(self, text: bytes) -> None:
         self._frame = text, self._agent.lane
-        self.handle(session.FromBrowser(deepgram.decode_client(text)))
+        self.handle(events.FromBrowser(deepgram.decode_client(text)))
 
     def _agent_said(self, text: bytes) -> None:
         self._frame = text, self._browser.lane
-        self.handle(session.FromAgent(deepgram.decode_server(text)))
+        self.handle(events.FromAgent(deepgram.decode_server(text)))
 
     def _overflowed(self, reason: EndReason) -> None:
         # Not at once: we are inside a send.
@@ -191,7 +224,7 @@ class Bridge:
         self._timer = None
         # The clock of the loop counts in milliseconds: do not come too early by a part of one.
         now = max(self._loop.time(), self._session.deadline or 0.0)
-        self._do(self._session.handle(session.Woken(self._browser.frames), now))
+        self._do(self._session.handle(events.Woken(self._browser.frames), now))
         self._arm()
 
     # --- actions -----------------------------------------------------------------------------
@@ -206,6 +239,10 @@ class Bridge:
                     self._browser.lane.send_text(_encode(event))
                 case actions.SendAgent(message=message):
                     self._agent.lane.send_text(deepgram.encode(message))
+                case actions.DialAgent():
+                    self._dial_agent()
+                case actions.DropAgent():
+                    self._drop_agent()
                 case actions.SendSettings(settings=settings):
                     self._watch.settings_sent(self._loop.time())
                     self._agent.lane.send_first(deepgram.encode(settings))
@@ -238,7 +275,7 @@ class Bridge:
 
     def _store(self, message: MessageSaid) -> None:
         def saved() -> None:
-            self.handle(session.MessageStored(message))
+            self.handle(events.MessageStored(message))
 
         self._journal.append(message, saved)
 

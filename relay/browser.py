@@ -73,6 +73,14 @@ class RelayIntent(_Event, frozen=True, tag=True):
     result: Any = None
 
 
+class RelayReconnecting(_Event, frozen=True, tag=True):
+    """The agent was lost and is dialled again; keep sending audio, it is kept for a while."""
+
+
+class RelayReconnected(_Event, frozen=True, tag=True):
+    """The agent is back and knows what was said."""
+
+
 class RelayError(_Event, frozen=True, tag=True):
     """Something went wrong; `code` is a word for programs, `detail` a sentence for people."""
 
@@ -80,7 +88,14 @@ class RelayError(_Event, frozen=True, tag=True):
     detail: str
 
 
-Event = RelaySession | RelayMessageSaved | RelayIntent | RelayError
+Event = (
+    RelaySession
+    | RelayMessageSaved
+    | RelayIntent
+    | RelayReconnecting
+    | RelayReconnected
+    | RelayError
+)
 
 _encoder = msgspec.json.Encoder()
 

@@ -21,7 +21,14 @@ READ_BUFFER_BYTES = 8 * 1024  # a sentence comes in frames of 1 to 4 KiB; it gro
 
 
 class DialFailed(Exception):
-    """The agent's WebSocket did not open; the text says why, for operators."""
+    """The agent's WebSocket did not open; the text says why, for operators.
+
+    `status` is the HTTP status of a refusal, None when there was none.
+    """
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 Dial = Callable[[Leg], Awaitable[None]]
@@ -74,8 +81,8 @@ class Dialler:
                     _shut(opened)
             raise
         except WSInvalidStatusError as error:
-            status = error.response.status if error.response else "?"
-            raise DialFailed(f"the agent answered HTTP {int(status)}") from None
+            status = int(error.response.status) if error.response else None
+            raise DialFailed(f"the agent answered HTTP {status}", status) from None
         except (WSError, WSInvalidURL, OSError, TimeoutError) as error:
             raise DialFailed(f"{type(error).__name__}: {error}") from None
 

@@ -21,11 +21,11 @@ from uuid_utils.compat import uuid7
 
 from config.intents import ArgumentsError, Intent, Registry
 from relay import deepgram
+from relay.events import FunctionReturned, FunctionStarted
 from relay.journal import Journal
 from relay.metrics import Metrics
 from relay.opening import Opening
 from relay.records import IntentCalled, IntentStatus
-from relay.session import FunctionReturned, FunctionStarted
 from relay.submission import Failed, Outcome, Rejected, Submission, Submit, Submitted
 
 log = logging.getLogger(__name__)

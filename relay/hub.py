@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from config.check import Configuration
-from relay import policy
+from relay import deepgram, policy
 from relay.ahead import Ahead
 from relay.asgi import Handshake
 from relay.bridge import Bridge
 from relay.dial import Dial
+from relay.events import EndReason
 from relay.functions import Functions
 from relay.journal import Journal
 from relay.legs import Lane, Leg
 from relay.metrics import Metrics
 from relay.opening import Opening
 from relay.records import Figures
-from relay.session import EndReason
+from relay.session import Times
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one session may take; seconds and bytes."""
 
-    setup_seconds: float
+    times: Times
     ping_seconds: float
     max_message_bytes: int
     held_audio_bytes: int
@@ -74,16 +75,22 @@ class Hub:
         limits = self._limits
         browser = Leg(Lane(limits.lane_bytes), max_message_bytes=limits.max_message_bytes)
         dialled = self._ahead.take(opening.session_id)
-        today = datetime.now(UTC).astimezone(ZoneInfo(opening.timezone)).date()
+
+        def today() -> date:
+            return datetime.now(UTC).astimezone(ZoneInfo(opening.timezone)).date()
+
+        def settle(history: Sequence[deepgram.History]) -> deepgram.Settings:
+            return policy.settings(self._configuration, opening, today(), history)
+
         bridge = Bridge(
             opening,
-            policy.settings(self._configuration, opening, today),
+            settle,
             legs=(browser, dialled.leg if dialled else self._new_agent_leg()),
-            dial=dialled.connect if dialled else self._dial,
+            dials=(dialled.connect if dialled else self._dial, self._dial),
             functions=self._functions,
             journal=self._journal,
             metrics=self._metrics,
-            setup_seconds=limits.setup_seconds,
+            times=limits.times,
         )
         handshake.leg = browser
         handshake.ping_seconds = limits.ping_seconds

@@ -1,9 +1,10 @@
 """The two legs of a session: a WebSocket each, on picows.
 
 A `Leg` turns what arrives into calls: `on_opened` once, `on_audio` for a binary message, `on_text`
-for a text one, `on_closed` once, `on_gone` when the socket is. Its `lane` is the way out: it sends at once while the other end
-reads, and keeps a bounded queue while it does not. Audio goes from one leg's `on_audio` straight
-into the other's lane: nothing is made, decoded or awaited for it.
+for a text one, `on_closed` once, `on_gone` when the socket is. Its `lane` is the way out: it sends
+at once while the other end reads, and keeps a bounded queue while it does not. Audio goes from one
+leg's `on_audio` straight into the other's lane: nothing is made, decoded or awaited for it. A lane
+outlives its leg: the next leg of that side takes it over.
 
 What is passed to `on_audio` is a view into a buffer that is used again: whoever keeps it copies it.
 """
@@ -63,12 +64,23 @@ class Lane:
         return f"<Lane waiting={len(self._waiting)} bytes={self._bytes} open={self._open}>"
 
     def attach(self, transport: WSTransport) -> None:
-        """The WebSocket is open."""
+        """A WebSocket is open."""
         self._transport = transport
         self.resume()
 
+    def lose(self, transport: WSTransport) -> None:
+        """That WebSocket is gone, another may follow: what is sent meanwhile waits."""
+        if self._transport is transport:
+            self._transport = None
+            self._reading = self._open = False
+
+    def hold(self) -> None:
+        """From now on everything waits for `release`."""
+        self._held = True
+        self._open = False
+
     def detach(self) -> None:
-        """The WebSocket is gone: what waits and what is sent from now on disappears."""
+        """It is over: what waits and what is sent from now on disappears."""
         self._transport = None
         self._reading = self._open = False
         self._gone = True
@@ -160,6 +172,7 @@ class Leg(WSListener):
         self.on_opened: Callable[[], None] = _nothing
         self.on_closed: Callable[[int, str], None] = _ignore_close
         self.added: Histogram | None = None
+        self.was_used = False  # as the way to an agent: the next one needs a leg of its own
         self.has_socket = False
         self.on_gone: Callable[[], None] = _nothing
         self._transport: WSTransport | None = None
@@ -201,7 +214,7 @@ class Leg(WSListener):
             self._assemble(kind, frame)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self.lane.detach()
+        self.lane.lose(transport)
         self._seen_closed(browser.ABNORMAL, "")
         self.has_socket = False
         self.on_gone()
@@ -258,7 +271,7 @@ class Leg(WSListener):
         if transport is None or transport.is_disconnected:
             return
         self.lane.resume()  # last words go out before the close frame, as far as they are read
-        self.lane.detach()
+        self.lane.lose(transport)
         transport.send_close(cast(WSCloseCode, code), reason.encode())
         # The answer is waited for: closing at once, with frames unread, makes the kernel send a
         # reset that can overtake our close frame.
@@ -269,6 +282,12 @@ class Leg(WSListener):
         self._is_closed = True
         if self._transport is not None:
             self._transport.disconnect(False)
+
+    def successor(self) -> Leg:
+        """A leg for the next socket of the same side: same lane, and it goes on counting."""
+        next_leg = Leg(self.lane, max_message_bytes=self._max_message_bytes)
+        next_leg.frames, next_leg.bytes = self.frames, self.bytes
+        return next_leg
 
     def forget(self) -> None:
         """Drop the callbacks: a leg and whoever listens to it know one another."""

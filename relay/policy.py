@@ -7,6 +7,7 @@ browser and never reach one.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import date
 
 import msgspec
@@ -15,6 +16,9 @@ from config.agent import agent_section, session_section
 from config.check import Configuration
 from relay import browser, deepgram
 from relay.opening import Opening
+
+# What the next agent is told of a call whose own agent was lost before the answer.
+STILL_RUNNING = json.dumps({"status": "accepted", "note": "being submitted; do not ask again"})
 
 MAX_TYPED_CHARACTERS = 4_000  # a typed turn, not a document
 
@@ -39,8 +43,13 @@ _PRIVATE = {
 }
 
 
-def settings(configuration: Configuration, opening: Opening, today: date) -> deepgram.Settings:
-    """The Settings of one session; a conversation with a history is not greeted again."""
+def settings(
+    configuration: Configuration,
+    opening: Opening,
+    today: date,
+    history: Sequence[deepgram.History],
+) -> deepgram.Settings:
+    """The Settings of one agent; a conversation with a history is not greeted again."""
     agent = configuration.agent
     section = agent_section(
         agent,
@@ -49,9 +58,9 @@ def settings(configuration: Configuration, opening: Opening, today: date) -> dee
         ),
         functions=configuration.registry.functions(),
     )
-    if opening.history:
+    if history:
         section.pop("greeting", None)
-        section["context"] = {"messages": [msgspec.to_builtins(line) for line in opening.history]}
+        section["context"] = {"messages": [msgspec.to_builtins(line) for line in history]}
     return deepgram.Settings(agent=section, **session_section(agent, opening.audio))
 
 

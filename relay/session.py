@@ -11,24 +11,51 @@ one while the session lives, nothing is asked for after `End`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from enum import Enum, StrEnum
-from typing import Any
+from enum import Enum
 from uuid import UUID
 
 import msgspec
 
 from relay import actions, browser, deepgram, policy
 from relay.actions import Action
+from relay.events import (
+    AgentClosed,
+    AgentOpened,
+    AgentUnreachable,
+    BrowserClosed,
+    EndReason,
+    Event,
+    FromAgent,
+    FromBrowser,
+    FunctionReturned,
+    FunctionStarted,
+    HangUp,
+    MessageStored,
+    Woken,
+)
 from relay.opening import Opening
 from relay.records import IntentStatus, MessageSaid
+from relay.redial import FINAL_ERRORS, LOST_CODES, Tries
 
 # Deepgram wants something every 8 s while no audio flows (docs agent-keep-alive). We look every
 # 4 s and say KeepAlive when nothing came since the last look: the gap stays below 8 s.
 KEEPALIVE_LOOK = 4.0
 # An answer every model needs and no user waits for: more calls at once are a runaway model.
 MAX_OPEN_CALLS = 16
+HISTORY_LENGTH = 200  # lines that the next agent is told, the newest
+# How long a turn may run on past the planned roll-over, which is well before Deepgram's 2 h.
+ROLL_OVER_PATIENCE = 240.0
+
+
+class Times(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds: for an agent to get ready, and until a new one takes its place."""
+
+    setup_seconds: float
+    roll_over_seconds: float
 
 
 class State(Enum):
@@ -36,112 +63,14 @@ class State(Enum):
     WELCOMING = "welcoming"  # it is open; Welcome has not come
     APPLYING = "applying"  # Settings are sent; SettingsApplied has not come
     OPEN = "open"  # audio passes
+    RETRYING = "retrying"  # the agent is lost; it is dialled again at the deadline
     CLOSED = "closed"  # End was asked for; nothing more will be
 
 
-class EndReason(StrEnum):
-    BROWSER_LEFT = "browser_left"
-    BROWSER_LOST = "browser_lost"
-    BROWSER_TOO_SLOW = "browser_too_slow"
-    AGENT_LEFT = "agent_left"
-    AGENT_LOST = "agent_lost"
-    AGENT_TOO_SLOW = "agent_too_slow"
-    AGENT_ERROR = "agent_error"
-    AGENT_UNREACHABLE = "agent_unreachable"
-    SETUP_TIMEOUT = "setup_timeout"
-    HUNG_UP = "hung_up"
-    SUPERSEDED = "superseded"
-    SHUTDOWN = "shutdown"
-    INTERNAL_ERROR = "internal_error"
+class Turn(Enum):
+    QUIET = "quiet"  # nobody is in the middle of something
+    RUNNING = "running"  # somebody speaks, or an answer is due
 
-
-# --- events that are not messages ------------------------------------------------------------
-
-
-class FromAgent(msgspec.Struct, frozen=True):
-    message: deepgram.ServerMessage | deepgram.Unknown | deepgram.Malformed
-
-
-class FromBrowser(msgspec.Struct, frozen=True):
-    message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed
-
-
-class AgentOpened(msgspec.Struct, frozen=True):
-    """The agent's WebSocket is open."""
-
-
-class AgentUnreachable(msgspec.Struct, frozen=True):
-    """Dialling failed; `detail` is for operators."""
-
-    detail: str
-
-
-class AgentClosed(msgspec.Struct, frozen=True):
-    """`code` as seen: 1005 without a status, 1006 without a close frame."""
-
-    code: int
-    reason: str
-
-
-class BrowserClosed(msgspec.Struct, frozen=True):
-    """`code` as seen: 1005 without a status, 1006 without a close frame."""
-
-    code: int
-    reason: str
-
-
-class HangUp(msgspec.Struct, frozen=True):
-    """We end it: `reason` is one of those that `_HANG_UP` lists."""
-
-    reason: EndReason
-
-
-class Woken(msgspec.Struct, frozen=True):
-    """The deadline is reached; `browser_frames` counts audio frames of the browser so far."""
-
-    browser_frames: int
-
-
-class MessageStored(msgspec.Struct, frozen=True):
-    """Postgres has the message."""
-
-    message: MessageSaid
-
-
-class FunctionStarted(msgspec.Struct, frozen=True):
-    """The call is valid and on its way; `say` is to be said if it takes over `say_after` s."""
-
-    call_id: str
-    intent: str
-    arguments: Any
-    say: str | None
-    say_after: float
-
-
-class FunctionReturned(msgspec.Struct, frozen=True):
-    """What came of a call; `content` is the text for the model."""
-
-    call_id: str
-    intent: str | None
-    status: IntentStatus
-    arguments: Any
-    result: Any
-    content: str
-
-
-Event = (
-    FromAgent
-    | FromBrowser
-    | AgentOpened
-    | AgentUnreachable
-    | AgentClosed
-    | BrowserClosed
-    | HangUp
-    | Woken
-    | MessageStored
-    | FunctionStarted
-    | FunctionReturned
-)
 
 # What a leaving client may say of itself (RFC 6455 section 7.4.1); 3000 and up are free for all.
 _CLIENTS_OWN = (browser.NORMAL, browser.GOING_AWAY)
@@ -166,6 +95,10 @@ class _OpenCall(msgspec.Struct):
     say_at: float | None = None
 
 
+Settle = Callable[[Sequence[deepgram.History]], deepgram.Settings]
+"""Makes Settings that tell the agent this history."""
+
+
 class _Place(msgspec.Struct):
     """Where the last message of the conversation stands."""
 
@@ -180,23 +113,34 @@ class Session:
     def __init__(
         self,
         opening: Opening,
-        settings: deepgram.Settings,
+        settle: Settle,
         *,
         now: float,
         began: datetime,
-        setup_seconds: float,
+        times: Times,
         new_id: Callable[[], UUID],
+        jitter: Callable[[], float],
     ) -> None:
-        """`began` is the wall-clock instant (UTC) of `now`; `new_id` gives a fresh UUID a call."""
+        """`began` is the wall-clock instant (UTC) of `now`; `new_id` gives a fresh UUID a call,
+        `jitter` a number from 0 to 1."""
         self.state = State.DIALLING
         self._opening = opening
-        self._settings: deepgram.Settings | None = settings
+        self._settle = settle
         self._epoch = began - timedelta(seconds=now)
+        self._times = times
         self._new_id = new_id
+        self._jitter = jitter
         self._last = _Place(opening.last_seq, opening.last_turn, opening.last_role)
+        self._past = deque(opening.history, maxlen=HISTORY_LENGTH)
+        self._turn = Turn.QUIET
         self._calls: dict[str, _OpenCall] = {}
+        self._parked: dict[str, deepgram.FinishedCall] = {}  # of an agent that was lost
         self._answered: set[str] = set()
-        self._look_at = now + setup_seconds
+        self._tries = Tries()
+        self._ready_by = now + times.setup_seconds
+        self._look_at = self._ready_by
+        self._roll_over_at = math.inf
+        self._lost_since: float | None = None  # as the browser was told
         self._frames_seen = 0
         self._agent_request_id: str | None = None
 
@@ -208,18 +152,16 @@ class Session:
         """The monotonic second at which `Woken` is wanted; None once closed."""
         if self.state is State.CLOSED:
             return None
-        return min([self._look_at, *(c.say_at for c in self._calls.values() if c.say_at)])
+        fillers = (call.say_at for call in self._calls.values() if call.say_at)
+        return min(self._look_at, self._roll_over_deadline, *fillers, math.inf)
 
-    def attached(self) -> list[Action]:
-        """The browser's WebSocket is open: what it is told first."""
-        return [
-            actions.SendBrowser(
-                browser.RelaySession(
-                    session_id=self._opening.session_id,
-                    conversation_id=self._opening.conversation_id,
-                )
-            )
-        ]
+    def begin(self) -> list[Action]:
+        """The browser's WebSocket is open: what it is told first, and who is called."""
+        told = browser.RelaySession(
+            session_id=self._opening.session_id,
+            conversation_id=self._opening.conversation_id,
+        )
+        return [actions.SendBrowser(told), actions.DialAgent()]
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Apply one event at monotonic second `now`; what has to be done, in order."""
@@ -234,21 +176,12 @@ class Session:
                 if self.state is State.DIALLING:
                     self.state = State.WELCOMING
                 return []
-            case AgentUnreachable(detail):
-                told = browser.RelayError(
-                    code="agent_unreachable", detail="the voice agent cannot be reached"
-                )
-                return [
-                    actions.SendBrowser(told),
-                    *self._end(
-                        EndReason.AGENT_UNREACHABLE,
-                        detail,
-                        browser.AGENT_UNREACHABLE,
-                        "agent unreachable",
-                    ),
-                ]
+            case AgentUnreachable(detail, final):
+                why = EndReason.AGENT_UNREACHABLE
+                end = self._failure(why, detail, "agent_unreachable", "cannot be reached")
+                return end() if final else self._lost(now, detail, end)
             case AgentClosed(code, reason):
-                return self._agent_closed(code, reason)
+                return self._agent_closed(code, reason, now)
             case BrowserClosed(code, reason):
                 why = EndReason.BROWSER_LOST if code == browser.ABNORMAL else EndReason.BROWSER_LEFT
                 return self._end(why, f"{code} {reason}".strip(), code, reason)
@@ -275,10 +208,11 @@ class Session:
     ) -> list[Action]:
         match message:
             case deepgram.Welcome(request_id=request_id):
-                return self._welcomed(request_id)
+                return self._welcomed(request_id, now)
             case deepgram.SettingsApplied():
                 return self._applied(now)
             case deepgram.ConversationText(role=role, content=content):
+                self._turn = Turn.RUNNING
                 stored = self._store(role, content, now)
                 if role == "user":
                     return [stored, actions.Forward(), actions.AwaitReply()]
@@ -288,6 +222,7 @@ class Session:
                     return [actions.Forward()]
                 return [actions.Forward(), actions.Reported(seconds)]
             case deepgram.UserStartedSpeaking():
+                self._turn = Turn.RUNNING
                 return [actions.ClearAudio(), actions.Forward()]
             case deepgram.FunctionCallRequest(functions=functions):
                 return self._called(functions)
@@ -298,14 +233,11 @@ class Session:
                     if self._calls.pop(cancelled.id, None):
                         self._answered.add(cancelled.id)
                 return []
-            case deepgram.Error(code=code, description=description):
-                # The description is for us; it may quote the prompt.
-                return [
-                    actions.SendBrowser(policy.told(message)),
-                    *self._end(
-                        EndReason.AGENT_ERROR, f"{code}: {description}", browser.INTERNAL, code
-                    ),
-                ]
+            case deepgram.Error():
+                return self._agent_erred(message, now)
+            case deepgram.AgentAudioDone():
+                self._turn = Turn.QUIET
+                return [actions.Forward(), *self._maybe_roll_over(now)]
             case deepgram.Warning(code=code, description=description):
                 return [
                     actions.SendBrowser(policy.told(message)),
@@ -323,7 +255,6 @@ class Session:
                 deepgram.EndOfTurn()
                 | deepgram.AgentThinking()
                 | deepgram.AgentStartedSpeaking()
-                | deepgram.AgentAudioDone()
                 | deepgram.ListenUpdated()
                 | deepgram.ThinkUpdated()
                 | deepgram.SpeakUpdated()
@@ -333,25 +264,36 @@ class Session:
             ):
                 return [actions.Forward()]
 
-    def _welcomed(self, request_id: str) -> list[Action]:
+    def _welcomed(self, request_id: str, now: float) -> list[Action]:
         self._agent_request_id = request_id
         if self.state is not State.WELCOMING:
             return [actions.Note("agent_unexpected", "Welcome a second time")]
         self.state = State.APPLYING
-        # They are long and never needed again: a session does not keep them.
-        settings, self._settings = self._settings, None
-        return [actions.Forward(), actions.SendSettings(settings)] if settings else []
+        if self._parked:
+            # Answered or not, the next agent must not think that it has to ask again.
+            self._past.append(deepgram.History(function_calls=list(self._parked.values())))
+            self._parked.clear()
+        settings = actions.SendSettings(self._settle(self._past))
+        return [settings] if self._was_open else [actions.Forward(), settings]
 
     def _applied(self, now: float) -> list[Action]:
         if self.state is not State.APPLYING:
             return [actions.Note("agent_unexpected", f"SettingsApplied while {self.state.value}")]
+        told: list[Action] = [] if self._was_open else [actions.Forward()]
+        if self._lost_since is not None:
+            told = [actions.SendBrowser(browser.RelayReconnected())]
+            self._lost_since = None
         self.state = State.OPEN
+        self._turn = Turn.QUIET
+        self._tries.well_since = now
         self._look_at = now + KEEPALIVE_LOOK
-        return [
-            actions.Forward(),
-            actions.ReleaseHeld(),
-            actions.Began(self._agent_request_id),
-        ]
+        self._roll_over_at = now + self._times.roll_over_seconds
+        return [*told, actions.ReleaseHeld(), actions.Began(self._agent_request_id)]
+
+    @property
+    def _was_open(self) -> bool:
+        """Whether an agent was ready before: then this one takes its place unseen."""
+        return self._tries.well_since is not None
 
     def _store(self, role: deepgram.Role, content: str, now: float) -> Action:
         turn = self._last.turn + (self._last.role != role)
@@ -366,6 +308,7 @@ class Session:
             at=self._epoch + timedelta(seconds=now),
         )
         self._last = _Place(message.seq, turn, role)
+        self._past.append(deepgram.History(role=role, content=content))
         return actions.Store(message)
 
     def _called(self, functions: list[deepgram.FunctionCall]) -> list[Action]:
@@ -385,12 +328,77 @@ class Session:
             asked.append(actions.CallFunction(call, self._last.seq))
         return asked
 
-    def _agent_closed(self, code: int, reason: str) -> list[Action]:
+    # --- the agent is lost -------------------------------------------------------------------
+
+    def _agent_closed(self, code: int, reason: str, now: float) -> list[Action]:
         detail = f"{code} {reason}".strip()
-        if code == browser.ABNORMAL:
-            lost = "agent connection lost"
-            return self._end(EndReason.AGENT_LOST, detail, browser.AGENT_UNREACHABLE, lost)
-        return self._end(EndReason.AGENT_LEFT, detail, code, reason)
+        if code not in LOST_CODES:
+            return self._end(EndReason.AGENT_LEFT, detail, code, reason)
+        end = self._failure(EndReason.AGENT_LOST, detail, "agent_lost", "was lost")
+        return self._lost(now, detail, end)
+
+    def _agent_erred(self, error: deepgram.Error, now: float) -> list[Action]:
+        # The description is for us; it may quote the prompt.
+        detail = f"{error.code}: {error.description}"
+
+        def end() -> list[Action]:
+            told = actions.SendBrowser(policy.told(error))
+            return [told, *self._end(EndReason.AGENT_ERROR, detail, browser.INTERNAL, error.code)]
+
+        return end() if error.code in FINAL_ERRORS else self._lost(now, detail, end)
+
+    def _failure(
+        self, why: EndReason, detail: str, code: str, what: str
+    ) -> Callable[[], list[Action]]:
+        """The end for want of an agent, told to the browser."""
+
+        def end() -> list[Action]:
+            told = browser.RelayError(code=code, detail=f"the voice agent {what}")
+            reason = code.replace("_", " ")
+            return [
+                actions.SendBrowser(told),
+                *self._end(why, detail, browser.AGENT_UNREACHABLE, reason),
+            ]
+
+        return end
+
+    def _lost(self, now: float, detail: str, end: Callable[[], list[Action]]) -> list[Action]:
+        """Dial again in a while; `end` when that was done often enough."""
+        wait = self._tries.wait(now, self._jitter())
+        if wait is None or (not self._was_open and now + wait >= self._ready_by):
+            return end()
+        told: list[Action] = []
+        if self._was_open and self._lost_since is None:
+            self._lost_since = now
+            told.append(actions.SendBrowser(browser.RelayReconnecting()))
+        self._park_calls()
+        self.state = State.RETRYING
+        self._look_at = now + wait
+        self._roll_over_at = math.inf
+        return [actions.DropAgent(), *told, actions.Note("agent_redialled", detail)]
+
+    def _park_calls(self) -> None:
+        """An answer to the agent that asked is not possible any more; the next one is told."""
+        for call_id, waiting in self._calls.items():
+            self._answered.add(call_id)
+            self._parked[call_id] = _finished(waiting.call, policy.STILL_RUNNING)
+        self._calls.clear()
+
+    @property
+    def _roll_over_deadline(self) -> float:
+        """At a turn boundary, or in the middle of a turn when it becomes late."""
+        late = 0.0 if self._turn is Turn.QUIET and not self._calls else ROLL_OVER_PATIENCE
+        return self._roll_over_at + late
+
+    def _maybe_roll_over(self, now: float) -> list[Action]:
+        """A new agent before Deepgram ends the session of this one; the browser is not told."""
+        if self.state is not State.OPEN or now < self._roll_over_deadline:
+            return []
+        self._park_calls()
+        self.state = State.DIALLING
+        self._look_at = now + self._times.setup_seconds
+        self._roll_over_at = math.inf
+        return [actions.DropAgent(), actions.DialAgent()]
 
     # --- the browser speaks ------------------------------------------------------------------
 
@@ -426,7 +434,11 @@ class Session:
         asked: list[Action] = [actions.SendBrowser(told)]
         if waiting := self._calls.pop(event.call_id, None):
             self._answered.add(event.call_id)
+            finished = _finished(waiting.call, event.content)
+            self._past.append(deepgram.History(function_calls=[finished]))
             asked.append(self._answer(waiting.call, event.content))
+        elif parked := self._parked.get(event.call_id):
+            self._parked[event.call_id] = msgspec.structs.replace(parked, response=event.content)
         return asked
 
     @staticmethod
@@ -442,19 +454,17 @@ class Session:
     # --- time and the end --------------------------------------------------------------------
 
     def _woken(self, browser_frames: int, now: float) -> list[Action]:
+        if self.state is State.RETRYING and now >= self._look_at:
+            self.state = State.DIALLING
+            self._look_at = now + self._times.setup_seconds
+            return [actions.DialAgent()]
         if self.state is not State.OPEN:
             if now < self._look_at:
                 return []
-            told = browser.RelayError(
-                code="setup_timeout", detail="the voice agent did not get ready in time"
-            )
-            detail = f"while {self.state.value}"
-            return [
-                actions.SendBrowser(told),
-                *self._end(
-                    EndReason.SETUP_TIMEOUT, detail, browser.AGENT_UNREACHABLE, "setup timeout"
-                ),
-            ]
+            detail = f"setup timeout while {self.state.value}"
+            why = EndReason.SETUP_TIMEOUT
+            end = self._failure(why, detail, "setup_timeout", "did not get ready in time")
+            return self._lost(now, detail, end)
         asked: list[Action] = []
         for waiting in self._calls.values():
             if waiting.say and waiting.say_at is not None and now >= waiting.say_at:
@@ -466,7 +476,7 @@ class Session:
             if browser_frames == self._frames_seen:
                 asked.append(actions.SendAgent(deepgram.KeepAlive()))
             self._frames_seen = browser_frames
-        return asked
+        return asked + self._maybe_roll_over(now)
 
     def _end(self, why: EndReason, detail: str, code: int, reason: str) -> list[Action]:
         """Close both legs; `code` and `reason` go to the side that did not end it. The agent hears
@@ -482,3 +492,14 @@ class Session:
             ),
             actions.End(why.value, detail),
         ]
+
+
+def _finished(call: deepgram.FunctionCall, response: str) -> deepgram.FinishedCall:
+    return deepgram.FinishedCall(
+        id=call.id,
+        name=call.name,
+        client_side=True,
+        arguments=call.arguments,
+        response=response,
+        thought_signature=call.thought_signature,
+    )

@@ -33,6 +33,9 @@ class Watch:
             agent_total=self._agent_total.percentiles() if self._agent_total else None,
         )
 
+    def dialled(self, now: float) -> None:
+        self._since = now
+
     def opened(self, now: float) -> None:
         """The agent's socket is open: how long the browser waited for that (dialled ahead: 0)."""
         self._connect = now - self._since

@@ -15,16 +15,9 @@ ROOMS = {"config": set(), "relay": {"config"}, "control": {"config", "relay"}}
 OURS = {*ROOMS, "loadtests", "tests", "migrations"}
 
 PURE = [
-    "latency",
-    "deepgram",
-    "browser",
-    "actions",
-    "session",
-    "policy",
-    "records",
-    "opening",
-    "submission",
-]
+    "actions", "browser", "deepgram", "events", "latency", "opening", "policy", "records", "redial",
+    "session", "submission",
+]  # fmt: skip
 IMPURE = {
     "asyncio", "time", "logging", "socket", "ssl", "threading", "subprocess", "os", "sys", "random",
     "secrets", "io", "pathlib", "picows", "litestar", "uvicorn", "websockets", "httpx", "asyncpg",

@@ -22,7 +22,7 @@ from config.settings import from_environment
 from control import local_orchestrator
 from control.app import create_app
 from relay.sandbox.options import Options
-from relay.sandbox.script import Call, Script, Turn
+from relay.sandbox.script import Call, Ending, Script, Turn
 from relay.sandbox.server import serve
 from tests.relay.wires import listening, next_event
 
@@ -246,14 +246,50 @@ async def test_a_ticket_opens_one_session_once(database_url, tmp_path):
             await next_event(browser, "SettingsApplied")
 
 
-async def test_an_agent_that_errs_is_told_and_stored(database_url, tmp_path):
-    async with whole(database_url, tmp_path, script=turns(), timeout=0.3) as program:
+async def test_an_agent_that_errs_for_good_is_told_and_stored(database_url, tmp_path):
+    script = Script(turns=(Turn(end=Ending("error", "INVALID_SETTINGS")),))
+    async with whole(database_url, tmp_path, script=script) as program:
         begun = await program.begin()
         async with program.attach(begun) as browser:
             told = await next_event(browser, "Error")
-            assert told["code"] == "CLIENT_MESSAGE_TIMEOUT"
-            assert await closed(browser) == (1011, "CLIENT_MESSAGE_TIMEOUT")
+            assert told["code"] == "INVALID_SETTINGS"
+            assert await closed(browser) == (1011, "INVALID_SETTINGS")
         assert (await program.ended(begun))["close_reason"] == "agent_error"
+
+
+async def test_a_lost_agent_is_replaced_and_nothing_that_was_said_is_lost(database_url, tmp_path):
+    script = Script(
+        turns=(
+            Turn(when="text", calls=(GOAL,), say=("Done.",)),
+            Turn(when="text", say=("Never heard.",), end=Ending("drop")),
+            Turn(when="text", say=("Still here.",)),
+        )
+    )
+    async with whole(database_url, tmp_path, script=script) as program:
+        begun = await program.begin()
+        async with program.attach(begun) as browser:
+            await next_event(browser, "SettingsApplied")
+            await next_event(browser, "AgentAudioDone")  # of the greeting
+            await type_line(browser, "I want to swim")
+            await next_event(browser, "AgentAudioDone")
+            await type_line(browser, "And you?")
+            await next_event(browser, "RelayReconnecting")
+            await next_event(browser, "RelayReconnected")
+            await type_line(browser, "Hello again")
+            while (await next_event(browser, "ConversationText"))["content"] != "Done.":
+                pass  # the next agent begins its script again
+        await program.ended(begun)
+
+        second = await program.sandbox.session(1)
+        context = second.settings["agent"]["context"]["messages"]
+        said = [line["content"] for line in context if "content" in line]
+        assert said[1:] == ["I want to swim", "Done.", "And you?", "Never heard."]
+        assert any("function_calls" in line for line in context)
+        assert "greeting" not in second.settings["agent"]
+        listed = (await program.get(f"/conversations/{begun['conversation_id']}/messages"))["items"]
+        assert [m["seq"] for m in listed] == list(range(1, len(listed) + 1))
+        assert [m["content"] for m in listed][: len(said)] == said
+        assert len({m["session_id"] for m in listed}) == 1
 
 
 async def test_the_key_the_prompt_and_the_functions_reach_no_browser(database_url, tmp_path):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from config.agent import Audio
 from relay import actions, deepgram
+from relay.events import AgentOpened, FromAgent
 from relay.opening import Opening
-from relay.session import AgentOpened, FromAgent, Session
+from relay.session import Session, Times
 
 BEGAN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -43,11 +45,29 @@ def numbered_ids() -> Callable[[], UUID]:
     return new_id
 
 
+TIMES = Times(setup_seconds=10.0, roll_over_seconds=1000.0)
+
+
+def make_session(opening: Opening, settings: deepgram.Settings) -> Session:
+    """A session at second 0; it gives its agents `settings`, with the history as a tag."""
+
+    def settle(history: Sequence[deepgram.History]) -> deepgram.Settings:
+        return msgspec.structs.replace(settings, flags={"told": list(history)})
+
+    return Session(
+        opening,
+        settle,
+        now=0.0,
+        began=BEGAN,
+        times=TIMES,
+        new_id=numbered_ids(),
+        jitter=lambda: 1.0,
+    )
+
+
 @pytest.fixture
 def session(opening: Opening, settings: deepgram.Settings) -> Session:
-    return Session(
-        opening, settings, now=0.0, began=BEGAN, setup_seconds=10.0, new_id=numbered_ids()
-    )
+    return make_session(opening, settings)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from relay.records import IntentCalled, IntentStatus, MessageSaid, SessionBegan, SessionEnded
+from relay.session import Times
 from relay.submission import Rejected, Submitted
 from tests.relay.wires import LIMITS, TICKET, Agent, agent_and_relay, next_event, relaying
 
@@ -289,7 +290,7 @@ async def test_a_defect_in_submitting_still_answers_the_model():
         assert json.loads(agent.texts[1]["content"])["status"] == "failed"
 
 
-@pytest.mark.parametrize(("code", "seen"), [(1000, 1000), (1011, 1011), (4001, 4001)])
+@pytest.mark.parametrize(("code", "seen"), [(1000, 1000), (1003, 1003), (4001, 4001)])
 async def test_the_agents_close_reaches_the_browser(code, seen):  # [1, 5, 9]
     async with agent_and_relay() as (agent, relay), relay.attach() as browser:
         await next_event(browser, "SettingsApplied")
@@ -302,22 +303,62 @@ async def test_the_agents_close_reaches_the_browser(code, seen):  # [1, 5, 9]
 async def test_an_agent_that_closes_without_a_status_becomes_a_code_that_may_be_sent():  # [12]
     async with agent_and_relay() as (agent, relay), relay.attach() as browser:
         await next_event(browser, "SettingsApplied")
-        await agent.say(type="Error", code="CLIENT_MESSAGE_TIMEOUT", description="long ago")
+        await agent.say(type="Error", code="INVALID_SETTINGS", description="the prompt")
         agent.connections[-1].transport.write(b"\x88\x00")  # a close frame with no code
 
         told = await next_event(browser, "Error")
 
-        assert told["code"] == "CLIENT_MESSAGE_TIMEOUT"
-        assert await closed(browser) == (1011, "CLIENT_MESSAGE_TIMEOUT")
+        assert told["code"] == "INVALID_SETTINGS"
+        assert await closed(browser) == (1011, "INVALID_SETTINGS")
 
 
-async def test_an_agent_that_vanishes_closes_the_browser_with_1014():  # [1]
+async def test_an_agent_that_vanishes_is_replaced_and_the_browser_stays():  # [1]
     async with agent_and_relay() as (agent, relay), relay.attach() as browser:
         await next_event(browser, "SettingsApplied")
+        await agent.say(type="ConversationText", role="user", content="Hello.")
+        await next_event(browser, "ConversationText")
+        agent.connected.clear()
         agent.connections[-1].transport.abort()
+        assert await next_event(browser, "RelayReconnecting")
+        spoken = [i.to_bytes(2, "big") + FRAME for i in range(20)]
+        for frame in spoken:
+            await browser.send(frame)
 
-        assert await closed(browser) == (1014, "agent connection lost")
-        assert (await relay.until(SessionEnded)).reason == "agent_lost"
+        seen = []
+        async with asyncio.timeout(5):
+            while "RelayReconnected" not in seen:
+                seen.append(json.loads(await browser.recv())["type"])
+        await agent.until(lambda: len(agent.audio) == len(spoken))
+
+        assert set(seen) <= {"RelayReconnected", "RelayMessageSaved"}
+        assert agent.audio == spoken, "the microphone was held meanwhile"
+        first, second = [text for text in agent.texts if text["type"] == "Settings"]
+        assert "greeting" in first["agent"]
+        assert "greeting" not in second["agent"]
+        (line,) = second["agent"]["context"]["messages"]
+        assert line["content"] == "Hello."
+        # And it is a whole agent: both ways.
+        await agent.connections[-1].send(FRAME)
+        assert await browser.recv() == FRAME
+        assert relay.hub.figures(relay.session_id).browser_frames == len(spoken)
+
+
+async def test_an_agent_that_stays_away_ends_the_session_with_1014():
+    agent = Agent()
+    async with serve(agent.handle, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with relaying(f"ws://127.0.0.1:{port}/") as relay, relay.attach() as browser:
+            await next_event(browser, "SettingsApplied")
+            server.close(close_connections=False)
+            agent.connections[-1].transport.abort()
+
+            await next_event(browser, "RelayReconnecting")
+            async with asyncio.timeout(15):
+                told = None
+                while told is None or told["type"] != "RelayError":
+                    told = json.loads(await browser.recv())
+                assert told["code"] == "agent_unreachable"
+            assert (await closed(browser))[0] == 1014
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 4002])
@@ -395,14 +436,17 @@ async def test_an_agent_that_is_not_there_closes_the_browser_with_1014():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"ws://127.0.0.1:{taken.getsockname()[1]}/"
-        async with relaying(url) as relay, relay.attach() as browser:
+        limits = msgspec.structs.replace(
+            LIMITS, times=Times(setup_seconds=0.5, roll_over_seconds=9.0)
+        )
+        async with relaying(url, limits=limits) as relay, relay.attach() as browser:
             assert (await closed(browser))[0] == 1014
 
 
 async def test_an_agent_that_never_welcomes_is_given_up():
     agent = Agent()
     agent.answers = False
-    limits = msgspec.structs.replace(LIMITS, setup_seconds=0.2)
+    limits = msgspec.structs.replace(LIMITS, times=Times(setup_seconds=0.2, roll_over_seconds=9))
     async with serve(agent.handle, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with relaying(f"ws://127.0.0.1:{port}/", limits=limits) as relay:
@@ -571,3 +615,14 @@ async def test_what_took_how_long_is_told_per_session_and_for_the_process():
         assert "relay_up_seconds_count 32.0" in text
         assert "relay_reply_seconds_count 1.0" in text
         assert "relay_agent_connect_seconds_count 1.0" in text
+
+
+async def test_a_planned_roll_over_is_not_noticed_by_the_browser():
+    limits = msgspec.structs.replace(LIMITS, times=Times(setup_seconds=5, roll_over_seconds=0.3))
+    async with agent_and_relay(limits=limits) as (agent, relay), relay.attach() as browser:
+        await next_event(browser, "SettingsApplied")
+        await agent.until(lambda: len([t for t in agent.texts if t["type"] == "Settings"]) >= 2)
+        await agent.say(type="Marker")
+
+        assert json.loads(await browser.recv()) == {"type": "Marker"}
+        assert agent.closed[0] == 1000

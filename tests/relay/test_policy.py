@@ -4,7 +4,6 @@ import json
 from datetime import date
 from pathlib import Path
 
-import msgspec
 import pytest
 
 import config
@@ -20,7 +19,7 @@ def configuration():
 
 
 def test_the_prompt_knows_the_day_the_zone_and_the_intents(configuration, opening):
-    settings = policy.settings(configuration, opening, TODAY)
+    settings = policy.settings(configuration, opening, TODAY, [])
 
     prompts = [think["prompt"] for think in settings.agent["think"]]
     for prompt in prompts:
@@ -30,7 +29,7 @@ def test_the_prompt_knows_the_day_the_zone_and_the_intents(configuration, openin
 
 
 def test_a_new_conversation_is_greeted(configuration, opening):
-    settings = policy.settings(configuration, opening, TODAY)
+    settings = policy.settings(configuration, opening, TODAY, [])
 
     assert settings.agent["greeting"]
     assert "context" not in settings.agent
@@ -45,9 +44,7 @@ def test_a_resumed_conversation_has_its_history_and_no_greeting(configuration, o
         deepgram.History(function_calls=[finished]),
     ]
 
-    settings = policy.settings(
-        configuration, msgspec.structs.replace(opening, history=history), TODAY
-    )
+    settings = policy.settings(configuration, opening, TODAY, history)
 
     assert "greeting" not in settings.agent
     assert settings.agent["context"] == {
@@ -70,7 +67,7 @@ def test_a_resumed_conversation_has_its_history_and_no_greeting(configuration, o
 
 
 def test_settings_contain_nothing_that_is_null(configuration, opening):
-    sent = json.loads(deepgram.encode(policy.settings(configuration, opening, TODAY)))
+    sent = json.loads(deepgram.encode(policy.settings(configuration, opening, TODAY, [])))
 
     def nulls(value, path="$"):
         if value is None:

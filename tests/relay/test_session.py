@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 from datetime import timedelta
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -11,11 +13,7 @@ from hypothesis import strategies as st
 
 from config.agent import Audio
 from relay import actions, browser, deepgram
-from relay.opening import Opening
-from relay.records import IntentStatus
-from relay.session import (
-    KEEPALIVE_LOOK,
-    MAX_OPEN_CALLS,
+from relay.events import (
     AgentClosed,
     AgentOpened,
     AgentUnreachable,
@@ -27,11 +25,13 @@ from relay.session import (
     FunctionStarted,
     HangUp,
     MessageStored,
-    Session,
-    State,
     Woken,
 )
-from tests.relay.conftest import BEGAN, numbered_ids
+from relay.opening import Opening
+from relay.records import IntentStatus
+from relay.redial import FINAL_ERRORS, MAX_TRIES, STABLE_SECONDS
+from relay.session import HISTORY_LENGTH, KEEPALIVE_LOOK, MAX_OPEN_CALLS, ROLL_OVER_PATIENCE, State
+from tests.relay.conftest import BEGAN, TIMES, make_session
 
 
 def of(kind, asked):
@@ -73,8 +73,9 @@ def said(role, content="words"):
 
 
 def test_the_browser_is_told_its_session_first(session, opening):
-    (told,) = session.attached()
+    told, dial = session.begin()
 
+    assert dial == actions.DialAgent()
     assert told.event.session_id == opening.session_id
     assert told.event.conversation_id == opening.conversation_id
 
@@ -84,7 +85,8 @@ def test_settings_are_sent_at_welcome_and_not_before(session, settings):
 
     asked = session.handle(FromAgent(deepgram.Welcome(request_id="r")), 0.2)
 
-    assert asked == [actions.Forward(), actions.SendSettings(settings)]
+    sent = msgspec.structs.replace(settings, flags={"told": []})
+    assert asked == [actions.Forward(), actions.SendSettings(sent)]
 
 
 def test_what_is_held_is_released_when_settings_are_applied(session):
@@ -131,14 +133,29 @@ def test_a_set_up_that_takes_too_long_ends_in_every_state(session, steps):
     assert of(actions.SendBrowser, asked)[0].event.code == "setup_timeout"
 
 
-def test_an_unreachable_agent_is_told_without_the_reason(session):
-    asked = session.handle(AgentUnreachable("refused by 10.0.0.1"), 0.5)
+def test_an_agent_that_will_always_refuse_is_told_without_the_reason(session):
+    asked = session.handle(AgentUnreachable("HTTP 401 from 10.0.0.1", final=True), 0.5)
 
     assert ended(asked) == EndReason.AGENT_UNREACHABLE
     assert closes(asked) == (1014, 1000)
     assert "10.0.0.1" not in repr(of(actions.SendBrowser, asked))
     assert "10.0.0.1" not in repr(of(actions.CloseBrowser, asked))
-    assert of(actions.End, asked)[0].detail == "refused by 10.0.0.1"
+    assert of(actions.End, asked)[0].detail == "HTTP 401 from 10.0.0.1"
+
+
+def test_an_agent_that_cannot_be_reached_is_tried_again_as_long_as_the_set_up_may_take(session):
+    now, dials = 0.0, 0
+    while session.state is not State.CLOSED:
+        asked = session.handle(AgentUnreachable("refused"), now)
+        if session.state is State.RETRYING:
+            assert not of(actions.SendBrowser, asked), "nobody has heard an agent yet"
+            now = session.deadline
+            assert session.handle(Woken(0), now) == [actions.DialAgent()]
+            dials += 1
+
+    assert dials == MAX_TRIES
+    assert now < TIMES.setup_seconds
+    assert ended(asked) == EndReason.AGENT_UNREACHABLE
 
 
 # --- what is said -----------------------------------------------------------------------------
@@ -168,12 +185,8 @@ def test_the_sentences_of_one_reply_share_a_turn(live):
 
 
 def test_a_resumed_conversation_goes_on_counting(opening, settings):
-    import msgspec
-
     resumed = msgspec.structs.replace(opening, last_seq=7, last_turn=4, last_role="assistant")
-    session = Session(
-        resumed, settings, now=0.0, began=BEGAN, setup_seconds=10.0, new_id=numbered_ids()
-    )
+    session = make_session(resumed, settings)
 
     (store, *_) = session.handle(said("user"), 2.0)
 
@@ -428,10 +441,8 @@ def test_a_speaking_browser_needs_no_keepalive(live):
         (BrowserClosed(1009, "too big"), EndReason.BROWSER_LEFT, (1009, 1000)),
         (BrowserClosed(1006, ""), EndReason.BROWSER_LOST, (1000, 1000)),
         (AgentClosed(1000, "done"), EndReason.AGENT_LEFT, (1000, 1000)),
-        (AgentClosed(1005, ""), EndReason.AGENT_LEFT, (1000, 1000)),
-        (AgentClosed(1011, "oops"), EndReason.AGENT_LEFT, (1011, 1000)),
+        (AgentClosed(1003, "oops"), EndReason.AGENT_LEFT, (1003, 1000)),
         (AgentClosed(4321, "own"), EndReason.AGENT_LEFT, (4321, 1000)),
-        (AgentClosed(1006, ""), EndReason.AGENT_LOST, (1014, 1000)),
         (HangUp(EndReason.HUNG_UP), EndReason.HUNG_UP, (1000, 1000)),
         (HangUp(EndReason.SUPERSEDED), EndReason.SUPERSEDED, (1000, 1000)),
         (HangUp(EndReason.SHUTDOWN), EndReason.SHUTDOWN, (1012, 1000)),
@@ -480,6 +491,214 @@ def test_a_session_describes_itself(live):
     assert repr(live) == "<Session OPEN calls=0 last_seq=0>"
 
 
+# --- the agent is lost ------------------------------------------------------------------------
+
+
+def come_back(session, now):
+    """The next agent is dialled, welcomes and applies; what was asked for on the way."""
+    asked = session.handle(Woken(0), now)
+    asked += session.handle(AgentOpened(), now + 0.1)
+    asked += session.handle(FromAgent(deepgram.Welcome(request_id="r2")), now + 0.2)
+    asked += session.handle(FromAgent(deepgram.SettingsApplied()), now + 0.3)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        AgentClosed(1006, ""),
+        AgentClosed(1005, ""),
+        AgentClosed(1011, "oops"),
+        AgentClosed(1012, "restart"),
+        FromAgent(deepgram.Error(code="INTERNAL_SERVER_ERROR", description="oops")),
+        FromAgent(deepgram.Error(code="SOMETHING_NEW", description="oops")),
+    ],
+)
+def test_a_lost_agent_is_dialled_again_and_told_the_history(live, loss):
+    live.handle(said("assistant", "Hi."), 2.0)
+    live.handle(said("user", "Hello."), 3.0)
+
+    lost = live.handle(loss, 4.0)
+    wait = live.deadline
+    asked = come_back(live, wait)
+
+    assert lost[0] == actions.DropAgent()
+    assert actions.SendBrowser(browser.RelayReconnecting()) in lost
+    assert not of(actions.CloseBrowser, lost)
+    assert 4.0 < wait < 5.0
+    assert actions.DialAgent() in asked
+    (settings,) = of(actions.SendSettings, asked)
+    assert [line.content for line in settings.settings.flags["told"]] == ["Hi.", "Hello."]
+    assert actions.SendBrowser(browser.RelayReconnected()) in asked
+    assert actions.ReleaseHeld() in asked
+    assert not of(actions.Forward, asked), "no second Welcome or SettingsApplied"
+    assert live.state is State.OPEN
+
+
+def test_the_numbering_goes_on_with_the_next_agent(live):
+    live.handle(said("assistant"), 2.0)
+    live.handle(AgentClosed(1006, ""), 3.0)
+    come_back(live, 4.0)
+
+    (store, *_) = live.handle(said("user"), 5.0)
+
+    assert (store.message.seq, store.message.turn) == (2, 2)
+
+
+def test_finished_calls_are_part_of_what_the_next_agent_is_told(live):
+    live.handle(request(call()), 2.0)
+    live.handle(returned(), 2.5)
+    live.handle(AgentClosed(1006, ""), 3.0)
+
+    (settings,) = of(actions.SendSettings, come_back(live, 4.0))
+
+    (line,) = settings.settings.flags["told"]
+    (finished,) = line.function_calls
+    assert (finished.id, finished.response) == ("call_1", '{"status":"submitted"}')
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_call_that_was_open_is_neither_asked_again_nor_answered_to_a_stranger(live, in_time):
+    live.handle(request(call()), 2.0)
+    live.handle(AgentClosed(1006, ""), 2.5)
+    asked = []
+    if in_time:
+        asked += live.handle(returned(), 2.6)
+    back = come_back(live, 4.0)
+    if not in_time:
+        asked += live.handle(returned(), 5.0)
+
+    assert not of(actions.SendAgent, asked + back)
+    assert of(actions.SendBrowser, asked), "the browser hears of it all the same"
+    (settings,) = of(actions.SendSettings, back)
+    (finished,) = settings.settings.flags["told"][0].function_calls
+    assert finished.id == "call_1"
+    assert ('"status":"submitted"' in finished.response) == in_time
+    assert live.handle(request(call()), 6.0) == [], "the same id is not run again"
+
+
+def test_after_enough_tries_the_session_ends(live):
+    now = 2.0
+    asked = live.handle(AgentClosed(1006, ""), now)
+    told = of(actions.SendBrowser, asked)
+    while live.state is not State.CLOSED:
+        now = live.deadline
+        live.handle(Woken(0), now)
+        asked = live.handle(AgentUnreachable("refused"), now)
+        told += of(actions.SendBrowser, asked)
+
+    assert ended(asked) == EndReason.AGENT_UNREACHABLE
+    assert closes(asked) == (1014, 1000)
+    assert [type(t.event) for t in told] == [browser.RelayReconnecting, browser.RelayError]
+
+
+def test_an_agent_that_does_not_get_ready_again_is_given_up_for_another(live):
+    live.handle(AgentClosed(1006, ""), 2.0)
+    live.handle(Woken(0), 3.0)
+    assert live.deadline == 3.0 + TIMES.setup_seconds
+
+    asked = live.handle(Woken(0), 3.0 + TIMES.setup_seconds)
+
+    assert asked[0] == actions.DropAgent()
+    assert live.state is State.RETRYING
+
+
+def test_an_agent_that_was_well_for_a_while_has_all_its_tries_again(live):
+    now = 2.0
+    for _ in range(3 * MAX_TRIES):
+        live.handle(AgentClosed(1006, ""), now)
+        come_back(live, live.deadline)
+        assert live.state is State.OPEN
+        now += STABLE_SECONDS + 10.0
+
+
+def test_an_agent_that_dies_at_once_every_time_is_given_up(live):
+    now, lost = 2.0, 0
+    while live.state is not State.CLOSED:
+        live.handle(AgentClosed(1006, ""), now)
+        lost += 1
+        if live.state is State.RETRYING:
+            come_back(live, live.deadline)
+            now = live.deadline
+
+    assert lost == MAX_TRIES + 1
+
+
+@pytest.mark.parametrize("code", sorted(FINAL_ERRORS))
+def test_an_error_that_would_come_again_ends_the_session(live, code):
+    asked = live.handle(FromAgent(deepgram.Error(code=code, description="x")), 2.0)
+
+    assert ended(asked) == EndReason.AGENT_ERROR
+
+
+def test_nothing_is_sent_to_an_agent_that_is_lost(live):
+    live.handle(AgentClosed(1006, ""), 2.0)
+
+    for now in (2.1, 2.2):
+        assert not of(actions.SendAgent, live.handle(Woken(0), now))
+    assert live.handle(FromBrowser(deepgram.KeepAlive()), 2.3) == [actions.Forward()], "it is held"
+
+
+def test_what_is_remembered_is_bounded(live):
+    for second in range(HISTORY_LENGTH + 10):
+        live.handle(said("user", f"line {second}"), 2.0)
+    live.handle(AgentClosed(1006, ""), 3.0)
+
+    (settings,) = of(actions.SendSettings, come_back(live, 4.0))
+
+    told = settings.settings.flags["told"]
+    assert len(told) == HISTORY_LENGTH
+    assert told[-1].content == f"line {HISTORY_LENGTH + 9}"
+
+
+# --- the planned roll-over --------------------------------------------------------------------
+
+ROLL_OVER = 1.0 + TIMES.roll_over_seconds  # `live` applied its Settings at second 1
+
+
+def test_between_two_turns_a_new_agent_takes_over_and_nobody_is_told(live):
+    live.handle(Woken(0), ROLL_OVER - 1)
+
+    asked = live.handle(Woken(0), ROLL_OVER)
+    back = come_back(live, ROLL_OVER)
+
+    assert actions.DropAgent() in asked
+    assert actions.DialAgent() in asked
+    assert not of(actions.SendBrowser, asked + back)
+    assert not of(actions.Forward, back)
+    assert live.state is State.OPEN
+    assert live.handle(Woken(0), ROLL_OVER + 10) != [actions.DropAgent()]
+
+
+def test_in_the_middle_of_a_turn_it_waits_for_the_end_of_it(live):
+    live.handle(said("user"), ROLL_OVER - 1)
+    assert actions.DropAgent() not in live.handle(Woken(0), ROLL_OVER)
+
+    asked = live.handle(FromAgent(deepgram.AgentAudioDone()), ROLL_OVER + 5)
+
+    assert asked == [actions.Forward(), actions.DropAgent(), actions.DialAgent()]
+
+
+def test_a_turn_that_never_ends_does_not_hold_it_up_for_ever(live):
+    live.handle(FromAgent(deepgram.UserStartedSpeaking()), ROLL_OVER - 1)
+
+    asked = live.handle(Woken(0), ROLL_OVER + ROLL_OVER_PATIENCE)
+
+    assert actions.DropAgent() in asked
+
+
+def test_a_roll_over_that_fails_is_told_like_any_loss(live):
+    live.handle(Woken(0), ROLL_OVER)
+
+    asked = live.handle(AgentUnreachable("refused"), ROLL_OVER + 1)
+
+    assert actions.SendBrowser(browser.RelayReconnecting()) in asked
+
+
+def test_an_agent_that_ends_a_turn_early_in_its_life_stays(live):
+    assert live.handle(FromAgent(deepgram.AgentAudioDone()), 2.0) == [actions.Forward()]
+
+
 # --- any order of events ----------------------------------------------------------------------
 
 ids = st.sampled_from(["a", "b", "c"])
@@ -518,7 +737,7 @@ events = st.one_of(
     st.builds(Woken, st.integers(0, 3)),
     st.builds(started, ids, st.sampled_from([None, "One moment."])),
     st.builds(returned, ids),
-    st.builds(AgentUnreachable, st.text()),
+    st.builds(AgentUnreachable, st.text(), st.booleans()),
     st.builds(AgentClosed, st.sampled_from([1000, 1005, 1006, 1011, 4000]), st.text()),
     st.builds(BrowserClosed, st.sampled_from([1000, 1001, 1005, 1006]), st.text()),
     st.builds(HangUp, st.just(EndReason.HUNG_UP)),
@@ -538,14 +757,7 @@ OPENING = Opening(
 )
 @hypothesis_settings(max_examples=400, deadline=None)
 def test_any_interleaving_keeps_the_invariants(begun, steps):
-    session = Session(
-        OPENING,
-        deepgram.Settings(audio={}, agent={}),
-        now=0.0,
-        began=BEGAN,
-        setup_seconds=10.0,
-        new_id=numbered_ids(),
-    )
+    session = make_session(OPENING, deepgram.Settings(audio={}, agent={}))
     if begun:
         opening_steps = [
             AgentOpened(),
@@ -553,20 +765,23 @@ def test_any_interleaving_keeps_the_invariants(begun, steps):
             FromAgent(deepgram.SettingsApplied()),
         ]
         steps = [(event, 0.0) for event in opening_steps] + steps
-    now, settings_sent, released, closed = 0.0, 0, False, False
+    now, settings_sent, released, closed = 0.0, False, False, False
     asked_for, answers, seqs = [], [], []
     for event, passed in steps:
         now += passed
         for action in session.handle(event, now):
             assert not closed, "asked for after End"
             match action:
+                case actions.DropAgent():
+                    settings_sent = released = False
                 case actions.SendSettings():
-                    settings_sent += 1
+                    assert not settings_sent, "Settings twice to the same agent"
+                    settings_sent = True
                 case actions.SendAgent(message=deepgram.FunctionCallResponse(id=id)):
                     answers.append(id)
                     assert settings_sent
                 case actions.SendAgent():
-                    assert settings_sent
+                    assert released
                 case actions.ReleaseHeld():
                     assert settings_sent
                     released = True
@@ -580,8 +795,8 @@ def test_any_interleaving_keeps_the_invariants(begun, steps):
                     closed = True
         assert closed == (session.state is State.CLOSED)
         assert (session.deadline is None) == closed
-    assert settings_sent <= 1
-    assert released == (session.state is State.OPEN) or closed
+        assert closed or released == (session.state is State.OPEN)
+        assert closed or session.deadline < math.inf, "no timer leads back to a healthy socket"
     assert len(answers) == len(set(answers)), "a call was answered twice"
     assert len(asked_for) == len(set(asked_for)), "a call was run twice"
     assert [seq for seq, _ in seqs] == list(range(1, len(seqs) + 1))

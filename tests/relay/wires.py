@@ -32,12 +32,13 @@ from relay.journal import Journal
 from relay.metrics import Metrics
 from relay.opening import Opening, Refused
 from relay.records import Record
+from relay.session import Times
 from relay.submission import Submission, Submit, Submitted
 
 AgentHandler = Callable[[ServerConnection], Awaitable[None]]
 TICKET = "ticket-of-the-test"
 LIMITS = Limits(
-    setup_seconds=5.0,
+    times=Times(setup_seconds=5.0, roll_over_seconds=3600.0),
     ping_seconds=5.0,
     max_message_bytes=1 << 20,
     held_audio_bytes=64 * 1024,
@@ -132,14 +133,16 @@ class Relay:
         self.port = port
         self.server = server
         self.records: list[Record] = []
+        self.session_id = uuid4()  # the last that was attached to
         self.stored = asyncio.Event()
 
     def url(self, session_id: UUID) -> str:
         return f"ws://127.0.0.1:{self.port}/api/v1/voice/session/{session_id}/ws"
 
     def attach(self, session_id: UUID | None = None, **more: Any) -> connect:
+        session_id = self.session_id = session_id or uuid4()
         more = {"subprotocols": ["relay.v1", TICKET], "compression": None} | more
-        return connect(self.url(session_id or uuid4()), **more)
+        return connect(self.url(session_id), **more)
 
     async def write(self, records: Any) -> None:
         self.records += records
@@ -193,7 +196,7 @@ async def relaying(
         agent_url,
         "the-real-key",
         ping_seconds=limits.ping_seconds,
-        seconds=limits.setup_seconds,
+        seconds=limits.times.setup_seconds,
         max_message_bytes=limits.max_message_bytes,
     )
     hub = Hub(

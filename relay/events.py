@@ -1,0 +1,118 @@
+"""What a session may be told. Pure.
+
+Decoded messages come wrapped in the side that they came from; what is not a message has a struct of
+its own.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from relay import deepgram
+from relay.records import IntentStatus, MessageSaid
+
+
+class EndReason(StrEnum):
+    BROWSER_LEFT = "browser_left"
+    BROWSER_LOST = "browser_lost"
+    BROWSER_TOO_SLOW = "browser_too_slow"
+    AGENT_LEFT = "agent_left"
+    AGENT_LOST = "agent_lost"
+    AGENT_TOO_SLOW = "agent_too_slow"
+    AGENT_ERROR = "agent_error"
+    AGENT_UNREACHABLE = "agent_unreachable"
+    SETUP_TIMEOUT = "setup_timeout"
+    HUNG_UP = "hung_up"
+    SUPERSEDED = "superseded"
+    SHUTDOWN = "shutdown"
+    INTERNAL_ERROR = "internal_error"
+
+
+class FromAgent(msgspec.Struct, frozen=True):
+    message: deepgram.ServerMessage | deepgram.Unknown | deepgram.Malformed
+
+
+class FromBrowser(msgspec.Struct, frozen=True):
+    message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed
+
+
+class AgentOpened(msgspec.Struct, frozen=True):
+    """The agent's WebSocket is open."""
+
+
+class AgentUnreachable(msgspec.Struct, frozen=True):
+    """Dialling failed; `detail` is for operators, `final`: it would fail again."""
+
+    detail: str
+    final: bool = False
+
+
+class AgentClosed(msgspec.Struct, frozen=True):
+    """`code` as seen: 1005 without a status, 1006 without a close frame."""
+
+    code: int
+    reason: str
+
+
+class BrowserClosed(msgspec.Struct, frozen=True):
+    """`code` as seen: 1005 without a status, 1006 without a close frame."""
+
+    code: int
+    reason: str
+
+
+class HangUp(msgspec.Struct, frozen=True):
+    """We end it: `reason` is one of those that `_HANG_UP` lists."""
+
+    reason: EndReason
+
+
+class Woken(msgspec.Struct, frozen=True):
+    """The deadline is reached; `browser_frames` counts audio frames of the browser so far."""
+
+    browser_frames: int
+
+
+class MessageStored(msgspec.Struct, frozen=True):
+    """Postgres has the message."""
+
+    message: MessageSaid
+
+
+class FunctionStarted(msgspec.Struct, frozen=True):
+    """The call is valid and on its way; `say` is to be said if it takes over `say_after` s."""
+
+    call_id: str
+    intent: str
+    arguments: Any
+    say: str | None
+    say_after: float
+
+
+class FunctionReturned(msgspec.Struct, frozen=True):
+    """What came of a call; `content` is the text for the model."""
+
+    call_id: str
+    intent: str | None
+    status: IntentStatus
+    arguments: Any
+    result: Any
+    content: str
+
+
+Event = (
+    FromAgent
+    | FromBrowser
+    | AgentOpened
+    | AgentUnreachable
+    | AgentClosed
+    | BrowserClosed
+    | HangUp
+    | Woken
+    | MessageStored
+    | FunctionStarted
+    | FunctionReturned
+)

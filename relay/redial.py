@@ -1,0 +1,60 @@
+"""Whether a lost agent is dialled again, and when. Pure.
+
+There is no session resumption at Deepgram: a new socket is a new session, which is told the
+history. What a second try cannot mend is not tried: wrong Settings, a wrong key, no credit.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from relay import browser
+
+MAX_TRIES = 5
+FIRST_WAIT = 0.25
+LONGEST_WAIT = 4.0
+# A socket that lived this long was no failure of the tries before it.
+STABLE_SECONDS = 30.0
+
+# Refusals that stay the same however often one asks.
+FINAL_STATUSES = {400, 401, 402, 403, 404, 405}
+FINAL_ERRORS = {
+    "AGENT_ID_NOT_SUPPORTED",
+    "INVALID_AGENT_ID",
+    "INVALID_SETTINGS",
+    "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS",
+    "SETTINGS_ALREADY_APPLIED",
+    "UNPARSABLE_CLIENT_MESSAGE",
+    "USER_AUDIO_FORMAT",
+}
+# An agent that closes with one of these has not finished the conversation. 1000 and the codes from
+# 3000 up were chosen by somebody, and are passed on.
+LOST_CODES = {
+    browser.GOING_AWAY,
+    browser.NO_STATUS,
+    browser.ABNORMAL,
+    browser.INTERNAL,
+    browser.RESTART,
+    1013,  # try again later
+    browser.AGENT_UNREACHABLE,
+}
+
+
+class Tries(msgspec.Struct):
+    """How often the agent was dialled again since it was last well."""
+
+    count: int = 0
+    well_since: float | None = None  # monotonic second of the last SettingsApplied
+
+    def wait(self, now: float, jitter: float) -> float | None:
+        """Count another try; seconds until then, None when there were enough.
+
+        `jitter` is from 0 to 1, so that the sessions of a relay do not come all at once.
+        """
+        if self.well_since is not None and now - self.well_since >= STABLE_SECONDS:
+            self.count = 0
+        if self.count >= MAX_TRIES:
+            return None
+        longest: float = min(FIRST_WAIT * 2**self.count, LONGEST_WAIT)
+        self.count += 1
+        return longest * (0.5 + 0.5 * jitter)
