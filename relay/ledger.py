@@ -271,7 +271,9 @@ class Ledger:
         """A folder that a dead process left."""
         return await self.run(take_orphan, self.directory, passed_over)
 
-    async def run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    async def run(
+        self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
         """Call something slow in the ledger's thread."""
         call = partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
