@@ -62,7 +62,12 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Meta(pattern=r"^/[^\s?#]*$", description="put behind ORCHESTRATOR_URL; begins with /"),
     ]
     timeout: Annotated[
-        float, Meta(gt=0, le=300, description="seconds for the whole call, retries included")
+        float,
+        Meta(
+            gt=0,
+            le=300,
+            description="seconds that the model waits for the outcome, retries included",
+        ),
     ] = 10.0
     retry: Annotated[
         bool, Meta(description="may the request be sent again when it is unknown if it arrived?")

@@ -60,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     orchestrator_url: str
     deepgram_agent_url: str = "wss://agent.deepgram.com/v1/agent/converse"
     orchestrator_token: Secret | None = None
+    orchestrator_secret: Secret | None = None
     host: str = "127.0.0.1"
     port: int = 8080
     workers: int = 1
@@ -75,6 +76,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     held_audio_bytes: int = 256 << 10
     lane_bytes: int = 1 << 20
     dial_ahead: int = 32
+    journal_bytes: int = 256 << 20
+    outbox_hours: float = 24.0
     log_level: str = "info"
 
 
@@ -188,14 +191,17 @@ def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
     return read
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"expected seconds above 0, got {shown(text)}")
-    return seconds
+def _positive(unit: str) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not 0 < number < math.inf:
+            raise ValueError(f"expected {unit} above 0, got {shown(text)}")
+        return number
+
+    return read
 
 
 def _level(text: str) -> str:
@@ -207,6 +213,7 @@ def _level(text: str) -> str:
 
 
 _BYTES = _whole(1024, 1 << 30)
+_seconds = _positive("seconds")
 
 VARIABLES: tuple[Variable, ...] = (
     Variable(
@@ -235,6 +242,13 @@ VARIABLES: tuple[Variable, ...] = (
         "orchestrator_token",
         "",
         "the bearer token for the Orchestrator",
+        _credential,
+    ),
+    Variable(
+        "ORCHESTRATOR_SECRET",
+        "orchestrator_secret",
+        "",
+        "what requests to the Orchestrator are signed with",
         _credential,
     ),
     Variable(
@@ -320,6 +334,20 @@ VARIABLES: tuple[Variable, ...] = (
         "32",
         "agents dialled at once before their browser attaches; 0 turns it off (one worker only)",
         _whole(0, 10_000),
+    ),
+    Variable(
+        "RELAY_JOURNAL_BYTES",
+        "journal_bytes",
+        "268435456",
+        "what the journal may take on disk, all workers together",
+        _whole(1 << 20, 1 << 40),
+    ),
+    Variable(
+        "RELAY_OUTBOX_HOURS",
+        "outbox_hours",
+        "24",
+        "how long an accepted call is tried until it has failed for good",
+        _positive("hours"),
     ),
     Variable(
         "RELAY_LOG_LEVEL",

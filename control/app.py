@@ -12,12 +12,13 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from config.check import Configuration
-from config.settings import Settings
+from config.settings import Secret, Settings
 from control import history, intents, sessions
 from control.auth import get_current_user
+from control.delivery import Delivery
 from control.errors import exception_handlers
 from control.health import get_live, get_ready
-from control.orchestrator import connect
+from control.orchestrator import Orchestrator, connect
 from control.sessions import Admission
 from control.store import Store, StoreUnavailable
 from relay.dial import Dialler
@@ -51,7 +52,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         except StoreUnavailable as error:
             raise WriteFailed(str(error)) from error
 
-    journal = Journal(write, metrics)
+    journal = Journal(write, metrics, settings.data_dir / "journal", limit=settings.journal_bytes)
     functions = Functions(configuration.registry, journal, metrics)
     dialler = Dialler(
         settings.deepgram_agent_url,
@@ -83,17 +84,31 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     async def settle(conversation_id: UUID) -> bool:
         return await hub.make_room(conversation_id, SETTLE_SECONDS)
 
+    def deliver(orchestrator: Orchestrator) -> Delivery:
+        metrics.breaker.set_function(lambda: orchestrator.state.value)
+        return Delivery(
+            store,
+            journal,
+            configuration.registry,
+            metrics,
+            planner=orchestrator,
+            listener=functions,
+            max_age=settings.outbox_hours * 3600,
+        )
+
     @asynccontextmanager
     async def open_all(app: Litestar) -> AsyncIterator[None]:
-        token = settings.orchestrator_token
         await store.open()
         try:
             async with (
                 connect(
-                    settings.orchestrator_url, token.reveal() if token else None
+                    settings.orchestrator_url,
+                    _revealed(settings.orchestrator_token),
+                    _revealed(settings.orchestrator_secret),
                 ) as orchestrator,
                 journal.running(grace=GRACE_SECONDS),
                 functions.running(orchestrator.submit, grace=GRACE_SECONDS),
+                deliver(orchestrator).running(grace=GRACE_SECONDS),
                 hub.running(),
             ):
                 with watching(metrics.times["loop_lag"]):
@@ -143,6 +158,10 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         ),
         logging_config=None,
     )
+
+
+def _revealed(secret: Secret | None) -> str | None:
+    return secret.reveal() if secret else None
 
 
 def _given(value: object) -> Provide:

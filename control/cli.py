@@ -29,7 +29,7 @@ from control.app import create_app
 from control.health import find_reasons
 from control.migrate import MigrationError
 from control.migrate import migrate as apply_migrations
-from control.server import ServeError, listen, serve_workers, serving
+from control.server import ServeError, listen, serve_workers, serving, settle_memory
 from control.store import Store
 
 if TYPE_CHECKING:
@@ -109,7 +109,9 @@ def create_worker() -> Litestar:
     """The application of one worker process, from the environment."""
     settings = from_environment(os.environ)
     logs.set_up(settings.log_level)
-    return create_app(settings, load(settings.config_dir, os.environ))
+    app = create_app(settings, load(settings.config_dir, os.environ))
+    app.on_startup.append(settle_memory)
+    return app
 
 
 @main.command()
@@ -314,6 +316,20 @@ def talk(
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
+
+
+@main.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def loadtest(arguments: tuple[str, ...]) -> None:
+    """Measure what a relay costs, next to nginx and others."""
+    try:
+        from loadtests.cli import loadtest as measure
+    except ImportError as error:
+        _fail_for_extra(error, "loadtests")
+    measure.main(list(arguments), prog_name="voice-relay loadtest")
 
 
 # --- the rest ------------------------------------------------------------------------------------

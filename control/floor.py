@@ -32,6 +32,7 @@ class Floor:
     def __init__(self, bytes_per_second: int, *, greeting: bool) -> None:
         self.turn = Turn.OPENING
         self.calls: set[str] = set()
+        self.saved: set[str] = set()  # calls that were answered before they had an outcome
         self.quiet = QUIET
         self.last = 0.0  # when something of weight happened
         self.played = 0.0  # when all audio so far will have been heard
@@ -90,10 +91,16 @@ class Floor:
             case deepgram.AgentAudioDone():
                 if self.turn is Turn.AGENT:
                     self.turn = Turn.NOBODY
-            case RelayIntent(call_id=call_id, status="submitting"):
+            case RelayIntent(call_id=call_id, status="submitting", result=None):
                 self.calls.add(call_id)
                 self.deaf = False
-            case RelayIntent(call_id=call_id):
+            case RelayIntent(call_id=call_id) if call_id in self.saved:
+                return  # the agent does not speak of it again
+            case RelayIntent(call_id=call_id, status="cancelled"):
+                self._call_ended(call_id)
+            case RelayIntent(call_id=call_id, status=status):
+                if status == "submitting":
+                    self.saved.add(call_id)
                 self._call_ended(call_id)
                 self.turn = Turn.DUE  # the result is to be told
             case deepgram.FunctionCallCancelled(functions=functions):

@@ -128,22 +128,32 @@ async def _touch_conversations(connection: Connection, messages: Sequence[Messag
 
 async def _upsert_calls(connection: Connection, calls: Sequence[IntentCalled]) -> None:
     await connection.execute(
-        # An older state that comes again (a repeated batch) does not undo a newer one.
+        # What the Orchestrator answered counts whenever it comes while the call is open. That
+        # somebody waits or gave up counts only from who had the call last, and not if it is older
+        # than what we know (a repeated batch). No clock but the database's says when a call is due,
+        # and its time begins now: a record that comes late is not overdue because of it.
         """
         INSERT INTO voice.intents AS known
             (id, conversation_id, session_id, call_id, after_seq, function, intent, arguments,
-             status, attempts, result, response, created_at, updated_at)
+             status, attempts, result, response, created_at, updated_at, accepted_at,
+             next_attempt_at, in_doubt, last_error, claims)
         SELECT id, conversation_id, session_id, call_id, after_seq, function, intent, arguments,
-               status, attempts, result::jsonb, response, at, at
+               status, attempts, result::jsonb, response, at, at, at,
+               now() + make_interval(secs => due_in), in_doubt, error, claim
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[],
                     $7::text[], $8::text[], $9::text[], $10::int[], $11::text[], $12::text[],
-                    $13::timestamptz[])
+                    $13::timestamptz[], $14::float8[], $15::bool[], $16::text[], $17::int[])
              AS r (id, conversation_id, session_id, call_id, after_seq, function, intent, arguments,
-                   status, attempts, result, response, at)
+                   status, attempts, result, response, at, due_in, in_doubt, error, claim)
         ON CONFLICT (id) DO UPDATE
-        SET status = excluded.status, attempts = excluded.attempts, result = excluded.result,
-            response = excluded.response, updated_at = excluded.updated_at
-        WHERE known.status = 'submitting' AND excluded.updated_at >= known.updated_at
+        SET status = excluded.status, attempts = greatest(known.attempts, excluded.attempts),
+            result = excluded.result, response = coalesce(excluded.response, known.response),
+            updated_at = greatest(known.updated_at, excluded.updated_at),
+            next_attempt_at = excluded.next_attempt_at, in_doubt = excluded.in_doubt,
+            last_error = excluded.last_error
+        WHERE known.status = 'submitting'
+          AND (excluded.status IN ('submitted', 'rejected')
+               OR (excluded.claims = known.claims AND excluded.attempts >= known.attempts))
         """,
         [c.id for c in calls],
         [c.conversation_id for c in calls],
@@ -158,6 +168,10 @@ async def _upsert_calls(connection: Connection, calls: Sequence[IntentCalled]) -
         [storable_json(c.result) for c in calls],
         [None if c.response is None else storable(c.response) for c in calls],
         [c.at for c in calls],
+        [c.due_in for c in calls],
+        [c.in_doubt for c in calls],
+        [None if c.error is None else storable(c.error) for c in calls],
+        [c.claim for c in calls],
     )
 
 

@@ -10,17 +10,18 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, delete, get, patch
+from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from control.auth import User
-from control.errors import describe_problems, invalid, not_found
+from control.errors import ProblemError, describe_problems, invalid, not_found
 from control.pages import LIMIT, Cursor, Limit, read_cursor, split_page, write_cursor
 from control.rows import Call, Conversation, Message, Status
 from control.sessions import Live
 from control.store import Store
 from relay.records import IntentStatus
+from relay.submission import saved
 
 TITLE_MAX = 200
 SEQ_MAX = 2**63 - 1
@@ -40,7 +41,8 @@ class IntentCall(msgspec.Struct, frozen=True, kw_only=True):
     """A function call: `intent` is null for a function that is not in the registry.
 
     `arguments` is what the model sent: JSON, or the text itself where it was none. `after_seq` is
-    the `seq` of the last message before the call.
+    the `seq` of the last message before the call. While it is `submitting`, `next_attempt_at` says
+    when it is tried again at the latest; `last_error` is what went wrong last.
     """
 
     id: UUID
@@ -54,6 +56,8 @@ class IntentCall(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     result: Any
     response: str | None
+    next_attempt_at: datetime | None
+    last_error: str | None
     created_at: datetime
     updated_at: datetime
 
@@ -207,6 +211,29 @@ class HistoryController(Controller):
         position = _CallPosition(calls[-1].after_seq, calls[-1].id)
         return IntentCallPage(items, write_cursor(position))
 
+    @post(
+        "/{conversation_id:uuid}/intents/{intent_id:uuid}/retry",
+        summary="Submit a function call again that has failed",
+        status_code=202,
+        responses=describe_problems(404, 409, 503),
+    )
+    async def retry_intent(
+        self,
+        store: NamedDependency[Store],
+        user: NamedDependency[User],
+        conversation_id: FromPath[UUID],
+        intent_id: FromPath[UUID],
+    ) -> IntentCall:
+        found = await store.retry_call(
+            intent_id, conversation_id, user_id=user.id, response=saved("the user asked again")
+        )
+        if found is None:
+            raise not_found("intent")
+        call, was_failed = found
+        if not was_failed:
+            raise ProblemError(409, "not_failed", f"expected a failed call, it is {call.status}")
+        return _show(call)
+
 
 async def _find(
     store: Store,
@@ -247,6 +274,8 @@ def _show(call: Call) -> IntentCall:
         attempts=call.attempts,
         result=call.result,
         response=call.response,
+        next_attempt_at=call.next_attempt_at,
+        last_error=call.last_error,
         created_at=call.created_at,
         updated_at=call.updated_at,
     )

@@ -12,8 +12,10 @@ a `detail` that can be said aloud.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from difflib import SequenceMatcher
@@ -29,6 +31,7 @@ from msgspec import Meta
 log = logging.getLogger(__name__)
 
 MAX_BODY = 64 * 1024
+SIGNATURE_SECONDS = 300  # how far the clocks of both may be apart
 LISTED = 500  # newest ones in a list
 CONSIDERED = 1_000  # newest tasks of a user in which a name is looked for
 CLOSE_ENOUGH = 0.85  # likeness of two names when speech recognition erred in a letter or two
@@ -123,8 +126,11 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Work = Callable[["Connection", Order], Awaitable[Answer]]
 
 
-def create_app(database_url: str) -> Litestar:
-    """The service; it connects and makes its schema when it starts."""
+def create_app(database_url: str, secret: str | None = None) -> Litestar:
+    """The service; it connects and makes its schema when it starts.
+
+    With a `secret`, a `POST` that is not signed with it is refused.
+    """
 
     @asynccontextmanager
     async def database(app: Litestar) -> AsyncIterator[None]:
@@ -140,6 +146,7 @@ def create_app(database_url: str) -> Litestar:
                 await connection.execute("select pg_advisory_xact_lock(hashtext($1))", __name__)
                 await connection.execute(SCHEMA)
             app.state.pool = pool
+            app.state.secret = secret
             yield
 
     return Litestar(
@@ -204,17 +211,17 @@ async def list_tasks(request: Request[Any, Any, Any], state: State) -> dict[str,
 
 @post("/goals")
 async def create_goal(request: Request[Any, Any, Any], state: State) -> Response[bytes]:
-    return await _answer_once(request, state.pool, _add_goal)
+    return await _answer_once(request, state, _add_goal)
 
 
 @post("/tasks")
 async def create_task(request: Request[Any, Any, Any], state: State) -> Response[bytes]:
-    return await _answer_once(request, state.pool, _add_task)
+    return await _answer_once(request, state, _add_task)
 
 
 @post("/tasks/reschedule")
 async def reschedule_task(request: Request[Any, Any, Any], state: State) -> Response[bytes]:
-    return await _answer_once(request, state.pool, _move_task)
+    return await _answer_once(request, state, _move_task)
 
 
 async def _add_goal(connection: Connection, order: Order) -> Answer:
@@ -275,14 +282,16 @@ async def _move_task(connection: Connection, order: Order) -> Answer:
 
 
 async def _answer_once(
-    request: Request[Any, Any, Any], pool: asyncpg.Pool[asyncpg.Record], work: Work
+    request: Request[Any, Any, Any], state: State, work: Work
 ) -> Response[bytes]:
     raw = await request.body()
+    if state.secret is not None:
+        _check_signature(request.headers.get("X-Voice-Signature", ""), state.secret, raw)
     order = _decode(raw, Order, "the body")
     key = request.headers.get("Idempotency-Key", "").strip()
     if len(key) > 200:
         raise Problem(422, "Invalid request", "the Idempotency-Key is longer than 200 characters")
-    async with pool.acquire() as connection, connection.transaction():
+    async with state.pool.acquire() as connection, connection.transaction():
         if not key:
             return _response(await _answer(work, connection, order))
         # Held to the end of the transaction: a twin that comes meanwhile waits for our answer.
@@ -303,6 +312,18 @@ async def _answer_once(
             msgspec.json.encode(answer.body).decode(),
         )
         return _response(answer)
+
+
+def _check_signature(signature: str, secret: str, raw: bytes) -> None:
+    """`t=<Unix seconds>,v1=<hex HMAC-SHA-256 of "t.body">`; an old one may be a copy."""
+    found = re.fullmatch(r"t=(\d{1,12}),v1=([0-9a-f]{64})", signature, re.ASCII)
+    if found is None:
+        raise Problem(401, "Not signed", "the request is not signed")
+    expected = hmac.new(secret.encode(), f"{found[1]}.".encode() + raw, hashlib.sha256).hexdigest()
+    if not hmac.compare_digest(found[2], expected):
+        raise Problem(401, "Wrong signature", "the signature of the request is wrong")
+    if abs(time.time() - int(found[1])) > SIGNATURE_SECONDS:
+        raise Problem(401, "Old signature", "the signature of the request is too old")
 
 
 async def _answer(work: Work, connection: Connection, order: Order) -> Answer:

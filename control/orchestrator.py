@@ -1,27 +1,31 @@
-"""The HTTP client to the Orchestrator: one `Submission` in, one outcome out.
+"""The HTTP client to the Orchestrator: one attempt to deliver one `Submission`.
 
 This module is the door to `httpx` on the way to the Orchestrator. It never raises for trouble of
-the network or for anything the other side answers: such things become `Rejected` or `Failed`, with
-a reason that the model can say aloud.
+the network or for anything the other side answers: such things become `Rejected`, `Failed` or
+`Delayed`, with a reason that the model can say aloud. Who asks decides whether to ask again.
 
 What an answer means:
 
 * 2xx: taken. The JSON body is the result; a body that is not JSON is kept as text, cleaned and
   shortened; an empty, unreadable or oversized body gives None. The status alone decides, because
   an intent that was taken must never be told as failed and asked for again.
-* 408, 429 and 5xx: passing trouble. Asked again if the intent allows it and the budget lasts.
+* 408, 425, 429 and 5xx: passing trouble. `Retry-After` is passed on.
+* 409 to a request that is in doubt: its first copy may still be at work, so this is passing too.
 * Any other 4xx: final, with the reason of the body.
 * 3xx: `Failed`. A redirect is a mistake in the settings, and the parameters do not follow it.
+
+After some failures in a row the breaker opens: nobody is asked for a while.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import logging
-import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -31,31 +35,31 @@ from urllib.parse import quote, urlsplit
 import httpx
 import msgspec
 
-from relay.submission import Failed, Outcome, Rejected, Submission, Submitted
+from control.breaker import Breaker, State
+from control.rows import storable
+from relay.submission import UNCERTAIN, Delayed, Failed, Outcome, Rejected, Submission, Submitted
 
 log = logging.getLogger(__name__)
 
 MAX_BODY = 1 << 20  # bytes of an answer that we are willing to read
 MAX_REASON = 300  # characters: the model says it aloud
 MAX_TEXT = 2_000  # characters of a 2xx body that is not JSON
-FIRST_PAUSE = 0.2  # the upper end of the first pause; doubles with each attempt
-LONGEST_PAUSE = 2.0
-MAX_ATTEMPTS = 10  # lets no run of very short pauses hammer a sick server
 CONNECT_TIMEOUT = 3.0  # leaves room for a second try within an ordinary budget
-PASSING = frozenset({408, 429})  # with every 5xx: may go better next time
+PASSING = frozenset({408, 425, 429})  # with every 5xx: may go better next time
 OURS_TO_FIX = frozenset({401, 403, 405, 407})  # a wrong token or URL, not a wrong intent
+CONNECTIONS = 100  # to the Orchestrator, at once
 
 HEADER_SAFE = "!#$&'*+-.^_`|~:/@=()[]{}<>?,;"  # what a call id keeps as it is
 
 UNREACHABLE = "the planner cannot be reached at the moment"
-SILENT = "the planner did not answer in time, so it is not certain that this was saved"
+SILENT = UNCERTAIN
 BROKEN_OFF = "the connection to the planner broke, so it is not certain that this was saved"
 BUSY = "the planner has a problem at the moment"
 MISPLACED = "the planner is not set up correctly"
 
 
 class _Trouble(Exception):
-    """One attempt that did not settle the matter. `cause` is for the log, `reason` for the model.
+    """An attempt that did not settle the matter. `cause` is for the log, `reason` for the model.
 
     `unsent`: nothing can have arrived, so another attempt cannot double anything.
     """
@@ -82,8 +86,7 @@ class _Final(Exception):
 class Orchestrator:
     """Carries submissions to one Orchestrator. The client belongs to the caller, who closes it.
 
-    `sleep`, `clock` (monotonic seconds) and `jitter` (0..1) are arguments so that a test needs
-    neither time nor luck.
+    `clock` (monotonic seconds) and `wall` (Unix seconds) are arguments: a test needs no time.
     """
 
     def __init__(
@@ -92,59 +95,75 @@ class Orchestrator:
         token: str | None,
         client: httpx.AsyncClient,
         *,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        secret: str | None = None,
         clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._url = url.rstrip("/")
         self._authorization = {"Authorization": f"Bearer {token}"} if token else {}
+        self._secret = secret
         self._client = client
-        self._sleep = sleep
         self._clock = clock
-        self._jitter = jitter
+        self._wall = wall
+        self._breaker = Breaker(_log_change)
 
     def __repr__(self) -> str:
         parts = urlsplit(self._url)
-        return f"<Orchestrator {parts.scheme}://{parts.hostname}>"
+        return f"<Orchestrator {parts.scheme}://{parts.hostname} {self._breaker.state.name}>"
+
+    @property
+    def state(self) -> State:
+        """Whether it is asked at all."""
+        return self._breaker.state
+
+    @property
+    def wait(self) -> float:
+        """Seconds until it makes sense to ask again; 0: now."""
+        return self._breaker.wait(self._clock())
 
     async def submit(self, submission: Submission) -> Outcome:
-        """Deliver once, within `intent.timeout` seconds in all: attempts, pauses and body."""
-        began = self._clock()
-        deadline = began + submission.intent.timeout
-        attempts = 0
-        while True:
-            attempts += 1
-            try:
-                outcome = await self._attempt(submission, deadline, attempts)
-            except _Final as final:
-                failed = Failed(final.reason, attempts)
-                cause = final.cause
-            except _Trouble as trouble:
-                pause = self._pause(trouble, attempts)
-                may_repeat = submission.intent.retry or trouble.unsent
-                if may_repeat and attempts < MAX_ATTEMPTS and self._clock() + pause < deadline:
-                    await self._sleep(pause)
-                    continue
-                failed = Failed(trouble.reason, attempts)
-                cause = trouble.cause
-            else:
-                return outcome
-            log.warning(
-                "orchestrator_failed intent=%s call=%r attempts=%d seconds=%.2f cause=%s",
-                submission.intent.name,
-                submission.call_id[:80],
-                attempts,
-                self._clock() - began,
-                cause,
+        """One attempt, of `submission.seconds` in all."""
+        if not self._breaker.enter(self._clock()):
+            return Delayed(
+                reason=UNREACHABLE, cause="breaker open", attempts=0, unsent=True, wait=self.wait
             )
-            return failed
+        try:
+            outcome = await self._settle(submission)
+        except BaseException:
+            self._breaker.abandoned()
+            raise
+        if isinstance(outcome, Delayed):
+            self._breaker.failed(self._clock())
+        else:
+            self._breaker.succeeded()
+        return outcome
 
-    def _pause(self, trouble: _Trouble, attempts: int) -> float:
-        # Full jitter: many sessions that failed together do not come back together.
-        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (attempts - 1))
-        return max(trouble.wait or 0.0, self._jitter() * longest)
+    async def _settle(self, submission: Submission) -> Outcome:
+        began = self._clock()
+        try:
+            return await self._attempt(submission, began + submission.seconds)
+        except _Final as final:
+            outcome: Outcome = Failed(final.reason, 1)
+            cause = final.cause
+        except _Trouble as trouble:
+            cause = trouble.cause
+            outcome = Delayed(
+                reason=trouble.reason,
+                cause=cause,
+                attempts=1,
+                unsent=trouble.unsent,
+                wait=trouble.wait or 0.0,
+            )
+        log.warning(
+            "orchestrator_failed intent=%s call=%r seconds=%.2f cause=%s",
+            submission.intent.name,
+            submission.call_id[:80],
+            self._clock() - began,
+            cause,
+        )
+        return outcome
 
-    async def _attempt(self, submission: Submission, deadline: float, attempts: int) -> Outcome:
+    async def _attempt(self, submission: Submission, deadline: float) -> Outcome:
         response = await self._send(submission, deadline)
         try:
             body = await self._body(response, deadline)
@@ -152,33 +171,35 @@ class Orchestrator:
             await response.aclose()
         status = response.status_code
         if 200 <= status < 300:
-            return Submitted(_result(body), attempts)
-        if 400 <= status < 500 and status not in PASSING:
+            return Submitted(_result(body), 1)
+        at_work = status == 409 and submission.in_doubt
+        if 400 <= status < 500 and status not in PASSING and not at_work:
             level = logging.WARNING if status in OURS_TO_FIX else logging.INFO
             log.log(
                 level,
-                "orchestrator_rejected intent=%s call=%r attempts=%d status=%d",
+                "orchestrator_rejected intent=%s call=%r status=%d",
                 submission.intent.name,
                 submission.call_id[:80],
-                attempts,
                 status,
             )
             result = _json(body)
             reason = _reason(result) or f"the planner refused it with status {status}"
-            return Rejected(reason, result, attempts)
+            return Rejected(reason, result, 1)
         if status < 400:
             raise _Final(MISPLACED, f"status {status}")
         raise _Trouble(BUSY, f"status {status}", wait=_retry_after(response))
 
     async def _send(self, submission: Submission, deadline: float) -> httpx.Response:
         left = max(deadline - self._clock(), 0.001)
+        body = _encode(submission)
         try:
             request = self._client.build_request(
                 "POST",
                 self._url + submission.intent.path,
-                content=_encode(submission),
+                content=body,
                 headers={
                     **self._authorization,
+                    **self._signature(body),
                     "Accept": "application/json, application/problem+json",
                     "Accept-Encoding": "identity",  # what we bound is what arrives
                     "Content-Type": "application/json",
@@ -190,6 +211,12 @@ class Orchestrator:
                 return await self._client.send(request, stream=True, follow_redirects=False)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             _raise_trouble(error)
+
+    def _signature(self, body: bytes) -> dict[str, str]:
+        if self._secret is None:
+            return {}
+        at = int(self._wall())
+        return {"X-Voice-Signature": f"t={at},v1={sign(self._secret, at, body)}"}
 
     async def _body(self, response: httpx.Response, deadline: float) -> bytes | None:
         """None: too long, or it broke off. The status has been said by then and counts."""
@@ -206,12 +233,24 @@ class Orchestrator:
 
 
 @asynccontextmanager
-async def connect(url: str, token: str | None) -> AsyncIterator[Orchestrator]:
+async def connect(
+    url: str, token: str | None, secret: str | None = None
+) -> AsyncIterator[Orchestrator]:
     """An Orchestrator with a client of its own, closed on leaving."""
     # A proxy from the environment is for the world outside, never for this machine.
     loopback = urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
-    async with httpx.AsyncClient(trust_env=not loopback) as client:
-        yield Orchestrator(url, token, client)
+    limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=20)
+    async with httpx.AsyncClient(trust_env=not loopback, limits=limits) as client:
+        yield Orchestrator(url, token, client, secret=secret)
+
+
+def sign(secret: str, at: int, body: bytes) -> str:
+    """The `v1` of a signature: who knows the secret sent this body at this Unix second."""
+    return hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+
+
+def _log_change(state: State) -> None:
+    log.warning("orchestrator_breaker state=%s", state.name.lower())
 
 
 def _raise_trouble(error: httpx.HTTPError | httpx.InvalidURL | TimeoutError) -> NoReturn:
@@ -233,14 +272,14 @@ def _encode(submission: Submission) -> bytes:
             "parameters": submission.parameters,
             "user_id": submission.user_id,
             "conversation_id": submission.conversation_id,
-            "call_id": submission.call_id,
+            "call_id": storable(submission.call_id),  # as the outbox will read it
         }
     )
 
 
 def _header_safe(call_id: str) -> str:
     # The id is made by a language model; an ordinary one passes unchanged.
-    return quote(call_id, safe=HEADER_SAFE, errors="replace")
+    return quote(storable(call_id), safe=HEADER_SAFE)
 
 
 def _json(body: bytes | None) -> Any:

@@ -60,8 +60,48 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     result: Any
     response: str | None
+    next_attempt_at: datetime | None
+    last_error: str | None
     created_at: datetime
     updated_at: datetime
+
+
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that is ours to deliver for a while: all that a request and its record need.
+
+    `claim` is the number of the claim, `age` the seconds since the call was accepted; `in_doubt`:
+    a request before this one may have arrived.
+    """
+
+    id: UUID
+    conversation_id: UUID
+    session_id: UUID
+    user_id: str
+    call_id: str
+    after_seq: int
+    function: str
+    intent: str | None
+    arguments: str
+    attempts: int
+    in_doubt: bool
+    claim: int
+    age: float
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a call; `response` is the text for a model."""
+
+    id: UUID
+    status: IntentStatus
+    result: Any
+    response: str
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """How many calls have no outcome yet, and the seconds since the oldest was accepted."""
+
+    count: int
+    oldest: float
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +137,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
-    """A session whose ticket was shown: `taken` is whether this call used it up."""
+    """A session whose ticket was shown: `taken` is whether this call used it up.
+
+    `resumed`: its conversation has another session, and so perhaps a history.
+    """
 
     conversation_id: UUID
     user_id: str
@@ -105,6 +148,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     audio: str
     state: SessionState
     taken: bool
+    resumed: bool
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):

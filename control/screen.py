@@ -65,7 +65,7 @@ class Screen:
                 pass
 
     def _intent(self, event: RelayIntent) -> None:
-        told = event.arguments if event.status == "submitting" else event.result
+        told = event.arguments if event.result is None else event.result
         shown = told if isinstance(told, str) else msgspec.json.encode(told).decode()
         colour = "31" if event.status in ("rejected", "failed") else "35"
         line = f"intent {event.intent or 'unknown'} {event.status} {shown}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,6 +16,10 @@ from relay.asgi import Handshake
 
 # Sessions are closed and journal and calls flushed within this; then uvicorn cancels.
 GRACE_SECONDS = 15
+
+
+# New objects, then young and middle collections, until the next one (Python's own: 700, 10, 10).
+COLLECTIONS = (20_000, 20, 50)
 
 
 class ServeError(Exception):
@@ -55,6 +60,7 @@ async def serving(app: Any, listener: socket.socket) -> AsyncIterator[None]:
         ready.cancel()
         if not server.started:
             raise ServeError("the server did not start; the log says why")
+        settle_memory()
         yield
     finally:
         server.should_exit = True
@@ -68,6 +74,17 @@ def serve_workers(factory: str, listener: socket.socket, workers: int) -> None:
     """
     config = _config(factory, factory=True, workers=workers)
     Multiprocess(config, sockets=[listener]).run()
+
+
+def settle_memory() -> None:
+    """After the start: what lives as long as the process is looked at by no garbage collection.
+
+    A profile of 100 sessions had 12 % of the time in the collector, which found next to nothing:
+    frames make no cycles. Those of requests and of ended sessions wait a little longer.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTIONS)
 
 
 class _Server(uvicorn.Server):

@@ -204,6 +204,9 @@ class SessionController(Controller):
         live.hang_up(session_id)
 
 
+NOTHING = History(messages=[], calls=[])
+
+
 class Admission:
     """Lets a browser attach: `relay.opening.Admit`.
 
@@ -234,14 +237,16 @@ class Admission:
                 raise Refused(409, "session_ended", "the session is over; begin another")
             if found is None or not found.taken:
                 raise Refused(401, "ticket_refused", "the ticket is not valid for this session")
-            if not await self._settle(found.conversation_id):
+            if found.resumed and not await self._settle(found.conversation_id):
                 raise Refused(
                     503,
                     "conversation_busy",
                     "an earlier session is not stored yet; begin another",
                     retry_after=RETRY_SECONDS,
                 )
-            history = await self._store.load_history(found.conversation_id)
+            history = (
+                await self._store.load_history(found.conversation_id) if found.resumed else NOTHING
+            )
         except StoreUnavailable as error:
             log.error("admission_unavailable session=%s reason=%s", session_id, error)
             raise Refused(

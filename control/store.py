@@ -13,7 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -22,13 +22,16 @@ import msgspec
 from control.flush import Connection, flush
 from control.rows import (
     Call,
+    Claimed,
     Conversation,
     History,
     Message,
     NewSession,
     Session,
+    Settled,
     Status,
     Taken,
+    Waiting,
     storable,
 )
 from relay.records import (
@@ -267,7 +270,8 @@ class Store:
             rows = await connection.fetch(
                 """
                 SELECT id, call_id, session_id, after_seq, function, intent, arguments, status,
-                       attempts, result, response, created_at, updated_at
+                       attempts, result, response, last_error, created_at, updated_at,
+                       CASE status WHEN 'submitting' THEN next_attempt_at END AS next_attempt_at
                 FROM voice.intents WHERE conversation_id = $1 AND (after_seq, id) > ($2, $3)
                 ORDER BY after_seq, id LIMIT $4
                 """,
@@ -294,7 +298,8 @@ class Store:
             calls = await connection.fetch(
                 """
                 SELECT id, call_id, session_id, after_seq, function, intent, arguments, status,
-                       attempts, result, response, created_at, updated_at
+                       attempts, result, response, last_error, created_at, updated_at,
+                       CASE status WHEN 'submitting' THEN next_attempt_at END AS next_attempt_at
                 FROM voice.intents
                 WHERE conversation_id = $1 AND after_seq >= $2 AND response IS NOT NULL
                 ORDER BY after_seq DESC, id DESC LIMIT $3
@@ -307,6 +312,117 @@ class Store:
             messages=[_read(row, Message) for row in reversed(messages)],
             calls=[_read_call(row) for row in reversed(calls)],
         )
+
+    # --- the outbox --------------------------------------------------------------------------
+
+    async def claim_calls(self, limit: int, *, lease: float) -> list[Claimed]:
+        """Calls that are due, at most `limit`: others leave them alone for `lease` seconds.
+
+        From now on a request of each may arrive, until a record says otherwise.
+        """
+        async with self._writing() as connection:
+            rows = await connection.fetch(
+                """
+                WITH due AS (
+                    SELECT id, in_doubt FROM voice.intents
+                    WHERE status = 'submitting' AND next_attempt_at <= now()
+                    ORDER BY next_attempt_at LIMIT $1
+                    FOR UPDATE SKIP LOCKED
+                )
+                UPDATE voice.intents AS i
+                SET next_attempt_at = now() + make_interval(secs => $2), in_doubt = true,
+                    claims = i.claims + 1
+                FROM due, voice.conversations AS c
+                WHERE i.id = due.id AND c.id = i.conversation_id
+                RETURNING i.id, i.conversation_id, i.session_id, c.user_id, i.call_id, i.after_seq,
+                          i.function, i.intent, i.arguments, i.attempts, due.in_doubt,
+                          i.claims AS claim,
+                          extract(epoch FROM now() - i.accepted_at)::float8 AS age
+                """,
+                limit,
+                lease,
+            )
+        return [_read(row, Claimed) for row in rows]
+
+    async def list_outcomes(self, ids: Sequence[UUID]) -> list[Settled]:
+        """Those of the calls that have an outcome."""
+        async with self._reading() as connection:
+            rows = await connection.fetch(
+                """
+                SELECT id, status, result, response FROM voice.intents
+                WHERE id = ANY($1::uuid[]) AND status <> 'submitting'
+                """,
+                list(ids),
+            )
+        return [
+            Settled(
+                id=row["id"],
+                status=IntentStatus(row["status"]),
+                result=_read_json(row["result"]),
+                response=row["response"] or "",
+            )
+            for row in rows
+        ]
+
+    async def count_waiting(self) -> Waiting:
+        async with self._reading() as connection:
+            row = await connection.fetchrow(
+                """
+                SELECT count(*) AS count,
+                       coalesce(extract(epoch FROM now() - min(accepted_at)), 0)::float8 AS oldest
+                FROM voice.intents WHERE status = 'submitting'
+                """
+            )
+        assert row is not None, "an aggregate has one row"
+        return _read(row, Waiting)
+
+    async def retry_call(
+        self, call_id: UUID, conversation_id: UUID, *, user_id: str, response: str
+    ) -> tuple[Call, bool] | None:
+        """Submit a failed call again, at once; `response` is what a model is told meanwhile.
+
+        The call as it is now, and whether it was failed. None: the user has no such call.
+        """
+        async with self._writing() as connection:
+            row = await connection.fetchrow(
+                """
+                SELECT i.status FROM voice.intents AS i
+                JOIN voice.conversations AS c ON c.id = i.conversation_id
+                WHERE i.id = $1 AND i.conversation_id = $2 AND c.user_id = $3
+                FOR UPDATE OF i
+                """,
+                call_id,
+                conversation_id,
+                user_id,
+            )
+            if row is None:
+                return None
+            failed = row["status"] == IntentStatus.FAILED.value
+            if failed:
+                await connection.execute(
+                    # A new claim: what was written about it before, and comes late, is void.
+                    """
+                    UPDATE voice.intents
+                    SET status = 'submitting', attempts = 0, result = NULL, response = $2,
+                        next_attempt_at = now(), accepted_at = now(), in_doubt = false,
+                        last_error = NULL, claims = claims + 1,
+                        updated_at = greatest(updated_at, now())
+                    WHERE id = $1
+                    """,
+                    call_id,
+                    response,
+                )
+            row = await connection.fetchrow(
+                """
+                SELECT id, call_id, session_id, after_seq, function, intent, arguments, status,
+                       attempts, result, response, last_error, created_at, updated_at,
+                       CASE status WHEN 'submitting' THEN next_attempt_at END AS next_attempt_at
+                FROM voice.intents WHERE id = $1
+                """,
+                call_id,
+            )
+        assert row is not None, "it is locked"
+        return _read_call(row), failed
 
     # --- sessions ----------------------------------------------------------------------------
 
@@ -360,8 +476,13 @@ class Store:
                     RETURNING id
                 )
                 SELECT conversation_id, user_id, timezone, audio, state,
-                       EXISTS (SELECT FROM taken) AS taken
-                FROM voice.sessions WHERE id = $1 AND ticket_hash = $2
+                       EXISTS (SELECT FROM taken) AS taken,
+                       EXISTS (
+                           SELECT FROM voice.sessions AS other
+                           WHERE other.conversation_id = shown.conversation_id
+                             AND other.id <> shown.id
+                       ) AS resumed
+                FROM voice.sessions AS shown WHERE id = $1 AND ticket_hash = $2
                 """,
                 session_id,
                 ticket_hash,
@@ -511,5 +632,9 @@ def _read_session(row: asyncpg.Record) -> Session:
 def _read_call(row: asyncpg.Record) -> Call:
     fields = dict(row)
     fields["status"] = IntentStatus(fields["status"])
-    fields["result"] = None if fields["result"] is None else msgspec.json.decode(fields["result"])
+    fields["result"] = _read_json(fields["result"])
     return Call(**fields)
+
+
+def _read_json(text: str | None) -> Any:
+    return None if text is None else msgspec.json.decode(text)

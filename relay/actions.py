@@ -75,6 +75,12 @@ class CallFunction(msgspec.Struct, frozen=True):
     after_seq: int
 
 
+class CancelFunction(msgspec.Struct, frozen=True):
+    """The model took a call back and wants no answer: do not send it if it was not sent yet."""
+
+    call_id: str
+
+
 class CloseBrowser(msgspec.Struct, frozen=True):
     code: int
     reason: str
@@ -115,6 +121,7 @@ Action = (
     | AwaitReply
     | Reported
     | CallFunction
+    | CancelFunction
     | CloseBrowser
     | CloseAgent
     | End

@@ -96,7 +96,7 @@ class Handshake(asyncio.Protocol):
 
     def finish(self) -> None:
         """The session is over: the server need not wait for it any longer."""
-        self._state.connections.discard(self)  # type: ignore[arg-type]
+        self._state.connections.discard(self)
         self._transport.close()
 
     # --- what the application calls ----------------------------------------------------------

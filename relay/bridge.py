@@ -261,6 +261,8 @@ class Bridge:
                     self._watch.reported(seconds)
                 case actions.CallFunction(call=call, after_seq=after_seq):
                     self._functions.start(self._opening, call, after_seq, self.handle)
+                case actions.CancelFunction(call_id=call_id):
+                    self._functions.cancel(self._opening.session_id, call_id)
                 case actions.CloseBrowser(code=code, reason=reason):
                     self._browser.close(code, reason)
                 case actions.CloseAgent(code=code, reason=reason):
@@ -303,6 +305,7 @@ class Bridge:
                 at=datetime.now(UTC),
             )
         )
+        self._functions.forget(self._opening.session_id)
         self._watch.end()
         self._metrics.sessions_ended.labels(reason=reason).inc()
         self._metrics.frames.labels(source="browser").inc(self._browser.frames)

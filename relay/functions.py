@@ -1,16 +1,21 @@
 """Runs a function call beside the audio, never in its way.
 
-A call is checked against the registry, noted in the journal, sent to the Orchestrator and noted
-again; the session hears of it through `report`. Calls outlive their session: what was accepted is
-carried to its end when the browser has gone.
+A call is checked against the registry and noted in the journal: from then on it is accepted, and
+the Orchestrator is asked at once. Who waits for the answer waits for the intent's `timeout` at
+most. What is not settled by then stays in the outbox, the rows of `voice.intents` that are
+`submitting`; control/delivery.py goes on with it, in this process or another one, and the session
+hears of it through `report` if it is still there.
+
+Calls outlive their session: what was accepted is carried on when the browser has gone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator, Callable
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -20,17 +25,33 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from config.intents import ArgumentsError, Intent, Registry
-from relay import deepgram
+from relay import deepgram, submission
 from relay.events import FunctionReturned, FunctionStarted
 from relay.journal import Journal
 from relay.metrics import Metrics
 from relay.opening import Opening
 from relay.records import IntentCalled, IntentStatus
-from relay.submission import Failed, Outcome, Rejected, Submission, Submit, Submitted
+from relay.submission import (
+    MAX_ATTEMPTS,
+    Backoff,
+    Delayed,
+    Failed,
+    Rejected,
+    Settled,
+    Submission,
+    Submit,
+)
 
 log = logging.getLogger(__name__)
 
 Report = Callable[[FunctionStarted | FunctionReturned], None]
+
+IN_CALL = Backoff(first=0.2, longest=2.0)  # somebody waits
+LEAST_SECONDS = 0.25  # an attempt that gets less would only look like a failure
+LEASE_MARGIN = 15.0  # beyond the time-out: others leave a call alone for so long
+UNSAVED = "it could not be saved, so it was not sent"
+BROKEN = "something went wrong on our side"
+MAX_AWAITED = 1_000  # saved calls that live sessions wait for; the oldest are only in the history
 
 _MAX_SHOWN = 4_000  # characters of arguments that are not JSON, as a browser sees them
 
@@ -42,22 +63,67 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     opening: Opening
     function: deepgram.FunctionCall
     after_seq: int
+    report: Report
+
+
+class _Progress(msgspec.Struct):
+    """How far a call has come; `on_its_way`: a request of it may have arrived, or may yet.
+
+    `heard`: its session is still there to hear of a later outcome.
+    """
+
+    call: Call
+    attempts: int = 0
+    on_its_way: bool = False
+    cancelled: bool = False
+    heard: bool = True
+
+
+class _Awaited(msgspec.Struct, frozen=True):
+    """A saved call whose session may still want to hear what comes of it."""
+
+    call: Call
+    intent: Intent
+    arguments: Any
 
 
 class Functions:
-    """Owns the tasks of the calls; one for the whole process."""
+    """Owns the tasks of the calls; one for the whole process.
 
-    def __init__(self, registry: Registry, journal: Journal, metrics: Metrics) -> None:
+    `sleep`, `clock` (monotonic seconds) and `jitter` (0..1) are arguments so that a test needs
+    neither time nor luck.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        journal: Journal,
+        metrics: Metrics,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         self._registry = registry
         self._submit: Submit | None = None
         self._journal = journal
         self._metrics = metrics
+        self._sleep = sleep
+        self._clock = clock
+        self._jitter = jitter
         self._tasks: asyncio.TaskGroup | None = None
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], _Progress] = {}
+        self._awaited: dict[UUID, _Awaited] = {}
+
+    def __repr__(self) -> str:
+        return f"<Functions running={len(self._running)} awaited={len(self._awaited)}>"
 
     @asynccontextmanager
     async def running(self, submit: Submit, *, grace: float) -> AsyncIterator[None]:
-        """Calls may start while inside; on the way out they get `grace` seconds to end."""
+        """Calls may start while inside; on the way out they get `grace` seconds to end.
+
+        One that has not ended by then stays in the outbox.
+        """
         async with asyncio.TaskGroup() as tasks:
             self._tasks, self._submit = tasks, submit
             yield
@@ -65,7 +131,7 @@ class Functions:
             if self._running:
                 _, late = await asyncio.wait(self._running, timeout=grace)
                 for task in late:
-                    log.error("function_call_abandoned task=%s", task.get_name())
+                    log.warning("function_call_left task=%s", task.get_name())
                     task.cancel()
 
     def start(
@@ -74,30 +140,69 @@ class Functions:
         """Run one call; `report` is called from the event loop, also after the session ended."""
         if self._tasks is None or self._submit is None:
             raise RuntimeError("functions are not running")
-        call = Call(id=uuid7(), opening=opening, function=function, after_seq=after_seq)
-        task = self._tasks.create_task(
-            self._run(call, self._submit, report), name=f"call {call.id}"
+        call = Call(
+            id=uuid7(), opening=opening, function=function, after_seq=after_seq, report=report
         )
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        progress = _Progress(call)
+        work = self._run(progress, self._submit)
+        task = self._tasks.create_task(work, name=f"call {call.id}")
+        self._running[task] = progress
+        task.add_done_callback(self._running.pop)
 
-    async def _run(self, call: Call, submit: Submit, report: Report) -> None:
+    def cancel(self, session_id: UUID, call_id: str) -> None:
+        """The model took a call back. One that may have reached the Orchestrator goes on."""
+        for task, progress in self._running.items():
+            call = progress.call
+            if (call.opening.session_id, call.function.id) != (session_id, call_id):
+                continue
+            if not (progress.on_its_way or progress.cancelled):
+                progress.cancelled = True
+                task.cancel()
+                self._finish_cancelled(progress)
+
+    def forget(self, session_id: UUID) -> None:
+        """The session is over: nobody waits for its saved calls any more."""
+        for progress in self._running.values():
+            if progress.call.opening.session_id == session_id:
+                progress.heard = False
+        ended = [i for i, a in self._awaited.items() if a.call.opening.session_id == session_id]
+        for call_id in ended:
+            del self._awaited[call_id]
+
+    @property
+    def awaited(self) -> list[UUID]:
+        """The rows of saved calls that live sessions want to hear of."""
+        return list(self._awaited)
+
+    def settled(self, row_id: UUID, status: IntentStatus, result: Any, content: str) -> None:
+        """A saved call has its outcome, wherever it was delivered: tell its session."""
+        awaited = self._awaited.pop(row_id, None)
+        if awaited is not None:
+            self._report(awaited.call, awaited.intent, status, awaited.arguments, result, content)
+
+    # --- one call ----------------------------------------------------------------------------
+
+    async def _run(self, progress: _Progress, submit: Submit) -> None:
+        call = progress.call
         intent = self._registry.by_function(call.function.name)
         if intent is None:
             known = ", ".join(i.function for i in self._registry.intents)
             reason = f"there is no function {call.function.name[:64]!r}; there are: {known}"
-            self._finish(
-                call, None, _shown(call.function.arguments), Rejected(reason, None, 0), report
-            )
+            shown = _shown(call.function.arguments)
+            self._finish(progress, None, shown, Rejected(reason, None, 0))
             return
         try:
             parameters = self._registry.check_arguments(intent, call.function.arguments)
         except ArgumentsError as error:
             shown = _shown(call.function.arguments)
-            self._finish(call, intent, shown, Rejected(str(error), None, 0), report)
+            self._finish(progress, intent, shown, Rejected(str(error), None, 0))
             return
-        self._note(call, intent, IntentStatus.SUBMITTING, 0, None, None)
-        report(
+        # In doubt from the start: if we die, nobody can know how far we came.
+        lease = intent.timeout + LEASE_MARGIN
+        if not self._note_open(progress, intent, due_in=lease, in_doubt=True):
+            self._finish(progress, intent, parameters, Failed(UNSAVED, 0))
+            return
+        call.report(
             FunctionStarted(
                 call_id=call.function.id,
                 intent=intent.name,
@@ -106,36 +211,127 @@ class Functions:
                 say_after=intent.say_after,
             )
         )
-        submission = Submission(
-            intent=intent,
-            parameters=parameters,
-            user_id=call.opening.user_id,
-            conversation_id=call.opening.conversation_id,
-            call_id=call.function.id,
-        )
+        await self._deliver(progress, intent, parameters, submit)
+
+    async def _deliver(
+        self, progress: _Progress, intent: Intent, parameters: dict[str, Any], submit: Submit
+    ) -> None:
         try:
-            outcome = await submit(submission)
+            outcome, due_in = await self._try(progress, intent, parameters, submit)
+        except asyncio.CancelledError:
+            if not progress.cancelled:  # we stop: the next one to look takes it over
+                self._note_open(progress, intent, due_in=0.0, in_doubt=progress.on_its_way)
+            raise
         except Exception:
             # The top of this task: a defect here must still give the model its one answer.
-            log.exception("function_call_broken intent=%s call=%s", intent.name, call.id)
-            outcome = Failed("something went wrong on our side", 0)
-        self._finish(call, intent, parameters, outcome, report)
+            log.exception("function_call_broken intent=%s call=%s", intent.name, progress.call.id)
+            outcome, due_in = Failed(BROKEN, 0), 0.0
+        if isinstance(outcome, Delayed):
+            self._save(progress, intent, parameters, outcome, due_in)
+        else:
+            self._finish(progress, intent, parameters, outcome)
+
+    async def _try(
+        self, progress: _Progress, intent: Intent, parameters: dict[str, Any], submit: Submit
+    ) -> tuple[Settled | Delayed, float]:
+        """Ask until it is settled or the model should not wait longer; then, when to go on."""
+        deadline = self._clock() + intent.timeout
+        in_doubt = False
+        while True:
+            progress.on_its_way = True
+            outcome = await submit(
+                Submission(
+                    intent=intent,
+                    parameters=parameters,
+                    user_id=progress.call.opening.user_id,
+                    conversation_id=progress.call.opening.conversation_id,
+                    call_id=progress.call.function.id,
+                    seconds=deadline - self._clock(),
+                    in_doubt=in_doubt,
+                )
+            )
+            progress.attempts += outcome.attempts
+            if not isinstance(outcome, Delayed):
+                return outcome, 0.0
+            if not submission.may_repeat(intent, outcome, in_doubt=in_doubt):
+                return Failed(outcome.reason, 0), 0.0
+            in_doubt = in_doubt or not outcome.unsent
+            progress.on_its_way = in_doubt
+            pause = max(IN_CALL.pause(max(progress.attempts, 1), self._jitter()), outcome.wait)
+            tired = progress.attempts >= MAX_ATTEMPTS or outcome.attempts == 0
+            if tired or self._clock() + pause + LEAST_SECONDS > deadline:
+                return outcome, pause
+            await self._sleep(pause)
+
+    # --- what is told and noted --------------------------------------------------------------
 
     def _finish(
-        self, call: Call, intent: Intent | None, arguments: Any, outcome: Outcome, report: Report
+        self, progress: _Progress, intent: Intent | None, arguments: Any, outcome: Settled
     ) -> None:
-        status, result, content = _told(outcome)
-        self._note(call, intent, status, outcome.attempts, result, content)
-        self._metrics.calls.labels(status=status.value).inc()
+        status, result, content = submission.settle(outcome)
+        attempts = progress.attempts
+        error = None if isinstance(outcome, submission.Submitted) else outcome.reason
+        self._note(progress, intent, status, result=result, response=content, error=error)
+        self._count(progress, intent, status.value, attempts)
+        self._report(progress.call, intent, status, arguments, result, content)
+
+    def _finish_cancelled(self, progress: _Progress) -> None:
+        call = progress.call
+        intent = self._registry.by_function(call.function.name)
+        self._note(progress, intent, IntentStatus.CANCELLED)
+        self._count(progress, intent, IntentStatus.CANCELLED.value, progress.attempts)
+        shown = _shown(call.function.arguments)
+        self._report(call, intent, IntentStatus.CANCELLED, shown, None, "")
+
+    def _save(
+        self,
+        progress: _Progress,
+        intent: Intent,
+        arguments: Any,
+        outcome: Delayed,
+        due_in: float,
+    ) -> None:
+        content = submission.saved(outcome.reason)
+        self._note_open(
+            progress,
+            intent,
+            due_in=due_in,
+            in_doubt=progress.on_its_way,
+            response=content,
+            error=f"{outcome.reason} ({outcome.cause})",
+        )
+        call = progress.call
+        if progress.heard:
+            while len(self._awaited) >= MAX_AWAITED:
+                del self._awaited[next(iter(self._awaited))]
+            self._awaited[call.id] = _Awaited(call, intent, arguments)
+        self._count(progress, intent, "saved", progress.attempts)
+        result = {"saved": True, "because": outcome.reason}
+        self._report(call, intent, IntentStatus.SUBMITTING, arguments, result, content)
+
+    def _count(
+        self, progress: _Progress, intent: Intent | None, status: str, attempts: int
+    ) -> None:
+        self._metrics.calls.labels(status=status).inc()
         log.info(
             "function_call intent=%s status=%s attempts=%d session=%s call=%s",
             intent.name if intent else None,
-            status.value,
-            outcome.attempts,
-            call.opening.session_id,
-            call.id,
+            status,
+            attempts,
+            progress.call.opening.session_id,
+            progress.call.id,
         )
-        report(
+
+    def _report(
+        self,
+        call: Call,
+        intent: Intent | None,
+        status: IntentStatus,
+        arguments: Any,
+        result: Any,
+        content: str,
+    ) -> None:
+        call.report(
             FunctionReturned(
                 call_id=call.function.id,
                 intent=intent.name if intent else None,
@@ -146,16 +342,40 @@ class Functions:
             )
         )
 
+    def _note_open(
+        self,
+        progress: _Progress,
+        intent: Intent,
+        *,
+        due_in: float,
+        in_doubt: bool,
+        response: str | None = None,
+        error: str | None = None,
+    ) -> bool:
+        return self._note(
+            progress,
+            intent,
+            IntentStatus.SUBMITTING,
+            response=response,
+            error=error,
+            due_in=due_in,
+            in_doubt=in_doubt,
+        )
+
     def _note(
         self,
-        call: Call,
+        progress: _Progress,
         intent: Intent | None,
         status: IntentStatus,
-        attempts: int,
-        result: Any,
-        response: str | None,
-    ) -> None:
-        self._journal.append(
+        *,
+        result: Any = None,
+        response: str | None = None,
+        error: str | None = None,
+        due_in: float | None = None,
+        in_doubt: bool = False,
+    ) -> bool:
+        call = progress.call
+        return self._journal.append(
             IntentCalled(
                 id=call.id,
                 conversation_id=call.opening.conversation_id,
@@ -166,29 +386,15 @@ class Functions:
                 intent=intent.name if intent else None,
                 arguments=call.function.arguments,
                 status=status,
-                attempts=attempts,
+                attempts=progress.attempts,
                 result=result,
                 response=response,
                 at=datetime.now(UTC),
+                due_in=due_in,
+                in_doubt=in_doubt,
+                error=error,
             )
         )
-
-
-def _told(outcome: Outcome) -> tuple[IntentStatus, Any, str]:
-    """Status, result for people, and the text for the model (Deepgram wants a string)."""
-    match outcome:
-        case Submitted(result=result):
-            return (
-                IntentStatus.SUBMITTED,
-                result,
-                json.dumps({"status": "submitted", "result": result}),
-            )
-        case Rejected(reason=reason, result=result):
-            content = json.dumps({"status": "rejected", "error": reason})
-            return IntentStatus.REJECTED, result or {"error": reason}, content
-        case Failed(reason=reason):
-            content = json.dumps({"status": "failed", "error": reason})
-            return IntentStatus.FAILED, {"error": reason}, content
 
 
 def _shown(arguments: str) -> Any:

@@ -14,8 +14,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 8 << 20  # the log of one segment: some 3,500 messages, a fifth when it is sealed
 MEMORY_BYTES = 16 << 20  # what is kept when the disk does not take it: some 40,000 messages
+_SLICE = 2_000  # records that move from memory to disk in one transaction
 _AT_ONCE = 100  # records that may move from memory to disk on the event loop: 2 ms
 
 _P = ParamSpec("_P")
@@ -37,7 +38,7 @@ class LedgerFull(Exception):
 
 
 class Memory:
-    """A segment that goes with the process."""
+    """A segment that goes with the process; its positions have no gaps."""
 
     def __init__(self) -> None:
         self.last = 0
@@ -52,11 +53,9 @@ class Memory:
         self.last = position
         self.bytes += len(body)
 
-    def rows(self, after: int) -> list[Row]:
-        return [row for row in self._rows if row[0] > after]
-
-    def read(self, after: int, limit: int) -> list[Read]:
-        return [(position, decode(body)) for position, body in self.rows(after)[:limit]]
+    def rows(self, after: int, limit: int) -> list[Row]:
+        first = max(0, after + 1 - self._rows[0][0]) if self._rows else 0
+        return list(islice(self._rows, first, first + limit))
 
     def drop(self, position: int) -> None:
         while self._rows and self._rows[0][0] <= position:
@@ -95,7 +94,8 @@ class Ledger:
     @property
     def volatile(self) -> int:
         """Of these, the ones that only memory has."""
-        return sum(len(segment) for segment in self._segments if isinstance(segment, Memory))
+        newest = self._segments[-1]  # memory is never behind a file
+        return len(newest) if isinstance(newest, Memory) else 0
 
     @property
     def trouble(self) -> str:
@@ -103,7 +103,7 @@ class Ledger:
         return self._trouble
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """What the journal takes on disk, as `limit` counts it."""
         active = self._segments[-1]
         return self._bytes_behind + (0 if isinstance(active, Memory) else active.bytes)
@@ -120,8 +120,8 @@ class Ledger:
         position = self.last + 1
         active = self._segments[-1]
         if isinstance(active, Segment):
-            if self.bytes >= self._limit:
-                self._go_on_in_memory(f"the journal has its {self._limit} bytes")
+            if self.size >= self._limit:
+                self._go_on_in_memory(self._full())
             else:
                 if active.bytes >= self._segment_bytes:
                     active = self._turn_over(active)
@@ -142,9 +142,16 @@ class Ledger:
         self.last = position
 
     def _go_on_in_memory(self, why: str) -> None:
-        log.error("journal_disk_failed: %s; records are kept in memory", why)
-        self._trouble = why
+        self._note_trouble(why)
         self._add(Memory())
+
+    def _full(self) -> str:
+        return f"the journal has its {self._limit} bytes"
+
+    def _note_trouble(self, why: str) -> None:
+        if not self._trouble:
+            log.error("journal_disk_failed: %s; records are kept in memory", why)
+        self._trouble = why
 
     def _turn_over(self, active: Segment) -> Segment:
         """Begin the next segment, if it is there already: making one takes too long to wait."""
@@ -168,9 +175,9 @@ class Ledger:
     def drop(self, position: int) -> None:
         """Postgres has everything up to `position`."""
         self.written = position
-        head = self._segments[0]
-        if isinstance(head, Memory):
-            head.drop(position)
+        newest = self._segments[-1]
+        if isinstance(newest, Memory):
+            newest.drop(position)
 
     # --- beside it ---------------------------------------------------------------------------
 
@@ -182,12 +189,10 @@ class Ledger:
             if head.last <= self.written:
                 return []
             if isinstance(head, Memory):
-                return head.read(self.written, limit)
-            rows = await self.run(head.read, self.written, limit)
-            if rows:
+                return [(at, decode(body)) for at, body in head.rows(self.written, limit)]
+            if rows := await self.run(head.read, self.written, limit):
                 return rows
-            if self._segments[0] is head:
-                raise SegmentBroken(f"expected records up to {head.last}, got none")
+            raise SegmentBroken(f"expected records up to {head.last}, got none")
 
     async def skip_broken(self) -> int:
         """Put the oldest segment aside, unread; the number of records that were in it."""
@@ -202,40 +207,48 @@ class Ledger:
         return self.written - before
 
     def put_aside(self, segment: Segment) -> None:
-        """Move a segment out of its folder, for people to look at. Raises `DiskFailed`."""
+        """Move a segment out of its folder, for people to look at."""
         path = self.directory / f"{segment.path.parent.name}-{segment.path.stem}.broken"
         log.error("journal_broken file=%s", path)
-        segment.set_aside(path)
+        try:
+            segment.set_aside(path)
+        except DiskFailed as error:  # the next process finds it and tries again
+            log.error("journal_disk_failed file=%s: %s", segment.path, error)
 
     async def _forget_written(self) -> None:
         while len(self._segments) > 1 and self._segments[0].last <= self.written:
             done = self._segments.popleft()
             self._weigh()
             if isinstance(done, Segment):
-                await self.run(done.remove)
+                await self.run(self._finish, done)
 
     async def open(self) -> None:
         """Be ready to append to disk; if that fails, memory has to do for now."""
         try:
             await self.tidy()
-        except DiskFailed as error:
-            self._trouble = str(error)
-            log.error("journal_disk_failed: %s; records are kept in memory", error)
+        except (DiskFailed, SegmentBroken) as error:
+            self._note_trouble(str(error))
 
     async def tidy(self) -> None:
         """What has to be done now and then, and when `untidy` is set. Raises `DiskFailed`."""
         self.untidy.clear()
         await self._forget_written()
-        for segment in list(self._segments)[:-1]:
+        # The last one behind is about to be in Postgres and gone, if all is well.
+        for segment in list(self._segments)[:-2]:
             if isinstance(segment, Segment) and not segment.sealed:
                 await self.run(segment.seal)
         own = self._folder.path if self._folder else None
-        self._bytes_others = await self.run(partial(measure, self.directory, without=own))
+        self._bytes_others = await self.run(measure, self.directory, without=own)
         self._weigh()
-        if self._spare is None and self.bytes < self._limit:
+        if self._spare is None and self.size < self._limit:
             await self.run(self._make_spare)
-        if isinstance(self._segments[-1], Memory) and self.bytes < self._limit:
-            await self._pour()
+        newest = self._segments[-1]
+        if isinstance(newest, Memory):
+            # Not at the first byte that is free: it would go to and fro.
+            if self._spare and self.size + 2 * newest.bytes <= 0.9 * self._limit:
+                await self._pour(newest, self._spare)
+            elif not self._trouble:
+                self._note_trouble(self._full())
 
     async def turn_page(self) -> None:
         """Begin a new segment if the present one is in Postgres: what was said does not stay."""
@@ -249,34 +262,38 @@ class Ledger:
             self._folder = Folder.create(self.directory)
         self._spare = self._folder.new_segment()
 
-    async def _pour(self) -> None:
-        """From memory to disk."""
-        memory, spare = self._segments[-1], self._spare
-        assert isinstance(memory, Memory)
-        assert spare is not None
-        self._spare = None
+    async def _pour(self, memory: Memory, spare: Segment) -> None:
+        """From memory to disk, nearly all of it in the thread."""
         try:
-            while len(rows := memory.rows(max(spare.last, self.written))) > _AT_ONCE:
+            while len(rows := self._not_in(spare, memory)) > _AT_ONCE:
                 await self.run(spare.extend, rows)
-            spare.extend(rows)
-        except DiskFailed:
-            await self.run(spare.remove)
-            raise
+            if rows:
+                spare.extend(rows)
+        except (DiskFailed, SegmentBroken) as error:
+            self._spare = None
+            await self.run(self._finish, spare, wanted=False)
+            raise DiskFailed(str(error)) from error
+        self._spare = None
         self._segments[-1] = spare
+        self.untidy.set()  # another spare
         if self._trouble:
             log.warning("journal_disk_recovered records=%d", len(memory))
         self._trouble = ""
+
+    def _not_in(self, spare: Segment, memory: Memory) -> list[Row]:
+        return memory.rows(max(spare.last, self.written), _SLICE)
 
     async def take_orphan(self, passed_over: set[Path]) -> Folder | None:
         """A folder that a dead process left."""
         return await self.run(take_orphan, self.directory, passed_over)
 
-    async def run(
-        self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
-    ) -> _T:
-        """Call something slow in the ledger's thread."""
-        call = partial(function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+    async def run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Call something slow in the thread; it is carried out even if we are cancelled."""
+        return await asyncio.shield(asyncio.wrap_future(self.submit(function, *args, **kwargs)))
+
+    def submit(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """The same, without waiting for it; also from a task that is being cancelled."""
+        return self._thread.submit(function, *args, **kwargs)
 
     def close(self) -> int:
         """Leave to the next process what is not in Postgres; how many records could not be left.
@@ -289,33 +306,34 @@ class Ledger:
         return lost
 
     def _close(self) -> int:
-        lost = 0
-        for segment in self._segments:
-            if isinstance(segment, Memory):
-                lost += self._save(segment.rows(self.written))
-            else:
-                self._finish(segment)
-        if self._spare is not None:
-            self._finish(self._spare)
+        lost = self._save_memory()
+        for segment in [*self._segments, self._spare]:
+            if isinstance(segment, Segment):
+                self._finish(segment, wanted=segment.last > self.written)
         if self._folder is not None:
-            self._folder.release(remove=True)
+            self._folder.release()
         return lost
 
-    def _save(self, rows: list[Row]) -> int:
-        if rows:
-            try:
-                self._make_spare()
+    def _save_memory(self) -> int:
+        memory = self._segments[-1]
+        try:
+            while isinstance(memory, Memory) and self.written < self.last:
+                if self._spare is None:
+                    self._make_spare()
                 assert self._spare is not None
+                rows = self._not_in(self._spare, memory)
+                if not rows:
+                    break
                 self._spare.extend(rows)
-            except (DiskFailed, SegmentBroken):
-                return len(rows)
+        except (DiskFailed, SegmentBroken):
+            return self.volatile
         return 0
 
-    def _finish(self, segment: Segment) -> None:
+    def _finish(self, segment: Segment, *, wanted: bool = False) -> None:
         try:
-            if segment.last <= self.written:
-                segment.remove()
-            else:
+            if wanted:
                 segment.close()
-        except DiskFailed as error:
-            log.error("journal_disk_failed: %s", error)  # the next process sees to it
+            else:
+                segment.remove()
+        except DiskFailed as error:  # the next process finds it
+            log.error("journal_disk_failed file=%s: %s", segment.path, error)

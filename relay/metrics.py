@@ -67,6 +67,27 @@ class Metrics:
         self.calls = Counter(
             "relay_function_calls", "Function calls by outcome", ["status"], registry=self.registry
         )
+        self.deliveries = Counter(
+            "relay_outbox_deliveries",
+            "Saved calls that were taken up again, by what came of it",
+            ["status"],
+            registry=self.registry,
+        )
+        self.outbox_waiting = Gauge(
+            "relay_outbox_waiting",
+            "Accepted calls without an outcome, of all processes",
+            registry=self.registry,
+        )
+        self.outbox_oldest = Gauge(
+            "relay_outbox_oldest_seconds",
+            "Age of the oldest of them",
+            registry=self.registry,
+        )
+        self.breaker = Gauge(
+            "relay_orchestrator_breaker",
+            "Whether the Orchestrator is asked: 0 yes, 1 on trial, 2 no",
+            registry=self.registry,
+        )
         self.dialled_ahead = Counter(
             "relay_dialled_ahead",
             "Agents dialled before their browser came, by outcome",

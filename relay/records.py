@@ -19,12 +19,13 @@ from relay.latency import Percentiles
 
 
 class IntentStatus(StrEnum):
-    """`submitting` is the only one that changes; the other three are final."""
+    """`submitting` is the only one that changes by itself; `failed` may be submitted again."""
 
-    SUBMITTING = "submitting"  # validated and on its way to the Orchestrator
+    SUBMITTING = "submitting"  # validated, on its way to the Orchestrator or waiting to be
     SUBMITTED = "submitted"  # the Orchestrator took it
     REJECTED = "rejected"  # refused for good: unknown, invalid, or a 4xx with its reason
-    FAILED = "failed"  # the Orchestrator could not be asked, or did not answer in time
+    FAILED = "failed"  # the Orchestrator could not be asked, or it is not known whether it took it
+    CANCELLED = "cancelled"  # the model took it back before it was sent
 
 
 class MessageSaid(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -45,6 +46,10 @@ class IntentCalled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     `after_seq` is the `seq` of the last message before the call (0: none), so that a history can
     be told in order. `arguments` and `response` are the texts that went over Deepgram's wire.
+
+    The last four are the outbox's, while the status is `submitting`: seconds from when this is
+    written until any process may take the call over (None: nobody may), whether a request may have
+    arrived, what went wrong last, and which claim the writer had on it (0: it accepted the call).
     """
 
     id: UUID
@@ -60,6 +65,10 @@ class IntentCalled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     result: Any
     response: str | None
     at: datetime
+    due_in: float | None = None
+    in_doubt: bool = False
+    error: str | None = None
+    claim: int = 0
 
 
 class SessionBegan(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -229,10 +229,9 @@ class Session:
             case deepgram.FunctionCallCancelled(functions=functions):
                 # The model took it back and wants no response. What the Orchestrator was already
                 # asked stays asked; the record of the call says what came of it.
-                for cancelled in functions:
-                    if self._calls.pop(cancelled.id, None):
-                        self._answered.add(cancelled.id)
-                return []
+                open_ids = [c.id for c in functions if self._calls.pop(c.id, None)]
+                self._answered.update(open_ids)
+                return [actions.CancelFunction(call_id) for call_id in open_ids]
             case deepgram.Error():
                 return self._agent_erred(message, now)
             case deepgram.AgentAudioDone():

@@ -99,7 +99,10 @@ SOURCES = [
 
 @pytest.mark.parametrize("path", SOURCES)
 def test_the_arrows_between_the_rooms_hold(path):
-    assert arrow_mistakes(path.split("/")[0], (ROOT / path).read_text()) == []
+    mistakes = arrow_mistakes(path.split("/")[0], (ROOT / path).read_text())
+
+    # The command line opens the load tests when they are asked for: one door, and no other.
+    assert mistakes == (["control imports loadtests"] if path == "control/cli.py" else [])
 
 
 @pytest.mark.parametrize("path", SOURCES)

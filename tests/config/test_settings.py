@@ -47,6 +47,7 @@ def test_every_needed_variable_that_is_missing_is_named():
 def test_every_variable_sets_its_field():
     values = {
         "ORCHESTRATOR_TOKEN": "tok",
+        "ORCHESTRATOR_SECRET": "sec",
         "DEEPGRAM_AGENT_URL": "ws://127.0.0.1:1/v1/agent/converse",
         "RELAY_HOST": "::",
         "RELAY_PORT": "0",
@@ -62,6 +63,8 @@ def test_every_variable_sets_its_field():
         "RELAY_MAX_MESSAGE_BYTES": "2048",
         "RELAY_HELD_AUDIO_BYTES": "4096",
         "RELAY_LANE_BYTES": "8192",
+        "RELAY_JOURNAL_BYTES": "1048576",
+        "RELAY_OUTBOX_HOURS": "0.5",
         "RELAY_DIAL_AHEAD": "7",
         "RELAY_LOG_LEVEL": "DEBUG",
     }
@@ -72,6 +75,7 @@ def test_every_variable_sets_its_field():
         database_url=Secret("postgresql://relay:pass-word@db/relay"),
         orchestrator_url="http://orchestrator:9000",
         orchestrator_token=Secret("tok"),
+        orchestrator_secret=Secret("sec"),
         deepgram_agent_url="ws://127.0.0.1:1/v1/agent/converse",
         host="::",
         port=0,
@@ -87,6 +91,8 @@ def test_every_variable_sets_its_field():
         max_message_bytes=2048,
         held_audio_bytes=4096,
         lane_bytes=8192,
+        journal_bytes=1 << 20,
+        outbox_hours=0.5,
         dial_ahead=7,
         log_level="debug",
     )
@@ -120,7 +126,9 @@ def test_all_mistakes_are_reported_at_once():
         ("RELAY_WORKERS", "-1", 'whole number from 1 to 256, got "-1"'),
         ("RELAY_WORKERS", "²", 'got "²"'),
         ("RELAY_LANE_BYTES", "1000", "from 1024"),
+        ("RELAY_JOURNAL_BYTES", "1000", "from 1048576"),
         ("RELAY_PORT", "tcp://10.0.0.1:8080", "enableServiceLinks"),
+        ("RELAY_OUTBOX_HOURS", "0", 'expected hours above 0, got "0"'),
         ("RELAY_SETUP_SECONDS", "soon", 'expected seconds above 0, got "soon"'),
         ("RELAY_SETUP_SECONDS", "nan", 'got "nan"'),
         ("RELAY_SETUP_SECONDS", "inf", 'got "inf"'),

@@ -33,7 +33,7 @@ def run(*arguments, **environ):
     )
 
 
-COMMANDS = ["check", "dev", "migrate", "orchestrator", "sandbox", "serve", "talk"]
+COMMANDS = ["check", "dev", "loadtest", "migrate", "orchestrator", "sandbox", "serve", "talk"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

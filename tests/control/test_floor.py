@@ -75,6 +75,28 @@ def test_the_end_of_an_open_call_asks_for_another_reply():
     assert it.free_at() == pytest.approx(2.2 + QUIET_AFTER_CALL)
 
 
+def test_a_saved_call_is_spoken_of_once():
+    it = floor()
+    it.handle(RelayIntent(call_id="f", status="submitting"), 1.0)
+    it.handle(RelayIntent(call_id="f", status="submitting", result={"saved": True}), 2.0)
+    assert it.turn is Turn.DUE
+    it.handle(agent("I have noted it."), 2.1)
+    it.handle(deepgram.AgentAudioDone(), 2.2)
+
+    it.handle(RelayIntent(call_id="f", status="submitted"), 9.0)
+
+    assert it.free_at() == pytest.approx(2.2 + QUIET_AFTER_CALL)
+
+
+def test_a_call_that_the_relay_cancelled_is_not_waited_for():
+    it = floor()
+    it.handle(RelayIntent(call_id="f", status="submitting"), 1.0)
+
+    it.handle(RelayIntent(call_id="f", status="cancelled"), 2.0)
+
+    assert it.free_at() is not None
+
+
 def test_a_cancelled_call_is_not_waited_for():
     it = floor()
     it.handle(RelayIntent(call_id="f", status="submitting"), 1.0)

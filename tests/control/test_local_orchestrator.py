@@ -1,23 +1,27 @@
 """The development planner, over HTTP and with a real database."""
 
 import asyncio
+import json
+import time
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import httpx
 import pytest
 
+from config.check import load
 from config.intents import Intent
+from config.settings import CONFIG_DIR
 from control import local_orchestrator
 from control.local_orchestrator import find_tasks
-from control.orchestrator import Orchestrator
+from control.orchestrator import Orchestrator, sign
 from relay.submission import Rejected, Submission, Submitted
 
 
 @asynccontextmanager
-async def running(database_url):
+async def running(database_url, secret=None):
     """A client of the app, from its start to its end."""
-    app = local_orchestrator.create_app(database_url)
+    app = local_orchestrator.create_app(database_url, secret)
     transport = httpx.ASGITransport(app)
     async with (
         app.lifespan(),
@@ -302,3 +306,44 @@ async def test_the_relays_client_and_this_service_understand_each_other(planner,
 )
 def test_a_task_is_found_by_what_people_call_it(name, titles, found):
     assert find_tasks(name, titles) == found
+
+
+# --- signatures ----------------------------------------------------------------------------------
+
+
+def signed(body, *, secret="s3cret", age=0):
+    at = int(time.time()) - age
+    return {"X-Voice-Signature": f"t={at},v1={sign(secret, at, body)}"}
+
+
+async def test_with_a_secret_only_what_is_signed_with_it_is_taken(database_url, user):
+    body = json.dumps(order(user, title="run", deadline="none")).encode()
+    fine = signed(body)
+    refused = [
+        {},
+        {"X-Voice-Signature": "t=1,v1=zz"},
+        signed(body, secret="other"),
+        signed(body + b" "),
+        signed(body, age=3600),
+    ]
+    async with running(database_url, "s3cret") as client:
+        answers = [await client.post("/goals", content=body, headers=one) for one in refused]
+        taken = await client.post("/goals", content=body, headers=fine)
+
+    assert [answer.status_code for answer in answers] == [401] * len(refused)
+    assert taken.status_code == 201
+
+
+async def test_the_relays_own_signature_is_taken(database_url, user):
+    (intent,) = (i for i in load(CONFIG_DIR, {}).registry.intents if i.name == "GOAL")
+    what = Submission(
+        intent=intent,
+        parameters={"title": "run"},
+        user_id=user,
+        conversation_id=uuid4(),
+        call_id="call_signed",
+    )
+    async with running(database_url, "s3cret") as client:
+        outcome = await Orchestrator("http://planner", None, client, secret="s3cret").submit(what)
+
+    assert isinstance(outcome, Submitted)

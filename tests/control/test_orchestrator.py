@@ -1,6 +1,8 @@
-"""The client to the Orchestrator against real sockets; pauses pass on a clock of our own."""
+"""The client to the Orchestrator against real sockets; the breaker's time is a clock of our own."""
 
 import asyncio
+import hashlib
+import hmac
 import json
 import logging
 from contextlib import asynccontextmanager
@@ -13,13 +15,14 @@ import pytest
 
 from config.intents import Intent
 from control import orchestrator
+from control.breaker import FAILURES, FIRST_REST, LONGEST_REST, Breaker, State
 from control.orchestrator import Orchestrator
-from relay.submission import Failed, Rejected, Submission, Submitted
+from relay.submission import Delayed, Failed, Rejected, Submission, Submitted
 
 CONVERSATION = UUID("0192d3c4-0000-7000-8000-000000000001")
 
 
-def submission(*, retry=True, timeout=10.0, call_id="call_1", parameters=None):
+def submission(*, retry=True, seconds=10.0, call_id="call_1", parameters=None, in_doubt=False):
     intent = Intent(
         name="GOAL",
         title="A goal",
@@ -27,7 +30,6 @@ def submission(*, retry=True, timeout=10.0, call_id="call_1", parameters=None):
         description="Makes a goal",
         parameters={"type": "object"},
         path="/goals",
-        timeout=timeout,
         retry=retry,
     )
     return Submission(
@@ -36,7 +38,13 @@ def submission(*, retry=True, timeout=10.0, call_id="call_1", parameters=None):
         user_id="user-1",
         conversation_id=CONVERSATION,
         call_id=call_id,
+        seconds=seconds,
+        in_doubt=in_doubt,
     )
+
+
+def delayed(reason, cause, **more):
+    return Delayed(reason=reason, cause=cause, attempts=1, **more)
 
 
 def answer(status, body=b"", **headers):
@@ -54,6 +62,8 @@ class Planner:
     def __init__(self, *answers):
         self.answers = list(answers)
         self.requests = []
+        self.bodies = []
+        self.arrived = asyncio.Event()
         self.url = ""
 
     async def serve_one(self, reader, writer):
@@ -63,6 +73,8 @@ class Planner:
             headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}
             body = await reader.readexactly(int(headers.get("content-length", 0)))
             self.requests.append((first, headers, json.loads(body)))
+            self.bodies.append(body)
+            self.arrived.set()
             said = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             if said is None:
                 await reader.read()
@@ -75,18 +87,6 @@ class Planner:
             writer.close()
 
 
-class Time:
-    """A clock that only pauses move."""
-
-    def __init__(self):
-        self.now = 0.0
-        self.pauses = []
-
-    async def sleep(self, seconds):
-        self.pauses.append(seconds)
-        self.now += seconds
-
-
 @asynccontextmanager
 async def planner(*answers):
     it = Planner(*answers)
@@ -96,12 +96,9 @@ async def planner(*answers):
         yield it
 
 
-async def submit(url, what, *, time=None, token=None, jitter=lambda: 0.5):
-    time = time or Time()
+async def submit(url, what, *, token=None, secret=None, wall=lambda: 1_800_000_000.9):
     async with httpx.AsyncClient(trust_env=False) as client:
-        it = Orchestrator(
-            url, token, client, sleep=time.sleep, clock=lambda: time.now, jitter=jitter
-        )
+        it = Orchestrator(url, token, client, secret=secret, wall=wall)
         async with asyncio.timeout(10):
             return await it.submit(what)
 
@@ -200,58 +197,37 @@ async def test_a_reason_is_short_enough_to_be_said():
     assert outcome.reason.endswith("…")
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 503])
-async def test_passing_trouble_is_tried_again_under_the_same_key(status):
-    time = Time()
-    async with planner(answer(status), answer(status), answer(201, b"{}")) as it:
-        outcome = await submit(it.url, submission(), time=time, jitter=lambda: 1.0)
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
+async def test_passing_trouble_is_asked_once_and_left_to_who_asked(status):
+    async with planner(answer(status), answer(201, b"{}")) as it:
+        outcome = await submit(it.url, submission())
 
-    assert outcome == Submitted({}, 3)
-    assert {headers["idempotency-key"] for _, headers, _ in it.requests} == {"call_1"}
-    assert time.pauses == [0.2, 0.4]
-
-
-async def test_trouble_is_not_tried_again_when_the_intent_does_not_allow_it():
-    async with planner(answer(503, Retry_After="1"), answer(201)) as it:
-        outcome = await submit(it.url, submission(retry=False))
-
-    assert outcome == Failed(orchestrator.BUSY, 1)
+    assert outcome == delayed(orchestrator.BUSY, f"status {status}")
     assert len(it.requests) == 1
 
 
-async def test_trying_ends_with_the_budget():
-    time = Time()
-    async with planner(answer(500)) as it:
-        outcome = await submit(it.url, submission(timeout=1.0), time=time, jitter=lambda: 1.0)
+async def test_a_409_is_an_answer_unless_an_earlier_copy_may_still_be_at_work():
+    async with planner(answer(409, b'{"detail": "in progress"}')) as it:
+        first = await submit(it.url, submission())
+        again = await submit(it.url, submission(in_doubt=True))
 
-    assert outcome == Failed(orchestrator.BUSY, 3)
-    assert time.now < 1.0
-
-
-async def test_very_short_pauses_do_not_hammer_the_planner():
-    async with planner(answer(500)) as it:
-        outcome = await submit(it.url, submission(), jitter=lambda: 0.0)
-
-    assert outcome == Failed(orchestrator.BUSY, orchestrator.MAX_ATTEMPTS)
+    assert isinstance(first, Rejected)
+    assert again == delayed(orchestrator.BUSY, "status 409")
 
 
-async def test_retry_after_in_seconds_is_waited_for():
-    time = Time()
-    async with planner(answer(429, Retry_After="3"), answer(200)) as it:
-        outcome = await submit(it.url, submission(), time=time)
+async def test_retry_after_in_seconds_is_passed_on():
+    async with planner(answer(429, Retry_After="3")) as it:
+        outcome = await submit(it.url, submission())
 
-    assert outcome == Submitted(None, 2)
-    assert time.pauses == [3.0]
+    assert outcome == delayed(orchestrator.BUSY, "status 429", wait=3.0)
 
 
-async def test_retry_after_as_a_date_is_waited_for():
-    time = Time()
-    date = format_datetime(datetime.now(UTC) + timedelta(seconds=6), usegmt=True)
-    async with planner(answer(503, Retry_After=date), answer(200)) as it:
-        outcome = await submit(it.url, submission(), time=time)
+async def test_retry_after_as_a_date_is_passed_on():
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    async with planner(answer(503, Retry_After=date)) as it:
+        outcome = await submit(it.url, submission())
 
-    assert outcome == Submitted(None, 2)
-    assert 3.0 < time.pauses[0] <= 6.0
+    assert 30.0 < outcome.wait <= 60.0
 
 
 @pytest.mark.parametrize("value", ["soon", "-5", "1.5", "Mon, 99 Foo 2026", "٣"])
@@ -259,15 +235,6 @@ def test_a_retry_after_that_means_nothing_is_ignored(value):
     response = httpx.Response(503, headers=[(b"Retry-After", value.encode())])
 
     assert orchestrator._retry_after(response) is None
-
-
-async def test_a_retry_after_beyond_the_budget_ends_the_trying_at_once():
-    time = Time()
-    async with planner(answer(503, Retry_After="60")) as it:
-        outcome = await submit(it.url, submission(), time=time)
-
-    assert outcome == Failed(orchestrator.BUSY, 1)
-    assert time.pauses == []
 
 
 async def test_a_redirect_is_not_followed():
@@ -278,35 +245,30 @@ async def test_a_redirect_is_not_followed():
     assert len(it.requests) == 1
 
 
-async def test_a_refused_connection_is_tried_again_even_when_the_intent_does_not_allow_it():
+async def test_a_refused_connection_has_sent_nothing():
     async with planner(answer(200)) as it:
         url = it.url
-    time = Time()
 
-    outcome = await submit(url, submission(retry=False, timeout=1.0), time=time, jitter=lambda: 1.0)
+    outcome = await submit(url, submission())
 
-    assert outcome == Failed(orchestrator.UNREACHABLE, 3)
+    assert outcome == delayed(orchestrator.UNREACHABLE, "ConnectError", unsent=True)
 
 
-async def test_a_planner_that_says_nothing_fails_within_the_budget_and_admits_the_doubt():
+async def test_a_planner_that_says_nothing_is_given_up_in_time_and_leaves_a_doubt():
     async with planner(None) as it:
-        outcome = await submit(it.url, submission(retry=False, timeout=0.1))
+        outcome = await submit(it.url, submission(seconds=0.1))
 
-    assert outcome == Failed(orchestrator.SILENT, 1)
+    assert isinstance(outcome, Delayed)
+    assert (outcome.reason, outcome.unsent) == (orchestrator.SILENT, False)
 
 
-async def test_a_connection_that_breaks_is_tried_again():
-    async with planner(b"", answer(200)) as it:
+@pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 2"])
+async def test_a_connection_that_breaks_or_talks_nonsense_leaves_a_doubt(said):
+    async with planner(said) as it:
         outcome = await submit(it.url, submission())
 
-    assert outcome == Submitted(None, 2)
-
-
-async def test_a_connection_that_breaks_is_not_tried_again_when_it_could_double_the_intent():
-    async with planner(b"", answer(200)) as it:
-        outcome = await submit(it.url, submission(retry=False))
-
-    assert outcome == Failed(orchestrator.BROKEN_OFF, 1)
+    assert isinstance(outcome, Delayed)
+    assert (outcome.reason, outcome.unsent) == (orchestrator.BROKEN_OFF, False)
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1", "http://", "http://[::1"])
@@ -319,14 +281,130 @@ async def test_an_address_that_cannot_be_right_fails_and_does_not_raise(url):
 async def test_a_failure_is_one_log_line_without_parameters_or_token(caplog):
     caplog.set_level(logging.INFO, logger="control")
     async with planner(answer(503, b'{"detail": "marathon trouble"}')) as it:
-        await submit(it.url, submission(timeout=0.5), token="secret")
+        await submit(it.url, submission(), token="secret")
 
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("control")]
     assert len(lines) == 1
-    assert lines[0].startswith("orchestrator_failed intent=GOAL call='call_1' attempts=")
+    assert lines[0].startswith("orchestrator_failed intent=GOAL call='call_1' seconds=")
     assert lines[0].endswith("cause=status 503")
     assert "marathon" not in lines[0]
     assert "secret" not in lines[0]
+
+
+# --- the signature -------------------------------------------------------------------------------
+
+
+async def test_a_request_is_signed_with_its_time_and_its_bytes():
+    async with planner(answer(200)) as it:
+        await submit(it.url, submission(), secret="s3cret")
+
+    _, headers, _ = it.requests[0]
+    expected = hmac.new(b"s3cret", b"1800000000." + it.bodies[0], hashlib.sha256).hexdigest()
+    assert headers["x-voice-signature"] == f"t=1800000000,v1={expected}"
+
+
+async def test_without_a_secret_there_is_no_signature():
+    async with planner(answer(200)) as it:
+        await submit(it.url, submission())
+
+    assert "x-voice-signature" not in it.requests[0][1]
+
+
+# --- the breaker ---------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def client_of(it, now):
+    async with httpx.AsyncClient(trust_env=False) as client:
+        yield Orchestrator(it.url, None, client, clock=lambda: now[0])
+
+
+async def test_after_some_failures_nobody_is_asked_for_a_while(caplog):
+    now = [0.0]
+    async with planner(answer(500)) as it, client_of(it, now) as client:
+        for _ in range(FAILURES):
+            await client.submit(submission())
+
+        refused = await client.submit(submission())
+
+        assert len(it.requests) == FAILURES
+        assert refused.attempts == 0
+        assert refused.unsent
+        assert refused.wait == client.wait == FIRST_REST
+        assert client.state is State.OPEN
+        assert [m for m in caplog.messages if "breaker" in m] == ["orchestrator_breaker state=open"]
+
+
+async def test_one_probe_decides_whether_it_closes():
+    now = [0.0]
+    fine = answer(200, b"1")
+    async with planner(*[answer(500)] * FAILURES, fine) as it, client_of(it, now) as client:
+        for _ in range(FAILURES):
+            await client.submit(submission())
+        now[0] = FIRST_REST
+
+        assert await client.submit(submission()) == Submitted(1, 1)
+        assert client.state is State.CLOSED
+
+
+async def test_a_4xx_is_no_reason_to_stop_asking():
+    async with planner(answer(404)) as it, client_of(it, [0.0]) as client:
+        for _ in range(FAILURES + 1):
+            await client.submit(submission())
+
+        assert client.state is State.CLOSED
+        assert len(it.requests) == FAILURES + 1
+
+
+async def test_a_probe_that_is_given_up_leaves_room_for_the_next():
+    now = [0.0]
+    async with planner(*[answer(500)] * FAILURES, None) as it, client_of(it, now) as client:
+        for _ in range(FAILURES):
+            await client.submit(submission())
+        now[0] = FIRST_REST
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await client.submit(submission())
+
+        assert client.state is State.HALF_OPEN
+        assert client.wait == 0
+
+
+def test_a_half_open_breaker_lets_one_through_and_rests_longer_after_each_failure():
+    changes = []
+    breaker = Breaker(changes.append)
+    for _ in range(FAILURES):
+        assert breaker.enter(0.0)
+        breaker.failed(0.0)
+
+    assert not breaker.enter(FIRST_REST - 0.1)
+    assert breaker.enter(FIRST_REST)
+    assert not breaker.enter(FIRST_REST)
+    assert breaker.wait(FIRST_REST) > 0
+    breaker.failed(FIRST_REST)
+    assert breaker.wait(FIRST_REST) == 2 * FIRST_REST
+    now = FIRST_REST
+    for _ in range(10):
+        now += breaker.wait(now)
+        assert breaker.enter(now)
+        breaker.failed(now)
+    assert breaker.wait(now) == LONGEST_REST
+    breaker.enter(now + LONGEST_REST)
+    breaker.succeeded()
+    assert breaker.state is State.CLOSED
+    assert changes[:3] == [State.OPEN, State.HALF_OPEN, State.OPEN]
+    assert changes[-1] is State.CLOSED
+
+
+def test_a_success_in_between_starts_the_count_again():
+    breaker = Breaker()
+    for _ in range(FAILURES - 1):
+        breaker.failed(0.0)
+    breaker.succeeded()
+    breaker.failed(0.0)
+
+    assert breaker.enter(0.0)
+    assert repr(breaker) == "<Breaker CLOSED failures=1>"
 
 
 async def test_an_own_client_is_closed_on_leaving():
@@ -335,6 +413,6 @@ async def test_an_own_client_is_closed_on_leaving():
             outcome = await client.submit(submission())
 
         assert outcome == Submitted(1, 1)
-        assert repr(client) == "<Orchestrator http://127.0.0.1>"
+        assert repr(client) == "<Orchestrator http://127.0.0.1 CLOSED>"
         with pytest.raises(RuntimeError):
             await client.submit(submission())

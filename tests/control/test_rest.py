@@ -421,7 +421,8 @@ async def test_a_ticket_is_admitted_once(client, store):
 
 
 async def test_a_conversation_is_settled_before_its_history_is_read(client, store):
-    begun = await begin(client)
+    first = await begin(client)
+    begun = await begin(client, conversation_id=first["conversation_id"])
 
     async def settle(conversation_id):
         assert str(conversation_id) == begun["conversation_id"]
@@ -433,8 +434,20 @@ async def test_a_conversation_is_settled_before_its_history_is_read(client, stor
     assert opening.last_seq == 1
 
 
-async def test_a_conversation_that_does_not_settle_is_503(client, store):
+async def test_a_new_conversation_has_nothing_to_settle(client, store):
     begun = await begin(client)
+
+    async def settle(conversation_id):
+        pytest.fail("nothing was said in it yet")
+
+    opening = await Admission(store, settle)(UUID(begun["session_id"]), begun["ticket"])
+
+    assert (opening.last_seq, opening.history) == (0, [])
+
+
+async def test_a_conversation_that_does_not_settle_is_503(client, store):
+    first = await begin(client)
+    begun = await begin(client, conversation_id=first["conversation_id"])
 
     async def settle(conversation_id):
         return False
@@ -613,6 +626,45 @@ async def test_intents_show_what_was_asked_and_what_came_of_it(client, store):
     assert (second["arguments"], second["intent"], second["function"]) == ("no { json", None, "fly")
 
 
+async def test_an_intent_that_waits_shows_when_it_is_tried_again_and_why(client, store):
+    begun = await begin(client)
+    waiting = {"status": IntentStatus.SUBMITTING, "result": None, "due_in": 60.0, "error": "busy"}
+    await store.write([call(begun, **waiting), call(begun)])
+    url = f"{PREFIX}/conversations/{begun['conversation_id']}/intents"
+
+    open_one, done = (await client.get(url)).json()["items"]
+
+    due = datetime.fromisoformat(open_one["next_attempt_at"]) - datetime.now(UTC)
+    assert 30 < due.total_seconds() <= 60
+    assert open_one["last_error"] == "busy"
+    assert (done["next_attempt_at"], done["last_error"]) == (None, None)
+
+
+async def test_a_failed_intent_is_submitted_again_with_one_call(client, store):
+    begun = await begin(client)
+    failed = call(begun, status=IntentStatus.FAILED, error="the planner cannot be reached")
+    await store.write([failed])
+    url = f"{PREFIX}/conversations/{begun['conversation_id']}/intents"
+
+    response = await client.post(f"{url}/{failed.id}/retry")
+    again = await client.post(f"{url}/{failed.id}/retry")
+
+    assert response.status_code == 202, response.text
+    assert response.json()["status"] == "submitting"
+    assert (await client.get(url)).json()["items"] == [response.json()]
+    assert_problem(again, 409, "not_failed")
+
+
+async def test_an_intent_of_another_user_cannot_be_submitted_again(client, stranger, store):
+    begun = await begin(client)
+    failed = call(begun, status=IntentStatus.FAILED)
+    await store.write([failed])
+    url = f"{PREFIX}/conversations/{begun['conversation_id']}/intents"
+
+    assert_problem(await stranger.post(f"{url}/{failed.id}/retry"), 404, "not_found")
+    assert_problem(await client.post(f"{url}/{uuid7()}/retry"), 404, "not_found")
+
+
 async def test_a_conversation_is_renamed(client):
     begun = await begin(client)
     url = f"{PREFIX}/conversations/{begun['conversation_id']}"
@@ -768,6 +820,7 @@ async def test_the_description_of_the_api_names_every_path(client):
         f"{PREFIX}/conversations",
         f"{PREFIX}/conversations/{{conversation_id}}/messages",
         f"{PREFIX}/conversations/{{conversation_id}}/intents",
+        f"{PREFIX}/conversations/{{conversation_id}}/intents/{{intent_id}}/retry",
         f"{PREFIX}/intents",
         "/health/live",
         "/health/ready",

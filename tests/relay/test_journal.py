@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from relay import journal as journal_module
+from relay.folder import Folder
 from relay.journal import BATCH, Journal, WriteFailed
 from relay.metrics import Metrics
 from relay.records import SessionBegan
+from relay.segment import encode
 
 
 def record(number):
@@ -45,13 +49,33 @@ class Database:
         return [r for batch in self.batches for r in batch]
 
 
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "data" / "journal"
+
+
 @asynccontextmanager
-async def journal_of(database, **more):
+async def journal_of(database, directory=None, *, grace=2.0, **more):
     metrics = Metrics()
-    journal = Journal(database.write, metrics, **more)
-    journal.metrics = metrics
-    async with asyncio.timeout(5), journal.running(grace=2.0):
-        yield journal
+    with tempfile.TemporaryDirectory() as own:
+        journal = Journal(database.write, metrics, directory or Path(own), **more)
+        journal.metrics = metrics
+        async with asyncio.timeout(5), journal.running(grace=grace):
+            yield journal
+
+
+async def leave(directory, *records):
+    """What a process leaves behind whose database is down."""
+    database = Database()
+    database.down = True
+    async with journal_of(database, directory, grace=0.0) as journal:
+        for one in records:
+            journal.append(one)
+
+
+def figure(journal, name):
+    (line,) = [x for x in journal.metrics.text().decode().splitlines() if x.startswith(f"{name} ")]
+    return float(line.split()[1])
 
 
 async def test_records_are_written_in_order_and_in_batches():
@@ -113,14 +137,17 @@ async def test_one_record_that_cannot_be_written_does_not_stop_its_neighbours(ca
 async def test_a_full_journal_says_so_and_refuses_the_newest(caplog):
     database = Database()
     database.go_on.clear()
-    async with journal_of(database, limit=2) as journal:
+    size = len(encode(record(1)))
+    async with journal_of(database, limit=0, memory_limit=2 * size) as journal:
         assert journal.append(record(1))
         assert journal.append(record(2))
         assert not journal.append(record(3))
+        assert figure(journal, "relay_journal_volatile") == 2.0
         database.go_on.set()
 
     assert database.written == [record(1), record(2)]
     assert "journal_full" in caplog.text
+    assert figure(journal, "relay_journal_lost_total") == 1.0
 
 
 async def test_what_waits_is_written_before_it_stops():
@@ -131,19 +158,239 @@ async def test_what_waits_is_written_before_it_stops():
     assert database.written == [record(1)]
 
 
-async def test_it_gives_up_after_its_grace_and_says_how_much(caplog):
+async def test_it_gives_up_after_its_grace_and_says_how_much(caplog, directory):
     database = Database()
     database.down = True
-    journal = Journal(database.write, Metrics())
-    async with journal.running(grace=0.01):
+    async with journal_of(database, directory, grace=0.01) as journal:
+        journal.append(record(1))
+
+    assert "journal_left records=1" in caplog.text
+    assert "journal_abandoned" not in caplog.text
+
+
+async def test_what_was_left_is_written_by_the_next_one_and_removed(caplog, directory):
+    left = [record(number) for number in range(BATCH + 1)]
+    await leave(directory, *left)
+
+    database = Database()
+    async with journal_of(database, directory) as journal:
+        journal.append(record(2 * BATCH))
+        assert await journal.settled(2.0)
+
+    assert [one for one in database.written if one != record(2 * BATCH)] == left
+    assert record(2 * BATCH) in database.written
+    assert figure(journal, "relay_journal_adopted_total") == BATCH + 1
+    assert "journal_adopted" in caplog.text
+    assert list(directory.iterdir()) == []
+
+
+async def test_what_one_that_died_leaves_later_is_found_while_running(monkeypatch, directory):
+    monkeypatch.setattr(journal_module, "SWEEP_SECONDS", 0.01)
+    database = Database()
+    async with journal_of(database, directory):
+        await leave(directory, record(1))
+        async with asyncio.timeout(2):
+            while not database.written:
+                database.tried.clear()
+                await database.tried.wait()
+
+    assert database.written == [record(1)]
+
+
+async def test_what_is_left_waits_for_the_database_and_delays_no_start(monkeypatch, directory):
+    monkeypatch.setattr(journal_module, "FIRST_RETRY", 0.001)
+    await leave(directory, record(1), record(2))
+
+    database = Database()
+    database.down = True
+    async with journal_of(database, directory) as journal:
+        await database.tried.wait()
+        assert not await journal.settled(0.01)
+        assert figure(journal, "relay_journal_waiting") == 2.0
+        assert figure(journal, "relay_journal_failing") == 1.0
+        database.down = False
+        assert await journal.settled(2.0)
+        assert figure(journal, "relay_journal_waiting") == 0.0
+
+    assert database.written == [record(1), record(2)]
+
+
+async def test_what_a_living_one_has_is_not_touched(directory):
+    theirs, ours = Database(), Database()
+    theirs.down = True
+    async with journal_of(theirs, directory, grace=0.0) as other:
+        other.append(record(1))
+        async with journal_of(ours, directory) as journal:
+            assert await journal.settled(2.0)
+
+    assert ours.written == []
+
+
+async def test_two_on_one_directory_write_what_is_left_once(directory):
+    left = [record(number) for number in range(3 * BATCH)]
+    await leave(directory, *left)
+
+    database = Database()
+    async with (
+        journal_of(database, directory) as one,
+        journal_of(database, directory) as other,
+    ):
+        while len(database.written) < len(left):
+            assert await one.settled(2.0)
+            assert await other.settled(2.0)
+
+    assert database.written == left
+
+
+async def test_a_file_that_is_broken_is_put_aside_and_the_rest_is_written(caplog, directory):
+    await leave(directory, record(1))
+    (folder,) = directory.iterdir()
+    (folder / "00000000.db").write_bytes(b"no database at all" * 100)
+
+    database = Database()
+    async with journal_of(database, directory) as journal:
+        assert await journal.settled(2.0)
+
+    assert database.written == [record(1)]
+    assert [path.suffix for path in directory.iterdir()] == [".broken"]
+    assert "journal_broken" in caplog.text
+
+
+async def test_a_record_of_another_version_is_put_aside_and_its_neighbours_are_written(directory):
+    folder = Folder.create(directory)
+    segment = folder.new_segment()
+    segment.extend([(1, encode(record(1))), (2, b"\x81\xa4type\xa3New"), (3, encode(record(3)))])
+    segment.close()
+    folder.release()
+
+    database = Database()
+    async with journal_of(database, directory) as journal:
+        assert await journal.settled(2.0)
+        assert figure(journal, "relay_journal_lost_total") == 1.0
+
+    assert database.written == [record(1), record(3)]
+    assert [path.suffix for path in directory.iterdir()] == [".broken"]
+
+
+async def test_what_cannot_be_read_now_is_passed_over_and_tried_again(caplog, directory):
+    await leave(directory, record(1))
+    (table,) = directory.glob("*/*.db")
+    body = table.read_bytes()
+    table.unlink()
+    table.mkdir()
+
+    database = Database()
+    async with journal_of(database, directory) as journal:
+        assert await journal.settled(2.0)
+        assert await journal.settled(2.0)
+        assert database.written == []
+        assert caplog.text.count("journal_unreadable") == 1
+        table.rmdir()
+        table.write_bytes(body)
+        assert await journal.settled(2.0)
+
+    assert database.written == [record(1)]
+
+
+async def test_its_own_file_broken_loses_what_was_in_it_loudly_and_goes_on(caplog, directory):
+    database = Database()
+    database.go_on.clear()
+    heard = []
+    async with journal_of(database, directory) as journal:
+        journal.append(record(1))
+        await database.tried.wait()  # it has begun to read
+        journal.append(record(2), lambda: heard.append(2))
+        for log in directory.glob("*/00000001.db-wal"):  # a spare may be ready: it stays whole
+            log.write_bytes(b"x" * log.stat().st_size)
+        for table in directory.glob("*/00000001.db"):
+            table.write_bytes(b"x" * 4096)
+        database.go_on.set()
+        assert await journal.settled(4.0)
+        journal.append(record(3), lambda: heard.append(3))
+        assert await journal.settled(4.0)
+
+    assert database.written[-1] == record(3)
+    assert 3 in heard
+    if record(2) not in database.written:
+        assert 2 not in heard
+        assert "journal_records_lost" in caplog.text
+
+
+async def test_what_is_in_postgres_does_not_stay_on_disk(monkeypatch, directory):
+    monkeypatch.setattr(journal_module, "TIDY_SECONDS", 0.01)
+    database = Database()
+    async with journal_of(database, directory) as journal:
+        journal.append(record(1))
+        assert await journal.settled(2.0)
+        while any(
+            str(record(1).session_id).encode() in path.read_bytes()
+            for path in directory.glob("*/*.db-wal")
+        ):
+            assert await journal.settled(2.0)  # a way through the thread that deletes
+
+
+async def test_without_a_disk_it_keeps_records_in_memory_and_says_so(
+    monkeypatch, caplog, directory
+):
+    monkeypatch.setattr(journal_module, "DISK_RETRY_SECONDS", 0.01)
+    directory.parent.mkdir()
+    directory.write_text("not a directory")
+
+    database = Database()
+    database.go_on.clear()
+    async with journal_of(database, directory) as journal:
+        assert journal.append(record(1))
+        assert journal.trouble
+        assert figure(journal, "relay_journal_volatile") == 1.0
+        directory.unlink()
+        async with asyncio.timeout(2):
+            while journal.trouble:
+                assert not await journal.settled(0.01)
+        assert figure(journal, "relay_journal_volatile") == 0.0
+        assert journal.append(record(2))
+        database.go_on.set()
+
+    assert database.written == [record(1), record(2)]
+    assert "journal_disk_failed" in caplog.text
+    assert "journal_disk_recovered records=1" in caplog.text
+
+
+async def test_what_is_in_memory_only_when_it_stops_is_lost_loudly(caplog, directory):
+    directory.parent.mkdir()
+    directory.write_text("not a directory")
+    database = Database()
+    database.down = True
+    async with journal_of(database, directory, grace=0.0) as journal:
         journal.append(record(1))
 
     assert "journal_abandoned records=1" in caplog.text
+    assert figure(journal, "relay_journal_lost_total") == 1.0
+
+
+async def test_what_comes_after_it_stopped_is_refused(caplog):
+    async with journal_of(Database()) as journal:
+        pass
+
+    assert not journal.append(record(1))
+    assert "the journal is closed" in caplog.text
+
+
+async def test_only_so_many_may_wait_to_hear(monkeypatch):
+    monkeypatch.setattr(journal_module, "TOLD", 1)
+    database = Database()
+    heard = []
+    async with journal_of(database) as journal:
+        journal.append(record(1), lambda: heard.append(1))
+        journal.append(record(2), lambda: heard.append(2))
+        assert await journal.settled(2.0)
+
+    assert heard == [1]
+    assert database.written == [record(1), record(2)]
 
 
 async def test_an_empty_journal_is_settled():
     async with journal_of(Database()) as journal:
-        assert await journal.settled(0.0)
+        assert await journal.settled(1.0)
         assert repr(journal) == "<Journal waiting=0 failing=False>"
 
 

@@ -332,7 +332,7 @@ def test_a_cancelled_call_is_not_answered_but_its_outcome_is_told(live):
         functions=[deepgram.CancelledCall(id="call_1"), deepgram.CancelledCall(id="other")]
     )
 
-    assert live.handle(FromAgent(cancelled), 2.2) == []
+    assert live.handle(FromAgent(cancelled), 2.2) == [actions.CancelFunction("call_1")]
     asked = live.handle(returned(), 2.5)
 
     assert of(actions.SendBrowser, asked)

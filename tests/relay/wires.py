@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -127,8 +128,11 @@ class Agent:
 class Relay:
     """A relay without a control plane: any session with the right ticket may attach."""
 
-    def __init__(self, hub: Hub, metrics: Metrics, port: int, server: uvicorn.Server) -> None:
+    def __init__(
+        self, hub: Hub, functions: Functions, metrics: Metrics, port: int, server: uvicorn.Server
+    ) -> None:
         self.hub = hub
+        self.functions = functions
         self.metrics = metrics
         self.port = port
         self.server = server
@@ -190,7 +194,8 @@ async def relaying(
             audio=Audio(),
         )
 
-    journal = Journal(write, metrics)
+    directory = tempfile.TemporaryDirectory(prefix="relay-journal-")
+    journal = Journal(write, metrics, Path(directory.name))
     functions = Functions(configuration.registry, journal, metrics)
     dialler = Dialler(
         agent_url,
@@ -216,14 +221,15 @@ async def relaying(
         },
         openapi_config=None,
     )
-    async with (
-        journal.running(grace=2.0),
-        functions.running(submit, grace=2.0),
-        hub.running(),
-        listening(app) as (port, server),
-    ):
-        relay = Relay(hub, metrics, port, server)
-        yield relay
+    with directory:
+        async with (
+            journal.running(grace=2.0),
+            functions.running(submit, grace=2.0),
+            hub.running(),
+            listening(app) as (port, server),
+        ):
+            relay = Relay(hub, functions, metrics, port, server)
+            yield relay
 
 
 @asynccontextmanager

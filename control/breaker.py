@@ -1,0 +1,77 @@
+"""A circuit breaker: whether it makes sense to ask somebody who failed again and again.
+
+Control plane, pure: time is an argument. Closed lets everything pass. After `FAILURES` failures in
+a row it is open, and nobody asks for a while; then it is half-open: one may try, and how that ends
+decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+FAILURES = 5  # in a row
+FIRST_REST = 5.0  # seconds; doubles with each probe that fails
+LONGEST_REST = 60.0
+
+
+class State(Enum):
+    CLOSED = 0  # everything passes
+    HALF_OPEN = 1  # one probe may pass
+    OPEN = 2  # nothing passes
+
+
+class Breaker:
+    """`on_change(state)` is called for each change; seconds are monotonic."""
+
+    def __init__(self, on_change: Callable[[State], None] = lambda state: None) -> None:
+        self.state = State.CLOSED
+        self._on_change = on_change
+        self._failures = 0
+        self._rest = FIRST_REST
+        self._until = 0.0
+        self._probing = False
+
+    def __repr__(self) -> str:
+        return f"<Breaker {self.state.name} failures={self._failures}>"
+
+    def wait(self, now: float) -> float:
+        """Seconds until it makes sense to ask; 0: now."""
+        if self.state is State.CLOSED:
+            return 0.0
+        if self._probing:
+            return self._rest  # somebody is asking at the moment
+        return max(self._until - now, 0.0)
+
+    def enter(self, now: float) -> bool:
+        """Whether a request may go; if so, `succeeded`, `failed` or `abandoned` has to follow."""
+        if self.wait(now) > 0:
+            return False
+        if self.state is not State.CLOSED:
+            self._probing = True
+            self._become(State.HALF_OPEN)
+        return True
+
+    def succeeded(self) -> None:
+        """It answered, whatever it said."""
+        self._failures, self._rest, self._probing = 0, FIRST_REST, False
+        self._become(State.CLOSED)
+
+    def failed(self, now: float) -> None:
+        self._failures += 1
+        if self.state is State.HALF_OPEN and self._probing:
+            self._rest = min(self._rest * 2, LONGEST_REST)
+        elif self.state is not State.CLOSED or self._failures < FAILURES:
+            return  # a request from before it opened tells nothing new
+        self._probing = False
+        self._until = now + self._rest
+        self._become(State.OPEN)
+
+    def abandoned(self) -> None:
+        """The request was given up by us: nothing was learned."""
+        self._probing = False
+
+    def _become(self, state: State) -> None:
+        if state is not self.state:
+            self.state = state
+            self._on_change(state)

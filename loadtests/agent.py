@@ -1,0 +1,368 @@
+"""An agent that costs little: takes any key, says what the traffic asks for, measures the way up.
+
+Load tests, a process of its own: `python -m loadtests.agent` obeys its parent (partner.py).
+It plays the Orchestrator too: one answer to every POST.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import ssl
+from functools import partial
+from time import monotonic_ns
+from typing import Any, cast
+
+import msgspec
+import uvloop
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
+
+from loadtests import script, stamp
+from loadtests.partner import Message, hurry, obey
+from loadtests.samples import Samples
+from loadtests.traffic import ECHO, Traffic
+from loadtests.wheel import Wheel
+from relay import deepgram
+
+HOST = "127.0.0.1"
+BINARY = WSMsgType.BINARY
+TEXT = WSMsgType.TEXT
+CLOSE = WSMsgType.CLOSE
+GROUP = 10_000  # sessions are numbered from a multiple of this: one group for each caller
+LEAD = 1.0  # a line that comes late begins its turns so many seconds later
+
+WELCOME = deepgram.encode(deepgram.Welcome(request_id="0190a0e0-0000-7000-8000-00000000000a"))
+APPLIED = deepgram.encode(deepgram.SettingsApplied())
+
+monotonic = monotonic_ns
+unpack = stamp.STAMP.unpack_from
+pack = stamp.STAMP.pack_into
+
+
+class Line(WSListener):
+    """One connection: the agent of one session."""
+
+    def __init__(self, agent: Agent, number: int) -> None:
+        self.agent = agent
+        self.number = number
+        self.traffic = agent.traffic
+        self.session = -1  # told by the first frame
+        self.received = 0
+        self.sent = 0
+        self.problems: list[str] = []
+        self.ready = False
+        self.calls_sent = 0
+        self.calls_answered = 0
+        self.called = 0  # when, ns
+        self._echoes = self.traffic.agent == "echo"
+        size = self.traffic.frame_bytes
+        if self.traffic.agent == "conversation":
+            size = script.FRAME_BYTES
+        self._buffer = stamp.make_frame(size)
+        self._transport: WSTransport | None = None
+        self._samples = Samples()
+        self._turn = number  # not everyone calls a function at once
+        self._turn_began = 0
+        self._step = 0
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        transport.send(TEXT, WELCOME)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind = frame.msg_type
+        if kind == BINARY:
+            now = monotonic()
+            view = frame.get_payload_as_memoryview()
+            magic, way, session, sequence, due = unpack(view)
+            if sequence != self.received or session != self.session:
+                self._irregular(magic, way, session, sequence)
+            self.received = sequence + 1
+            self._samples.due.append(due)
+            self._samples.delay.append(now - due)
+            if self._echoes:
+                pack(self._buffer, 0, stamp.MAGIC, stamp.DOWN, self.number, self.sent, now)
+                self.sent += 1
+                transport.send(BINARY, self._buffer)
+        elif kind == TEXT:
+            self._heard(frame.get_payload_as_bytes())
+        elif kind == CLOSE:
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._transport = None
+
+    def begin(self, at: int) -> None:
+        """Speak from `at` on; a line that only echoes has nothing to do."""
+        if self.traffic.agent == "paced":
+            self.agent.wheel.add(at, self._fire_frame)
+        elif self.traffic.agent == "conversation":
+            self._turn_began = at
+            self.agent.wheel.add(at, self._fire_step)
+
+    def report(self) -> Message:
+        return {
+            "session": self.session,
+            "received": self.received,
+            "sent": self.sent,
+            "problems": self.problems[:5],
+            "calls": self.calls_sent,
+            "call_open": self.calls_sent > self.calls_answered,
+            "called": self.called,
+        }
+
+    def _irregular(self, magic: int, way: int, session: int, sequence: int) -> None:
+        if magic != stamp.MAGIC or way != stamp.UP:
+            self.problems.append("up: a frame without a stamp")
+        elif self.session == -1:
+            self.session = session
+            self._samples = self.agent.group(session)
+            if sequence:
+                self.problems.append(f"up: session {session} begins with frame {sequence}")
+        elif session != self.session:
+            self.problems.append(f"up: a frame of session {session} on the line of {self.session}")
+        elif sequence > self.received:
+            self.problems.append(f"up: frames {self.received} to {sequence - 1} did not come")
+        else:
+            self.problems.append(f"up: frame {sequence} came again or late")
+
+    def _heard(self, text: bytes) -> None:
+        match deepgram.decode_client(text):
+            case deepgram.Settings():
+                if self._transport is not None:
+                    self._transport.send(TEXT, APPLIED)
+                self.ready = True
+                self.agent.joined(self)
+            case deepgram.FunctionCallResponse():
+                self.calls_answered += 1
+                if self.calls_answered == self.calls_sent:
+                    self._resume()
+
+    # --- speaking ----------------------------------------------------------------------------
+
+    def _fire_frame(self, due: int) -> int:
+        again = due + self.traffic.step
+        if not self._send_frame(due) or again >= self.agent.until:
+            return 0
+        return again
+
+    def _send_frame(self, due: int) -> bool:
+        transport = self._transport
+        if transport is None:
+            return False
+        pack(self._buffer, 0, stamp.MAGIC, stamp.DOWN, self.number, self.sent, due)
+        self.sent += 1
+        transport.send(BINARY, self._buffer)
+        self.agent.note_lag(due)
+        return True
+
+    def _fire_step(self, due: int) -> int:
+        transport = self._transport
+        if transport is None:
+            return 0
+        steps, length = script.turn(calls=self._turn % script.CALL_EVERY == 0)
+        step = steps[self._step]
+        self._step += 1
+        if step.calls:
+            self.calls_sent += 1
+            self.called = monotonic()
+            transport.send(TEXT, script.call(f"call-{self.number}-{self.calls_sent}"))
+            return 0
+        if step.text is None:
+            self._send_frame(due)
+        else:
+            transport.send(TEXT, step.text)
+        if self._step == len(steps):
+            self._step = 0
+            self._turn += 1
+            self._turn_began += length
+            again = self._turn_began
+        else:
+            again = self._turn_began + steps[self._step].at
+        return again if again < self.agent.until else 0
+
+    def _resume(self) -> None:
+        """The function returned: the rest of the turn is as much later as the answer took."""
+        steps, _ = script.turn(calls=True)
+        now = monotonic_ns()
+        self._turn_began = max(self._turn_began, now - steps[self._step].at)
+        if now < self.agent.until:
+            self.agent.wheel.add(now, self._fire_step)
+
+
+class Agent:
+    """All lines, what they measure, and what the parent asks for."""
+
+    def __init__(self, wheel: Wheel) -> None:
+        self.wheel = wheel
+        self.traffic: Traffic = ECHO
+        self.until = 0
+        self.lag = Samples()
+        self.orchestrator_delay = 0.0
+        self.posts = 0
+        self._lines: list[Line] = []
+        self._groups: dict[int, Samples] = {}
+        self._servers: list[asyncio.Server] = []
+
+    def answer_upgrade(self, request: WSUpgradeRequest) -> WSListener:
+        line = Line(self, len(self._lines))
+        self._lines.append(line)
+        return line
+
+    def group(self, session: int) -> Samples:
+        return self._groups.setdefault(session // GROUP, Samples())
+
+    def joined(self, line: Line) -> None:
+        """A line that comes while others speak begins soon."""
+        now = monotonic_ns()
+        if now < self.until:
+            line.begin(now + int(LEAD * 1e9))
+
+    def note_lag(self, due: int) -> None:
+        self.lag.due.append(due)
+        self.lag.delay.append(monotonic() - due)
+
+    async def handle(self, message: Message) -> Message:
+        match message:
+            case {"do": "open", "certificate": certificate, "key": key}:
+                return await self._open(certificate, key)
+            case {"do": "expect", "traffic": traffic}:
+                self._expect(msgspec.convert(traffic, Traffic))
+                return {}
+            case {"do": "begin", "at": at, "until": until}:
+                self._begin(at, until)
+                return {}
+            case {"do": "collect", "windows": windows}:
+                return self._collect(windows)
+            case {"do": "orchestrator", "delay": delay}:
+                self.orchestrator_delay = delay
+                return {}
+        raise ValueError(f"expected something to do, got {message}")
+
+    async def _open(self, certificate: str | None, key: str | None) -> Message:
+        plain = await ws_create_server(
+            self.answer_upgrade, HOST, 0, enable_auto_ping=False, max_frame_size=1 << 20
+        )
+        orchestrator = await asyncio.get_running_loop().create_server(
+            partial(Orchestrator, self), HOST, 0
+        )
+        self._servers = [plain, orchestrator]
+        ports = {"plain": _port(plain), "orchestrator": _port(orchestrator), "tls": 0}
+        ports["slow"] = await self._open_slow(ports["plain"])
+        if certificate and key:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, key)
+            secure = await ws_create_server(
+                self.answer_upgrade, HOST, 0, enable_auto_ping=False, ssl=context
+            )
+            self._servers.append(secure)
+            ports["tls"] = _port(secure)
+            ports["slow_tls"] = await self._open_slow(ports["tls"])
+        return ports
+
+    async def _open_slow(self, port: int) -> int:
+        server = await asyncio.start_server(partial(_pass_slowly, port), HOST, 0)
+        self._servers.append(server)
+        return _port(server)
+
+    def _expect(self, traffic: Traffic) -> None:
+        self.traffic = traffic
+        self.wheel.clear()
+        self.until = 0
+        self.lag = Samples()
+        self.posts = 0
+        self._lines = []
+        self._groups = {}
+        gc.collect()
+        gc.freeze()
+
+    def _begin(self, at: int, until: int) -> None:
+        self.until = until
+        ready = [line for line in self._lines if line.ready]
+        _, length = script.turn(calls=False)
+        spread = length if self.traffic.agent == "conversation" else self.traffic.step
+        for place, line in enumerate(ready):
+            line.begin(at + place * spread // len(ready))
+
+    def _collect(self, windows: list[tuple[int, int]]) -> Message:
+        groups = {
+            str(group): [msgspec.to_builtins(samples.between(*window)) for window in windows]
+            for group, samples in self._groups.items()
+        }
+        lag = [msgspec.to_builtins(self.lag.between(*window)) for window in windows]
+        lines = [line.report() for line in self._lines if line.session >= 0]
+        return {"groups": groups, "lag": lag, "lines": lines, "posts": self.posts}
+
+
+class Orchestrator(asyncio.Protocol):
+    """Answers every POST with the same 201, after the delay that the agent was told."""
+
+    ANSWER = b'{"id": 7, "title": "buy running shoes"}'
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._read = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's are none of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._read += data
+        while (end := self._read.find(b"\r\n\r\n")) >= 0:
+            lengths = [
+                int(line.split(b":")[1])
+                for line in self._read[:end].split(b"\r\n")
+                if line.lower().startswith(b"content-length:")
+            ]
+            whole = end + 4 + (lengths[0] if lengths else 0)
+            if len(self._read) < whole:
+                return
+            self._read = self._read[whole:]
+            self._agent.posts += 1
+            asyncio.get_running_loop().call_later(self._agent.orchestrator_delay, self._answer)
+
+    def _answer(self) -> None:
+        head = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\n"
+        size = b"Content-Length: %d\r\n\r\n" % len(self.ANSWER)
+        self._transport.write(head + size + self.ANSWER)
+
+
+HANDSHAKE_SECONDS = 0.150
+
+
+async def _pass_slowly(
+    port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """A door behind which the agent takes 150 ms to begin with the handshake."""
+    await asyncio.sleep(HANDSHAKE_SECONDS)
+    inner_reader, inner_writer = await asyncio.open_connection(HOST, port)
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while some := await source.read(65536):
+                sink.write(some)
+                await sink.drain()
+        sink.close()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(pump(reader, inner_writer), name="towards the agent")
+        tasks.create_task(pump(inner_reader, writer), name="from the agent")
+
+
+def _port(server: asyncio.Server) -> int:
+    port: Any = server.sockets[0].getsockname()[1]
+    return int(port)
+
+
+async def main() -> None:
+    hurry()
+    wheel = Wheel()
+    await obey(Agent(wheel).handle)
+    wheel.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -1,0 +1,211 @@
+"""What may stand between browsers and agent, and how each is started.
+
+Load tests. All of them add the key and run one worker on the relay's core; nginx and HAProxy are
+set up as one would for this alone: no buffering of what can be passed on, no logs, no look-ups.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+
+from loadtests.caller import Door
+from loadtests.processes import HOST, Program, free_port, program
+from loadtests.results import Arm
+
+KEY = "a-key-for-load-tests"
+PATH = "/v1/agent/converse"
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an arm is given: where the agent is, and for ours database and Orchestrator."""
+
+    folder: Path
+    cores: frozenset[int]
+    agent_port: int
+    agent_tls_port: int
+    ca: str | None
+    database_url: str | None
+    orchestrator_url: str
+
+    def agent_url(self, *, tls: bool, port: int | None = None) -> str:
+        if tls:
+            return f"wss://{HOST}:{port or self.agent_tls_port}{PATH}"
+        return f"ws://{HOST}:{port or self.agent_port}{PATH}"
+
+
+class Started(msgspec.Struct, frozen=True):
+    """An arm that runs. `program` is None where nothing stands in between."""
+
+    door: Door
+    program: Program | None
+
+
+def missing(arm: Arm, around: Surroundings) -> str | None:
+    """Why this arm cannot be run here; None when it can."""
+    match arm:
+        case Arm.DIRECT:
+            return None
+        case Arm.NGINX | Arm.HAPROXY:
+            return None if find(arm) else f"{arm} is not installed"
+        case Arm.FASTAPI:
+            return None if find_spec("fastapi") else "fastapi is not installed"
+        case Arm.AIOHTTP:
+            return None if find_spec("aiohttp") else "aiohttp is not installed"
+        case Arm.OURS:
+            return None if around.database_url else "there is no database"
+
+
+@asynccontextmanager
+async def start(
+    arm: Arm, around: Surroundings, *, tls: bool, agent_port: int | None = None
+) -> AsyncIterator[Started]:
+    """Run an arm while inside. `agent_port` is another door of the agent than the usual one.
+
+    Raises `ProgramFailed`.
+    """
+    agent_url = around.agent_url(tls=tls, port=agent_port)
+    if arm is Arm.DIRECT:
+        headers = {"Authorization": f"Token {KEY}"}
+        ca = around.ca if tls else None
+        yield Started(Door(way="plain", url=agent_url, ca=ca, headers=headers), None)
+        return
+    port = free_port()
+    environ = _environment(around, tls=tls, port=port, agent_url=agent_url)
+    if arm is Arm.OURS:
+        door = Door(way="relay.v1", url=f"http://{HOST}:{port}")
+    else:
+        door = Door(way="plain", url=f"ws://{HOST}:{port}{PATH}")
+    command = _COMMANDS[arm](around, tls, port, agent_url)
+    async with program(
+        command,
+        port=port,
+        log=around.folder / f"{arm}.log",
+        cores=around.cores,
+        environ=environ,
+    ) as running:
+        yield Started(door, running)
+
+
+def _environment(around: Surroundings, *, tls: bool, port: int, agent_url: str) -> dict[str, str]:
+    # Nothing of the user's settings: what is measured is what we ship.
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RELAY_", "DEEPGRAM_", "ORCHESTRATOR_", "DATABASE_"))
+    }
+    environ |= {"DEEPGRAM_API_KEY": KEY, "DEEPGRAM_AGENT_URL": agent_url, "PORT": str(port)}
+    environ |= {"RELAY_PORT": str(port), "RELAY_DATA_DIR": str(around.folder / "data")}
+    environ |= {"ORCHESTRATOR_URL": around.orchestrator_url}
+    if around.database_url:
+        environ["DATABASE_URL"] = around.database_url
+    if tls and around.ca:
+        environ["SSL_CERT_FILE"] = around.ca
+    return environ
+
+
+def find(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+def _nginx(around: Surroundings, tls: bool, port: int, agent_url: str) -> list[str]:
+    folder = around.folder / "nginx"
+    folder.mkdir(exist_ok=True)
+    secure = ""
+    if tls:
+        secure = f"""
+            proxy_ssl_verify on;
+            proxy_ssl_trusted_certificate {around.ca};
+            proxy_ssl_name localhost;
+            proxy_ssl_server_name on;
+            proxy_ssl_session_reuse on;"""
+    temporary = "\n".join(
+        f"    {kind}_temp_path {folder / kind};"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    address = agent_url.partition("://")[2].partition("/")[0]
+    path = folder / "nginx.conf"
+    path.write_text(
+        f"""daemon off;
+worker_processes 1;
+pid {folder / "nginx.pid"};
+error_log stderr error;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off;
+{temporary}
+    server {{
+        listen {HOST}:{port} backlog=4096;
+        tcp_nodelay on;
+        location / {{
+            proxy_pass {"https" if tls else "http"}://{address};
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection upgrade;
+            proxy_set_header Authorization "Token {KEY}";
+            proxy_buffering off;
+            proxy_buffer_size 16k;
+            proxy_buffers 4 16k;
+            proxy_read_timeout 1h;
+            proxy_send_timeout 1h;{secure}
+        }}
+    }}
+}}
+"""
+    )
+    return [find("nginx") or "nginx", "-e", "stderr", "-p", str(folder), "-c", str(path)]
+
+
+def _haproxy(around: Surroundings, tls: bool, port: int, agent_url: str) -> list[str]:
+    address = agent_url.partition("://")[2].partition("/")[0]
+    secure = f" ssl verify required ca-file {around.ca} verifyhost localhost" if tls else ""
+    path = around.folder / "haproxy.cfg"
+    path.write_text(
+        f"""global
+    nbthread 1
+    maxconn 8192
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+    timeout tunnel 1h
+frontend browsers
+    bind {HOST}:{port} backlog 4096
+    default_backend agent
+backend agent
+    http-request set-header Authorization "Token {KEY}"
+    server agent {address}{secure}
+"""
+    )
+    return [find("haproxy") or "haproxy", "-db", "-f", str(path)]
+
+
+def _fastapi(around: Surroundings, tls: bool, port: int, agent_url: str) -> list[str]:
+    module = "loadtests.baselines.fastapi_relay:app"
+    serve = [sys.executable, "-m", "uvicorn", module, "--host", HOST, "--port", str(port)]
+    return [*serve, "--log-level", "warning"]
+
+
+def _aiohttp(around: Surroundings, tls: bool, port: int, agent_url: str) -> list[str]:
+    return [sys.executable, "-m", "loadtests.baselines.aiohttp_relay"]
+
+
+def _ours(around: Surroundings, tls: bool, port: int, agent_url: str) -> list[str]:
+    return [sys.executable, "-c", "from control.cli import main; main()", "serve"]
+
+
+_COMMANDS: dict[Arm, Callable[[Surroundings, bool, int, str], list[str]]] = {
+    Arm.NGINX: _nginx,
+    Arm.HAPROXY: _haproxy,
+    Arm.FASTAPI: _fastapi,
+    Arm.AIOHTTP: _aiohttp,
+    Arm.OURS: _ours,
+}

@@ -1,0 +1,343 @@
+"""Browsers that speak on a schedule and never wait for an answer; measures the way down.
+
+Load tests, a process of its own: `python -m loadtests.caller` obeys its parent (partner.py). It
+attaches its sessions, speaks from a given instant to another and reports what came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import ssl
+from time import monotonic_ns
+from typing import Literal
+
+import httpx
+import msgspec
+import uvloop
+from picows import (
+    WSError,
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSParsedURL,
+    WSTransport,
+    ws_connect,
+)
+
+from loadtests import stamp
+from loadtests.partner import Message, hurry, obey
+from loadtests.results import Latency, summarize_values
+from loadtests.samples import Samples
+from loadtests.traffic import Traffic
+from loadtests.wheel import Wheel
+from relay import deepgram
+from relay.browser import SUBPROTOCOL
+
+BINARY = WSMsgType.BINARY
+TEXT = WSMsgType.TEXT
+CLOSE = WSMsgType.CLOSE
+
+SETTINGS = deepgram.encode(
+    deepgram.Settings(
+        audio={
+            "input": {"encoding": "linear16", "sample_rate": 16000},
+            "output": {"encoding": "linear16", "sample_rate": 24000, "container": "none"},
+        },
+        agent={
+            "listen": {"provider": {"type": "deepgram", "model": "flux-general-en"}},
+            "think": {"provider": {"type": "open_ai", "model": "gpt-4o-mini"}, "prompt": "Help."},
+            "speak": {"provider": {"type": "deepgram", "model": "aura-2-thalia-en"}},
+        },
+    )
+)
+FUNCTION_CALL = b'{"type":"FunctionCallRequest"'
+APPLIED = b'{"type":"SettingsApplied"'
+WELCOME = b'{"type":"Welcome"'
+HEAD = 32  # bytes that are enough to tell these apart
+
+monotonic = monotonic_ns
+unpack = stamp.STAMP.unpack_from
+pack = stamp.STAMP.pack_into
+
+
+class Door(msgspec.Struct, frozen=True, kw_only=True):
+    """How to get in: `url` is the WebSocket ("plain") or where sessions are begun ("relay.v1")."""
+
+    way: Literal["plain", "relay.v1"]
+    url: str
+    ca: str | None = None
+    headers: dict[str, str] = {}
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """Sessions numbered from `first`; `at_once` of them attach at the same time.
+
+    `receive_buffer`: bytes that the kernel may keep for each; 0 is as it likes.
+    """
+
+    door: Door
+    traffic: Traffic
+    sessions: int
+    first: int = 0
+    at_once: int = 16
+    seconds: float = 20.0  # to attach all
+    receive_buffer: int = 0
+
+
+class Voice(WSListener):
+    """The browser of one session."""
+
+    def __init__(self, caller: Caller, number: int, *, plain: bool) -> None:
+        self.caller = caller
+        self.number = number
+        self.line = -1  # of the agent; told by its first frame
+        self.received = 0
+        self.sent = 0
+        self.events = 0
+        self.reads = True
+        self.problems: list[str] = []
+        self.settled = asyncio.Event()
+        self.gone = asyncio.Event()
+        self._plain = plain
+        self._leaving = False
+        self._buffer = stamp.make_frame(caller.load.traffic.frame_bytes)
+        self._step = caller.load.traffic.step
+        self._samples = caller.down
+        self._lag = caller.lag
+        self._transport: WSTransport | None = None
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind = frame.msg_type
+        if kind == BINARY:
+            now = monotonic()
+            magic, way, line, sequence, due = unpack(frame.get_payload_as_memoryview())
+            if sequence != self.received or line != self.line:
+                self._irregular(magic, way, line, sequence)
+            self.received = sequence + 1
+            self._samples.due.append(due)
+            self._samples.delay.append(now - due)
+        elif kind == TEXT:
+            self.events += 1
+            self._told(transport, frame.get_payload_as_bytes())
+        elif kind == CLOSE:
+            transport.disconnect()
+            if not self._leaving:
+                self.problems.append(f"closed: {int(frame.get_close_code())}")  # type: ignore[call-overload]  # an IntEnum
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._transport = None
+        if not self._leaving and not self.problems:
+            self.problems.append("the connection was lost")
+        self.gone.set()
+
+    def fire(self, due: int) -> int:
+        """Send one frame."""
+        transport = self._transport
+        if transport is None:
+            return 0
+        now = monotonic()
+        pack(self._buffer, 0, stamp.MAGIC, stamp.UP, self.number, self.sent, due)
+        self.sent += 1
+        transport.send(BINARY, self._buffer)
+        self._lag.due.append(due)
+        self._lag.delay.append(now - due)
+        again = due + self._step
+        return again if again < self.caller.until else 0
+
+    def stop_reading(self) -> None:
+        """As a browser whose page hangs: it sends, and takes nothing in."""
+        self.reads = False
+        if self._transport is not None:
+            self._transport.underlying_transport.pause_reading()
+
+    async def leave(self) -> None:
+        self._leaving = True
+        transport = self._transport
+        if transport is None:
+            return
+        if not self.reads:
+            transport.disconnect(False)
+            return
+        transport.send_close()
+        try:
+            async with asyncio.timeout(3):
+                await self.gone.wait()
+        except TimeoutError:
+            self.problems.append("the close was not answered within 3 s")
+            transport.disconnect(False)
+
+    def report(self) -> Message:
+        return {
+            "session": self.number,
+            "line": self.line,
+            "sent": self.sent,
+            "received": self.received,
+            "events": self.events,
+            "problems": self.problems[:5],
+        }
+
+    def _irregular(self, magic: int, way: int, line: int, sequence: int) -> None:
+        if magic != stamp.MAGIC or way != stamp.DOWN:
+            self.problems.append("down: a frame without a stamp")
+        elif self.line == -1:
+            self.line = line
+            if sequence:
+                self.problems.append(f"down: line {line} begins with frame {sequence}")
+        elif line != self.line and sequence == 0:
+            self.problems.append(f"the agent was dialled again: line {line} after {self.line}")
+            self.line = line
+        elif line != self.line:
+            self.problems.append(f"down: a frame of line {line} in the session of {self.line}")
+        elif sequence > self.received:
+            self.problems.append(f"down: frames {self.received} to {sequence - 1} did not come")
+        else:
+            self.problems.append(f"down: frame {sequence} came again or late")
+
+    def _told(self, transport: WSTransport, text: bytes) -> None:
+        if text.startswith(APPLIED):
+            self.settled.set()
+        elif self._plain and text.startswith(WELCOME):
+            transport.send(TEXT, SETTINGS)
+        elif self._plain and text.startswith(FUNCTION_CALL):
+            match deepgram.decode_server(text):
+                case deepgram.FunctionCallRequest(functions=[call]):
+                    answer = deepgram.FunctionCallResponse(
+                        id=call.id, name=call.name, content='{"status": "accepted"}'
+                    )
+                    transport.send(TEXT, deepgram.encode(answer))
+
+
+class Caller:
+    """All voices of this process."""
+
+    load: Load
+
+    def __init__(self, wheel: Wheel) -> None:
+        self.until = 0
+        self.down = Samples()
+        self.lag = Samples()
+        self._wheel = wheel
+        self._voices: list[Voice] = []
+        self._settle: list[float] = []  # microseconds from opening the socket to SettingsApplied
+        self._failed: list[str] = []
+
+    async def handle(self, message: Message) -> Message:
+        match message:
+            case {"do": "attach", "load": load}:
+                self.load = msgspec.convert(load, Load)
+                return await self._attach()
+            case {"do": "speak", "at": at, "until": until, "unread_from": unread_from}:
+                await self._speak(at, until, unread_from)
+                return {}
+            case {"do": "leave"}:
+                async with asyncio.TaskGroup() as tasks:
+                    for voice in self._voices:
+                        tasks.create_task(voice.leave(), name="leave")
+                return {}
+            case {"do": "collect", "windows": windows}:
+                return self._collect(windows)
+        raise ValueError(f"expected something to do, got {message}")
+
+    async def _attach(self) -> Message:
+        door = self.load.door
+        slots = asyncio.Semaphore(self.load.at_once)
+        context = ssl.create_default_context(cafile=door.ca) if door.ca else None
+        async with httpx.AsyncClient(base_url=door.url, timeout=20.0, trust_env=False) as rest:
+            began = monotonic()
+            try:
+                async with asyncio.timeout(self.load.seconds), asyncio.TaskGroup() as tasks:
+                    for place in range(self.load.sessions):
+                        tasks.create_task(self._attach_one(place, rest, slots, context))
+            except TimeoutError:
+                self._failed.append(f"not all attached within {self.load.seconds:.0f} s")
+            took = (monotonic() - began) / 1e9
+        gc.collect()
+        gc.freeze()
+        return {
+            "attached": sum(voice.settled.is_set() for voice in self._voices),
+            "failed": self._failed[:5],
+            "seconds": took,
+            "settle": msgspec.to_builtins(summarize_values(self._settle)),
+        }
+
+    async def _attach_one(
+        self,
+        place: int,
+        rest: httpx.AsyncClient,
+        slots: asyncio.Semaphore,
+        context: ssl.SSLContext | None,
+    ) -> None:
+        door = self.load.door
+        async with slots:
+            voice = Voice(self, self.load.first + place, plain=door.way == "plain")
+            try:
+                url, headers = door.url, dict(door.headers)
+                if door.way == "relay.v1":
+                    begun = await rest.post("/api/v1/voice/session", json={})
+                    begun.raise_for_status()
+                    url = begun.json()["websocket_url"]
+                    headers["Sec-WebSocket-Protocol"] = f"{SUBPROTOCOL}, {begun.json()['ticket']}"
+                opened = monotonic()
+                await ws_connect(
+                    lambda: voice,
+                    url,
+                    ssl_context=context if url.startswith("wss") else None,
+                    extra_headers=headers,
+                    websocket_handshake_timeout=self.load.seconds,
+                    enable_auto_ping=False,
+                    max_frame_size=1 << 20,
+                    socket_factory=self._make_socket if self.load.receive_buffer else None,
+                )
+                self._voices.append(voice)
+                await voice.settled.wait()
+                self._settle.append((monotonic() - opened) / 1000)
+            except (WSError, OSError, httpx.HTTPError, TimeoutError) as error:
+                self._failed.append(f"{type(error).__name__}: {error}"[:200])
+
+    def _make_socket(self, url: WSParsedURL) -> socket.socket:
+        made = socket.socket()
+        made.setblocking(False)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.load.receive_buffer)
+        return made
+
+    async def _speak(self, at: int, until: int, unread_from: int) -> None:
+        self.until = until
+        step = self.load.traffic.step
+        self._voices.sort(key=lambda voice: voice.number)
+        for place, voice in enumerate(self._voices):
+            self._wheel.add(at + place * step // len(self._voices), voice.fire)
+        if unread_from:
+            await _until(unread_from)
+            for voice in self._voices:
+                voice.stop_reading()
+        await _until(until)
+
+    def _collect(self, windows: list[tuple[int, int]]) -> Message:
+        def fold(samples: Samples) -> list[Latency]:
+            return [samples.between(*window) for window in windows]
+
+        return {
+            "down": msgspec.to_builtins(fold(self.down)),
+            "lag": msgspec.to_builtins(fold(self.lag)),
+            "voices": [voice.report() for voice in self._voices],
+        }
+
+
+async def _until(instant: int) -> None:
+    await asyncio.sleep(max(0.0, (instant - monotonic()) / 1e9))
+
+
+async def main() -> None:
+    hurry()
+    wheel = Wheel()
+    await obey(Caller(wheel).handle)
+    wheel.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -1,0 +1,93 @@
+"""`voice-relay loadtest`: what is asked for, the progress, and where the results go.
+
+Load tests. Mounted by control/cli.py, which imports it when it is used.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import uvloop
+
+from control import logs
+from loadtests import bench, page, pinning, report, scenarios, target
+from loadtests.results import Arm
+from loadtests.scenarios import FULL, PARTS, QUICK
+
+PATH = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="A few minutes: what the budgets need.")
+@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Only these parts.")
+@click.option(
+    "--arm",
+    "arms",
+    multiple=True,
+    type=click.Choice([arm.value for arm in Arm]),
+    help="Only these arms.",
+)
+@click.option("--json", "json_file", type=PATH, help="Write the results as JSON.")
+@click.option("--html", "html_file", type=PATH, help="Write a report that needs no network.")
+@click.option("--target", "url", metavar="URL", help="Measure a deployed relay from outside.")
+@click.option(
+    "--wav",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --target: speak these files, one a turn (16-bit PCM).",
+)
+@click.option("--sessions", default=1, show_default=True, help="With --target: at the same time.")
+@click.option("--turns", default=3, show_default=True, help="With --target: of each session.")
+def loadtest(
+    quick: bool,
+    parts: tuple[str, ...],
+    arms: tuple[str, ...],
+    json_file: Path | None,
+    html_file: Path | None,
+    url: str | None,
+    wav: tuple[Path, ...],
+    sessions: int,
+    turns: int,
+) -> None:
+    """Measure what the relay costs, next to nginx, HAProxy and relays as people write them.
+
+    Starts a database, an agent and callers on this machine, and ends all of it. Without --quick it
+    takes the better part of an hour; use a machine that does nothing else. nginx and HAProxy are
+    compared with where they are installed (Debian: nginx-light, haproxy).
+
+    With --target nothing is started: sessions are opened at a relay that runs elsewhere, and what
+    their users wait for is measured. Whatever agent it has costs what it costs.
+    """
+    if url is not None:
+        options = target.Options(url=url, wav=wav, sessions=sessions, turns=turns)
+        found = uvloop.run(target.measure(options))
+        click.echo(target.describe(found))
+        if json_file is not None:
+            json_file.write_text(target.to_json(found))
+        sys.exit(0 if not found.failed else 1)
+    logs.set_up("error")
+    suite = scenarios.choose(
+        QUICK if quick else FULL, frozenset(parts), frozenset(Arm(arm) for arm in arms)
+    )
+    with click.progressbar(
+        length=bench.count_steps(suite), file=sys.stderr, label="load test", show_pos=True
+    ) as bar:
+
+        def progress(what: str, done: int) -> None:
+            if sys.stderr.isatty():
+                click.echo("\r\033[K", nl=False, err=True)
+            click.echo(f"  {what}", err=True)
+            bar.update(done)
+
+        found_results = uvloop.run(bench.bench(suite, pinning.choose(), progress))
+    click.echo(report.text(found_results))
+    if json_file is not None:
+        report.save(found_results, json_file)
+    if html_file is not None:
+        html_file.write_text(page.html(found_results))
+
+
+if __name__ == "__main__":
+    loadtest()

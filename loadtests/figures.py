@@ -1,0 +1,259 @@
+"""Single measurements that need no load of frames: messages stored, pages of history read.
+
+Load tests. Each function measures one thing against real parts and returns numbers; sizes are
+arguments, so that a test can run them small. `measure` starts what they need and runs them all,
+with those of attaching.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import logging
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import uuid_utils.compat as uuids
+
+from control.auth import USER_ID
+from control.embedded import embedded
+from control.migrate import migrate
+from control.sessions import PREFIX
+from control.store import Store, StoreUnavailable
+from loadtests.attaching import KEY, compare_waits, run_relay, weigh_sessions
+from loadtests.results import Figure, Latency, summarize_values
+from relay import deepgram
+from relay.journal import Journal, WriteFailed
+from relay.metrics import Metrics
+from relay.records import MessageSaid, Record
+from relay.sandbox.options import Options
+from relay.sandbox.server import serve as serve_sandbox
+
+log = logging.getLogger(__name__)
+
+PAGE = 50
+CHUNK = 2_000  # messages given to the journal at once; two chunks are under way
+FILL_CHUNK = 50_000  # rows of one insert
+LINES = 997  # different ones among them
+SECONDS = 60.0  # the longest that one step may take
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is measured. The defaults are what the budgets speak of; `QUICK` is for a while."""
+
+    stored: int = 200_000
+    history: int = 1_000_000
+    pages: int = 2_000
+    waits: int = 30
+    sessions: int = 500
+    handshake: float = 0.15  # what the agent takes for it
+
+
+QUICK = Sizes(stored=60_000, history=200_000, pages=1_000, waits=10, sessions=200)
+
+Progress = Callable[[str], None]
+
+
+async def measure(sizes: Sizes, progress: Progress) -> dict[str, float]:
+    """All of it, in about three minutes for the default sizes; what was started has ended.
+
+    Raises EmbeddedError, MigrationError or ProgramFailed.
+    """
+    figures: dict[str, float] = {}
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="figures-")))
+        progress("starting PostgreSQL")
+        url = await stack.enter_async_context(embedded(folder / "data"))
+        await migrate(url, log=log)
+        progress(f"storing {sizes.stored:,} messages")
+        figures[Figure.MESSAGES_PER_SECOND] = await store_messages(url, messages=sizes.stored)
+        progress(f"filling a history of {sizes.history:,} messages")
+        conversations = await fill_history(url, messages=sizes.history)
+        options = Options(api_key=KEY, handshake_delay=sizes.handshake)
+        agent = await stack.enter_async_context(serve_sandbox(options))
+        relay = await stack.enter_async_context(run_relay(url, agent.agent_url, folder))
+        progress(f"reading {sizes.pages:,} pages of it")
+        pages = await read_history(relay.url, conversations, pages=sizes.pages)
+        figures[Figure.HISTORY_P99_MS] = pages.p99 / 1000
+        figures["history_p50_ms"] = pages.p50 / 1000
+        figures[Figure.HISTORY_MESSAGES] = sizes.history
+        progress(f"waiting for SettingsApplied {sizes.waits} times each way")
+        figures |= await compare_waits(relay.url, agent.agent_url, times=sizes.waits)
+        progress(f"attaching {sizes.sessions} sessions")
+        figures[Figure.SESSION_KIB] = await weigh_sessions(relay, sessions=sizes.sessions)
+    return figures
+
+
+# --- storing -------------------------------------------------------------------------------------
+
+
+async def store_messages(
+    database_url: str, *, messages: int, conversations: int = 100, warm_up: int = CHUNK
+) -> float:
+    """Messages per second from `Journal.append` to committed, with the relay's own journal.
+
+    They come from `conversations` talks in turn, as fast as they are stored.
+    """
+    store = Store(database_url)
+    await store.open()
+    try:
+        talks = [Talk(uuids.uuid7(), uuids.uuid7()) for _ in range(conversations)]
+        for talk in talks:
+            await store.create_conversation(talk.conversation_id, user_id=USER_ID)
+
+        async def write(records: Sequence[Record]) -> None:
+            try:
+                await store.write(records)
+            except StoreUnavailable as error:
+                raise WriteFailed(str(error)) from error
+
+        with tempfile.TemporaryDirectory(prefix="relay-journal-") as directory:
+            journal = Journal(write, Metrics(), Path(directory))
+            async with journal.running(grace=SECONDS):
+                await _pour(journal, talks, warm_up)
+                start = time.perf_counter()
+                await _pour(journal, talks, messages)
+                return messages / (time.perf_counter() - start)
+    finally:
+        await store.close()
+
+
+async def _pour(journal: Journal, talks: Sequence[Talk], messages: int) -> None:
+    stored: asyncio.Event | None = None
+    for first in range(0, messages, CHUNK):
+        before, stored = stored, asyncio.Event()
+        last = min(first + CHUNK, messages) - 1
+        for number in range(first, last + 1):
+            record = talks[number % len(talks)].say()
+            journal.append(record, stored.set if number == last else None)
+        if before is not None:
+            await before.wait()
+    if stored is not None:
+        await stored.wait()
+
+
+class Talk:
+    """A conversation that goes on: user and assistant in turn, lines as people and models speak."""
+
+    def __init__(self, conversation_id: UUID, session_id: UUID) -> None:
+        self.conversation_id = conversation_id
+        self._session_id = session_id
+        self._seq = 0
+        self._words = random.Random(conversation_id.int)
+
+    def say(self) -> MessageSaid:
+        self._seq += 1
+        role: deepgram.Role = "user" if self._seq % 2 else "assistant"
+        return MessageSaid(
+            id=uuids.uuid7(),
+            conversation_id=self.conversation_id,
+            session_id=self._session_id,
+            seq=self._seq,
+            turn=self._seq,
+            role=role,
+            content=" ".join(self._words.choices(WORDS, k=8 if role == "user" else 16)),
+            at=datetime.now(UTC),
+        )
+
+
+SPEECH = """
+i you we the a to and of in is it that for on with my want run marathon april deadline task
+tomorrow friday week please move add buy shoes dentist appointment goal sure shall when what
+morning evening plan remind set done yes right before after again first next long short call
+"""
+WORDS = SPEECH.split()
+
+
+# --- reading history -----------------------------------------------------------------------------
+
+
+async def fill_history(
+    database_url: str, *, messages: int, conversations: int = 1_000
+) -> list[UUID]:
+    """Put `messages` into the tables, evenly; returns the conversations, with `seq` from 1."""
+    ids = [uuids.uuid7() for _ in range(min(conversations, messages))]
+    connection = await asyncpg.connect(database_url, statement_cache_size=0)
+    try:
+        await connection.execute(
+            "INSERT INTO voice.conversations (id, user_id) SELECT unnest($1::uuid[]), $2",
+            ids,
+            USER_ID,
+        )
+        await connection.execute("SET maintenance_work_mem = '256MB'")
+        # The index of the words is made again afterwards: many times faster than row by row.
+        index = "voice.messages_words"
+        words = await connection.fetchval("SELECT pg_get_indexdef($1::text::regclass)", index)
+        await connection.execute(f"DROP INDEX {index}")
+        for first in range(0, messages, FILL_CHUNK):
+            await _insert_many(connection, ids, first, min(FILL_CHUNK, messages - first))
+        await connection.execute(words)
+        # As autovacuum would, some time later.
+        await connection.execute("VACUUM ANALYZE voice.messages")
+    finally:
+        await connection.close()
+    return ids
+
+
+async def _insert_many(
+    connection: asyncpg.Connection[asyncpg.Record], ids: list[UUID], first: int, count: int
+) -> None:
+    """The message with number n goes to conversation n % len(ids)."""
+    lines = [" ".join(random.Random(n).choices(WORDS, k=8 + n % 9)) for n in range(LINES)]
+    await connection.execute(
+        """
+        INSERT INTO voice.messages (conversation_id, seq, turn, id, session_id, user_id, role,
+                                    content, created_at)
+        SELECT ($3::uuid[])[1 + n % $4], 1 + n / $4, 1 + n / $4, lpad(to_hex(n), 32, '0')::uuid,
+               ($3::uuid[])[1 + n % $4], $5,
+               CASE n / $4 % 2 WHEN 0 THEN 'user' ELSE 'assistant' END,
+               ($6::text[])[1 + n % $7], now()
+        FROM generate_series($1::bigint, $1 + $2::bigint - 1) AS n
+        """,
+        first,
+        count,
+        ids,
+        len(ids),
+        USER_ID,
+        lines,
+        LINES,
+        timeout=10 * SECONDS,
+    )
+
+
+async def read_history(
+    relay_url: str, conversations: Sequence[UUID], *, pages: int, deepest: int = 900
+) -> Latency:
+    """What GET of one page takes, over one kept connection, one after the other.
+
+    Each is a page of another conversation, after a `seq` of at most `deepest`.
+    """
+    return await asyncio.to_thread(_read_pages, relay_url, conversations, pages, deepest)
+
+
+def _read_pages(relay_url: str, conversations: Sequence[UUID], pages: int, deepest: int) -> Latency:
+    chosen = random.Random(1)
+    connection = http.client.HTTPConnection(urlsplit(relay_url).netloc, timeout=SECONDS)
+    took: list[float] = []
+    try:
+        for _ in range(pages + pages // 10):
+            conversation_id = chosen.choice(conversations)
+            path = f"{PREFIX}/conversations/{conversation_id}/messages"
+            start = time.perf_counter()
+            connection.request("GET", f"{path}?limit={PAGE}&after_seq={chosen.randint(0, deepest)}")
+            response = connection.getresponse()
+            response.read()
+            took.append((time.perf_counter() - start) * 1e6)
+            if response.status != 200:
+                raise RuntimeError(f"GET {path}: expected 200, got {response.status}")
+    finally:
+        connection.close()
+    return summarize_values(took[pages // 10 :])  # what came first warmed it up

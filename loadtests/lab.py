@@ -1,0 +1,137 @@
+"""Everything that runs beside the arm: database, agent, Orchestrator, certificate, a folder.
+
+Load tests. All of it is started here and ends here; nothing listens beyond this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import psutil
+
+from loadtests import certificate
+from loadtests.arms import Surroundings
+from loadtests.partner import Partner
+from loadtests.pinning import Pinning, pinned
+from loadtests.processes import HOST
+
+log = logging.getLogger(__name__)
+
+MANY_FILES = 8192
+
+
+class Lab:
+    """What a run needs. `notes` is what a reader of the figures must know."""
+
+    def __init__(
+        self,
+        *,
+        around: Surroundings,
+        agent: Partner,
+        ports: dict[str, int],
+        pinning: Pinning,
+        notes: list[str],
+        database_pid: int | None,
+    ) -> None:
+        self.around = around
+        self.agent = agent
+        self.ports = ports
+        self.pinning = pinning
+        self.notes = notes
+        self._database_pid = database_pid
+
+    @property
+    def has_tls(self) -> bool:
+        return bool(self.ports["tls"])
+
+    @asynccontextmanager
+    async def caller(self) -> AsyncIterator[Partner]:
+        """A process of callers."""
+        log = self.around.folder / "caller.log"
+        caller = await Partner.start("loadtests.caller", self.pinning.caller, log)
+        try:
+            yield caller
+        finally:
+            await caller.end()
+
+    def database_processes(self) -> list[psutil.Process]:
+        """The server that we started and its children; empty when there is none."""
+        if self._database_pid is None:
+            return []
+        server = psutil.Process(self._database_pid)
+        return [server, *server.children(recursive=True)]
+
+
+@asynccontextmanager
+async def prepare(pinning: Pinning, *, database: bool = True) -> AsyncIterator[Lab]:
+    """Start it all; ended on return."""
+    notes: list[str] = []
+    _allow_many_files()
+    async with AsyncExitStack() as stack:
+        # Below /tmp and short: it has the database's socket in it.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loadtest-")))
+        agent = await Partner.start("loadtests.agent", pinning.agent, folder / "agent.log")
+        stack.push_async_callback(agent.end)
+        made = certificate.make(folder)
+        if made is None:
+            notes.append("no TLS: there is no openssl program to make a certificate with")
+        ports = await agent.ask(
+            {
+                "do": "open",
+                "certificate": made.certificate if made else None,
+                "key": made.key if made else None,
+            }
+        )
+        url, pid = None, None
+        if database:
+            url, pid = await _start_database(stack, folder, pinning, notes)
+        around = Surroundings(
+            folder=folder,
+            cores=pinning.relay,
+            agent_port=ports["plain"],
+            agent_tls_port=ports["tls"],
+            ca=made.ca if made else None,
+            database_url=url,
+            orchestrator_url=f"http://{HOST}:{ports['orchestrator']}",
+        )
+        yield Lab(
+            around=around,
+            agent=agent,
+            ports=ports,
+            pinning=pinning,
+            notes=notes,
+            database_pid=pid,
+        )
+
+
+def _allow_many_files() -> None:
+    """Five hundred sessions are more than the 1024 files that a shell usually allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if most == resource.RLIM_INFINITY else min(MANY_FILES, most)
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+async def _start_database(
+    stack: AsyncExitStack, folder: Path, pinning: Pinning, notes: list[str]
+) -> tuple[str | None, int | None]:
+    from control.embedded import EmbeddedError, EmbeddedPostgres
+    from control.migrate import migrate
+
+    server = EmbeddedPostgres(folder / "database")
+    try:
+        with pinned(pinning.rest):
+            url = server.start()
+    except EmbeddedError as error:
+        notes.append(f"our relay is left out: {error}")
+        return None, None
+    stack.push_async_callback(asyncio.to_thread, server.stop)
+    await migrate(url, log=log)
+    return url, server.pid

@@ -1,0 +1,146 @@
+"""Programs that a load test starts, looks at and ends, by their id.
+
+Load tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+
+from loadtests.partner import last_words
+from loadtests.pinning import pinned
+
+HOST = "127.0.0.1"
+START_SECONDS = 30.0
+STOP_SECONDS = 20.0
+
+
+class ProgramFailed(Exception):
+    """It did not start, or ended; the text has its last words."""
+
+
+class Program:
+    """One of them, with its children."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self._family = psutil.Process(process.pid)
+
+    def members(self) -> list[psutil.Process]:
+        try:
+            return [self._family, *self._family.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def cpu_ns(self) -> int:
+        """Processor time of all of it so far."""
+        return sum(_cpu_ns(member) for member in self.members())
+
+    def waited_ns(self) -> int:
+        """How long threads of it were ready to run and had no core; 0 where that is not known."""
+        total = 0
+        for member in self.members():
+            for schedule in Path(f"/proc/{member.pid}/task").glob("*/schedstat"):
+                try:
+                    total += int(schedule.read_text().split()[1])
+                except (OSError, IndexError):
+                    continue
+        return total
+
+    def rss_bytes(self) -> int:
+        total = 0
+        for member in self.members():
+            try:
+                total += member.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+        return total
+
+
+def _cpu_ns(member: psutil.Process) -> int:
+    if sys.platform == "linux":
+        try:  # the processor clock of another process (clock_getcpuclockid), in nanoseconds
+            return time.clock_gettime_ns((~member.pid << 3) | 2)
+        except OSError:
+            return 0
+    try:
+        spent = member.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0
+    return int((spent.user + spent.system) * 1e9)
+
+
+@asynccontextmanager
+async def program(
+    command: Sequence[str],
+    *,
+    port: int,
+    log: Path,
+    cores: Set[int],
+    environ: Mapping[str, str] | None = None,
+) -> AsyncIterator[Program]:
+    """Run it while inside, from when `port` takes connections. Raises `ProgramFailed`."""
+    process = _start(command, log, cores, environ)
+    try:
+        await _wait_for_port(process, port, log)
+        yield Program(process)
+    finally:
+        await asyncio.to_thread(_end, process)
+
+
+async def _wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        try:
+            _, writer = await asyncio.open_connection(HOST, port)
+        except OSError:
+            await asyncio.sleep(0.05)
+            continue
+        writer.close()
+        return
+    raise ProgramFailed(f"{log.stem} did not start: {last_words(log)}")
+
+
+def _start(
+    command: Sequence[str], log: Path, cores: Set[int], environ: Mapping[str, str] | None
+) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output, pinned(cores):
+        try:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=dict(environ) if environ is not None else None,
+            )
+        except OSError as error:
+            raise ProgramFailed(f"{command[0]}: {error}") from None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,258 @@
+"""One run: an arm under one load for some seconds, and what is left to say about it.
+
+Load tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from time import monotonic_ns
+from typing import Any
+
+import msgspec
+
+from loadtests import arms
+from loadtests.agent import GROUP
+from loadtests.caller import Load
+from loadtests.lab import Lab
+from loadtests.partner import Message, Partner, PartnerFailed
+from loadtests.processes import Program, ProgramFailed
+from loadtests.results import Arm, Latency, Run
+from loadtests.traffic import Traffic
+
+MOST_LAG = 1_000  # microseconds at p99: above it what we measure is ourselves
+MOST_CALL = 1_000_000_000  # ns that an answer to a function call may take
+MOST_WAITED = 0.05  # of a run, that the relay was ready and something else had its core
+SETTLING = 0.3  # seconds from attached to the first frame
+DRAIN = 0.5  # seconds after the last frame was due; what has not come by then is lost
+ATTACH_SECONDS = 30.0
+PRIMING_NS = 500_000_000  # that they speak
+PRIMING = 20  # sessions before memory is looked at: what every first one loads is not its price
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What to run. The first `warm_up` seconds do not count.
+
+    A run that is not `timed` counts on a busy machine too: only lost frames void it.
+    """
+
+    arm: Arm
+    traffic: Traffic
+    sessions: int
+    tls: bool = False
+    repetition: int = 0
+    warm_up: float = 2.0
+    seconds: float = 8.0
+    memory: bool = False
+    timed: bool = True
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """Of the relay's process(es): ns on a processor, and ns ready to run without one."""
+
+    processor: float
+    waited: float
+
+
+async def run(lab: Lab, plan: Plan) -> Run:
+    """Never raises for what the arm does: a run that failed is void and says why."""
+    try:
+        async with AsyncExitStack() as stack:
+            started = await stack.enter_async_context(
+                arms.start(plan.arm, lab.around, tls=plan.tls)
+            )
+            before = await _prime(lab, plan, started) if plan.memory else 0
+            caller = await stack.enter_async_context(lab.caller())
+            return await _measure(lab, plan, started, caller, before)
+    except (ProgramFailed, PartnerFailed) as error:
+        return _void(plan, str(error))
+
+
+async def attach(
+    lab: Lab, caller: Partner, started: arms.Started, traffic: Traffic, sessions: int, **more: Any
+) -> Message:
+    """Attach callers to an arm; the answer says how many and how long each took."""
+    load = Load(
+        door=started.door, traffic=traffic, sessions=sessions, seconds=ATTACH_SECONDS, **more
+    )
+    order = {"do": "attach", "load": msgspec.to_builtins(load)}
+    return await caller.ask(order, seconds=ATTACH_SECONDS + 10)
+
+
+async def expect(lab: Lab, traffic: Traffic) -> None:
+    """Tell the agent what comes; it forgets what was."""
+    await lab.agent.ask({"do": "expect", "traffic": msgspec.to_builtins(traffic)})
+
+
+async def _prime(lab: Lab, plan: Plan, started: arms.Started) -> int:
+    """What the arm's processes need after a few sessions have come and gone."""
+    await expect(lab, plan.traffic)
+    async with lab.caller() as caller:
+        await attach(lab, caller, started, plan.traffic, PRIMING)
+        at = monotonic_ns()
+        until = at + PRIMING_NS
+        await caller.ask({"do": "speak", "at": at, "until": until, "unread_from": 0})
+        await caller.ask({"do": "leave"})
+    await asyncio.sleep(0.5)
+    return started.program.rss_bytes() if started.program else 0
+
+
+async def _measure(
+    lab: Lab, plan: Plan, started: arms.Started, caller: Partner, rss_before: int
+) -> Run:
+    await expect(lab, plan.traffic)
+    attached = await attach(lab, caller, started, plan.traffic, plan.sessions)
+    if attached["attached"] < plan.sessions:
+        await caller.ask({"do": "leave"})
+        why = "; ".join(attached["failed"])
+        return _void(plan, f"{attached['attached']} of {plan.sessions} sessions attached: {why}")
+    start, stop = await speak(lab, caller, warm_up=plan.warm_up, seconds=plan.seconds)
+    window = start, stop
+    spent = await _processor_time(started.program, start, stop)
+    rss = started.program.rss_bytes() if started.program else 0
+    await caller.answer(seconds=plan.seconds + 10)
+    await asyncio.sleep(DRAIN)
+    came = await caller.ask({"do": "collect", "windows": [window]}, seconds=60)
+    heard = await lab.agent.ask({"do": "collect", "windows": [window]}, seconds=60)
+    await caller.ask({"do": "leave"})
+    up, down, lag = latencies(came, heard)
+    frames = up.count + down.count
+    memory = None
+    if plan.memory and started.program:
+        memory = (rss - rss_before) / 1024 / plan.sessions
+    return Run(
+        arm=plan.arm,
+        scenario=plan.traffic.name,
+        tls=plan.tls,
+        sessions=plan.sessions,
+        repetition=plan.repetition,
+        void=find_loss(came, heard, stop)
+        or (find_disturbance(lag, heard, spent, plan) if plan.timed else None),
+        seconds=plan.seconds,
+        frames_up=up.count,
+        frames_down=down.count,
+        cpu_us_per_frame=spent.processor / 1000 / frames if started.program and frames else None,
+        rss_kib_per_session=memory,
+        up=up,
+        down=down,
+        lag=lag,
+        settle=msgspec.convert(attached["settle"], Latency),
+        extra={
+            "cpu_share": spent.processor / (plan.seconds * 1e9) if started.program else None,
+            "waited_share": spent.waited / (plan.seconds * 1e9) if started.program else None,
+            "agent_lag_p99": heard["lag"][0]["p99"] if heard["lag"] else 0,
+            "calls": sum(line["calls"] for line in heard["lines"]),
+            "posts": heard["posts"],
+            "events": sum(voice["events"] for voice in came["voices"]),
+        },
+    )
+
+
+async def speak(
+    lab: Lab,
+    caller: Partner,
+    *,
+    warm_up: float,
+    seconds: float,
+    unread_after: float | None = None,
+) -> tuple[int, int]:
+    """Let callers and agent speak; returns at once, with the instants (ns) of what counts.
+
+    The callers stop reading `unread_after` seconds after they began.
+    """
+    at = monotonic_ns() + int(SETTLING * 1e9)
+    start = at + int(warm_up * 1e9)
+    stop = start + int(seconds * 1e9)
+    unread_from = 0 if unread_after is None else at + int(unread_after * 1e9)
+    await lab.agent.ask({"do": "begin", "at": at, "until": stop})
+    caller.tell({"do": "speak", "at": at, "until": stop, "unread_from": unread_from})
+    return start, stop
+
+
+async def until(instant: int) -> None:
+    await asyncio.sleep(max(0.0, (instant - monotonic_ns()) / 1e9))
+
+
+async def _processor_time(program: Program | None, start: int, stop: int) -> Spent:
+    """What the program spent from `start` to `stop`."""
+    await until(start)
+    before, waited, began = _look(program)
+    await until(stop)
+    after, waited_after, ended = _look(program)
+    part = (stop - start) / (ended - began)
+    return Spent((after - before) * part, (waited_after - waited) * part)
+
+
+def _look(program: Program | None) -> tuple[int, int, int]:
+    spent = (program.cpu_ns(), program.waited_ns()) if program else (0, 0)
+    return (*spent, monotonic_ns())
+
+
+def latencies(came: Message, heard: Message, window: int = 0) -> tuple[Latency, Latency, Latency]:
+    """Up, down and lag of the first group of callers."""
+    group = heard["groups"].get("0")
+    up = msgspec.convert(group[window], Latency) if group else Latency()
+    down = msgspec.convert(came["down"][window], Latency)
+    lag = msgspec.convert(came["lag"][window], Latency)
+    return up, down, lag
+
+
+def find_loss(came: Message, heard: Message, stop: int) -> str | None:
+    """What of the first group of callers was lost, doubled or out of order; None: nothing."""
+    lines = {line["session"]: line for line in heard["lines"] if line["session"] < GROUP}
+    for voice in came["voices"]:
+        line = lines.get(voice["session"])
+        if line is None:
+            return f"nothing of session {voice['session']} reached the agent"
+        for problem in (*voice["problems"], *line["problems"]):
+            return f"session {voice['session']}: {problem}"
+        if line["received"] != voice["sent"]:
+            return f"up: {voice['sent'] - line['received']} of {voice['sent']} frames missing"
+        if voice["received"] != line["sent"]:
+            return f"down: {line['sent'] - voice['received']} of {line['sent']} frames missing"
+        if line["call_open"] and stop - line["called"] > MOST_CALL:
+            return f"session {voice['session']}: a function call was not answered"
+    return None
+
+
+def find_disturbance(lag: Latency, heard: Message, spent: Spent, plan: Plan) -> str | None:
+    """Why a run says more about this machine than about the arm; None: it does not."""
+    reasons = []
+    agent_lag = heard["lag"][0]["p99"] if plan.traffic.agent != "echo" else 0
+    for name, late in (("callers", lag.p99), ("the agent", agent_lag)):
+        if late > MOST_LAG:
+            reasons.append(f"{name} sent late: p99 {late / 1000:.1f} ms")
+    share = spent.waited / (plan.seconds * 1e9)
+    if share > MOST_WAITED:
+        reasons.append(f"others had the relay's core: it waited {share:.0%} of the time")
+    return "; ".join(reasons) or None
+
+
+def _void(plan: Plan, why: str) -> Run:
+    return Run(
+        arm=plan.arm,
+        scenario=plan.traffic.name,
+        tls=plan.tls,
+        sessions=plan.sessions,
+        repetition=plan.repetition,
+        void=why,
+    )
+
+
+def describe(run: Run) -> str:
+    """One line, for people who watch."""
+    cpu = f"{run.cpu_us_per_frame:6.1f} µs/frame" if run.cpu_us_per_frame else " " * 15
+    up, down = (f"p50 {way.p50:5d} p99 {way.p99:6d}" for way in (run.up, run.down))
+    name = f"{run.arm}{' tls' if run.tls else ''}"
+    end = f"  VOID {run.void}" if run.void else ""
+    return f"{name:12} {run.scenario:13} {run.sessions:4d}  {cpu}  up {up}  down {down}{end}"
+
+
+def show(run: Run) -> str:
+    """All of it but the histograms."""
+    plain = msgspec.to_builtins(run)
+    for latency in ("up", "down", "lag", "settle"):
+        plain[latency].pop("histogram")
+    return json.dumps(plain)

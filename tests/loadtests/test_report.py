@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime
+from html import escape
+from html.parser import HTMLParser
+
+import msgspec
+import pytest
+
+from loadtests import budgets, page, report, results
+from loadtests.report import show, show_time
+from loadtests.results import Arm, Results, Run, summarize_values
+
+AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+VOID_TAGS = {"meta", "link", "br", "img", "line", "path", "polyline", "input", "hr"}
+
+
+def latency(typical, seed):
+    values = random.Random(seed)
+    return summarize_values(typical * values.lognormvariate(0, 0.4) for _ in range(500))
+
+
+def run(arm, repetition, *, sessions=100, cpu=None, void=None, scenario="conversation", **more):
+    typical = {Arm.DIRECT: 90, Arm.NGINX: 130, Arm.OURS: 150}[arm]
+    return Run(
+        arm=arm,
+        scenario=scenario,
+        sessions=sessions,
+        repetition=repetition,
+        cpu_us_per_frame=cpu,
+        frames_up=500,
+        frames_down=500,
+        up=latency(typical, repetition),
+        down=latency(typical * 2, repetition),
+        void=void,
+        **more,
+    )
+
+
+@pytest.fixture
+def whole():
+    """Two repetitions of three arms, one of them void, a step, a frame size, some figures."""
+    return Results(
+        started_at=AT,
+        seconds=600,
+        machine={"processor": "a <fast> one", "cores": 2},
+        commit="0123456789abcdef",
+        versions={"python": "3.11"},
+        notes=["haproxy is not installed"],
+        runs=[
+            run(Arm.DIRECT, 0),
+            run(Arm.NGINX, 0, cpu=20.0),
+            run(Arm.OURS, 0, cpu=26.0, rss_kib_per_session=44.0, extra={"share": 0.5, "no": None}),
+            run(Arm.DIRECT, 1),
+            run(Arm.NGINX, 1, cpu=20.0, void="2 frames of session 7 were lost & found"),
+            run(Arm.OURS, 1, cpu=28.0, rss_kib_per_session=46.0),
+            run(Arm.DIRECT, 0, sessions=200),
+            run(Arm.NGINX, 0, sessions=200, cpu=19.0),
+            run(Arm.OURS, 0, sessions=200, cpu=24.0),
+            run(Arm.OURS, 0, scenario="frames-256B-8ms"),
+        ],
+        figures={"stall_ms": 14.2, "messages_per_second": 18_000.0},
+    )
+
+
+def empty():
+    return Results(started_at=AT)
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "shown"),
+    [(87, "87 µs"), (1_234, "1.23 ms"), (12_345, "12.3 ms"), (123_456, "123 ms"), (2e6, "2.00 s")],
+)
+def test_a_time_has_three_digits_and_the_unit_that_suits(microseconds, shown):
+    assert show_time(microseconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (None, "ms", report.EN_DASH),
+        (1.256, "x", f"1.26 {report.TIMES}"),
+        (18_250.4, "/s", "18,250 /s"),
+        (43.6, "KiB", "44 KiB"),
+        (-5.72, "ms", f"{report.MINUS}5.7 ms"),
+        (152.4, "ms", "152 ms"),
+    ],
+)
+def test_a_figure_has_the_unit_of_its_budget(value, unit, shown):
+    assert show(value, unit) == shown
+
+
+def test_runs_are_grouped_by_scenario_and_load_and_arms_stand_in_one_order(whole):
+    groups = report.group(whole)
+
+    assert [(g.title, [row.arm for row in g.rows]) for g in groups] == [
+        ("conversation, 100 sessions", ["direct", "nginx", "ours"]),
+        ("conversation, 200 sessions", ["direct", "nginx", "ours"]),
+        ("frames-256B-8ms, 100 sessions", ["ours"]),
+    ]
+
+
+def test_a_row_has_the_median_of_the_processor_time_and_the_percentiles_of_all_values(whole):
+    ours = report.group(whole)[0].rows[-1]
+    runs = list(whole.valid(arm=Arm.OURS, scenario="conversation", sessions=100))
+
+    assert ours.repetitions == 2
+    assert (ours.cpu_low, ours.cpu_us_per_frame, ours.cpu_high) == (26.0, 27.0, 28.0)
+    assert ours.up == results.merge(run.up for run in runs)
+    assert ours.up_p99_low == min(run.up.p99 for run in runs)
+
+
+def test_the_text_tells_budgets_groups_void_runs_and_ends_with_the_verdict(whole):
+    text = report.text(whole)
+
+    assert "conversation, 100 sessions\n" in text
+    assert "nginx, conversation, 100 sessions, repetition 1: 2 frames of session 7" in text
+    assert "note: haproxy is not installed" in text
+    assert text.endswith(f"\n\n{budgets.conclude(budgets.evaluate(whole))}\n")
+    tables = [line for line in text.splitlines() if not line.startswith(("  nginx, ", "2 of"))]
+    assert max(map(len, tables[:-1])) <= 100
+
+
+def test_markdown_has_a_row_for_each_budget(whole):
+    lines = report.markdown(whole).splitlines()
+
+    assert len(lines) == 2 + len(budgets.BUDGETS)
+    assert {line.count("|") for line in lines} == {7}
+    assert "| ≤ 10 ms | ≤ 3 ms | **14.2 ms** |  | broken |" in lines[-1]
+
+
+def test_the_json_has_the_verdicts_and_can_be_read_as_results(whole, tmp_path):
+    report.save(whole, tmp_path / "results.json")
+
+    told = msgspec.json.decode((tmp_path / "results.json").read_bytes())
+    assert {v["name"]: v["holds"] for v in told["verdicts"]}["stall"] is False
+    assert told["conclusion"] == budgets.conclude(budgets.evaluate(whole))
+    assert results.load(tmp_path / "results.json") == whole
+
+
+def test_results_of_an_earlier_run_are_told_again(whole, tmp_path, capsys):
+    report.save(whole, tmp_path / "results.json")
+
+    report.main([str(tmp_path / "results.json"), str(tmp_path / "page.html")])
+
+    assert capsys.readouterr().out == report.text(whole)
+    assert (tmp_path / "page.html").read_text() == page.html(whole)
+
+
+class Reader(HTMLParser):
+    """Collects tags, texts and addresses, and notices an element that is not closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+        self.tags = []
+        self.texts = []
+        self.addresses = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID_TAGS:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def read(of):
+    reader = Reader()
+    reader.feed(page.html(of))
+    reader.close()
+    return reader
+
+
+def test_the_page_is_well_formed_and_needs_neither_script_nor_network(whole):
+    reader = read(whole)
+
+    assert reader.open == []
+    assert not {"script", "link", "img", "iframe"} & set(reader.tags)
+    assert reader.addresses == []
+    style = page.html(whole).partition("<style>")[2].partition("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_the_page_says_what_holds_what_was_void_and_where_it_ran(whole):
+    text = "".join(read(whole).texts)
+
+    assert "budgets hold" in text
+    assert "2 frames of session 7 were lost & found" in text
+    assert "a <fast> one" in text
+    assert "commit 0123456789ab" in text
+    assert "haproxy is not installed" in text
+    assert "share 0.50" in text
+
+
+def test_every_budget_and_every_way_of_every_arm_is_on_the_page(whole):
+    source = page.html(whole)
+
+    for budget in budgets.BUDGETS:
+        assert escape(budget.title) in source
+    assert source.count("<svg") == 2 * len(report.group(whole))
+    assert source.count('<tr class="broken">') == sum(
+        verdict.holds is False for verdict in budgets.evaluate(whole)
+    )
+
+
+def test_results_without_runs_can_be_told_too():
+    assert read(empty()).open == []
+    assert report.text(empty()).endswith("no budget was measured\n")
+    assert "No budget was measured" in page.html(empty())

@@ -1,0 +1,61 @@
+"""The parts of the engine that need no network: stamps, samples, cores, scripts and suites."""
+
+import pytest
+
+from loadtests import pinning, scenarios, script, stamp
+from loadtests.faults import _longest
+from loadtests.results import Arm
+from loadtests.samples import Samples
+
+
+def test_a_frame_has_room_for_its_stamp():
+    frame = stamp.make_frame(256)
+    stamp.STAMP.pack_into(frame, 0, stamp.MAGIC, stamp.UP, 7, 3, 2**62)
+    assert stamp.STAMP.unpack_from(frame) == (stamp.MAGIC, stamp.UP, 7, 3, 2**62)
+    with pytest.raises(ValueError, match="expected frames of at least"):
+        stamp.make_frame(stamp.BYTES - 1)
+
+
+def test_only_what_was_due_in_the_window_is_counted():
+    samples = Samples()
+    for due, microseconds in ((0, 900), (10, 100), (19, 200), (20, 900)):
+        samples.due.append(due)
+        samples.delay.append(microseconds * 1000)
+    latency = samples.between(10, 20)
+    assert (latency.count, latency.max) == (2, 200)
+
+
+@pytest.mark.parametrize(
+    ("cores", "relay", "caller"),
+    [([0], [], []), ([4, 5], [4], [5]), ([0, 1, 2], [0], [2]), (range(8), [0], [2])],
+)
+def test_the_relay_shares_no_core(cores, relay, caller):
+    chosen = pinning.choose(set(cores))
+    assert (chosen.relay, chosen.caller) == (frozenset(relay), frozenset(caller))
+    assert not chosen.relay & (chosen.agent | chosen.caller | chosen.rest)
+
+
+def test_a_turn_is_in_order_and_has_the_speech_of_its_sentences():
+    for calls in (False, True):
+        steps, length = script.turn(calls=calls)
+        times = [step.at for step in steps]
+        assert times == sorted(times)
+        assert times[-1] < length
+        frames = [step for step in steps if step.text is None and not step.calls]
+        assert len(frames) == round(sum(script.SENTENCES) / script.FRAME_SECONDS)
+        assert sum(step.calls for step in steps) == calls
+
+
+def test_a_suite_is_cut_down_to_what_is_asked_for():
+    chosen = scenarios.choose(scenarios.FULL, frozenset({"stages"}), frozenset({Arm.OURS}))
+    assert chosen.steps is None
+    assert not any((chosen.faults, chosen.figures, chosen.unread, chosen.goodbye))
+    assert {arm for stage in chosen.stages for arm in stage.arms} == {Arm.OURS}
+    assert scenarios.choose(scenarios.QUICK, frozenset(), frozenset()) == scenarios.QUICK
+
+
+def test_the_longest_stall_is_the_highest_bucket_that_grew():
+    before = {0.001: 5.0, 0.002: 6.0, 0.004: 7.0}
+    after = {0.001: 9.0, 0.002: 11.0, 0.004: 12.0}
+    assert _longest(after, before) == 2.0
+    assert _longest({}, {}) is None
