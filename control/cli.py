@@ -227,17 +227,19 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
 def orchestrator(host: str, port: int) -> None:
     """Run the local Orchestrator alone.
 
-    It keeps goals and tasks at DATABASE_URL, in a schema of its own.
+    It keeps goals and tasks at DATABASE_URL, in a schema of its own. With ORCHESTRATOR_SECRET it
+    refuses what is not signed with it.
     """
     from control.local_orchestrator import create_app as create_orchestrator
 
     logs.set_up(os.environ.get("RELAY_LOG_LEVEL", "info"))
     database_url = _database_url()
+    secret = os.environ.get("ORCHESTRATOR_SECRET") or None
     listener = _listen(host, port)
 
     async def run() -> None:
         stop = _stop_event()
-        async with serving(create_orchestrator(database_url), listener):
+        async with serving(create_orchestrator(database_url, secret), listener):
             click.echo(f"orchestrator on http://{host}:{port}", err=True)
             await stop.wait()
 

@@ -64,7 +64,8 @@ async def everything(
             progress("starting the local orchestrator")
             door = listen("127.0.0.1", 0)
             stack.callback(door.close)
-            app = local_orchestrator.create_app(values["DATABASE_URL"])
+            secret = values.get("ORCHESTRATOR_SECRET") or None
+            app = local_orchestrator.create_app(values["DATABASE_URL"], secret)
             await stack.enter_async_context(serving(app, door))
             values["ORCHESTRATOR_URL"] = f"http://127.0.0.1:{door.getsockname()[1]}"
             parts.append(

@@ -102,7 +102,7 @@ class Journal:
             self._ledger.append(encode(record))
         except LedgerFull as error:
             self._metrics.journal_lost.inc()
-            log.error("journal_full: %s: a record is lost", error)
+            log.error("journal_full reason=%s", error)
             return False
         if saved is not None and len(self._saved) < TOLD:
             self._saved.append((self._ledger.last, saved))

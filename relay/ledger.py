@@ -150,7 +150,7 @@ class Ledger:
 
     def _note_trouble(self, why: str) -> None:
         if not self._trouble:
-            log.error("journal_disk_failed: %s; records are kept in memory", why)
+            log.error("journal_disk_failed reason=%s: records are kept in memory", why)
         self._trouble = why
 
     def _turn_over(self, active: Segment) -> Segment:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -68,3 +70,16 @@ def test_an_orchestrator_of_ones_own_takes_the_place_of_the_local_one(start):
 
     assert second.where["orchestrator"] == url
     assert "milk" in get(f"{url}/tasks")["items"][0]["title"]
+
+
+def test_with_a_secret_the_local_orchestrator_takes_only_what_is_signed(start):
+    program = start(ORCHESTRATOR_SECRET="not-a-real-one")
+    url = program.where["orchestrator"]
+    talk(program.where["relay"], "--say", "Add a task to buy milk", "--say", "yes")
+
+    assert "milk" in get(f"{url}/tasks")["items"][0]["title"]
+    unsigned = urllib.request.Request(f"{url}/tasks", data=b"{}", method="POST")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(unsigned, timeout=10)
+    with refused.value as answer:
+        assert answer.code == 401

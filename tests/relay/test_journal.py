@@ -146,7 +146,7 @@ async def test_a_full_journal_says_so_and_refuses_the_newest(caplog):
         database.go_on.set()
 
     assert database.written == [record(1), record(2)]
-    assert "journal_full" in caplog.text
+    assert "journal_full reason=" in caplog.text
     assert figure(journal, "relay_journal_lost_total") == 1.0
 
 
