@@ -75,6 +75,20 @@ class CallFunction(msgspec.Struct, frozen=True):
     after_seq: int
 
 
+class DetachBrowser(msgspec.Struct, frozen=True):
+    """Let go of this browser, it may come back: close it, if it is not, and throw away what is
+    queued for it. Until then audio for it disappears and texts are kept for `Replay`."""
+
+    code: int
+    reason: str
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """Tell the browser every text after the first `received` ones, in order."""
+
+    received: int
+
+
 class CloseBrowser(msgspec.Struct, frozen=True):
     code: int
     reason: str
@@ -115,6 +129,8 @@ Action = (
     | AwaitReply
     | Reported
     | CallFunction
+    | DetachBrowser
+    | Replay
     | CloseBrowser
     | CloseAgent
     | End

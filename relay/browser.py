@@ -45,10 +45,16 @@ class _Event(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, omit_d
 
 
 class RelaySession(_Event, frozen=True, tag=True):
-    """The first event after the WebSocket is open."""
+    """The first event after the WebSocket is open.
+
+    `resume_ticket` opens the next WebSocket of this session, once, for `resume_within` seconds
+    after this one has broken (0: not at all).
+    """
 
     session_id: UUID
     conversation_id: UUID
+    resume_ticket: str
+    resume_within: float
 
 
 class RelayMessageSaved(_Event, frozen=True, tag=True):

@@ -92,11 +92,27 @@ class Hub:
             metrics=self._metrics,
             times=limits.times,
         )
-        handshake.leg = browser
-        handshake.ping_seconds = limits.ping_seconds
-        handshake.max_message_bytes = limits.max_message_bytes
-        handshake.on_shutdown = lambda: bridge.hang_up(EndReason.SHUTDOWN)
+        self._equip(handshake, browser, bridge)
         return bridge
+
+    def resume(self, session_id: UUID, ticket: str, received: int, handshake: Handshake) -> bool:
+        """Let a browser come back to a session that is live here; no database is asked.
+
+        It has got `received` text frames of the session, without `RelaySession`, which cannot be
+        more than there were (`Refused`). False: there is no such session, or the ticket is not its.
+        """
+        bridge = self._live.get(session_id)
+        leg = bridge.resume(ticket, received) if bridge else None
+        if bridge is None or leg is None:
+            return False
+        self._equip(handshake, leg, bridge)
+        return True
+
+    def _equip(self, handshake: Handshake, browser: Leg, bridge: Bridge) -> None:
+        handshake.leg = browser
+        handshake.ping_seconds = self._limits.ping_seconds
+        handshake.max_message_bytes = self._limits.max_message_bytes
+        handshake.on_shutdown = lambda: bridge.hang_up(EndReason.SHUTDOWN)
 
     def _new_agent_leg(self) -> Leg:
         lane = Lane(self._limits.held_audio_bytes, held=True)
@@ -117,16 +133,15 @@ class Hub:
         """A browser is about to attach: have its agent ready."""
         self._ahead.begin(session_id)
 
-    def start(self, session_id: UUID, bridge: Bridge, handshake: Handshake) -> None:
+    def start(self, session_id: UUID, bridge: Bridge) -> None:
         """Relay in a task of our own: the request that began the session ends here."""
         if self._tasks is None:
             raise RuntimeError("the hub is not running")
         self._live[session_id] = bridge
         self._metrics.sessions_live.set(len(self._live))
-        work = self._relay(session_id, bridge, handshake)
-        self._tasks.create_task(work, name=f"session {session_id}")
+        self._tasks.create_task(self._relay(session_id, bridge), name=f"session {session_id}")
 
-    async def _relay(self, session_id: UUID, bridge: Bridge, handshake: Handshake) -> None:
+    async def _relay(self, session_id: UUID, bridge: Bridge) -> None:
         try:
             await bridge.run()
         except Exception:
@@ -135,7 +150,6 @@ class Hub:
         finally:
             del self._live[session_id]
             self._metrics.sessions_live.set(len(self._live))
-            handshake.finish()
 
     async def make_room(self, conversation_id: UUID, seconds: float) -> bool:
         """End what is live in a conversation and have all of it in Postgres.
