@@ -58,6 +58,7 @@ def test_every_variable_sets_its_field():
         "RELAY_TICKET_SECONDS": "5",
         "RELAY_SETUP_SECONDS": "2.5",
         "RELAY_ROLL_OVER_SECONDS": "600",
+        "RELAY_GRACE_SECONDS": "0",
         "RELAY_PING_SECONDS": "1",
         "RELAY_MAX_MESSAGE_BYTES": "2048",
         "RELAY_HELD_AUDIO_BYTES": "4096",
