@@ -144,6 +144,10 @@ class Bridge:
         leg.on_opened = lambda: self.handle(events.BrowserAttached(ticket, received, leg.frames))
         return leg
 
+    def go_away(self) -> None:
+        """The relay is about to stop: end the session at a turn boundary, or in some seconds."""
+        self.handle(events.GoAway())
+
     def hang_up(self, reason: EndReason) -> None:
         """End the session; `run` returns soon after."""
         self.handle(events.HangUp(reason))

@@ -87,6 +87,16 @@ class RelayReconnected(_Event, frozen=True, tag=True):
     """The agent is back and knows what was said."""
 
 
+class RelayGoAway(_Event, frozen=True, tag=True):
+    """The relay is about to stop: this WebSocket is closed with 1012 in a moment.
+
+    For `reconnect_within` seconds from then `resume_ticket` may open the session elsewhere.
+    """
+
+    resume_ticket: str
+    reconnect_within: float
+
+
 class RelayError(_Event, frozen=True, tag=True):
     """Something went wrong; `code` is a word for programs, `detail` a sentence for people."""
 
@@ -100,6 +110,7 @@ Event = (
     | RelayIntent
     | RelayReconnecting
     | RelayReconnected
+    | RelayGoAway
     | RelayError
 )
 

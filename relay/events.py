@@ -77,6 +77,10 @@ class BrowserAttached(msgspec.Struct, frozen=True):
     browser_frames: int
 
 
+class GoAway(msgspec.Struct, frozen=True):
+    """The relay is about to stop: end where it hurts least, and soon."""
+
+
 class HangUp(msgspec.Struct, frozen=True):
     """We end it: `reason` is one of those that `_HANG_UP` lists."""
 
@@ -125,6 +129,7 @@ Event = (
     | BrowserClosed
     | BrowserReturning
     | BrowserAttached
+    | GoAway
     | HangUp
     | Woken
     | MessageStored

@@ -35,6 +35,7 @@ from relay.events import (
     FromBrowser,
     FunctionReturned,
     FunctionStarted,
+    GoAway,
     HangUp,
     MessageStored,
     Woken,
@@ -52,6 +53,7 @@ MAX_OPEN_CALLS = 16
 HISTORY_LENGTH = 200  # lines that the next agent is told, the newest
 # How long a turn may run on past the planned roll-over, which is well before Deepgram's 2 h.
 ROLL_OVER_PATIENCE = 240.0
+GO_AWAY_PATIENCE = 5.0  # and when the relay stops
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +152,7 @@ class Session:
         self._ready_by = now + times.setup_seconds
         self._look_at = self._ready_by
         self._roll_over_at = math.inf
+        self._go_by = math.inf  # the relay stops
         self._lost_since: float | None = None  # as the browser was told
         self._frames_seen = 0
         self._agent_request_id: str | None = None
@@ -163,7 +166,9 @@ class Session:
         if self.state is State.CLOSED:
             return None
         fillers = (call.say_at for call in self._calls.values() if call.say_at)
-        return min(self._look_at, self._roll_over_deadline, self._browser.until, *fillers)
+        return min(
+            self._look_at, self._roll_over_deadline, self._browser.until, self._go_by, *fillers
+        )
 
     def begin(self) -> list[Action]:
         """The browser's WebSocket is open: what it is told first, and who is called."""
@@ -202,6 +207,8 @@ class Session:
                 self._browser.arrive(ticket, browser_frames)
                 back = actions.Note("browser_back", "")
                 return [self._introduce(), actions.Replay(received), back]
+            case GoAway():
+                return self._go_away(now)
             case HangUp(EndReason.BROWSER_TOO_SLOW as why) if self._browser.grace:
                 return self._detach(*_HANG_UP[why], now)
             case HangUp(why):
@@ -256,7 +263,7 @@ class Session:
                 return self._agent_erred(message, now)
             case deepgram.AgentAudioDone():
                 self._turn = Turn.QUIET
-                return [actions.Forward(), *self._maybe_roll_over(now)]
+                return [actions.Forward(), *(self._maybe_go(now) or self._maybe_roll_over(now))]
             case deepgram.Warning(code=code, description=description):
                 return [
                     actions.SendBrowser(policy.told(message)),
@@ -404,10 +411,14 @@ class Session:
         self._calls.clear()
 
     @property
+    def _is_quiet(self) -> bool:
+        """Nobody would be interrupted."""
+        return self._turn is Turn.QUIET and not self._calls
+
+    @property
     def _roll_over_deadline(self) -> float:
         """At a turn boundary, or in the middle of a turn when it becomes late."""
-        late = 0.0 if self._turn is Turn.QUIET and not self._calls else ROLL_OVER_PATIENCE
-        return self._roll_over_at + late
+        return self._roll_over_at + (0.0 if self._is_quiet else ROLL_OVER_PATIENCE)
 
     def _maybe_roll_over(self, now: float) -> list[Action]:
         """A new agent before Deepgram ends the session of this one; the browser is not told."""
@@ -438,6 +449,8 @@ class Session:
 
     def _detach(self, code: int, reason: str, now: float) -> list[Action]:
         """The agent lives on for a while and what it says is remembered: the browser may return."""
+        if self._go_by < math.inf:
+            return self._end(EndReason.SHUTDOWN, "browser lost", *_HANG_UP[EndReason.SHUTDOWN])
         self._browser.leave(now)
         away = actions.Note("browser_away", f"{code} {reason}".strip())
         sent = browser.sendable(code, instead=browser.NORMAL)
@@ -494,9 +507,27 @@ class Session:
 
     # --- time and the end --------------------------------------------------------------------
 
+    def _go_away(self, now: float) -> list[Action]:
+        if self._go_by < math.inf:
+            return []  # it was told
+        self._go_by = now + GO_AWAY_PATIENCE
+        told = browser.RelayGoAway(
+            resume_ticket=self._browser.ticket, reconnect_within=self._browser.grace
+        )
+        return [actions.SendBrowser(told), *self._maybe_go(now)]
+
+    def _maybe_go(self, now: float) -> list[Action]:
+        """The end, at a turn boundary or when there is no more time, if the relay stops."""
+        wait = self._go_by - now
+        if wait == math.inf or (wait > 0 and not (self._is_quiet or self._browser.is_away)):
+            return []
+        return self._end(EndReason.SHUTDOWN, "", *_HANG_UP[EndReason.SHUTDOWN])
+
     def _woken(self, browser_frames: int, now: float) -> list[Action]:
         if now >= self._browser.until:
             return self._end(EndReason.BROWSER_LOST, "did not come back", browser.ABNORMAL, "")
+        if now >= self._go_by:
+            return self._maybe_go(now)
         if self.state is State.RETRYING and now >= self._look_at:
             self.state = State.DIALLING
             self._look_at = now + self._times.setup_seconds

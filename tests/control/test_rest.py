@@ -45,6 +45,7 @@ class LiveHere:
 
     def __init__(self):
         self.live = {}
+        self.is_draining = False
         self.hung_up = []
         self.expected = []
 

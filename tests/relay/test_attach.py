@@ -80,8 +80,8 @@ async def calling(**options):
 async def loop_until(condition):
     """Let the event loop, which the relay runs on too, turn until something is so."""
     async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)  # noqa: ASYNC110  # no time passes: these have no event
+        while not condition():  # noqa: ASYNC110  # no time passes: these have no event
+            await asyncio.sleep(0)
 
 
 async def noticed(relay, caller):
@@ -444,3 +444,25 @@ async def test_a_stop_does_not_wait_for_a_browser_that_is_away():
     assert time.monotonic() - began < 5
     assert agent.gone.is_set()
     assert [r.reason for r in relay.records if isinstance(r, SessionEnded)] == ["shutdown"]
+
+
+async def test_a_stopping_server_lets_the_agent_finish_its_turn():
+    async with calling() as (agent, relay, caller):
+        await agent.say(type="ConversationText", role="user", content="Hello.")
+        await caller.until("ConversationText")
+        for connection in list(relay.server.server_state.connections):
+            connection.shutdown()
+        told = await caller.until("RelayGoAway")
+        await agent.connections[-1].send(b"\1\1")
+        await caller.until("audio")
+        assert (await refusal(relay, caller)).status_code == 503
+        refused = await refusal(relay, caller)
+        await agent.say(type="AgentAudioDone")
+
+        await caller.until("AgentAudioDone")
+        with pytest.raises(ConnectionClosed):
+            await caller.hear()
+        assert caller.socket.close_code == 1012
+        assert told["resume_ticket"] == caller.ticket
+        assert refused.headers["retry-after"]
+        assert (await relay.until(SessionEnded)).reason == "shutdown"

@@ -25,6 +25,7 @@ from relay.events import (
     FromBrowser,
     FunctionReturned,
     FunctionStarted,
+    GoAway,
     HangUp,
     MessageStored,
     Woken,
@@ -32,7 +33,14 @@ from relay.events import (
 from relay.opening import Opening
 from relay.records import IntentStatus
 from relay.redial import FINAL_ERRORS, MAX_TRIES, STABLE_SECONDS
-from relay.session import HISTORY_LENGTH, KEEPALIVE_LOOK, MAX_OPEN_CALLS, ROLL_OVER_PATIENCE, State
+from relay.session import (
+    GO_AWAY_PATIENCE,
+    HISTORY_LENGTH,
+    KEEPALIVE_LOOK,
+    MAX_OPEN_CALLS,
+    ROLL_OVER_PATIENCE,
+    State,
+)
 from tests.relay.conftest import BEGAN, TIMES, make_session
 
 
@@ -861,6 +869,54 @@ def test_an_agent_that_ends_a_turn_early_in_its_life_stays(live):
     assert live.handle(FromAgent(deepgram.AgentAudioDone()), 2.0) == [actions.Forward()]
 
 
+# --- the relay stops --------------------------------------------------------------------------
+
+
+def test_between_two_turns_a_session_ends_at_once_and_says_where_to_go_on(live):
+    told, *asked = live.handle(GoAway(), 2.0)
+
+    assert told.event == browser.RelayGoAway(resume_ticket="ticket-1", reconnect_within=GRACE)
+    assert ended(asked) == EndReason.SHUTDOWN
+    assert closes(asked) == (1012, 1000)
+
+
+def test_in_the_middle_of_a_turn_it_ends_after_it(live):
+    live.handle(said("user"), 2.0)
+    assert len(live.handle(GoAway(), 2.1)) == 1
+    assert live.handle(GoAway(), 2.2) == [], "once is enough"
+
+    asked = live.handle(FromAgent(deepgram.AgentAudioDone()), 4.0)
+
+    assert asked[0] == actions.Forward()
+    assert ended(asked) == EndReason.SHUTDOWN
+
+
+def test_a_turn_that_goes_on_is_cut(live):
+    live.handle(said("user"), 2.0)
+    live.handle(GoAway(), 2.1)
+    assert live.deadline <= 2.1 + GO_AWAY_PATIENCE
+
+    asked = live.handle(Woken(0), 2.1 + GO_AWAY_PATIENCE)
+
+    assert ended(asked) == EndReason.SHUTDOWN
+
+
+def test_a_browser_that_is_lost_meanwhile_is_not_waited_for(live):
+    live.handle(said("user"), 2.0)
+    live.handle(GoAway(), 2.1)
+
+    asked = live.handle(BrowserClosed(1006, ""), 2.2)
+
+    assert ended(asked) == EndReason.SHUTDOWN
+
+
+def test_a_browser_that_is_away_is_not_waited_for_either(live):
+    live.handle(said("user"), 2.0)
+    live.handle(BrowserClosed(1006, ""), 2.1)
+
+    assert ended(live.handle(GoAway(), 2.2)) == EndReason.SHUTDOWN
+
+
 # --- any order of events ----------------------------------------------------------------------
 
 ids = st.sampled_from(["a", "b", "c"])
@@ -903,6 +959,7 @@ events = st.one_of(
     st.builds(AgentClosed, st.sampled_from([1000, 1005, 1006, 1011, 4000]), st.text()),
     st.builds(BrowserClosed, st.sampled_from([1000, 1001, 1005, 1006]), st.text()),
     st.builds(BrowserReturning),
+    st.builds(GoAway),
     st.builds(BrowserAttached, st.just("ticket"), st.integers(0, 9), st.integers(0, 3)),
     st.builds(HangUp, st.sampled_from([EndReason.HUNG_UP, EndReason.BROWSER_TOO_SLOW])),
 )
