@@ -111,9 +111,10 @@ class Bridge:
                 self._tasks = tasks
                 self._do(self._session.begin())
                 self._agent.replay()  # it may have been dialled ahead
-                if self._browser.is_closed or not self._browser.is_open:  # it left at once
+                if self._browser.is_closed or not self._browser.is_open:
+                    # It left during the handshake and has no ticket to come back with.
                     self._browser.close(browser.ABNORMAL, "")
-                    self.handle(events.BrowserClosed(browser.ABNORMAL, ""))
+                    self.hang_up(EndReason.BROWSER_LOST)
                 self._arm()
                 await self._finished
         finally:

@@ -91,6 +91,7 @@ _HANG_UP = {
     # Not a code that asks to come again: two clients would take turns for ever.
     EndReason.SUPERSEDED: (browser.NORMAL, "continued elsewhere"),
     EndReason.SHUTDOWN: (browser.RESTART, "restarting"),
+    EndReason.BROWSER_LOST: (browser.NORMAL, ""),  # before it was told anything
     EndReason.BROWSER_TOO_SLOW: (browser.POLICY, "not reading"),
     EndReason.AGENT_TOO_SLOW: (browser.AGENT_UNREACHABLE, "agent not reading"),
     EndReason.INTERNAL_ERROR: (browser.INTERNAL, "internal error"),

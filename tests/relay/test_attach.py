@@ -466,3 +466,30 @@ async def test_a_stopping_server_lets_the_agent_finish_its_turn():
         assert told["resume_ticket"] == caller.ticket
         assert refused.headers["retry-after"]
         assert (await relay.until(SessionEnded)).reason == "shutdown"
+
+
+async def test_a_browser_that_leaves_during_its_handshake_is_not_waited_for():
+    async with agent_and_relay(limits=limits()) as (_agent, relay):
+        relay.may_answer.clear()
+        reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+        lines = [
+            f"GET /api/v1/voice/session/{relay.session_id}/ws HTTP/1.1",
+            f"Host: 127.0.0.1:{relay.port}",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+            f"Sec-WebSocket-Protocol: relay.v1, {TICKET}",
+        ]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        async with asyncio.timeout(5):
+            await relay.asked.wait()
+        writer.transport.abort()
+        await sockets_left(relay, 0)
+        relay.may_answer.set()
+
+        ended = await relay.until(SessionEnded)
+
+        assert (ended.reason, ended.browser_code) == ("browser_lost", 1006)
+        await loop_until(lambda: len(relay.hub) == 0)
+        assert await reader.read() == b""

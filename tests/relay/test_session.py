@@ -454,6 +454,7 @@ def test_a_speaking_browser_needs_no_keepalive(live):
         (HangUp(EndReason.HUNG_UP), EndReason.HUNG_UP, (1000, 1000)),
         (HangUp(EndReason.SUPERSEDED), EndReason.SUPERSEDED, (1000, 1000)),
         (HangUp(EndReason.SHUTDOWN), EndReason.SHUTDOWN, (1012, 1000)),
+        (HangUp(EndReason.BROWSER_LOST), EndReason.BROWSER_LOST, (1000, 1000)),
         (HangUp(EndReason.AGENT_TOO_SLOW), EndReason.AGENT_TOO_SLOW, (1014, 1000)),
         (HangUp(EndReason.INTERNAL_ERROR), EndReason.INTERNAL_ERROR, (1011, 1000)),
     ],

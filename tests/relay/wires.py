@@ -136,6 +136,9 @@ class Relay:
         self.session_id = uuid4()  # the last that was attached to
         self.stored = asyncio.Event()
         self.admits = True  # else nobody may ask
+        self.asked = asyncio.Event()  # somebody is about to be admitted
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     def url(self, session_id: UUID) -> str:
         return f"ws://127.0.0.1:{self.port}/api/v1/voice/session/{session_id}/ws"
@@ -186,6 +189,8 @@ async def relaying(
     async def admit(session_id: UUID, ticket: str) -> Opening:
         if not relay.admits:
             raise AssertionError("the control plane was asked")
+        relay.asked.set()
+        await relay.may_answer.wait()
         if ticket != TICKET:
             raise Refused(401, "ticket", "no such ticket")
         return Opening(
