@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from contextlib import asynccontextmanager
 
@@ -82,6 +83,11 @@ async def loop_until(condition):
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110  # no time passes: these have no event
             await asyncio.sleep(0)
+
+
+async def loop_turns(count):
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 async def noticed(relay, caller):
@@ -493,3 +499,39 @@ async def test_a_browser_that_leaves_during_its_handshake_is_not_waited_for():
         assert (ended.reason, ended.browser_code) == ("browser_lost", 1006)
         await loop_until(lambda: len(relay.hub) == 0)
         assert await reader.read() == b""
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_leaving_and_returning_at_random_misses_doubles_and_reorders_nothing(seed):
+    chance = random.Random(seed)
+    said, done = 0, asyncio.Event()
+
+    async def talk(agent):
+        nonlocal said
+        while not done.is_set():
+            await agent.say(type="Marker", number=said)
+            said += 1
+            await agent.connections[-1].send(bytes(960))
+            await loop_turns(chance.randrange(20))
+
+    async with calling() as (agent, _relay, caller), asyncio.TaskGroup() as tasks:
+        tasks.create_task(talk(agent), name="talk")
+        for _ in range(40):
+            for _ in range(chance.randrange(12)):
+                await caller.hear()
+            before = caller.socket
+            match chance.choice(["breaks", "leaves", "goes on elsewhere"]):
+                case "breaks":
+                    caller.vanish()
+                case "leaves":
+                    tasks.create_task(before.close(1001), name="leave")
+            await loop_turns(chance.randrange(40))
+            await caller.attach()
+            before.transport.abort()
+        done.set()
+        await agent.say(type="Last")
+        await caller.until("Last")
+
+    numbers = [text["number"] for text in caller.texts if text["type"] == "Marker"]
+    assert numbers == list(range(len(numbers)))
+    assert said - len(numbers) in (0, 1), "one may be on its way when the last is said"
