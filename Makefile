@@ -39,8 +39,8 @@ bench: $(STAMP) ## A short load test: minutes, and a line that says whether the 
 comma := ,
 empty :=
 space := $(empty) $(empty)
-PURE_ROOMS := actions browser deepgram events latency opening policy records redial session \
-	submission
+PURE_ROOMS := actions backlog browser deepgram events latency opening policy presence records \
+	redial session submission
 PURE := $(subst $(space),$(comma),$(PURE_ROOMS:%=relay/%.py))
 
 clean: ## Remove .venv and what tests leave behind

@@ -71,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ticket_seconds: float = 60.0
     setup_seconds: float = 10.0
     roll_over_seconds: float = 6600.0
+    grace_seconds: float = 30.0
     ping_seconds: float = 10.0
     max_message_bytes: int = 1 << 20
     held_audio_bytes: int = 256 << 10
@@ -204,6 +205,15 @@ def _positive(unit: str) -> Callable[[str], float]:
     return read
 
 
+def _seconds_or_none(text: str) -> float:
+    if text == "0":
+        return 0.0
+    try:
+        return _seconds(text)
+    except ValueError:
+        raise ValueError(f"expected seconds, or 0, got {shown(text)}") from None
+
+
 def _level(text: str) -> str:
     levels = ("debug", "info", "warning", "error", "critical")
     if text.lower() not in levels:
@@ -299,6 +309,13 @@ VARIABLES: tuple[Variable, ...] = (
         "6600",
         "when a new agent takes over, between two turns: Deepgram ends a session after 7200",
         _seconds,
+    ),
+    Variable(
+        "RELAY_GRACE_SECONDS",
+        "grace_seconds",
+        "30",
+        "how long a session waits for a browser whose connection broke; 0: it ends at once",
+        _seconds_or_none,
     ),
     Variable(
         "RELAY_PING_SECONDS",

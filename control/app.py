@@ -63,7 +63,9 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     )
     limits = Limits(
         times=Times(
-            setup_seconds=settings.setup_seconds, roll_over_seconds=settings.roll_over_seconds
+            setup_seconds=settings.setup_seconds,
+            roll_over_seconds=settings.roll_over_seconds,
+            grace_seconds=settings.grace_seconds,
         ),
         ping_seconds=settings.ping_seconds,
         max_message_bytes=settings.max_message_bytes,

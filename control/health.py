@@ -13,6 +13,7 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 
 from control.migrate import MigrationError, find_pending, load_migrations
+from control.sessions import Live
 from control.store import Store, StoreUnavailable
 
 READY_SECONDS = 3.0  # a probe gives up soon; so do we, with a reason
@@ -31,11 +32,11 @@ def get_live() -> Health:
 @get(
     "/health/ready",
     tags=["health"],
-    summary="The database answers and has the schema of this program",
+    summary="The database answers and has the schema of this program; it is not about to stop",
     responses={503: ResponseSpec(Health, generate_examples=False, description="with reasons")},
 )
-async def get_ready(store: NamedDependency[Store]) -> Response[Health]:
-    reasons = await find_reasons(store)
+async def get_ready(store: NamedDependency[Store], live: Live) -> Response[Health]:
+    reasons = ["the relay stops"] if live.is_draining else await find_reasons(store)
     if reasons:
         return Response(Health("not_ready", reasons), status_code=503)
     return Response(Health("ready"))

@@ -16,6 +16,9 @@ from relay.asgi import Handshake
 
 # Sessions are closed and journal and calls flushed within this; then uvicorn cancels.
 GRACE_SECONDS = 15
+# Sessions are asked to end before the listener closes; relay/session.py gives them 5 s.
+DRAIN_SECONDS = 6.0
+DRAIN_LOOK = 0.05
 
 
 # New objects, then young and middle collections, until the next one (Python's own: 700, 10, 10).
@@ -97,6 +100,22 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """While sessions come to their end, REST goes on: who asks is told that we stop."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + DRAIN_SECONDS
+        for handshake in self._handshakes():
+            handshake.shutdown()
+        # Looking now and then is how uvicorn waits, too: its lists have no event.
+        while self._handshakes() and loop.time() < until and not self.force_exit:  # noqa: ASYNC110
+            await asyncio.sleep(DRAIN_LOOK)
+        await super().shutdown(sockets)
+
+    def _handshakes(self) -> list[Handshake]:
+        # uvicorn's list is of its own classes, and holds what `Config(ws=...)` made.
+        known: set[Any] = set(self.server_state.connections)
+        return [one for one in known if isinstance(one, Handshake)]
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

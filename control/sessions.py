@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 PREFIX = "/api/v1/voice"
 TICKET_BYTES = 32
+DRAINING_RETRY_SECONDS = 10  # by then another relay, or the next one here, answers
 HUNG_UP = "hung_up"  # the end of a session that was closed over REST before it began
 
 # What a browser can make and play; Deepgram's combinations are in docs/protocol.md.
@@ -53,6 +54,11 @@ OUTPUT_RATES = {
 
 class LiveSessions(Protocol):
     """The sessions that are live in this process."""
+
+    @property
+    def is_draining(self) -> bool:
+        """The server is about to stop: no new sessions."""
+        ...
 
     def hang_up(self, session_id: UUID) -> bool:
         """End it; True if it was live here."""
@@ -141,6 +147,10 @@ class SessionController(Controller):
         user: NamedDependency[User],
         data: JSONBody[SessionRequest | None] = None,
     ) -> Response[SessionBegun]:
+        if live.is_draining:
+            raise ProblemError(
+                503, "stopping", "the relay stops", retry_after=DRAINING_RETRY_SECONDS
+            )
         wanted = data or SessionRequest()
         audio = _check(wanted, agent)
         ticket = secrets.token_urlsafe(TICKET_BYTES)  # only letters, digits, '-' and '_'

@@ -81,6 +81,20 @@ class CancelFunction(msgspec.Struct, frozen=True):
     call_id: str
 
 
+class DetachBrowser(msgspec.Struct, frozen=True):
+    """Let go of this browser, it may come back: close it, if it is not, and throw away what is
+    queued for it. Until then audio for it disappears and texts are kept for `Replay`."""
+
+    code: int
+    reason: str
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """Tell the browser every text after the first `received` ones, in order."""
+
+    received: int
+
+
 class CloseBrowser(msgspec.Struct, frozen=True):
     code: int
     reason: str
@@ -122,6 +136,8 @@ Action = (
     | Reported
     | CallFunction
     | CancelFunction
+    | DetachBrowser
+    | Replay
     | CloseBrowser
     | CloseAgent
     | End

@@ -4,8 +4,8 @@ uvicorn builds `Handshake` when an HTTP request asks to become a WebSocket, hand
 and the request's head. The application runs as usual; it finds this object in
 `scope["extensions"]["relay.handshake"]` and puts its `leg` there before it accepts. On
 `websocket.accept` picows takes the transport over and writes the 101; a refusal is a plain HTTP
-answer. From then on frames go to the leg; the application's task may end, and `finish` is called
-when the session does.
+answer. From then on frames go to the leg; the application's task may end. The server waits for the
+handshake until the leg's socket is gone: a session may live longer, and may have several.
 
 `WSProtocol` is not among picows's public names: its version is pinned and tests/relay/test_asgi.py
 covers the seam.
@@ -95,7 +95,7 @@ class Handshake(asyncio.Protocol):
             self._transport.close()
 
     def finish(self) -> None:
-        """The session is over: the server need not wait for it any longer."""
+        """The socket is gone: the server need not wait for it any longer."""
         self._state.connections.discard(self)
         self._transport.close()
 
@@ -188,6 +188,7 @@ class Handshake(asyncio.Protocol):
             None,  # extra_headers: clients only
             READ_BUFFER_BYTES,
         )
+        leg.on_freed = self.finish
         frames.connection_made(self._transport)
         rest = memoryview(self._head)
         while rest:
@@ -217,7 +218,7 @@ class Handshake(asyncio.Protocol):
             log.error("websocket_application_failed", exc_info=task.exception())
             self._refuse(500, [(b"content-type", b"text/plain")], b"Internal Server Error")
         if self._accepted and not failed:
-            return  # the session lives on; `finish` is called when it does not
+            return  # the socket lives on; `finish` is called when it does not
         if self.leg is not None:
             self.leg.abort()
         self.finish()

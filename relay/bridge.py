@@ -1,4 +1,4 @@
-"""Runs one session: a core, two legs, one deadline.
+"""Runs one session: a core, two legs, one deadline. Each side's leg may follow another.
 
 The bridge decodes what the legs receive, lets the core decide and does what it asks for. Audio goes
 from leg to leg without passing here. A bridge is good for one session and owns every task, timer
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from random import random
+from secrets import token_urlsafe
 from typing import assert_never
 from uuid import UUID
 
@@ -18,13 +20,14 @@ from uuid_utils.compat import uuid7
 
 from relay import actions, browser, deepgram, events
 from relay.actions import Action
+from relay.backlog import KEPT_BYTES, Backlog
 from relay.dial import Dial, DialFailed
 from relay.events import EndReason
 from relay.functions import Functions
 from relay.journal import Journal
-from relay.legs import Lane, Leg, Payload
+from relay.legs import Leg, Payload
 from relay.metrics import Metrics
-from relay.opening import Opening
+from relay.opening import Opening, Refused
 from relay.records import Figures, MessageSaid, SessionBegan, SessionEnded
 from relay.redial import FINAL_STATUSES
 from relay.session import Session, Settle, Times
@@ -32,9 +35,11 @@ from relay.watch import Watch
 
 log = logging.getLogger(__name__)
 
+TICKET_BYTES = 32
+
 
 class Bridge:
-    """One live events. The browser's leg is attached or about to be; the agent's is dialled."""
+    """One live session. The browser's leg is attached or about to be; the agent's is dialled."""
 
     def __init__(
         self,
@@ -63,8 +68,9 @@ class Bridge:
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._dialling: asyncio.Task[None] | None = None
         self._tasks: asyncio.TaskGroup | None = None
-        # The frame being handled and the lane it would go on by: what `Forward` speaks of.
-        self._frame: tuple[bytes, Lane] = b"", legs[0].lane
+        self._backlog = Backlog(min(KEPT_BYTES, self._browser.lane.limit))
+        # The frame being handled and how it would go on: what `Forward` speaks of.
+        self._frame: tuple[bytes, Callable[[bytes], None]] = b"", self._tell
         self._watch = Watch(metrics, self._began)
         self._session = Session(
             opening,
@@ -74,6 +80,7 @@ class Bridge:
             times=times,
             new_id=uuid7,
             jitter=random,
+            new_ticket=lambda: token_urlsafe(TICKET_BYTES),
         )
 
     def __repr__(self) -> str:
@@ -104,6 +111,10 @@ class Bridge:
                 self._tasks = tasks
                 self._do(self._session.begin())
                 self._agent.replay()  # it may have been dialled ahead
+                if self._browser.is_closed or not self._browser.is_open:
+                    # It left during the handshake and has no ticket to come back with.
+                    self._browser.close(browser.ABNORMAL, "")
+                    self.hang_up(EndReason.BROWSER_LOST)
                 self._arm()
                 await self._finished
         finally:
@@ -116,6 +127,27 @@ class Bridge:
             for leg in (self._browser, self._agent):
                 leg.forget()
                 leg.lane.detach()
+
+    def resume(self, ticket: str, received: int) -> Leg | None:
+        """The leg for a browser that comes back with `ticket`; the one before is let go.
+
+        None: the ticket is not for this session as it is. Raises `Refused` when the browser cannot
+        have `received` so much.
+        """
+        if self._tasks is None or not self._session.admits(ticket, self._browser.frames):
+            return None
+        if received > self._backlog.count:
+            detail = f"expected received to be at most {self._backlog.count}, got {received}"
+            raise Refused(400, "received", detail)
+        self.handle(events.BrowserReturning())
+        self._browser = leg = self._browser.successor()
+        self._connect_browser()
+        leg.on_opened = lambda: self.handle(events.BrowserAttached(ticket, received, leg.frames))
+        return leg
+
+    def go_away(self) -> None:
+        """The relay is about to stop: end the session at a turn boundary, or in some seconds."""
+        self.handle(events.GoAway())
 
     def hang_up(self, reason: EndReason) -> None:
         """End the session; `run` returns soon after."""
@@ -153,6 +185,30 @@ class Bridge:
         self._agent.forget()
         self._agent.close(browser.NORMAL, "")
 
+    # --- the browser comes and goes ----------------------------------------------------------
+
+    def _tell(self, text: bytes) -> None:
+        """Tell the browser, now or when it comes back."""
+        self._backlog.append(text)
+        self._browser.lane.send_text(text)
+
+    def _send_browser(self, event: browser.Event | deepgram.Error | deepgram.Warning) -> None:
+        if isinstance(event, browser.RelaySession):  # of this socket alone
+            self._browser.lane.send_text(browser.encode(event))
+        else:
+            self._tell(_encode(event))
+
+    def _detach_browser(self, code: int, reason: str) -> None:
+        self._browser.forget()
+        self._browser.on_gone = self._settle  # it may linger until the session is over
+        self._browser.close(code, reason)
+        self._browser.lane.detach()
+        self._agent.on_audio = self._browser.lane.send_audio  # no reply is heard, none is measured
+
+    def _replay(self, received: int) -> None:
+        for text in self._backlog.since(received):
+            self._browser.lane.send_text(text)
+
     # --- legs --------------------------------------------------------------------------------
 
     def _connect_agent(self) -> None:
@@ -163,6 +219,7 @@ class Bridge:
         self._agent.on_opened = self._agent_opened
         self._agent.on_gone = self._settle
         self._agent.on_closed = lambda code, reason: self.handle(events.AgentClosed(code, reason))
+        self._agent.lane.on_overflow = lambda: self._overflowed(EndReason.AGENT_TOO_SLOW)
 
     def _connect_browser(self) -> None:
         self._browser.added = self._agent.lane.waited = self._watch.up
@@ -174,7 +231,6 @@ class Bridge:
             events.BrowserClosed(code, reason)
         )
         self._browser.lane.on_overflow = lambda: self._overflowed(EndReason.BROWSER_TOO_SLOW)
-        self._agent.lane.on_overflow = lambda: self._overflowed(EndReason.AGENT_TOO_SLOW)
 
     def _settle(self) -> None:
         """Both sockets are gone after the end: `run` may return."""
@@ -194,11 +250,11 @@ class Bridge:
         return sent
 
     def _browser_said(self, text: bytes) -> None:
-        self._frame = text, self._agent.lane
+        self._frame = text, self._agent.lane.send_text
         self.handle(events.FromBrowser(deepgram.decode_client(text)))
 
     def _agent_said(self, text: bytes) -> None:
-        self._frame = text, self._browser.lane
+        self._frame = text, self._tell
         self.handle(events.FromAgent(deepgram.decode_server(text)))
 
     def _overflowed(self, reason: EndReason) -> None:
@@ -233,10 +289,10 @@ class Bridge:
         for action in asked:
             match action:
                 case actions.Forward():
-                    text, onward = self._frame
-                    onward.send_text(text)
+                    text, pass_on = self._frame
+                    pass_on(text)
                 case actions.SendBrowser(event=event):
-                    self._browser.lane.send_text(_encode(event))
+                    self._send_browser(event)
                 case actions.SendAgent(message=message):
                     self._agent.lane.send_text(deepgram.encode(message))
                 case actions.DialAgent():
@@ -263,6 +319,10 @@ class Bridge:
                     self._functions.start(self._opening, call, after_seq, self.handle)
                 case actions.CancelFunction(call_id=call_id):
                     self._functions.cancel(self._opening.session_id, call_id)
+                case actions.DetachBrowser(code=code, reason=reason):
+                    self._detach_browser(code, reason)
+                case actions.Replay(received=received):
+                    self._replay(received)
                 case actions.CloseBrowser(code=code, reason=reason):
                     self._browser.close(code, reason)
                 case actions.CloseAgent(code=code, reason=reason):

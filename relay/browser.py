@@ -45,10 +45,16 @@ class _Event(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, omit_d
 
 
 class RelaySession(_Event, frozen=True, tag=True):
-    """The first event after the WebSocket is open."""
+    """The first event after the WebSocket is open.
+
+    `resume_ticket` opens the next WebSocket of this session, once, for `resume_within` seconds
+    after this one has broken (0: not at all).
+    """
 
     session_id: UUID
     conversation_id: UUID
+    resume_ticket: str
+    resume_within: float
 
 
 class RelayMessageSaved(_Event, frozen=True, tag=True):
@@ -81,6 +87,16 @@ class RelayReconnected(_Event, frozen=True, tag=True):
     """The agent is back and knows what was said."""
 
 
+class RelayGoAway(_Event, frozen=True, tag=True):
+    """The relay is about to stop: this WebSocket is closed with 1012 in a moment.
+
+    For `reconnect_within` seconds from then `resume_ticket` may open the session elsewhere.
+    """
+
+    resume_ticket: str
+    reconnect_within: float
+
+
 class RelayError(_Event, frozen=True, tag=True):
     """Something went wrong; `code` is a word for programs, `detail` a sentence for people."""
 
@@ -94,6 +110,7 @@ Event = (
     | RelayIntent
     | RelayReconnecting
     | RelayReconnected
+    | RelayGoAway
     | RelayError
 )
 

@@ -1,7 +1,8 @@
 """The Litestar WebSocket handler: who may attach, and the refusal before the 101.
 
-A browser offers the subprotocols `relay.v1` and its ticket. Everything that can be refused is
-refused with an HTTP status; after the 101 only close codes are left.
+A browser offers the subprotocols `relay.v1` and a ticket: the one that its session was begun with,
+or the one to come back with (and `?received=`). Everything that can be refused is refused with an
+HTTP status; after the 101 only close codes are left.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from relay.hub import Hub
 from relay.opening import Admit, Refused
 
 MAX_TICKET_CHARACTERS = 200
+MAX_RECEIVED_DIGITS = 15
 
 Socket = WebSocket[Any, Any, Any]
 
@@ -39,13 +41,19 @@ async def attach(
     await socket.receive()  # websocket.connect
     try:
         check_origin(socket.headers.get("origin"), socket.headers.get("host"), allowed_origins)
-        opening = await admit(session_id, _ticket(socket.scope["subprotocols"]))
+        ticket = _ticket(socket.scope["subprotocols"])
+        received = _received(socket.query_params.get("received", "0"))
+        # First, because it needs no database.
+        if hub.resume(session_id, ticket, received, handshake):
+            await _accept(socket)
+            return
+        opening = await admit(session_id, ticket)
     except Refused as refused:
         await _refuse(socket, refused)
         return
     bridge = hub.prepare(opening, handshake)
-    await socket.send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL, "headers": []})
-    hub.start(session_id, bridge, handshake)
+    await _accept(socket)
+    hub.start(session_id, bridge)
 
 
 def check_origin(origin: str | None, host: str | None, allowed: frozenset[str]) -> None:
@@ -66,6 +74,16 @@ def _ticket(offered: list[str]) -> str:
     if len(tickets) != 1 or len(tickets[0]) > MAX_TICKET_CHARACTERS:
         raise Refused(401, "ticket", "expected one ticket beside the subprotocol")
     return tickets[0]
+
+
+def _received(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > MAX_RECEIVED_DIGITS:
+        raise Refused(400, "received", "expected received to be a number of text frames")
+    return int(text)
+
+
+async def _accept(socket: Socket) -> None:
+    await socket.send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL, "headers": []})
 
 
 async def _refuse(socket: Socket, refused: Refused) -> None:

@@ -64,6 +64,23 @@ class BrowserClosed(msgspec.Struct, frozen=True):
     reason: str
 
 
+class BrowserReturning(msgspec.Struct, frozen=True):
+    """A ticket let a browser come back: its socket is about to open."""
+
+
+class BrowserAttached(msgspec.Struct, frozen=True):
+    """Its socket is open. `received` is the number of text frames that it has got so far, without
+    `RelaySession`; `browser_frames` counts the audio frames that came from it."""
+
+    ticket: str
+    received: int
+    browser_frames: int
+
+
+class GoAway(msgspec.Struct, frozen=True):
+    """The relay is about to stop: end where it hurts least, and soon."""
+
+
 class HangUp(msgspec.Struct, frozen=True):
     """We end it: `reason` is one of those that `_HANG_UP` lists."""
 
@@ -110,6 +127,9 @@ Event = (
     | AgentUnreachable
     | AgentClosed
     | BrowserClosed
+    | BrowserReturning
+    | BrowserAttached
+    | GoAway
     | HangUp
     | Woken
     | MessageStored

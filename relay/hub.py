@@ -23,11 +23,13 @@ from relay.functions import Functions
 from relay.journal import Journal
 from relay.legs import Lane, Leg
 from relay.metrics import Metrics
-from relay.opening import Opening
+from relay.opening import Opening, Refused
 from relay.records import Figures
 from relay.session import Times
 
 log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 10  # what Retry-After says while we stop
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +62,7 @@ class Hub:
         self._functions = functions
         self._journal = journal
         self._metrics = metrics
+        self.is_draining = False
         self._live: dict[UUID, Bridge] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._ahead = Ahead(dial, self._new_agent_leg, metrics, limit=limits.dial_ahead)
@@ -92,11 +95,30 @@ class Hub:
             metrics=self._metrics,
             times=limits.times,
         )
-        handshake.leg = browser
-        handshake.ping_seconds = limits.ping_seconds
-        handshake.max_message_bytes = limits.max_message_bytes
-        handshake.on_shutdown = lambda: bridge.hang_up(EndReason.SHUTDOWN)
+        self._equip(handshake, browser)
         return bridge
+
+    def resume(self, session_id: UUID, ticket: str, received: int, handshake: Handshake) -> bool:
+        """Let a browser come back to a session that is live here; no database is asked.
+
+        It has got `received` text frames of the session, without `RelaySession`, which cannot be
+        more than there were (`Refused`). False: there is no such session, or the ticket is not its.
+        Raises `Refused` also when nobody may attach any more.
+        """
+        if self.is_draining:
+            raise Refused(503, "stopping", "the relay stops", retry_after=RETRY_SECONDS)
+        bridge = self._live.get(session_id)
+        leg = bridge.resume(ticket, received) if bridge else None
+        if bridge is None or leg is None:
+            return False
+        self._equip(handshake, leg)
+        return True
+
+    def _equip(self, handshake: Handshake, browser: Leg) -> None:
+        handshake.leg = browser
+        handshake.ping_seconds = self._limits.ping_seconds
+        handshake.max_message_bytes = self._limits.max_message_bytes
+        handshake.on_shutdown = self.drain
 
     def _new_agent_leg(self) -> Leg:
         lane = Lane(self._limits.held_audio_bytes, held=True)
@@ -117,16 +139,15 @@ class Hub:
         """A browser is about to attach: have its agent ready."""
         self._ahead.begin(session_id)
 
-    def start(self, session_id: UUID, bridge: Bridge, handshake: Handshake) -> None:
+    def start(self, session_id: UUID, bridge: Bridge) -> None:
         """Relay in a task of our own: the request that began the session ends here."""
         if self._tasks is None:
             raise RuntimeError("the hub is not running")
         self._live[session_id] = bridge
         self._metrics.sessions_live.set(len(self._live))
-        work = self._relay(session_id, bridge, handshake)
-        self._tasks.create_task(work, name=f"session {session_id}")
+        self._tasks.create_task(self._relay(session_id, bridge), name=f"session {session_id}")
 
-    async def _relay(self, session_id: UUID, bridge: Bridge, handshake: Handshake) -> None:
+    async def _relay(self, session_id: UUID, bridge: Bridge) -> None:
         try:
             await bridge.run()
         except Exception:
@@ -135,7 +156,6 @@ class Hub:
         finally:
             del self._live[session_id]
             self._metrics.sessions_live.set(len(self._live))
-            handshake.finish()
 
     async def make_room(self, conversation_id: UUID, seconds: float) -> bool:
         """End what is live in a conversation and have all of it in Postgres.
@@ -147,6 +167,15 @@ class Hub:
             if bridge.conversation_id == conversation_id:
                 bridge.hang_up(EndReason.SUPERSEDED)
         return await self._journal.settled(seconds)
+
+    def drain(self) -> None:
+        """The server is about to stop: no browser may attach, and sessions end, soon."""
+        if self.is_draining:
+            return
+        self.is_draining = True
+        log.info("drain_began sessions=%d", len(self._live))
+        for bridge in list(self._live.values()):
+            bridge.go_away()
 
     def hang_up(self, session_id: UUID) -> bool:
         """End a session as the user asked; False when it is not live here."""

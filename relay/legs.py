@@ -66,6 +66,7 @@ class Lane:
     def attach(self, transport: WSTransport) -> None:
         """A WebSocket is open."""
         self._transport = transport
+        self._gone = False
         self.resume()
 
     def lose(self, transport: WSTransport) -> None:
@@ -80,12 +81,16 @@ class Lane:
         self._open = False
 
     def detach(self) -> None:
-        """It is over: what waits and what is sent from now on disappears."""
+        """What waits and what is sent from now on disappears, until a socket is attached."""
         self._transport = None
         self._reading = self._open = False
         self._gone = True
         self._waiting.clear()
         self._bytes = 0
+
+    def serves(self, transport: WSTransport | None) -> bool:
+        """Whether this is the socket that it sends by: an old one may linger."""
+        return transport is not None and self._transport is transport
 
     def pause(self) -> None:
         """The other end does not read."""
@@ -140,6 +145,7 @@ class Lane:
 
     def _queue(self, kind: WSMsgType, payload: bytes) -> None:
         if self._gone:
+            self.dropped += kind is BINARY
             return
         self._waiting.append((kind, payload, monotonic()))
         self._bytes += len(payload)
@@ -175,6 +181,7 @@ class Leg(WSListener):
         self.was_used = False  # as the way to an agent: the next one needs a leg of its own
         self.has_socket = False
         self.on_gone: Callable[[], None] = _nothing
+        self.on_freed: Callable[[], None] = _nothing  # for who counts sockets, not sessions
         self._transport: WSTransport | None = None
         self._parts: bytearray | None = None
         self._parts_kind = BINARY
@@ -218,12 +225,16 @@ class Leg(WSListener):
         self._seen_closed(browser.ABNORMAL, "")
         self.has_socket = False
         self.on_gone()
+        freed, self.on_freed = self.on_freed, _nothing
+        freed()
 
     def pause_writing(self) -> None:
-        self.lane.pause()
+        if self.lane.serves(self._transport):
+            self.lane.pause()
 
     def resume_writing(self) -> None:
-        self.lane.resume()
+        if self.lane.serves(self._transport):
+            self.lane.resume()
 
     def _sample(self, frame: WSFrame) -> None:
         began = monotonic()
@@ -270,8 +281,9 @@ class Leg(WSListener):
         transport = self._transport
         if transport is None or transport.is_disconnected:
             return
-        self.lane.resume()  # last words go out before the close frame, as far as they are read
-        self.lane.lose(transport)
+        if self.lane.serves(transport):
+            self.lane.resume()  # last words go before the close frame, as far as they are read
+            self.lane.lose(transport)
         transport.send_close(cast(WSCloseCode, code), reason.encode())
         # The answer is waited for: closing at once, with frames unread, makes the kernel send a
         # reset that can overtake our close frame.
@@ -284,9 +296,11 @@ class Leg(WSListener):
             self._transport.disconnect(False)
 
     def successor(self) -> Leg:
-        """A leg for the next socket of the same side: same lane, and it goes on counting."""
+        """A leg for the next socket of the same side: same lane, and it goes on counting; the code
+        is the last that was seen."""
         next_leg = Leg(self.lane, max_message_bytes=self._max_message_bytes)
         next_leg.frames, next_leg.bytes = self.frames, self.bytes
+        next_leg.closed_code = self.closed_code
         return next_leg
 
     def forget(self) -> None:

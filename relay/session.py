@@ -26,18 +26,22 @@ from relay.events import (
     AgentClosed,
     AgentOpened,
     AgentUnreachable,
+    BrowserAttached,
     BrowserClosed,
+    BrowserReturning,
     EndReason,
     Event,
     FromAgent,
     FromBrowser,
     FunctionReturned,
     FunctionStarted,
+    GoAway,
     HangUp,
     MessageStored,
     Woken,
 )
 from relay.opening import Opening
+from relay.presence import Presence
 from relay.records import IntentStatus, MessageSaid
 from relay.redial import FINAL_ERRORS, LOST_CODES, Tries
 
@@ -49,13 +53,16 @@ MAX_OPEN_CALLS = 16
 HISTORY_LENGTH = 200  # lines that the next agent is told, the newest
 # How long a turn may run on past the planned roll-over, which is well before Deepgram's 2 h.
 ROLL_OVER_PATIENCE = 240.0
+GO_AWAY_PATIENCE = 5.0  # and when the relay stops
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds: for an agent to get ready, and until a new one takes its place."""
+    """Seconds: for an agent to get ready, until a new one takes its place, and that a browser is
+    waited for (0: not)."""
 
     setup_seconds: float
     roll_over_seconds: float
+    grace_seconds: float = 0.0
 
 
 class State(Enum):
@@ -74,6 +81,9 @@ class Turn(Enum):
 
 # What a leaving client may say of itself (RFC 6455 section 7.4.1); 3000 and up are free for all.
 _CLIENTS_OWN = (browser.NORMAL, browser.GOING_AWAY)
+# A browser that closes with one of these, or with a code from 3000 up, does not come back: 1005 is
+# `close()` without arguments. 1001 is a page that is left, or loaded again.
+_GOODBYES = (browser.NORMAL, browser.NO_STATUS)
 
 # What the other side is told when we hang up: close code, reason.
 _HANG_UP = {
@@ -81,6 +91,7 @@ _HANG_UP = {
     # Not a code that asks to come again: two clients would take turns for ever.
     EndReason.SUPERSEDED: (browser.NORMAL, "continued elsewhere"),
     EndReason.SHUTDOWN: (browser.RESTART, "restarting"),
+    EndReason.BROWSER_LOST: (browser.NORMAL, ""),  # before it was told anything
     EndReason.BROWSER_TOO_SLOW: (browser.POLICY, "not reading"),
     EndReason.AGENT_TOO_SLOW: (browser.AGENT_UNREACHABLE, "agent not reading"),
     EndReason.INTERNAL_ERROR: (browser.INTERNAL, "internal error"),
@@ -120,9 +131,10 @@ class Session:
         times: Times,
         new_id: Callable[[], UUID],
         jitter: Callable[[], float],
+        new_ticket: Callable[[], str],
     ) -> None:
-        """`began` is the wall-clock instant (UTC) of `now`; `new_id` gives a fresh UUID a call,
-        `jitter` a number from 0 to 1."""
+        """`began` is the wall-clock instant (UTC) of `now`; `new_id` and `new_ticket` give a fresh
+        UUID and a fresh secret a call, `jitter` a number from 0 to 1."""
         self.state = State.DIALLING
         self._opening = opening
         self._settle = settle
@@ -130,6 +142,7 @@ class Session:
         self._times = times
         self._new_id = new_id
         self._jitter = jitter
+        self._browser = Presence(times.grace_seconds, new_ticket)
         self._last = _Place(opening.last_seq, opening.last_turn, opening.last_role)
         self._past = deque(opening.history, maxlen=HISTORY_LENGTH)
         self._turn = Turn.QUIET
@@ -140,6 +153,7 @@ class Session:
         self._ready_by = now + times.setup_seconds
         self._look_at = self._ready_by
         self._roll_over_at = math.inf
+        self._go_by = math.inf  # the relay stops
         self._lost_since: float | None = None  # as the browser was told
         self._frames_seen = 0
         self._agent_request_id: str | None = None
@@ -153,15 +167,17 @@ class Session:
         if self.state is State.CLOSED:
             return None
         fillers = (call.say_at for call in self._calls.values() if call.say_at)
-        return min(self._look_at, self._roll_over_deadline, *fillers, math.inf)
+        return min(
+            self._look_at, self._roll_over_deadline, self._browser.until, self._go_by, *fillers
+        )
 
     def begin(self) -> list[Action]:
         """The browser's WebSocket is open: what it is told first, and who is called."""
-        told = browser.RelaySession(
-            session_id=self._opening.session_id,
-            conversation_id=self._opening.conversation_id,
-        )
-        return [actions.SendBrowser(told), actions.DialAgent()]
+        return [self._introduce(), actions.DialAgent()]
+
+    def admits(self, ticket: str, browser_frames: int) -> bool:
+        """Whether a browser with this ticket may take this session on."""
+        return self.state is not State.CLOSED and self._browser.admits(ticket, browser_frames)
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Apply one event at monotonic second `now`; what has to be done, in order."""
@@ -171,6 +187,7 @@ class Session:
             case FromAgent(message):
                 return self._from_agent(message, now)
             case FromBrowser(message):
+                self._browser.hear()
                 return self._from_browser(message)
             case AgentOpened():
                 if self.state is State.DIALLING:
@@ -183,8 +200,18 @@ class Session:
             case AgentClosed(code, reason):
                 return self._agent_closed(code, reason, now)
             case BrowserClosed(code, reason):
-                why = EndReason.BROWSER_LOST if code == browser.ABNORMAL else EndReason.BROWSER_LEFT
-                return self._end(why, f"{code} {reason}".strip(), code, reason)
+                return self._browser_closed(code, reason, now)
+            case BrowserReturning():
+                self._browser.leave(now)
+                return [actions.DetachBrowser(*_HANG_UP[EndReason.SUPERSEDED])]
+            case BrowserAttached(ticket, received, browser_frames):
+                self._browser.arrive(ticket, browser_frames)
+                back = actions.Note("browser_back", "")
+                return [self._introduce(), actions.Replay(received), back]
+            case GoAway():
+                return self._go_away(now)
+            case HangUp(EndReason.BROWSER_TOO_SLOW as why) if self._browser.grace:
+                return self._detach(*_HANG_UP[why], now)
             case HangUp(why):
                 return self._end(why, "", *_HANG_UP[why])
             case Woken(browser_frames):
@@ -214,7 +241,7 @@ class Session:
             case deepgram.ConversationText(role=role, content=content):
                 self._turn = Turn.RUNNING
                 stored = self._store(role, content, now)
-                if role == "user":
+                if role == "user" and not self._browser.is_away:
                     return [stored, actions.Forward(), actions.AwaitReply()]
                 return [stored, actions.Forward()]
             case deepgram.LatencyReport(total_latency=seconds):
@@ -236,7 +263,7 @@ class Session:
                 return self._agent_erred(message, now)
             case deepgram.AgentAudioDone():
                 self._turn = Turn.QUIET
-                return [actions.Forward(), *self._maybe_roll_over(now)]
+                return [actions.Forward(), *(self._maybe_go(now) or self._maybe_roll_over(now))]
             case deepgram.Warning(code=code, description=description):
                 return [
                     actions.SendBrowser(policy.told(message)),
@@ -384,10 +411,14 @@ class Session:
         self._calls.clear()
 
     @property
+    def _is_quiet(self) -> bool:
+        """Nobody would be interrupted."""
+        return self._turn is Turn.QUIET and not self._calls
+
+    @property
     def _roll_over_deadline(self) -> float:
         """At a turn boundary, or in the middle of a turn when it becomes late."""
-        late = 0.0 if self._turn is Turn.QUIET and not self._calls else ROLL_OVER_PATIENCE
-        return self._roll_over_at + late
+        return self._roll_over_at + (0.0 if self._is_quiet else ROLL_OVER_PATIENCE)
 
     def _maybe_roll_over(self, now: float) -> list[Action]:
         """A new agent before Deepgram ends the session of this one; the browser is not told."""
@@ -399,7 +430,31 @@ class Session:
         self._roll_over_at = math.inf
         return [actions.DropAgent(), actions.DialAgent()]
 
-    # --- the browser speaks ------------------------------------------------------------------
+    # --- the browser comes, speaks and goes --------------------------------------------------
+
+    def _introduce(self) -> Action:
+        told = browser.RelaySession(
+            session_id=self._opening.session_id,
+            conversation_id=self._opening.conversation_id,
+            resume_ticket=self._browser.ticket,
+            resume_within=self._browser.grace,
+        )
+        return actions.SendBrowser(told)
+
+    def _browser_closed(self, code: int, reason: str, now: float) -> list[Action]:
+        if self._browser.grace and code not in _GOODBYES and code < 3000:
+            return self._detach(code, reason, now)
+        why = EndReason.BROWSER_LOST if code == browser.ABNORMAL else EndReason.BROWSER_LEFT
+        return self._end(why, f"{code} {reason}".strip(), code, reason)
+
+    def _detach(self, code: int, reason: str, now: float) -> list[Action]:
+        """The agent lives on for a while and what it says is remembered: the browser may return."""
+        if self._go_by < math.inf:
+            return self._end(EndReason.SHUTDOWN, "browser lost", *_HANG_UP[EndReason.SHUTDOWN])
+        self._browser.leave(now)
+        away = actions.Note("browser_away", f"{code} {reason}".strip())
+        sent = browser.sendable(code, instead=browser.NORMAL)
+        return [actions.DetachBrowser(sent, browser.short(reason)), away]
 
     def _from_browser(
         self, message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed
@@ -452,7 +507,27 @@ class Session:
 
     # --- time and the end --------------------------------------------------------------------
 
+    def _go_away(self, now: float) -> list[Action]:
+        if self._go_by < math.inf:
+            return []  # it was told
+        self._go_by = now + GO_AWAY_PATIENCE
+        told = browser.RelayGoAway(
+            resume_ticket=self._browser.ticket, reconnect_within=self._browser.grace
+        )
+        return [actions.SendBrowser(told), *self._maybe_go(now)]
+
+    def _maybe_go(self, now: float) -> list[Action]:
+        """The end, at a turn boundary or when there is no more time, if the relay stops."""
+        wait = self._go_by - now
+        if wait == math.inf or (wait > 0 and not (self._is_quiet or self._browser.is_away)):
+            return []
+        return self._end(EndReason.SHUTDOWN, "", *_HANG_UP[EndReason.SHUTDOWN])
+
     def _woken(self, browser_frames: int, now: float) -> list[Action]:
+        if now >= self._browser.until:
+            return self._end(EndReason.BROWSER_LOST, "did not come back", browser.ABNORMAL, "")
+        if now >= self._go_by:
+            return self._maybe_go(now)
         if self.state is State.RETRYING and now >= self._look_at:
             self.state = State.DIALLING
             self._look_at = now + self._times.setup_seconds

@@ -15,8 +15,8 @@ ROOMS = {"config": set(), "relay": {"config"}, "control": {"config", "relay"}}
 OURS = {*ROOMS, "loadtests", "tests", "migrations"}
 
 PURE = [
-    "actions", "browser", "deepgram", "events", "latency", "opening", "policy", "records", "redial",
-    "session", "submission",
+    "actions", "backlog", "browser", "deepgram", "events", "latency", "opening", "policy",
+    "presence", "records", "redial", "session", "submission",
 ]  # fmt: skip
 IMPURE = {
     "asyncio", "time", "logging", "socket", "ssl", "threading", "subprocess", "os", "sys", "random",

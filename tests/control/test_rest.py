@@ -45,6 +45,7 @@ class LiveHere:
 
     def __init__(self):
         self.live = {}
+        self.is_draining = False
         self.hung_up = []
         self.expected = []
 
@@ -809,6 +810,18 @@ async def test_not_ready_without_the_migrations(empty_database_url, live):
     assert response.status_code == 503
     assert response.json()["reasons"][0] == "migration 0001_conversations is not applied"
     await store.close()
+
+
+async def test_a_relay_that_stops_begins_no_session_and_is_not_ready(client, live):
+    live.is_draining = True
+
+    refused = await client.post(f"{PREFIX}/session")
+    ready = await client.get("/health/ready")
+
+    assert (refused.status_code, refused.json()["code"]) == (503, "stopping")
+    assert int(refused.headers["retry-after"]) > 0
+    assert (ready.status_code, ready.json()["reasons"]) == (503, ["the relay stops"])
+    assert live.expected == []
 
 
 async def test_the_description_of_the_api_names_every_path(client):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
@@ -45,10 +46,15 @@ def numbered_ids() -> Callable[[], UUID]:
     return new_id
 
 
-TIMES = Times(setup_seconds=10.0, roll_over_seconds=1000.0)
+TIMES = Times(setup_seconds=10.0, roll_over_seconds=1000.0, grace_seconds=30.0)
 
 
-def make_session(opening: Opening, settings: deepgram.Settings) -> Session:
+def numbered_tickets() -> Callable[[], str]:
+    numbers = itertools.count(1)
+    return lambda: f"ticket-{next(numbers)}"
+
+
+def make_session(opening: Opening, settings: deepgram.Settings, times: Times = TIMES) -> Session:
     """A session at second 0; it gives its agents `settings`, with the history as a tag."""
 
     def settle(history: Sequence[deepgram.History]) -> deepgram.Settings:
@@ -59,9 +65,10 @@ def make_session(opening: Opening, settings: deepgram.Settings) -> Session:
         settle,
         now=0.0,
         began=BEGAN,
-        times=TIMES,
+        times=times,
         new_id=numbered_ids(),
         jitter=lambda: 1.0,
+        new_ticket=numbered_tickets(),
     )
 
 

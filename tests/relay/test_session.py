@@ -17,12 +17,15 @@ from relay.events import (
     AgentClosed,
     AgentOpened,
     AgentUnreachable,
+    BrowserAttached,
     BrowserClosed,
+    BrowserReturning,
     EndReason,
     FromAgent,
     FromBrowser,
     FunctionReturned,
     FunctionStarted,
+    GoAway,
     HangUp,
     MessageStored,
     Woken,
@@ -30,7 +33,14 @@ from relay.events import (
 from relay.opening import Opening
 from relay.records import IntentStatus
 from relay.redial import FINAL_ERRORS, MAX_TRIES, STABLE_SECONDS
-from relay.session import HISTORY_LENGTH, KEEPALIVE_LOOK, MAX_OPEN_CALLS, ROLL_OVER_PATIENCE, State
+from relay.session import (
+    GO_AWAY_PATIENCE,
+    HISTORY_LENGTH,
+    KEEPALIVE_LOOK,
+    MAX_OPEN_CALLS,
+    ROLL_OVER_PATIENCE,
+    State,
+)
 from tests.relay.conftest import BEGAN, TIMES, make_session
 
 
@@ -436,17 +446,15 @@ def test_a_speaking_browser_needs_no_keepalive(live):
     ("event", "reason", "codes"),
     [
         (BrowserClosed(1000, "bye"), EndReason.BROWSER_LEFT, (1000, 1000)),
-        (BrowserClosed(1001, ""), EndReason.BROWSER_LEFT, (1001, 1001)),
         (BrowserClosed(1005, ""), EndReason.BROWSER_LEFT, (1000, 1000)),
-        (BrowserClosed(1009, "too big"), EndReason.BROWSER_LEFT, (1009, 1000)),
-        (BrowserClosed(1006, ""), EndReason.BROWSER_LOST, (1000, 1000)),
+        (BrowserClosed(4001, "own"), EndReason.BROWSER_LEFT, (4001, 4001)),
         (AgentClosed(1000, "done"), EndReason.AGENT_LEFT, (1000, 1000)),
         (AgentClosed(1003, "oops"), EndReason.AGENT_LEFT, (1003, 1000)),
         (AgentClosed(4321, "own"), EndReason.AGENT_LEFT, (4321, 1000)),
         (HangUp(EndReason.HUNG_UP), EndReason.HUNG_UP, (1000, 1000)),
         (HangUp(EndReason.SUPERSEDED), EndReason.SUPERSEDED, (1000, 1000)),
         (HangUp(EndReason.SHUTDOWN), EndReason.SHUTDOWN, (1012, 1000)),
-        (HangUp(EndReason.BROWSER_TOO_SLOW), EndReason.BROWSER_TOO_SLOW, (1008, 1000)),
+        (HangUp(EndReason.BROWSER_LOST), EndReason.BROWSER_LOST, (1000, 1000)),
         (HangUp(EndReason.AGENT_TOO_SLOW), EndReason.AGENT_TOO_SLOW, (1014, 1000)),
         (HangUp(EndReason.INTERNAL_ERROR), EndReason.INTERNAL_ERROR, (1011, 1000)),
     ],
@@ -489,6 +497,169 @@ def test_a_closed_session_asks_for_nothing_more(live):
 
 def test_a_session_describes_itself(live):
     assert repr(live) == "<Session OPEN calls=0 last_seq=0>"
+
+
+# --- the browser is lost ----------------------------------------------------------------------
+
+GRACE = TIMES.grace_seconds
+
+
+def told_ticket(asked):
+    (told,) = [a.event for a in of(actions.SendBrowser, asked) if hasattr(a.event, "resume_ticket")]
+    return told.resume_ticket
+
+
+@pytest.mark.parametrize(
+    ("event", "reason", "codes"),
+    [
+        (BrowserClosed(1001, ""), EndReason.BROWSER_LEFT, (1001, 1001)),
+        (BrowserClosed(1009, "too big"), EndReason.BROWSER_LEFT, (1009, 1000)),
+        (BrowserClosed(1006, ""), EndReason.BROWSER_LOST, (1000, 1000)),
+        (HangUp(EndReason.BROWSER_TOO_SLOW), EndReason.BROWSER_TOO_SLOW, (1008, 1000)),
+    ],
+)
+def test_without_a_grace_time_a_browser_that_is_lost_ends_the_session(
+    opening, settings, event, reason, codes
+):
+    session = make_session(opening, settings, msgspec.structs.replace(TIMES, grace_seconds=0.0))
+    (ticket,) = [told_ticket(session.begin())]
+
+    assert not session.admits(ticket, 0)
+    asked = session.handle(event, 2.0)
+
+    assert ended(asked) == reason
+    assert closes(asked) == codes
+
+
+@pytest.mark.parametrize(
+    ("event", "code"),
+    [
+        (BrowserClosed(1001, ""), 1001),
+        (BrowserClosed(1006, ""), 1000),
+        (BrowserClosed(1011, "a proxy"), 1011),
+        (HangUp(EndReason.BROWSER_TOO_SLOW), 1008),
+    ],
+)
+def test_a_browser_that_is_lost_is_waited_for(live, event, code):
+    asked = live.handle(event, 2.0)
+
+    (detach,) = of(actions.DetachBrowser, asked)
+    assert detach.code == code
+    assert [note.what for note in of(actions.Note, asked)] == ["browser_away"]
+    assert not of(actions.End, asked)
+    assert not of(actions.CloseAgent, asked)
+
+
+def test_a_browser_that_does_not_come_back_ends_the_session(live):
+    live.handle(BrowserClosed(1006, ""), 2.0)
+    now = 2.0
+    while live.state is not State.CLOSED:
+        assert live.deadline <= 2.0 + GRACE
+        now = live.deadline
+        asked = live.handle(Woken(0), now)
+
+    assert now == 2.0 + GRACE
+    assert ended(asked) == EndReason.BROWSER_LOST
+    assert closes(asked) == (1000, 1000)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_a_browser_that_is_lost_during_the_set_up_is_waited_for_too(session, steps):
+    session.begin()
+    session.handle(BrowserClosed(1006, ""), 0.1)
+    for event in [
+        AgentOpened(),
+        FromAgent(deepgram.Welcome(request_id="r")),
+        FromAgent(deepgram.SettingsApplied()),
+    ][:steps]:
+        session.handle(event, 0.2)
+
+    assert session.state is not State.CLOSED
+    assert session.deadline <= 0.1 + GRACE
+
+
+def test_the_agent_is_kept_alive_while_the_browser_is_away(live):
+    live.handle(Woken(5), 5.0)
+    live.handle(BrowserClosed(1006, ""), 6.0)
+
+    asked = live.handle(Woken(5), 10.0)
+
+    assert actions.SendAgent(deepgram.KeepAlive()) in asked
+
+
+def test_a_browser_that_comes_back_is_told_its_session_then_what_it_missed(live, opening):
+    live.handle(BrowserClosed(1006, ""), 2.0)
+    assert live.admits("ticket-1", 5)
+    live.handle(BrowserReturning(), 3.0)
+
+    introduced, replay, _ = live.handle(BrowserAttached("ticket-1", 7, 5), 3.1)
+
+    assert introduced.event == browser.RelaySession(
+        session_id=opening.session_id,
+        conversation_id=opening.conversation_id,
+        resume_ticket="ticket-2",
+        resume_within=GRACE,
+    )
+    assert replay == actions.Replay(7)
+    assert live.deadline < 2.0 + GRACE
+    assert not of(actions.End, live.handle(Woken(0), 2.0 + GRACE + 1)), "it is here"
+
+
+def test_a_browser_that_comes_back_twice_lets_go_of_its_first_socket(live):
+    asked = live.handle(BrowserReturning(), 3.0)
+
+    assert asked == [actions.DetachBrowser(1000, "continued elsewhere")]
+
+
+def test_a_browser_whose_new_socket_never_opens_is_given_up(live):
+    live.handle(BrowserReturning(), 3.0)
+
+    asked = live.handle(Woken(0), 3.0 + GRACE)
+
+    assert ended(asked) == EndReason.BROWSER_LOST
+
+
+def test_a_reply_that_nobody_hears_is_not_measured(live):
+    live.handle(BrowserClosed(1006, ""), 2.0)
+
+    asked = live.handle(said("user"), 2.1)
+
+    assert [type(action) for action in asked] == [actions.Store, actions.Forward]
+
+
+def test_the_agent_may_be_lost_and_replaced_while_the_browser_is_away(live):
+    live.handle(BrowserClosed(1006, ""), 2.0)
+    live.handle(AgentClosed(1006, ""), 3.0)
+
+    asked = come_back(live, live.deadline)
+
+    assert actions.SendBrowser(browser.RelayReconnected()) in asked
+    assert live.state is State.OPEN
+
+
+def test_a_function_is_answered_while_the_browser_is_away(live):
+    live.handle(request(call()), 1.5)
+    live.handle(BrowserClosed(1006, ""), 2.0)
+
+    asked = live.handle(returned(), 2.5)
+
+    assert of(actions.SendAgent, asked)
+    assert of(actions.SendBrowser, asked), "it is kept"
+
+
+def test_nobody_is_let_into_a_session_that_is_over(live):
+    live.handle(HangUp(EndReason.HUNG_UP), 2.0)
+
+    assert not live.admits("ticket-1", 0)
+
+
+def test_typing_uses_a_ticket_up_as_speaking_does(live):
+    live.handle(BrowserAttached("ticket-1", 0, 5), 2.0)
+    assert live.admits("ticket-1", 5)
+
+    live.handle(FromBrowser(deepgram.KeepAlive()), 2.1)
+
+    assert not live.admits("ticket-1", 5)
 
 
 # --- the agent is lost ------------------------------------------------------------------------
@@ -699,6 +870,54 @@ def test_an_agent_that_ends_a_turn_early_in_its_life_stays(live):
     assert live.handle(FromAgent(deepgram.AgentAudioDone()), 2.0) == [actions.Forward()]
 
 
+# --- the relay stops --------------------------------------------------------------------------
+
+
+def test_between_two_turns_a_session_ends_at_once_and_says_where_to_go_on(live):
+    told, *asked = live.handle(GoAway(), 2.0)
+
+    assert told.event == browser.RelayGoAway(resume_ticket="ticket-1", reconnect_within=GRACE)
+    assert ended(asked) == EndReason.SHUTDOWN
+    assert closes(asked) == (1012, 1000)
+
+
+def test_in_the_middle_of_a_turn_it_ends_after_it(live):
+    live.handle(said("user"), 2.0)
+    assert len(live.handle(GoAway(), 2.1)) == 1
+    assert live.handle(GoAway(), 2.2) == [], "once is enough"
+
+    asked = live.handle(FromAgent(deepgram.AgentAudioDone()), 4.0)
+
+    assert asked[0] == actions.Forward()
+    assert ended(asked) == EndReason.SHUTDOWN
+
+
+def test_a_turn_that_goes_on_is_cut(live):
+    live.handle(said("user"), 2.0)
+    live.handle(GoAway(), 2.1)
+    assert live.deadline <= 2.1 + GO_AWAY_PATIENCE
+
+    asked = live.handle(Woken(0), 2.1 + GO_AWAY_PATIENCE)
+
+    assert ended(asked) == EndReason.SHUTDOWN
+
+
+def test_a_browser_that_is_lost_meanwhile_is_not_waited_for(live):
+    live.handle(said("user"), 2.0)
+    live.handle(GoAway(), 2.1)
+
+    asked = live.handle(BrowserClosed(1006, ""), 2.2)
+
+    assert ended(asked) == EndReason.SHUTDOWN
+
+
+def test_a_browser_that_is_away_is_not_waited_for_either(live):
+    live.handle(said("user"), 2.0)
+    live.handle(BrowserClosed(1006, ""), 2.1)
+
+    assert ended(live.handle(GoAway(), 2.2)) == EndReason.SHUTDOWN
+
+
 # --- any order of events ----------------------------------------------------------------------
 
 ids = st.sampled_from(["a", "b", "c"])
@@ -740,7 +959,10 @@ events = st.one_of(
     st.builds(AgentUnreachable, st.text(), st.booleans()),
     st.builds(AgentClosed, st.sampled_from([1000, 1005, 1006, 1011, 4000]), st.text()),
     st.builds(BrowserClosed, st.sampled_from([1000, 1001, 1005, 1006]), st.text()),
-    st.builds(HangUp, st.just(EndReason.HUNG_UP)),
+    st.builds(BrowserReturning),
+    st.builds(GoAway),
+    st.builds(BrowserAttached, st.just("ticket"), st.integers(0, 9), st.integers(0, 3)),
+    st.builds(HangUp, st.sampled_from([EndReason.HUNG_UP, EndReason.BROWSER_TOO_SLOW])),
 )
 OPENING = Opening(
     session_id=UUID(int=1),

@@ -139,14 +139,21 @@ class Relay:
         self.records: list[Record] = []
         self.session_id = uuid4()  # the last that was attached to
         self.stored = asyncio.Event()
+        self.admits = True  # else nobody may ask
+        self.asked = asyncio.Event()  # somebody is about to be admitted
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     def url(self, session_id: UUID) -> str:
         return f"ws://127.0.0.1:{self.port}/api/v1/voice/session/{session_id}/ws"
 
-    def attach(self, session_id: UUID | None = None, **more: Any) -> connect:
+    def attach(
+        self, session_id: UUID | None = None, *, received: int | str | None = None, **more: Any
+    ) -> connect:
         session_id = self.session_id = session_id or uuid4()
+        query = "" if received is None else f"?received={received}"
         more = {"subprotocols": ["relay.v1", TICKET], "compression": None} | more
-        return connect(self.url(session_id), **more)
+        return connect(self.url(session_id) + query, **more)
 
     async def write(self, records: Any) -> None:
         self.records += records
@@ -184,6 +191,10 @@ async def relaying(
         await relay.write(records)
 
     async def admit(session_id: UUID, ticket: str) -> Opening:
+        if not relay.admits:
+            raise AssertionError("the control plane was asked")
+        relay.asked.set()
+        await relay.may_answer.wait()
         if ticket != TICKET:
             raise Refused(401, "ticket", "no such ticket")
         return Opening(
