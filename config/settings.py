@@ -75,7 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ping_seconds: float = 10.0
     max_message_bytes: int = 1 << 20
     held_audio_bytes: int = 256 << 10
-    lane_bytes: int = 1 << 20
+    lane_bytes: int = 768 << 10
     dial_ahead: int = 32
     journal_bytes: int = 256 << 20
     outbox_hours: float = 24.0
@@ -341,7 +341,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "RELAY_LANE_BYTES",
         "lane_bytes",
-        "1048576",
+        "786432",
         "what may be queued towards a browser that does not read",
         _BYTES,
     ),
