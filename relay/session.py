@@ -291,16 +291,16 @@ class Session:
                 return [actions.Forward()]
 
     def _welcomed(self, request_id: str, now: float) -> list[Action]:
-        self._agent_request_id = request_id
         if self.state is not State.WELCOMING:
             return [actions.Note("agent_unexpected", "Welcome a second time")]
+        first, self._agent_request_id = self._agent_request_id is None, request_id
         self.state = State.APPLYING
         if self._parked:
             # Answered or not, the next agent must not think that it has to ask again.
             self._past.append(deepgram.History(function_calls=list(self._parked.values())))
             self._parked.clear()
         settings = actions.SendSettings(self._settle(self._past))
-        return [settings] if self._was_open else [actions.Forward(), settings]
+        return [actions.Forward(), settings] if first else [settings]
 
     def _applied(self, now: float) -> list[Action]:
         if self.state is not State.APPLYING:
@@ -530,7 +530,8 @@ class Session:
             return self._maybe_go(now)
         if self.state is State.RETRYING and now >= self._look_at:
             self.state = State.DIALLING
-            self._look_at = now + self._times.setup_seconds
+            # The tries of the first set-up share its time: a browser waits for all of them.
+            self._look_at = now + self._times.setup_seconds if self._was_open else self._ready_by
             return [actions.DialAgent()]
         if self.state is not State.OPEN:
             if now < self._look_at:

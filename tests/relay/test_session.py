@@ -168,6 +168,30 @@ def test_an_agent_that_cannot_be_reached_is_tried_again_as_long_as_the_set_up_ma
     assert ended(asked) == EndReason.AGENT_UNREACHABLE
 
 
+def test_the_tries_of_a_first_set_up_share_its_time(session):
+    session.handle(AgentOpened(), 0.1)
+    session.handle(AgentClosed(1006, ""), 5.0)
+    session.handle(Woken(0), session.deadline)
+
+    assert session.deadline == TIMES.setup_seconds
+
+
+def test_an_agent_lost_before_it_was_ready_is_replaced_without_a_second_welcome(session):
+    welcome = FromAgent(deepgram.Welcome(request_id="r"))
+    session.handle(AgentOpened(), 0.1)
+    first = session.handle(welcome, 0.2)
+    session.handle(AgentClosed(1006, ""), 0.3)
+    session.handle(Woken(0), session.deadline)
+    session.handle(AgentOpened(), 1.0)
+    second = session.handle(welcome, 1.1)
+    applied = session.handle(FromAgent(deepgram.SettingsApplied()), 1.2)
+
+    assert of(actions.Forward, first)
+    assert not of(actions.Forward, second)
+    assert of(actions.SendSettings, second)
+    assert of(actions.Forward, applied), "the browser has not heard this one yet"
+
+
 # --- what is said -----------------------------------------------------------------------------
 
 
