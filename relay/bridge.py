@@ -71,7 +71,7 @@ class Bridge:
         self._backlog = Backlog(min(KEPT_BYTES, self._browser.lane.limit))
         # The frame being handled and how it would go on: what `Forward` speaks of.
         self._frame: tuple[bytes, Callable[[bytes], None]] = b"", self._tell
-        self._watch = Watch(metrics, self._began)
+        self._watch = Watch(metrics)
         self._session = Session(
             opening,
             settle,

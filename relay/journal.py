@@ -192,13 +192,15 @@ class Journal:
             retry = FIRST_RETRY
             if not rows:
                 self._arrived.clear()
-                self._hurried.clear()
                 continue
             lost = await self._deliver(rows)
             self._ledger.drop(rows[-1][0])
             self._reached(lost)
 
     async def _gather(self) -> None:
+        # One who was in a hurry once must not make all that follow go one by one.
+        if not self._settling and self._ledger.waiting < BATCH:
+            self._hurried.clear()
         try:
             async with asyncio.timeout(GATHER_SECONDS):
                 await self._hurried.wait()

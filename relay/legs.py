@@ -255,7 +255,7 @@ class Leg(WSListener):
         return self._is_closed
 
     def keep(self) -> None:
-        """Nobody listens yet: remember what happens, for `listen`."""
+        """Nobody listens yet: remember what happens, for `replay`."""
         happened = self._happened
         self.on_opened = lambda: happened.append(lambda: self.on_opened())
         self.on_text = lambda text: self._remember(lambda: self.on_text(text))

@@ -5,8 +5,8 @@ woken. Audio does not come through here: it goes from leg to leg, and what is fo
 in its lane until `ReleaseHeld`. docs/architecture.md shows the states.
 
 Invariants (tests/relay/test_session.py plays any order of events against them): nothing is sent to
-the agent before Settings, Settings go once, each function call gets at most one answer and exactly
-one while the session lives, nothing is asked for after `End`.
+an agent before Settings, each agent gets them once, each function call gets at most one answer and
+exactly one while the session lives, nothing is asked for after `End`.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ class Session:
     ) -> list[Action]:
         match message:
             case deepgram.Welcome(request_id=request_id):
-                return self._welcomed(request_id, now)
+                return self._welcomed(request_id)
             case deepgram.SettingsApplied():
                 return self._applied(now)
             case deepgram.ConversationText(role=role, content=content):
@@ -290,7 +290,7 @@ class Session:
             ):
                 return [actions.Forward()]
 
-    def _welcomed(self, request_id: str, now: float) -> list[Action]:
+    def _welcomed(self, request_id: str) -> list[Action]:
         if self.state is not State.WELCOMING:
             return [actions.Note("agent_unexpected", "Welcome a second time")]
         first, self._agent_request_id = self._agent_request_id is None, request_id

@@ -10,13 +10,13 @@ from relay.records import SessionLatency
 class Watch:
     """Told by the bridge what happens at which second of the event loop's clock."""
 
-    def __init__(self, metrics: Metrics, now: float) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         self.up = Histogram()
         self.down = Histogram()
         self._times = metrics.times
         self._reply: Histogram | None = None
         self._agent_total: Histogram | None = None
-        self._since = now  # of what is being waited for: the socket, then SettingsApplied
+        self._since = 0.0  # of what is being waited for: the socket, then SettingsApplied
         self._connect: float | None = None
         self._settings: float | None = None
         self._asked: float | None = None
@@ -34,10 +34,11 @@ class Watch:
         )
 
     def dialled(self, now: float) -> None:
+        """An agent is wanted: comes first, for each of them."""
         self._since = now
 
     def opened(self, now: float) -> None:
-        """The agent's socket is open: how long the browser waited for that (dialled ahead: 0)."""
+        """Its socket is open: how long the session waited for that (dialled ahead: about 0)."""
         self._connect = now - self._since
         self._times["agent_connect"].record(self._connect)
 

@@ -388,6 +388,27 @@ async def test_only_so_many_may_wait_to_hear(monkeypatch):
     assert database.written == [record(1), record(2)]
 
 
+async def test_a_hurry_is_over_when_it_was_served(monkeypatch):
+    monkeypatch.setattr(journal_module, "GATHER_SECONDS", 60.0)
+    database = Database()
+    database.go_on.clear()
+    async with journal_of(database) as journal:
+        journal.append(record(1))
+        first = asyncio.create_task(journal.settled(2.0))
+        await database.tried.wait()
+        journal.append(record(2))  # nobody waits for this one
+        database.tried.clear()
+        database.go_on.set()
+        assert await first
+        with pytest.raises(TimeoutError):  # it gathers again, for the minute set above
+            async with asyncio.timeout(0.3):
+                await database.tried.wait()
+        journal.append(record(3))
+        assert await journal.settled(2.0)
+
+    assert database.batches == [[record(1)], [record(2), record(3)]]
+
+
 async def test_an_empty_journal_is_settled():
     async with journal_of(Database()) as journal:
         assert await journal.settled(1.0)
