@@ -42,7 +42,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 PURE_ROOMS := actions backlog browser deepgram events latency opening policy presence records \
-	redial session submission
+	redial session sound submission
 PURE := $(subst $(space),$(comma),$(PURE_ROOMS:%=relay/%.py))
 
 clean: ## Remove .venv and what tests leave behind

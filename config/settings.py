@@ -76,6 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_message_bytes: int = 1 << 20
     held_audio_bytes: int = 256 << 10
     lane_bytes: int = 768 << 10
+    lane_seconds: float = 15.0
     dial_ahead: int = 32
     journal_bytes: int = 256 << 20
     outbox_hours: float = 24.0
@@ -344,6 +345,13 @@ VARIABLES: tuple[Variable, ...] = (
         "786432",
         "what may be queued towards a browser that does not read",
         _BYTES,
+    ),
+    Variable(
+        "RELAY_LANE_SECONDS",
+        "lane_seconds",
+        "15",
+        "how much speech may be queued towards it; of older audio the oldest goes first",
+        _seconds,
     ),
     Variable(
         "RELAY_DIAL_AHEAD",

@@ -71,6 +71,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         max_message_bytes=settings.max_message_bytes,
         held_audio_bytes=settings.held_audio_bytes,
         lane_bytes=settings.lane_bytes,
+        lane_seconds=settings.lane_seconds,
         # The browser may reach another worker than the one that made its session.
         dial_ahead=settings.dial_ahead if settings.workers == 1 else 0,
     )

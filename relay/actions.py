@@ -30,6 +30,10 @@ class SendAgent(msgspec.Struct, frozen=True):
     message: deepgram.ClientMessage
 
 
+class SendSilence(msgspec.Struct, frozen=True):
+    """To the agent, in the session's format: a moment in which nobody speaks."""
+
+
 class SendBrowser(msgspec.Struct, frozen=True):
     event: browser.Event | deepgram.Error | deepgram.Warning
 
@@ -126,6 +130,7 @@ Action = (
     | DropAgent
     | SendSettings
     | SendAgent
+    | SendSilence
     | SendBrowser
     | Forward
     | ReleaseHeld

@@ -25,17 +25,20 @@ from relay.dial import Dial, DialFailed
 from relay.events import EndReason
 from relay.functions import Functions
 from relay.journal import Journal
-from relay.legs import Leg, Payload
+from relay.lane import Payload
+from relay.legs import Leg
 from relay.metrics import Metrics
 from relay.opening import Opening, Refused
 from relay.records import Figures, MessageSaid, SessionBegan, SessionEnded
 from relay.redial import FINAL_STATUSES
 from relay.session import Session, Settle, Times
+from relay.sound import silence
 from relay.watch import Watch
 
 log = logging.getLogger(__name__)
 
 TICKET_BYTES = 32
+SILENCE_SECONDS = 0.1
 
 
 class Bridge:
@@ -203,7 +206,7 @@ class Bridge:
         self._browser.on_gone = self._settle  # it may linger until the session is over
         self._browser.close(code, reason)
         self._browser.lane.detach()
-        self._agent.on_audio = self._browser.lane.send_audio  # no reply is heard, none is measured
+        self._agent.feed(self._browser.lane)  # no reply is heard, none is measured
 
     def _replay(self, received: int) -> None:
         for text in self._backlog.since(received):
@@ -213,24 +216,30 @@ class Bridge:
 
     def _connect_agent(self) -> None:
         self._agent.added = self._watch.down
-        self._agent.on_audio = self._browser.lane.send_audio
+        self._agent.feed(self._browser.lane)
         self._agent.on_text = self._agent_said
         # Not after the dialling: Welcome may come with the 101 in one piece.
         self._agent.on_opened = self._agent_opened
         self._agent.on_gone = self._settle
         self._agent.on_closed = lambda code, reason: self.handle(events.AgentClosed(code, reason))
         self._agent.lane.on_overflow = lambda: self._overflowed(EndReason.AGENT_TOO_SLOW)
+        self._agent.lane.on_stalled = lambda: self.handle(
+            events.AgentClosed(browser.ABNORMAL, "reads nothing")
+        )
 
     def _connect_browser(self) -> None:
         self._browser.added = self._agent.lane.waited = self._watch.up
         self._browser.lane.waited = self._watch.down
-        self._browser.on_audio = self._agent.lane.send_audio
+        self._browser.feed(self._agent.lane)
         self._browser.on_text = self._browser_said
         self._browser.on_gone = self._settle
         self._browser.on_closed = lambda code, reason: self.handle(
             events.BrowserClosed(code, reason)
         )
         self._browser.lane.on_overflow = lambda: self._overflowed(EndReason.BROWSER_TOO_SLOW)
+        self._browser.lane.on_stalled = lambda: self.handle(
+            events.BrowserClosed(browser.TRY_AGAIN, "reads nothing")
+        )
 
     def _settle(self) -> None:
         """Both sockets are gone after the end: `run` may return."""
@@ -244,7 +253,7 @@ class Bridge:
 
     def _first_audio(self, payload: Payload) -> bool:
         """Agent audio after the user's words: what the user waited for."""
-        self._agent.on_audio = self._browser.lane.send_audio
+        self._agent.feed(self._browser.lane)
         sent = self._agent.on_audio(payload)
         self._watch.replied(self._loop.time())
         return sent
@@ -295,6 +304,9 @@ class Bridge:
                     self._send_browser(event)
                 case actions.SendAgent(message=message):
                     self._agent.lane.send_text(deepgram.encode(message))
+                case actions.SendSilence():
+                    if frame := silence(self._opening.audio.input, SILENCE_SECONDS):
+                        self._agent.lane.send_audio(frame)
                 case actions.DialAgent():
                     self._dial_agent()
                 case actions.DropAgent():
@@ -312,7 +324,7 @@ class Bridge:
                     self._note_began(request_id)
                 case actions.AwaitReply():
                     self._watch.asked(self._loop.time())
-                    self._agent.on_audio = self._first_audio
+                    self._agent.hand(self._first_audio)
                 case actions.Reported(seconds=seconds):
                     self._watch.reported(seconds)
                 case actions.CallFunction(call=call, after_seq=after_seq):

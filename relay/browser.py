@@ -21,6 +21,7 @@ GOING_AWAY = 1001
 POLICY = 1008
 INTERNAL = 1011
 RESTART = 1012
+TRY_AGAIN = 1013
 AGENT_UNREACHABLE = 1014
 # These two describe what was seen and may not be put in a close frame (RFC 6455 section 7.4.1).
 NO_STATUS = 1005

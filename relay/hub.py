@@ -21,11 +21,13 @@ from relay.dial import Dial
 from relay.events import EndReason
 from relay.functions import Functions
 from relay.journal import Journal
-from relay.legs import Lane, Leg
+from relay.lane import Lane
+from relay.legs import Leg
 from relay.metrics import Metrics
 from relay.opening import Opening, Refused
 from relay.records import Figures
 from relay.session import Times
+from relay.sound import bytes_per_second
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_message_bytes: int
     held_audio_bytes: int
     lane_bytes: int
+    lane_seconds: float
     dial_ahead: int
 
 
@@ -76,7 +79,7 @@ class Hub:
     def prepare(self, opening: Opening, handshake: Handshake) -> Bridge:
         """A bridge whose browser leg waits for `handshake` to be accepted."""
         limits = self._limits
-        browser = Leg(Lane(limits.lane_bytes), max_message_bytes=limits.max_message_bytes)
+        browser = Leg(self._lane(opening), max_message_bytes=limits.max_message_bytes)
         dialled = self._ahead.take(opening.session_id)
 
         def today() -> date:
@@ -119,6 +122,12 @@ class Hub:
         handshake.ping_seconds = self._limits.ping_seconds
         handshake.max_message_bytes = self._limits.max_message_bytes
         handshake.on_shutdown = self.drain
+
+    def _lane(self, opening: Opening) -> Lane:
+        """Towards a browser: what is older than so many seconds of speech nobody wants to hear."""
+        a_second = bytes_per_second(opening.audio.output)
+        most = None if a_second is None else int(a_second * self._limits.lane_seconds)
+        return Lane(self._limits.lane_bytes, audio_limit=most)
 
     def _new_agent_leg(self) -> Leg:
         lane = Lane(self._limits.held_audio_bytes, held=True)

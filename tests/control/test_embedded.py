@@ -92,7 +92,9 @@ async def test_a_server_that_outlived_its_program_is_replaced(server, tmp_path):
     replacement.stop()
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), 1, 2**22 + 1])
+@pytest.mark.parametrize(
+    "pid", [os.getpid(), 1, 2**22 + 1], ids=["this process", "the first process", "nobody"]
+)
 async def test_a_stale_pid_file_is_no_hindrance_whoever_has_the_pid_now(server, tmp_path, pid):
     server.start()
     pid_file = tmp_path / "postgres" / "postmaster.pid"

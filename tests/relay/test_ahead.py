@@ -12,7 +12,8 @@ from websockets.asyncio.server import serve
 
 from relay.ahead import Ahead
 from relay.dial import DialFailed
-from relay.legs import Lane, Leg
+from relay.lane import Lane
+from relay.legs import Leg
 from relay.metrics import Metrics
 from tests.relay.wires import LIMITS, Agent, agent_and_relay, next_event, relaying
 

@@ -535,3 +535,41 @@ async def test_leaving_and_returning_at_random_misses_doubles_and_reorders_nothi
     numbers = [text["number"] for text in caller.texts if text["type"] == "Marker"]
     assert numbers == list(range(len(numbers)))
     assert said - len(numbers) in (0, 1), "one may be on its way when the last is said"
+
+
+async def test_a_browser_that_sends_but_reads_nothing_for_too_long_is_detached_and_may_come_back():
+    async with calling(limits=limits(lane_bytes=64 * 1024)) as (agent, relay, caller):
+        caller.socket.transport.pause_reading()
+        bridge = relay.hub._live[caller.session_id]
+        lane = bridge._browser.lane
+        lane._stall_seconds = 0.05
+        async with asyncio.timeout(10):
+            while not lane.dropped:
+                await agent.connections[-1].send(bytes(16 * 1024))
+                await (await agent.connections[-1].ping())
+            while not bridge._session._browser.is_away:
+                await caller.socket.send(b"\1\1")  # its microphone goes on
+                await (await agent.connections[-1].ping())
+
+        caller.vanish()
+        await caller.attach()
+        await agent.say(type="Last")
+        await caller.until("Last")
+        assert lane.dropped
+
+
+async def test_an_agent_that_reads_nothing_for_too_long_is_dialled_again():
+    async with calling() as (agent, relay, caller):
+        lane = relay.hub._live[caller.session_id]._agent.lane
+        lane._stall_seconds = 0.05
+        silent = agent.connections[-1].transport
+        silent.pause_reading()
+        async with asyncio.timeout(10):
+            while lane.is_open:
+                await caller.socket.send(bytes(16 * 1024))
+
+        await caller.until("RelayReconnected")
+        await caller.socket.send(b"\1\1")
+        await agent.until(lambda: agent.audio and agent.audio[-1] == b"\1\1")
+        assert len(agent.connections) == 2
+        silent.abort()

@@ -13,6 +13,7 @@ import pytest
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from relay import actions
 from relay.records import IntentCalled, IntentStatus, MessageSaid, SessionBegan, SessionEnded
 from relay.session import Times
 from relay.submission import Rejected, Submitted
@@ -526,6 +527,17 @@ async def test_a_refused_message_gets_an_error_and_the_session_goes_on():
         await browser.send(json.dumps({"type": "KeepAlive"}))
         await agent.until(lambda: len(agent.texts) == 2)
         assert agent.texts[1] == {"type": "KeepAlive"}
+
+
+async def test_while_the_browser_is_silent_the_agent_hears_silence():
+    async with agent_and_relay() as (agent, relay), relay.attach() as browser:
+        await next_event(browser, "SettingsApplied")
+        (bridge,) = relay.hub._live.values()
+        bridge._do([actions.SendSilence()])
+
+        await agent.until(lambda: agent.audio)
+        rate = bridge._opening.audio.input.sample_rate
+        assert agent.audio[0] == bytes(2 * rate // 10), "a tenth of a second of linear16"
 
 
 @pytest.mark.parametrize(

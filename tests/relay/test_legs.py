@@ -1,161 +1,14 @@
-"""The way out: what waits, what goes, in which order."""
+"""One WebSocket of a session: what a leg does with frames, whoever sent them."""
 
 from __future__ import annotations
 
-from relay.legs import BINARY, TEXT, Lane, Leg
+import pytest
+from picows import WSProtocolError
+from picows.picows import _make_test_ws_frame
 
-
-class Wire:
-    """Takes what a lane sends; `full_after` frames it asks to pause, as a full socket does."""
-
-    def __init__(self):
-        self.sent = []
-        self.lane = None
-        self.full_after = None
-
-    def send_reuse_external_bytearray(self, kind, room, offset):
-        self.sent.append((kind, bytes(room[offset:])))
-
-    def send(self, kind, payload):
-        self.sent.append((kind, bytes(payload)))
-        if self.full_after is not None and len(self.sent) >= self.full_after:
-            self.lane.pause()
-
-
-def open_lane(limit=100, *, held=False):
-    lane, wire = Lane(limit, held=held), Wire()
-    wire.lane = lane
-    lane.attach(wire)
-    return lane, wire
-
-
-def test_an_open_lane_sends_at_once():
-    lane, wire = open_lane()
-
-    lane.send_audio(memoryview(b"ab"))
-    lane.send_text(b"{}")
-
-    assert wire.sent == [(BINARY, b"ab"), (TEXT, b"{}")]
-
-
-def test_what_is_sent_before_the_socket_is_open_waits():
-    lane, wire = Lane(100), Wire()
-    lane.send_audio(b"a")
-    lane.send_text(b"{}")
-
-    lane.attach(wire)
-
-    assert wire.sent == [(BINARY, b"a"), (TEXT, b"{}")]
-
-
-def test_a_held_lane_sends_only_what_goes_first():
-    lane, wire = open_lane(held=True)
-    lane.send_audio(b"a")
-    lane.send_first(b"settings")
-    assert wire.sent == [(TEXT, b"settings")]
-
-    lane.release()
-    lane.send_audio(b"b")
-
-    assert wire.sent == [(TEXT, b"settings"), (BINARY, b"a"), (BINARY, b"b")]
-
-
-def test_a_queued_view_is_copied():
-    lane, wire = Lane(100), Wire()
-    buffer = bytearray(b"old")
-    lane.send_audio(memoryview(buffer))
-    buffer[:] = b"new"
-
-    lane.attach(wire)
-
-    assert wire.sent == [(BINARY, b"old")]
-
-
-def test_a_full_queue_drops_the_oldest_audio_and_counts_it():
-    lane, wire = Lane(6), Wire()
-    for payload in (b"11", b"22", b"33", b"44", b"55"):
-        lane.send_audio(payload)
-
-    assert lane.dropped == 2
-    lane.attach(wire)
-    assert [payload for _, payload in wire.sent] == [b"33", b"44", b"55"]
-
-
-def test_text_is_neither_dropped_nor_reordered():
-    lane, wire = Lane(6), Wire()
-    for at in range(5):
-        lane.send_audio(b"%d%d" % (at, at))
-        if at in (1, 3):
-            lane.send_text(b"t%d" % at)
-
-    lane.attach(wire)
-
-    texts = [payload for kind, payload in wire.sent if kind is TEXT]
-    assert texts == [b"t1", b"t3"]
-    assert wire.sent[-1] == (BINARY, b"44")
-
-
-def test_text_alone_over_the_limit_is_an_overflow_and_still_kept():
-    lane, wire = Lane(6), Wire()
-    overflows = []
-    lane.on_overflow = lambda: overflows.append(1)
-    lane.send_audio(b"aa")
-    lane.send_text(b"1234567")
-
-    assert overflows == [1]
-    assert lane.dropped == 1
-    lane.attach(wire)
-    assert wire.sent == [(TEXT, b"1234567")]
-
-
-def test_barge_in_empties_what_is_queued_but_not_the_events():
-    lane, wire = Lane(100), Wire()
-    lane.send_audio(b"old")
-    lane.send_text(b"event")
-    lane.send_audio(b"old")
-
-    lane.clear_audio()
-    lane.send_text(b"UserStartedSpeaking")
-    lane.attach(wire)
-
-    assert wire.sent == [(TEXT, b"event"), (TEXT, b"UserStartedSpeaking")]
-
-
-def test_a_lane_stops_when_the_other_end_does_and_goes_on_where_it_was():
-    lane, wire = Lane(100), Wire()
-    wire.lane = lane
-    for payload in (b"1", b"2", b"3"):
-        lane.send_audio(payload)
-    wire.full_after = 2
-    lane.attach(wire)
-    lane.send_audio(b"4")
-    assert [p for _, p in wire.sent] == [b"1", b"2"]
-
-    wire.full_after = None
-    lane.resume()
-    lane.send_audio(b"5")
-
-    assert [p for _, p in wire.sent] == [b"1", b"2", b"3", b"4", b"5"]
-
-
-def test_a_detached_lane_swallows_everything():
-    lane, wire = open_lane()
-    lane.on_overflow = lambda: wire.sent.append("overflow")
-    lane.detach()
-
-    lane.send_audio(b"a" * 200)
-    lane.send_text(b"b" * 200)
-    lane.send_first(b"c")
-    lane.resume()
-
-    assert wire.sent == []
-
-
-def test_a_lane_describes_itself():
-    lane = Lane(100)
-    lane.send_audio(b"abc")
-
-    assert repr(lane) == "<Lane waiting=1 bytes=3 open=False>"
+from relay.lane import BINARY, Lane
+from relay.legs import SAMPLE_MASK, Leg
+from tests.relay.test_lane import Wire
 
 
 async def test_a_leg_that_was_closed_before_it_opened_is_cut_when_it_opens():
@@ -173,3 +26,72 @@ async def test_a_leg_that_was_closed_before_it_opened_is_cut_when_it_opens():
 
     assert cut == [False]
     assert leg.closed_code == 1000
+
+
+def frame(payload=b"ab", kind=BINARY, fin=True):
+    return _make_test_ws_frame(kind, payload, fin, False)
+
+
+def fed():
+    leg, onward, wire = Leg(Lane(100), max_message_bytes=100), Lane(1000), Wire()
+    onward.attach(wire)
+    leg.feed(onward)
+    return leg, onward, wire
+
+
+def test_every_frame_of_audio_goes_onward_and_is_counted_the_timed_ones_too():
+    leg, _, wire = fed()
+    count = 2 * (SAMPLE_MASK + 1)
+
+    for at in range(count):
+        leg.on_ws_frame(None, frame(b"%02d" % at))
+
+    assert [payload for _, payload in wire.sent] == [b"%02d" % at for at in range(count)]
+    assert (leg.frames, leg.bytes) == (count, 2 * count)
+
+
+def test_audio_waits_in_a_lane_that_is_not_open_and_keeps_its_order():
+    leg, onward, wire = fed()
+    onward.hold()
+    leg.on_ws_frame(None, frame(b"1"))
+    onward.release()
+    leg.on_ws_frame(None, frame(b"2"))
+
+    assert [payload for _, payload in wire.sent] == [b"1", b"2"]
+    assert leg.frames == 2
+
+
+def test_a_closed_leg_hears_nothing_even_if_it_is_fed_again():
+    leg, onward, wire = fed()
+    leg.abort()
+    leg.feed(onward)
+
+    leg.on_ws_frame(None, frame())
+
+    assert wire.sent == []
+
+
+def test_audio_in_between_the_parts_of_a_message_is_a_broken_peer():
+    leg, _, wire = fed()
+    leg.on_ws_frame(None, frame(b"part", fin=False))
+
+    with pytest.raises(WSProtocolError):
+        leg.on_ws_frame(None, frame(b"whole"))
+    assert wire.sent == []
+
+
+def test_audio_can_be_handed_to_somebody_who_looks_at_it_first():
+    leg, onward, wire = fed()
+    seen = []
+
+    def look(payload):
+        seen.append(bytes(payload))
+        leg.feed(onward)
+        return onward.send_audio(payload)
+
+    leg.hand(look)
+    leg.on_ws_frame(None, frame(b"1"))
+    leg.on_ws_frame(None, frame(b"2"))
+
+    assert seen == [b"1"]
+    assert [payload for _, payload in wire.sent] == [b"1", b"2"]

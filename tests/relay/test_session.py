@@ -455,7 +455,7 @@ def test_a_silent_browser_is_kept_alive(live):
 
     asked = live.handle(Woken(0), 1.0 + KEEPALIVE_LOOK)
 
-    assert asked == [actions.SendAgent(deepgram.KeepAlive())]
+    assert asked == [actions.SendAgent(deepgram.KeepAlive()), actions.SendSilence()]
     assert live.deadline == 1.0 + 2 * KEEPALIVE_LOOK
 
 

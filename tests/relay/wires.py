@@ -44,6 +44,7 @@ LIMITS = Limits(
     max_message_bytes=1 << 20,
     held_audio_bytes=64 * 1024,
     lane_bytes=256 * 1024,
+    lane_seconds=60.0,
     dial_ahead=4,
 )
 

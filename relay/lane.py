@@ -1,0 +1,202 @@
+"""The way out to one side of a session, and what waits for it. At most so much of it.
+
+A lane sends at once while the other end reads and keeps a bounded queue while it does not. It
+outlives the WebSocket that it sends by: the next one of that side takes it over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+from picows import WSMsgType, WSTransport
+
+from relay.latency import Histogram
+
+STALL_SECONDS = 20.0  # that the other end may be connected and read nothing
+
+_HEADER_BYTES = 14  # the longest header of a frame, mask included
+
+BINARY = WSMsgType.BINARY
+TEXT = WSMsgType.TEXT
+
+Payload = bytes | memoryview
+
+
+class Lane:
+    """At most `limit` bytes wait while it is held or does not read, `audio_limit` of them audio.
+
+    Audio over a limit goes, oldest first, and is counted in `dropped`. Text is never dropped nor
+    reordered; when text alone is over the limit, `on_overflow` is called. `on_stalled` is called
+    when the other end reads nothing for `stall_seconds`. A lane that is `held` keeps everything but
+    `send_first` until `release`.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        *,
+        audio_limit: int | None = None,
+        held: bool = False,
+        stall_seconds: float = STALL_SECONDS,
+    ) -> None:
+        self.limit = limit
+        self.dropped = 0
+        self.on_overflow: Callable[[], None] = _nothing
+        self.on_stalled: Callable[[], None] = _nothing
+        self.waited: Histogram | None = None  # what queued audio waited
+        # What the audio path of a leg asks and calls: `send` is the transport's while `is_open`.
+        self.is_open = False  # attached, reading and not held
+        self.send: Callable[[WSMsgType, Payload], None] = _swallow
+        self._transport: WSTransport | None = None
+        self._waiting: deque[tuple[WSMsgType, bytes, float]] = deque()
+        self._bytes = 0
+        self._audio_bytes = 0  # of these
+        self._audio_limit = limit if audio_limit is None else audio_limit
+        self._held = held
+        self._reading = False
+        self._gone = False
+        self._stall_seconds = stall_seconds
+        self._stalling: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Lane waiting={len(self._waiting)} bytes={self._bytes} open={self.is_open}>"
+
+    def attach(self, transport: WSTransport) -> None:
+        """A WebSocket is open."""
+        self._transport = transport
+        self.send = transport.send
+        self._gone = False
+        self.resume()
+
+    def lose(self, transport: WSTransport) -> None:
+        """That WebSocket is gone, another may follow: what is sent meanwhile waits."""
+        if self._transport is transport:
+            self._let_go()
+
+    def hold(self) -> None:
+        """From now on everything waits for `release`."""
+        self._held = True
+        self.is_open = False
+
+    def detach(self) -> None:
+        """What waits and what is sent from now on disappears, until a socket is attached."""
+        self._let_go()
+        self._gone = True
+        self._waiting.clear()
+        self._bytes = self._audio_bytes = 0
+
+    def serves(self, transport: WSTransport | None) -> bool:
+        """Whether this is the socket that it sends by: an old one may linger."""
+        return transport is not None and self._transport is transport
+
+    def pause(self) -> None:
+        """The other end does not read."""
+        self._reading = self.is_open = False
+        if self._stalling is None:
+            loop = asyncio.get_running_loop()
+            self._stalling = loop.call_later(self._stall_seconds, self._stall)
+
+    def resume(self) -> None:
+        """The other end reads: send what waits, as long as it does."""
+        self._calm()
+        self._reading = True
+        self._flush()
+
+    def release(self) -> None:
+        """Nothing is held any more."""
+        self._held = False
+        self._flush()
+
+    def send_audio(self, payload: Payload) -> bool:
+        """Send one binary message, or queue a copy of it; whether it was sent at once."""
+        if self.is_open:
+            self.send(BINARY, payload)
+            return True
+        self._queue(BINARY, bytes(payload))
+        return False
+
+    def send_text(self, payload: Payload) -> None:
+        """Send or queue one text message, UTF-8."""
+        if self.is_open:
+            self.send(TEXT, payload)
+        else:
+            self._queue(TEXT, bytes(payload))
+
+    def send_first(self, payload: bytes) -> None:
+        """Send one text message ahead of everything that is held."""
+        if self._transport is not None:
+            # Settings are long and sent once: through `send` they would leave the transport with a
+            # write buffer of their size for the rest of the session.
+            room = bytearray(_HEADER_BYTES) + payload
+            self._transport.send_reuse_external_bytearray(TEXT, room, _HEADER_BYTES)
+
+    def clear_audio(self) -> None:
+        """Throw away audio that waits; text keeps its order."""
+        self._waiting = deque(item for item in self._waiting if item[0] is not BINARY)
+        self._bytes -= self._audio_bytes
+        self._audio_bytes = 0
+
+    def _flush(self) -> None:
+        self.is_open = self._reading and not self._held and self._transport is not None
+        while self._waiting and self.is_open:
+            kind, payload, since = self._waiting.popleft()
+            self._bytes -= len(payload)
+            if kind is BINARY:
+                self._audio_bytes -= len(payload)
+            self.send(kind, payload)  # may call pause()
+            if self.waited is not None and kind is BINARY:
+                self.waited.record(monotonic() - since)
+
+    def _queue(self, kind: WSMsgType, payload: bytes) -> None:
+        if self._gone:
+            self.dropped += kind is BINARY
+            return
+        self._waiting.append((kind, payload, monotonic()))
+        self._bytes += len(payload)
+        if kind is BINARY:
+            self._audio_bytes += len(payload)
+        if self._is_full():
+            self._make_room()
+
+    def _is_full(self) -> bool:
+        return self._bytes > self.limit or self._audio_bytes > self._audio_limit
+
+    def _make_room(self) -> None:
+        kept: deque[tuple[WSMsgType, bytes, float]] = deque()
+        while self._waiting and self._is_full():
+            item = self._waiting.popleft()
+            if item[0] is BINARY:
+                self._bytes -= len(item[1])
+                self._audio_bytes -= len(item[1])
+                self.dropped += 1
+            else:
+                kept.append(item)
+        self._waiting.extendleft(reversed(kept))
+        if self._is_full():
+            self.on_overflow()
+
+    def _let_go(self) -> None:
+        self._calm()
+        self._transport = None
+        self.send = _swallow
+        self._reading = self.is_open = False
+
+    def _stall(self) -> None:
+        self._stalling = None
+        self.on_stalled()
+
+    def _calm(self) -> None:
+        if self._stalling is not None:
+            self._stalling.cancel()
+            self._stalling = None
+
+
+def _nothing() -> None:
+    pass
+
+
+def _swallow(kind: WSMsgType, payload: Payload) -> None:
+    pass
