@@ -18,6 +18,7 @@ from control.auth import get_current_user
 from control.delivery import Delivery
 from control.errors import exception_handlers
 from control.health import get_live, get_ready
+from control.node import Node
 from control.orchestrator import Orchestrator, connect
 from control.sessions import Admission
 from control.store import Store, StoreUnavailable
@@ -44,6 +45,7 @@ def get_metrics(metrics: NamedDependency[Metrics]) -> Response[bytes]:
 def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     """The whole program as an ASGI application; it opens what it needs when it starts."""
     store = Store(settings.database_url.reveal())
+    node = Node(store, grace=settings.grace_seconds)
     metrics = Metrics()
 
     async def write(records: Sequence[Record]) -> None:
@@ -109,6 +111,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
                     _revealed(settings.orchestrator_token),
                     _revealed(settings.orchestrator_secret),
                 ) as orchestrator,
+                node.running(),  # left last: by then its sessions have ended
                 journal.running(grace=GRACE_SECONDS),
                 functions.running(orchestrator.submit, grace=GRACE_SECONDS),
                 deliver(orchestrator).running(grace=GRACE_SECONDS),

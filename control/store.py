@@ -549,6 +549,12 @@ class Store:
     # --- transactions ------------------------------------------------------------------------
 
     @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """For statements that stand elsewhere (owners.py). Raises `StoreUnavailable`."""
+        async with self._writing() as connection:
+            yield connection
+
+    @asynccontextmanager
     async def _reading(self) -> AsyncIterator[Connection]:
         # One snapshot for all statements of a question.
         with _translated():
