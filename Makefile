@@ -5,7 +5,7 @@ PYTHON_BIN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev test lint unit browser bench clean
+.PHONY: help setup dev test lint unit bench clean
 
 help: ## What there is
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -27,6 +27,7 @@ lint: $(STAMP)
 	$(PYTHON_BIN) -m mypy
 
 unit: $(STAMP)
+	@sh deploy/browsers.sh
 	$(PYTHON_BIN) -m coverage erase
 	$(PYTHON_BIN) -m coverage run -m pytest
 	@# Says nothing when all is well: the last words are those of pytest.
