@@ -52,6 +52,10 @@ STAND_INS = {
 """For the required variables where none is set, as in `voice-relay dev`: only their form counts."""
 
 
+PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
+PROXY_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What differs from one deployment to the next; `VARIABLES` says what each is for."""
 
@@ -59,6 +63,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: Secret
     orchestrator_url: str
     deepgram_agent_url: str = "wss://agent.deepgram.com/v1/agent/converse"
+    deepgram_api_url: str = "https://api.deepgram.com"
+    egress_proxy: Secret | None = None
+    https_proxy: Secret | None = None
+    http_proxy: Secret | None = None
+    all_proxy: Secret | None = None
+    no_proxy: tuple[str, ...] = ()
+    tls_ca_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    tls_min_version: str = "1.2"
+    auth: str | None = None
+    jwt_secret: Secret | None = None
+    jwt_jwks_url: str | None = None
+    jwt_issuer: str | None = None
+    jwt_audience: str = "authenticated"
+    direct_transport: bool = False
     orchestrator_token: Secret | None = None
     orchestrator_secret: Secret | None = None
     host: str = "127.0.0.1"
@@ -101,7 +121,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
     problems: list[str] = []
     values: dict[str, Any] = {}
     for variable in VARIABLES:
-        text = environ.get(variable.name, "").strip()
+        text = _text(environ, variable.name)
         if text:
             try:
                 values[variable.field] = variable.read(text)
@@ -111,9 +131,29 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
             wanted = f"expected {variable.help}, got nothing; set it"
             problems.append(f"environment: {variable.name}: {wanted}")
     problems += _unknown_names(environ)
+    problems += _contradictions(values)
     if problems:
         raise ConfigError(problems)
     return Settings(**values)
+
+
+def _text(environ: Mapping[str, str], name: str) -> str:
+    text = environ.get(name, "").strip()
+    if not text and name in PROXY_VARIABLES:  # every program reads both spellings of these
+        text = environ.get(name.lower(), "").strip()
+    return text
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with variables that are right one by one."""
+    found = []
+    if values.get("auth") == "jwt" and not (values.get("jwt_secret") or values.get("jwt_jwks_url")):
+        wanted = "expected RELAY_JWT_SECRET or RELAY_JWT_JWKS_URL beside jwt, got neither"
+        found.append(f"environment: RELAY_AUTH: {wanted}; set one of them")
+    if values.get("tls_key_file") and not values.get("tls_cert_file"):
+        wanted = "expected RELAY_TLS_CERT_FILE beside it, got none"
+        found.append(f"environment: RELAY_TLS_KEY_FILE: {wanted}; set it")
+    return found
 
 
 def _unknown_names(environ: Mapping[str, str]) -> list[str]:
@@ -135,6 +175,12 @@ def _credential(text: str) -> Secret:
     return Secret(text)
 
 
+def _jwt_secret(text: str) -> Secret:
+    if len(text.encode()) < 32:
+        raise ValueError("expected at least 32 bytes (HS256), got fewer (not shown)")
+    return Secret(text)
+
+
 def _database(text: str) -> Secret:
     if not text.startswith(("postgresql://", "postgres://")):
         raise ValueError('expected "postgresql://user:password@host/name", got another form')
@@ -146,7 +192,8 @@ def _url(*schemes: str) -> Callable[[str], str]:
 
     def read(text: str) -> str:
         parts = _split(text, wanted)
-        if parts.scheme not in schemes or not parts.hostname or set(text) & set(" \t\r\n"):
+        bare = bool(parts.hostname) and "@" not in parts.netloc
+        if parts.scheme not in schemes or not bare or set(text) & set(" \t\r\n"):
             raise ValueError(f"{wanted}, got {_without_password(text)}")
         return text.rstrip("/")
 
@@ -164,6 +211,29 @@ def _split(text: str, wanted: str) -> SplitResult:
 
 def _without_password(text: str) -> str:
     return "a URL with a name or password in it (not shown)" if "@" in text else shown(text)
+
+
+def _proxy(text: str) -> Secret:
+    """The proxy's URL with its port; without a scheme it is http, as in other programs."""
+    wanted = "expected a proxy such as http://user:password@host:3128, or https:// or socks5://"
+    if not all(0x20 < ord(letter) < 0x7F for letter in text):
+        raise ValueError(f"{wanted}, got other letters (write them as %XX; not shown)")
+    whole = text if "://" in text else f"http://{text}"
+    parts = _split(whole, wanted)
+    port = PROXY_PORTS.get(parts.scheme)
+    if port is None or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ValueError(f"{wanted}, got {_without_password(text)}")
+    return Secret(f"{parts.scheme}://{parts.netloc}" + ("" if parts.port else f":{port}"))
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    return tuple(host.strip().lower() for host in text.split(",") if host.strip())
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in ("on", "off"):
+        raise ValueError(f"expected on or off, got {shown(text)}")
+    return text.lower() == "on"
 
 
 def _origins(text: str) -> tuple[str, ...]:
@@ -215,12 +285,14 @@ def _seconds_or_none(text: str) -> float:
         raise ValueError(f"expected seconds, or 0, got {shown(text)}") from None
 
 
-def _level(text: str) -> str:
-    levels = ("debug", "info", "warning", "error", "critical")
-    if text.lower() not in levels:
-        hint = did_you_mean(text.lower(), levels)
-        raise ValueError(f"expected one of {listed(levels)}, got {shown(text)}{hint}")
-    return text.lower()
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            hint = did_you_mean(text.lower(), words)
+            raise ValueError(f"expected one of {listed(words)}, got {shown(text)}{hint}")
+        return text.lower()
+
+    return read
 
 
 _BYTES = _whole(1024, 1 << 30)
@@ -268,6 +340,90 @@ VARIABLES: tuple[Variable, ...] = (
         "wss://agent.deepgram.com/v1/agent/converse",
         "the WebSocket of the Voice Agent API (a region, a proxy, the sandbox)",
         _url("wss", "ws"),
+    ),
+    Variable(
+        "DEEPGRAM_API_URL",
+        "deepgram_api_url",
+        "https://api.deepgram.com",
+        "Deepgram's REST API, for temporary tokens of the direct transport",
+        _url("https", "http"),
+    ),
+    Variable(
+        "RELAY_EGRESS_PROXY",
+        "egress_proxy",
+        "",
+        "the proxy of all connections that leave: http://, https:// or socks5://, with user:password@",
+        _proxy,
+    ),
+    Variable("HTTPS_PROXY", "https_proxy", "", "the proxy for https:// and wss://", _proxy),
+    Variable("HTTP_PROXY", "http_proxy", "", "the proxy for http:// and ws://", _proxy),
+    Variable("ALL_PROXY", "all_proxy", "", "the proxy where the two above say nothing", _proxy),
+    Variable(
+        "NO_PROXY",
+        "no_proxy",
+        "",
+        "hosts, domains, addresses and networks that are reached without a proxy",
+        _hosts,
+    ),
+    Variable(
+        "RELAY_TLS_CA_FILE",
+        "tls_ca_file",
+        "",
+        "certificate authorities (PEM) to trust besides the system's",
+        Path,
+    ),
+    Variable(
+        "RELAY_TLS_CERT_FILE",
+        "tls_cert_file",
+        "",
+        "the client certificate (PEM), with its chain",
+        Path,
+    ),
+    Variable(
+        "RELAY_TLS_KEY_FILE",
+        "tls_key_file",
+        "",
+        "its key (PEM, not encrypted), if it is not in the same file",
+        Path,
+    ),
+    Variable(
+        "RELAY_TLS_MIN_VERSION",
+        "tls_min_version",
+        "1.2",
+        "the oldest TLS that is spoken: 1.2 or 1.3",
+        _one_of("1.2", "1.3"),
+    ),
+    Variable(
+        "RELAY_AUTH",
+        "auth",
+        "",
+        "who signs users in: jwt, or mock (everybody is one user)",
+        _one_of("mock", "jwt"),
+    ),
+    Variable(
+        "RELAY_JWT_SECRET", "jwt_secret", "", "the secret of HS256 tokens", _jwt_secret
+    ),
+    Variable(
+        "RELAY_JWT_JWKS_URL",
+        "jwt_jwks_url",
+        "",
+        "where the public keys of RS256 and ES256 tokens are",
+        _url("https", "http"),
+    ),
+    Variable("RELAY_JWT_ISSUER", "jwt_issuer", "", "the issuer (iss) that tokens must have", str),
+    Variable(
+        "RELAY_JWT_AUDIENCE",
+        "jwt_audience",
+        "authenticated",
+        "the audience (aud) that tokens must have",
+        str,
+    ),
+    Variable(
+        "RELAY_DIRECT_TRANSPORT",
+        "direct_transport",
+        "off",
+        "on: a session may be begun with transport direct, which shows prompt and functions",
+        _switch,
     ),
     Variable("RELAY_HOST", "host", "127.0.0.1", "the address to listen on", str),
     Variable("RELAY_PORT", "port", "8080", "the port to listen on", _whole(0, 65535)),
@@ -379,6 +535,6 @@ VARIABLES: tuple[Variable, ...] = (
         "log_level",
         "info",
         "debug, info, warning, error or critical",
-        _level,
+        _one_of("debug", "info", "warning", "error", "critical"),
     ),
 )

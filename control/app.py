@@ -14,15 +14,24 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from config.check import Configuration
 from config.settings import Secret, Settings
 from control import history, intents, sessions
-from control.auth import get_current_user
+from control.auth import SignIn
 from control.delivery import Delivery
 from control.errors import exception_handlers
 from control.health import get_live, get_ready
 from control.node import Node
 from control.orchestrator import Orchestrator, connect
 from control.sessions import Admission
+from control.shield import (
+    MAX_BODY_BYTES,
+    add_headers,
+    allowed_origins,
+    bound_body,
+    guard_origin,
+    make_cors,
+)
 from control.store import Store, StoreUnavailable
 from relay.dial import Dialler
+from relay.egress import Egress
 from relay.endpoint import attach
 from relay.functions import Functions
 from relay.hub import Hub, Limits
@@ -47,6 +56,9 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     store = Store(settings.database_url.reveal())
     node = Node(store, grace=settings.grace_seconds)
     metrics = Metrics()
+    egress = Egress(settings)
+    sign_in = SignIn(settings, egress)
+    origins = allowed_origins(settings)
 
     async def write(records: Sequence[Record]) -> None:
         try:
@@ -62,6 +74,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         ping_seconds=settings.ping_seconds,
         seconds=settings.setup_seconds,
         max_message_bytes=settings.max_message_bytes,
+        egress=egress,
     )
     limits = Limits(
         times=Times(
@@ -110,12 +123,14 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
                     settings.orchestrator_url,
                     _revealed(settings.orchestrator_token),
                     _revealed(settings.orchestrator_secret),
+                    egress=egress,
                 ) as orchestrator,
                 node.running(),  # left last: by then its sessions have ended
                 journal.running(grace=GRACE_SECONDS),
                 functions.running(orchestrator.submit, grace=GRACE_SECONDS),
                 deliver(orchestrator).running(grace=GRACE_SECONDS),
                 hub.running(),
+                sign_in.running(),
             ):
                 with watching(metrics.times["loop_lag"]):
                     yield
@@ -131,7 +146,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         "hub": hub,
         "live": hub,
         "admit": Admission(store, settle),
-        "allowed_origins": frozenset(settings.allowed_origins),
+        "allowed_origins": origins,
     }
     return Litestar(
         [
@@ -150,8 +165,13 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         ],
         dependencies={
             **{name: _given(value) for name, value in given.items()},
-            "user": Provide(get_current_user),
+            "user": Provide(sign_in.find_user),
         },
+        guards=[guard_origin(origins)],
+        before_request=bound_body,
+        before_send=[add_headers(settings)],
+        cors_config=make_cors(settings),
+        request_max_body_size=MAX_BODY_BYTES,
         exception_handlers=exception_handlers,
         lifespan=[open_all],
         openapi_config=OpenAPIConfig(

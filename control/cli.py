@@ -26,6 +26,7 @@ from config.errors import ConfigError
 from config.settings import CONFIG_DIR, STAND_INS, VARIABLES, Settings, from_environment
 from control import logs
 from control.app import create_app
+from control.auth import USER_ID
 from control.health import find_reasons
 from control.migrate import MigrationError
 from control.migrate import migrate as apply_migrations
@@ -35,6 +36,12 @@ from control.store import Store
 if TYPE_CHECKING:
     from litestar import Litestar
 
+log = logging.getLogger(__name__)
+
+NO_AUTH = (
+    "environment: RELAY_AUTH: expected jwt or mock, got nothing; set it; mock makes everybody the same user: "
+    "whoever reaches this port reads all conversations and spends your money"
+)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 HOST = "127.0.0.1"
 
@@ -91,6 +98,8 @@ def serve() -> None:
     logs.set_up(settings.log_level)
     listener = _listen(settings.host, settings.port)
     _run(_check_database(settings))
+    if settings.auth == "mock":
+        log.warning("sign_in_mocked user=%s", USER_ID)
     if settings.workers > 1:
         serve_workers("control.cli:create_worker", listener, settings.workers)
         return
@@ -159,6 +168,8 @@ def check(schemas: bool) -> None:
         click.echo(f"{len(problems)} mistake{'s' if len(problems) > 1 else ''}", err=True)
         sys.exit(1)
     click.echo(json.dumps(_masked_settings(configuration), indent=2, ensure_ascii=False))
+    if not os.environ.get("RELAY_AUTH"):
+        missing["RELAY_AUTH"] = ""
     for name in missing:
         click.echo(f"{name} is not set: `voice-relay serve` needs it, `dev` does not", err=True)
     click.echo(f"{folder} is fine", err=True)
@@ -272,6 +283,9 @@ class _Inputs(click.Command):
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, for scripts.")
 @click.option("--timezone", help="IANA name; tells the agent what today is.")
 @click.option(
+    "--token", envvar="VOICE_RELAY_TOKEN", help="Your bearer token, for a relay with RELAY_AUTH=jwt."
+)
+@click.option(
     "--timeout", default=60.0, show_default=True, help="Seconds to wait for what is due next."
 )
 @click.pass_context
@@ -284,6 +298,7 @@ def talk(
     save: Path | None,
     as_json: bool,
     timezone: str | None,
+    token: str | None,
     timeout: float,
 ) -> None:
     """Talk to a relay from the terminal.
@@ -312,6 +327,7 @@ def talk(
         as_json=as_json,
         timezone=timezone,
         timeout=timeout,
+        token=token,
     )
     try:
         code = uvloop.run(converse(options, sys.stdout))
@@ -338,10 +354,15 @@ def loadtest(arguments: tuple[str, ...]) -> None:
 
 
 def _settings() -> Settings:
+    """For `serve`, which has to be told how users sign in."""
+    problems = [] if os.environ.get("RELAY_AUTH") else [NO_AUTH]
     try:
-        return from_environment(os.environ)
+        settings = from_environment(os.environ)
     except ConfigError as error:
-        _fail(str(error))
+        problems = error.problems + problems
+    if problems:
+        _fail("\n".join(problems))
+    return settings
 
 
 def _database_url() -> str:

@@ -17,6 +17,7 @@ from config.check import load
 from config.settings import STAND_INS, from_environment
 from control import local_orchestrator
 from control.app import create_app
+from control.auth import USER_ID
 from control.embedded import embedded
 from control.migrate import migrate
 from control.server import listen, serving
@@ -78,9 +79,14 @@ async def everything(
             speech = await asyncio.to_thread(Speech.load)
             running = await stack.enter_async_context(serve_sandbox(Options(speech=speech)))
             values["DEEPGRAM_AGENT_URL"] = running.agent_url
+            values["DEEPGRAM_API_URL"] = running.api_url
             parts.append(Part("agent", running.agent_url, "SANDBOX: no key, no cost, a small mind"))
         else:
             parts.append(Part("agent", settings.deepgram_agent_url, "Deepgram, with your key"))
+        if settings.auth == "jwt":
+            parts.append(Part("sign-in", "RELAY_AUTH=jwt", "bearer tokens"))
+        else:
+            parts.append(Part("sign-in", "MOCKED", f"everybody is user {USER_ID}"))
         progress("starting the relay")
         settings = from_environment(values)
         await stack.enter_async_context(serving(create_app(settings, configuration), listener))

@@ -55,6 +55,7 @@ class ProblemError(Exception):
         *,
         mistakes: list[Mistake] | None = None,
         retry_after: int | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(f"{status} {code}: {detail}")
         self.status = status
@@ -62,6 +63,7 @@ class ProblemError(Exception):
         self.detail = detail
         self.mistakes = mistakes or []
         self.retry_after = retry_after
+        self.headers = headers or {}
 
 
 def not_found(noun: str) -> ProblemError:
@@ -86,7 +88,9 @@ def answer_problem(error: ProblemError | Refused) -> Response[bytes]:
         code=error.code,
         errors=mistakes,
     )
-    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    headers = dict(error.headers) if isinstance(error, ProblemError) else {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
     return Response(
         msgspec.json.encode(problem),
         status_code=error.status,

@@ -1,6 +1,6 @@
 """The HTTP client to the Orchestrator: one attempt to deliver one `Submission`.
 
-This module is the door to `httpx` on the way to the Orchestrator. It never raises for trouble of
+It never raises for trouble of
 the network or for anything the other side answers: such things become `Rejected`, `Failed` or
 `Delayed`, with a reason that the model can say aloud. Who asks decides whether to ask again.
 
@@ -36,7 +36,10 @@ import httpx
 import msgspec
 
 from control.breaker import Breaker, State
+from control.http_client import open_client
 from control.rows import storable
+from relay import trouble
+from relay.egress import Egress
 from relay.submission import UNCERTAIN, Delayed, Failed, Outcome, Rejected, Submission, Submitted
 
 log = logging.getLogger(__name__)
@@ -96,12 +99,14 @@ class Orchestrator:
         client: httpx.AsyncClient,
         *,
         secret: str | None = None,
+        proxied: bool = False,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._url = url.rstrip("/")
         self._authorization = {"Authorization": f"Bearer {token}"} if token else {}
         self._secret = secret
+        self._proxied = proxied
         self._client = client
         self._clock = clock
         self._wall = wall
@@ -210,7 +215,7 @@ class Orchestrator:
             async with asyncio.timeout(left):
                 return await self._client.send(request, stream=True, follow_redirects=False)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            _raise_trouble(error)
+            _raise_trouble(error, proxied=self._proxied)
 
     def _signature(self, body: bytes) -> dict[str, str]:
         if self._secret is None:
@@ -234,14 +239,12 @@ class Orchestrator:
 
 @asynccontextmanager
 async def connect(
-    url: str, token: str | None, secret: str | None = None
+    url: str, token: str | None, secret: str | None = None, *, egress: Egress
 ) -> AsyncIterator[Orchestrator]:
     """An Orchestrator with a client of its own, closed on leaving."""
-    # A proxy from the environment is for the world outside, never for this machine.
-    loopback = urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
-    limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=20)
-    async with httpx.AsyncClient(trust_env=not loopback, limits=limits) as client:
-        yield Orchestrator(url, token, client, secret=secret)
+    async with open_client(egress, url, connections=CONNECTIONS) as client:
+        proxied = egress.find_proxy(url) is not None
+        yield Orchestrator(url, token, client, secret=secret, proxied=proxied)
 
 
 def sign(secret: str, at: int, body: bytes) -> str:
@@ -253,10 +256,21 @@ def _log_change(state: State) -> None:
     log.warning("orchestrator_breaker state=%s", state.name.lower())
 
 
-def _raise_trouble(error: httpx.HTTPError | httpx.InvalidURL | TimeoutError) -> NoReturn:
+def _raise_trouble(
+    error: httpx.HTTPError | httpx.InvalidURL | TimeoutError, *, proxied: bool
+) -> NoReturn:
     cause = type(error).__name__  # its text may quote the URL
+    word = trouble.find_word(error, proxied=proxied)
+    if word != trouble.NOTHING:
+        cause = f"{cause} {word}"
     match error:
-        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout():
+        # A proxy that refuses has passed nothing on.
+        case (
+            httpx.ConnectError()
+            | httpx.ConnectTimeout()
+            | httpx.PoolTimeout()
+            | httpx.ProxyError()
+        ):
             raise _Trouble(UNREACHABLE, cause, unsent=True) from error
         case httpx.InvalidURL() | httpx.UnsupportedProtocol() | httpx.LocalProtocolError():
             raise _Final(MISPLACED, cause) from error

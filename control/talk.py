@@ -72,6 +72,7 @@ class TalkOptions(msgspec.Struct, frozen=True, kw_only=True):
     as_json: bool = False
     timezone: str | None = None
     timeout: float = 60.0
+    token: str | None = None  # who we are, for a relay that wants to know
 
 
 class AudioFormat(msgspec.Struct, frozen=True):
@@ -386,7 +387,8 @@ async def _start(options: TalkOptions) -> Session:
         async with httpx.AsyncClient(
             timeout=min(options.timeout, 30.0), trust_env=not _is_here(url)
         ) as client:
-            answer = await client.post(url, json=body)
+            bearer = {"Authorization": f"Bearer {options.token}"} if options.token else {}
+            answer = await client.post(url, json=body, headers=bearer)
     except httpx.ConnectError as error:
         raise TalkError(f"nothing answers at {options.url}: is the relay running?") from error
     except httpx.HTTPError as error:

@@ -102,6 +102,7 @@ def _environment(around: Surroundings, *, tls: bool, port: int, agent_url: str) 
         if not name.startswith(("RELAY_", "DEEPGRAM_", "ORCHESTRATOR_", "DATABASE_"))
     }
     environ |= {"DEEPGRAM_API_KEY": KEY, "DEEPGRAM_AGENT_URL": agent_url, "PORT": str(port)}
+    environ |= {"RELAY_AUTH": "mock"}  # there is one caller
     environ |= {"RELAY_PORT": str(port), "RELAY_DATA_DIR": str(around.folder / "data")}
     environ |= {"ORCHESTRATOR_URL": around.orchestrator_url}
     if around.database_url:

@@ -62,6 +62,7 @@ async def run_relay(database_url: str, agent_url: str, folder: Path) -> AsyncIte
         "DEEPGRAM_AGENT_URL": agent_url,
         "DATABASE_URL": database_url,
         "ORCHESTRATOR_URL": "http://127.0.0.1:9",  # nobody: no function is called here
+        "RELAY_AUTH": "mock",
         "RELAY_PORT": str(port),
         "RELAY_DATA_DIR": str(folder / "relay"),
         "RELAY_SETUP_SECONDS": "60",

@@ -123,7 +123,8 @@ class Handshake(asyncio.Protocol):
                 not_found = message.get("reason") == HTTPStatus.NOT_FOUND.phrase
                 status = HTTPStatus.NOT_FOUND if not_found else HTTPStatus.INTERNAL_SERVER_ERROR
                 body = HTTPStatus(status).phrase.encode()
-                self._refuse(status, [(b"content-type", b"text/plain")], body)
+                headers = [(b"content-type", b"text/plain"), *message.get("headers", [])]
+                self._refuse(status, headers, body)
             case "websocket.close" if self.leg is not None:
                 self.leg.close(message.get("code", 1000), message.get("reason") or "")
             case kind:

@@ -9,39 +9,63 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 from picows import WSError, WSInvalidStatusError, WSInvalidURL, WSParsedURL, ws_connect
+from python_socks import ProxyError
+from python_socks._errors import IncompleteReadError  # picows lets it through
 
+from relay import trouble
+from relay.egress import Egress
 from relay.legs import Leg
 
 # picows logs each connection at INFO with addresses; ours is the one line at the end of a session.
 log = logging.getLogger("relay.agent_frames")
 
+MAX_BODY = 2_000  # of a refusal, for who looks after it
 READ_BUFFER_BYTES = 8 * 1024  # a sentence comes in frames of 1 to 4 KiB; it grows when they do not
 
 
 class DialFailed(Exception):
     """The agent's WebSocket did not open; the text says why, for operators.
 
-    `status` is the HTTP status of a refusal, None when there was none.
+    `status` is the HTTP status of a refusal and `body` the beginning of its text, None and empty
+    when there was none. Without a status the text begins with one of `trouble.WORDS`, if it has a
+    name.
     """
 
-    def __init__(self, text: str, status: int | None = None) -> None:
+    def __init__(self, text: str, status: int | None = None, body: bytes = b"") -> None:
         super().__init__(text)
         self.status = status
+        self.body = body
 
 
 Dial = Callable[[Leg], Awaitable[None]]
 
 
 class Dialler:
-    """How to reach the agent: address, key and time-outs."""
+    """How to reach the agent: address, key, the way out and time-outs."""
 
     def __init__(
-        self, url: str, key: str, *, ping_seconds: float, seconds: float, max_message_bytes: int
+        self,
+        url: str,
+        key: str,
+        *,
+        ping_seconds: float,
+        seconds: float,
+        max_message_bytes: int,
+        egress: Egress | None = None,
     ) -> None:
+        """Without `egress`: no proxy, and the system's TLS."""
         self._url = url
         self._key = key
+        secure = urlsplit(url).scheme == "wss"
+        self._tls = egress.make_tls() if egress and secure else None
+        found = egress.find_proxy(url) if egress else None
+        # python-socks has one name for both; it lets the proxy resolve names.
+        self._proxy = found.reveal().replace("socks5h://", "socks5://", 1) if found else None
+        needs_tls = egress and self._proxy and self._proxy.startswith("https://")
+        self._proxy_tls = egress.make_tls() if egress and needs_tls else None
         self._ping_seconds = ping_seconds
         self._seconds = seconds
         self._max_message_bytes = max_message_bytes
@@ -72,6 +96,9 @@ class Dialler:
                 logger_name=log,
                 read_buffer_init_size=READ_BUFFER_BYTES,
                 socket_factory=connect,
+                ssl_context=self._tls,
+                proxy=self._proxy,
+                proxy_ssl_context=self._proxy_tls,
             )
         except asyncio.CancelledError:
             # picows leaves a connection open whose handshake was cancelled: shut it ourselves.
@@ -82,8 +109,11 @@ class Dialler:
             raise
         except WSInvalidStatusError as error:
             status = int(error.response.status) if error.response else None
-            raise DialFailed(f"the agent answered HTTP {status}", status) from None
-        except (WSError, WSInvalidURL, OSError, TimeoutError) as error:
+            body = bytes(error.raw_body or b"")[:MAX_BODY]
+            raise DialFailed(f"the agent answered HTTP {status}", status, body) from None
+        except (OSError, ProxyError, IncompleteReadError) as error:
+            raise DialFailed(trouble.explain(error, proxied=self._proxy is not None)) from None
+        except (WSError, WSInvalidURL) as error:
             raise DialFailed(f"{type(error).__name__}: {error}") from None
 
 

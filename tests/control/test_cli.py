@@ -19,6 +19,7 @@ REQUIRED = {
     "DEEPGRAM_API_KEY": "the-secret-key",
     "DATABASE_URL": "postgresql://user:the-password@127.0.0.1:1/nothing",
     "ORCHESTRATOR_URL": "http://127.0.0.1:1",
+    "RELAY_AUTH": "mock",
 }
 
 
@@ -33,7 +34,7 @@ def run(*arguments, **environ):
     )
 
 
-COMMANDS = ["check", "dev", "loadtest", "migrate", "orchestrator", "sandbox", "serve", "talk"]
+COMMANDS = ["check", "dev", "doctor", "loadtest", "migrate", "orchestrator", "sandbox", "serve", "talk"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -596,10 +596,12 @@ from pathlib import Path
 from uuid import UUID
 from config.agent import Audio
 from config.check import load
+from config.settings import STAND_INS, from_environment
 from control.delivery import Delivery
 from control.orchestrator import connect
 from control.store import Store
 from relay import deepgram
+from relay.egress import Egress
 from relay.functions import Functions
 from relay.journal import Journal
 from relay.metrics import Metrics
@@ -614,7 +616,7 @@ async def main():
     journal = Journal(store.write, metrics, Path(data))
     functions = Functions(registry, journal, metrics)
     async with (
-        connect(url, None) as orchestrator,
+        connect(url, None, egress=Egress(from_environment(STAND_INS))) as orchestrator,
         journal.running(grace=5),
         functions.running(orchestrator.submit, grace=5),
         Delivery(store, journal, registry, metrics, planner=orchestrator, listener=functions,

@@ -14,9 +14,11 @@ import httpx
 import pytest
 
 from config.intents import Intent
+from config.settings import STAND_INS, from_environment
 from control import orchestrator
 from control.breaker import FAILURES, FIRST_REST, LONGEST_REST, Breaker, State
 from control.orchestrator import Orchestrator
+from relay.egress import Egress
 from relay.submission import Delayed, Failed, Rejected, Submission, Submitted
 
 CONVERSATION = UUID("0192d3c4-0000-7000-8000-000000000001")
@@ -409,7 +411,8 @@ def test_a_success_in_between_starts_the_count_again():
 
 async def test_an_own_client_is_closed_on_leaving():
     async with planner(answer(200, b"1")) as it:
-        async with orchestrator.connect(it.url, None) as client:
+        egress = Egress(from_environment(STAND_INS))
+        async with orchestrator.connect(it.url, None, egress=egress) as client:
             outcome = await client.submit(submission())
 
         assert outcome == Submitted(1, 1)

@@ -1,0 +1,136 @@
+"""What went wrong with a connection that leaves, by name: for a log line and for the doctor.
+
+The names are for programs and searches; the rest says what to do. Never in it: a URL, a credential,
+what the other side said.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+
+from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
+
+NOTHING = "failed"
+
+_ADVICE = {
+    "dns": "the name is not known: check the host, the DNS, or set RELAY_EGRESS_PROXY",
+    "refused": "nobody listens there: check host and port, or set RELAY_EGRESS_PROXY",
+    "unreachable": "no way there: a firewall, or set RELAY_EGRESS_PROXY",
+    "timeout": "no answer in time: a firewall drops it, or set RELAY_EGRESS_PROXY",
+    "reset": "the connection was cut: by a firewall, or it takes no TLS of ours, or wants a client "
+    "certificate",
+    "proxy_unreachable": "the proxy does not answer: check RELAY_EGRESS_PROXY",
+    "proxy_auth": "the proxy does not take the name and password of its URL",
+    "proxy_refused": "the proxy does not let this host and port pass: ask who runs it",
+    "tls_untrusted": "the certificate is of an authority that is not trusted: if it is yours, set "
+    "RELAY_TLS_CA_FILE",
+    "tls_expired": "the certificate has expired, or is not valid yet: renew it, check the clock",
+    "tls_name": "the certificate is for another name: check the URL",
+    "tls_version": "no TLS version in common: RELAY_TLS_MIN_VERSION",
+    "tls_client": "the other side refuses us: it wants a client certificate, or another one: set "
+    "RELAY_TLS_CERT_FILE",
+    "tls": "the TLS handshake failed: it may speak no TLS at this port",
+}
+WORDS = frozenset(_ADVICE)
+_TO_THE_NEXT = ("dns", "refused", "unreachable")
+
+# Numbers of OpenSSL (X509_V_ERR_…), as ssl.SSLCertVerificationError has them.
+_NOT_VALID_NOW = {9, 10}
+_OTHER_NAME = {62, 63, 64}
+_VERSION_REASONS = (
+    "UNSUPPORTED_PROTOCOL",
+    "NO_PROTOCOLS_AVAILABLE",
+    "TLSV1_ALERT_PROTOCOL_VERSION",
+    "NO_SHARED_CIPHER",
+    "WRONG_SSL_VERSION",
+)
+_CLIENT_REASONS = (
+    "CERTIFICATE_REQUIRED",
+    "BAD_CERTIFICATE",
+    "ALERT_UNKNOWN_CA",
+    "ACCESS_DENIED",
+    "HANDSHAKE_FAILURE",  # of TLS 1.2, for want of a certificate
+)
+
+
+def find_word(error: BaseException, *, proxied: bool = False) -> str:
+    """The name of what went wrong, from the error or what caused it; `failed`: it has none.
+
+    `proxied`: there is a proxy on the way, so that it is the one that was to be connected to.
+    """
+    for one in _causes(error):
+        word = _name(one)
+        if word is not None:
+            return "proxy_unreachable" if proxied and word in _TO_THE_NEXT else word
+    return NOTHING
+
+
+def explain(error: BaseException, *, proxied: bool = False) -> str:
+    """`name: what it means and what to do`."""
+    word = find_word(error, proxied=proxied)
+    if word == NOTHING:
+        return f"{NOTHING}: {type(error).__name__}"
+    said = ""
+    for one in _causes(error):
+        if isinstance(one, ssl.SSLCertVerificationError):
+            said = f" ({one.verify_message})"
+            break
+    return f"{word}: {_ADVICE[word]}{said}"
+
+
+def explain_word(word: str) -> str:
+    return f"{word}: {_ADVICE[word]}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, then what it came from; the innermost is what names it best, so it comes first."""
+    chain: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in chain:
+        chain.append(one)
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    yield from reversed(chain)
+
+
+def _name(error: BaseException) -> str | None:
+    match error:
+        case ssl.SSLError():
+            return _name_tls(error)
+        case ProxyConnectionError() | ProxyTimeoutError():
+            return "proxy_unreachable"
+        case socket.gaierror():
+            return "dns"
+        case ConnectionRefusedError():
+            return "refused"
+        case ConnectionError():
+            return "reset"
+        case TimeoutError():
+            return "timeout"
+        case OSError():
+            return "unreachable"
+    # httpx has a class of this name, too; its text is "407 …" or the reply of SOCKS.
+    if isinstance(error, ProxyError) or type(error).__name__ == "ProxyError":
+        return _name_proxy(str(error))
+    if type(error).__name__ == "IncompleteReadError":  # of python-socks, which does not offer it
+        return "proxy_refused"
+    return None
+
+
+def _name_tls(error: ssl.SSLError) -> str:
+    reason = error.reason or ""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _NOT_VALID_NOW:
+            return "tls_expired"
+        return "tls_name" if error.verify_code in _OTHER_NAME else "tls_untrusted"
+    if any(word in reason for word in _VERSION_REASONS):
+        return "tls_version"
+    if any(word in reason for word in _CLIENT_REASONS):
+        return "tls_client"
+    return "tls"
+
+
+def _name_proxy(text: str) -> str:
+    refused = ("407" in text) or "uthentication" in text or "username/password" in text
+    return "proxy_auth" if refused else "proxy_refused"
