@@ -63,7 +63,11 @@ def check_origin(origin: str | None, host: str | None, allowed: frozenset[str]) 
     """
     if origin is None or origin in allowed:
         return
-    if urlsplit(origin).netloc.lower() != (host or "").lower():
+    try:
+        netloc = urlsplit(origin).netloc
+    except ValueError:
+        netloc = ""
+    if not netloc or netloc.lower() != (host or "").lower():
         raise Refused(403, "origin", "this Origin may not open a session")
 
 
