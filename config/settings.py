@@ -352,7 +352,7 @@ VARIABLES: tuple[Variable, ...] = (
         "RELAY_EGRESS_PROXY",
         "egress_proxy",
         "",
-        "the proxy of all connections that leave: http://, https:// or socks5://, with user:password@",
+        "the proxy of all connections that leave: http, https or socks5, with user:password@",
         _proxy,
     ),
     Variable("HTTPS_PROXY", "https_proxy", "", "the proxy for https:// and wss://", _proxy),
@@ -400,9 +400,7 @@ VARIABLES: tuple[Variable, ...] = (
         "who signs users in: jwt, or mock (everybody is one user)",
         _one_of("mock", "jwt"),
     ),
-    Variable(
-        "RELAY_JWT_SECRET", "jwt_secret", "", "the secret of HS256 tokens", _jwt_secret
-    ),
+    Variable("RELAY_JWT_SECRET", "jwt_secret", "", "the secret of HS256 tokens", _jwt_secret),
     Variable(
         "RELAY_JWT_JWKS_URL",
         "jwt_jwks_url",

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NO_AUTH = (
-    "environment: RELAY_AUTH: expected jwt or mock, got nothing; set it; mock makes everybody the same user: "
-    "whoever reaches this port reads all conversations and spends your money"
+    "environment: RELAY_AUTH: expected jwt or mock, got nothing; set it; mock makes everybody the "
+    "same user: whoever reaches this port reads all conversations and spends your money"
 )
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 HOST = "127.0.0.1"
@@ -175,6 +175,26 @@ def check(schemas: bool) -> None:
     click.echo(f"{folder} is fine", err=True)
 
 
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
+@click.option("--settings", "with_settings", is_flag=True, help="Show the agent our Settings, too.")
+@click.option("--timeout", default=10.0, show_default=True, help="Seconds that one hop may take.")
+def doctor(as_json: bool, with_settings: bool, timeout: float) -> None:
+    """Walk every way that `serve` takes and name the hop that fails.
+
+    Settings, data folder, database, agent (DNS, proxy, TLS, upgrade, Welcome), clock, Orchestrator,
+    sign-in keys and RELAY_PUBLIC_URL. It changes nothing. It opens at most one agent session, sends
+    no audio and closes it at once: Deepgram bills no more than that moment.
+    Exit code 0 if nothing failed.
+    """
+    from control.doctor import examine, write_json, write_text
+
+    logs.set_up("error")
+    report = asyncio.run(examine(os.environ, settings=with_settings, seconds=timeout))
+    click.echo(write_json(report).decode() if as_json else write_text(report))
+    sys.exit(0 if report.is_well else 1)
+
+
 def _masked_settings(configuration: Configuration) -> dict[str, Any]:
     """Deepgram's Settings as they would be sent now, with stars for credentials."""
     agent = configuration.agent
@@ -283,7 +303,9 @@ class _Inputs(click.Command):
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, for scripts.")
 @click.option("--timezone", help="IANA name; tells the agent what today is.")
 @click.option(
-    "--token", envvar="VOICE_RELAY_TOKEN", help="Your bearer token, for a relay with RELAY_AUTH=jwt."
+    "--token",
+    envvar="VOICE_RELAY_TOKEN",
+    help="Your bearer token, for a relay with RELAY_AUTH=jwt.",
 )
 @click.option(
     "--timeout", default=60.0, show_default=True, help="Seconds to wait for what is due next."

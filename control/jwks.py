@@ -1,8 +1,8 @@
 """The public keys that tokens are signed with, from a JWKS URL.
 
-Control plane. They are kept for ten minutes; a token with a key that is not among them makes us look
-again, but not more often than every ten seconds, whatever is sent. Keys that were once read go on
-counting while the URL does not answer.
+Control plane. They are kept for ten minutes; a token with a key that is not among them makes us
+look again, but not more often than every ten seconds, whatever is sent. Keys that were once read go
+on counting while the URL does not answer.
 """
 
 from __future__ import annotations

@@ -87,10 +87,45 @@ async def migrate(
     """
     if migrations is None:
         migrations = load_migrations()
+    connection = await _connect(database_url)
     try:
-        connection = await asyncpg.connect(
-            database_url, timeout=CONNECT_SECONDS, statement_cache_size=0
+        return await _apply(connection, migrations, log)
+    except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+        raise MigrationError(f"the database went away: {describe(error)}") from error
+    finally:
+        connection.terminate() if connection.is_closed() else await connection.close()
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A database as it is: its major version, the applied migrations, whether it takes writes."""
+
+    version: int
+    applied: Mapping[str, str]
+    read_only: bool
+
+
+async def inspect(database_url: str) -> Seen:
+    """Look without changing anything. Raises `MigrationError` when it cannot be reached."""
+    connection = await _connect(database_url)
+    try:
+        version = await connection.fetchval("SELECT current_setting('server_version_num')::int")
+        read_only = await connection.fetchval(
+            "SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool"
         )
+        applied = {}
+        if await connection.fetchval("SELECT to_regclass('voice.migrations')::text"):
+            rows = await connection.fetch("SELECT name, checksum FROM voice.migrations")
+            applied = {row["name"]: row["checksum"] for row in rows}
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise MigrationError(f"the database does not let us look: {describe(error)}") from error
+    finally:
+        connection.terminate() if connection.is_closed() else await connection.close()
+    return Seen(version // 10_000, applied, read_only)
+
+
+async def _connect(database_url: str) -> asyncpg.Connection[asyncpg.Record]:
+    try:
+        return await asyncpg.connect(database_url, timeout=CONNECT_SECONDS, statement_cache_size=0)
     except (
         OSError,
         TimeoutError,
@@ -101,12 +136,6 @@ async def migrate(
         raise MigrationError(
             f"the database does not answer: {describe(error)}; check DATABASE_URL"
         ) from error
-    try:
-        return await _apply(connection, migrations, log)
-    except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
-        raise MigrationError(f"the database went away: {describe(error)}") from error
-    finally:
-        connection.terminate() if connection.is_closed() else await connection.close()
 
 
 async def _apply(

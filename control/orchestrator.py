@@ -266,10 +266,7 @@ def _raise_trouble(
     match error:
         # A proxy that refuses has passed nothing on.
         case (
-            httpx.ConnectError()
-            | httpx.ConnectTimeout()
-            | httpx.PoolTimeout()
-            | httpx.ProxyError()
+            httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout() | httpx.ProxyError()
         ):
             raise _Trouble(UNREACHABLE, cause, unsent=True) from error
         case httpx.InvalidURL() | httpx.UnsupportedProtocol() | httpx.LocalProtocolError():

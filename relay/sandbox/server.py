@@ -14,6 +14,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from email.utils import formatdate
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
@@ -180,6 +181,7 @@ def _json(status: int, body: bytes) -> Response:
         {
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
+            "Date": formatdate(usegmt=True),
             "Connection": "close",
         }
     )

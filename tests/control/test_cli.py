@@ -34,7 +34,17 @@ def run(*arguments, **environ):
     )
 
 
-COMMANDS = ["check", "dev", "doctor", "loadtest", "migrate", "orchestrator", "sandbox", "serve", "talk"]
+COMMANDS = [
+    "check",
+    "dev",
+    "doctor",
+    "loadtest",
+    "migrate",
+    "orchestrator",
+    "sandbox",
+    "serve",
+    "talk",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

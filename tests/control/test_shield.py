@@ -180,9 +180,7 @@ async def test_a_body_has_a_bound_in_length_and_in_depth(client):
     deep = b"[" * (MAX_DEPTH + 1)
     hidden = b'{"timezone": "\\"", "x": ' + b"[" * 60_000
     long = b'{"timezone": "' + b"x" * MAX_BODY_BYTES + b'"}'
-    answers = [
-        await client.post(f"{API}/session", content=body) for body in (deep, hidden, long)
-    ]
+    answers = [await client.post(f"{API}/session", content=body) for body in (deep, hidden, long)]
 
     async def unannounced():
         for _ in range(64):
