@@ -16,6 +16,7 @@ from config.settings import Secret, Settings
 from control import history, intents, sessions
 from control.auth import SignIn
 from control.delivery import Delivery
+from control.direct import Direct, DirectController
 from control.errors import exception_handlers
 from control.health import get_live, get_ready
 from control.node import Node
@@ -30,6 +31,7 @@ from control.shield import (
     make_cors,
 )
 from control.store import Store, StoreUnavailable
+from control.temporary_token import Minter
 from relay.dial import Dialler
 from relay.egress import Egress
 from relay.endpoint import attach
@@ -102,6 +104,22 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     async def settle(conversation_id: UUID) -> bool:
         return await hub.make_room(conversation_id, SETTLE_SECONDS)
 
+    minter = Minter(
+        settings.deepgram_api_url,
+        settings.deepgram_api_key,
+        egress,
+        seconds=settings.ticket_seconds,
+    )
+    direct = Direct(
+        store,
+        configuration,
+        functions,
+        minter,
+        allowed=settings.direct_transport,
+        agent_url=settings.deepgram_agent_url,
+        settle=settle,
+    )
+
     def deliver(orchestrator: Orchestrator) -> Delivery:
         metrics.breaker.set_function(lambda: orchestrator.state.value)
         return Delivery(
@@ -131,6 +149,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
                 deliver(orchestrator).running(grace=GRACE_SECONDS),
                 hub.running(),
                 sign_in.running(),
+                minter.running(),
             ):
                 with watching(metrics.times["loop_lag"]):
                     yield
@@ -145,6 +164,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         "metrics": metrics,
         "hub": hub,
         "live": hub,
+        "direct": direct,
         "admit": Admission(store, settle),
         "allowed_origins": origins,
     }
@@ -155,6 +175,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
                 route_handlers=[
                     sessions.SessionController,
                     history.HistoryController,
+                    DirectController,
                     intents.list_intents,
                 ],
             ),

@@ -34,7 +34,8 @@ from control.shield import allowed_origins
 from relay import browser, deepgram, trouble
 from relay.dial import DialFailed, Dialler
 from relay.egress import Egress
-from relay.legs import Lane, Leg
+from relay.lane import Lane
+from relay.legs import Leg
 
 SKEW_SECONDS = 30.0  # more than that, and signatures and tokens are refused
 SOON = timedelta(days=14)  # a certificate that ends before this is worth a word

@@ -25,10 +25,11 @@ from uuid_utils.compat import uuid7
 from config.agent import Agent, Audio, AudioInput, AudioOutput, audio_mistakes
 from config.settings import Settings
 from control.auth import User
+from control.direct import Direct, DirectBegun
 from control.errors import RETRY_SECONDS, Mistake, ProblemError, describe_problems, not_found
 from control.rows import History, Message, NewSession, Session, SessionState
 from control.store import Store, StoreUnavailable
-from relay import deepgram
+from control.telling import tell_history
 from relay.opening import Opening, Refused
 from relay.records import Figures, SessionLatency
 
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 PREFIX = "/api/v1/voice"
 TICKET_BYTES = 32
 DRAINING_RETRY_SECONDS = 10  # by then another relay, or the next one here, answers
+NOT_KEPT = {"Cache-Control": "no-store"}
 HUNG_UP = "hung_up"  # the end of a session that was closed over REST before it began
 
 # What a browser can make and play; Deepgram's combinations are in docs/protocol.md.
@@ -144,15 +146,19 @@ class SessionController(Controller):
         settings: NamedDependency[Settings],
         agent: NamedDependency[Agent],
         live: Live,
+        direct: NamedDependency[Direct],
         user: NamedDependency[User],
         data: JSONBody[SessionRequest | None] = None,
-    ) -> Response[SessionBegun]:
+    ) -> Response[SessionBegun | DirectBegun]:
         if live.is_draining:
             raise ProblemError(
                 503, "stopping", "the relay stops", retry_after=DRAINING_RETRY_SECONDS
             )
         wanted = data or SessionRequest()
         audio = _check(wanted, agent)
+        if wanted.transport == "direct":
+            shown = await direct.begin(user, wanted.conversation_id, wanted.timezone, audio)
+            return Response(shown, status_code=201, headers=NOT_KEPT)
         ticket = secrets.token_urlsafe(TICKET_BYTES)  # only letters, digits, '-' and '_'
         session = NewSession(
             id=uuid7(),
@@ -179,7 +185,7 @@ class SessionController(Controller):
             audio=audio,
             messages=history.messages if history else [],
         )
-        return Response(begun, status_code=201, headers={"Cache-Control": "no-store"})
+        return Response(begun, status_code=201, headers=NOT_KEPT)
 
     @get("/{session_id:uuid}", summary="Look at a session", responses=describe_problems(404, 503))
     async def get_session(
@@ -279,31 +285,6 @@ class Admission:
         )
 
 
-def tell_history(history: History) -> list[deepgram.History]:
-    """The stored conversation as Deepgram takes it: each call after the message it followed."""
-    calls = list(reversed(history.calls))
-    told: list[deepgram.History] = []
-
-    def tell_calls(until: int) -> None:
-        while calls and calls[-1].after_seq < until:
-            call = calls.pop()
-            finished = deepgram.FinishedCall(
-                id=call.call_id,
-                name=call.function,
-                client_side=True,
-                arguments=call.arguments,
-                response=call.response or "",
-            )
-            told.append(deepgram.History(function_calls=[finished]))
-
-    for message in history.messages:
-        tell_calls(message.seq)
-        told.append(deepgram.History(role=message.role, content=message.content))
-    while calls:
-        tell_calls(calls[-1].after_seq + 1)
-    return told
-
-
 def make_websocket_url(public_url: str, session_id: UUID) -> str:
     """`public_url` is http(s) or ws(s), with the path that a proxy puts us under, if any."""
     parts = urlsplit(public_url)
@@ -330,8 +311,6 @@ def _check(wanted: SessionRequest, agent: Agent) -> Audio:
     if mistakes:
         detail = "; ".join(f"{m.path}: {m.detail}" for m in mistakes)
         raise ProblemError(400, "invalid", detail, mistakes=mistakes)
-    if wanted.transport == "direct":
-        raise ProblemError(403, "transport_not_enabled", "the direct transport is not enabled")
     return audio
 
 

@@ -528,7 +528,8 @@ class Store:
             await connection.execute(
                 """
                 UPDATE voice.sessions SET state = 'ended', ended_at = $2, end_reason = $3
-                WHERE id = $1 AND state = 'new' AND ticket_used_at IS NULL
+                WHERE id = $1 AND state <> 'ended'
+                  AND (ticket_used_at IS NULL AND state = 'new' OR transport = 'direct')
                 """,
                 session_id,
                 now,

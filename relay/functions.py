@@ -135,13 +135,26 @@ class Functions:
                     task.cancel()
 
     def start(
-        self, opening: Opening, function: deepgram.FunctionCall, after_seq: int, report: Report
+        self,
+        opening: Opening,
+        function: deepgram.FunctionCall,
+        after_seq: int,
+        report: Report,
+        *,
+        row_id: UUID | None = None,
     ) -> None:
-        """Run one call; `report` is called from the event loop, also after the session ended."""
+        """Run one call; `report` is called from the event loop, also after the session ended.
+
+        `row_id` names its row, where that is known already.
+        """
         if self._tasks is None or self._submit is None:
             raise RuntimeError("functions are not running")
         call = Call(
-            id=uuid7(), opening=opening, function=function, after_seq=after_seq, report=report
+            id=row_id or uuid7(),
+            opening=opening,
+            function=function,
+            after_seq=after_seq,
+            report=report,
         )
         progress = _Progress(call)
         work = self._run(progress, self._submit)

@@ -21,6 +21,7 @@ from config.check import load
 from config.intents import Intent, Registry
 from config.settings import Secret, Settings
 from control.auth import USER_ID, User, get_current_user
+from control.direct import Direct
 from control.errors import exception_handlers
 from control.health import get_live, get_ready
 from control.history import HistoryController
@@ -78,6 +79,14 @@ REGISTRY = Registry(
 )
 
 
+def make_direct(store):
+    """Not allowed here; tests/control/test_direct.py has its own."""
+    configuration = load(Path(__file__).parents[2] / "config", {})
+    return Direct(
+        store, configuration, None, None, allowed=False, agent_url="wss://x", settle=settled
+    )
+
+
 def make_app(store, live, *, user=None, **settings):
     async def get_user() -> User:
         return User(user)
@@ -98,6 +107,7 @@ def make_app(store, live, *, user=None, **settings):
         dependencies={
             "store": Provide(lambda: store, sync_to_thread=False),
             "live": Provide(lambda: live, sync_to_thread=False),
+            "direct": Provide(lambda: make_direct(store), sync_to_thread=False),
             "settings": Provide(lambda: fields, sync_to_thread=False),
             "agent": Provide(lambda: agent, sync_to_thread=False),
             "registry": Provide(lambda: REGISTRY, sync_to_thread=False),

@@ -10,7 +10,8 @@ import ssl
 import pytest
 
 from relay.dial import DialFailed, Dialler
-from relay.legs import Lane, Leg
+from relay.lane import Lane
+from relay.legs import Leg
 from tests.outside import (
     PASSWORD,
     Authority,
