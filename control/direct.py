@@ -47,7 +47,7 @@ from relay.submission import Rejected
 
 MAX_CONTENT = 16_000  # characters of one message
 MAX_ARGUMENTS = 32_000
-WAIT_MARGIN = 5.0  # beyond an intent's time-out: its answer is made then at the latest
+WAIT_MARGIN = 5.0  # beyond the longest time-out of an intent: there is an answer by then
 
 
 class DirectBegun(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +117,8 @@ class Direct:
         self._allowed = allowed
         self._agent_url = agent_url
         self._settle = settle
+        longest = max((intent.timeout for intent in configuration.registry.intents), default=0.0)
+        self._patience = longest + WAIT_MARGIN
         self._running: dict[UUID, asyncio.Future[CallAnswer]] = {}
         if allowed and _has_credentials(configuration):
             wanted = "expected no credentials in agent.yaml beside it, got some"
@@ -226,7 +228,12 @@ class Direct:
             running = await self._start(user, conversation_id, asked, row_id)
         else:
             await self._check_session(user, conversation_id, asked)
-        return await asyncio.shield(running)  # who asked may leave; the call goes on
+        try:
+            async with asyncio.timeout(self._patience):
+                return await asyncio.shield(running)  # who asked may leave; the call goes on
+        except TimeoutError:  # only when we stop: then the outbox has it
+            content = submission.saved("the relay stops")
+            return _answer(row_id, asked, None, IntentStatus.SUBMITTING, content)
 
     async def _check_session(self, user: User, conversation_id: UUID, asked: ReportedCall) -> None:
         async with self._store.transaction() as connection:
@@ -257,7 +264,8 @@ class Direct:
             answer.set_result(_answer(row_id, asked, name, IntentStatus(status), content))
             return answer
         if rejected is not None:
-            answer.set_result(_answer(row_id, asked, record.intent, record.status, rejected))
+            content = record.response or ""
+            answer.set_result(_answer(row_id, asked, record.intent, record.status, content))
             return answer
         self._submit(user, conversation_id, asked, row_id, reporting, answer)
         return answer
@@ -283,8 +291,8 @@ class Direct:
         call = deepgram.FunctionCall(id=asked.id, name=asked.name, arguments=asked.arguments)
         self._functions.start(opening, call, reporting.last_seq, report, row_id=row_id)
 
-    def _check_arguments(self, asked: ReportedCall) -> tuple[Intent | None, str | None]:
-        """The intent, and what the model is told when the call cannot be."""
+    def _check_arguments(self, asked: ReportedCall) -> tuple[Intent | None, Rejected | None]:
+        """The intent, and why the call cannot be."""
         registry = self._configuration.registry
         intent = registry.by_function(asked.name)
         try:
@@ -295,8 +303,7 @@ class Direct:
                 )
             registry.check_arguments(intent, asked.arguments)
         except ArgumentsError as error:
-            _, _, content = submission.settle(Rejected(str(error), None, 0))
-            return intent, content
+            return intent, Rejected(str(error), None, 0)
         return intent, None
 
 
@@ -365,11 +372,13 @@ def _make_record(
     conversation_id: UUID,
     row_id: UUID,
     intent: Intent | None,
-    rejected: str | None,
+    rejected: Rejected | None,
     reporting: Reporting,
 ) -> IntentCalled:
     """As functions.py notes it: should we die now, the outbox has it."""
-    open_ = rejected is None and intent is not None
+    status, result, response = IntentStatus.SUBMITTING, None, None
+    if rejected is not None:
+        status, result, response = submission.settle(rejected)
     return IntentCalled(
         id=row_id,
         conversation_id=conversation_id,
@@ -379,14 +388,14 @@ def _make_record(
         function=asked.name,
         intent=intent.name if intent else None,
         arguments=asked.arguments,
-        status=IntentStatus.SUBMITTING if open_ else IntentStatus.REJECTED,
+        status=status,
         attempts=0,
-        result=None if open_ else msgspec.json.decode(rejected or "{}"),
-        response=rejected,
+        result=result,
+        response=response,
         at=datetime.now(UTC),
-        due_in=intent.timeout + LEASE_MARGIN if open_ and intent else None,
-        in_doubt=open_,
-        error=rejected,
+        due_in=intent.timeout + LEASE_MARGIN if intent and rejected is None else None,
+        in_doubt=rejected is None,
+        error=rejected.reason if rejected else None,
     )
 
 
