@@ -32,6 +32,7 @@ from control.migrate import MigrationError
 from control.migrate import migrate as apply_migrations
 from control.server import ServeError, listen, serve_workers, serving, settle_memory
 from control.store import Store
+from relay.egress import Egress
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -156,7 +157,8 @@ def check(schemas: bool) -> None:
     problems: list[str] = []
     try:
         # `dev` needs none of the required ones: that they are missing is worth a line, no more.
-        from_environment(STAND_INS | {k: v for k, v in os.environ.items() if k not in missing})
+        known = {k: v for k, v in os.environ.items() if k not in missing}
+        Egress(from_environment(STAND_INS | known))  # reads the files of certificates
     except ConfigError as error:
         problems += error.problems
     try:

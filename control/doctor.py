@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
-from python_socks import ProxyError
 
 from config.agent import agent_section, session_section
 from config.check import Configuration, load
@@ -127,7 +126,7 @@ class Doctor:
             async with asyncio.timeout(self._seconds):
                 opened = route.tunnel()
                 streams = await opened.__aenter__()
-        except (OSError, ProxyError) as error:
+        except OSError as error:
             self._fail(f"{name} proxy tunnel", error, f"{route.host}:{route.port}")
             yield None
             return
@@ -165,7 +164,7 @@ class Doctor:
             try:
                 async with asyncio.timeout(self._seconds):
                     said = _describe(await route.show_certificate())
-            except (OSError, ProxyError):
+            except OSError:
                 pass  # what we know will have to do
         word, _, advice = trouble.explain(error).partition(": ")
         self._report.fail(f"{name} tls", f"{word}: {route.host}{said}", advice)

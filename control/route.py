@@ -44,6 +44,10 @@ class Answer(msgspec.Struct, frozen=True):
     date: datetime | None
 
 
+class TunnelRefused(OSError):
+    """The proxy does not let us pass; its cause says why (relay/trouble.py)."""
+
+
 class Streams(msgspec.Struct):
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -82,9 +86,12 @@ class Route:
     async def tunnel(self) -> AsyncIterator[Streams]:
         """A connection to the host, through the proxy if there is one; no TLS with the host yet.
 
-        Raises OSError and `ProxyError`.
+        Raises OSError.
         """
-        streams = await self._open()
+        try:
+            streams = await self._open()
+        except ProxyError as error:
+            raise TunnelRefused from error
         try:
             yield streams
         finally:
@@ -97,7 +104,7 @@ class Route:
         return _read_certificate(tls.getpeercert(binary_form=True), tls.version() or "")
 
     async def show_certificate(self) -> Certificate:
-        """What the host shows, whether it is to be trusted or not. Raises OSError, `ProxyError`."""
+        """What the host shows, whether it is to be trusted or not. Raises OSError."""
         context = self._egress.make_tls()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -80,10 +80,6 @@ def explain(error: BaseException, *, proxied: bool = False) -> str:
     return f"{word}: {_ADVICE[word]}{said}"
 
 
-def explain_word(word: str) -> str:
-    return f"{word}: {_ADVICE[word]}"
-
-
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """The error, then what it came from; the innermost is what names it best, so it comes first."""
     chain: list[BaseException] = []

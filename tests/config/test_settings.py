@@ -49,6 +49,22 @@ def test_every_variable_sets_its_field():
         "ORCHESTRATOR_TOKEN": "tok",
         "ORCHESTRATOR_SECRET": "sec",
         "DEEPGRAM_AGENT_URL": "ws://127.0.0.1:1/v1/agent/converse",
+        "DEEPGRAM_API_URL": "http://127.0.0.1:1/",
+        "RELAY_EGRESS_PROXY": "socks5h://user:pw@proxy",
+        "HTTPS_PROXY": "proxy:3128",
+        "HTTP_PROXY": "http://proxy",
+        "ALL_PROXY": "https://proxy/",
+        "NO_PROXY": "localhost, .Example.com,10.0.0.0/8",
+        "RELAY_TLS_CA_FILE": "ca.pem",
+        "RELAY_TLS_CERT_FILE": "cert.pem",
+        "RELAY_TLS_KEY_FILE": "key.pem",
+        "RELAY_TLS_MIN_VERSION": "1.3",
+        "RELAY_AUTH": "JWT",
+        "RELAY_JWT_SECRET": "s" * 32,
+        "RELAY_JWT_JWKS_URL": "https://keys.example.com/jwks.json",
+        "RELAY_JWT_ISSUER": "https://keys.example.com/",
+        "RELAY_JWT_AUDIENCE": "voice",
+        "RELAY_DIRECT_TRANSPORT": "on",
         "RELAY_HOST": "::",
         "RELAY_PORT": "0",
         "RELAY_WORKERS": "4",
@@ -79,6 +95,22 @@ def test_every_variable_sets_its_field():
         orchestrator_token=Secret("tok"),
         orchestrator_secret=Secret("sec"),
         deepgram_agent_url="ws://127.0.0.1:1/v1/agent/converse",
+        deepgram_api_url="http://127.0.0.1:1",
+        egress_proxy=Secret("socks5h://user:pw@proxy:1080"),
+        https_proxy=Secret("http://proxy:3128"),
+        http_proxy=Secret("http://proxy:80"),
+        all_proxy=Secret("https://proxy:443"),
+        no_proxy=("localhost", ".example.com", "10.0.0.0/8"),
+        tls_ca_file=Path("ca.pem"),
+        tls_cert_file=Path("cert.pem"),
+        tls_key_file=Path("key.pem"),
+        tls_min_version="1.3",
+        auth="jwt",
+        jwt_secret=Secret("s" * 32),
+        jwt_jwks_url="https://keys.example.com/jwks.json",
+        jwt_issuer="https://keys.example.com/",
+        jwt_audience="voice",
+        direct_transport=True,
         host="::",
         port=0,
         workers=4,
@@ -148,6 +180,15 @@ def test_all_mistakes_are_reported_at_once():
         ("RELAY_ALLOWED_ORIGINS", "https://[", "expected origins"),
         ("RELAY_ALLOWED_ORIGINS", "https://", "expected origins"),
         ("RELAY_NONSENSE_ENTIRELY", "1", "got this one; remove it"),
+        ("RELAY_EGRESS_PROXY", "socks4://proxy", "or socks5://"),
+        ("RELAY_EGRESS_PROXY", "http://proxy/path", "expected a proxy"),
+        ("HTTPS_PROXY", "http://proxy:port", "expected a proxy"),
+        ("RELAY_TLS_MIN_VERSION", "1.1", 'expected one of "1.2", "1.3", got "1.1"'),
+        ("RELAY_TLS_KEY_FILE", "key.pem", "RELAY_TLS_CERT_FILE beside it"),
+        ("RELAY_AUTH", "none", 'expected one of "mock", "jwt"'),
+        ("RELAY_AUTH", "jwt", "RELAY_JWT_SECRET or RELAY_JWT_JWKS_URL"),
+        ("RELAY_DIRECT_TRANSPORT", "yes", 'expected on or off, got "yes"'),
+        ("DEEPGRAM_API_URL", "wss://api", "begins with https:// or http://"),
     ],
 )
 def test_a_wrong_value_is_explained(name, text, said):
@@ -164,6 +205,10 @@ def test_a_wrong_value_is_explained(name, text, said):
         ("DATABASE_URL", "mysql://u:hush@db"),
         ("ORCHESTRATOR_TOKEN", "hush\nhush"),
         ("ORCHESTRATOR_URL", "ftp://u:hush@host"),
+        ("ORCHESTRATOR_URL", "https://u:hush@host"),
+        ("RELAY_EGRESS_PROXY", "ftp://u:hush@host"),
+        ("RELAY_EGRESS_PROXY", "http://u:hush\u00fc@host"),
+        ("RELAY_JWT_SECRET", "hush"),
         ("RELAY_ALLOWED_ORIGINS", "https://u:hush@host"),
     ],
 )
@@ -171,6 +216,13 @@ def test_a_wrong_secret_is_not_printed(name, text):
     (problem,) = problems_of(**{name: text})
 
     assert "hush" not in problem
+
+
+def test_the_usual_names_of_proxies_count_in_small_letters_too():
+    settings = from_environment(NEEDED | {"https_proxy": "proxy:1", "HTTP_PROXY": "proxy:2"})
+
+    assert settings.https_proxy == Secret("http://proxy:1")
+    assert settings.http_proxy == Secret("http://proxy:2")
 
 
 def test_a_secret_is_masked_wherever_it_is_printed():

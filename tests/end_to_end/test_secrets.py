@@ -194,9 +194,7 @@ async def test_nothing_secret_is_said_when_everything_goes_wrong(database_url, t
     search(output + "".join(bodies), token, token.split(".")[2], resume)
 
 
-async def test_nothing_secret_is_said_about_an_agent_behind_a_proxy_and_tls(
-    database_url, tmp_path
-):
+async def test_nothing_secret_is_said_about_an_agent_behind_a_proxy_and_tls(database_url, tmp_path):
     authority = Authority(tmp_path)
     async with socks_proxy() as proxy, agent_with(authority.issue()) as (_, port):
         environ = environment(
@@ -244,7 +242,7 @@ async def test_nothing_secret_is_said_by_commands_that_fail(database_url, tmp_pa
     runs = [
         (environ, command)
         for environ in (everywhere, right)
-        for command in (["serve"], ["check"], ["doctor"], ["doctor", "--json"])
+        for command in (["serve"], ["check"], ["doctor"])
     ]
     runs += [
         (right, ["migrate"]),
