@@ -182,7 +182,7 @@ def check(schemas: bool) -> None:
 @click.option("--settings", "with_settings", is_flag=True, help="Show the agent our Settings, too.")
 @click.option("--timeout", default=10.0, show_default=True, help="Seconds that one hop may take.")
 def doctor(as_json: bool, with_settings: bool, timeout: float) -> None:
-    """Walk every way that `serve` takes and name the hop that fails.
+    """Name the hop that fails on the ways that `serve` takes.
 
     Settings, data folder, database, agent (DNS, proxy, TLS, upgrade, Welcome), clock, Orchestrator,
     sign-in keys and RELAY_PUBLIC_URL. It changes nothing. It opens at most one agent session, sends

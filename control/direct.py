@@ -317,7 +317,7 @@ class DirectController(Controller):
     @post(
         "/{conversation_id:uuid}/messages",
         summary="Direct transport: store what was said; again with the same id changes nothing",
-        responses=describe_problems(400, 401, 403, 404, 409, 503),
+        responses=describe_problems(400, 401, 403, 404, 409, 413, 503),
     )
     async def add_message(
         self,
@@ -333,7 +333,7 @@ class DirectController(Controller):
         "/{conversation_id:uuid}/function-calls",
         summary="Direct transport: submit a function call; again with the same id changes nothing",
         status_code=200,
-        responses=describe_problems(400, 401, 403, 404, 409, 503),
+        responses=describe_problems(400, 401, 403, 404, 409, 413, 503),
     )
     async def call_function(
         self,

@@ -89,7 +89,9 @@ class HistoryController(Controller):
     path = "/conversations"
     tags = ("history",)
 
-    @get("/", summary="List conversations, newest first", responses=describe_problems(400, 503))
+    @get(
+        "/", summary="List conversations, newest first", responses=describe_problems(400, 401, 503)
+    )
     async def list_conversations(
         self,
         store: NamedDependency[Store],
@@ -115,7 +117,7 @@ class HistoryController(Controller):
     @get(
         "/{conversation_id:uuid}",
         summary="Get a conversation",
-        responses=describe_problems(404, 503),
+        responses=describe_problems(401, 404, 503),
     )
     async def get_conversation(
         self,
@@ -128,7 +130,7 @@ class HistoryController(Controller):
     @patch(
         "/{conversation_id:uuid}",
         summary="Rename a conversation",
-        responses=describe_problems(400, 404, 503),
+        responses=describe_problems(400, 401, 403, 404, 413, 503),
     )
     async def rename_conversation(
         self,
@@ -148,7 +150,7 @@ class HistoryController(Controller):
     @delete(
         "/{conversation_id:uuid}",
         summary="Erase a conversation, its messages and intents",
-        responses=describe_problems(404, 503),
+        responses=describe_problems(401, 403, 404, 503),
     )
     async def erase_conversation(
         self,
@@ -166,7 +168,7 @@ class HistoryController(Controller):
     @get(
         "/{conversation_id:uuid}/messages",
         summary="List the messages of a conversation, in order",
-        responses=describe_problems(400, 404, 503),
+        responses=describe_problems(400, 401, 404, 503),
     )
     async def list_messages(
         self,
@@ -189,7 +191,7 @@ class HistoryController(Controller):
     @get(
         "/{conversation_id:uuid}/intents",
         summary="List the function calls of a conversation, in order",
-        responses=describe_problems(400, 404, 503),
+        responses=describe_problems(400, 401, 404, 503),
     )
     async def list_intents(
         self,
@@ -215,7 +217,7 @@ class HistoryController(Controller):
         "/{conversation_id:uuid}/intents/{intent_id:uuid}/retry",
         summary="Submit a function call again that has failed",
         status_code=202,
-        responses=describe_problems(404, 409, 503),
+        responses=describe_problems(400, 401, 403, 404, 409, 413, 503),
     )
     async def retry_intent(
         self,

@@ -86,7 +86,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     one: BaseException | None = error
     while one is not None and one not in chain:
         chain.append(one)
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+        one = one.__cause__ or one.__context__  # httpcore raises from None, and it matters
     yield from reversed(chain)
 
 

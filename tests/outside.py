@@ -165,6 +165,7 @@ class Socks:
     def __init__(self):
         self.asked = []
         self.port = 0
+        self.over = False
         self._tasks = set()
 
     @property
@@ -178,7 +179,7 @@ class Socks:
         except (OSError, asyncio.IncompleteReadError):
             pass  # one side has gone
         finally:
-            writer.close()
+            writer.transport.abort() if self.over else writer.close()
             self._tasks.discard(asyncio.current_task())
 
     async def _serve(self, reader, writer):
@@ -206,10 +207,13 @@ class Socks:
             writer.write(b"\x05\x04\x00\x01" + bytes(6))
             return
         there, out = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"\x05\x00\x00\x01" + bytes(6))
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_copy(reader, out))
-            tasks.create_task(_copy(there, writer))
+        try:
+            writer.write(b"\x05\x00\x00\x01" + bytes(6))
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_copy(reader, out))
+                tasks.create_task(_copy(there, writer))
+        finally:
+            out.transport.abort()
 
 
 async def _copy(reader, writer):
@@ -231,6 +235,7 @@ async def socks_proxy():
         yield proxy
     finally:
         server.close()
+        proxy.over = True
         for task in list(proxy._tasks):
             task.cancel()
         await asyncio.gather(*proxy._tasks, return_exceptions=True)

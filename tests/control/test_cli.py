@@ -106,6 +106,17 @@ def test_a_missing_environment_is_told_whole():
     assert "Traceback" not in done.stderr
 
 
+def test_serve_does_not_start_before_it_is_said_who_signs_users_in(tmp_path):
+    right = REQUIRED | {"RELAY_PORT": "0", "RELAY_DATA_DIR": str(tmp_path)}
+    del right["RELAY_AUTH"]
+    done = run("serve", **right)
+
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert "RELAY_AUTH" in line
+    assert "mock" in line
+
+
 @pytest.mark.parametrize("command", ["serve", "migrate", "dev"])
 def test_a_database_that_does_not_answer_is_one_clear_line(command, tmp_path):
     done = run(command, **REQUIRED | {"RELAY_PORT": "0", "RELAY_DATA_DIR": str(tmp_path)})

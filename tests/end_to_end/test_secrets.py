@@ -205,6 +205,7 @@ async def test_nothing_secret_is_said_about_an_agent_behind_a_proxy_and_tls(data
             RELAY_EGRESS_PROXY=f"socks5://clerk:pass%3Aword%2F1@127.0.0.1:{proxy.port}",
             RELAY_PORT=str(free_port()),
             RELAY_SETUP_SECONDS="2",
+            RELAY_AUTH="mock",
         )
         async with relaying(environ) as relay:
             headers = {"Authorization": f"Bearer {make_token()}"}
@@ -218,6 +219,7 @@ async def test_nothing_secret_is_said_about_an_agent_behind_a_proxy_and_tls(data
 
     assert failed["code"] == "agent_unreachable"
     assert "tls_untrusted" in relay.output
+    assert "sign_in_mocked" in relay.output
     search(relay.output + json.dumps(failed), "pass%3Aword%2F1", "pass:word/1", begun["ticket"])
 
 
