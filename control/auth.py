@@ -1,9 +1,8 @@
 """Who asks: the one place where a user is found for a request.
 
-Control plane. `SignIn.find_user` is the Litestar dependency `user`; all else is bound
-to the id that it gives, so another way to sign in changes nothing outside this file. Such a
-function takes the request and raises `ProblemError(401, ...)` through `refuse`; docs/network.md has
-an example.
+Control plane. `SignIn.find_user` is the Litestar dependency `user`; all else is bound to the id
+that it gives, so another way to sign in changes nothing outside this file. Such a function takes
+the request and raises what `refuse` makes; docs/network.md has an example.
 
 * `mock`: `get_current_user`, everybody is the same user. For `dev`, and behind something else that
   lets nobody pass who should not.
@@ -34,9 +33,6 @@ class User(msgspec.Struct, frozen=True):
     """`id` is what conversations are bound to: 1 to 255 characters."""
 
     id: str
-
-
-FindUser = Callable[[Request[Any, Any, Any]], Awaitable[User]]
 
 
 async def get_current_user() -> User:

@@ -101,10 +101,11 @@ def serve() -> None:
     _run(_check_database(settings))
     if settings.auth == "mock":
         log.warning("sign_in_mocked user=%s", USER_ID)
+    configuration = _configuration(settings)
     if settings.workers > 1:
+        _check_composition(settings, configuration)
         serve_workers("control.cli:create_worker", listener, settings.workers)
         return
-    configuration = _configuration(settings)
 
     async def run() -> None:
         stop = _stop_event()
@@ -387,6 +388,14 @@ def _settings() -> Settings:
     if problems:
         _fail("\n".join(problems))
     return settings
+
+
+def _check_composition(settings: Settings, configuration: Configuration) -> None:
+    """So that a mistake is told once and not by each worker."""
+    try:
+        create_app(settings, configuration)
+    except ConfigError as error:
+        _fail(str(error))
 
 
 def _database_url() -> str:

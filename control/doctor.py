@@ -422,12 +422,13 @@ async def examine(
 
 
 def make_settings(configuration: Configuration) -> deepgram.Settings:
-    """As a session would send them now, in UTC."""
+    """As a session would send them now, in UTC, but without a greeting: nobody would hear it."""
     agent = configuration.agent
     prompt = configuration.prompt.render(
         today=datetime.now(UTC).date(), time_zone="UTC", registry=configuration.registry
     )
     section = agent_section(agent, prompt=prompt, functions=configuration.registry.functions())
+    section.pop("greeting", None)
     return deepgram.Settings(agent=section, **session_section(agent, agent.audio))
 
 

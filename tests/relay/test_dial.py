@@ -5,6 +5,7 @@ Each way to fail has a name that says what to do, and no secret in it.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 
 import pytest
@@ -105,6 +106,31 @@ async def test_an_agent_without_tls_is_reached_through_both(proxy):
         assert await dial(port, scheme="ws", RELAY_EGRESS_PROXY=socks.url)
 
         assert len(agent.connections) == 2
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "socks5"])
+async def test_a_dial_that_is_given_up_leaves_no_socket_at_a_proxy_that_says_nothing(scheme):
+    arrived, gone = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(reader, writer):
+        await reader.read(1)
+        arrived.set()
+        while await reader.read(4096):
+            pass
+        gone.set()
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    async with server:
+        url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        task = asyncio.create_task(dial(1, RELAY_EGRESS_PROXY=url))
+        async with asyncio.timeout(5):
+            await arrived.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with asyncio.timeout(1):
+            await gone.wait()
 
 
 async def test_wrong_credentials_are_named(proxy):
