@@ -12,6 +12,7 @@ import pytest
 from control.embedded import EmbeddedPostgres
 from control.migrate import migrate
 from control.store import Store
+from tests.outside import Authority, http_proxy
 
 # Nothing here has to survive a power cut.
 FORGETFUL = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_wal_size=4GB")
@@ -67,6 +68,34 @@ async def database_url(postgres, template):
     name = f"test_{uuid.uuid4().hex}"
     await _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
     return _with_database(postgres, name)  # it goes with the server: a DROP takes longer
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """A private authority, trusted by whoever is told to."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def proxy():
+    """An HTTP proxy that wants a name and a password; it takes a moment to start."""
+    with http_proxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def secure_proxy(authority):
+    """The same over TLS, with a certificate of the private authority."""
+    with http_proxy(authority.issue_files("127.0.0.1")) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def shared_database_url(postgres, template):
+    """A migrated database for tests that do not mind what others leave in it."""
+    name = "shared"
+    asyncio.run(_execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template}"))
+    return _with_database(postgres, name)
 
 
 @pytest.fixture

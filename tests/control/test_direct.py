@@ -168,23 +168,23 @@ async def test_a_call_is_submitted_once_and_its_answer_is_for_the_agent(program)
     assert (stored["intent"], stored["call_id"], stored["after_seq"]) == ("GOAL", "call_1", 1)
 
 
-@pytest.mark.parametrize(
-    ("call", "said"),
-    [
-        ({"name": "drop_tables"}, "there is no function"),
-        ({"arguments": "{}"}, "was not called"),
-        ({"arguments": "no json"}, "JSON is malformed"),
-    ],
-)
-async def test_a_call_that_cannot_be_is_answered_stored_and_not_sent(program, call, said):
+async def test_a_call_that_cannot_be_is_answered_stored_and_not_sent(program):
     begun = await program.begin()
-    answers = [(await program.call(begun, **call)).json() for _ in range(2)]
+    for number, (call, said) in enumerate(
+        (
+            ({"name": "drop_tables"}, "there is no function"),
+            ({"arguments": "{}"}, "was not called"),
+            ({"arguments": "no json"}, "JSON is malformed"),
+        )
+    ):
+        call |= {"id": f"call_{number}"}
+        answers = [(await program.call(begun, **call)).json() for _ in range(2)]
+        assert answers[0] == answers[1]
+        assert answers[0]["status"] == "rejected"
+        assert said in answers[0]["content"]
 
-    assert answers[0] == answers[1]
-    assert answers[0]["status"] == "rejected"
-    assert said in answers[0]["content"]
-    (stored,) = await program.items(begun, "intents")
-    assert stored["status"] == "rejected"
+    stored = await program.items(begun, "intents")
+    assert [call["status"] for call in stored] == ["rejected"] * 3
     assert await program.goals() == []
 
 
@@ -263,22 +263,17 @@ async def test_nobody_attaches_to_a_direct_session(program):
         )
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
+async def test_what_is_reported_is_validated(program):
+    begun = await program.begin()
+    for body in (
         {"id": "no uuid"},
         {"role": "system"},
         {"content": ""},
         {"content": "x" * 16_001},
         {"seq": 7},
-    ],
-)
-async def test_what_is_reported_is_validated(program, body):
-    begun = await program.begin()
-
-    answer = await program.say(begun, **body)
-    assert answer.status_code == 400
-    assert answer.json()["code"] == "invalid"
+    ):
+        answer = await program.say(begun, **body)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
 
 
 async def test_it_is_off_unless_the_setting_allows_it(database_url, tmp_path):

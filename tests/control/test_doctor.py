@@ -22,9 +22,7 @@ from relay.sandbox.script import Ending
 from relay.sandbox.server import serve
 from tests.outside import (
     PASSWORD,
-    Authority,
     agent_with,
-    http_proxy,
     settings_of,
     socks_proxy,
 )
@@ -32,11 +30,6 @@ from tests.relay.wires import listening
 
 KEY = "the-real-key"
 VOICE_RELAY = str(Path(sys.executable).with_name("voice-relay"))
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @asynccontextmanager
@@ -57,7 +50,7 @@ async def http_server(head="HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
 @pytest.fixture
-async def environ(database_url, tmp_path):
+async def environ(shared_database_url, tmp_path):
     """An environment in which everything is well; `agent` is the sandbox."""
     async with serve(Options(api_key=KEY)) as agent, http_server() as planner:
         yield Environ(
@@ -66,7 +59,7 @@ async def environ(database_url, tmp_path):
             | {
                 "DEEPGRAM_API_KEY": KEY,
                 "DEEPGRAM_AGENT_URL": agent.agent_url,
-                "DATABASE_URL": database_url,
+                "DATABASE_URL": shared_database_url,
                 "ORCHESTRATOR_URL": f"http://{planner}",
                 "RELAY_AUTH": "mock",
                 "RELAY_DATA_DIR": str(tmp_path / "data"),
@@ -79,8 +72,8 @@ class Environ:
         self.agent = agent
         self.values = values
 
-    async def examine(self, *, settings=False, **changes):
-        report = await examine(self.values | changes, settings=settings, seconds=3)
+    async def examine(self, *, settings=False, seconds=3, **changes):
+        report = await examine(self.values | changes, settings=settings, seconds=seconds)
         shown = write_text(report) + write_json(report).decode()
         for secret in (KEY, PASSWORD, "pass%3Aword", "wrong-password", "hush"):
             assert secret not in shown
@@ -118,24 +111,20 @@ async def test_without_the_option_no_settings_are_sent(environ):
     assert environ.agent.sessions[0].settings is None
 
 
-@pytest.mark.parametrize(
-    ("status", "said"),
-    [
+async def test_a_refusal_of_the_agent_is_shown_with_its_body(environ):
+    for status, said in (
         (401, "DEEPGRAM_API_KEY"),
         (402, "credit"),
         (403, "scopes"),
         (404, "DEEPGRAM_AGENT_URL"),
         (429, "too many sessions"),
         (503, "try again"),
-    ],
-)
-async def test_a_refusal_of_the_agent_is_shown_with_its_body(environ, status, said):
-    async with serve(Options(refuse=status)) as agent:
-        line = await environ.failure("agent upgrade", DEEPGRAM_AGENT_URL=agent.agent_url)
-
-    assert f"HTTP {status}" in line
-    assert "err_msg" in line
-    assert said in line
+    ):
+        async with serve(Options(refuse=status)) as agent:
+            line = await environ.failure("agent upgrade", DEEPGRAM_AGENT_URL=agent.agent_url)
+        assert f"HTTP {status}" in line
+        assert "err_msg" in line
+        assert said in line
 
 
 async def test_a_wrong_key_is_named_and_not_shown(environ):
@@ -146,7 +135,8 @@ async def test_a_wrong_key_is_named_and_not_shown(environ):
 
 async def test_an_agent_that_says_nothing_is_named(environ):
     async with serve(Options(welcome_delay=None)) as agent:
-        line = await environ.failure("agent welcome", DEEPGRAM_AGENT_URL=agent.agent_url)
+        url = {"DEEPGRAM_AGENT_URL": agent.agent_url}
+        line = await environ.failure("agent welcome", seconds=0.5, **url)
 
     assert "no Welcome" in line
 
@@ -168,33 +158,30 @@ async def test_an_unknown_name_and_a_closed_port_are_named(environ):
     assert "refused: " in await environ.failure("agent connect", DEEPGRAM_AGENT_URL=closed)
 
 
-async def test_each_hop_of_a_proxy_is_named(environ, authority):
-    with http_proxy() as proxy:
-        async with agent_with(authority.issue()) as (_, port), socks_proxy() as socks:
-            url = {"DEEPGRAM_AGENT_URL": f"wss://agent.example:{port}/v1/agent/converse"}
-            url |= {"RELAY_TLS_CA_FILE": str(authority.file)}
-            for good in (proxy.url, socks.url):
-                report = await environ.examine(RELAY_EGRESS_PROXY=good, **url)
-                assert report.is_well, write_text(report)
-                assert "agent proxy tunnel" in {one.hop for one in report.findings}
+async def test_each_hop_of_a_proxy_is_named(environ, authority, proxy):
+    async with agent_with(authority.issue()) as (_, port), socks_proxy() as socks:
+        url = {"DEEPGRAM_AGENT_URL": f"wss://agent.example:{port}/v1/agent/converse"}
+        url |= {"RELAY_TLS_CA_FILE": str(authority.file)}
+        for good in (proxy.url, socks.url):
+            report = await environ.examine(RELAY_EGRESS_PROXY=good, **url)
+            assert report.is_well, write_text(report)
+            assert "agent proxy tunnel" in {one.hop for one in report.findings}
 
-            for wrong in (
-                proxy.url_for("clerk:wrong-password"),
-                f"socks5://clerk:wrong-password@127.0.0.1:{socks.port}",
-            ):
-                line = await environ.failure("agent proxy tunnel", RELAY_EGRESS_PROXY=wrong, **url)
-                assert "proxy_auth" in line
+        for wrong in (
+            proxy.url_for("clerk:wrong-password"),
+            f"socks5://clerk:wrong-password@127.0.0.1:{socks.port}",
+        ):
+            line = await environ.failure("agent proxy tunnel", RELAY_EGRESS_PROXY=wrong, **url)
+            assert "proxy_auth" in line
 
-            gone = {"RELAY_EGRESS_PROXY": "http://127.0.0.1:1"}
-            assert "refused" in await environ.failure("agent proxy connect", **gone, **url)
-            gone = {"RELAY_EGRESS_PROXY": "http://proxy.nowhere.invalid:3128"}
-            assert "dns" in await environ.failure("agent proxy dns", **gone, **url)
+        gone = {"RELAY_EGRESS_PROXY": "http://127.0.0.1:1"}
+        assert "refused" in await environ.failure("agent proxy connect", **gone, **url)
+        gone = {"RELAY_EGRESS_PROXY": "http://proxy.nowhere.invalid:3128"}
+        assert "dns" in await environ.failure("agent proxy dns", **gone, **url)
 
-            closed = url | {"DEEPGRAM_AGENT_URL": "wss://agent.test:1/v1/agent/converse"}
-            line = await environ.failure(
-                "agent proxy tunnel", RELAY_EGRESS_PROXY=socks.url, **closed
-            )
-            assert "proxy_refused" in line
+        closed = url | {"DEEPGRAM_AGENT_URL": "wss://agent.test:1/v1/agent/converse"}
+        line = await environ.failure("agent proxy tunnel", RELAY_EGRESS_PROXY=socks.url, **closed)
+        assert "proxy_refused" in line
 
 
 async def test_an_authority_that_is_not_trusted_is_named_with_who_issued(environ, authority):
@@ -234,7 +221,8 @@ async def test_a_database_that_is_away_empty_or_read_only_is_named(
     name = await connection.fetchval("SELECT current_database()")
     await connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     await connection.close()
-    assert "primary" in await environ.failure("database writable")
+    line = await environ.failure("database writable", DATABASE_URL=database_url)
+    assert "primary" in line
 
 
 async def test_an_orchestrator_that_is_away_is_named(environ):

@@ -22,10 +22,8 @@ from control.temporary_token import Minter, TokenUnavailable
 from relay.submission import Delayed, Submission, Submitted
 from tests.outside import (
     PASSWORD,
-    Authority,
     agent_with,
     egress_of,
-    http_proxy,
     settings_of,
     socks_proxy,
 )
@@ -39,17 +37,6 @@ INTENT = Intent(
     parameters={"type": "object"},
     path="/goals",
 )
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def proxy():
-    with http_proxy() as proxy:
-        yield proxy
 
 
 class Service:
@@ -143,21 +130,19 @@ async def test_a_conversation_a_call_and_audio_pass_through_the_proxy(
     assert f"planner.example:{planner.port}" in proxy.log
 
 
-async def test_all_four_go_through_each_kind_of_proxy(authority, proxy):
-    files = authority.issue_files("127.0.0.1")
+async def test_all_four_go_through_each_kind_of_proxy(authority, proxy, secure_proxy):
     answer = {"access_token": "granted", "expires_in": 60, "keys": []}
     async with service(authority.issue("api.example"), answer) as api, socks_proxy() as socks:
-        with http_proxy(files) as secure:
-            for url in (proxy.url, secure.url, socks.url):
-                egress = egress_of(HTTPS_PROXY=url, RELAY_TLS_CA_FILE=str(authority.file))
-                base = f"https://api.example:{api.port}"
-                async with open_client(egress, base) as client:
-                    assert (await client.get(f"{base}/keys")).status_code == 200
-                async with orchestrator.connect(base, "token", egress=egress) as planner:
-                    assert isinstance(await planner.submit(make_submission()), Submitted)
-                minter = Minter(base, settings_of().deepgram_api_key, egress, seconds=60)
-                async with minter.running():
-                    assert (await minter.mint()).access_token == "granted"
+        for url in (proxy.url, secure_proxy.url, socks.url):
+            egress = egress_of(HTTPS_PROXY=url, RELAY_TLS_CA_FILE=str(authority.file))
+            base = f"https://api.example:{api.port}"
+            async with open_client(egress, base) as client:
+                assert (await client.get(f"{base}/keys")).status_code == 200
+            async with orchestrator.connect(base, "token", egress=egress) as planner:
+                assert isinstance(await planner.submit(make_submission()), Submitted)
+            minter = Minter(base, settings_of().deepgram_api_key, egress, seconds=60)
+            async with minter.running():
+                assert (await minter.mint()).access_token == "granted"
 
     assert len(api.got) == 9
     grants = [head for head, _ in api.got if "/v1/auth/grant" in head]

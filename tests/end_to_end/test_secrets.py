@@ -242,11 +242,10 @@ async def test_nothing_secret_is_said_by_commands_that_fail(database_url, tmp_pa
         RELAY_PORT="0",
     )
     runs = [
-        (environ, command)
-        for environ in (everywhere, right)
-        for command in (["serve"], ["check"], ["doctor"])
-    ]
-    runs += [
+        (everywhere, ["serve"]),
+        (everywhere, ["check"]),
+        (right, ["serve"]),
+        (right, ["doctor"]),
         (right, ["migrate"]),
         (right, ["talk", "--url", "http://127.0.0.1:1", "--say", "x", "--token", HUSH["token"]]),
     ]
@@ -261,9 +260,10 @@ async def test_nothing_secret_is_said_by_commands_that_fail(database_url, tmp_pa
         out, _ = await process.communicate()
         return " ".join(command), process.returncode, out.decode()
 
-    for environ, command in runs:
-        name, code, output = await run(environ, command)
-        assert code == (0 if name == "check" and environ is right else 1), (name, output)
+    async with asyncio.TaskGroup() as tasks:
+        done = [tasks.create_task(run(*one)) for one in runs]
+    for name, code, output in [task.result() for task in done]:
+        assert code == 1, (name, output)
         assert "Traceback" not in output
         for secret in (*HUSH.values(), HUSH["jwt"][:20], PROXY_BASIC):
             assert secret not in output, name

@@ -18,7 +18,6 @@ from tests.outside import (
     Authority,
     agent_with,
     egress_of,
-    http_proxy,
     socks_proxy,
     stern_server,
 )
@@ -27,19 +26,8 @@ KEY = "the-real-key"
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
 def other_authority(tmp_path_factory):
     return Authority(tmp_path_factory.mktemp("other"))
-
-
-@pytest.fixture(scope="module")
-def proxy():
-    with http_proxy() as proxy:
-        yield proxy
 
 
 def make_dialler(port, *, name="agent.example", scheme="wss", **variables):
@@ -82,13 +70,11 @@ async def test_the_agent_is_reached_through_an_http_proxy_with_credentials(autho
         assert f"agent.example:{port}" in agent.headers["host"]
 
 
-async def test_the_agent_is_reached_through_a_proxy_that_speaks_tls(authority):
-    files = authority.issue_files("127.0.0.1")
-    with http_proxy(files) as proxy:
-        async with agent_with(authority.issue()) as (agent, port):
-            ca = str(authority.file)
-            assert await dial(port, HTTPS_PROXY=proxy.url, RELAY_TLS_CA_FILE=ca)
-            await agent.gone.wait()
+async def test_the_agent_is_reached_through_a_proxy_that_speaks_tls(authority, secure_proxy):
+    async with agent_with(authority.issue()) as (agent, port):
+        ca = str(authority.file)
+        assert await dial(port, HTTPS_PROXY=secure_proxy.url, RELAY_TLS_CA_FILE=ca)
+        await agent.gone.wait()
 
 
 async def test_the_agent_is_reached_through_a_socks_proxy_that_knows_its_name(authority):
