@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 import socket
 import ssl
 import subprocess
@@ -144,7 +145,11 @@ def http_proxy(tls=None):
             *("--log-level", "INFO", "--log-file", str(log_file), *secure),
         ]
         process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            cwd=ROOT,
+            env=os.environ | {"HOME": folder},  # it makes a folder of its own there
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         try:
             until = time.monotonic() + 30

@@ -151,6 +151,10 @@ async def test_the_setting_opens_both_rest_and_the_websocket(shared_database_url
         )
         begun = await client.post(f"{API}/session", headers={"Origin": APP})
         other = await client.get(f"{API}/conversations", headers={"Origin": "https://evil.example"})
+        wrong = [
+            await client.get(f"{API}/conversations/{uuid4()}", headers={"Origin": APP}),
+            await client.post(f"{API}/session", headers={"Origin": APP}, content=b"["),
+        ]
         url = f"ws://127.0.0.1:{client.port}{API}/session/{uuid4()}/ws"
         ticket = {"subprotocols": ["relay.v1", "x"]}
         admitted = await refused(url, origin=APP, **ticket)
@@ -159,7 +163,9 @@ async def test_the_setting_opens_both_rest_and_the_websocket(shared_database_url
     assert asked.headers["access-control-allow-origin"] == APP
     assert "authorization" in asked.headers["access-control-allow-headers"].lower()
     assert begun.status_code == 201
-    assert begun.headers["access-control-allow-origin"] == APP
+    for answer in (begun, *wrong):  # errors have to be read, too
+        assert answer.headers["access-control-allow-origin"] == APP
+        assert "origin" in answer.headers["vary"].lower()
     assert "access-control-allow-origin" not in other.headers
     assert (admitted.status_code, foreign.status_code) == (401, 403)
 
