@@ -190,7 +190,8 @@ def doctor(as_json: bool, with_settings: bool, timeout: float) -> None:
     no audio and closes it at once: Deepgram bills no more than that moment.
     Exit code 0 if nothing failed.
     """
-    from control.doctor import examine, write_json, write_text
+    from control.doctor import examine
+    from control.findings import write_json, write_text
 
     logs.set_up("error")
     report = asyncio.run(examine(os.environ, settings=with_settings, seconds=timeout))

@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -24,6 +23,7 @@ from config.agent import agent_section, session_section
 from config.check import Configuration, load
 from config.errors import ConfigError
 from config.settings import Secret, Settings, from_environment
+from control.findings import Report
 from control.http_client import open_client
 from control.jwks import Jwks, KeysUnavailable
 from control.migrate import MigrationError, find_pending, inspect, load_migrations
@@ -52,42 +52,6 @@ _REFUSALS = {
 }
 
 Said = deepgram.ServerMessage | deepgram.Unknown | deepgram.Malformed | None  # None: closed
-Status = Literal["ok", "warning", "failed", "skipped"]
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One hop: what was seen, and what to do about it."""
-
-    hop: str
-    status: Status
-    detail: str
-    advice: str = ""
-
-
-class Report:
-    """All findings so far. What is secret is masked, whoever quoted it."""
-
-    def __init__(self) -> None:
-        self.findings: list[Finding] = []
-        self.secrets: list[str] = []
-
-    @property
-    def is_well(self) -> bool:
-        return all(finding.status != "failed" for finding in self.findings)
-
-    def add(self, hop: str, status: Status, detail: str, advice: str = "") -> None:
-        self.findings.append(Finding(hop, status, self._mask(detail), self._mask(advice)))
-
-    def ok(self, hop: str, detail: str) -> None:
-        self.add(hop, "ok", detail)
-
-    def fail(self, hop: str, detail: str, advice: str = "") -> None:
-        self.add(hop, "failed", detail, advice)
-
-    def _mask(self, text: str) -> str:
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-        return " ".join(text.split())
 
 
 class Doctor:
@@ -472,18 +436,3 @@ def _is_far(route: Route) -> bool:
 def _put(queue: asyncio.Queue[Said], item: Said) -> None:
     if not queue.full():
         queue.put_nowait(item)
-
-
-def write_text(report: Report) -> str:
-    """One line for each hop."""
-    width = max(len(finding.hop) for finding in report.findings)
-    lines = []
-    for one in report.findings:
-        mark = one.status.upper() if one.status == "failed" else one.status
-        advice = f": {one.advice}" if one.advice else ""
-        lines.append(f"{mark:8} {one.hop:{width}}  {one.detail}{advice}")
-    return "\n".join(lines)
-
-
-def write_json(report: Report) -> bytes:
-    return msgspec.json.encode({"well": report.is_well, "findings": report.findings})

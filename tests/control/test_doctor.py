@@ -16,7 +16,8 @@ import pytest
 from config.check import load
 from config.settings import CONFIG_DIR, STAND_INS
 from control.app import create_app
-from control.doctor import examine, write_json, write_text
+from control.doctor import examine
+from control.findings import write_json, write_text
 from relay.sandbox.options import Fault, Options
 from relay.sandbox.script import Ending
 from relay.sandbox.server import serve
