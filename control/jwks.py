@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 600.0
 PAUSE_SECONDS = 10.0
+LONG_PAUSE_SECONDS = 60.0  # when the URL does not answer and the key is known
 FETCH_SECONDS = 5.0
 LARGEST = 256 * 1024  # bytes of the answer
 
@@ -69,7 +70,9 @@ class Jwks:
         async with self._lock:  # one request for all who wait
             if not self._is_old and self._look_up(kid) is not None:
                 return
-            if self._clock() - self._tried_at < PAUSE_SECONDS:
+            # Whoever has a known key waits for us as well: not again and again.
+            pause = PAUSE_SECONDS if self._look_up(kid) is None else LONG_PAUSE_SECONDS
+            if self._clock() - self._tried_at < pause:
                 return
             self._tried_at = self._clock()
             try:

@@ -63,6 +63,9 @@ def make_headers(settings: Settings) -> dict[str, str]:
         parts = urlsplit(settings.public_url)
         scheme = {"https": "wss", "http": "ws"}[parts.scheme]
         connect += f" {scheme}://{parts.netloc}"
+    if settings.direct_transport:  # then our own pages speak to the agent
+        parts = urlsplit(settings.deepgram_agent_url)
+        connect += f" {parts.scheme}://{parts.netloc}"
     policy = [
         "default-src 'none'",
         f"connect-src {connect}",

@@ -93,6 +93,9 @@ def test_the_policy_allows_scripts_and_connections_of_our_own_only():
     assert "script-src 'self';" in policy
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
+    assert "deepgram" not in policy
+    direct = make_headers(settings_of(RELAY_DIRECT_TRANSPORT="on"))["Content-Security-Policy"]
+    assert "connect-src 'self' wss://agent.deepgram.com;" in direct
 
 
 async def test_behind_tls_browsers_are_told_to_stay_there(shared_database_url, tmp_path):
