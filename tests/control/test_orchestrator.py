@@ -253,7 +253,7 @@ async def test_a_refused_connection_has_sent_nothing():
 
     outcome = await submit(url, submission())
 
-    assert outcome == delayed(orchestrator.UNREACHABLE, "ConnectError", unsent=True)
+    assert outcome == delayed(orchestrator.UNREACHABLE, "ConnectError refused", unsent=True)
 
 
 async def test_a_planner_that_says_nothing_is_given_up_in_time_and_leaves_a_doubt():
