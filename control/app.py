@@ -13,7 +13,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 
 from config.check import Configuration
 from config.settings import Secret, Settings
-from control import history, intents, sessions
+from control import grant, history, intents, sessions
 from control.auth import SignIn
 from control.delivery import Delivery
 from control.direct import Direct, DirectController
@@ -32,6 +32,7 @@ from control.shield import (
 )
 from control.store import Store, StoreUnavailable
 from control.temporary_token import Minter
+from relay.converse import converse
 from relay.dial import Dialler
 from relay.egress import Egress
 from relay.endpoint import attach
@@ -156,6 +157,10 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         finally:
             await store.close()
 
+    admit = Admission(store, settle)
+    admit_grant = grant.GrantAdmission(
+        store, configuration.agent, hub, admit, ticket_seconds=settings.ticket_seconds
+    )
     given = {
         "store": store,
         "settings": settings,
@@ -165,7 +170,8 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         "hub": hub,
         "live": hub,
         "direct": direct,
-        "admit": Admission(store, settle),
+        "admit": admit,
+        "admit_grant": admit_grant,
         "allowed_origins": origins,
     }
     return Litestar(
@@ -179,7 +185,9 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
                     intents.list_intents,
                 ],
             ),
+            grant.grant_ticket,
             attach,
+            converse,
             get_live,
             get_ready,
             get_metrics,

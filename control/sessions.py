@@ -22,7 +22,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, SkipValidation
 from uuid_utils.compat import uuid7
 
-from config.agent import Agent, Audio, AudioInput, AudioOutput, audio_mistakes
+from config.agent import Agent, Audio
 from config.settings import Settings
 from control.auth import User
 from control.direct import Direct, DirectBegun
@@ -30,6 +30,7 @@ from control.errors import RETRY_SECONDS, Mistake, ProblemError, describe_proble
 from control.rows import History, Message, NewSession, Session, SessionState
 from control.store import Store, StoreUnavailable
 from control.telling import tell_history
+from relay.audio import AudioWish, choose_audio
 from relay.opening import Opening, Refused
 from relay.records import Figures, SessionLatency
 
@@ -40,18 +41,6 @@ TICKET_BYTES = 32
 DRAINING_RETRY_SECONDS = 10  # by then another relay, or the next one here, answers
 NOT_KEPT = {"Cache-Control": "no-store"}
 HUNG_UP = "hung_up"  # the end of a session that was closed over REST before it began
-
-# What a browser can make and play; Deepgram's combinations are in docs/protocol.md.
-INPUT_RATES = {
-    "linear16": (8000, 16000, 22050, 24000, 32000, 44100, 48000),
-    "mulaw": (8000, 16000),
-    "alaw": (8000, 16000),
-}
-OUTPUT_RATES = {
-    "linear16": (8000, 16000, 24000, 32000, 48000),
-    "mulaw": (8000, 16000),
-    "alaw": (8000, 16000),
-}
 
 
 class LiveSessions(Protocol):
@@ -77,13 +66,6 @@ class LiveSessions(Protocol):
 
 # A protocol has no instances that a validator could tell.
 Live = SkipValidation[NamedDependency[LiveSessions]]
-
-
-class AudioWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is left out is as in agent.yaml."""
-
-    input: AudioInput | None = None
-    output: AudioOutput | None = None
 
 
 class SessionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -164,7 +146,7 @@ class SessionController(Controller):
             id=uuid7(),
             conversation_id=wanted.conversation_id or uuid7(),
             user_id=user.id,
-            ticket_hash=_hash(ticket),
+            ticket_hash=hash_ticket(ticket),
             ticket_expires_at=datetime.now(UTC) + timedelta(seconds=settings.ticket_seconds),
             timezone=wanted.timezone,
             audio=msgspec.json.encode(audio),
@@ -252,7 +234,9 @@ class Admission:
 
     async def __call__(self, session_id: UUID, ticket: str) -> Opening:
         try:
-            found = await self._store.take_ticket(session_id, _hash(ticket), now=self._clock())
+            found = await self._store.take_ticket(
+                session_id, hash_ticket(ticket), now=self._clock()
+            )
             if found is not None and found.state == "ended":
                 raise Refused(409, "session_ended", "the session is over; begin another")
             if found is None or not found.taken:
@@ -297,28 +281,24 @@ def make_websocket_url(public_url: str, session_id: UUID) -> str:
     return f"{scheme}://{parts.netloc}{path}"
 
 
-def _hash(ticket: str) -> bytes:
+def hash_ticket(ticket: str) -> bytes:
+    """What is stored of a ticket."""
     # Plain SHA-256 will do: a ticket has 256 random bits and cannot be guessed.
     return hashlib.sha256(ticket.encode("utf-8", "surrogateescape")).digest()
 
 
 def _check(wanted: SessionRequest, agent: Agent) -> Audio:
     """The audio of the session. Raises `ProblemError` with every mistake of the request."""
-    audio = Audio(
-        input=wanted.audio.input or agent.audio.input,
-        output=wanted.audio.output or agent.audio.output,
-    )
-    mistakes = _check_timezone(wanted.timezone)
-    if wanted.audio != AudioWish():
-        # The first list is what we let browsers use, the second what this agent can do.
-        mistakes += _check_audio(wanted.audio) or _read_mistakes(audio_mistakes(agent, audio))
+    audio, lines = choose_audio(wanted.audio, agent.audio, agent)
+    mistakes = check_timezone(wanted.timezone) + _read_mistakes(lines)
     if mistakes:
         detail = "; ".join(f"{m.path}: {m.detail}" for m in mistakes)
         raise ProblemError(400, "invalid", detail, mistakes=mistakes)
     return audio
 
 
-def _check_timezone(name: str) -> list[Mistake]:
+def check_timezone(name: str) -> list[Mistake]:
+    """What is wrong with it as an IANA name."""
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -326,33 +306,9 @@ def _check_timezone(name: str) -> list[Mistake]:
     return []
 
 
-def _check_audio(audio: AudioWish) -> list[Mistake]:
-    mistakes = []
-    if audio.input is not None:
-        mistakes += _check_rate("audio.input", audio.input, INPUT_RATES)
-    if audio.output is not None:
-        mistakes += _check_rate("audio.output", audio.output, OUTPUT_RATES)
-        if audio.output.container != "none":
-            mistakes.append(Mistake("audio.output.container", "expected none"))
-    return mistakes
-
-
 def _read_mistakes(lines: list[str]) -> list[Mistake]:
     parted = (line.partition(": ") for line in lines)
     return [Mistake(path, detail) for path, _, detail in parted]
-
-
-def _check_rate(
-    path: str, side: AudioInput | AudioOutput, allowed: dict[str, tuple[int, ...]]
-) -> list[Mistake]:
-    rates = allowed.get(side.encoding)
-    if rates is None:
-        expected = ", ".join(allowed)
-        return [Mistake(f"{path}.encoding", f"expected one of {expected}, got {side.encoding!r}")]
-    if side.sample_rate not in rates:
-        expected = ", ".join(map(str, rates))
-        return [Mistake(f"{path}.sample_rate", f"expected one of {expected} for {side.encoding}")]
-    return []
 
 
 def _show(session: Session, figures: Figures | None) -> SessionView:

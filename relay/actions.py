@@ -35,7 +35,7 @@ class SendSilence(msgspec.Struct, frozen=True):
 
 
 class SendBrowser(msgspec.Struct, frozen=True):
-    event: browser.Event | deepgram.Error | deepgram.Warning
+    event: browser.Event | browser.OfDeepgram
 
 
 class Forward(msgspec.Struct, frozen=True):

@@ -18,10 +18,12 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from config.agent import Agent
 from relay import actions, browser, deepgram, events
 from relay.actions import Action
 from relay.backlog import KEPT_BYTES, Backlog
 from relay.dial import Dial, DialFailed
+from relay.dropin import DropIn
 from relay.events import EndReason
 from relay.functions import Functions
 from relay.journal import Journal
@@ -55,9 +57,11 @@ class Bridge:
         journal: Journal,
         metrics: Metrics,
         times: Times,
+        drop_in: Agent | None = None,
     ) -> None:
         """`legs` are the browser's and the agent's; `dials` are the way to the agent the first
-        time (it may be on its way already) and every other time."""
+        time (it may be on its way already) and every other time. `drop_in`: the browser speaks
+        Deepgram's protocol, and this is the agent that its audio has to fit."""
         self._loop = asyncio.get_running_loop()
         self._opening = opening
         self._browser, self._agent = legs
@@ -75,16 +79,25 @@ class Bridge:
         # The frame being handled and how it would go on: what `Forward` speaks of.
         self._frame: tuple[bytes, Callable[[bytes], None]] = b"", self._tell
         self._watch = Watch(metrics)
-        self._session = Session(
-            opening,
-            settle,
-            now=self._began,
-            began=datetime.now(UTC),
-            times=times,
-            new_id=uuid7,
-            jitter=random,
-            new_ticket=lambda: token_urlsafe(TICKET_BYTES),
-        )
+
+        def begin(opening: Opening, now: float) -> Session:
+            self._opening = opening
+            return Session(
+                opening,
+                settle,
+                now=now,
+                began=datetime.now(UTC),
+                times=times,
+                new_id=uuid7,
+                jitter=random,
+                new_ticket=lambda: token_urlsafe(TICKET_BYTES),
+            )
+
+        self._session: Session | DropIn
+        if drop_in is None:
+            self._session = begin(opening, self._began)
+        else:
+            self._session = DropIn(opening, drop_in, begin, self._began)
 
     def __repr__(self) -> str:
         return f"<Bridge {self._opening.session_id} {self._session!r}>"
@@ -108,6 +121,8 @@ class Bridge:
     async def run(self) -> None:
         """Relay until someone hangs up; both sockets are closed on return."""
         self._connect_browser()
+        if isinstance(self._session, DropIn):
+            self._expect_settings(self._session)
         self._connect_agent()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -195,7 +210,7 @@ class Bridge:
         self._backlog.append(text)
         self._browser.lane.send_text(text)
 
-    def _send_browser(self, event: browser.Event | deepgram.Error | deepgram.Warning) -> None:
+    def _send_browser(self, event: browser.Event | browser.OfDeepgram) -> None:
         if isinstance(event, browser.RelaySession):  # of this socket alone
             self._browser.lane.send_text(browser.encode(event))
         else:
@@ -250,6 +265,19 @@ class Bridge:
     def _agent_opened(self) -> None:
         self._watch.opened(self._loop.time())
         self.handle(events.AgentOpened())
+
+    def _expect_settings(self, drop_in: DropIn) -> None:
+        """Audio passes from the first frame on that comes after them."""
+
+        def hear(payload: Payload) -> bool:
+            if drop_in.is_waiting:
+                self._do(drop_in.hear_too_early(self._loop.time()))
+                self._arm()
+                return False
+            self._browser.feed(self._agent.lane)
+            return self._browser.on_audio(payload)
+
+        self._browser.hand(hear)
 
     def _first_audio(self, payload: Payload) -> bool:
         """Agent audio after the user's words: what the user waited for."""
@@ -403,7 +431,7 @@ class Bridge:
         self._settle()
 
 
-def _encode(event: browser.Event | deepgram.Error | deepgram.Warning) -> bytes:
-    if isinstance(event, deepgram.Error | deepgram.Warning):
+def _encode(event: browser.Event | browser.OfDeepgram) -> bytes:
+    if isinstance(event, browser.OfDeepgram):
         return deepgram.encode(event)
     return browser.encode(event)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from relay.deepgram import Role
+from relay.deepgram import Error, Role, Warning, Welcome
 from relay.records import IntentStatus
 
 SUBPROTOCOL = "relay.v1"
@@ -114,6 +114,9 @@ Event = (
     | RelayGoAway
     | RelayError
 )
+
+# What we say to a browser in Deepgram's own words.
+OfDeepgram = Error | Warning | Welcome
 
 _encoder = msgspec.json.Encoder()
 

@@ -91,9 +91,6 @@ async def _accept(socket: Socket) -> None:
 
 
 async def _refuse(socket: Socket, refused: Refused) -> None:
-    headers = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
-    if refused.retry_after is not None:
-        headers.append((b"retry-after", str(refused.retry_after).encode()))
     problem = {
         "type": "about:blank",
         "title": HTTPStatus(refused.status).phrase,
@@ -101,6 +98,14 @@ async def _refuse(socket: Socket, refused: Refused) -> None:
         "detail": refused.detail,
         "code": refused.code,
     }
+    await refuse(socket, refused, b"application/problem+json", json.dumps(problem).encode())
+
+
+async def refuse(socket: Socket, refused: Refused, content_type: bytes, body: bytes) -> None:
+    """Answer with the status and this body instead of the 101."""
+    headers = [(b"content-type", content_type), (b"cache-control", b"no-store")]
+    if refused.retry_after is not None:
+        headers.append((b"retry-after", str(refused.retry_after).encode()))
     await socket.send(
         {
             "type": "websocket.http.response.start",
@@ -111,7 +116,7 @@ async def _refuse(socket: Socket, refused: Refused) -> None:
     await socket.send(
         {
             "type": "websocket.http.response.body",
-            "body": json.dumps(problem).encode(),
+            "body": body,
             "more_body": False,
         }
     )

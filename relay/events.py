@@ -19,6 +19,7 @@ class EndReason(StrEnum):
     BROWSER_LEFT = "browser_left"
     BROWSER_LOST = "browser_lost"
     BROWSER_TOO_SLOW = "browser_too_slow"
+    BAD_SETTINGS = "bad_settings"
     AGENT_LEFT = "agent_left"
     AGENT_LOST = "agent_lost"
     AGENT_TOO_SLOW = "agent_too_slow"
@@ -82,9 +83,10 @@ class GoAway(msgspec.Struct, frozen=True):
 
 
 class HangUp(msgspec.Struct, frozen=True):
-    """We end it: `reason` is one of those that `_HANG_UP` lists."""
+    """We end it: `reason` is one of those that `_HANG_UP` lists, `detail` is for operators."""
 
     reason: EndReason
+    detail: str = ""
 
 
 class Woken(msgspec.Struct, frozen=True):

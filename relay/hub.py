@@ -18,6 +18,7 @@ from relay.ahead import Ahead
 from relay.asgi import Handshake
 from relay.bridge import Bridge
 from relay.dial import Dial
+from relay.dropin import DEFAULT_AUDIO
 from relay.events import EndReason
 from relay.functions import Functions
 from relay.journal import Journal
@@ -76,9 +77,18 @@ class Hub:
     def __len__(self) -> int:
         return len(self._live)
 
-    def prepare(self, opening: Opening, handshake: Handshake) -> Bridge:
-        """A bridge whose browser leg waits for `handshake` to be accepted."""
+    def prepare(
+        self, opening: Opening, handshake: Handshake, *, is_drop_in: bool = False
+    ) -> Bridge:
+        """A bridge whose browser leg waits for `handshake` to be accepted.
+
+        `is_drop_in`: it speaks Deepgram's protocol, in which there is no coming back.
+        """
         limits = self._limits
+        times = limits.times
+        if is_drop_in:
+            times = msgspec.structs.replace(times, grace_seconds=0.0)
+            opening = msgspec.structs.replace(opening, audio=DEFAULT_AUDIO)  # until its Settings
         browser = Leg(self._lane(opening), max_message_bytes=limits.max_message_bytes)
         dialled = self._ahead.take(opening.session_id)
 
@@ -96,7 +106,8 @@ class Hub:
             functions=self._functions,
             journal=self._journal,
             metrics=self._metrics,
-            times=limits.times,
+            times=times,
+            drop_in=self._configuration.agent if is_drop_in else None,
         )
         self._equip(handshake, browser)
         return bridge
@@ -108,14 +119,18 @@ class Hub:
         more than there were (`Refused`). False: there is no such session, or the ticket is not its.
         Raises `Refused` also when nobody may attach any more.
         """
-        if self.is_draining:
-            raise Refused(503, "stopping", "the relay stops", retry_after=RETRY_SECONDS)
+        self.check_open()
         bridge = self._live.get(session_id)
         leg = bridge.resume(ticket, received) if bridge else None
         if bridge is None or leg is None:
             return False
         self._equip(handshake, leg)
         return True
+
+    def check_open(self) -> None:
+        """Raises `Refused` when nobody may attach any more."""
+        if self.is_draining:
+            raise Refused(503, "stopping", "the relay stops", retry_after=RETRY_SECONDS)
 
     def _equip(self, handshake: Handshake, browser: Leg) -> None:
         handshake.leg = browser

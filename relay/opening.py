@@ -48,3 +48,6 @@ class Refused(Exception):
 
 Admit = Callable[[UUID, str], Awaitable[Opening]]
 """`await admit(session_id, ticket)` uses the ticket up; raises `Refused`."""
+
+AdmitGrant = Callable[[str], Awaitable[Opening]]
+"""`await admit_grant(ticket)` uses a grant up, which begins a session; raises `Refused`."""

@@ -93,6 +93,7 @@ _HANG_UP = {
     EndReason.SHUTDOWN: (browser.RESTART, "restarting"),
     EndReason.BROWSER_LOST: (browser.NORMAL, ""),  # before it was told anything
     EndReason.BROWSER_TOO_SLOW: (browser.POLICY, "not reading"),
+    EndReason.BAD_SETTINGS: (browser.NORMAL, ""),  # of a drop-in, which was told as an Error
     EndReason.AGENT_TOO_SLOW: (browser.AGENT_UNREACHABLE, "agent not reading"),
     EndReason.INTERNAL_ERROR: (browser.INTERNAL, "internal error"),
 }
@@ -212,8 +213,8 @@ class Session:
                 return self._go_away(now)
             case HangUp(EndReason.BROWSER_TOO_SLOW as why) if self._browser.grace:
                 return self._detach(*_HANG_UP[why], now)
-            case HangUp(why):
-                return self._end(why, "", *_HANG_UP[why])
+            case HangUp(why, detail):
+                return self._end(why, detail, *_HANG_UP[why])
             case Woken(browser_frames):
                 return self._woken(browser_frames, now)
             case MessageStored(message):

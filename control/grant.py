@@ -1,0 +1,209 @@
+"""Tickets for Deepgram's own clients: `POST /v1/auth/grant`, and what becomes of one.
+
+Control plane. The answer has Deepgram's shape, with a ticket of ours in the place of its token. A
+grant is a `POST /session` that is put off: whoever comes with it to `/v1/agent/converse` gets a new
+session, by the same way as with a ticket of a session.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Request, Response, post
+from litestar.di import NamedDependency
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.params import JSONBody
+from litestar.types import ExceptionHandlersMap
+from uuid_utils.compat import uuid7
+
+from config.agent import Agent
+from config.settings import Settings
+from control.auth import User
+from control.errors import RETRY_SECONDS, ProblemError
+from control.rows import NewSession
+from control.sessions import (
+    DRAINING_RETRY_SECONDS,
+    TICKET_BYTES,
+    Live,
+    check_timezone,
+    hash_ticket,
+)
+from control.store import Store, StoreUnavailable
+from relay.converse import problem_body
+from relay.opening import Admit, Opening, Refused
+
+log = logging.getLogger(__name__)
+
+LONGEST_GRANT = 3600.0  # seconds, Deepgram's bound
+
+
+class GrantRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Deepgram's clients send `ttl_seconds` or nothing; the others are ours.
+
+    `conversation_id` resumes; `timezone` is an IANA name and tells the model what today is.
+    """
+
+    ttl_seconds: Annotated[float, msgspec.Meta(ge=1, le=LONGEST_GRANT)] | None = None
+    conversation_id: UUID | None = None
+    timezone: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "UTC"
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """`access_token` opens `/v1/agent/converse` once, within `expires_in` seconds."""
+
+    access_token: str
+    expires_in: float
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose ticket it is, and for which conversation; None: for a new one."""
+
+    user_id: str
+    conversation_id: UUID | None
+    timezone: str
+
+
+class Grants:
+    """The tickets that were not used yet. Only their SHA-256 is stored."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def add(self, ticket: str, grant: Grant, *, now: datetime, ttl: float) -> bool:
+        """False: the user has no such conversation."""
+        async with self._store.writing() as connection:
+            await connection.execute("DELETE FROM voice.grants WHERE expires_at <= $1", now)
+            done = await connection.execute(
+                """
+                INSERT INTO voice.grants
+                    (ticket_hash, user_id, conversation_id, timezone, expires_at)
+                SELECT $1, $2, $3::uuid, $4, $5
+                WHERE $3::uuid IS NULL OR EXISTS (
+                    SELECT FROM voice.conversations WHERE id = $3 AND user_id = $2
+                )
+                """,
+                hash_ticket(ticket),
+                grant.user_id,
+                grant.conversation_id,
+                grant.timezone,
+                now + timedelta(seconds=ttl),
+            )
+        return str(done) == "INSERT 0 1"
+
+    async def take(self, ticket: str, *, now: datetime) -> Grant | None:
+        """Use a ticket up; None: it is unknown, used or too old."""
+        async with self._store.writing() as connection:
+            row = await connection.fetchrow(
+                """
+                DELETE FROM voice.grants WHERE ticket_hash = $1
+                RETURNING user_id, conversation_id, timezone, expires_at > $2 AS is_valid
+                """,
+                hash_ticket(ticket),
+                now,
+            )
+        if row is None or not row["is_valid"]:
+            return None
+        return Grant(
+            user_id=row["user_id"],
+            conversation_id=row["conversation_id"],
+            timezone=row["timezone"],
+        )
+
+
+class GrantAdmission:
+    """Lets an official client in: `relay.opening.AdmitGrant`."""
+
+    def __init__(
+        self, store: Store, agent: Agent, live: Live, admit: Admit, *, ticket_seconds: float
+    ) -> None:
+        self._store = store
+        self._grants = Grants(store)
+        self._live = live
+        self._admit = admit
+        self._ticket_seconds = ticket_seconds
+        self._audio = msgspec.json.encode(agent.audio)  # until the client says which
+
+    async def __call__(self, ticket: str) -> Opening:
+        now = datetime.now(UTC)
+        session_id = uuid7()
+        try:
+            grant = await self._grants.take(ticket, now=now)
+            if grant is None:
+                raise Refused(401, "ticket_refused", "the ticket is not valid")
+            session = NewSession(
+                id=session_id,
+                conversation_id=grant.conversation_id or uuid7(),
+                user_id=grant.user_id,
+                ticket_hash=hash_ticket(ticket),
+                ticket_expires_at=now + timedelta(seconds=self._ticket_seconds),
+                timezone=grant.timezone,
+                audio=self._audio,
+            )
+            resume = grant.conversation_id is not None
+            if not await self._store.create_session(session, resume=resume):
+                raise Refused(401, "ticket_refused", "the conversation was erased")
+        except StoreUnavailable as error:
+            log.error("admission_unavailable session=%s reason=%s", session_id, error)
+            raise Refused(
+                503,
+                "database_unavailable",
+                "the database does not answer; try again",
+                retry_after=RETRY_SECONDS,
+            ) from error
+        self._live.expect(session_id)
+        return await self._admit(session_id, ticket)
+
+
+def _on_refusal(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Whatever is wrong, as Deepgram says it."""
+    headers = {}
+    match error:
+        case HTTPException(status_code=status):
+            detail = "Invalid request body." if status == 400 else None
+        case ProblemError(status=status, detail=detail, retry_after=retry_after):
+            headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        case _:
+            status, detail, headers = 503, None, {"Retry-After": str(RETRY_SECONDS)}
+    body = problem_body(status, detail)
+    return Response(body, status_code=status, headers=headers, media_type="application/json")
+
+
+_AS_DEEPGRAM: ExceptionHandlersMap = {
+    HTTPException: _on_refusal,
+    ValidationException: _on_refusal,  # has a handler of its own elsewhere
+    ProblemError: _on_refusal,
+    StoreUnavailable: _on_refusal,
+}
+
+
+@post(
+    "/v1/auth/grant",
+    status_code=200,
+    tags=["session"],
+    summary="A ticket for /v1/agent/converse, in Deepgram's shape",
+    exception_handlers=_AS_DEEPGRAM,
+)
+async def grant_ticket(
+    store: NamedDependency[Store],
+    settings: NamedDependency[Settings],
+    live: Live,
+    user: NamedDependency[User],
+    data: JSONBody[GrantRequest | None] = None,
+) -> Response[Granted]:
+    if live.is_draining:
+        raise ProblemError(503, "stopping", "the relay stops", retry_after=DRAINING_RETRY_SECONDS)
+    wanted = data or GrantRequest()
+    if mistakes := check_timezone(wanted.timezone):
+        raise ProblemError(400, "invalid", f"timezone: {mistakes[0].detail}")
+    ttl = wanted.ttl_seconds or settings.ticket_seconds
+    ticket = secrets.token_urlsafe(TICKET_BYTES)  # only letters, digits, '-' and '_'
+    grant = Grant(user_id=user.id, conversation_id=wanted.conversation_id, timezone=wanted.timezone)
+    if not await Grants(store).add(ticket, grant, now=datetime.now(UTC), ttl=ttl):
+        raise ProblemError(404, "not_found", "there is no such conversation")
+    granted = Granted(access_token=ticket, expires_in=ttl)
+    return Response(granted, headers={"Cache-Control": "no-store"})

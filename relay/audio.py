@@ -1,0 +1,62 @@
+"""Which audio a browser may ask for. Pure.
+
+Two lists: what we let browsers make and play, here, and what the agent can do, in config/agent.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+import msgspec
+
+from config.agent import Agent, Audio, AudioInput, AudioOutput, audio_mistakes
+
+# Deepgram's combinations are in docs/protocol.md.
+INPUT_RATES = {
+    "linear16": (8000, 16000, 22050, 24000, 32000, 44100, 48000),
+    "mulaw": (8000, 16000),
+    "alaw": (8000, 16000),
+}
+OUTPUT_RATES = {
+    "linear16": (8000, 16000, 24000, 32000, 48000),
+    "mulaw": (8000, 16000),
+    "alaw": (8000, 16000),
+}
+
+
+class AudioWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is left out is as it would be without a wish."""
+
+    input: AudioInput | None = None
+    output: AudioOutput | None = None
+
+
+def choose_audio(
+    wish: AudioWish, default: Audio, agent: Agent, *, containers: Collection[str] = ("none",)
+) -> tuple[Audio, list[str]]:
+    """The audio of a session, and why it cannot be had: one line "path: text" for each mistake."""
+    audio = Audio(input=wish.input or default.input, output=wish.output or default.output)
+    if wish == AudioWish():
+        return audio, []
+    return audio, list(_mistakes(wish, containers)) or audio_mistakes(agent, audio)
+
+
+def _mistakes(wish: AudioWish, containers: Collection[str]) -> Iterator[str]:
+    if wish.input is not None:
+        yield from _rate_mistakes("audio.input", wish.input, INPUT_RATES)
+    if wish.output is not None:
+        yield from _rate_mistakes("audio.output", wish.output, OUTPUT_RATES)
+        if wish.output.container not in containers:
+            yield f"audio.output.container: expected {' or '.join(containers)}"
+
+
+def _rate_mistakes(
+    path: str, side: AudioInput | AudioOutput, allowed: Mapping[str, tuple[int, ...]]
+) -> Iterator[str]:
+    rates = allowed.get(side.encoding)
+    if rates is None:
+        expected = ", ".join(allowed)
+        yield f"{path}.encoding: expected one of {expected}, got {side.encoding!r}"
+    elif side.sample_rate not in rates:
+        expected = ", ".join(map(str, rates))
+        yield f"{path}.sample_rate: expected one of {expected} for {side.encoding}"

@@ -1,0 +1,90 @@
+"""The Litestar WebSocket handler for Deepgram's own clients: the same path, the same manners.
+
+The credential is a ticket from `POST /v1/auth/grant`, as `Authorization: Token …` or `Bearer …`, or
+as the subprotocols `token, <ticket>` or `bearer, <ticket>`, where browsers cannot set headers; the
+SDK for JavaScript adds two more values. A refusal looks as Deepgram's does. What is said after the
+101 is the business of `relay.dropin`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import uuid4
+
+from litestar import websocket
+from litestar.di import NamedDependency
+
+from relay.asgi import EXTENSION, Handshake
+from relay.endpoint import MAX_TICKET_CHARACTERS, Socket, check_origin, refuse
+from relay.hub import Hub
+from relay.opening import AdmitGrant, Refused
+
+SCHEMES = ("token", "bearer")
+REQUEST_ID = b"dg-request-id"
+
+# Deepgram's words for an HTTP status; its clients show or compare them.
+_PROBLEMS = {
+    400: ("Bad Request", "Invalid request."),
+    401: ("INVALID_AUTH", "Invalid credentials."),
+    403: ("INSUFFICIENT_PERMISSIONS", "Insufficient permissions."),
+    404: ("NOT_FOUND", "Not found."),
+    429: ("TOO_MANY_REQUESTS", "Too many requests. Please try again later"),
+    500: ("INTERNAL_SERVER_ERROR", "Internal server error."),
+}
+
+
+def problem_body(status: int, detail: str | None = None) -> bytes:
+    """Deepgram's JSON for a refused request; `detail` where its own text would say too little."""
+    code, text = _PROBLEMS.get(status, ("SERVICE_UNAVAILABLE", "Service unavailable."))
+    problem = {"err_code": code, "err_msg": detail or text, "request_id": str(uuid4())}
+    return json.dumps(problem).encode()
+
+
+class Credential(NamedTuple):
+    """`chosen` is the subprotocol to select: the scheme, never the ticket."""
+
+    ticket: str
+    chosen: str | None
+
+
+def read_credential(authorization: str | None, offered: Sequence[str]) -> Credential:
+    """From the header or, where there is none, from the subprotocols. Raises `Refused`."""
+    if authorization is not None:
+        scheme, _, ticket = authorization.strip().partition(" ")
+        chosen = None
+    else:
+        scheme, ticket = (offered[0], offered[1]) if len(offered) >= 2 else ("", "")
+        chosen = scheme
+    ticket = ticket.strip()
+    if scheme.lower() not in SCHEMES or not 0 < len(ticket) <= MAX_TICKET_CHARACTERS:
+        raise Refused(401, "ticket", "expected a ticket as Token or Bearer")
+    return Credential(ticket, chosen)
+
+
+@websocket("/v1/agent/converse")
+async def converse(
+    socket: Socket,
+    hub: NamedDependency[Hub],
+    admit_grant: NamedDependency[AdmitGrant],
+    allowed_origins: NamedDependency[frozenset[str]],
+) -> None:
+    """Attach an official client. The session goes on when this returns."""
+    handshake: Handshake = socket.scope["extensions"][EXTENSION]  # type: ignore[index,assignment]
+    await socket.receive()  # websocket.connect
+    try:
+        check_origin(socket.headers.get("origin"), socket.headers.get("host"), allowed_origins)
+        offered = socket.scope["subprotocols"]
+        ticket, chosen = read_credential(socket.headers.get("authorization"), offered)
+        hub.check_open()
+        opening = await admit_grant(ticket)
+    except Refused as refused:
+        await refuse(socket, refused, b"application/json", problem_body(refused.status))
+        return
+    bridge = hub.prepare(opening, handshake, is_drop_in=True)
+    request_id = str(opening.session_id).encode()
+    await socket.send(
+        {"type": "websocket.accept", "subprotocol": chosen, "headers": [(REQUEST_ID, request_id)]}
+    )
+    hub.start(opening.session_id, bridge)
