@@ -55,7 +55,9 @@ def read_credential(authorization: str | None, offered: Sequence[str]) -> Creden
         scheme, _, ticket = authorization.strip().partition(" ")
         chosen = None
     else:
-        scheme, ticket = (offered[0], offered[1]) if len(offered) >= 2 else ("", "")
+        # First, unless the program that uses the SDK has protocols of its own.
+        at = next((n for n, name in enumerate(offered) if name.lower() in SCHEMES), len(offered))
+        scheme, ticket = (*offered[at : at + 2], "", "")[:2]
         chosen = scheme
     ticket = ticket.strip()
     if scheme.lower() not in SCHEMES or not 0 < len(ticket) <= MAX_TICKET_CHARACTERS:

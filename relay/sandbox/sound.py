@@ -46,6 +46,19 @@ class Format(msgspec.Struct, frozen=True):
         return max(self.rate * frame_ms // 1000, 1) * BYTES_PER_SAMPLE[self.encoding]
 
 
+_WAV = struct.Struct("<4sI4s4sIHHIIHH4sI")
+_WAV_CODES = {"linear16": 1, "alaw": 6, "mulaw": 7}
+_ENDLESS = 0xFFFFFFFF
+
+
+def wav_header(audio: Format) -> bytes:
+    """The header of a WAV file of unknown length, mono."""
+    size = BYTES_PER_SAMPLE[audio.encoding]
+    code, second = _WAV_CODES[audio.encoding], audio.bytes_per_second
+    about = (b"WAVE", b"fmt ", 16, code, 1, audio.rate, second, size, 8 * size)
+    return _WAV.pack(b"RIFF", _ENDLESS, *about, b"data", _ENDLESS)
+
+
 class Audio(Protocol):
     """The audio of one sentence."""
 

@@ -10,7 +10,7 @@ from relay.sandbox.agenda import Agenda, Step
 from relay.sandbox.moves import SendAudio, Voice
 from relay.sandbox.options import Options
 from relay.sandbox.reply import Reply
-from relay.sandbox.sound import Audio, Tone, tone_seconds
+from relay.sandbox.sound import Audio, Tone, tone_seconds, wav_header
 from relay.sandbox.wire import Wire
 
 
@@ -81,6 +81,8 @@ class Speaking:
         self._wire.say("assistant", text)
         if reply.asked is not None and reply.index == 0:
             self._wire.report_voice(now - reply.asked)
+        if self._wire.terms.container == "wav" and reply.index == 0:
+            self._wire.do(SendAudio(wav_header(self._wire.terms.output)))
         self._stream(now)
 
     def _stream(self, now: float) -> None:

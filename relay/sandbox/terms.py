@@ -20,6 +20,7 @@ class Terms(msgspec.Struct, kw_only=True):
     prompt_length: int = 0
     input: Format = Format("linear16", 24000)
     output: Format = Format("linear16", 24000)
+    container: str = "none"
 
 
 def read_terms(settings: deepgram.Settings) -> Terms:
@@ -32,7 +33,8 @@ def read_terms(settings: deepgram.Settings) -> Terms:
     rate = audio_out.get("sample_rate", 24000 if encoding == "linear16" else 8000)
     if rate not in OUTPUT_RATES.get(encoding, ()):
         raise ValueError(f"Invalid audio.output settings - {encoding} at {rate} is not available.")
-    if audio_out.get("container", "none") != "none":
+    container = audio_out.get("container", "none")
+    if container not in ("none", "wav"):
         raise ValueError("Invalid audio.output settings - container is not available.")
     for speak in _each(agent.get("speak", {})):
         provider = speak.get("provider", {}).get("type", "deepgram")
@@ -49,6 +51,7 @@ def read_terms(settings: deepgram.Settings) -> Terms:
         greeting=agent.get("greeting", ""),
         input=Format(audio_in.get("encoding", "linear16"), audio_in.get("sample_rate", 24000)),
         output=Format(encoding, rate),
+        container=container,
     )
 
 

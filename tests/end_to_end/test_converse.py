@@ -193,17 +193,19 @@ async def test_settings_twice_and_forbidden_messages(database_url, tmp_path):
 
 async def test_audio_right_after_settings_is_held_and_arrives_whole(database_url, tmp_path):
     frames = [bytes([n]) * 256 for n in range(100)] + [bytes([n]) * 8192 for n in range(8)]
-    async with whole(database_url, tmp_path, settings_delay=0.3, keep_audio=True) as program:
-        async with dial(program, await granted(program)) as client:
-            await client.send(settings())
-            for frame in frames:
-                await client.send(frame)
-            await said(client, "SettingsApplied")
-            agent = await program.sandbox.session()
-            async with asyncio.timeout(5):
-                await agent.until(lambda session: session.frames == len(frames))
+    async with (
+        whole(database_url, tmp_path, settings_delay=0.3, keep_audio=True) as program,
+        dial(program, await granted(program)) as client,
+    ):
+        await client.send(settings())
+        for frame in frames:
+            await client.send(frame)
+        await said(client, "SettingsApplied")
+        agent = await program.sandbox.session()
+        async with asyncio.timeout(5):
+            await agent.until(lambda session: session.frames == len(frames))
 
-            assert bytes(agent.audio) == b"".join(frames)
+        assert bytes(agent.audio) == b"".join(frames)
 
 
 async def test_a_lost_agent_is_replaced_unseen(database_url, tmp_path):
@@ -259,10 +261,14 @@ async def test_a_header_is_as_good_as_a_subprotocol(database_url, tmp_path):
             async with dial(program, "", subprotocols=None, additional_headers=header) as client:
                 assert client.subprotocol is None
                 await said(client, "Welcome")
-        four = ["token", await granted(program), "x-deepgram-session-id", str(uuid.uuid4())]
-        async with dial(program, "", subprotocols=four) as client:
-            assert client.subprotocol == "token"
-            await said(client, "Welcome")
+        session = ["x-deepgram-session-id", str(uuid.uuid4())]
+        for offered in (
+            ["token", await granted(program), *session],
+            ["my.protocol", "token", await granted(program), *session],
+        ):
+            async with dial(program, "", subprotocols=offered) as client:
+                assert client.subprotocol == "token"
+                await said(client, "Welcome")
 
 
 async def test_grants_have_bounds(database_url, tmp_path):
