@@ -15,8 +15,8 @@ ROOMS = {"config": set(), "relay": {"config"}, "control": {"config", "relay"}}
 OURS = {*ROOMS, "loadtests", "tests", "migrations"}
 
 PURE = [
-    "actions", "backlog", "browser", "deepgram", "events", "latency", "opening", "policy",
-    "presence", "records", "redial", "session", "sound", "submission",
+    "actions", "audio", "backlog", "browser", "deepgram", "dropin", "events", "latency", "opening",
+    "policy", "presence", "records", "redial", "session", "sound", "submission",
 ]  # fmt: skip
 IMPURE = {
     "asyncio", "time", "logging", "socket", "ssl", "threading", "subprocess", "os", "sys", "random",
