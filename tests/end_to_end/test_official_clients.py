@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
+import sys
 import wave
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -41,6 +43,7 @@ from tests.end_to_end.test_relay import GOAL, whole
 pytestmark = pytest.mark.filterwarnings("ignore:websockets:DeprecationWarning")
 
 CLIENTS = Path(__file__).parent / "clients"
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 WAV = Path(__file__).parents[1] / "audio" / "goal_marathon.wav"
 PACKAGES = ("@deepgram/sdk@5.13.0", "@deepgram/browser-agent@0.2.1")
 INSTALL_SECONDS = 120
@@ -83,6 +86,14 @@ async def check(program, received, *, number=0):
 
 
 # --- Python --------------------------------------------------------------------------------------
+
+
+def readme(language, program):
+    """The code in this language of the README's section on these clients, for this program."""
+    section = README.split("## Use an official Deepgram client")[1].split("\n## ")[0]
+    (code,) = re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+    assert "127.0.0.1:8080" in code
+    return code.replace("127.0.0.1:8080", f"127.0.0.1:{program.http.base_url.port}")
 
 
 def environment(program):
@@ -160,6 +171,7 @@ async def talk_async(client):
 async def test_the_python_sdk_sync(database_url, tmp_path):
     async with whole(database_url, tmp_path, script=SCRIPT) as program:
         there = environment(program)
+        await check_the_readme(program)
         signed_in = DeepgramClient(api_key="what the sign-in takes", environment=there)
         for number, name in enumerate(("api_key", "access_token")):
             grant = await asyncio.to_thread(signed_in.auth.v1.tokens.grant, ttl_seconds=20)
@@ -168,7 +180,16 @@ async def test_the_python_sdk_sync(database_url, tmp_path):
 
             assert grant.expires_in == 20
             assert audio > 24000
-            await check(program, received, number=number)
+            await check(program, received, number=number + 1)
+
+
+async def check_the_readme(program):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", readme("python", program), stdout=subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    assert process.returncode == 0
+    assert b"Welcome" in printed
 
 
 async def test_the_python_sdk_async(database_url, tmp_path):
@@ -213,23 +234,32 @@ def packages(tmp_path_factory):
     return folder
 
 
-async def run_node(packages, program, ticket, credential):
-    """What `sdk.mjs` printed, and how it ended."""
+async def run_node(packages, url, ticket, credential, heard=lambda line: None):
+    """What `sdk.mjs` printed, and how it ended; `heard` gets each line as it comes."""
     script = shutil.copy(CLIENTS / "sdk.mjs", packages)
-    url = str(program.http.base_url).rstrip("/")
     process = await asyncio.create_subprocess_exec(
         "node", script, url, ticket, credential, WAV, stdout=subprocess.PIPE
     )
+    lines = []
     async with asyncio.timeout(40):
-        output, _ = await process.communicate()
-    return [json.loads(line) for line in output.splitlines()], process.returncode
+        async for line in process.stdout:
+            lines.append(json.loads(line))
+            heard(lines[-1])
+        return lines, await process.wait()
+
+
+TO_THE_WELCOME = """
+connection.on("message", ({ type }) => { console.log(type); connection.close(); });
+connection.connect();
+"""
 
 
 @pytest.mark.timeout(INSTALL_SECONDS + 60)
 async def test_the_javascript_sdk_in_node(database_url, tmp_path, packages):
     async with whole(database_url, tmp_path, script=SCRIPT) as program:
         for number, credential in enumerate(("apiKey", "accessToken")):
-            lines, code = await run_node(packages, program, await granted(program), credential)
+            url = environment(program).base
+            lines, code = await run_node(packages, url, await granted(program), credential)
             received = [line for line in lines if not line["type"].startswith("(")]
             closes = [line for line in lines if line["type"] == "(close)"]
 
@@ -237,15 +267,72 @@ async def test_the_javascript_sdk_in_node(database_url, tmp_path, packages):
             assert [close["code"] for close in closes] == [1000]
             assert closes[0]["audio"] > 16000
             await check(program, received, number=number)
+        script = packages / "readme.mjs"
+        script.write_text(readme("js", program) + TO_THE_WELCOME, "utf-8")
+        process = await asyncio.create_subprocess_exec("node", script, stdout=subprocess.PIPE)
+        printed, _ = await process.communicate()
+        assert (process.returncode, printed) == (0, b"Welcome\n")
 
 
 @asynccontextmanager
-async def chromium(program, packages, page_name):
-    """A page of `clients/` at the relay's own address, with a microphone that plays a file."""
+async def cable(program):
+    """A way to the relay that can be cut: yields its URL and what cuts all that goes through it."""
+    host, port = program.http.base_url.host, program.http.base_url.port
+    transports = []
+
+    async def pass_on(reader, writer):
+        there, to_there = await asyncio.open_connection(host, port)
+        transports.extend((writer.transport, to_there.transport))
+
+        async def copy(source, target):
+            try:
+                while data := await source.read(65536):
+                    target.write(data)
+            except ConnectionError:
+                pass  # it was cut
+            target.transport.abort()
+
+        await asyncio.gather(copy(reader, to_there), copy(there, writer))
+
+    def cut():
+        for transport in transports:
+            transport.abort()
+
+    async with await asyncio.start_server(pass_on, host, 0) as server:
+        yield f"http://{host}:{server.sockets[0].getsockname()[1]}", cut
+
+
+@pytest.mark.timeout(INSTALL_SECONDS + 60)
+async def test_a_broken_connection_makes_the_javascript_sdk_try_once_and_stop(
+    database_url, tmp_path, packages
+):
+    async with (
+        whole(database_url, tmp_path, script=SCRIPT) as program,
+        cable(program) as (url, cut),
+    ):
+
+        def heard(line):
+            if line["type"] == "SettingsApplied":
+                cut()
+
+        ticket = await granted(program)
+        lines, code = await run_node(packages, url, ticket, "accessToken", heard)
+        session = await program.ended({"session_id": lines[0]["request_id"]})
+
+        errors = [line["text"] for line in lines if line["type"] == "(error)"]
+        closes = [line["code"] for line in lines if line["type"] == "(close)"]
+        assert (code, errors, closes[0]) == (0, ["Unexpected server response: 401"], 1006)
+        assert session["close_reason"] == "browser_lost"
+        assert len(program.sandbox.sessions) == 1  # it cost nobody an agent
+
+
+@asynccontextmanager
+async def chromium(program, packages, html):
+    """A page at the relay's own address, with a microphone that plays a file."""
     browser_path = shutil.which("chromium")
     if browser_path is None:
         pytest.skip("there is no Chromium")
-    url = str(program.http.base_url).rstrip("/")
+    url = environment(program).base
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=browser_path,
@@ -260,7 +347,9 @@ async def chromium(program, packages, page_name):
             ],
         )
         page = await browser.new_page()
-        await page.route(f"{url}/{page_name}", lambda r: r.fulfill(path=CLIENTS / page_name))
+        await page.route(
+            f"{url}/page", lambda r: r.fulfill(body=html, content_type="text/html; charset=utf-8")
+        )
         await page.route(
             f"{url}/packages/**",
             lambda r: r.fulfill(
@@ -268,7 +357,7 @@ async def chromium(program, packages, page_name):
                 content_type="text/javascript",
             ),
         )
-        await page.goto(f"{url}/{page_name}")
+        await page.goto(f"{url}/page")
         yield page
         await browser.close()
 
@@ -277,7 +366,7 @@ async def chromium(program, packages, page_name):
 async def test_the_javascript_sdk_in_a_browser(database_url, tmp_path, packages):
     async with (
         whole(database_url, tmp_path, script=SCRIPT) as program,
-        chromium(program, packages, "sdk.html") as page,
+        chromium(program, packages, (CLIENTS / "sdk.html").read_text("utf-8")) as page,
     ):
         await page.evaluate("ticket => talk(ticket)", await granted(program))
         await page.wait_for_function("happened.closed !== null", timeout=20_000)
@@ -288,20 +377,36 @@ async def test_the_javascript_sdk_in_a_browser(database_url, tmp_path, packages)
         await check(program, happened["messages"])
 
 
+WATCH_THE_WIDGET = """() => {
+window.happened = { messages: [], events: [], closed: null };
+const agent = document.querySelector("deepgram-agent");
+agent.addEventListener("structured message", ({ detail }) => happened.messages.push(detail));
+agent.addEventListener("socket close", ({ detail }) => (happened.closed = detail.code));
+for (const name of ["socket open", "failed setup", "invalid auth", "empty audio",
+    "unknown message", "connection timeout", "failed to connect user media"]) {
+  agent.addEventListener(name, () => happened.events.push(name));
+}
+}"""
+
+
 @pytest.mark.timeout(INSTALL_SECONDS + 60)
 async def test_the_widget(database_url, tmp_path, packages):
-    async with (
-        whole(database_url, tmp_path, script=SCRIPT) as program,
-        chromium(program, packages, "widget.html") as page,
-    ):
-        await page.wait_for_function("window.isReady")
-        await page.evaluate("ticket => talk(ticket)", await granted(program))
-        await page.wait_for_function(
-            "happened.messages.some(m => m.content === 'What else?')", timeout=20_000
+    async with whole(database_url, tmp_path, script=SCRIPT) as program:
+        html = readme("html", program).replace(
+            "@deepgram/browser-agent", "/packages/@deepgram/browser-agent/dist/index.mjs"
         )
-        await page.evaluate("hangUp()")
-        await page.wait_for_function("happened.closed !== null", timeout=5_000)
-        happened = await page.evaluate("happened")
+        async with chromium(program, packages, html) as page:
+            await page.wait_for_function("!!document.querySelector('deepgram-agent').onclick")
+            await page.evaluate(WATCH_THE_WIDGET)
+            await page.click("deepgram-agent")
+            await page.wait_for_function(
+                "happened.messages.some(m => m.content === 'What else?')", timeout=20_000
+            )
+            await page.evaluate(
+                "document.querySelector('deepgram-agent').removeAttribute('config')"
+            )
+            await page.wait_for_function("happened.closed !== null", timeout=5_000)
+            happened = await page.evaluate("happened")
 
         assert happened["events"] == ["socket open"]
         assert happened["closed"] == 1000
