@@ -17,6 +17,7 @@ import wave
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from deepgram import AsyncDeepgramClient, DeepgramClient
 from deepgram.agent.v1.types import (
@@ -170,17 +171,20 @@ async def talk_async(client):
 
 async def test_the_python_sdk_sync(database_url, tmp_path):
     async with whole(database_url, tmp_path, script=SCRIPT) as program:
-        there = environment(program)
         await check_the_readme(program)
-        signed_in = DeepgramClient(api_key="what the sign-in takes", environment=there)
-        for number, name in enumerate(("api_key", "access_token")):
-            grant = await asyncio.to_thread(signed_in.auth.v1.tokens.grant, ttl_seconds=20)
-            client = DeepgramClient(**{name: grant.access_token}, environment=there)
-            received, audio = await asyncio.to_thread(talk_sync, client)
+        there = environment(program)
+        with httpx.Client() as http:  # the SDK closes none
+            signed_in = DeepgramClient(api_key="none", environment=there, httpx_client=http)
+            for number, name in enumerate(("api_key", "access_token"), 1):
+                grant = await asyncio.to_thread(signed_in.auth.v1.tokens.grant, ttl_seconds=20)
+                client = DeepgramClient(
+                    **{name: grant.access_token}, environment=there, httpx_client=http
+                )
+                received, audio = await asyncio.to_thread(talk_sync, client)
 
-            assert grant.expires_in == 20
-            assert audio > 24000
-            await check(program, received, number=number + 1)
+                assert grant.expires_in == 20
+                assert audio > 24000
+                await check(program, received, number=number)
 
 
 async def check_the_readme(program):
@@ -193,12 +197,17 @@ async def check_the_readme(program):
 
 
 async def test_the_python_sdk_async(database_url, tmp_path):
-    async with whole(database_url, tmp_path, script=SCRIPT) as program:
+    async with (
+        whole(database_url, tmp_path, script=SCRIPT) as program,
+        httpx.AsyncClient() as http,
+    ):
         there = environment(program)
-        signed_in = AsyncDeepgramClient(api_key="what the sign-in takes", environment=there)
+        signed_in = AsyncDeepgramClient(api_key="none", environment=there, httpx_client=http)
         for number, name in enumerate(("api_key", "access_token")):
             grant = await signed_in.auth.v1.tokens.grant()
-            client = AsyncDeepgramClient(**{name: grant.access_token}, environment=there)
+            client = AsyncDeepgramClient(
+                **{name: grant.access_token}, environment=there, httpx_client=http
+            )
             received, audio = await talk_async(client)
 
             assert audio > 24000
