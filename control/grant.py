@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ import msgspec
 from litestar import Request, Response, post
 from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody
 from litestar.types import ExceptionHandlersMap
 from uuid_utils.compat import uuid7
@@ -34,7 +36,7 @@ from control.sessions import (
     hash_ticket,
 )
 from control.store import Store, StoreUnavailable
-from relay.converse import problem_body
+from relay.converse import DeepgramProblem, problem_body
 from relay.opening import Admit, Opening, Refused
 
 log = logging.getLogger(__name__)
@@ -159,16 +161,21 @@ class GrantAdmission:
         return await self._admit(session_id, ticket)
 
 
+def _read(error: Exception) -> tuple[int, str | None, int | None]:
+    """Status, words of ours, seconds until it makes sense to ask again."""
+    match error:
+        case HTTPException():
+            return error.status_code, None, None
+        case ProblemError():
+            return error.status, error.detail, error.retry_after
+        case _:  # StoreUnavailable
+            return 503, None, RETRY_SECONDS
+
+
 def _on_refusal(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Whatever is wrong, as Deepgram says it."""
-    headers = {}
-    match error:
-        case HTTPException(status_code=status):
-            detail = "Invalid request body." if status == 400 else None
-        case ProblemError(status=status, detail=detail, retry_after=retry_after):
-            headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-        case _:
-            status, detail, headers = 503, None, {"Retry-After": str(RETRY_SECONDS)}
+    status, detail, retry_after = _read(error)
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     body = problem_body(status, detail)
     return Response(body, status_code=status, headers=headers, media_type="application/json")
 
@@ -187,6 +194,12 @@ _AS_DEEPGRAM: ExceptionHandlersMap = {
     tags=["session"],
     summary="A ticket for /v1/agent/converse, in Deepgram's shape",
     exception_handlers=_AS_DEEPGRAM,
+    responses={
+        status: ResponseSpec(
+            DeepgramProblem, generate_examples=False, description=HTTPStatus(status).phrase
+        )
+        for status in (400, 404, 503)
+    },
 )
 async def grant_ticket(
     store: NamedDependency[Store],

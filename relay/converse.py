@@ -8,11 +8,11 @@ SDK for JavaScript adds two more values. A refusal looks as Deepgram's does. Wha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import uuid4
 
+import msgspec
 from litestar import websocket
 from litestar.di import NamedDependency
 
@@ -26,7 +26,7 @@ REQUEST_ID = b"dg-request-id"
 
 # Deepgram's words for an HTTP status; its clients show or compare them.
 _PROBLEMS = {
-    400: ("Bad Request", "Invalid request."),
+    400: ("Bad Request", "Invalid request body."),
     401: ("INVALID_AUTH", "Invalid credentials."),
     403: ("INSUFFICIENT_PERMISSIONS", "Insufficient permissions."),
     404: ("NOT_FOUND", "Not found."),
@@ -35,11 +35,18 @@ _PROBLEMS = {
 }
 
 
+class DeepgramProblem(msgspec.Struct, frozen=True):
+    """Deepgram's JSON for a refused request; `err_code` is for programs."""
+
+    err_code: str
+    err_msg: str
+    request_id: str
+
+
 def problem_body(status: int, detail: str | None = None) -> bytes:
-    """Deepgram's JSON for a refused request; `detail` where its own text would say too little."""
+    """`DeepgramProblem` as JSON; `detail` where Deepgram's own text would say too little."""
     code, text = _PROBLEMS.get(status, ("SERVICE_UNAVAILABLE", "Service unavailable."))
-    problem = {"err_code": code, "err_msg": detail or text, "request_id": str(uuid4())}
-    return json.dumps(problem).encode()
+    return msgspec.json.encode(DeepgramProblem(code, detail or text, str(uuid4())))
 
 
 class Credential(NamedTuple):

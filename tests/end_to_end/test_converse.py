@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
@@ -15,7 +16,7 @@ from relay.sandbox.script import Ending, Script, Turn
 from tests.end_to_end.test_relay import GOAL, whole
 from tests.relay.wires import next_event
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "type": "Settings",
     "audio": {
         "input": {"encoding": "linear16", "sample_rate": 44100},
@@ -44,7 +45,8 @@ async def granted(program, **body):
 
 def dial(program, ticket, scheme="bearer", **more):
     url = str(program.http.base_url).replace("http", "ws", 1) + "/v1/agent/converse"
-    return connect(url, **{"subprotocols": [scheme, ticket], "compression": None} | more)
+    more = {"subprotocols": [scheme, ticket], "compression": None} | more
+    return connect(url, **more)
 
 
 def settings(**audio):

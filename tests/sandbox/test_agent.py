@@ -149,7 +149,7 @@ def test_a_stored_agent_cannot_be_resolved(line):
     [
         ({"output": {"encoding": "mp3"}}, {}),
         ({"output": {"encoding": "linear16", "sample_rate": 44100}}, {}),
-        ({"output": {"encoding": "linear16", "container": "wav"}}, {}),
+        ({"output": {"encoding": "linear16", "container": "ogg"}}, {}),
         ({}, {"speak": {"provider": {"type": "open_ai", "model": "tts-1", "voice": "nova"}}}),
         ({}, {"think": [{**THINK, "functions": [{"agent_filler_max_count": 1}]}]}),
     ],
@@ -160,6 +160,16 @@ def test_settings_that_cannot_be_had_are_invalid(line, settings, audio, agent):
     session.tell(settings(audio=audio, **agent))
 
     assert session.ending.code == "INVALID_SETTINGS"
+
+
+def test_a_reply_begins_with_a_header_if_the_audio_is_a_wav_file(line, settings):
+    session = line()
+
+    session.tell(settings(audio={"output": {"container": "wav"}}, greeting="Hello. I am here."))
+    session.run(5)
+
+    assert [frame[:4] for frame in session.frames].count(b"RIFF") == 1
+    assert session.frames[0][:4] == b"RIFF"
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"a":1}', '{"type":3}', '{"type":"Nonsense"}'])

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from relay.sandbox.codec import Resampler, UnknownEncoding, decode, encode, resample, to_format
-from relay.sandbox.sound import MAGIC, STAMP, Format, Recorded, Tone, tone_seconds
+from relay.sandbox.sound import (
+    MAGIC,
+    STAMP,
+    Format,
+    Recorded,
+    Tone,
+    tone_seconds,
+    wav_header,
+)
 
 
 @pytest.mark.parametrize(
@@ -113,3 +121,12 @@ def test_a_stream_at_the_right_rate_passes():
     samples = wave(16_000)
 
     assert Resampler(16_000, 16_000).feed(samples) is samples
+
+
+@pytest.mark.parametrize(("encoding", "bits"), [("linear16", 16), ("mulaw", 8), ("alaw", 8)])
+def test_a_wav_header_says_what_follows(encoding, bits):
+    header = wav_header(Format(encoding, 16000))
+
+    assert (len(header), header[:4], header[8:16]) == (44, b"RIFF", b"WAVEfmt ")
+    assert int.from_bytes(header[24:28], "little") == 16000
+    assert int.from_bytes(header[34:36], "little") == bits
