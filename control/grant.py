@@ -78,7 +78,7 @@ class Grants:
 
     async def add(self, ticket: str, grant: Grant, *, now: datetime, ttl: float) -> bool:
         """False: the user has no such conversation."""
-        async with self._store.writing() as connection:
+        async with self._store.transaction() as connection:
             await connection.execute("DELETE FROM voice.grants WHERE expires_at <= $1", now)
             done = await connection.execute(
                 """
@@ -99,7 +99,7 @@ class Grants:
 
     async def take(self, ticket: str, *, now: datetime) -> Grant | None:
         """Use a ticket up; None: it is unknown, used or too old."""
-        async with self._store.writing() as connection:
+        async with self._store.transaction() as connection:
             row = await connection.fetchrow(
                 """
                 DELETE FROM voice.grants WHERE ticket_hash = $1

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -551,7 +551,7 @@ class Store:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """For statements that stand elsewhere (owners.py). Raises `StoreUnavailable`."""
+        """For statements that stand elsewhere (owners.py, grant.py). Raises `StoreUnavailable`."""
         async with self._writing() as connection:
             yield connection
 
@@ -573,10 +573,6 @@ class Store:
                 connection.transaction(),
             ):
                 yield connection
-
-    def writing(self) -> AbstractAsyncContextManager[Connection]:
-        """A transaction for statements that are elsewhere, with what this file promises."""
-        return self._writing()
 
     def _opened(self) -> asyncpg.Pool[asyncpg.Record]:
         if self._pool is None:

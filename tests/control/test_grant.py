@@ -41,7 +41,7 @@ async def test_the_next_grant_sweeps_away_what_nobody_came_for(grants, store):
     await grants.add("old", GRANT, now=NOW, ttl=60)
     await grants.add("ticket", GRANT, now=later(60), ttl=60)
 
-    async with store.writing() as connection:
+    async with store.transaction() as connection:
         kept = await connection.fetch("SELECT ticket_hash, expires_at FROM voice.grants")
     (row,) = kept
     assert row["expires_at"] == later(120)

@@ -1,7 +1,6 @@
-"""Deepgram's own clients against the whole program, with nothing changed but addresses and the key.
+"""`@deepgram/sdk` and `@deepgram/browser-agent` from npm against the whole program, unchanged.
 
-The real packages: `deepgram-sdk` from PyPI; `@deepgram/sdk` and `@deepgram/browser-agent` from npm,
-in Node and in Chromium. Where these cannot be had the tests skip and say why. The agent is
+In Node and in Chromium; where these cannot be had the tests skip and say why. The agent is
 scripted; each client hears the greeting, speaks, and sees what was said.
 """
 
@@ -9,215 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import shutil
 import subprocess
-import sys
-import wave
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
-from deepgram import AsyncDeepgramClient, DeepgramClient
-from deepgram.agent.v1.types import (
-    AgentV1Settings,
-    AgentV1SettingsAgent,
-    AgentV1SettingsAgentListen,
-    AgentV1SettingsAgentListenProvider_V1,
-    AgentV1SettingsAudio,
-    AgentV1SettingsAudioInput,
-)
-from deepgram.core.api_error import ApiError
-from deepgram.environment import DeepgramClientEnvironment
-from deepgram.types.speak_settings_v1 import SpeakSettingsV1
-from deepgram.types.speak_settings_v1provider import SpeakSettingsV1Provider_Deepgram
-from deepgram.types.think_settings_v1 import ThinkSettingsV1
-from deepgram.types.think_settings_v1provider import ThinkSettingsV1Provider_OpenAi
 from playwright.async_api import async_playwright
 
-from relay.sandbox.script import Script, Turn
+from tests.end_to_end.official import SCRIPT, WAV, check, environment, readme
 from tests.end_to_end.test_converse import granted
-from tests.end_to_end.test_relay import GOAL, whole
-
-# The SDK for Python uses old names of `websockets`.
-pytestmark = pytest.mark.filterwarnings("ignore:websockets:DeprecationWarning")
+from tests.end_to_end.test_relay import whole
 
 CLIENTS = Path(__file__).parent / "clients"
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-WAV = Path(__file__).parents[1] / "audio" / "goal_marathon.wav"
 PACKAGES = ("@deepgram/sdk@5.13.0", "@deepgram/browser-agent@0.2.1")
 INSTALL_SECONDS = 120
-
-SPOKEN = "I want to run a marathon in April."
-TURN = Turn(when="audio", after=0.4, user=SPOKEN, calls=(GOAL,), say=("Done.", "What else?"))
-SCRIPT = Script(turns=(TURN,))
-
-
-# --- what each of them has to see, and must not ---------------------------------------------------
-
-
-async def check(program, received, *, number=0):
-    """`received`: the JSON messages that a client of the `number`-th session got, in order."""
-    types = [message["type"] for message in received]
-    texts = [(m["role"], m["content"]) for m in received if m["type"] == "ConversationText"]
-    assert types[0] == "Welcome"
-    assert types.count("SettingsApplied") == types.count("Welcome") == 1
-    assert texts[0][0] == "assistant"
-    assert texts[1:] == [("user", SPOKEN), ("assistant", "Done."), ("assistant", "What else?")]
-    assert "Error" not in types
-
-    agent = await program.sandbox.session(number)
-    everything = json.dumps(received)
-    think = agent.settings["agent"]["think"][0]
-    secrets = [line for line in think["prompt"].splitlines() if len(line) > 20]
-    secrets += [function["name"] for function in think["functions"]] + ["the-real-key"]
-    assert len(secrets) > 5
-    assert [secret for secret in secrets if secret in everything] == []
-    assert "Relay" not in everything
-
-    session = await program.ended({"session_id": received[0]["request_id"]})
-    assert session["close_reason"] == "browser_left"
-    conversation = f"/conversations/{session['conversation_id']}"
-    stored = (await program.get(f"{conversation}/messages"))["items"]
-    assert [(m["role"], m["content"]) for m in stored] == texts
-    (call,) = (await program.get(f"{conversation}/intents"))["items"]
-    assert (call["intent"], call["status"]) == ("GOAL", "submitted")
-    return agent
-
-
-# --- Python --------------------------------------------------------------------------------------
-
-
-def readme(language, program):
-    """The code in this language of the README's section on these clients, for this program."""
-    section = README.split("## Use an official Deepgram client")[1].split("\n## ")[0]
-    (code,) = re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
-    assert "127.0.0.1:8080" in code
-    return code.replace("127.0.0.1:8080", f"127.0.0.1:{program.http.base_url.port}")
-
-
-def environment(program):
-    http = str(program.http.base_url).rstrip("/")
-    ws = http.replace("http", "ws", 1)
-    return DeepgramClientEnvironment(base=http, production=ws, agent=ws, agent_rest=http)
-
-
-def settings_of_the_readme():
-    return AgentV1Settings(
-        audio=AgentV1SettingsAudio(
-            input=AgentV1SettingsAudioInput(encoding="linear16", sample_rate=16000)
-        ),
-        agent=AgentV1SettingsAgent(
-            listen=AgentV1SettingsAgentListen(
-                provider=AgentV1SettingsAgentListenProvider_V1(type="deepgram", model="nova-3")
-            ),
-            think=ThinkSettingsV1(
-                provider=ThinkSettingsV1Provider_OpenAi(type="open_ai", model="gpt-4o-mini"),
-                prompt="You are a helpful AI assistant.",
-            ),
-            speak=SpeakSettingsV1(
-                provider=SpeakSettingsV1Provider_Deepgram(
-                    type="deepgram", model="aura-2-asteria-en"
-                )
-            ),
-        ),
-    )
-
-
-def microphone():
-    with wave.open(str(WAV)) as file:
-        samples = file.readframes(file.getnframes())
-    return [samples[at : at + 1600] for at in range(0, len(samples), 1600)]
-
-
-def as_json(message):
-    return message if isinstance(message, dict) else json.loads(message.json())
-
-
-def talk_sync(client):
-    received, audio = [], 0
-    with client.agent.v1.connect() as agent:
-        agent.send_settings(settings_of_the_readme())
-        agent.send_media(bytes(1600))  # at once
-        while not received or received[-1].get("content") != "What else?":
-            message = agent.recv()
-            if isinstance(message, bytes):
-                audio += len(message)
-                continue
-            received.append(as_json(message))
-            if received[-1]["type"] == "AgentAudioDone":
-                for frame in microphone():
-                    agent.send_media(frame)
-    return received, audio
-
-
-async def talk_async(client):
-    received, audio = [], 0
-    async with client.agent.v1.connect() as agent:
-        await agent.send_settings(settings_of_the_readme())
-        await agent.send_media(bytes(1600))
-        while not received or received[-1].get("content") != "What else?":
-            message = await agent.recv()
-            if isinstance(message, bytes):
-                audio += len(message)
-                continue
-            received.append(as_json(message))
-            if received[-1]["type"] == "AgentAudioDone":
-                for frame in microphone():
-                    await agent.send_media(frame)
-    return received, audio
-
-
-async def test_the_python_sdk_sync(database_url, tmp_path):
-    async with whole(database_url, tmp_path, script=SCRIPT) as program:
-        await check_the_readme(program)
-        there = environment(program)
-        with httpx.Client() as http:  # the SDK closes none
-            signed_in = DeepgramClient(api_key="none", environment=there, httpx_client=http)
-            for number, name in enumerate(("api_key", "access_token"), 1):
-                grant = await asyncio.to_thread(signed_in.auth.v1.tokens.grant, ttl_seconds=20)
-                client = DeepgramClient(
-                    **{name: grant.access_token}, environment=there, httpx_client=http
-                )
-                received, audio = await asyncio.to_thread(talk_sync, client)
-
-                assert grant.expires_in == 20
-                assert audio > 24000
-                await check(program, received, number=number)
-
-
-async def check_the_readme(program):
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", readme("python", program), stdout=subprocess.PIPE
-    )
-    printed, _ = await process.communicate()
-    assert process.returncode == 0
-    assert b"Welcome" in printed
-
-
-async def test_the_python_sdk_async(database_url, tmp_path):
-    async with (
-        whole(database_url, tmp_path, script=SCRIPT) as program,
-        httpx.AsyncClient() as http,
-    ):
-        there = environment(program)
-        signed_in = AsyncDeepgramClient(api_key="none", environment=there, httpx_client=http)
-        for number, name in enumerate(("api_key", "access_token")):
-            grant = await signed_in.auth.v1.tokens.grant()
-            client = AsyncDeepgramClient(
-                **{name: grant.access_token}, environment=there, httpx_client=http
-            )
-            received, audio = await talk_async(client)
-
-            assert audio > 24000
-            await check(program, received, number=number)
-        with pytest.raises(ApiError) as refused:  # the ticket was used
-            await talk_async(client)
-        assert refused.value.status_code == 401
-
-
-# --- JavaScript ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
