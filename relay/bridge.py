@@ -75,6 +75,7 @@ class Bridge:
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._dialling: asyncio.Task[None] | None = None
         self._tasks: asyncio.TaskGroup | None = None
+        self._is_dial_due = False  # as soon as `run` has begun
         self._backlog = Backlog(min(KEPT_BYTES, self._browser.lane.limit))
         # The frame being handled and how it would go on: what `Forward` speaks of.
         self._frame: tuple[bytes, Callable[[bytes], None]] = b"", self._tell
@@ -98,6 +99,11 @@ class Bridge:
             self._session = begin(opening, self._began)
         else:
             self._session = DropIn(opening, drop_in, begin, self._began)
+        # Now, and not in `run`: frames may follow the 101 before that has its turn.
+        self._connect_browser()
+        if isinstance(self._session, DropIn):
+            self._expect_settings(self._session)
+        self._browser.on_opened = self._begin
 
     def __repr__(self) -> str:
         return f"<Bridge {self._opening.session_id} {self._session!r}>"
@@ -120,14 +126,13 @@ class Bridge:
 
     async def run(self) -> None:
         """Relay until someone hangs up; both sockets are closed on return."""
-        self._connect_browser()
-        if isinstance(self._session, DropIn):
-            self._expect_settings(self._session)
         self._connect_agent()
+        self._settle()  # it may be over already
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                self._do(self._session.begin())
+                if self._is_dial_due and not self._is_over:
+                    self._dial_agent()
                 self._agent.replay()  # it may have been dialled ahead
                 if self._browser.is_closed or not self._browser.is_open:
                     # It left during the handshake and has no ticket to come back with.
@@ -179,8 +184,9 @@ class Bridge:
     # --- the agent comes and goes ------------------------------------------------------------
 
     def _dial_agent(self) -> None:
-        if self._tasks is None:
-            return  # we are on the way out
+        if self._tasks is None:  # not yet, or not any more
+            self._is_dial_due = True
+            return
         dial, self._dial = self._dial, self._redial
         if self._agent.is_closed or self._agent.was_used:
             self._agent = self._agent.successor()
@@ -255,6 +261,11 @@ class Bridge:
         self._browser.lane.on_stalled = lambda: self.handle(
             events.BrowserClosed(browser.TRY_AGAIN, "reads nothing")
         )
+
+    def _begin(self) -> None:
+        """The browser's socket is open."""
+        self._do(self._session.begin())
+        self._arm()
 
     def _settle(self) -> None:
         """Both sockets are gone after the end: `run` may return."""

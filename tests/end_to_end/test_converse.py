@@ -11,6 +11,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from relay.hub import Hub
 from relay.sandbox.options import Fault
 from relay.sandbox.script import Ending, Script, Turn
 from tests.end_to_end.test_relay import GOAL, whole
@@ -208,6 +209,35 @@ async def test_audio_right_after_settings_is_held_and_arrives_whole(database_url
             await agent.until(lambda session: session.frames == len(frames))
 
         assert bytes(agent.audio) == b"".join(frames)
+
+
+async def test_nothing_is_lost_when_the_session_has_its_turn_late(
+    database_url, tmp_path, monkeypatch
+):
+    def start_late(hub, session_id, bridge):
+        asyncio.get_running_loop().call_later(0.3, start, hub, session_id, bridge)
+
+    async def heard(number):
+        agent = await program.sandbox.session(number)
+        async with asyncio.timeout(5):
+            await agent.until(lambda session: session.frames == 1)
+        return bytes(agent.audio)
+
+    start = Hub.start
+    monkeypatch.setattr(Hub, "start", start_late)
+    frame = b"\1\2" * 320
+    async with whole(database_url, tmp_path, keep_audio=True) as program:
+        async with dial(program, await granted(program)) as client:
+            await client.send(settings())
+            await client.send(frame)
+            types = [event["type"] for event in await said(client, "SettingsApplied")]
+            assert types == ["Welcome", "SettingsApplied"]
+            assert await heard(0) == frame
+        async with program.attach(await program.begin()) as browser:
+            await browser.send(frame)
+            types = [event["type"] for event in await said(browser, "SettingsApplied")]
+            assert types == ["RelaySession", "Welcome", "SettingsApplied"]
+            assert await heard(1) == frame
 
 
 async def test_a_lost_agent_is_replaced_unseen(database_url, tmp_path):
