@@ -198,7 +198,7 @@ _AS_DEEPGRAM: ExceptionHandlersMap = {
         status: ResponseSpec(
             DeepgramProblem, generate_examples=False, description=HTTPStatus(status).phrase
         )
-        for status in (400, 404, 503)
+        for status in (400, 401, 403, 404, 413, 503)
     },
 )
 async def grant_ticket(
