@@ -30,6 +30,7 @@ _PROBLEMS = {
     401: ("INVALID_AUTH", "Invalid credentials."),
     403: ("INSUFFICIENT_PERMISSIONS", "Insufficient permissions."),
     404: ("NOT_FOUND", "Not found."),
+    413: ("PAYLOAD_TOO_LARGE", "Request body too large."),
     429: ("TOO_MANY_REQUESTS", "Too many requests. Please try again later"),
     500: ("INTERNAL_SERVER_ERROR", "Internal server error."),
 }
