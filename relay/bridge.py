@@ -18,9 +18,10 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from relay import actions, browser, deepgram, events
+from relay import actions, browser, deepgram, events, policy
 from relay.actions import Action
 from relay.backlog import KEPT_BYTES, Backlog
+from relay.conduct import Bounds
 from relay.dial import Dial, DialFailed
 from relay.events import EndReason
 from relay.functions import Functions
@@ -55,6 +56,7 @@ class Bridge:
         journal: Journal,
         metrics: Metrics,
         times: Times,
+        bounds: Bounds,
     ) -> None:
         """`legs` are the browser's and the agent's; `dials` are the way to the agent the first
         time (it may be on its way already) and every other time."""
@@ -65,6 +67,8 @@ class Bridge:
         self._functions = functions
         self._journal = journal
         self._metrics = metrics
+        self.address = ""  # where the browser came from first
+        self.on_lingering: Callable[[Leg], None] = lambda leg: None
         self._began = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._is_over = False
@@ -74,6 +78,9 @@ class Bridge:
         self._backlog = Backlog(min(KEPT_BYTES, self._browser.lane.limit))
         # The frame being handled and how it would go on: what `Forward` speaks of.
         self._frame: tuple[bytes, Callable[[bytes], None]] = b"", self._tell
+        self._messages = bounds.messages
+        self._hears_audio = False  # the first frame was looked at
+        self._is_blocked = False
         self._watch = Watch(metrics)
         self._session = Session(
             opening,
@@ -81,6 +88,7 @@ class Bridge:
             now=self._began,
             began=datetime.now(UTC),
             times=times,
+            bounds=bounds,
             new_id=uuid7,
             jitter=random,
             new_ticket=lambda: token_urlsafe(TICKET_BYTES),
@@ -93,6 +101,11 @@ class Bridge:
     def conversation_id(self) -> UUID:
         """The conversation that this session is part of."""
         return self._opening.conversation_id
+
+    @property
+    def user_id(self) -> str:
+        """Whose session it is."""
+        return self._opening.user_id
 
     @property
     def figures(self) -> Figures:
@@ -186,6 +199,8 @@ class Bridge:
             self._dialling.cancel()
         self._agent.lane.hold()
         self._agent.forget()
+        if self._agent.has_socket:
+            self.on_lingering(self._agent)
         self._agent.close(browser.NORMAL, "")
 
     # --- the browser comes and goes ----------------------------------------------------------
@@ -230,16 +245,44 @@ class Bridge:
     def _connect_browser(self) -> None:
         self._browser.added = self._agent.lane.waited = self._watch.up
         self._browser.lane.waited = self._watch.down
-        self._browser.feed(self._agent.lane)
+        self._listen()
+        self._browser.most = self._session.most
+        self._browser.on_flood = lambda: self._overflowed(EndReason.ABUSE)
         self._browser.on_text = self._browser_said
         self._browser.on_gone = self._settle
-        self._browser.on_closed = lambda code, reason: self.handle(
-            events.BrowserClosed(code, reason)
-        )
+        self._browser.on_closed = self._browser_closed
         self._browser.lane.on_overflow = lambda: self._overflowed(EndReason.BROWSER_TOO_SLOW)
         self._browser.lane.on_stalled = lambda: self.handle(
             events.BrowserClosed(browser.TRY_AGAIN, "reads nothing")
         )
+
+    def _browser_closed(self, code: int, reason: str) -> None:
+        if browser.TOO_BIG in (code, self._browser.said):
+            self._metrics.refusals.labels(code="too_big").inc()
+        self.handle(events.BrowserClosed(code, reason))
+
+    def _listen(self) -> None:
+        """What becomes of the browser's audio: nearly always, straight to the agent."""
+        if self._is_blocked:
+            self._browser.hand(self._throw_away)
+        elif self._hears_audio:
+            self._browser.feed(self._agent.lane)
+        else:
+            self._browser.hand(self._first_frame)
+
+    def _first_frame(self, payload: Payload) -> bool:
+        """Programs that send texts the wrong way do so from the beginning: looked at until the
+        first audio has come."""
+        if policy.is_text(payload, self._messages):
+            self.handle(events.TextInBinary())
+            return False
+        self._hears_audio = True
+        self._listen()
+        return self._agent.lane.send_audio(payload)
+
+    def _throw_away(self, payload: Payload) -> bool:
+        self._agent.lane.dropped += 1
+        return False
 
     def _settle(self) -> None:
         """Both sockets are gone after the end: `run` may return."""
@@ -260,7 +303,7 @@ class Bridge:
 
     def _browser_said(self, text: bytes) -> None:
         self._frame = text, self._agent.lane.send_text
-        self.handle(events.FromBrowser(deepgram.decode_client(text)))
+        self.handle(events.FromBrowser(policy.read(text, self._messages)))
 
     def _agent_said(self, text: bytes) -> None:
         self._frame = text, self._tell
@@ -289,7 +332,8 @@ class Bridge:
         self._timer = None
         # The clock of the loop counts in milliseconds: do not come too early by a part of one.
         now = max(self._loop.time(), self._session.deadline or 0.0)
-        self._do(self._session.handle(events.Woken(self._browser.frames), now))
+        self._do(self._session.handle(events.Woken(self._browser.frames, self._browser.bytes), now))
+        self._browser.most = self._session.most
         self._arm()
 
     # --- actions -----------------------------------------------------------------------------
@@ -302,6 +346,12 @@ class Bridge:
                     pass_on(text)
                 case actions.SendBrowser(event=event):
                     self._send_browser(event)
+                case actions.Refuse(error=error):
+                    self._metrics.refusals.labels(code=error.code).inc()
+                    self._send_browser(error)
+                case actions.BlockAudio(blocked=blocked):
+                    self._is_blocked = blocked
+                    self._listen()
                 case actions.SendAgent(message=message):
                     self._agent.lane.send_text(deepgram.encode(message))
                 case actions.SendSilence():
