@@ -105,7 +105,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
             per_user=settings.sessions_per_user,
             per_address=settings.sessions_per_address,
             # Without a sign-in everybody is this user.
-            exempt=frozenset({USER_ID} if settings.auth == "mock" else ()),
+            exempt=frozenset({USER_ID} if settings.auth != "jwt" else ()),
         ),
         handshakes=settings.handshakes,
         ping_seconds=settings.ping_seconds,
