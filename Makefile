@@ -42,8 +42,8 @@ bench: $(STAMP) ## A short load test: minutes, and a line that says whether the 
 comma := ,
 empty :=
 space := $(empty) $(empty)
-PURE_ROOMS := actions audio backlog browser deepgram dropin events latency opening policy presence \
-	records redial session sound submission
+PURE_ROOMS := actions allowance audio backlog browser conduct crowd deepgram dropin events latency \
+	opening policy presence records redial session share sound submission
 PURE := $(subst $(space),$(comma),$(PURE_ROOMS:%=relay/%.py))
 
 clean: ## Remove .venv and what tests leave behind

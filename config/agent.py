@@ -360,7 +360,7 @@ def load_agent(path: Path, environ: Mapping[str, str] | None = None) -> Agent:
     if agent is not None:
         speak_is_known = not any(mistake.startswith("$.speak") for mistake in mistakes)
         voice = _voice_mistakes(agent, agent.audio) if speak_is_known else ()
-        mistakes += [f"$.{where}: {text}" for where, text in (*voice, *_language_mistakes(agent))]
+        mistakes += [f"$.{where}: {text}" for where, text in (*voice, *language_mistakes(agent))]
     problems += [f"{path.name}: {mistake}" for mistake in mistakes]
     if problems or agent is None:
         raise ConfigError(problems)
@@ -377,7 +377,8 @@ def audio_mistakes(agent: Agent, audio: Audio) -> list[str]:
     return own + [f"{where}: {text}" for where, text in _voice_mistakes(agent, audio)]
 
 
-def _language_mistakes(agent: Agent) -> Iterator[tuple[str, str]]:
+def language_mistakes(agent: Agent) -> Iterator[tuple[str, str]]:
+    """Why the language does not go with who listens: (path, text)."""
     if agent.language is not UNSET and isinstance(agent.listen.provider, ListenV2):
         wanted = "expected no language with flux listening (remove it)"
         yield "language", f"{wanted}, got {shown(agent.language)}"

@@ -13,6 +13,7 @@ import msgspec
 from config.agent import Agent, load_agent
 from config.errors import ConfigError
 from config.intents import IntentsFile, Registry, load_intents
+from config.policy import Policy, choice_mistakes, load_policy
 from config.prompt import LONGEST, Prompt, load_prompt
 
 _LONG_ZONE = "America/Argentina/ComodRivadavia"  # the longest name there is
@@ -27,25 +28,29 @@ class Configuration(msgspec.Struct, frozen=True):
     agent: Agent
     registry: Registry
     prompt: Prompt
+    policy: Policy = Policy()
 
 
 def load(config_dir: Path, environ: Mapping[str, str]) -> Configuration:
-    """The three files; raises one `ConfigError` with the mistakes of all of them.
+    """The four files; raises one `ConfigError` with the mistakes of all of them.
 
-    `environ` fills the `${NAME}` references of agent.yaml.
+    `environ` fills the `${NAME}` references of agent.yaml and policy.yaml.
     """
     problems: list[str] = []
     agent = _tried(lambda: load_agent(config_dir / "agent.yaml", environ), problems)
     registry = _tried(lambda: load_intents(config_dir / "intents.yaml"), problems)
     prompt = _tried(lambda: load_prompt(config_dir / "system_prompt.md"), problems)
-    if agent is None or registry is None or prompt is None:
+    policy = _tried(lambda: load_policy(config_dir / "policy.yaml", environ), problems)
+    if agent is not None and policy is not None:
+        problems += choice_mistakes(agent, policy)
+    if agent is None or registry is None or prompt is None or policy is None or problems:
         raise ConfigError(problems)
     length = len(prompt.render(today=_LONG_DAY, time_zone=_LONG_ZONE, registry=registry))
     managed = any(think.endpoint is msgspec.UNSET for think in agent.thinkers)
     if managed and length > LONGEST:
         wanted = f"expected at most {LONGEST} characters with the intents filled in"
         raise ConfigError([f"system_prompt.md: {wanted}, got {length}; shorten it"])
-    return Configuration(agent, registry, prompt)
+    return Configuration(agent, registry, prompt, policy)
 
 
 def _tried(read: Callable[[], Loaded], problems: list[str]) -> Loaded | None:
@@ -61,6 +66,7 @@ def json_schemas() -> dict[str, dict[str, Any]]:
     schemas = {
         "agent.schema.json": msgspec.json.schema(Agent, schema_hook=_secret_schema),
         "intents.schema.json": msgspec.json.schema(IntentsFile),
+        "policy.schema.json": msgspec.json.schema(Policy, schema_hook=_secret_schema),
     }
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return {name: dialect | schema for name, schema in schemas.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -100,6 +101,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dial_ahead: int = 32
     journal_bytes: int = 256 << 20
     outbox_hours: float = 24.0
+    browser_message_bytes: int = 256 << 10
+    messages_per_second: float = 20.0
+    audio_speed: float = 2.0
+    audio_burst_seconds: float = 20.0
+    idle_seconds: float = 600.0
+    session_seconds: float = 14400.0
+    sessions: int = 1000
+    sessions_per_user: int = 10
+    sessions_per_address: int = 50
+    agent_sessions: int = 0
+    handshakes: int = 1000
+    handshake_seconds: float = 10.0
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    retention_days: float = 0.0
     log_level: str = "info"
 
 
@@ -276,13 +291,27 @@ def _positive(unit: str) -> Callable[[str], float]:
     return read
 
 
-def _seconds_or_none(text: str) -> float:
-    if text == "0":
-        return 0.0
-    try:
-        return _seconds(text)
-    except ValueError:
-        raise ValueError(f"expected seconds, or 0, got {shown(text)}") from None
+def _positive_or_none(unit: str) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        if text == "0":
+            return 0.0
+        try:
+            return _positive(unit)(text)
+        except ValueError:
+            raise ValueError(f"expected {unit}, or 0, got {shown(text)}") from None
+
+    return read
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    names = tuple(filter(None, (name.strip() for name in text.split(","))))
+    for name in names:
+        try:
+            ip_network(name, strict=False)
+        except ValueError:
+            wanted = 'expected addresses or networks such as "10.0.0.0/8", with commas between them'
+            raise ValueError(f"{wanted}, got {shown(name)}") from None
+    return names
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -296,7 +325,9 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 
 _BYTES = _whole(1024, 1 << 30)
+_LIMIT = _whole(0, 1_000_000)
 _seconds = _positive("seconds")
+_seconds_or_none = _positive_or_none("seconds")
 
 VARIABLES: tuple[Variable, ...] = (
     Variable(
@@ -445,7 +476,7 @@ VARIABLES: tuple[Variable, ...] = (
         "RELAY_CONFIG_DIR",
         "config_dir",
         "the package's own",
-        "the folder of agent.yaml, intents.yaml and system_prompt.md",
+        "the folder of agent.yaml, intents.yaml, policy.yaml and system_prompt.md",
         Path,
     ),
     Variable(
@@ -527,6 +558,100 @@ VARIABLES: tuple[Variable, ...] = (
         "24",
         "how long an accepted call is tried until it has failed for good",
         _positive("hours"),
+    ),
+    Variable(
+        "RELAY_BROWSER_MESSAGE_BYTES",
+        "browser_message_bytes",
+        "262144",
+        "the longest message of a browser that is accepted, audio included",
+        _BYTES,
+    ),
+    Variable(
+        "RELAY_MESSAGES_PER_SECOND",
+        "messages_per_second",
+        "20",
+        "text messages of a browser; twice as many may come at once",
+        _positive("a number"),
+    ),
+    Variable(
+        "RELAY_AUDIO_SPEED",
+        "audio_speed",
+        "2",
+        "how many times faster than real time a browser's audio may come; 0: as fast as it likes",
+        _positive_or_none("a number"),
+    ),
+    Variable(
+        "RELAY_AUDIO_BURST_SECONDS",
+        "audio_burst_seconds",
+        "20",
+        "seconds of audio that may come at once, at the beginning and after a pause",
+        _seconds,
+    ),
+    Variable(
+        "RELAY_IDLE_SECONDS",
+        "idle_seconds",
+        "600",
+        "when a session ends in which nobody speaks; 0: never",
+        _seconds_or_none,
+    ),
+    Variable(
+        "RELAY_SESSION_SECONDS",
+        "session_seconds",
+        "14400",
+        "how long a session may be; 0: without end",
+        _seconds_or_none,
+    ),
+    Variable(
+        "RELAY_SESSIONS", "sessions", "1000", "live sessions of a process; 0: no limit", _LIMIT
+    ),
+    Variable(
+        "RELAY_SESSIONS_PER_USER",
+        "sessions_per_user",
+        "10",
+        "of these, of one user; 0: no limit; the mocked user has none",
+        _LIMIT,
+    ),
+    Variable(
+        "RELAY_SESSIONS_PER_ADDRESS",
+        "sessions_per_address",
+        "50",
+        "and from one address (IPv6: one /64); 0: no limit",
+        _LIMIT,
+    ),
+    Variable(
+        "RELAY_AGENT_SESSIONS",
+        "agent_sessions",
+        "0",
+        "agents that all relays on one database may have at once; 0: no limit",
+        _LIMIT,
+    ),
+    Variable(
+        "RELAY_HANDSHAKES",
+        "handshakes",
+        "1000",
+        "connections of a process that have not been let in yet",
+        _whole(1, 1_000_000),
+    ),
+    Variable(
+        "RELAY_HANDSHAKE_SECONDS",
+        "handshake_seconds",
+        "10",
+        "how long a client may take to send a request",
+        _seconds,
+    ),
+    Variable(
+        "RELAY_TRUSTED_PROXIES",
+        "trusted_proxies",
+        "127.0.0.1,::1",
+        "proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, with commas",
+        _networks,
+    ),
+    Variable(
+        "RELAY_RETENTION_DAYS",
+        "retention_days",
+        "0",
+        "conversations that were not touched for so long are erased; 0: never",
+        _positive_or_none("days"),
     ),
     Variable(
         "RELAY_LOG_LEVEL",

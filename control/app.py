@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 from litestar import Litestar, Response, Router, get
+from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -14,13 +15,16 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from config.check import Configuration
 from config.settings import Secret, Settings
 from control import grant, history, intents, sessions
-from control.auth import SignIn
+from control.auth import USER_ID, SignIn
 from control.delivery import Delivery
 from control.direct import Direct, DirectController
 from control.errors import exception_handlers
+from control.governor import Governor
 from control.health import get_live, get_ready
+from control.lobby import Lobby
 from control.node import Node
 from control.orchestrator import Orchestrator, connect
+from control.retention import Retention
 from control.sessions import Admission
 from control.shield import (
     MAX_BODY_BYTES,
@@ -32,7 +36,9 @@ from control.shield import (
 )
 from control.store import Store, StoreUnavailable
 from control.temporary_token import Minter
+from relay.conduct import Bounds
 from relay.converse import converse
+from relay.crowd import Room
 from relay.dial import Dialler
 from relay.egress import Egress
 from relay.endpoint import attach
@@ -43,6 +49,7 @@ from relay.lag import watching
 from relay.metrics import Metrics
 from relay.records import Record
 from relay.session import Times
+from relay.share import Share
 
 GRACE_SECONDS = 5.0  # for running function calls, and again for the journal, when we stop
 SETTLE_SECONDS = 5.0  # what a resumed session waits for the end of the one before
@@ -85,14 +92,34 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
             roll_over_seconds=settings.roll_over_seconds,
             grace_seconds=settings.grace_seconds,
         ),
+        bounds=Bounds(
+            messages=configuration.policy.messages,
+            abuse=configuration.policy.abuse,
+            messages_per_second=settings.messages_per_second,
+            audio_speed=settings.audio_speed,
+            audio_burst_seconds=settings.audio_burst_seconds,
+            idle_seconds=settings.idle_seconds,
+            longest_seconds=settings.session_seconds,
+        ),
+        room=Room(
+            total=settings.sessions,
+            per_user=settings.sessions_per_user,
+            per_address=settings.sessions_per_address,
+            # Without a sign-in everybody is this user.
+            exempt=frozenset({USER_ID} if settings.auth != "jwt" else ()),
+        ),
+        handshakes=settings.handshakes,
         ping_seconds=settings.ping_seconds,
         max_message_bytes=settings.max_message_bytes,
+        browser_message_bytes=settings.browser_message_bytes,
         held_audio_bytes=settings.held_audio_bytes,
         lane_bytes=settings.lane_bytes,
         lane_seconds=settings.lane_seconds,
         # The browser may reach another worker than the one that made its session.
         dial_ahead=settings.dial_ahead if settings.workers == 1 else 0,
     )
+    share = Share(settings.agent_sessions)
+    governor = Governor(store, node.id, share)
     hub = Hub(
         configuration,
         limits,
@@ -100,6 +127,8 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         functions=functions,
         journal=journal,
         metrics=metrics,
+        share=share,
+        grow=governor.grow,
     )
 
     async def settle(conversation_id: UUID) -> bool:
@@ -145,6 +174,8 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
                     egress=egress,
                 ) as orchestrator,
                 node.running(),  # left last: by then its sessions have ended
+                governor.running(),
+                Retention(store, settings.retention_days).running(),
                 journal.running(grace=GRACE_SECONDS),
                 functions.running(orchestrator.submit, grace=GRACE_SECONDS),
                 deliver(orchestrator).running(grace=GRACE_SECONDS),
@@ -165,6 +196,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         "store": store,
         "settings": settings,
         "agent": configuration.agent,
+        "policy": configuration.policy,
         "registry": configuration.registry,
         "metrics": metrics,
         "hub": hub,
@@ -174,6 +206,12 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         "admit_grant": admit_grant,
         "allowed_origins": origins,
     }
+    lobby = Lobby(
+        settings.handshakes,
+        settings.handshake_seconds,
+        settings.trusted_proxies,
+        lambda code: metrics.refusals.labels(code=code).inc(),
+    )
     return Litestar(
         [
             Router(
@@ -201,6 +239,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         before_send=[add_headers(settings)],
         cors_config=make_cors(settings),
         request_max_body_size=MAX_BODY_BYTES,
+        state=State({"lobby": lobby}),
         exception_handlers=exception_handlers,
         lifespan=[open_all],
         openapi_config=OpenAPIConfig(

@@ -262,7 +262,7 @@ async def _require(store: Store, user: User, conversation_id: UUID) -> Conversat
 def _show(call: Call) -> IntentCall:
     try:
         arguments = msgspec.json.decode(call.arguments)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         arguments = call.arguments
     return IntentCall(
         id=call.id,

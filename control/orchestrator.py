@@ -296,7 +296,7 @@ def _header_safe(call_id: str) -> str:
 def _json(body: bytes | None) -> Any:
     try:
         return msgspec.json.decode(body) if body else None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -305,7 +305,7 @@ def _result(body: bytes | None) -> Any:
         return None
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _clean(body.decode("utf-8", "replace"), MAX_TEXT) or None
 
 

@@ -114,6 +114,8 @@ class NewSession(msgspec.Struct, frozen=True, kw_only=True):
     ticket_expires_at: datetime
     timezone: str
     audio: bytes
+    voice: str | None = None
+    language: str | None = None
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +148,8 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     user_id: str
     timezone: str
     audio: str
+    voice: str | None
+    language: str | None
     state: SessionState
     taken: bool
     resumed: bool

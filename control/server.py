@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from control.lobby import Config
 from relay.asgi import Handshake
 
 # Sessions are closed and journal and calls flushed within this; then uvicorn cancels.
@@ -123,12 +124,11 @@ class _Server(uvicorn.Server):
 
 
 def _config(app: Any, *, factory: bool = False, workers: int = 1) -> uvicorn.Config:
-    return uvicorn.Config(
+    return Config(
         app,
         factory=factory,
         workers=workers,
         ws=Handshake,
-        http="httptools",
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ from litestar.params import FromPath, JSONBody, SkipValidation
 from uuid_utils.compat import uuid7
 
 from config.agent import Agent, Audio
+from config.policy import Policy, choose
 from config.settings import Settings
 from control.auth import User
 from control.direct import Direct, DirectBegun
@@ -59,6 +60,14 @@ class LiveSessions(Protocol):
         """What it carried so far; None: not live here."""
         ...
 
+    def check(self, address: str, user_id: str | None = None) -> None:
+        """Raises `Refused` if no more sessions may begin."""
+        ...
+
+    def count_refusal(self, refused: Refused) -> None:
+        """Somebody was not let in."""
+        ...
+
     def expect(self, session_id: UUID) -> None:
         """A browser will attach to this session in a moment."""
         ...
@@ -69,11 +78,14 @@ Live = SkipValidation[NamedDependency[LiveSessions]]
 
 
 class SessionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`conversation_id` resumes; `timezone` is an IANA name and tells the model what today is."""
+    """`conversation_id` resumes; `timezone` is an IANA name and tells the model what today is;
+    `voice` and `language` are names that policy.yaml offers."""
 
     conversation_id: UUID | None = None
     audio: AudioWish = AudioWish()
     timezone: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "UTC"
+    voice: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    language: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     transport: Literal["relay", "direct"] = "relay"
 
 
@@ -119,7 +131,7 @@ class SessionController(Controller):
     @post(
         "/",
         summary="Begin a session, in a new conversation or in a stored one",
-        responses=describe_problems(400, 401, 403, 404, 413, 503),
+        responses=describe_problems(400, 401, 403, 404, 413, 429, 503),
     )
     async def begin_session(
         self,
@@ -127,6 +139,7 @@ class SessionController(Controller):
         store: NamedDependency[Store],
         settings: NamedDependency[Settings],
         agent: NamedDependency[Agent],
+        policy: NamedDependency[Policy],
         live: Live,
         direct: NamedDependency[Direct],
         user: NamedDependency[User],
@@ -137,7 +150,9 @@ class SessionController(Controller):
                 503, "stopping", "the relay stops", retry_after=DRAINING_RETRY_SECONDS
             )
         wanted = data or SessionRequest()
-        audio = _check(wanted, agent)
+        if wanted.conversation_id is None:  # else it may take the place of another: at the attach
+            _check_room(live, request, user)
+        audio = _check(wanted, agent, policy)
         if wanted.transport == "direct":
             shown = await direct.begin(user, wanted.conversation_id, wanted.timezone, audio)
             return Response(shown, status_code=201, headers=NOT_KEPT)
@@ -150,6 +165,8 @@ class SessionController(Controller):
             ticket_expires_at=datetime.now(UTC) + timedelta(seconds=settings.ticket_seconds),
             timezone=wanted.timezone,
             audio=msgspec.json.encode(audio),
+            voice=wanted.voice,
+            language=wanted.language,
         )
         resume = wanted.conversation_id is not None
         if not await store.create_session(session, resume=resume):
@@ -266,6 +283,8 @@ class Admission:
             user_id=found.user_id,
             timezone=found.timezone,
             audio=msgspec.json.decode(found.audio, type=Audio),
+            voice=found.voice,
+            language=found.language,
             last_seq=last.seq if last else 0,
             last_turn=last.turn if last else 0,
             last_role=last.role if last else None,
@@ -287,10 +306,24 @@ def hash_ticket(ticket: str) -> bytes:
     return hashlib.sha256(ticket.encode("utf-8", "surrogateescape")).digest()
 
 
-def _check(wanted: SessionRequest, agent: Agent) -> Audio:
+def _check_room(live: LiveSessions, request: Request[Any, Any, Any], user: User) -> None:
+    """Raises `Refused`: sooner than at the attach, and nothing is written."""
+    try:
+        live.check(request.client.host if request.client else "", user.id)
+    except Refused as refused:
+        live.count_refusal(refused)
+        raise
+
+
+def _check(wanted: SessionRequest, agent: Agent, policy: Policy) -> Audio:
     """The audio of the session. Raises `ProblemError` with every mistake of the request."""
+    mistakes = check_timezone(wanted.timezone)
+    mistakes += _check_choice("voice", wanted.voice, policy.voices)
+    mistakes += _check_choice("language", wanted.language, policy.languages)
+    if not mistakes:
+        agent = choose(agent, policy, wanted.voice, wanted.language)
     audio, lines = choose_audio(wanted.audio, agent.audio, agent)
-    mistakes = check_timezone(wanted.timezone) + _read_mistakes(lines)
+    mistakes += _read_mistakes(lines)
     if mistakes:
         detail = "; ".join(f"{m.path}: {m.detail}" for m in mistakes)
         raise ProblemError(400, "invalid", detail, mistakes=mistakes)
@@ -304,6 +337,13 @@ def check_timezone(name: str) -> list[Mistake]:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         return [Mistake("timezone", f"expected an IANA name like Europe/Berlin, got {name!r}")]
     return []
+
+
+def _check_choice(path: str, name: str | None, offered: Mapping[str, object]) -> list[Mistake]:
+    if name is None or name in offered:
+        return []
+    names = f"one of {', '.join(offered)}" if offered else "none: nothing is offered"
+    return [Mistake(path, f"expected {names}, got {name!r}")]
 
 
 def _read_mistakes(lines: list[str]) -> list[Mistake]:

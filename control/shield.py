@@ -29,6 +29,12 @@ HSTS = "max-age=31536000"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 ANSWERS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.close"})
 
+# What Deepgram's JavaScript SDK adds to a grant: a page of another origin could not send it.
+OFFICIAL = [
+    *(f"X-Fern-{name}" for name in ("Language", "SDK-Name", "SDK-Version")),
+    *(f"X-Fern-{name}" for name in ("Runtime", "Runtime-Version")),
+    "X-Deepgram-Session-Id",
+]
 _FROM_US = ("script-src", "style-src", "img-src", "font-src", "worker-src", "manifest-src")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
@@ -50,7 +56,7 @@ def make_cors(settings: Settings) -> CORSConfig | None:
     return CORSConfig(
         allow_origins=list(settings.allowed_origins),
         allow_methods=["GET", "POST", "PATCH", "DELETE"],
-        allow_headers=["Authorization", "Content-Type"],
+        allow_headers=["Authorization", "Content-Type", *OFFICIAL],
         expose_headers=["Retry-After"],
         max_age=600,
     )

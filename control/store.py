@@ -449,8 +449,8 @@ class Store:
             await connection.execute(
                 """
                 INSERT INTO voice.sessions (id, conversation_id, user_id, ticket_hash,
-                                            ticket_expires_at, timezone, audio)
-                VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb)
+                                            ticket_expires_at, timezone, audio, voice, language)
+                VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9)
                 """,
                 session.id,
                 session.conversation_id,
@@ -459,6 +459,8 @@ class Store:
                 session.ticket_expires_at,
                 session.timezone,
                 session.audio.decode(),
+                session.voice,
+                session.language,
             )
         return True
 
@@ -475,7 +477,7 @@ class Store:
                       AND ticket_used_at IS NULL AND ticket_expires_at > $3
                     RETURNING id
                 )
-                SELECT conversation_id, user_id, timezone, audio, state,
+                SELECT conversation_id, user_id, timezone, audio, voice, language, state,
                        EXISTS (SELECT FROM taken) AS taken,
                        EXISTS (
                            SELECT FROM voice.sessions AS other
@@ -551,7 +553,7 @@ class Store:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """For statements that stand elsewhere (owners.py, grant.py). Raises `StoreUnavailable`."""
+        """For statements that stand elsewhere, as in owners.py. Raises `StoreUnavailable`."""
         async with self._writing() as connection:
             yield connection
 

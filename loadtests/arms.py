@@ -105,6 +105,7 @@ def _environment(around: Surroundings, *, tls: bool, port: int, agent_url: str) 
     environ |= {"RELAY_AUTH": "mock"}  # there is one caller
     environ |= {"RELAY_PORT": str(port), "RELAY_DATA_DIR": str(around.folder / "data")}
     environ |= {"ORCHESTRATOR_URL": around.orchestrator_url}
+    environ |= {"RELAY_SESSIONS": "0", "RELAY_SESSIONS_PER_ADDRESS": "0"}  # all come from here
     if around.database_url:
         environ["DATABASE_URL"] = around.database_url
     if tls and around.ca:

@@ -66,6 +66,8 @@ async def run_relay(database_url: str, agent_url: str, folder: Path) -> AsyncIte
         "RELAY_PORT": str(port),
         "RELAY_DATA_DIR": str(folder / "relay"),
         "RELAY_SETUP_SECONDS": "60",
+        "RELAY_SESSIONS": "0",
+        "RELAY_SESSIONS_PER_ADDRESS": "0",
     }
     command = [sys.executable, "-c", "from control.cli import main; main()", "serve"]
     async with program(

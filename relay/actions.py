@@ -38,6 +38,19 @@ class SendBrowser(msgspec.Struct, frozen=True):
     event: browser.Event | browser.OfDeepgram
 
 
+class Refuse(msgspec.Struct, frozen=True):
+    """Tell the browser that something of it went nowhere, and count it; `told`: in these words."""
+
+    error: browser.RelayError
+    told: deepgram.Error | None = None
+
+
+class BlockAudio(msgspec.Struct, frozen=True):
+    """Throw the browser's audio away, or (False) let it pass again."""
+
+    blocked: bool
+
+
 class Forward(msgspec.Struct, frozen=True):
     """Pass the frame being handled to the other side, untouched."""
 
@@ -132,6 +145,8 @@ Action = (
     | SendAgent
     | SendSilence
     | SendBrowser
+    | Refuse
+    | BlockAudio
     | Forward
     | ReleaseHeld
     | ClearAudio

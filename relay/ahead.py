@@ -17,6 +17,7 @@ from relay import browser
 from relay.dial import Dial, DialFailed
 from relay.legs import Leg
 from relay.metrics import Metrics
+from relay.share import Share
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +55,14 @@ class Ahead:
         new_leg: Callable[[], Leg],
         metrics: Metrics,
         *,
+        share: Share,
         limit: int,
         seconds: float = KEPT_SECONDS,
     ) -> None:
         self._dial = dial
         self._new_leg = new_leg
         self._metrics = metrics
+        self._share = share
         self._limit = limit
         self._seconds = seconds
         self._waiting: dict[UUID, Dialled] = {}
@@ -82,6 +85,8 @@ class Ahead:
         """Dial for a session whose browser is about to come; does nothing when too many wait."""
         if self._tasks is None or len(self._waiting) >= self._limit or session_id in self._waiting:
             return
+        if not self._share.enter(session_id):
+            return  # at the attach more may be asked for
         leg = self._new_leg()
         leg.keep()
         task = self._tasks.create_task(self._try(leg), name=f"dial ahead {session_id}")
@@ -91,7 +96,10 @@ class Ahead:
         self._waiting[session_id] = dialled
 
     def take(self, session_id: UUID) -> Dialled | None:
-        """What was dialled for this session, if it is any good; from now on it is the caller's."""
+        """What was dialled for this session, if it is any good; from now on it is the caller's.
+
+        So is its place in the share, even if it is not.
+        """
         dialled = self._waiting.pop(session_id, None)
         if dialled is None:
             return None
@@ -118,6 +126,7 @@ class Ahead:
 
     def _drop(self, session_id: UUID) -> None:
         dialled = self._waiting.pop(session_id)
+        self._share.leave(session_id)
         if dialled.expiry is not None:
             dialled.expiry.cancel()
         dialled.task.cancel()

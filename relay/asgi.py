@@ -59,6 +59,7 @@ class Handshake(asyncio.Protocol):
         self._asked = False
         self._left: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._head = b""
+        self._asked_by: Message = {}  # the scope, with what a trusted proxy says of the client
         self._refusal: Message | None = None
         self._answered = False
         self._accepted = False
@@ -75,8 +76,9 @@ class Handshake(asyncio.Protocol):
             self._transport.close()
             return
         self._head = data
+        self._asked_by = self._scope(data)
         task = asyncio.get_running_loop().create_task(
-            self._app(self._scope(data), self._receive, self._send), name="websocket"
+            self._app(self._asked_by, self._receive, self._send), name="websocket"
         )
         self._state.tasks.add(task)
         task.add_done_callback(self._answer_ended)
@@ -86,6 +88,12 @@ class Handshake(asyncio.Protocol):
         self._state.connections.discard(self)
         if not self._left.done():
             self._left.set_result({"type": "websocket.disconnect", "code": 1006})
+
+    @property
+    def address(self) -> str:
+        """Where the browser is, as far as it can be known."""
+        client = self._asked_by.get("client")
+        return client[0] if client else ""
 
     def shutdown(self) -> None:
         """The server stops: end this socket now."""

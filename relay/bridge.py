@@ -19,9 +19,10 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from config.agent import Agent
-from relay import actions, browser, deepgram, events
+from relay import actions, browser, deepgram, events, policy
 from relay.actions import Action
 from relay.backlog import KEPT_BYTES, Backlog
+from relay.conduct import Bounds
 from relay.dial import Dial, DialFailed
 from relay.dropin import DropIn
 from relay.events import EndReason
@@ -57,6 +58,7 @@ class Bridge:
         journal: Journal,
         metrics: Metrics,
         times: Times,
+        bounds: Bounds,
         drop_in: Agent | None = None,
     ) -> None:
         """`legs` are the browser's and the agent's; `dials` are the way to the agent the first
@@ -69,6 +71,8 @@ class Bridge:
         self._functions = functions
         self._journal = journal
         self._metrics = metrics
+        self.address = ""  # where the browser came from first
+        self.on_lingering: Callable[[Leg], None] = lambda leg: None
         self._began = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._is_over = False
@@ -79,6 +83,9 @@ class Bridge:
         self._backlog = Backlog(min(KEPT_BYTES, self._browser.lane.limit))
         # The frame being handled and how it would go on: what `Forward` speaks of.
         self._frame: tuple[bytes, Callable[[bytes], None]] = b"", self._tell
+        self._messages = bounds.messages
+        self._hears_audio = False  # the first frame was looked at
+        self._is_blocked = False
         self._watch = Watch(metrics)
 
         def begin(opening: Opening, now: float) -> Session:
@@ -89,6 +96,7 @@ class Bridge:
                 now=now,
                 began=datetime.now(UTC),
                 times=times,
+                bounds=bounds,
                 new_id=uuid7,
                 jitter=random,
                 new_ticket=lambda: token_urlsafe(TICKET_BYTES),
@@ -112,6 +120,11 @@ class Bridge:
     def conversation_id(self) -> UUID:
         """The conversation that this session is part of."""
         return self._opening.conversation_id
+
+    @property
+    def user_id(self) -> str:
+        """Whose session it is."""
+        return self._opening.user_id
 
     @property
     def figures(self) -> Figures:
@@ -207,6 +220,8 @@ class Bridge:
             self._dialling.cancel()
         self._agent.lane.hold()
         self._agent.forget()
+        if self._agent.has_socket:
+            self.on_lingering(self._agent)
         self._agent.close(browser.NORMAL, "")
 
     # --- the browser comes and goes ----------------------------------------------------------
@@ -251,12 +266,12 @@ class Bridge:
     def _connect_browser(self) -> None:
         self._browser.added = self._agent.lane.waited = self._watch.up
         self._browser.lane.waited = self._watch.down
-        self._browser.feed(self._agent.lane)
+        self._listen()
+        self._browser.most = self._session.most
+        self._browser.on_flood = lambda: self._overflowed(EndReason.ABUSE)
         self._browser.on_text = self._browser_said
         self._browser.on_gone = self._settle
-        self._browser.on_closed = lambda code, reason: self.handle(
-            events.BrowserClosed(code, reason)
-        )
+        self._browser.on_closed = self._browser_closed
         self._browser.lane.on_overflow = lambda: self._overflowed(EndReason.BROWSER_TOO_SLOW)
         self._browser.lane.on_stalled = lambda: self.handle(
             events.BrowserClosed(browser.TRY_AGAIN, "reads nothing")
@@ -266,6 +281,34 @@ class Bridge:
         """The browser's socket is open."""
         self._do(self._session.begin())
         self._arm()
+
+    def _browser_closed(self, code: int, reason: str) -> None:
+        if browser.TOO_BIG in (code, self._browser.said):
+            self._metrics.refusals.labels(code="too_big").inc()
+        self.handle(events.BrowserClosed(code, reason))
+
+    def _listen(self) -> None:
+        """What becomes of the browser's audio: nearly always, straight to the agent."""
+        if self._is_blocked:
+            self._browser.hand(self._throw_away)
+        elif self._hears_audio:
+            self._browser.feed(self._agent.lane)
+        else:
+            self._browser.hand(self._first_frame)
+
+    def _first_frame(self, payload: Payload) -> bool:
+        """Programs that send texts the wrong way do so from the beginning: looked at until the
+        first audio has come."""
+        if policy.is_text(payload, self._messages):
+            self.handle(events.TextInBinary())
+            return False
+        self._hears_audio = True
+        self._listen()
+        return self._agent.lane.send_audio(payload)
+
+    def _throw_away(self, payload: Payload) -> bool:
+        self._agent.lane.dropped += 1
+        return False
 
     def _settle(self) -> None:
         """Both sockets are gone after the end: `run` may return."""
@@ -285,7 +328,7 @@ class Bridge:
                 self._do(drop_in.hear_too_early(self._loop.time()))
                 self._arm()
                 return False
-            self._browser.feed(self._agent.lane)
+            self._listen()
             return self._browser.on_audio(payload)
 
         self._browser.hand(hear)
@@ -299,7 +342,10 @@ class Bridge:
 
     def _browser_said(self, text: bytes) -> None:
         self._frame = text, self._agent.lane.send_text
-        self.handle(events.FromBrowser(deepgram.decode_client(text)))
+        # A client's Settings may be longer than all that comes after them.
+        is_first = isinstance(self._session, DropIn) and self._session.is_waiting
+        said = deepgram.decode_client(text) if is_first else policy.read(text, self._messages)
+        self.handle(events.FromBrowser(said))
 
     def _agent_said(self, text: bytes) -> None:
         self._frame = text, self._tell
@@ -328,7 +374,8 @@ class Bridge:
         self._timer = None
         # The clock of the loop counts in milliseconds: do not come too early by a part of one.
         now = max(self._loop.time(), self._session.deadline or 0.0)
-        self._do(self._session.handle(events.Woken(self._browser.frames), now))
+        self._do(self._session.handle(events.Woken(self._browser.frames, self._browser.bytes), now))
+        self._browser.most = self._session.most
         self._arm()
 
     # --- actions -----------------------------------------------------------------------------
@@ -341,6 +388,12 @@ class Bridge:
                     pass_on(text)
                 case actions.SendBrowser(event=event):
                     self._send_browser(event)
+                case actions.Refuse(error=error, told=told):
+                    self._metrics.refusals.labels(code=error.code).inc()
+                    self._send_browser(told or error)
+                case actions.BlockAudio(blocked=blocked):
+                    self._is_blocked = blocked
+                    self._listen()
                 case actions.SendAgent(message=message):
                     self._agent.lane.send_text(deepgram.encode(message))
                 case actions.SendSilence():

@@ -19,6 +19,7 @@ SUBPROTOCOL = "relay.v1"
 NORMAL = 1000
 GOING_AWAY = 1001
 POLICY = 1008
+TOO_BIG = 1009
 INTERNAL = 1011
 RESTART = 1012
 TRY_AGAIN = 1013
@@ -98,6 +99,14 @@ class RelayGoAway(_Event, frozen=True, tag=True):
     reconnect_within: float
 
 
+class RelayNotice(_Event, frozen=True, tag=True):
+    """The session ends in `ends_in` seconds: nobody speaks (`idle`), which speaking changes, or it
+    is as long as one may be (`longest`)."""
+
+    code: str
+    ends_in: float
+
+
 class RelayError(_Event, frozen=True, tag=True):
     """Something went wrong; `code` is a word for programs, `detail` a sentence for people."""
 
@@ -112,6 +121,7 @@ Event = (
     | RelayReconnecting
     | RelayReconnected
     | RelayGoAway
+    | RelayNotice
     | RelayError
 )
 

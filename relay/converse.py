@@ -88,11 +88,13 @@ async def converse(
         offered = socket.scope["subprotocols"]
         ticket, chosen = read_credential(socket.headers.get("authorization"), offered)
         hub.check_open()
-        opening = await admit_grant(ticket)
+        with hub.admitting(handshake):
+            opening = await admit_grant(ticket)
+        bridge = await hub.prepare(opening, handshake, is_drop_in=True)
     except Refused as refused:
+        hub.count_refusal(refused)
         await refuse(socket, refused, b"application/json", problem_body(refused.status))
         return
-    bridge = hub.prepare(opening, handshake, is_drop_in=True)
     request_id = str(opening.session_id).encode()
     await socket.send(
         {"type": "websocket.accept", "subprotocol": chosen, "headers": [(REQUEST_ID, request_id)]}

@@ -266,6 +266,8 @@ _server: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessag
 _client: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
 _head = msgspec.json.Decoder(_Head)
 _encoder = msgspec.json.Encoder()
+# The last one: some thousand brackets inside one another, also in a field that is skipped.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _KNOWN = {
     _server: {struct.__name__ for struct in ServerMessage.__args__},
     _client: {struct.__name__ for struct in ClientMessage.__args__},
@@ -276,7 +278,7 @@ def decode_server(text: bytes | memoryview) -> ServerMessage | Unknown | Malform
     """What the agent says. Never raises."""
     try:
         return _server.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         return _tell_apart(text, _KNOWN[_server], error)
 
 
@@ -284,7 +286,7 @@ def decode_client(text: bytes | memoryview) -> ClientMessage | Unknown | Malform
     """What a client says. Never raises."""
     try:
         return _client.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         return _tell_apart(text, _KNOWN[_client], error)
 
 
@@ -292,7 +294,7 @@ def _tell_apart(text: bytes | memoryview, known: set[str], error: Exception) -> 
     # A tagged union refuses an unknown type; read the type alone to tell it from a broken message.
     try:
         head = _head.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as head_error:
+    except _UNREADABLE as head_error:
         return Malformed(type="", reason=str(head_error))
     if head.type in known:
         return Malformed(type=head.type, reason=str(error))

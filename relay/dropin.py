@@ -8,6 +8,7 @@ code, because Deepgram's JavaScript SDK dials again after any other and never se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -82,6 +83,11 @@ class DropIn:
     def deadline(self) -> float | None:
         """The monotonic second at which `Woken` is wanted; None once closed."""
         return self._settings_by if self._session is None else self._session.deadline
+
+    @property
+    def most(self) -> tuple[float, float]:
+        """As of a `Session`: frames and bytes of audio. Before Settings none passes at all."""
+        return (math.inf, math.inf) if self._session is None else self._session.most
 
     def begin(self) -> list[Action]:
         """The client's WebSocket is open. Our Welcome, so that nobody waits for the agent's."""
@@ -180,13 +186,18 @@ class DropIn:
                     told += [action] if passes else []
                 case actions.SendBrowser(event=browser.RelayError(code=code, detail=detail)):
                     is_explained = True
-                    told.append(_error(_CODES.get(code, code.upper()), detail))
+                    words = _error(_CODES.get(code, code.upper()), detail)
+                    told.append(actions.SendBrowser(words))
+                case actions.Refuse(error=error):
+                    words = _error(_CODES.get(error.code, error.code.upper()), error.detail)
+                    told.append(actions.Refuse(error, words))
                 case actions.SendBrowser(event=event):
                     is_explained = is_explained or isinstance(event, deepgram.Error)
                     told += [action] if isinstance(event, browser.OfDeepgram) else []
                 case actions.CloseBrowser(code=code, reason=reason):
                     if code != browser.NORMAL and not is_explained:
-                        told.append(_error(_CLOSED.get(code, "INTERNAL_SERVER_ERROR"), reason))
+                        words = _error(_CLOSED.get(code, "INTERNAL_SERVER_ERROR"), reason)
+                        told.append(actions.SendBrowser(words))
                     told.append(actions.CloseBrowser(browser.NORMAL, reason))
                 case actions.SendSettings(settings=settings):
                     wanted = msgspec.structs.replace(settings, **self._wanted)
@@ -196,8 +207,8 @@ class DropIn:
         return told
 
 
-def _error(code: str, description: str) -> Action:
-    return actions.SendBrowser(deepgram.Error(description=description, code=code))
+def _error(code: str, description: str) -> deepgram.Error:
+    return deepgram.Error(description=description, code=code)
 
 
 def _read_audio(audio: dict[str, Any], agent: Agent) -> tuple[Audio, list[str]]:

@@ -47,11 +47,13 @@ async def attach(
         if hub.resume(session_id, ticket, received, handshake):
             await _accept(socket)
             return
-        opening = await admit(session_id, ticket)
+        with hub.admitting(handshake):
+            opening = await admit(session_id, ticket)
+        bridge = await hub.prepare(opening, handshake)
     except Refused as refused:
+        hub.count_refusal(refused)
         await _refuse(socket, refused)
         return
-    bridge = hub.prepare(opening, handshake)
     await _accept(socket)
     hub.start(session_id, bridge)
 

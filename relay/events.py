@@ -29,6 +29,9 @@ class EndReason(StrEnum):
     HUNG_UP = "hung_up"
     SUPERSEDED = "superseded"
     SHUTDOWN = "shutdown"
+    ABUSE = "abuse"
+    IDLE = "idle"
+    LONGEST = "longest"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -38,6 +41,10 @@ class FromAgent(msgspec.Struct, frozen=True):
 
 class FromBrowser(msgspec.Struct, frozen=True):
     message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed
+
+
+class TextInBinary(msgspec.Struct, frozen=True):
+    """The browser sent a text message as a binary one."""
 
 
 class AgentOpened(msgspec.Struct, frozen=True):
@@ -90,9 +97,11 @@ class HangUp(msgspec.Struct, frozen=True):
 
 
 class Woken(msgspec.Struct, frozen=True):
-    """The deadline is reached; `browser_frames` counts audio frames of the browser so far."""
+    """The deadline is reached; `browser_frames` counts audio frames of the browser so far, and
+    `browser_bytes` what was in them."""
 
     browser_frames: int
+    browser_bytes: int = 0
 
 
 class MessageStored(msgspec.Struct, frozen=True):
@@ -125,6 +134,7 @@ class FunctionReturned(msgspec.Struct, frozen=True):
 Event = (
     FromAgent
     | FromBrowser
+    | TextInBinary
     | AgentOpened
     | AgentUnreachable
     | AgentClosed

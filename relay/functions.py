@@ -413,5 +413,5 @@ class Functions:
 def _shown(arguments: str) -> Any:
     try:
         return msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return arguments[:_MAX_SHOWN]

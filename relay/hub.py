@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, date, datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -17,6 +17,8 @@ from relay import deepgram, policy
 from relay.ahead import Ahead
 from relay.asgi import Handshake
 from relay.bridge import Bridge
+from relay.conduct import Bounds
+from relay.crowd import Crowd, Room
 from relay.dial import Dial
 from relay.dropin import DEFAULT_AUDIO
 from relay.events import EndReason
@@ -28,6 +30,7 @@ from relay.metrics import Metrics
 from relay.opening import Opening, Refused
 from relay.records import Figures
 from relay.session import Times
+from relay.share import Share
 from relay.sound import bytes_per_second
 
 log = logging.getLogger(__name__)
@@ -35,12 +38,25 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 10  # what Retry-After says while we stop
 
 
+def _no_agents() -> Refused:
+    detail = "there are as many voice agents as there may be; try again later"
+    return Refused(503, "agent_sessions", detail, retry_after=RETRY_SECONDS)
+
+
+async def _grow_nothing() -> None:
+    """There is nobody to share with."""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one session may take; seconds and bytes."""
 
     times: Times
+    bounds: Bounds = Bounds()
+    room: Room = Room()
+    handshakes: int = 1000
     ping_seconds: float
     max_message_bytes: int
+    browser_message_bytes: int = 256 << 10
     held_audio_bytes: int
     lane_bytes: int
     lane_seconds: float
@@ -59,7 +75,11 @@ class Hub:
         functions: Functions,
         journal: Journal,
         metrics: Metrics,
+        share: Share | None = None,
+        grow: Callable[[], Awaitable[None]] = _grow_nothing,
     ) -> None:
+        """`share` is this process's part of the agents that all relays may have; `grow` asks for
+        more of it, and does not raise."""
         self._configuration = configuration
         self._limits = limits
         self._dial = dial
@@ -68,8 +88,16 @@ class Hub:
         self._metrics = metrics
         self.is_draining = False
         self._live: dict[UUID, Bridge] = {}
+        self._share = share or Share()
+        self._grow = grow
+        metrics.agents_used.set_function(lambda: self._share.used)
+        metrics.agents_headroom.set_function(lambda: self._share.headroom)
+        self._crowd = Crowd(limits.room)
+        self._attaching = 0
         self._tasks: asyncio.TaskGroup | None = None
-        self._ahead = Ahead(dial, self._new_agent_leg, metrics, limit=limits.dial_ahead)
+        self._ahead = Ahead(
+            dial, self._new_agent_leg, metrics, share=self._share, limit=limits.dial_ahead
+        )
 
     def __repr__(self) -> str:
         return f"<Hub live={len(self._live)}>"
@@ -77,19 +105,57 @@ class Hub:
     def __len__(self) -> int:
         return len(self._live)
 
-    def prepare(
+    @contextmanager
+    def admitting(self, handshake: Handshake) -> Iterator[None]:
+        """Somebody asks to attach: until that is answered, and only so many at once.
+
+        Raises `Refused` when there is no room, before anybody else is asked.
+        """
+        if self._attaching >= self._limits.handshakes:
+            detail = "too many wait to be let in; try again"
+            raise Refused(503, "handshakes", detail, retry_after=RETRY_SECONDS)
+        self.check(handshake.address)
+        self._attaching += 1
+        try:
+            yield
+        finally:
+            self._attaching -= 1
+
+    def check(self, address: str, user_id: str | None = None) -> None:
+        """Raises `Refused` if no more sessions may begin: here, from there, or of that user."""
+        self._crowd.check(address, user_id)
+        if not self._share.headroom:
+            raise _no_agents()
+
+    def count_refusal(self, refused: Refused) -> None:
+        """Somebody was not let in."""
+        self._metrics.refusals.labels(code=refused.code).inc()
+
+    async def prepare(
         self, opening: Opening, handshake: Handshake, *, is_drop_in: bool = False
     ) -> Bridge:
-        """A bridge whose browser leg waits for `handshake` to be accepted.
+        """A bridge whose browser leg waits for `handshake` to be accepted; `start` has to follow.
 
-        `is_drop_in`: it speaks Deepgram's protocol, in which there is no coming back.
+        `is_drop_in`: it speaks Deepgram's protocol, in which there is no coming back. Raises
+        `Refused` when the user, or who is at this address, has enough sessions, or when there is
+        no agent left.
         """
         limits = self._limits
         times = limits.times
         if is_drop_in:
             times = msgspec.structs.replace(times, grace_seconds=0.0)
             opening = msgspec.structs.replace(opening, audio=DEFAULT_AUDIO)  # until its Settings
-        browser = Leg(self._lane(opening), max_message_bytes=limits.max_message_bytes)
+        if not self._share.enter(opening.session_id):
+            await self._grow()
+            if not self._share.enter(opening.session_id):
+                raise _no_agents()
+        try:
+            self._crowd.check(handshake.address, opening.user_id)
+        except Refused:
+            self._ahead.cancel(opening.session_id)
+            self._share.leave(opening.session_id)
+            raise
+        browser = Leg(self._lane(opening), max_message_bytes=limits.browser_message_bytes)
         dialled = self._ahead.take(opening.session_id)
 
         def today() -> date:
@@ -107,8 +173,11 @@ class Hub:
             journal=self._journal,
             metrics=self._metrics,
             times=times,
+            bounds=limits.bounds,
             drop_in=self._configuration.agent if is_drop_in else None,
         )
+        bridge.address = handshake.address
+        bridge.on_lingering = self._lingers
         self._equip(handshake, browser)
         return bridge
 
@@ -135,7 +204,7 @@ class Hub:
     def _equip(self, handshake: Handshake, browser: Leg) -> None:
         handshake.leg = browser
         handshake.ping_seconds = self._limits.ping_seconds
-        handshake.max_message_bytes = self._limits.max_message_bytes
+        handshake.max_message_bytes = self._limits.browser_message_bytes
         handshake.on_shutdown = self.drain
 
     def _lane(self, opening: Opening) -> Lane:
@@ -143,6 +212,12 @@ class Hub:
         a_second = bytes_per_second(opening.audio.output)
         most = None if a_second is None else int(a_second * self._limits.lane_seconds)
         return Lane(self._limits.lane_bytes, audio_limit=most)
+
+    def _lingers(self, leg: Leg) -> None:
+        """An agent that is let go counts beside the next one, as long as its socket is there."""
+        key = object()
+        self._share.hold(key)
+        leg.on_freed = lambda: self._share.leave(key)
 
     def _new_agent_leg(self) -> Leg:
         lane = Lane(self._limits.held_audio_bytes, held=True)
@@ -168,6 +243,7 @@ class Hub:
         if self._tasks is None:
             raise RuntimeError("the hub is not running")
         self._live[session_id] = bridge
+        self._crowd.enter(session_id, bridge.user_id, bridge.address)
         self._metrics.sessions_live.set(len(self._live))
         self._tasks.create_task(self._relay(session_id, bridge), name=f"session {session_id}")
 
@@ -179,6 +255,8 @@ class Hub:
             log.exception("session_broken session=%s", session_id)
         finally:
             del self._live[session_id]
+            self._crowd.leave(session_id)
+            self._share.leave(session_id)
             self._metrics.sessions_live.set(len(self._live))
 
     async def make_room(self, conversation_id: UUID, seconds: float) -> bool:
@@ -187,8 +265,9 @@ class Hub:
         A conversation has one numbering and so one session at a time; the newest wins. False when
         the database did not take it in `seconds`.
         """
-        for bridge in list(self._live.values()):
+        for session_id, bridge in list(self._live.items()):
             if bridge.conversation_id == conversation_id:
+                self._crowd.leave(session_id)  # it makes room for the one that takes its place
                 bridge.hang_up(EndReason.SUPERSEDED)
         return await self._journal.settled(seconds)
 

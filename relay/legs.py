@@ -10,6 +10,7 @@ What is passed to `on_audio` is a view into a buffer that is used again: whoever
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from time import monotonic
 from typing import cast
@@ -47,6 +48,8 @@ class Leg(WSListener):
         self.added: Histogram | None = None
         self.was_used = False  # as the way to an agent: the next one needs a leg of its own
         self.has_socket = False
+        self.most: tuple[float, float] = (math.inf, math.inf)  # frames, bytes; then `on_flood`
+        self.on_flood: Callable[[], None] = _nothing
         self.on_gone: Callable[[], None] = _nothing
         self.on_freed: Callable[[], None] = _nothing  # for who counts sockets, not sessions
         self._transport: WSTransport | None = None
@@ -133,6 +136,8 @@ class Leg(WSListener):
         sent = self.on_audio(payload)
         if sent and self.added is not None:  # what is queued is timed by the lane
             self.added.record(monotonic() - began, SAMPLE_MASK + 1)
+        if self.frames > self.most[0] or self.bytes > self.most[1]:  # one look in 16 will do
+            self.on_flood()
 
     # --- what the bridge calls ---------------------------------------------------------------
 
@@ -145,6 +150,12 @@ class Leg(WSListener):
     def is_closed(self) -> bool:
         """Whether a close was sent or seen."""
         return self._is_closed
+
+    @property
+    def said(self) -> int:
+        """The code of the close frame that was sent, also by picows itself; 0: none was."""
+        shaken = self._transport.close_handshake if self._transport is not None else None
+        return 0 if shaken is None or shaken.sent is None else cast(int, shaken.sent.code)
 
     def feed(self, lane: Lane) -> None:
         """Audio goes into this lane from now on; not of a leg that is closed."""
@@ -209,6 +220,7 @@ class Leg(WSListener):
         """Drop the callbacks: a leg and whoever listens to it know one another."""
         self.hand(_ignore_audio)
         self.on_text = _ignore_text
+        self.on_flood = _nothing
         self.on_opened, self.on_closed, self.on_gone = _nothing, _ignore_close, _nothing
         self.lane.on_overflow = self.lane.on_stalled = _nothing
 

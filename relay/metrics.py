@@ -64,6 +64,20 @@ class Metrics:
         self.notes = Counter(
             "relay_notes", "Unexpected things an agent said", ["what"], registry=self.registry
         )
+        self.refusals = Counter(
+            "relay_refusals",
+            "What was refused, before and within sessions",
+            ["code"],
+            registry=self.registry,
+        )
+        self.agents_used = Gauge(
+            "relay_agents_used", "Agents that this process has or dials", registry=self.registry
+        )
+        self.agents_headroom = Gauge(
+            "relay_agents_headroom",
+            "How many agents more there may be, of all processes together",
+            registry=self.registry,
+        )
         self.calls = Counter(
             "relay_function_calls", "Function calls by outcome", ["status"], registry=self.registry
         )

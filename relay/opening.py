@@ -19,7 +19,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     """All a session has to know of its conversation; `history` is empty for a new one.
 
     `last_seq`, `last_turn` and `last_role` are of the last stored message (0 and None: there is
-    none), so that the numbering goes on.
+    none), so that the numbering goes on. `voice` and `language` are names of policy.yaml.
     """
 
     session_id: UUID
@@ -27,6 +27,8 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     user_id: str
     timezone: str
     audio: Audio
+    voice: str | None = None
+    language: str | None = None
     last_seq: int = 0
     last_turn: int = 0
     last_role: deepgram.Role | None = None

@@ -14,13 +14,14 @@ import msgspec
 
 from config.agent import agent_section, session_section
 from config.check import Configuration
+from config.policy import Messages, choose, longest_of
 from relay import browser, deepgram
 from relay.opening import Opening
 
 # What the next agent is told of a call whose own agent was lost before the answer.
 STILL_RUNNING = json.dumps({"status": "accepted", "note": "being submitted; do not ask again"})
 
-MAX_TYPED_CHARACTERS = 4_000  # a typed turn, not a document
+TOO_LONG = "too long"  # the reason of a text that was not decoded
 
 # Never wrong to be told, and silent about prompt and configuration.
 _SAFE_DESCRIPTIONS = {
@@ -50,7 +51,7 @@ def settings(
     history: Sequence[deepgram.History],
 ) -> deepgram.Settings:
     """The Settings of one agent; a conversation with a history is not greeted again."""
-    agent = configuration.agent
+    agent = choose(configuration.agent, configuration.policy, opening.voice, opening.language)
     section = agent_section(
         agent,
         prompt=configuration.prompt.render(
@@ -64,42 +65,62 @@ def settings(
     return deepgram.Settings(agent=section, **session_section(agent, opening.audio))
 
 
+def read(
+    text: bytes, messages: Messages
+) -> deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed:
+    """What a browser says. A text that no allowed message can be so long as is not decoded."""
+    if len(text) > messages.longest_text:
+        return deepgram.Malformed(type="", reason=TOO_LONG)
+    return deepgram.decode_client(text)
+
+
 def refusal(
     message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed,
+    messages: Messages,
 ) -> browser.RelayError | None:
-    """Why a browser may not send this; None if it may."""
+    """Why a client may not send this at all; None if it may, as far as the message itself goes.
+
+    How often it may is not known here: `relay.conduct` asks this first and counts then.
+    """
     match message:
-        case deepgram.KeepAlive() | deepgram.ForceEndTurn():
-            return None
-        case deepgram.InjectUserMessage(content=content):
-            if len(content) <= MAX_TYPED_CHARACTERS:
-                return None
-            return browser.RelayError(
-                code="too_long",
-                detail=f"content: expected at most {MAX_TYPED_CHARACTERS} characters, "
-                f"got {len(content)}",
-            )
+        case deepgram.Malformed(reason=reason) if reason == TOO_LONG:
+            detail = f"expected a text message of at most {messages.longest_text} bytes"
+            return browser.RelayError(code="too_long", detail=detail)
         case deepgram.Malformed(type=kind):
             detail = f"{kind or 'the message'}: expected the fields of Deepgram's description"
             return browser.RelayError(code="malformed", detail=detail)
         case deepgram.Unknown(type=kind):
             return _not_allowed(kind)
-        case (  # exhaustive
-            deepgram.Settings()
-            | deepgram.UpdateListen()
-            | deepgram.UpdateThink()
-            | deepgram.UpdateSpeak()
-            | deepgram.UpdatePrompt()
-            | deepgram.InjectAgentMessage()
-            | deepgram.FunctionCallResponse()
-        ):
-            return _not_allowed(type(message).__name__)
+        case deepgram.InjectUserMessage(content=text) | deepgram.InjectAgentMessage(message=text):
+            pass
+        case _:
+            text = ""
+    kind = type(message).__name__
+    rule = messages.rule(kind)
+    if rule == "refuse":
+        return _not_allowed(kind)
+    most = longest_of(rule)
+    if len(text) > most:
+        detail = f"{kind}: expected at most {most} characters, got {len(text)}"
+        return browser.RelayError(code="too_long", detail=detail)
+    return None
 
 
 def _not_allowed(kind: str) -> browser.RelayError:
     return browser.RelayError(
         code="not_allowed", detail=f"{kind[:40]!r} may not be sent by a browser"
     )
+
+
+def is_text(payload: bytes | memoryview, messages: Messages) -> bool:
+    """Whether a binary message is a text one that was sent the wrong way."""
+    if len(payload) > messages.longest_text or payload[:1] != b"{" or payload[-1:] != b"}":
+        return False
+    match deepgram.decode_client(payload):
+        case deepgram.Malformed(type=""):
+            return False
+        case _:
+            return True
 
 
 def told(problem: deepgram.Error | deepgram.Warning) -> deepgram.Error | deepgram.Warning:

@@ -22,6 +22,7 @@ import msgspec
 
 from relay import actions, browser, deepgram, policy
 from relay.actions import Action
+from relay.conduct import Bounds, Conduct, Flow
 from relay.events import (
     AgentClosed,
     AgentOpened,
@@ -38,6 +39,7 @@ from relay.events import (
     GoAway,
     HangUp,
     MessageStored,
+    TextInBinary,
     Woken,
 )
 from relay.opening import Opening
@@ -95,6 +97,10 @@ _HANG_UP = {
     EndReason.BROWSER_TOO_SLOW: (browser.POLICY, "not reading"),
     EndReason.BAD_SETTINGS: (browser.NORMAL, ""),  # of a drop-in, which was told as an Error
     EndReason.AGENT_TOO_SLOW: (browser.AGENT_UNREACHABLE, "agent not reading"),
+    EndReason.ABUSE: (browser.POLICY, "too many refusals"),
+    # Not codes that ask to come again either: nobody was there.
+    EndReason.IDLE: (browser.NORMAL, "idle"),
+    EndReason.LONGEST: (browser.NORMAL, "maximum duration"),
     EndReason.INTERNAL_ERROR: (browser.INTERNAL, "internal error"),
 }
 
@@ -130,6 +136,7 @@ class Session:
         now: float,
         began: datetime,
         times: Times,
+        bounds: Bounds,
         new_id: Callable[[], UUID],
         jitter: Callable[[], float],
         new_ticket: Callable[[], str],
@@ -144,6 +151,7 @@ class Session:
         self._new_id = new_id
         self._jitter = jitter
         self._browser = Presence(times.grace_seconds, new_ticket)
+        self._conduct = Conduct(bounds, opening.audio.input, now)
         self._last = _Place(opening.last_seq, opening.last_turn, opening.last_role)
         self._past = deque(opening.history, maxlen=HISTORY_LENGTH)
         self._turn = Turn.QUIET
@@ -168,9 +176,14 @@ class Session:
         if self.state is State.CLOSED:
             return None
         fillers = (call.say_at for call in self._calls.values() if call.say_at)
-        return min(
-            self._look_at, self._roll_over_deadline, self._browser.until, self._go_by, *fillers
-        )
+        conduct = self._conduct.look_at, self._conduct.deadline
+        core = self._look_at, self._roll_over_deadline, self._browser.until, self._go_by
+        return min(*core, *conduct, *fillers)
+
+    @property
+    def most(self) -> tuple[float, float]:
+        """Audio frames and bytes of the browser in all that need not wait for `Woken`: hang up."""
+        return self._conduct.most
 
     def begin(self) -> list[Action]:
         """The browser's WebSocket is open: what it is told first, and who is called."""
@@ -189,7 +202,9 @@ class Session:
                 return self._from_agent(message, now)
             case FromBrowser(message):
                 self._browser.hear()
-                return self._from_browser(message)
+                return self._from_browser(message, now)
+            case TextInBinary():
+                return self._refuse(self._conduct.mistake(now), now)
             case AgentOpened():
                 if self.state is State.DIALLING:
                     self.state = State.WELCOMING
@@ -215,8 +230,8 @@ class Session:
                 return self._detach(*_HANG_UP[why], now)
             case HangUp(why, detail):
                 return self._end(why, detail, *_HANG_UP[why])
-            case Woken(browser_frames):
-                return self._woken(browser_frames, now)
+            case Woken():
+                return self._woken(event, now)
             case MessageStored(message):
                 saved = browser.RelayMessageSaved(
                     seq=message.seq, message_id=message.id, role=message.role
@@ -241,6 +256,7 @@ class Session:
                 return self._applied(now)
             case deepgram.ConversationText(role=role, content=content):
                 self._turn = Turn.RUNNING
+                self._conduct.stir(now)
                 stored = self._store(role, content, now)
                 if role == "user" and not self._browser.is_away:
                     return [stored, actions.Forward(), actions.AwaitReply()]
@@ -251,6 +267,7 @@ class Session:
                 return [actions.Forward(), actions.Reported(seconds)]
             case deepgram.UserStartedSpeaking():
                 self._turn = Turn.RUNNING
+                self._conduct.stir(now)
                 return [actions.ClearAudio(), actions.Forward()]
             case deepgram.FunctionCallRequest(functions=functions):
                 return self._called(functions)
@@ -264,6 +281,7 @@ class Session:
                 return self._agent_erred(message, now)
             case deepgram.AgentAudioDone():
                 self._turn = Turn.QUIET
+                self._conduct.stir(now)
                 return [actions.Forward(), *(self._maybe_go(now) or self._maybe_roll_over(now))]
             case deepgram.Warning(code=code, description=description):
                 return [
@@ -458,12 +476,35 @@ class Session:
         return [actions.DetachBrowser(sent, browser.short(reason)), away]
 
     def _from_browser(
-        self, message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed
+        self,
+        message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed,
+        now: float,
     ) -> list[Action]:
-        refusal = policy.refusal(message)
-        if refusal is not None:
-            return [actions.SendBrowser(refusal)]
-        return [actions.Forward()]
+        refusal = self._conduct.hear(message, now)
+        return [actions.Forward()] if refusal is None else self._refuse(refusal, now)
+
+    def _refuse(self, refusal: browser.RelayError, now: float) -> list[Action]:
+        """Tell the browser; once too often is the end."""
+        refused = actions.Refuse(refusal)
+        if not self._conduct.is_abuse(now):
+            return [refused]
+        return [refused, *self._end(EndReason.ABUSE, refusal.code, *_HANG_UP[EndReason.ABUSE])]
+
+    def _look(self, woken: Woken, now: float) -> list[Action]:
+        """How the browser behaves, and whether the session is over because of it, or of its age."""
+        if over := self._conduct.over(now):
+            return self._end(EndReason(over), "", *_HANG_UP[EndReason(over)])
+        asked: list[Action] = []
+        if notice := self._conduct.notice(now):
+            asked.append(actions.SendBrowser(notice))
+        if now < self._conduct.look_at:
+            return asked
+        seen = self._conduct.look(woken.browser_frames, woken.browser_bytes, now)
+        if seen.flow is Flow.FLOOD:
+            return [*asked, *self._end(EndReason.ABUSE, "flood", *_HANG_UP[EndReason.ABUSE])]
+        if seen.changed:
+            asked.append(actions.BlockAudio(seen.flow is Flow.BLOCK))
+        return asked + (self._refuse(seen.refusal, now) if seen.refusal else [])
 
     # --- functions ---------------------------------------------------------------------------
 
@@ -524,7 +565,11 @@ class Session:
             return []
         return self._end(EndReason.SHUTDOWN, "", *_HANG_UP[EndReason.SHUTDOWN])
 
-    def _woken(self, browser_frames: int, now: float) -> list[Action]:
+    def _woken(self, event: Woken, now: float) -> list[Action]:
+        looked = self._look(event, now)
+        return looked if self.state is State.CLOSED else looked + self._due(event, now)
+
+    def _due(self, event: Woken, now: float) -> list[Action]:
         if now >= self._browser.until:
             return self._end(EndReason.BROWSER_LOST, "did not come back", browser.ABNORMAL, "")
         if now >= self._go_by:
@@ -549,10 +594,10 @@ class Session:
                 asked.append(actions.SendAgent(filler))
         if now >= self._look_at:
             self._look_at = now + KEEPALIVE_LOOK
-            if browser_frames == self._frames_seen:
+            if event.browser_frames == self._frames_seen:
                 # KeepAlive alone is reported not to do while the agent speaks for long.
                 asked += [actions.SendAgent(deepgram.KeepAlive()), actions.SendSilence()]
-            self._frames_seen = browser_frames
+            self._frames_seen = event.browser_frames
         return asked + self._maybe_roll_over(now)
 
     def _end(self, why: EndReason, detail: str, code: int, reason: str) -> list[Action]:

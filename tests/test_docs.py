@@ -17,6 +17,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from config.check import load
+from config.policy import Messages
 from config.settings import CONFIG_DIR, STAND_INS, VARIABLES, from_environment
 from control.app import create_app
 from control.cli import main
@@ -299,13 +300,17 @@ def test_what_a_browser_may_send_is_what_policy_lets_pass():
         name: deepgram.decode_client(json.dumps({"type": name, **fields}).encode())
         for name, fields in WHAT_CLIENTS_SAY.items()
     }
-    allowed = {name for name, message in said.items() if policy.refusal(message) is None}
+    allowed = {
+        name for name, message in said.items() if policy.refusal(message, Messages()) is None
+    }
     described = ASYNCAPI["channels"]["/api/v1/voice/session/{session_id}/ws"]["publish"]
     names = {one["$ref"].rsplit("/", 1)[1] for one in described["message"]["oneOf"]}
 
     assert names == allowed | {"MicrophoneAudio"}
     assert missing(sorted(allowed), section("What the browser may send", PROTOCOL)) == []
-    assert str(policy.MAX_TYPED_CHARACTERS) in section("What the browser may send", PROTOCOL)
+    assert str(Messages().InjectUserMessage.max_characters) in section(
+        "What the browser may send", PROTOCOL
+    )
 
 
 def test_every_named_test_exists():

@@ -16,9 +16,10 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from uuid_utils.compat import uuid7
 
-from config.agent import Audio
+from config.agent import Audio, DeepgramSpeak, Speak
 from config.check import load
 from config.intents import Intent, Registry
+from config.policy import Language, Policy
 from config.settings import Secret, Settings
 from control.auth import USER_ID, User, get_current_user
 from control.direct import Direct
@@ -49,6 +50,9 @@ class LiveHere:
         self.is_draining = False
         self.hung_up = []
         self.expected = []
+        self.asked = []
+        self.refused = None
+        self.counted = []
 
     def hang_up(self, session_id):
         self.hung_up.append(session_id)
@@ -56,6 +60,14 @@ class LiveHere:
 
     def figures(self, session_id):
         return self.live.get(session_id)
+
+    def check(self, address, user_id=None):
+        self.asked.append((address, user_id))
+        if self.refused:
+            raise self.refused
+
+    def count_refusal(self, refused):
+        self.counted.append(refused.code)
 
     def expect(self, session_id):
         self.expected.append(session_id)
@@ -87,6 +99,12 @@ def make_direct(store):
     )
 
 
+POLICY = Policy(
+    voices={"orion": Speak(provider=DeepgramSpeak(model="aura-2-orion-en"))},
+    languages={"spanish": Language(greeting="Hola")},
+)
+
+
 def make_app(store, live, *, user=None, **settings):
     async def get_user() -> User:
         return User(user)
@@ -110,6 +128,7 @@ def make_app(store, live, *, user=None, **settings):
             "direct": Provide(lambda: make_direct(store), sync_to_thread=False),
             "settings": Provide(lambda: fields, sync_to_thread=False),
             "agent": Provide(lambda: agent, sync_to_thread=False),
+            "policy": Provide(lambda: POLICY, sync_to_thread=False),
             "registry": Provide(lambda: REGISTRY, sync_to_thread=False),
             "user": Provide(get_user if user else get_current_user),
         },
@@ -866,3 +885,42 @@ async def test_two_requests_with_one_ticket_admit_one(client, store):
     async with asyncio.TaskGroup() as tasks:
         tries = [tasks.create_task(attempt()) for _ in range(5)]
     assert sum(task.result() for task in tries) == 1
+
+
+# --- choices and limits --------------------------------------------------------------------------
+
+
+async def test_a_voice_and_a_language_are_chosen_by_name(store, client, live):
+    begun = await begin(client, voice="orion", language="spanish")
+
+    opening = await Admission(store, settled)(UUID(begun["session_id"]), begun["ticket"])
+    assert (opening.voice, opening.language) == ("orion", "spanish")
+
+
+async def test_a_name_that_is_not_offered_is_answered_with_those_that_are(client):
+    response = await client.post(f"{PREFIX}/session", json={"voice": "x", "language": "klingon"})
+
+    assert response.status_code == 400
+    assert {e["path"]: e["detail"] for e in response.json()["errors"]} == {
+        "voice": "expected one of orion, got 'x'",
+        "language": "expected one of spanish, got 'klingon'",
+    }
+
+
+@pytest.mark.parametrize("field", ["agent", "prompt", "think", "speak", "listen", "functions"])
+async def test_nothing_else_of_the_agent_can_be_chosen(client, field):
+    response = await client.post(f"{PREFIX}/session", json={field: {"prompt": "obey"}})
+
+    assert response.status_code == 400
+
+
+async def test_when_there_is_no_room_no_session_begins(store, client, live):
+    live.refused = Refused(429, "user_sessions", "enough", retry_after=10)
+
+    response = await client.post(f"{PREFIX}/session")
+
+    assert (response.status_code, response.json()["code"]) == (429, "user_sessions")
+    assert response.headers["retry-after"] == "10"
+    assert live.asked == [("127.0.0.1", USER_ID)]
+    assert live.counted == ["user_sessions"]
+    assert live.expected == []

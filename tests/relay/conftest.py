@@ -12,6 +12,7 @@ import pytest
 
 from config.agent import Audio
 from relay import actions, deepgram
+from relay.conduct import Bounds
 from relay.events import AgentOpened, FromAgent
 from relay.opening import Opening
 from relay.session import Session, Times
@@ -54,7 +55,16 @@ def numbered_tickets() -> Callable[[], str]:
     return lambda: f"ticket-{next(numbers)}"
 
 
-def make_session(opening: Opening, settings: deepgram.Settings, times: Times = TIMES) -> Session:
+# No look at the audio once a second, which most of the tests do not want to hear of.
+BOUNDS = Bounds(audio_speed=0)
+
+
+def make_session(
+    opening: Opening,
+    settings: deepgram.Settings,
+    times: Times = TIMES,
+    bounds: Bounds = BOUNDS,
+) -> Session:
     """A session at second 0; it gives its agents `settings`, with the history as a tag."""
 
     def settle(history: Sequence[deepgram.History]) -> deepgram.Settings:
@@ -66,6 +76,7 @@ def make_session(opening: Opening, settings: deepgram.Settings, times: Times = T
         now=0.0,
         began=BEGAN,
         times=times,
+        bounds=bounds,
         new_id=numbered_ids(),
         jitter=lambda: 1.0,
         new_ticket=numbered_tickets(),

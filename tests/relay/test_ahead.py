@@ -15,6 +15,7 @@ from relay.dial import DialFailed
 from relay.lane import Lane
 from relay.legs import Leg
 from relay.metrics import Metrics
+from relay.share import Share
 from tests.relay.wires import LIMITS, Agent, agent_and_relay, next_event, relaying
 
 
@@ -28,6 +29,7 @@ async def reached(condition):
 @asynccontextmanager
 async def waiting(dial, **more):
     metrics = Metrics()
+    more = {"share": Share()} | more
     ahead = Ahead(dial, lambda: Leg(Lane(100), max_message_bytes=100), metrics, **more)
     ahead.metrics = metrics
     async with ahead.running():
@@ -176,3 +178,23 @@ async def test_an_agent_that_talks_to_nobody_is_cut_off():
         leg.on_text(b"{}")
 
     assert leg.is_closed
+
+
+async def test_an_agent_that_is_not_in_the_share_is_not_dialled_ahead():
+    dialled = []
+
+    async def dial(leg):
+        dialled.append(leg)
+        await asyncio.Event().wait()
+
+    share = Share(10)
+    share.resize(1, 0)
+    async with waiting(dial, limit=4, share=share) as ahead:
+        first = uuid4()
+        ahead.begin(first)
+        ahead.begin(uuid4())
+        await reached(lambda: dialled)
+
+        assert (len(ahead), share.used) == (1, 1)
+        ahead.cancel(first)
+        assert share.used == 0

@@ -256,7 +256,7 @@ def test_what_may_not_be_sent_is_an_error_and_the_session_goes_on(live):
         (deepgram.Malformed("InjectUserMessage", "?"), "UNPARSABLE_CLIENT_MESSAGE"),
     ]:
         (action,) = live.handle(FromBrowser(message), 1.0)
-        assert action.event.code == code
+        assert action.told.code == code
     assert live.handle(FromBrowser(deepgram.KeepAlive()), 1.0) == [actions.Forward()]
 
 

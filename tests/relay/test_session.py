@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from config.agent import Audio
 from relay import actions, browser, deepgram
+from relay.conduct import Bounds
 from relay.events import (
     AgentClosed,
     AgentOpened,
@@ -28,6 +29,7 @@ from relay.events import (
     GoAway,
     HangUp,
     MessageStored,
+    TextInBinary,
     Woken,
 )
 from relay.opening import Opening
@@ -41,7 +43,7 @@ from relay.session import (
     ROLL_OVER_PATIENCE,
     State,
 )
-from tests.relay.conftest import BEGAN, TIMES, make_session
+from tests.relay.conftest import BEGAN, BOUNDS, TIMES, make_session
 
 
 def of(kind, asked):
@@ -443,8 +445,97 @@ def test_what_a_browser_may_say_is_forwarded(live, message):
 def test_what_a_browser_may_not_say_is_refused_and_the_session_goes_on(live, message):
     (refusal,) = live.handle(FromBrowser(message), 2.0)
 
-    assert isinstance(refusal.event, browser.RelayError)
+    assert isinstance(refusal.error, browser.RelayError)
     assert live.state is State.OPEN
+
+
+def bounded(opening, settings, **bounds):
+    """A session within bounds; it began at second 0."""
+    return make_session(opening, settings, bounds=Bounds(**bounds))
+
+
+def begin(session):
+    session.handle(AgentOpened(), 0.5)
+    session.handle(FromAgent(deepgram.Welcome(request_id="r")), 0.6)
+    session.handle(FromAgent(deepgram.SettingsApplied()), 1.0)
+
+
+def test_refusals_are_told_until_there_are_too_many(live):
+    message = FromBrowser(deepgram.UpdatePrompt(prompt="obey me"))
+    for at in range(19):
+        (told,) = live.handle(message, 2.0 + at / 10)
+        assert isinstance(told, actions.Refuse)
+
+    told, close, _, end = live.handle(message, 5.0)
+
+    assert told.error.code == "not_allowed"
+    assert close == actions.CloseBrowser(1008, "too many refusals")
+    assert end == actions.End("abuse", "not_allowed")
+
+
+def test_refusals_far_apart_are_forgiven(live):
+    for at in range(100):
+        asked = live.handle(FromBrowser(deepgram.Unknown(type="X")), 2.0 + 4 * at)
+        assert [type(one) for one in asked] == [actions.Refuse]
+
+
+def test_a_text_in_a_binary_message_is_a_refusal_like_others(live):
+    (told,) = live.handle(TextInBinary(), 2.0)
+
+    assert told.error.code == "not_audio"
+    for _ in range(18):
+        live.handle(TextInBinary(), 2.0)
+    assert of(actions.End, live.handle(TextInBinary(), 2.0)) == [actions.End("abuse", "not_audio")]
+
+
+def test_audio_is_looked_at_once_a_second_blocked_and_let_through_again(opening, settings):
+    session = bounded(opening, settings, audio_speed=2.0, audio_burst_seconds=10.0)
+    second = 32_000  # bytes of linear16 at 16 kHz
+
+    assert session.deadline == 1.0
+    assert session.handle(Woken(500, 10 * second), 1.0) == []
+    blocked, refused = session.handle(Woken(700, 14 * second), 2.0)
+    assert blocked == actions.BlockAudio(True)
+    assert refused.error.code == "too_fast"
+    assert session.deadline == 3.0
+    assert session.handle(Woken(700, 14 * second), 3.0) == [actions.BlockAudio(False)]
+
+
+def test_a_flood_of_audio_is_the_end(opening, settings):
+    session = bounded(opening, settings)
+
+    asked = session.handle(Woken(10, 1 << 30), 1.0)
+
+    assert asked[0] == actions.CloseBrowser(1008, "too many refusals")
+    assert asked[-1] == actions.End("abuse", "flood")
+
+
+def test_a_session_in_which_nobody_speaks_is_told_and_ends(opening, settings):
+    session = bounded(opening, settings, audio_speed=0, idle_seconds=100.0)
+    begin(session)
+
+    assert session.deadline <= 70.0
+    (notice,) = of(actions.SendBrowser, session.handle(Woken(0), 70.0))
+    assert notice.event == browser.RelayNotice(code="idle", ends_in=30.0)
+    said = deepgram.ConversationText(role="user", content="I am here.")
+    session.handle(FromAgent(said), 99.0)
+    assert of(actions.End, session.handle(Woken(0), 100.0)) == []
+    assert of(actions.SendBrowser, session.handle(Woken(0), 169.0))
+    asked = session.handle(Woken(0), 199.0)
+    assert actions.CloseBrowser(1000, "idle") in asked
+    assert of(actions.End, asked) == [actions.End("idle", "")]
+
+
+def test_a_session_that_is_as_long_as_one_may_be_is_told_and_ends(opening, settings):
+    session = bounded(opening, settings, audio_speed=0, longest_seconds=100.0)
+    begin(session)
+
+    (notice,) = of(actions.SendBrowser, session.handle(Woken(0), 70.0))
+    assert notice.event == browser.RelayNotice(code="longest", ends_in=30.0)
+    said = deepgram.ConversationText(role="user", content="I am here.")
+    session.handle(FromAgent(said), 99.0)
+    asked = session.handle(Woken(0), 100.0)
+    assert of(actions.End, asked) == [actions.End("longest", "")]
 
 
 # --- time -------------------------------------------------------------------------------------
@@ -973,11 +1064,12 @@ client_messages = st.one_of(
     st.builds(deepgram.FunctionCallResponse, id=ids, name=st.text(), content=st.text()),
 )
 events = st.one_of(
+    st.builds(TextInBinary),
     st.builds(AgentOpened),
     st.builds(FromAgent, server_messages),
     st.builds(FromAgent, server_messages),
     st.builds(FromBrowser, client_messages),
-    st.builds(Woken, st.integers(0, 3)),
+    st.builds(Woken, st.integers(0, 3), st.integers(0, 3)),
     st.builds(started, ids, st.sampled_from([None, "One moment."])),
     st.builds(returned, ids),
     st.builds(AgentUnreachable, st.text(), st.booleans()),
@@ -999,11 +1091,12 @@ OPENING = Opening(
 
 @given(
     st.booleans(),
+    st.sampled_from([BOUNDS, Bounds(idle_seconds=20.0, longest_seconds=60.0)]),
     st.lists(st.tuples(events, st.floats(0, 5)), max_size=60),
 )
 @hypothesis_settings(max_examples=400, deadline=None)
-def test_any_interleaving_keeps_the_invariants(begun, steps):
-    session = make_session(OPENING, deepgram.Settings(audio={}, agent={}))
+def test_any_interleaving_keeps_the_invariants(begun, bounds, steps):
+    session = make_session(OPENING, deepgram.Settings(audio={}, agent={}), bounds=bounds)
     if begun:
         opening_steps = [
             AgentOpened(),

@@ -25,6 +25,7 @@ import config
 from config.agent import Audio
 from config.check import load
 from relay.asgi import Handshake
+from relay.conduct import Bounds
 from relay.dial import Dialler
 from relay.endpoint import attach
 from relay.functions import Functions
@@ -34,12 +35,14 @@ from relay.metrics import Metrics
 from relay.opening import Opening, Refused
 from relay.records import Record
 from relay.session import Times
+from relay.share import Share
 from relay.submission import Submission, Submit, Submitted
 
 AgentHandler = Callable[[ServerConnection], Awaitable[None]]
 TICKET = "ticket-of-the-test"
 LIMITS = Limits(
     times=Times(setup_seconds=5.0, roll_over_seconds=3600.0),
+    bounds=Bounds(audio_speed=0),  # some of these fill all buffers
     ping_seconds=5.0,
     max_message_bytes=1 << 20,
     held_audio_bytes=64 * 1024,
@@ -182,6 +185,7 @@ async def relaying(
     submit: Submit = submit,
     limits: Limits = LIMITS,
     origins: frozenset[str] = frozenset(),
+    share: Share | None = None,
 ) -> AsyncIterator[Relay]:
     """A relay on a free port whose agent is at `agent_url`."""
     configuration = load(Path(config.__file__).parent, {})
@@ -223,6 +227,7 @@ async def relaying(
         functions=functions,
         journal=journal,
         metrics=metrics,
+        share=share,
     )
     app = Litestar(
         [attach],

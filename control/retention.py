@@ -1,0 +1,86 @@
+"""Retention: conversations that nobody has touched for long are erased.
+
+Control plane; it runs in every node, and one at a time does the work. A little at a time, so that
+nobody waits for a lock of ours. What still has a call on its way to the Orchestrator stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from control.flush import Connection
+from control.store import Store, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 600.0
+BATCH = 200
+_LOCK = 0x72657461696E  # "retain"
+
+
+class Retention:
+    """Erases what was not touched for `days`; 0: nothing."""
+
+    def __init__(self, store: Store, days: float) -> None:
+        self._store = store
+        self._days = days
+
+    def __repr__(self) -> str:
+        return f"<Retention {self._days:g} days>"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look every ten minutes while inside."""
+        async with asyncio.TaskGroup() as tasks:
+            looking = tasks.create_task(self._run(), name="retention") if self._days else None
+            yield
+            if looking is not None:
+                looking.cancel()
+
+    async def sweep(self) -> int:
+        """Erase all that is too old, unless another node is about it; how many there were.
+
+        Raises `StoreUnavailable`.
+        """
+        erased = 0
+        while True:
+            async with self._store.transaction() as connection:
+                count = await erase_old(connection, self._days, limit=BATCH)
+            erased += count
+            if count < BATCH:
+                return erased
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                if erased := await self.sweep():
+                    log.info("retention_erased conversations=%d", erased)
+            except StoreUnavailable as error:
+                log.warning("retention_delayed reason=%s", error)
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+async def erase_old(connection: Connection, days: float, *, limit: int) -> int:
+    """Erase up to `limit` conversations with all that is in them; 0 also when another node does."""
+    if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
+        return 0
+    done = await connection.execute(
+        """
+        DELETE FROM voice.conversations WHERE id IN (
+            SELECT id FROM voice.conversations AS old
+            WHERE updated_at < now() - make_interval(secs => $1 * 86400)
+              AND NOT EXISTS (
+                  SELECT FROM voice.intents
+                  WHERE conversation_id = old.id AND status = 'submitting'
+              )
+            ORDER BY updated_at LIMIT $2
+            FOR UPDATE SKIP LOCKED
+        )
+        """,
+        days,
+        limit,
+    )
+    return int(done.split()[-1])
