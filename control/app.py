@@ -14,14 +14,15 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from config.check import Configuration
 from config.settings import Secret, Settings
 from control import grant, history, intents, sessions
+from control.admission import Admission
 from control.auth import SignIn
 from control.delivery import Delivery
 from control.direct import Direct, DirectController
 from control.errors import exception_handlers
 from control.health import get_live, get_ready
 from control.node import Node
+from control.notices import Notices
 from control.orchestrator import Orchestrator, connect
-from control.sessions import Admission
 from control.shield import (
     MAX_BODY_BYTES,
     add_headers,
@@ -57,7 +58,6 @@ def get_metrics(metrics: NamedDependency[Metrics]) -> Response[bytes]:
 def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     """The whole program as an ASGI application; it opens what it needs when it starts."""
     store = Store(settings.database_url.reveal())
-    node = Node(store, grace=settings.grace_seconds)
     metrics = Metrics()
     egress = Egress(settings)
     sign_in = SignIn(settings, egress)
@@ -101,6 +101,9 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         journal=journal,
         metrics=metrics,
     )
+
+    notices = Notices(settings.database_url.reveal())
+    node = Node(store, hub, notices, grace=settings.grace_seconds)
 
     async def settle(conversation_id: UUID) -> bool:
         return await hub.make_room(conversation_id, SETTLE_SECONDS)
@@ -157,7 +160,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         finally:
             await store.close()
 
-    admit = Admission(store, settle)
+    admit = Admission(store, settle, node_id=node.id, grace=settings.grace_seconds)
     admit_grant = grant.GrantAdmission(
         store, configuration.agent, hub, admit, ticket_seconds=settings.ticket_seconds
     )

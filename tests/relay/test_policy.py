@@ -4,11 +4,13 @@ import json
 from datetime import date
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import config
 from config.check import load
 from relay import deepgram, policy
+from relay.opening import Takeover
 
 TODAY = date(2026, 11, 22)
 
@@ -33,6 +35,14 @@ def test_a_new_conversation_is_greeted(configuration, opening):
 
     assert settings.agent["greeting"]
     assert "context" not in settings.agent
+
+
+def test_nobody_is_greeted_twice_because_another_relay_had_the_session(configuration, opening):
+    opening = msgspec.structs.replace(opening, takeover=Takeover(ticket="t", messages=[]))
+
+    settings = policy.settings(configuration, opening, TODAY, [])
+
+    assert "greeting" not in settings.agent
 
 
 def test_a_resumed_conversation_has_its_history_and_no_greeting(configuration, opening):
