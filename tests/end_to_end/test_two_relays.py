@@ -53,6 +53,7 @@ class Relay:
             "ORCHESTRATOR_URL": "http://127.0.0.1:1",
             "RELAY_PORT": str(self.port),
             "RELAY_DATA_DIR": str(data_dir),
+            "RELAY_AUTH": "mock",
             "RELAY_DIAL_AHEAD": "0",
         }
         self.log = data_dir.with_suffix(".log")
