@@ -148,12 +148,9 @@ class Bridge:
                     self._dial_agent()
                 self._agent.replay()  # it may have been dialled ahead
                 if self._browser.is_closed or not self._browser.is_open:
-                    # It left during the handshake. Only one that was at another relay before has
-                    # a ticket to come back with.
+                    # It left during the handshake and has no ticket to come back with.
                     self._browser.close(browser.ABNORMAL, "")
-                    lost = events.BrowserClosed(browser.ABNORMAL, "")
-                    never = events.HangUp(EndReason.BROWSER_LOST)
-                    self.handle(lost if self._opening.takeover else never)
+                    self.hang_up(EndReason.BROWSER_LOST)
                 self._arm()
                 await self._finished
         finally:

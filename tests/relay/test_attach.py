@@ -549,24 +549,6 @@ async def ask_and_leave(relay):
     return reader
 
 
-async def test_a_browser_from_another_relay_that_leaves_during_its_handshake_is_waited_for():
-    async with agent_and_relay(limits=limits()) as (agent, relay):
-        relay.opening = {
-            "resume_ticket": "ours",
-            "takeover": Takeover(ticket=TICKET, messages=[]),
-        }
-        await ask_and_leave(relay)
-        await agent.greeted.wait()
-        caller = Caller(relay)
-        caller.session_id, caller.received = relay.session_id, 9
-
-        first = await caller.attach()
-
-        assert first["taken_over"]
-        await caller.until("RelayReconnected")
-        await caller.socket.close()
-
-
 async def test_a_browser_that_leaves_during_its_handshake_is_not_waited_for():
     async with agent_and_relay(limits=limits()) as (_agent, relay):
         reader = await ask_and_leave(relay)
