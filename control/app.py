@@ -11,10 +11,12 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from uuid_utils.compat import uuid7
 
 from config.check import Configuration
 from config.settings import Secret, Settings
 from control import grant, history, intents, sessions
+from control.admission import Admission
 from control.auth import USER_ID, SignIn
 from control.delivery import Delivery
 from control.direct import Direct, DirectController
@@ -23,9 +25,9 @@ from control.governor import Governor
 from control.health import get_live, get_ready
 from control.lobby import Lobby
 from control.node import Node
+from control.notices import Notices
 from control.orchestrator import Orchestrator, connect
 from control.retention import Retention
-from control.sessions import Admission
 from control.shield import (
     MAX_BODY_BYTES,
     add_headers,
@@ -64,7 +66,6 @@ def get_metrics(metrics: NamedDependency[Metrics]) -> Response[bytes]:
 def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     """The whole program as an ASGI application; it opens what it needs when it starts."""
     store = Store(settings.database_url.reveal())
-    node = Node(store, grace=settings.grace_seconds)
     metrics = Metrics()
     egress = Egress(settings)
     sign_in = SignIn(settings, egress)
@@ -119,7 +120,8 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         dial_ahead=settings.dial_ahead if settings.workers == 1 else 0,
     )
     share = Share(settings.agent_sessions)
-    governor = Governor(store, node.id, share)
+    node_id = uuid7()  # of this start
+    governor = Governor(store, node_id, share)
     hub = Hub(
         configuration,
         limits,
@@ -130,6 +132,9 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         share=share,
         grow=governor.grow,
     )
+
+    notices = Notices(settings.database_url.reveal())
+    node = Node(store, hub, notices, grace=settings.grace_seconds, node_id=node_id)
 
     async def settle(conversation_id: UUID) -> bool:
         return await hub.make_room(conversation_id, SETTLE_SECONDS)
@@ -188,7 +193,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         finally:
             await store.close()
 
-    admit = Admission(store, settle)
+    admit = Admission(store, settle, node_id=node.id, grace=settings.grace_seconds)
     admit_grant = grant.GrantAdmission(
         store, configuration.agent, hub, admit, ticket_seconds=settings.ticket_seconds
     )

@@ -76,8 +76,12 @@ def dev() -> None:
     logs.set_up(os.environ.get("RELAY_LOG_LEVEL", "info"))
 
     async def run() -> None:
-        stop = _stop_event()
-        async with everything(os.environ, lambda what: click.echo(f"  {what} …")) as parts:
+        stop, at_once = _stop_events()
+
+        def say(what: str) -> None:
+            click.echo(f"  {what} …")
+
+        async with everything(os.environ, say, at_once) as parts:
             width = max(len(part.where) for part in parts)
             click.echo()
             for part in parts:
@@ -108,8 +112,8 @@ def serve() -> None:
         return
 
     async def run() -> None:
-        stop = _stop_event()
-        async with serving(create_app(settings, configuration), listener):
+        stop, at_once = _stop_events()
+        async with serving(create_app(settings, configuration), listener, at_once):
             click.echo(f"relay on http://{settings.host}:{settings.port}", err=True)
             await stop.wait()
 
@@ -246,7 +250,7 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
     options = Options(api_key=key, script=turns, speech=speech, timeout=timeout)
 
     async def serve_until_stopped() -> None:
-        stop = _stop_event()
+        stop, _ = _stop_events()
         click.echo(f"sandbox agent on ws://{host}:{port}/v1/agent/converse", err=True)
         try:
             await run_sandbox(options, host, port, stop)
@@ -273,7 +277,7 @@ def orchestrator(host: str, port: int) -> None:
     listener = _listen(host, port)
 
     async def run() -> None:
-        stop = _stop_event()
+        stop, _ = _stop_events()
         async with serving(create_orchestrator(database_url, secret), listener):
             click.echo(f"orchestrator on http://{host}:{port}", err=True)
             await stop.wait()
@@ -431,12 +435,17 @@ async def _check_database(settings: Settings) -> None:
         raise ServeError(f"{'; '.join(reasons)}: check DATABASE_URL, run `voice-relay migrate`")
 
 
-def _stop_event() -> asyncio.Event:
-    stop = asyncio.Event()
+def _stop_events() -> tuple[asyncio.Event, asyncio.Event]:
+    """The first signal sets the first, another one the second: stop, and do not wait."""
+    stop, at_once = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def hear() -> None:
+        (at_once if stop.is_set() else stop).set()
+
     for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, stop.set)
-    return stop
+        loop.add_signal_handler(name, hear)
+    return stop, at_once
 
 
 def _run(work: Coroutine[Any, Any, None], *known: type[Exception]) -> None:

@@ -38,9 +38,12 @@ class Part(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def everything(
-    environ: Mapping[str, str], progress: Callable[[str], None]
+    environ: Mapping[str, str],
+    progress: Callable[[str], None],
+    at_once: asyncio.Event | None = None,
 ) -> AsyncIterator[list[Part]]:
-    """Run all parts while inside; yields what runs where. `progress` hears what is being started.
+    """Run all parts while inside; yields what runs where. `progress` hears what is being started;
+    when `at_once` is set, the relay does not wait for its sessions on the way out.
 
     Raises ConfigError, EmbeddedError, MigrationError or ServeError, each with what to do.
     """
@@ -89,7 +92,8 @@ async def everything(
             parts.append(Part("sign-in", "MOCKED", f"everybody is user {USER_ID}"))
         progress("starting the relay")
         settings = from_environment(values)
-        await stack.enter_async_context(serving(create_app(settings, configuration), listener))
+        relay = create_app(settings, configuration)
+        await stack.enter_async_context(serving(relay, listener, at_once))
         shown = f"http://{settings.host}:{listener.getsockname()[1]}"
         parts.append(Part("relay", shown, "API at /schema, health at /health/ready"))
         yield parts

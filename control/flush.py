@@ -16,7 +16,14 @@ import asyncpg
 import msgspec
 
 from control.rows import make_title, storable, storable_json
-from relay.records import IntentCalled, MessageSaid, Record, SessionBegan, SessionEnded
+from relay.records import (
+    IntentCalled,
+    MessageSaid,
+    Record,
+    SessionBegan,
+    SessionEnded,
+    TicketIssued,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +39,14 @@ async def flush(connection: Connection, records: Sequence[Record]) -> None:
     calls = _merge_calls(record for record in records if isinstance(record, IntentCalled))
     began = [record for record in records if isinstance(record, SessionBegan)]
     ended = [record for record in records if isinstance(record, SessionEnded)]
+    issued = [record for record in records if isinstance(record, TicketIssued)]
     touched = {m.conversation_id for m in messages} | {c.conversation_id for c in calls}
     if touched:
         owners = await _lock_conversations(connection, touched)
         messages = [m for m in messages if m.conversation_id in owners]
         calls = [call for call in calls if call.conversation_id in owners]
+    if messages:
+        messages = await _leave_out_void(connection, messages)
     if messages:
         await _insert_messages(connection, messages, owners)
         await _touch_conversations(connection, messages)
@@ -44,6 +54,8 @@ async def flush(connection: Connection, records: Sequence[Record]) -> None:
         await _upsert_calls(connection, calls)
     if began:
         await _begin_sessions(connection, began)
+    if issued:
+        await _keep_tickets(connection, issued)
     if ended:
         await _end_sessions(connection, ended)
 
@@ -61,6 +73,31 @@ async def _lock_conversations(
         list(conversations),
     )
     return {row["id"]: row["user_id"] for row in rows}
+
+
+async def _leave_out_void(connection: Connection, messages: list[MessageSaid]) -> list[MessageSaid]:
+    """Without those of an owner that was replaced before it said them, and that nobody saw.
+
+    What the browser saw counts, however late it comes. It told the next owner how much that was;
+    who said nothing of that is given everything.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT session_id, epoch, received, at FROM voice.takeovers
+        WHERE session_id = ANY($1::uuid[]) AND received > 0
+        """,
+        list({m.session_id for m in messages}),
+    )
+    replaced = {(row["session_id"], row["epoch"]): row for row in rows}
+
+    def is_void(m: MessageSaid) -> bool:
+        end = replaced.get((m.session_id, m.epoch))
+        return end is not None and m.frame > end["received"] and m.at > end["at"]
+
+    void = [m for m in messages if is_void(m)]
+    for m in void:
+        log.warning("message_void conversation=%s session=%s", m.conversation_id, m.session_id)
+    return [m for m in messages if m not in void] if void else messages
 
 
 async def _insert_messages(
@@ -182,12 +219,28 @@ async def _begin_sessions(connection: Connection, began: Sequence[SessionBegan])
         SET state = CASE s.state WHEN 'ended' THEN 'ended' ELSE 'live' END,
             started_at = coalesce(s.started_at, r.at),
             agent_request_id = coalesce(r.agent_request_id, s.agent_request_id)
-        FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS r (id, agent_request_id, at)
-        WHERE s.id = r.id
+        FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::int[])
+             AS r (id, agent_request_id, at, epoch)
+        WHERE s.id = r.id AND s.epoch = r.epoch
         """,
         [b.session_id for b in began],
         [None if b.agent_request_id is None else storable(b.agent_request_id) for b in began],
         [b.at for b in began],
+        [b.epoch for b in began],
+    )
+
+
+async def _keep_tickets(connection: Connection, issued: Sequence[TicketIssued]) -> None:
+    newest = {(one.session_id, one.epoch): one.hash for one in issued}
+    await connection.execute(
+        """
+        UPDATE voice.sessions AS s SET resume_hash = r.hash
+        FROM unnest($1::uuid[], $2::int[], $3::bytea[]) AS r (id, epoch, hash)
+        WHERE s.id = r.id AND s.epoch = r.epoch
+        """,
+        [session_id for session_id, _ in newest],
+        [epoch for _, epoch in newest],
+        list(newest.values()),
     )
 
 
@@ -198,12 +251,14 @@ async def _end_sessions(connection: Connection, ended: Sequence[SessionEnded]) -
         SET state = 'ended', ended_at = r.at, end_reason = r.reason, end_detail = r.detail,
             browser_code = r.browser_code, agent_code = r.agent_code,
             browser_frames = r.browser_frames, browser_bytes = r.browser_bytes,
-            agent_frames = r.agent_frames, agent_bytes = r.agent_bytes, latency = r.latency
+            agent_frames = r.agent_frames, agent_bytes = r.agent_bytes, latency = r.latency,
+            released_at = coalesce(s.released_at, now())
         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::int[], $6::bigint[],
-                    $7::bigint[], $8::bigint[], $9::bigint[], $10::jsonb[], $11::timestamptz[])
+                    $7::bigint[], $8::bigint[], $9::bigint[], $10::jsonb[], $11::timestamptz[],
+                    $12::int[])
              AS r (id, reason, detail, browser_code, agent_code, browser_frames, browser_bytes,
-                   agent_frames, agent_bytes, latency, at)
-        WHERE s.id = r.id
+                   agent_frames, agent_bytes, latency, at, epoch)
+        WHERE s.id = r.id AND s.epoch = r.epoch
         """,
         [e.session_id for e in ended],
         [storable(e.reason) for e in ended],
@@ -216,6 +271,19 @@ async def _end_sessions(connection: Connection, ended: Sequence[SessionEnded]) -
         [e.figures.agent_bytes for e in ended],
         [msgspec.json.encode(e.figures.latency).decode() for e in ended],
         [e.at for e in ended],
+        [e.epoch for e in ended],
+    )
+    await connection.execute(
+        """
+        UPDATE voice.sessions AS s SET settled_epoch = greatest(s.settled_epoch, r.epoch)
+        FROM (
+            SELECT id, max(epoch) AS epoch FROM unnest($1::uuid[], $2::int[]) AS e (id, epoch)
+            GROUP BY id
+        ) AS r
+        WHERE s.id = r.id
+        """,
+        [e.session_id for e in ended],
+        [e.epoch for e in ended],
     )
 
 

@@ -33,11 +33,10 @@ from control.sessions import (
     TICKET_BYTES,
     Live,
     check_timezone,
-    hash_ticket,
 )
 from control.store import Store, StoreUnavailable
 from relay.converse import DeepgramProblem, problem_body
-from relay.opening import Admit, Opening, Refused
+from relay.opening import Admit, Opening, Refused, Seen, hash_ticket
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +157,7 @@ class GrantAdmission:
                 retry_after=RETRY_SECONDS,
             ) from error
         self._live.expect(session_id)
-        return await self._admit(session_id, ticket)
+        return await self._admit(session_id, ticket, Seen())
 
 
 def _read(error: Exception) -> tuple[int, str | None, int | None]:

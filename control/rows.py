@@ -138,10 +138,27 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     latency: SessionLatency | None
 
 
+class Arrival(msgspec.Struct, frozen=True, kw_only=True):
+    """A browser with a ticket, at a node that would be the owner of its session.
+
+    `resume_hash` is of the ticket that the browser gets next (None: none). Another node's session
+    that was drained may be had for `grace` seconds. `received`: text frames, 0: not known.
+    """
+
+    session_id: UUID
+    ticket_hash: bytes
+    node_id: UUID
+    resume_hash: bytes | None
+    grace: float = 0.0
+    received: int = 0
+
+
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """A session whose ticket was shown: `taken` is whether this call used it up.
 
-    `resumed`: its conversation has another session, and so perhaps a history.
+    `over`: the session has ended, or is about to. `taken_over`: another node had it, and
+    `owner_lives` as far as one knows. `resumed`: its conversation has another session, and so
+    perhaps a history.
     """
 
     conversation_id: UUID
@@ -150,13 +167,24 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     audio: str
     voice: str | None
     language: str | None
-    state: SessionState
     taken: bool
+    over: bool
+    taken_over: bool
+    owner_lives: bool
     resumed: bool
+    epoch: int
+
+
+class Numbering(msgspec.Struct, frozen=True, kw_only=True):
+    """What a new owner of a conversation numbers on from."""
+
+    last_seq: int
+    last_turn: int
+    last_role: deepgram.Role | None
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest messages of a conversation and the finished calls among them, each in order."""
+    """The newest messages of a conversation and the calls among them, each in order."""
 
     messages: list[Message]
     calls: list[Call]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import uvicorn
+from uvicorn.lifespan.on import LifespanOn
 from uvicorn.supervisors import Multiprocess
 
 from control.lobby import Config
@@ -24,6 +26,10 @@ DRAIN_LOOK = 0.05
 
 # New objects, then young and middle collections, until the next one (Python's own: 700, 10, 10).
 COLLECTIONS = (20_000, 20, 50)
+
+
+_SILENT = logging.Logger("silent")
+_SILENT.disabled = True
 
 
 class ServeError(Exception):
@@ -51,9 +57,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(app: Any, listener: socket.socket) -> AsyncIterator[None]:
+async def serving(
+    app: Any, listener: socket.socket, at_once: asyncio.Event | None = None
+) -> AsyncIterator[None]:
     """Serve `app` while inside; on the way out sessions end and what they left is flushed.
 
+    When `at_once` is set, nothing is waited for any more: what is not in Postgres is on disk.
     Raises `ServeError` when the application does not start (its reason is in the log).
     """
     server = _Server(_config(app))
@@ -68,6 +77,12 @@ async def serving(app: Any, listener: socket.socket) -> AsyncIterator[None]:
         yield
     finally:
         server.should_exit = True
+        if at_once is not None:
+            hurried = asyncio.create_task(at_once.wait(), name="uvicorn at once")
+            await asyncio.wait({run, hurried}, return_when=asyncio.FIRST_COMPLETED)
+            hurried.cancel()
+            if not run.done():
+                await server.end()
         await run
 
 
@@ -97,9 +112,15 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self._application: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        before = asyncio.all_tasks()
         await super().startup(sockets)
+        # uvicorn keeps no hand on the task in which the application starts, lives and stops.
+        for task in asyncio.all_tasks() - before:
+            if getattr(task.get_coro(), "__qualname__", "") == LifespanOn.main.__qualname__:
+                self._application = task
         self.ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -112,6 +133,14 @@ class _Server(uvicorn.Server):
         while self._handshakes() and loop.time() < until and not self.force_exit:  # noqa: ASYNC110
             await asyncio.sleep(DRAIN_LOOK)
         await super().shutdown(sockets)
+
+    async def end(self) -> None:
+        """Stop without waiting for anybody: the application is cancelled, and ends its sessions."""
+        self.force_exit = True
+        if self._application is not None:
+            self.lifespan.logger = _SILENT  # it would call that an error of the application
+            self._application.cancel()
+            await asyncio.wait({self._application})
 
     def _handshakes(self) -> list[Handshake]:
         # uvicorn's list is of its own classes, and holds what `Config(ws=...)` made.

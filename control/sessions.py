@@ -1,15 +1,14 @@
-"""REST: begin, look at and end a session; and who may attach to it.
+"""REST: begin, look at and end a session.
 
 Control plane, under /api/v1/voice/session. A session is begun here and gets a ticket, which its
-WebSocket is opened with (`Admission`), once. Only the ticket's SHA-256 is stored.
+WebSocket is opened with (admission.py), once. Only the ticket's SHA-256 is stored.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -27,12 +26,16 @@ from config.policy import Policy, choose
 from config.settings import Settings
 from control.auth import User
 from control.direct import Direct, DirectBegun
-from control.errors import RETRY_SECONDS, Mistake, ProblemError, describe_problems, not_found
-from control.rows import History, Message, NewSession, Session, SessionState
-from control.store import Store, StoreUnavailable
-from control.telling import tell_history
+from control.errors import Mistake, ProblemError, describe_problems, not_found
+from control.rows import (
+    Message,
+    NewSession,
+    Session,
+    SessionState,
+)
+from control.store import Store
 from relay.audio import AudioWish, choose_audio
-from relay.opening import Opening, Refused
+from relay.opening import Refused, hash_ticket
 from relay.records import Figures, SessionLatency
 
 log = logging.getLogger(__name__)
@@ -223,87 +226,12 @@ class SessionController(Controller):
         live.hang_up(session_id)
 
 
-NOTHING = History(messages=[], calls=[])
-
-
-class Admission:
-    """Lets a browser attach: `relay.opening.Admit`.
-
-    Whatever is wrong with a ticket (unknown session, another's, used, expired), the answer is the
-    same 401, so that nothing can be learnt by trying. Who has the right ticket of a session that is
-    over is told so (409).
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        settle: Callable[[UUID], Awaitable[bool]],
-        *,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        """`settle` ends what is live of a conversation and waits until it is stored; False: not.
-
-        Two sessions at once would number the same messages.
-        """
-        self._store = store
-        self._settle = settle
-        self._clock = clock
-
-    async def __call__(self, session_id: UUID, ticket: str) -> Opening:
-        try:
-            found = await self._store.take_ticket(
-                session_id, hash_ticket(ticket), now=self._clock()
-            )
-            if found is not None and found.state == "ended":
-                raise Refused(409, "session_ended", "the session is over; begin another")
-            if found is None or not found.taken:
-                raise Refused(401, "ticket_refused", "the ticket is not valid for this session")
-            if found.resumed and not await self._settle(found.conversation_id):
-                raise Refused(
-                    503,
-                    "conversation_busy",
-                    "an earlier session is not stored yet; begin another",
-                    retry_after=RETRY_SECONDS,
-                )
-            history = (
-                await self._store.load_history(found.conversation_id) if found.resumed else NOTHING
-            )
-        except StoreUnavailable as error:
-            log.error("admission_unavailable session=%s reason=%s", session_id, error)
-            raise Refused(
-                503,
-                "database_unavailable",
-                "the database does not answer; try again",
-                retry_after=RETRY_SECONDS,
-            ) from error
-        last = history.messages[-1] if history.messages else None
-        return Opening(
-            session_id=session_id,
-            conversation_id=found.conversation_id,
-            user_id=found.user_id,
-            timezone=found.timezone,
-            audio=msgspec.json.decode(found.audio, type=Audio),
-            voice=found.voice,
-            language=found.language,
-            last_seq=last.seq if last else 0,
-            last_turn=last.turn if last else 0,
-            last_role=last.role if last else None,
-            history=tell_history(history),
-        )
-
-
 def make_websocket_url(public_url: str, session_id: UUID) -> str:
     """`public_url` is http(s) or ws(s), with the path that a proxy puts us under, if any."""
     parts = urlsplit(public_url)
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     path = f"{parts.path.rstrip('/')}{PREFIX}/session/{session_id}/ws"
     return f"{scheme}://{parts.netloc}{path}"
-
-
-def hash_ticket(ticket: str) -> bytes:
-    """What is stored of a ticket."""
-    # Plain SHA-256 will do: a ticket has 256 random bits and cannot be guessed.
-    return hashlib.sha256(ticket.encode("utf-8", "surrogateescape")).digest()
 
 
 def _check_room(live: LiveSessions, request: Request[Any, Any, Any], user: User) -> None:

@@ -19,6 +19,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from control import owners
 from control.flush import Connection, flush
 from control.rows import (
     Call,
@@ -30,7 +31,6 @@ from control.rows import (
     Session,
     Settled,
     Status,
-    Taken,
     Waiting,
     storable,
 )
@@ -243,6 +243,8 @@ class Store:
                 conversation_id,
                 user_id,
             )
+            if row is not None:
+                await owners.notify(connection, row["sessions"])
         return None if row is None else list(row["sessions"])
 
     async def list_messages(
@@ -283,7 +285,8 @@ class Store:
         return [_read_call(row) for row in rows]
 
     async def load_history(self, conversation_id: UUID) -> History:
-        """The newest messages, and the finished calls since the first of them."""
+        """The newest messages, and the calls since the first of them that the next model is told
+        of: those that were answered, and those that may yet reach the Orchestrator."""
         async with self._reading() as connection:
             messages = await connection.fetch(
                 """
@@ -301,7 +304,8 @@ class Store:
                        attempts, result, response, last_error, created_at, updated_at,
                        CASE status WHEN 'submitting' THEN next_attempt_at END AS next_attempt_at
                 FROM voice.intents
-                WHERE conversation_id = $1 AND after_seq >= $2 AND response IS NOT NULL
+                WHERE conversation_id = $1 AND after_seq >= $2
+                  AND (response IS NOT NULL OR status = 'submitting')
                 ORDER BY after_seq DESC, id DESC LIMIT $3
                 """,
                 conversation_id,
@@ -464,34 +468,6 @@ class Store:
             )
         return True
 
-    async def take_ticket(
-        self, session_id: UUID, ticket_hash: bytes, *, now: datetime
-    ) -> Taken | None:
-        """Use a ticket up: of two that come with it, one is `taken`. None: not its ticket."""
-        async with self._writing() as connection:
-            row = await connection.fetchrow(
-                """
-                WITH taken AS (
-                    UPDATE voice.sessions SET ticket_used_at = $3
-                    WHERE id = $1 AND ticket_hash = $2 AND state = 'new'
-                      AND ticket_used_at IS NULL AND ticket_expires_at > $3
-                    RETURNING id
-                )
-                SELECT conversation_id, user_id, timezone, audio, voice, language, state,
-                       EXISTS (SELECT FROM taken) AS taken,
-                       EXISTS (
-                           SELECT FROM voice.sessions AS other
-                           WHERE other.conversation_id = shown.conversation_id
-                             AND other.id <> shown.id
-                       ) AS resumed
-                FROM voice.sessions AS shown WHERE id = $1 AND ticket_hash = $2
-                """,
-                session_id,
-                ticket_hash,
-                now,
-            )
-        return _read_or_none(row, Taken)
-
     async def get_session(self, session_id: UUID, *, user_id: str) -> Session | None:
         async with self._reading() as connection:
             row = await connection.fetchrow(
@@ -511,7 +487,7 @@ class Store:
     ) -> bool:
         """Close its conversation; end it if it never began. False: the user has no such session.
 
-        One that is live ends itself: its `SessionEnded` says how.
+        One that is live is ended by its owner: its `SessionEnded` says how.
         """
         async with self._writing() as connection:
             conversation_id = await connection.fetchval(
@@ -537,6 +513,7 @@ class Store:
                 now,
                 reason,
             )
+            await owners.ask_to_hang_up(connection, session_id)
         return True
 
     # --- the journal -------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from control.rows import History
 from relay import deepgram
+from relay.policy import STILL_RUNNING
 
 
 def tell_history(history: History) -> list[deepgram.History]:
@@ -22,7 +23,7 @@ def tell_history(history: History) -> list[deepgram.History]:
                 name=call.function,
                 client_side=True,
                 arguments=call.arguments,
-                response=call.response or "",
+                response=call.response or STILL_RUNNING,
             )
             told.append(deepgram.History(function_calls=[finished]))
 

@@ -16,6 +16,7 @@ from secrets import token_urlsafe
 from typing import assert_never
 from uuid import UUID
 
+import msgspec
 from uuid_utils.compat import uuid7
 
 from config.agent import Agent
@@ -31,8 +32,8 @@ from relay.journal import Journal
 from relay.lane import Payload
 from relay.legs import Leg
 from relay.metrics import Metrics
-from relay.opening import Opening, Refused
-from relay.records import Figures, MessageSaid, SessionBegan, SessionEnded
+from relay.opening import Opening, Refused, hash_ticket
+from relay.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
 from relay.redial import FINAL_STATUSES
 from relay.session import Session, Settle, Times
 from relay.sound import silence
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 
 TICKET_BYTES = 32
 SILENCE_SECONDS = 0.1
+# Another relay is about to go on, or may be.
+_WAITED_FOR = (EndReason.MOVED, EndReason.SUPERSEDED, EndReason.SHUTDOWN)
 
 
 class Bridge:
@@ -127,6 +130,16 @@ class Bridge:
         return self._opening.user_id
 
     @property
+    def epoch(self) -> int:
+        """Our number among the owners of this session."""
+        return self._opening.epoch
+
+    @property
+    def is_live(self) -> bool:
+        """False once it has ended and only its sockets are still there."""
+        return not self._is_over
+
+    @property
     def figures(self) -> Figures:
         """What was carried so far, and how long it took."""
         return Figures(
@@ -172,6 +185,8 @@ class Bridge:
         """
         if self._tasks is None or not self._session.admits(ticket, self._browser.frames):
             return None
+        if self._opening.brings_nothing(ticket):
+            received = 0  # what it counted came from another relay
         if received > self._backlog.count:
             detail = f"expected received to be at most {self._backlog.count}, got {received}"
             raise Refused(400, "received", detail)
@@ -233,9 +248,18 @@ class Bridge:
 
     def _send_browser(self, event: browser.Event | browser.OfDeepgram) -> None:
         if isinstance(event, browser.RelaySession):  # of this socket alone
+            self._keep_ticket(event.resume_ticket)
             self._browser.lane.send_text(browser.encode(event))
         else:
             self._tell(_encode(event))
+
+    def _keep_ticket(self, ticket: str) -> None:
+        """So that the browser may come to another relay with it. The first is stored already."""
+        if self._opening.resume_ticket not in (None, ticket):
+            issued = TicketIssued(
+                session_id=self._opening.session_id, hash=hash_ticket(ticket), epoch=self.epoch
+            )
+            self._journal.append(issued, in_a_hurry=True)
 
     def _detach_browser(self, code: int, reason: str) -> None:
         self._browser.forget()
@@ -443,7 +467,9 @@ class Bridge:
         def saved() -> None:
             self.handle(events.MessageStored(message))
 
-        self._journal.append(message, saved)
+        # It is told in the next text frame.
+        told = msgspec.structs.replace(message, frame=self._backlog.count + 1)
+        self._journal.append(told, saved)
 
     def _note_began(self, request_id: str | None) -> None:
         self._watch.applied(self._loop.time())
@@ -452,6 +478,7 @@ class Bridge:
                 session_id=self._opening.session_id,
                 agent_request_id=request_id,
                 at=datetime.now(UTC),
+                epoch=self.epoch,
             )
         )
 
@@ -467,7 +494,9 @@ class Bridge:
                 agent_code=self._agent.closed_code,
                 figures=self.figures,
                 at=datetime.now(UTC),
-            )
+                epoch=self.epoch,
+            ),
+            in_a_hurry=reason in _WAITED_FOR,
         )
         self._functions.forget(self._opening.session_id)
         self._watch.end()

@@ -46,17 +46,31 @@ class _Event(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, omit_d
     """One JSON object with a `type` that starts with `Relay`."""
 
 
+class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message of the conversation that is in Postgres."""
+
+    seq: int
+    message_id: UUID
+    role: Role
+    content: str
+
+
 class RelaySession(_Event, frozen=True, tag=True):
     """The first event after the WebSocket is open.
 
     `resume_ticket` opens the next WebSocket of this session, once, for `resume_within` seconds
-    after this one has broken (0: not at all).
+    after this one has broken (0: not at all). The next `ConversationText` is `last_seq` + 1; None:
+    the numbering goes on. `taken_over`: another relay had the session before; the count of text
+    frames starts anew, and `messages` are those after the `seq` that the browser gave.
     """
 
     session_id: UUID
     conversation_id: UUID
     resume_ticket: str
     resume_within: float
+    last_seq: int | None = None
+    taken_over: bool = False
+    messages: list[StoredMessage] = []
 
 
 class RelayMessageSaved(_Event, frozen=True, tag=True):

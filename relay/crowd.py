@@ -57,7 +57,8 @@ class Crowd:
             raise Refused(429, "user_sessions", detail, retry_after=RETRY_SECONDS)
 
     def enter(self, session_id: UUID, user_id: str, address: str) -> None:
-        """A session begins."""
+        """A session begins; one that comes back from another relay may be here still."""
+        self.leave(session_id)
         where = block(address)
         self._here[session_id] = user_id, where
         self._users[user_id] += 1

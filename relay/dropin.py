@@ -22,12 +22,19 @@ from relay.events import (
     AgentClosed,
     AgentOpened,
     AgentUnreachable,
+    BrowserAttached,
     BrowserClosed,
+    BrowserReturning,
     EndReason,
     Event,
     FromAgent,
     FromBrowser,
+    FunctionReturned,
+    FunctionStarted,
+    GoAway,
     HangUp,
+    MessageStored,
+    TextInBinary,
     Woken,
 )
 from relay.opening import Opening
@@ -133,9 +140,18 @@ class DropIn:
                     return []
                 waited = f"no Settings came within {SETTINGS_SECONDS:.0f} s"
                 return self._refuse("CLIENT_MESSAGE_TIMEOUT", waited, now)
-            case _:  # an end: the session knows how
+            case BrowserClosed() | HangUp() | GoAway():  # an end: the session knows how
                 left = isinstance(event, BrowserClosed)
                 return self._told(self._start(now).handle(event, now), left=left)
+            case (  # exhaustive: these are of a session, and there is none yet
+                TextInBinary()
+                | BrowserReturning()
+                | BrowserAttached()
+                | MessageStored()
+                | FunctionStarted()
+                | FunctionReturned()
+            ):
+                return []
 
     def _settle(self, settings: deepgram.Settings, now: float) -> list[Action]:
         audio, mistakes = _read_audio(settings.audio, self._agent)

@@ -1,13 +1,14 @@
 """The Litestar WebSocket handler: who may attach, and the refusal before the 101.
 
 A browser offers the subprotocols `relay.v1` and a ticket: the one that its session was begun with,
-or the one to come back with (and `?received=`). Everything that can be refused is refused with an
-HTTP status; after the 101 only close codes are left.
+or the one to come back with (and `?received=` and `?seq=`). Everything that can be refused is
+refused with an HTTP status; after the 101 only close codes are left.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,10 +21,10 @@ from litestar.params import FromPath
 from relay.asgi import EXTENSION, Handshake
 from relay.browser import SUBPROTOCOL
 from relay.hub import Hub
-from relay.opening import Admit, Refused
+from relay.opening import Admit, Refused, Seen
 
 MAX_TICKET_CHARACTERS = 200
-MAX_RECEIVED_DIGITS = 15
+MAX_DIGITS = 15
 
 Socket = WebSocket[Any, Any, Any]
 
@@ -42,13 +43,13 @@ async def attach(
     try:
         check_origin(socket.headers.get("origin"), socket.headers.get("host"), allowed_origins)
         ticket = _ticket(socket.scope["subprotocols"])
-        received = _received(socket.query_params.get("received", "0"))
+        seen = Seen(*(_count(socket.query_params, name) for name in ("received", "seq")))
         # First, because it needs no database.
-        if hub.resume(session_id, ticket, received, handshake):
+        if hub.resume(session_id, ticket, seen, handshake):
             await _accept(socket)
             return
         with hub.admitting(handshake):
-            opening = await admit(session_id, ticket)
+            opening = await admit(session_id, ticket, seen)
         bridge = await hub.prepare(opening, handshake)
     except Refused as refused:
         hub.count_refusal(refused)
@@ -82,9 +83,10 @@ def _ticket(offered: list[str]) -> str:
     return tickets[0]
 
 
-def _received(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > MAX_RECEIVED_DIGITS:
-        raise Refused(400, "received", "expected received to be a number of text frames")
+def _count(parameters: Mapping[str, str], name: str) -> int:
+    text = parameters.get(name, "0")
+    if not text.isascii() or not text.isdigit() or len(text) > MAX_DIGITS:
+        raise Refused(400, name, f"expected {name} to be a number")
     return int(text)
 
 

@@ -28,6 +28,7 @@ class EndReason(StrEnum):
     SETUP_TIMEOUT = "setup_timeout"
     HUNG_UP = "hung_up"
     SUPERSEDED = "superseded"
+    MOVED = "moved"
     SHUTDOWN = "shutdown"
     ABUSE = "abuse"
     IDLE = "idle"

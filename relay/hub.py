@@ -27,7 +27,7 @@ from relay.journal import Journal
 from relay.lane import Lane
 from relay.legs import Leg
 from relay.metrics import Metrics
-from relay.opening import Opening, Refused
+from relay.opening import Opening, Refused, Seen
 from relay.records import Figures
 from relay.session import Times
 from relay.share import Share
@@ -181,16 +181,15 @@ class Hub:
         self._equip(handshake, browser)
         return bridge
 
-    def resume(self, session_id: UUID, ticket: str, received: int, handshake: Handshake) -> bool:
+    def resume(self, session_id: UUID, ticket: str, seen: Seen, handshake: Handshake) -> bool:
         """Let a browser come back to a session that is live here; no database is asked.
 
-        It has got `received` text frames of the session, without `RelaySession`, which cannot be
-        more than there were (`Refused`). False: there is no such session, or the ticket is not its.
-        Raises `Refused` also when nobody may attach any more.
+        False: there is no such session, or the ticket is not its. Raises `Refused` when it cannot
+        have `seen` so much, and when nobody may attach any more.
         """
         self.check_open()
         bridge = self._live.get(session_id)
-        leg = bridge.resume(ticket, received) if bridge else None
+        leg = bridge.resume(ticket, seen.received) if bridge else None
         if bridge is None or leg is None:
             return False
         self._equip(handshake, leg)
@@ -228,11 +227,13 @@ class Hub:
         """Sessions may begin while inside; on the way out those that live are ended."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            async with self._ahead.running():
-                yield
-            self._tasks = None
-            for bridge in list(self._live.values()):
-                bridge.hang_up(EndReason.SHUTDOWN)
+            try:
+                async with self._ahead.running():
+                    yield
+            finally:  # also when we may not wait and are cancelled
+                self._tasks = None
+                for bridge in list(self._live.values()):
+                    bridge.hang_up(EndReason.SHUTDOWN)
 
     def expect(self, session_id: UUID) -> None:
         """A browser is about to attach: have its agent ready."""
@@ -254,9 +255,11 @@ class Hub:
             # The top of this task: one session that breaks must not take the others with it.
             log.exception("session_broken session=%s", session_id)
         finally:
-            del self._live[session_id]
-            self._crowd.leave(session_id)
-            self._share.leave(session_id)
+            # It may have gone to another relay and come back while this one was closing.
+            if self._live.get(session_id) is bridge:
+                del self._live[session_id]
+                self._crowd.leave(session_id)
+                self._share.leave(session_id)
             self._metrics.sessions_live.set(len(self._live))
 
     async def make_room(self, conversation_id: UUID, seconds: float) -> bool:
@@ -288,6 +291,16 @@ class Hub:
             return False
         bridge.hang_up(EndReason.HUNG_UP)
         return True
+
+    @property
+    def owned(self) -> dict[UUID, int]:
+        """The sessions that are live here, each with our number among its owners."""
+        return {i: bridge.epoch for i, bridge in self._live.items() if bridge.is_live}
+
+    def lose(self, session_id: UUID, reason: EndReason) -> None:
+        """End a session because somebody elsewhere wants it so."""
+        if bridge := self._live.get(session_id):
+            bridge.hang_up(reason)
 
     def figures(self, session_id: UUID) -> Figures | None:
         """What a live session carried so far."""

@@ -73,6 +73,7 @@ class Journal:
         self._unreadable: set[Path] = set()
         self._arrived = asyncio.Event()
         self._hurried = asyncio.Event()  # somebody waits, or there is enough for a batch
+        self._hurried_to = 0
         self._failing = False
         metrics.journal_waiting.set_function(lambda: self._ledger.waiting + self._orphaned)
         metrics.journal_volatile.set_function(lambda: self._ledger.volatile)
@@ -92,9 +93,12 @@ class Journal:
         """Why records are in memory instead of on disk; empty when they are on disk."""
         return self._ledger.trouble
 
-    def append(self, record: Record, saved: Saved | None = None) -> bool:
+    def append(
+        self, record: Record, saved: Saved | None = None, *, in_a_hurry: bool = False
+    ) -> bool:
         """Take a record: on return it survives the process. False: full, not taken.
 
+        `in_a_hurry`: another process waits for it, so it is not gathered with others.
         `saved` is called when it is in Postgres. Without a disk it is in memory only; see
         `trouble`.
         """
@@ -107,7 +111,9 @@ class Journal:
         if saved is not None and len(self._saved) < TOLD:
             self._saved.append((self._ledger.last, saved))
         self._arrived.set()
-        if self._ledger.waiting >= BATCH:
+        if in_a_hurry:
+            self._hurried_to = self._ledger.last
+        if in_a_hurry or self._ledger.waiting >= BATCH:
             self._hurried.set()
         return True
 
@@ -199,7 +205,8 @@ class Journal:
 
     async def _gather(self) -> None:
         # One who was in a hurry once must not make all that follow go one by one.
-        if not self._settling and self._ledger.waiting < BATCH:
+        waited_for = self._settling or self._ledger.written < self._hurried_to
+        if not waited_for and self._ledger.waiting < BATCH:
             self._hurried.clear()
         try:
             async with asyncio.timeout(GATHER_SECONDS):

@@ -6,20 +6,38 @@ status.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import msgspec
 
 from config.agent import Audio
-from relay import deepgram
+from relay import browser, deepgram
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What a browser that comes back says that it has: text frames of this session, without
+    `RelaySession`, and the `seq` of the newest message that it knows to be stored."""
+
+    received: int = 0
+    seq: int = 0
+
+
+class Takeover(msgspec.Struct, frozen=True, kw_only=True):
+    """Another relay had this session before, and the browser came here with `ticket`."""
+
+    ticket: str
+    messages: list[browser.StoredMessage]  # those that it may not have, in order
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
     """All a session has to know of its conversation; `history` is empty for a new one.
 
-    `last_seq`, `last_turn` and `last_role` are of the last stored message (0 and None: there is
-    none), so that the numbering goes on. `voice` and `language` are names of policy.yaml.
+    `last_seq`, `last_turn` and `last_role` are what the numbering goes on from (0 and None: there
+    is nothing before). `voice` and `language` are names of policy.yaml. `epoch` is our number among
+    the owners of the session; `resume_ticket` is the first one for the browser to come back with,
+    already stored (None: nobody stores them).
     """
 
     session_id: UUID
@@ -33,6 +51,13 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     last_turn: int = 0
     last_role: deepgram.Role | None = None
     history: list[deepgram.History] = []
+    epoch: int = 0
+    resume_ticket: str | None = None
+    takeover: Takeover | None = None
+
+    def brings_nothing(self, ticket: str) -> bool:
+        """Whether a browser with this ticket has nothing of ours: it is from another relay."""
+        return self.takeover is not None and ticket == self.takeover.ticket
 
 
 class Refused(Exception):
@@ -48,8 +73,14 @@ class Refused(Exception):
         self.retry_after = retry_after
 
 
-Admit = Callable[[UUID, str], Awaitable[Opening]]
-"""`await admit(session_id, ticket)` uses the ticket up; raises `Refused`."""
+def hash_ticket(ticket: str) -> bytes:
+    """What is stored of a ticket."""
+    # Plain SHA-256 will do: a ticket has 256 random bits and cannot be guessed.
+    return hashlib.sha256(ticket.encode("utf-8", "surrogateescape")).digest()
+
+
+Admit = Callable[[UUID, str, Seen], Awaitable[Opening]]
+"""`await admit(session_id, ticket, seen)` uses the ticket up; raises `Refused`."""
 
 AdmitGrant = Callable[[str], Awaitable[Opening]]
 """`await admit_grant(ticket)` uses a grant up, which begins a session; raises `Refused`."""

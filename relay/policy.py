@@ -59,8 +59,9 @@ def settings(
         ),
         functions=configuration.registry.functions(),
     )
-    if history:
+    if history or opening.takeover:
         section.pop("greeting", None)
+    if history:
         section["context"] = {"messages": [msgspec.to_builtins(line) for line in history]}
     return deepgram.Settings(agent=section, **session_section(agent, opening.audio))
 

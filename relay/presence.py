@@ -15,13 +15,24 @@ from collections.abc import Callable
 class Presence:
     """The browser of one session; it is here at first."""
 
-    def __init__(self, grace: float, new_ticket: Callable[[], str]) -> None:
-        """`grace`: seconds that the browser is waited for; 0: it cannot come back."""
+    def __init__(
+        self,
+        grace: float,
+        new_ticket: Callable[[], str],
+        *,
+        first: str | None = None,
+        came_with: str | None = None,
+    ) -> None:
+        """`grace`: seconds that the browser is waited for; 0: it cannot come back.
+
+        `first` is its first ticket; `came_with` the one that it brought from another relay.
+        """
         self.grace = grace
-        self.ticket = new_ticket()
+        self.ticket = first or new_ticket()
         self.until = math.inf  # the monotonic second at which the wait is over
         self._new_ticket = new_ticket
-        self._unheard: tuple[str, int] | None = None  # ticket and frames of the last attach
+        # Ticket and frames of the last attach.
+        self._unheard: tuple[str, int] | None = (came_with, 0) if came_with else None
 
     def __repr__(self) -> str:
         return f"<Presence {'away' if self.is_away else 'here'}>"

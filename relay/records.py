@@ -1,8 +1,9 @@
 """What a session leaves behind: the facts that are stored, as structs.
 
 Pure. A session hands these to the journal; the control plane writes them to Postgres. Instants are
-aware datetimes in UTC. `seq` counts the messages of a conversation from 1 without gaps; `turn` is
-the run of messages of one side until the other speaks, from 1.
+aware datetimes in UTC. `seq` counts the messages of a conversation from 1; `turn` is the run of
+messages of one side until the other speaks, from 1. Both grow and may skip numbers, where another
+relay has taken the conversation on.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ class IntentStatus(StrEnum):
 
 
 class MessageSaid(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """One line of a conversation; idempotent by `(conversation_id, seq)`."""
+    """One line of a conversation; idempotent by `(conversation_id, seq)`.
+
+    `epoch` is the number of the owner that its session had, `frame` which of that owner's text
+    frames told it to the browser, counted from 1.
+    """
 
     id: UUID
     conversation_id: UUID
@@ -39,6 +44,8 @@ class MessageSaid(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     role: deepgram.Role
     content: str
     at: datetime
+    epoch: int = 0
+    frame: int = 0
 
 
 class IntentCalled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -77,6 +84,15 @@ class SessionBegan(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     session_id: UUID
     agent_request_id: str | None
     at: datetime
+    epoch: int = 0
+
+
+class TicketIssued(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The browser of a session has another ticket to come back with; `hash` is its SHA-256."""
+
+    session_id: UUID
+    hash: bytes
+    epoch: int = 0
 
 
 class SessionLatency(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +122,10 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Why a session ended and what it carried; `detail` is for operators, never for browsers."""
+    """Why a session ended and what it carried; `detail` is for operators, never for browsers.
+
+    The last word of an owner: all that it had to say about messages stands before it.
+    """
 
     session_id: UUID
     reason: str
@@ -115,6 +134,7 @@ class SessionEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     agent_code: int
     figures: Figures
     at: datetime
+    epoch: int = 0
 
 
-Record = MessageSaid | IntentCalled | SessionBegan | SessionEnded
+Record = MessageSaid | IntentCalled | SessionBegan | TicketIssued | SessionEnded

@@ -42,7 +42,7 @@ from relay.events import (
     TextInBinary,
     Woken,
 )
-from relay.opening import Opening
+from relay.opening import Opening, Takeover
 from relay.presence import Presence
 from relay.records import IntentStatus, MessageSaid
 from relay.redial import FINAL_ERRORS, LOST_CODES, Tries
@@ -92,6 +92,7 @@ _HANG_UP = {
     EndReason.HUNG_UP: (browser.NORMAL, "hung up"),
     # Not a code that asks to come again: two clients would take turns for ever.
     EndReason.SUPERSEDED: (browser.NORMAL, "continued elsewhere"),
+    EndReason.MOVED: (browser.NORMAL, "continued elsewhere"),
     EndReason.SHUTDOWN: (browser.RESTART, "restarting"),
     EndReason.BROWSER_LOST: (browser.NORMAL, ""),  # before it was told anything
     EndReason.BROWSER_TOO_SLOW: (browser.POLICY, "not reading"),
@@ -146,11 +147,17 @@ class Session:
         self.state = State.DIALLING
         self._opening = opening
         self._settle = settle
-        self._epoch = began - timedelta(seconds=now)
+        self._wall = began - timedelta(seconds=now)
         self._times = times
         self._new_id = new_id
         self._jitter = jitter
-        self._browser = Presence(times.grace_seconds, new_ticket)
+        takeover = opening.takeover
+        self._browser = Presence(
+            times.grace_seconds,
+            new_ticket,
+            first=opening.resume_ticket,
+            came_with=takeover.ticket if takeover else None,
+        )
         self._conduct = Conduct(bounds, opening.audio.input, now)
         self._last = _Place(opening.last_seq, opening.last_turn, opening.last_role)
         self._past = deque(opening.history, maxlen=HISTORY_LENGTH)
@@ -163,7 +170,8 @@ class Session:
         self._look_at = self._ready_by
         self._roll_over_at = math.inf
         self._go_by = math.inf  # the relay stops
-        self._lost_since: float | None = None  # as the browser was told
+        # As the browser was told; it does not have to be told when it comes from another relay.
+        self._lost_since: float | None = now if takeover else None
         self._frames_seen = 0
         self._agent_request_id: str | None = None
 
@@ -187,7 +195,7 @@ class Session:
 
     def begin(self) -> list[Action]:
         """The browser's WebSocket is open: what it is told first, and who is called."""
-        return [self._introduce(), actions.DialAgent()]
+        return [self._introduce(0, self._opening.takeover), actions.DialAgent()]
 
     def admits(self, ticket: str, browser_frames: int) -> bool:
         """Whether a browser with this ticket may take this session on."""
@@ -223,7 +231,9 @@ class Session:
             case BrowserAttached(ticket, received, browser_frames):
                 self._browser.arrive(ticket, browser_frames)
                 back = actions.Note("browser_back", "")
-                return [self._introduce(), actions.Replay(received), back]
+                takeover = self._opening.takeover if self._opening.brings_nothing(ticket) else None
+                told = self._introduce(received, takeover)
+                return [told, actions.Replay(received), back]
             case GoAway():
                 return self._go_away(now)
             case HangUp(EndReason.BROWSER_TOO_SLOW as why) if self._browser.grace:
@@ -312,7 +322,8 @@ class Session:
     def _welcomed(self, request_id: str) -> list[Action]:
         if self.state is not State.WELCOMING:
             return [actions.Note("agent_unexpected", "Welcome a second time")]
-        first, self._agent_request_id = self._agent_request_id is None, request_id
+        first = self._agent_request_id is None and self._opening.takeover is None
+        self._agent_request_id = request_id
         self.state = State.APPLYING
         if self._parked:
             # Answered or not, the next agent must not think that it has to ask again.
@@ -350,7 +361,8 @@ class Session:
             turn=turn,
             role=role,
             content=content,
-            at=self._epoch + timedelta(seconds=now),
+            at=self._wall + timedelta(seconds=now),
+            epoch=self._opening.epoch,
         )
         self._last = _Place(message.seq, turn, role)
         self._past.append(deepgram.History(role=role, content=content))
@@ -451,12 +463,15 @@ class Session:
 
     # --- the browser comes, speaks and goes --------------------------------------------------
 
-    def _introduce(self) -> Action:
+    def _introduce(self, received: int, takeover: Takeover | None) -> Action:
         told = browser.RelaySession(
             session_id=self._opening.session_id,
             conversation_id=self._opening.conversation_id,
             resume_ticket=self._browser.ticket,
             resume_within=self._browser.grace,
+            last_seq=None if received else self._opening.last_seq,
+            taken_over=takeover is not None,
+            messages=takeover.messages if takeover else [],
         )
         return actions.SendBrowser(told)
 

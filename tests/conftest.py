@@ -62,9 +62,8 @@ async def empty_database_url(postgres):
     return _with_database(postgres, name)
 
 
-@pytest.fixture
-async def database_url(postgres, template):
-    """The URL of a migrated database of the test's own."""
+async def copy_database(postgres, template):
+    """The URL of another migrated database."""
     name = f"test_{uuid.uuid4().hex}"
     await _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
     return _with_database(postgres, name)  # it goes with the server: a DROP takes longer
@@ -96,6 +95,12 @@ def shared_database_url(postgres, template):
     name = "shared"
     asyncio.run(_execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template}"))
     return _with_database(postgres, name)
+
+
+@pytest.fixture
+async def database_url(postgres, template):
+    """The URL of a migrated database of the test's own."""
+    return await copy_database(postgres, template)
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ DOORS = {
         "control/store.py",
         "control/flush.py",
         "control/migrate.py",
+        "control/notices.py",
         "control/local_orchestrator.py",
     },
     "httpx": {

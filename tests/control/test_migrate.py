@@ -22,6 +22,7 @@ from relay.records import (
     SessionEnded,
     SessionLatency,
 )
+from tests.control.attaching import take
 
 log = logging.getLogger("tests")
 
@@ -124,7 +125,7 @@ async def use_every_statement(store, user, session_id):
     assert await store.create_session(new, resume=False)
     resumed = msgspec.structs.replace(new, id=uuid7())
     assert await store.create_session(resumed, resume=True)
-    assert (await store.take_ticket(session_id, b"hash", now=now)).taken
+    assert (await take(store, session_id, b"hash", now=now)).taken
     said = MessageSaid(
         id=uuid7(),
         conversation_id=conversation_id,
@@ -153,6 +154,7 @@ async def use_every_statement(store, user, session_id):
     answered = msgspec.structs.replace(called, status=IntentStatus.SUBMITTED, response="done")
     ended = SessionEnded(
         session_id=session_id,
+        epoch=1,
         reason="browser_left",
         detail="",
         browser_code=1000,
@@ -166,7 +168,7 @@ async def use_every_statement(store, user, session_id):
         ),
         at=now,
     )
-    began = SessionBegan(session_id=session_id, agent_request_id="request", at=now)
+    began = SessionBegan(session_id=session_id, agent_request_id="request", at=now, epoch=1)
     await store.write([began, said, called])
     await store.write([said, msgspec.structs.replace(said, id=uuid7()), answered, ended])
     assert len(await store.list_messages(conversation_id, limit=9)) == 1

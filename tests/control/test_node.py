@@ -9,6 +9,7 @@ import pytest
 
 from control import owners
 from control.node import Node
+from control.notices import Notices
 from control.store import Store, StoreUnavailable
 
 GRACE = 30.0
@@ -25,6 +26,22 @@ def clock():
             return self.now
 
     return Clock()
+
+
+class Hub:
+    """No live sessions, unless a test puts some here: `owned`; `lost` are those that it ended."""
+
+    def __init__(self):
+        self.owned = {}
+        self.lost = {}
+
+    def lose(self, session_id, reason):
+        self.lost[session_id] = reason
+        del self.owned[session_id]
+
+
+def make_node(store, database_url, **given):
+    return Node(store, Hub(), Notices(database_url), grace=GRACE, **given)
 
 
 async def fetch(store, sql, *arguments):
@@ -69,8 +86,8 @@ async def state_of(store, session_id):
     return tuple(row)
 
 
-async def test_a_node_is_known_while_it_runs_and_not_after_that(store):
-    node = Node(store, grace=GRACE)
+async def test_a_node_is_known_while_it_runs_and_not_after_that(store, database_url):
+    node = make_node(store, database_url)
 
     async with node.running():
         async with asyncio.timeout(5):
@@ -81,8 +98,8 @@ async def test_a_node_is_known_while_it_runs_and_not_after_that(store):
     assert await nodes(store) == []
 
 
-async def test_a_node_that_leaves_sessions_behind_is_remembered(store):
-    node = Node(store, grace=GRACE)
+async def test_a_node_that_leaves_sessions_behind_is_remembered(store, database_url):
+    node = make_node(store, database_url)
     await node.beat()
     await add_session(store, node.id)
 
@@ -93,13 +110,14 @@ async def test_a_node_that_leaves_sessions_behind_is_remembered(store):
 
 
 async def test_sessions_of_the_dead_end_after_the_grace_time_and_their_node_is_forgotten(
-    store, clock
+    store, database_url, clock
 ):
-    node, dead = Node(store, grace=GRACE, clock=clock), uuid4()
+    node, dead = make_node(store, database_url, clock=clock), uuid4()
     await node.beat()
     async with store.transaction() as connection:
         await owners.beat(connection, dead)
     left, ours = await add_session(store, dead), await add_session(store, node.id)
+    node._hub.owned[ours] = 1
     began = await add_session(store, dead, state="new")
     await silence(store, dead, owners.DEAD_SECONDS + GRACE - 1)
 
@@ -116,9 +134,9 @@ async def test_sessions_of_the_dead_end_after_the_grace_time_and_their_node_is_f
 
 
 async def test_who_could_not_reach_the_database_does_not_take_others_for_dead(
-    store, clock, monkeypatch
+    store, database_url, clock, monkeypatch
 ):
-    node, other = Node(store, grace=GRACE, clock=clock), uuid4()
+    node, other = make_node(store, database_url, clock=clock), uuid4()
     await node.beat()
     async with store.transaction() as connection:
         await owners.beat(connection, other)
@@ -142,9 +160,10 @@ async def test_who_could_not_reach_the_database_does_not_take_others_for_dead(
 
 
 async def test_a_node_goes_on_without_a_database(caplog):
-    store = Store("postgresql://127.0.0.1:1/none")
+    nowhere = "postgresql://127.0.0.1:1/none"
+    store = Store(nowhere)
     await store.open()
-    node = Node(store, grace=GRACE)
+    node = make_node(store, nowhere)
 
     async with node.running(), asyncio.timeout(5):
         while "node_unseen" not in caplog.text:  # noqa: ASYNC110

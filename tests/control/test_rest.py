@@ -27,7 +27,7 @@ from control.errors import exception_handlers
 from control.health import get_live, get_ready
 from control.history import HistoryController
 from control.intents import list_intents
-from control.sessions import PREFIX, Admission, SessionController
+from control.sessions import PREFIX, SessionController
 from control.store import Store
 from relay.opening import Refused
 from relay.records import (
@@ -38,6 +38,7 @@ from relay.records import (
     SessionEnded,
     SessionLatency,
 )
+from tests.control.attaching import admission
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -436,7 +437,7 @@ async def test_a_session_of_another_user_is_not_there(client, stranger, live):
 
 async def test_a_ticket_is_admitted_once(client, store):
     begun = await begin(client, timezone="Europe/Berlin")
-    admit = Admission(store, settled)
+    admit = admission(store, settled)
 
     opening = await admit(UUID(begun["session_id"]), begun["ticket"])
 
@@ -459,7 +460,7 @@ async def test_a_conversation_is_settled_before_its_history_is_read(client, stor
         await talk(store, begun, "the last words of the session before")
         return True
 
-    opening = await Admission(store, settle)(UUID(begun["session_id"]), begun["ticket"])
+    opening = await admission(store, settle)(UUID(begun["session_id"]), begun["ticket"])
 
     assert opening.last_seq == 1
 
@@ -470,7 +471,7 @@ async def test_a_new_conversation_has_nothing_to_settle(client, store):
     async def settle(conversation_id):
         pytest.fail("nothing was said in it yet")
 
-    opening = await Admission(store, settle)(UUID(begun["session_id"]), begun["ticket"])
+    opening = await admission(store, settle)(UUID(begun["session_id"]), begun["ticket"])
 
     assert (opening.last_seq, opening.history) == (0, [])
 
@@ -483,7 +484,7 @@ async def test_a_conversation_that_does_not_settle_is_503(client, store):
         return False
 
     with pytest.raises(Refused) as refused:
-        await Admission(store, settle)(UUID(begun["session_id"]), begun["ticket"])
+        await admission(store, settle)(UUID(begun["session_id"]), begun["ticket"])
     assert (refused.value.status, refused.value.code) == (503, "conversation_busy")
 
 
@@ -494,13 +495,13 @@ async def test_a_bad_ticket_disturbs_nobody(client, store):
         pytest.fail("only a good ticket may end a live session")
 
     with pytest.raises(Refused):
-        await Admission(store, settle)(UUID(begun["session_id"]), "wrong")
+        await admission(store, settle)(UUID(begun["session_id"]), "wrong")
 
 
 async def test_every_bad_ticket_gets_the_same_answer(client, store):
     begun, other = await begin(client), await begin(client)
-    late = Admission(store, settled, clock=lambda: datetime.now(UTC) + timedelta(hours=1))
-    admit = Admission(store, settled)
+    late = admission(store, settled, clock=lambda: datetime.now(UTC) + timedelta(hours=1))
+    admit = admission(store, settled)
     session_id = UUID(begun["session_id"])
     answers = set()
     for tried, id_, ticket in [
@@ -524,7 +525,7 @@ async def test_a_session_that_is_over_is_409_for_who_has_its_ticket(client, stor
     await client.delete(f"{PREFIX}/session/{begun['session_id']}")
 
     with pytest.raises(Refused) as refused:
-        await Admission(store, settled)(UUID(begun["session_id"]), begun["ticket"])
+        await admission(store, settled)(UUID(begun["session_id"]), begun["ticket"])
     assert refused.value.status == 409
 
 
@@ -536,15 +537,17 @@ async def test_history_has_messages_and_finished_calls_in_their_order(client, st
             call(begun, call_id="late", after_seq=4),
             call(begun, call_id="early", after_seq=3),
             call(begun, call_id="first", after_seq=0),
-            call(begun, call_id="open", after_seq=2, response=None),
+            call(begun, call_id="unknown", after_seq=2, response=None),
+            call(begun, call_id="open", after_seq=2, response=None, status=IntentStatus.SUBMITTING),
         ]
     )
     again = await begin(client, conversation_id=begun["conversation_id"])
 
-    opening = await Admission(store, settled)(UUID(again["session_id"]), again["ticket"])
+    opening = await admission(store, settled)(UUID(again["session_id"]), again["ticket"])
 
     told = [h.content or h.function_calls[0].id for h in opening.history]
-    assert told == ["first", "a goal", "which?", "run", "early", "done", "late"]
+    assert told == ["first", "a goal", "which?", "open", "run", "early", "done", "late"]
+    assert "do not ask again" in opening.history[3].function_calls[0].response
     finished = opening.history[0].function_calls[0]
     assert (finished.name, finished.client_side, finished.arguments, finished.response) == (
         "create_goal",
@@ -560,7 +563,7 @@ async def test_admission_without_a_database_says_when_to_try_again():
     await store.open()
 
     with pytest.raises(Refused) as refused:
-        await Admission(store, settled)(uuid7(), "ticket")
+        await admission(store, settled)(uuid7(), "ticket")
     assert refused.value.status == 503
     assert refused.value.retry_after
     await store.close()
@@ -873,7 +876,7 @@ async def test_the_description_of_the_api_names_every_path(client):
 
 async def test_two_requests_with_one_ticket_admit_one(client, store):
     begun = await begin(client)
-    admit = Admission(store, settled)
+    admit = admission(store, settled)
 
     async def attempt():
         try:
@@ -893,7 +896,7 @@ async def test_two_requests_with_one_ticket_admit_one(client, store):
 async def test_a_voice_and_a_language_are_chosen_by_name(store, client, live):
     begun = await begin(client, voice="orion", language="spanish")
 
-    opening = await Admission(store, settled)(UUID(begun["session_id"]), begun["ticket"])
+    opening = await admission(store, settled)(UUID(begun["session_id"]), begun["ticket"])
     assert (opening.voice, opening.language) == ("orion", "spanish")
 
 

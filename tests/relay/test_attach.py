@@ -7,12 +7,15 @@ import json
 import random
 import time
 from contextlib import asynccontextmanager
+from uuid import uuid4
 
 import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from relay.records import MessageSaid, SessionEnded
+from relay.browser import StoredMessage
+from relay.opening import Takeover, hash_ticket
+from relay.records import MessageSaid, SessionEnded, TicketIssued
 from relay.session import Times
 from relay.submission import Submitted
 from tests.relay.wires import LIMITS, TICKET, agent_and_relay
@@ -241,6 +244,56 @@ async def test_a_ticket_is_good_for_its_own_session_only():
 
         assert refused.status_code == 401
         await other.socket.close()
+
+
+async def test_the_next_ticket_is_stored_so_that_another_relay_lets_the_browser_in():
+    async with agent_and_relay(limits=limits()) as (_agent, relay):
+        relay.opening = {"resume_ticket": "the-first", "epoch": 3}
+        caller = Caller(relay)
+        await caller.attach()
+        await caller.until("SettingsApplied")
+        assert caller.ticket == "the-first"  # the control plane has stored it
+        caller.vanish()
+
+        await caller.attach()
+
+        issued = await relay.until(TicketIssued)
+        assert issued == TicketIssued(
+            session_id=caller.session_id, hash=hash_ticket(caller.ticket), epoch=3
+        )
+        assert [r for r in relay.records if isinstance(r, TicketIssued)] == [issued]
+        await caller.socket.close()
+
+
+async def test_a_browser_from_another_relay_counts_anew_until_it_got_our_word():
+    async with agent_and_relay(limits=limits()) as (agent, relay):
+        message = StoredMessage(seq=7, message_id=uuid4(), role="user", content="Hi.")
+        relay.opening = {
+            "resume_ticket": "ours",
+            "epoch": 2,
+            "last_seq": 7,
+            "takeover": Takeover(ticket=TICKET, messages=[message]),
+        }
+        caller = Caller(relay)
+        lost = await caller.attach()  # say that this never arrived, and nothing after it
+        await agent.greeted.wait()
+        await agent.say(type="ConversationText", role="assistant", content="Yes?")
+        await caller.until("ConversationText")
+        caller.vanish()
+        caller.texts.clear()
+        caller.ticket, caller.received = TICKET, 57
+
+        first = await caller.attach()
+        await caller.until("ConversationText")
+
+        assert first["taken_over"]
+        assert lost["taken_over"]
+        assert first["last_seq"] == 7
+        assert first["messages"] == [msgspec.to_builtins(message)]
+        assert [text["type"] for text in caller.texts] == ["RelayReconnected", "ConversationText"]
+        stored = await relay.until(MessageSaid)
+        assert (stored.seq, stored.epoch, stored.frame) == (8, 2, 2)
+        await caller.socket.close()
 
 
 async def test_the_database_is_not_asked():
@@ -474,25 +527,31 @@ async def test_a_stopping_server_lets_the_agent_finish_its_turn():
         assert (await relay.until(SessionEnded)).reason == "shutdown"
 
 
+async def ask_and_leave(relay):
+    """A browser that goes while it is not decided yet whether it may attach."""
+    relay.may_answer.clear()
+    reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+    lines = [
+        f"GET /api/v1/voice/session/{relay.session_id}/ws HTTP/1.1",
+        f"Host: 127.0.0.1:{relay.port}",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        f"Sec-WebSocket-Protocol: relay.v1, {TICKET}",
+    ]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    async with asyncio.timeout(5):
+        await relay.asked.wait()
+    writer.transport.abort()
+    await sockets_left(relay, 0)
+    relay.may_answer.set()
+    return reader
+
+
 async def test_a_browser_that_leaves_during_its_handshake_is_not_waited_for():
     async with agent_and_relay(limits=limits()) as (_agent, relay):
-        relay.may_answer.clear()
-        reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
-        lines = [
-            f"GET /api/v1/voice/session/{relay.session_id}/ws HTTP/1.1",
-            f"Host: 127.0.0.1:{relay.port}",
-            "Connection: Upgrade",
-            "Upgrade: websocket",
-            "Sec-WebSocket-Version: 13",
-            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-            f"Sec-WebSocket-Protocol: relay.v1, {TICKET}",
-        ]
-        writer.write("\r\n".join([*lines, "", ""]).encode())
-        async with asyncio.timeout(5):
-            await relay.asked.wait()
-        writer.transport.abort()
-        await sockets_left(relay, 0)
-        relay.may_answer.set()
+        reader = await ask_and_leave(relay)
 
         ended = await relay.until(SessionEnded)
 

@@ -37,6 +37,17 @@ def test_one_address_has_so_many_sessions():
     assert code(crowd, "2001:db8:0:1::1") is None
 
 
+def test_a_session_that_comes_back_while_its_old_self_closes_counts_once():
+    crowd = Crowd(Room(per_user=2))
+    session_id = UUID(int=1)
+    crowd.enter(session_id, "ann", "192.0.2.1")
+    crowd.enter(session_id, "ann", "192.0.2.9")
+
+    crowd.check("192.0.2.1", "ann")
+    crowd.leave(session_id)
+    assert len(crowd) == 0
+
+
 def test_there_is_an_end_to_all():
     crowd = Crowd(Room(total=1))
     crowd.enter(UUID(int=1), "ann", "10.0.0.1")

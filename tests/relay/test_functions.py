@@ -89,11 +89,11 @@ class Noting(Journal):
     noted: list
     full = False
 
-    def append(self, record, saved=None):
+    def append(self, record, saved=None, **more):
         if self.full:
             return False
         self.noted.append(record)
-        return super().append(record, saved)
+        return super().append(record, saved, **more)
 
 
 class Desk:

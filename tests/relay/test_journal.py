@@ -409,6 +409,23 @@ async def test_a_hurry_is_over_when_it_was_served(monkeypatch):
     assert database.batches == [[record(1)], [record(2), record(3)]]
 
 
+async def test_what_another_process_waits_for_is_not_gathered(monkeypatch):
+    monkeypatch.setattr(journal_module, "GATHER_SECONDS", 60.0)
+    database = Database()
+    async with asyncio.timeout(5), journal_of(database) as journal:
+        written = asyncio.Event()
+        journal.append(record(1))
+        journal.append(record(2), written.set, in_a_hurry=True)
+        await written.wait()
+        database.tried.clear()
+        journal.append(record(3))
+        with pytest.raises(TimeoutError):  # the hurry is over
+            async with asyncio.timeout(0.3):
+                await database.tried.wait()
+
+        assert database.batches == [[record(1), record(2)]]
+
+
 async def test_an_empty_journal_is_settled():
     async with journal_of(Database()) as journal:
         assert await journal.settled(1.0)

@@ -14,6 +14,7 @@ from config.agent import DeepgramSpeak, Speak
 from config.check import load
 from config.policy import NEVER, Language, Limited, Messages, Policy
 from relay import deepgram, policy
+from relay.opening import Takeover
 
 TODAY = date(2026, 11, 22)
 
@@ -38,6 +39,14 @@ def test_a_new_conversation_is_greeted(configuration, opening):
 
     assert settings.agent["greeting"]
     assert "context" not in settings.agent
+
+
+def test_nobody_is_greeted_twice_because_another_relay_had_the_session(configuration, opening):
+    opening = msgspec.structs.replace(opening, takeover=Takeover(ticket="t", messages=[]))
+
+    settings = policy.settings(configuration, opening, TODAY, [])
+
+    assert "greeting" not in settings.agent
 
 
 def test_a_resumed_conversation_has_its_history_and_no_greeting(configuration, opening):

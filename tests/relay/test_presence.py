@@ -59,3 +59,16 @@ def test_a_browser_that_never_got_its_new_ticket_comes_again_with_the_old_one(pr
 
 def test_without_a_grace_time_no_ticket_is_good():
     assert not Presence(0.0, numbered_tickets()).admits("ticket-1", 0)
+
+
+def test_the_ticket_that_it_brought_from_another_relay_is_good_until_it_is_heard():
+    presence = Presence(30.0, numbered_tickets(), first="ours", came_with="theirs")
+
+    assert presence.ticket == "ours"
+    assert presence.admits("theirs", 0)
+    assert presence.admits("ours", 0)
+    assert not presence.admits("theirs", 1)
+
+    presence.hear()
+
+    assert not presence.admits("theirs", 0)

@@ -32,7 +32,7 @@ from relay.events import (
     TextInBinary,
     Woken,
 )
-from relay.opening import Opening
+from relay.opening import Opening, Takeover
 from relay.records import IntentStatus
 from relay.redial import FINAL_ERRORS, MAX_TRIES, STABLE_SECONDS
 from relay.session import (
@@ -718,6 +718,66 @@ def test_a_browser_that_comes_back_is_told_its_session_then_what_it_missed(live,
     assert replay == actions.Replay(7)
     assert live.deadline < 2.0 + GRACE
     assert not of(actions.End, live.handle(Woken(0), 2.0 + GRACE + 1)), "it is here"
+
+
+def taken_over(opening, settings):
+    """A session that another relay had before."""
+    messages = [browser.StoredMessage(seq=7, message_id=UUID(int=9), role="user", content="Hi.")]
+    return make_session(
+        msgspec.structs.replace(
+            opening,
+            last_seq=7,
+            last_turn=4,
+            epoch=2,
+            resume_ticket="ours",
+            takeover=Takeover(ticket="theirs", messages=messages),
+        ),
+        settings,
+    )
+
+
+def test_a_browser_from_another_relay_is_told_what_it_may_not_have(opening, settings):
+    session = taken_over(opening, settings)
+
+    introduced, dial = session.begin()
+
+    assert introduced.event == browser.RelaySession(
+        session_id=opening.session_id,
+        conversation_id=opening.conversation_id,
+        resume_ticket="ours",
+        resume_within=GRACE,
+        last_seq=7,
+        taken_over=True,
+        messages=[browser.StoredMessage(seq=7, message_id=UUID(int=9), role="user", content="Hi.")],
+    )
+    assert dial == actions.DialAgent()
+
+
+def test_an_agent_after_a_takeover_is_not_introduced_but_said_to_be_back(opening, settings):
+    session = taken_over(opening, settings)
+    asked = session.handle(AgentOpened(), 0.1)
+    asked += session.handle(FromAgent(deepgram.Welcome(request_id="r")), 0.2)
+    asked += session.handle(FromAgent(deepgram.SettingsApplied()), 0.3)
+
+    assert not of(actions.Forward, asked)
+    assert actions.SendBrowser(browser.RelayReconnected()) in asked
+    store, _ = session.handle(said("assistant"), 1.0)
+    assert (store.message.seq, store.message.epoch) == (8, 2)
+
+
+def test_a_browser_that_did_not_get_that_comes_again_with_the_ticket_it_brought(opening, settings):
+    session = taken_over(opening, settings)
+    session.handle(BrowserClosed(1006, ""), 2.0)
+
+    assert session.admits("theirs", 0)
+    introduced, replay, _ = session.handle(BrowserAttached("theirs", 0, 0), 3.0)
+    assert introduced.event.taken_over
+    assert len(introduced.event.messages) == 1
+    assert replay == actions.Replay(0)
+
+    again, *_ = session.handle(BrowserAttached(introduced.event.resume_ticket, 3, 0), 4.0)
+    assert not again.event.taken_over
+    assert again.event.last_seq is None
 
 
 def test_a_browser_that_comes_back_twice_lets_go_of_its_first_socket(live):

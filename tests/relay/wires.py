@@ -32,7 +32,7 @@ from relay.functions import Functions
 from relay.hub import Hub, Limits
 from relay.journal import Journal
 from relay.metrics import Metrics
-from relay.opening import Opening, Refused
+from relay.opening import Opening, Refused, Seen
 from relay.records import Record
 from relay.session import Times
 from relay.share import Share
@@ -144,6 +144,7 @@ class Relay:
         self.session_id = uuid4()  # the last that was attached to
         self.stored = asyncio.Event()
         self.admits = True  # else nobody may ask
+        self.opening: dict[str, Any] = {}  # what else the control plane says of the next session
         self.asked = asyncio.Event()  # somebody is about to be admitted
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -195,7 +196,7 @@ async def relaying(
     async def write(records: Any) -> None:
         await relay.write(records)
 
-    async def admit(session_id: UUID, ticket: str) -> Opening:
+    async def admit(session_id: UUID, ticket: str, seen: Seen) -> Opening:
         if not relay.admits:
             raise AssertionError("the control plane was asked")
         relay.asked.set()
@@ -208,6 +209,7 @@ async def relaying(
             user_id="user",
             timezone="UTC",
             audio=Audio(),
+            **relay.opening,
         )
 
     directory = tempfile.TemporaryDirectory(prefix="relay-journal-")

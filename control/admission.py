@@ -1,0 +1,157 @@
+"""Who may attach to a session: with its first ticket, or from another relay.
+
+Control plane. From then on this node is the owner of the session. What is said before in the
+conversation is in Postgres first, as far as that is possible.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+
+from config.agent import Audio
+from control import owners
+from control.errors import RETRY_SECONDS
+from control.rows import Arrival, History, Numbering, Taken
+from control.store import Store, StoreUnavailable
+from control.telling import tell_history
+from relay.browser import StoredMessage
+from relay.opening import Opening, Refused, Seen, Takeover, hash_ticket
+
+log = logging.getLogger(__name__)
+
+TICKET_BYTES = 32
+HANDOVER_SECONDS = 1.0  # what an owner that lives gets to store its last words
+HANDOVER_LOOK = 0.05
+# A ticket that was issued just now may still be on its way from its relay to the database.
+TICKET_PAUSES = (0.0, 0.1, 0.3)
+
+NOTHING = History(messages=[], calls=[])
+NOTHING_SEEN = Seen()
+
+
+class Admission:
+    """Lets a browser attach, with the first ticket of its session or from another relay:
+    `relay.opening.Admit`. From then on this node is the session's owner.
+
+    Whatever is wrong with a ticket (unknown session, another's, used, expired), the answer is the
+    same 401, so that nothing can be learnt by trying. Who has the right ticket of a session that is
+    over is told so (409).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settle: Callable[[UUID], Awaitable[bool]],
+        *,
+        node_id: UUID,
+        grace: float,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`settle` ends what is live of a conversation in this process and waits until it is
+        stored; False: not. `grace`: seconds that a drained session may be had after its end."""
+        self._store = store
+        self._settle = settle
+        self._node_id = node_id
+        self._grace = grace
+        self._clock = clock
+
+    async def __call__(self, session_id: UUID, ticket: str, seen: Seen = NOTHING_SEEN) -> Opening:
+        try:
+            return await self._admit(session_id, ticket, seen)
+        except StoreUnavailable as error:
+            log.error("admission_unavailable session=%s reason=%s", session_id, error)
+            raise Refused(
+                503,
+                "database_unavailable",
+                "the database does not answer; try again",
+                retry_after=RETRY_SECONDS,
+            ) from error
+
+    async def _admit(self, session_id: UUID, ticket: str, seen: Seen) -> Opening:
+        next_ticket = secrets.token_urlsafe(TICKET_BYTES) if self._grace else None
+        arrival = Arrival(
+            session_id=session_id,
+            ticket_hash=hash_ticket(ticket),
+            node_id=self._node_id,
+            resume_hash=hash_ticket(next_ticket) if next_ticket else None,
+            grace=self._grace,
+            received=seen.received,
+        )
+        taken = await self._take(arrival)
+        if taken is not None and taken.over:
+            raise Refused(409, "session_ended", "the session is over; begin another")
+        if taken is None or not taken.taken:
+            raise Refused(401, "ticket_refused", "the ticket is not valid for this session")
+        history = NOTHING
+        numbering = Numbering(last_seq=0, last_turn=0, last_role=None)
+        if taken.resumed or taken.taken_over:
+            await self._settle_all(session_id, taken)
+            async with self._store.transaction() as connection:
+                numbering = await owners.number(connection, taken.conversation_id, session_id)
+            history = await self._store.load_history(taken.conversation_id)
+        if taken.taken_over:
+            log.info("session_taken_over session=%s epoch=%d", session_id, taken.epoch)
+        return Opening(
+            session_id=session_id,
+            conversation_id=taken.conversation_id,
+            user_id=taken.user_id,
+            timezone=taken.timezone,
+            audio=msgspec.json.decode(taken.audio, type=Audio),
+            voice=taken.voice,
+            language=taken.language,
+            last_seq=numbering.last_seq,
+            last_turn=numbering.last_turn,
+            last_role=numbering.last_role,
+            history=tell_history(history),
+            epoch=taken.epoch,
+            resume_ticket=next_ticket,
+            takeover=_tell_takeover(ticket, seen, history) if taken.taken_over else None,
+        )
+
+    async def _take(self, arrival: Arrival) -> Taken | None:
+        for pause in TICKET_PAUSES:
+            await asyncio.sleep(pause)
+            async with self._store.transaction() as connection:
+                taken = await owners.take(connection, arrival, now=self._clock())
+                if taken is not None or not await owners.is_elsewhere(
+                    connection, arrival.session_id, self._node_id
+                ):
+                    return taken
+        return None
+
+    async def _settle_all(self, session_id: UUID, taken: Taken) -> None:
+        """Have all that was said before in Postgres, as far as that is possible now."""
+        if not await self._settle(taken.conversation_id) and not taken.taken_over:
+            raise Refused(
+                503,
+                "conversation_busy",
+                "an earlier session is not stored yet; begin another",
+                retry_after=RETRY_SECONDS,
+            )
+        try:
+            async with asyncio.timeout(HANDOVER_SECONDS):
+                # The owner is another process: there is no event to wait for.
+                while await self._may_settle(session_id, taken):  # noqa: ASYNC110
+                    await asyncio.sleep(HANDOVER_LOOK)
+        except TimeoutError:
+            pass  # then numbers are left free for it
+
+    async def _may_settle(self, session_id: UUID, taken: Taken) -> bool:
+        async with self._store.transaction() as connection:
+            return await owners.may_settle(connection, session_id, taken)
+
+
+def _tell_takeover(ticket: str, seen: Seen, history: History) -> Takeover:
+    missed = [
+        StoredMessage(seq=m.seq, message_id=m.id, role=m.role, content=m.content)
+        for m in history.messages
+        if m.seq > seen.seq
+    ]
+    return Takeover(ticket=ticket, messages=missed)

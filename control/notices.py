@@ -1,0 +1,89 @@
+"""Hears at once what other nodes want of our sessions: LISTEN, on a connection of its own.
+
+Control plane. A convenience: a notice may be lost, and behind a pooler in transaction mode none
+comes. What it says is in the tables, where every heartbeat looks as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from uuid import UUID
+
+import asyncpg
+
+from control.owners import CHANNEL
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 5.0
+CHECK_SECONDS = 30.0  # a connection that is half open is found within this
+PAUSE_SECONDS = 5.0
+
+Heard = Callable[[UUID | None], None]
+"""Something is to be done about this session; None: perhaps about any, we were away."""
+
+_LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+
+
+class Notices:
+    def __init__(self, database_url: str) -> None:
+        self._url = database_url
+        self.listening = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Notices {'listening' if self.listening.is_set() else 'deaf'}>"
+
+    async def listen(self, heard: Heard) -> None:
+        """Listen until cancelled; a connection that is lost is opened again."""
+        while True:
+            try:
+                await self._listen_once(heard)
+            except _LOST as error:
+                # Nobody has to mend this: if the database is away, the heartbeat says so.
+                log.debug("notices_lost reason=%s", error)
+            finally:
+                self.listening.clear()
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _listen_once(self, heard: Heard) -> None:
+        connection = await asyncpg.connect(
+            self._url,
+            timeout=CONNECT_SECONDS,
+            command_timeout=CONNECT_SECONDS,
+            statement_cache_size=0,
+            server_settings={"application_name": "voice-relay notices"},
+        )
+        ended = asyncio.Event()
+        connection.add_termination_listener(lambda _: ended.set())
+        try:
+            await connection.add_listener(CHANNEL, lambda _, __, ___, text: heard(_read(text)))
+            self.listening.set()
+            heard(None)
+            while not ended.is_set():
+                await connection.execute("SELECT 1")
+                await _wait(ended, CHECK_SECONDS)
+        finally:
+            connection.terminate()
+
+
+async def _wait(ended: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await ended.wait()
+    except TimeoutError:
+        pass
+
+
+def _read(text: object) -> UUID | None:
+    try:
+        return UUID(str(text))
+    except ValueError:
+        return None  # somebody else's; looking costs little

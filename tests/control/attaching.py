@@ -1,0 +1,24 @@
+"""A browser attaches, for tests of the control plane: the first ticket, or a resume ticket."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from control import owners
+from control.admission import Admission
+from control.rows import Arrival
+
+NODE = UUID(int=0xA)
+
+
+async def take(store, session_id, ticket_hash, *, now=None, **given):
+    """Use a ticket up, at node A unless it is said otherwise; `given` are fields of `Arrival`."""
+    fields = {"node_id": NODE, "resume_hash": b"next", "grace": 30.0} | given
+    arrival = Arrival(session_id=session_id, ticket_hash=ticket_hash, **fields)
+    async with store.transaction() as connection:
+        return await owners.take(connection, arrival, now=now or datetime.now(UTC))
+
+
+def admission(store, settle, **given):
+    return Admission(store, settle, **{"node_id": NODE, "grace": 30.0} | given)
