@@ -14,7 +14,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 
 from config.check import Configuration
 from config.settings import Secret, Settings
-from control import grant, history, intents, sessions
+from control import client, grant, history, intents, sessions
 from control.auth import USER_ID, SignIn
 from control.delivery import Delivery
 from control.direct import Direct, DirectController
@@ -226,6 +226,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
             grant.grant_ticket,
             attach,
             converse,
+            *(client.routes() if settings.client else ()),
             get_live,
             get_ready,
             get_metrics,
