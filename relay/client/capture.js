@@ -8,7 +8,8 @@ class Capture extends AudioWorkletProcessor {
   constructor({ processorOptions }) {
     super();
     this.resampler = new Resampler(sampleRate, processorOptions.rate);
-    this.frame = new Int16Array(Math.round(FRAME * processorOptions.rate));
+    this.size = Math.round(FRAME * processorOptions.rate);
+    this.frame = new Int16Array(this.size);
     this.filled = 0;
     this.sum = 0; // of the squares of the frame
     this.muted = false;
@@ -30,11 +31,11 @@ class Capture extends AudioWorkletProcessor {
     const clipped = Math.max(-1, Math.min(1, sample));
     this.frame[this.filled++] = Math.round(clipped * 32767);
     this.sum += clipped * clipped;
-    if (this.filled < this.frame.length) return;
+    if (this.filled < this.size) return;
     const level = Math.sqrt(this.sum / this.filled);
     const audio = this.frame.buffer;
     this.port.postMessage({ audio, level }, [audio]);
-    this.frame = new Int16Array(this.frame.length);
+    this.frame = new Int16Array(this.size); // the old one was handed over
     this.filled = this.sum = 0;
   }
 }

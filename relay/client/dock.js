@@ -2,10 +2,13 @@
 
 const AWAY = { offline: "offline", reconnecting: "reconnecting" };
 const LOUD = 0.18; // root mean square of speech near a microphone: the meter is full
+const STEPS = 20; // of a meter
+const REDRAW = 60; // milliseconds: it is for the eye
 
 export class Dock {
   #parts;
   #word = "";
+  #shown = { user: { share: 0, at: 0 }, agent: { share: 0, at: 0 } };
 
   /**
    * @param {Record<string, HTMLElement>} parts
@@ -49,13 +52,20 @@ export class Dock {
   }
 
   userLevel(level) {
-    const share = String(Math.min(1, level / LOUD).toFixed(3));
-    this.#parts.meterUser.style.setProperty("--level", share);
-    this.#parts.mic.style.setProperty("--level", share);
+    this.#level("user", level, [this.#parts.meterUser, this.#parts.mic]);
   }
 
   agentLevel(level) {
-    this.#parts.meterAgent.style.setProperty("--level", Math.min(1, level / LOUD).toFixed(3));
+    this.#level("agent", level, [this.#parts.meterAgent]);
+  }
+
+  /** Levels come with every frame of audio; they are drawn when one can be seen to differ. */
+  #level(side, level, nodes) {
+    const share = Math.round(Math.min(1, level / LOUD) * STEPS) / STEPS;
+    const now = performance.now();
+    if (share === this.#shown[side].share || (share && now - this.#shown[side].at < REDRAW)) return;
+    this.#shown[side] = { share, at: now };
+    for (const node of nodes) node.style.setProperty("--level", String(share));
   }
 
   /** Put back what could not be sent, if nothing else was typed meanwhile. */

@@ -13,7 +13,7 @@ import { Watchdog } from "./watchdog.js";
 
 const PROTOCOL = "relay.v1";
 const HELD_BYTES = 256 * 1024; // microphone audio kept while there is no connection: 8 s at 16 kHz
-const RETURNS = 2; // refused returns until we no longer believe that the session lives
+const RETURNS = 1; // refused returns until we no longer believe that the session lives
 const FIRST_TRIES = 4; // to open the first WebSocket; after that we never give up on a network
 
 export class Session extends EventTarget {
@@ -142,10 +142,10 @@ export class Session extends EventTarget {
       }
       if (signal.aborted) continue;
       const end = await this.#connect(() => {
-        once = true;
         failures = returns = 0;
         opened.resolve();
       });
+      once ||= end.greeted;
       if (signal.aborted) return;
       const next = whatNext(end, failures);
       if (next.step === "stop" || (!once && failures + 1 >= FIRST_TRIES)) {
@@ -228,7 +228,10 @@ export class Session extends EventTarget {
           this.#greet(socket, event);
         } else {
           place.received += 1;
-          if (event.type === "SettingsApplied") place.applied = true;
+        }
+        if (!place.applied && event.type === "SettingsApplied") {
+          place.applied = true;
+          this.#become("open");
         }
         if (place.applied) onWell();
         this.#hear(event);
@@ -255,7 +258,7 @@ export class Session extends EventTarget {
     this.#heldBytes = 0;
     this.#typed.flush({ soon: !first });
     this.#watchdog.watch(socket);
-    this.#become("open");
+    if (place.applied) this.#become("open");
     if (first) this.#tell("gap"); // what an earlier session said last may be stored only now
   }
 

@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 AUDIO = HERE.parent / "audio"
 TAP = (HERE / "tap.js").read_text("utf-8")
 PHONE = {"width": 360, "height": 740}
+DESKTOP = {"width": 1280, "height": 800}
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
@@ -60,6 +61,7 @@ class Page:
         self.url = url
         self.problems = []
         self.expected = ["ScriptProcessorNode is deprecated"]  # ours, in tap.js
+        page.set_default_timeout(8000)
         page.on("console", self._said)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
 
@@ -78,12 +80,10 @@ class Page:
     def by(self, selector):
         return self.page.locator(selector)
 
-    async def word(self, word, seconds=15):
+    async def word(self, word, seconds=8):
         """Wait for the state word."""
-        await self.page.wait_for_function(
-            "word => document.querySelector('#word').textContent === word",
-            arg=word,
-            timeout=seconds * 1000,
+        await self.until(
+            "word => document.querySelector('#word').textContent === word", word, seconds
         )
 
     async def talk(self):
@@ -94,14 +94,15 @@ class Page:
         await self.by("#text").press("Enter")
 
     async def bubbles(self):
-        """`(role, text, stored)` of each."""
+        """`(role, text, stored)` of each, without the greeting: it is left out when we are first."""
         return await self.page.evaluate(
             """() => [...document.querySelectorAll('.bubble')].map((bubble) => [
                 bubble.classList.contains('user') ? 'user' : 'assistant',
-                bubble.dataset.text, bubble.querySelector('.tick') !== null])"""
+                bubble.dataset.text, bubble.querySelector('.tick') !== null])
+                .filter(([, text]) => !text.startsWith('Hi! Tell me about'))"""
         )
 
-    async def until(self, condition, argument=None, seconds=15):
+    async def until(self, condition, argument=None, seconds=8):
         try:
             await self.page.wait_for_function(
                 condition, arg=argument, timeout=seconds * 1000, polling=50
@@ -110,11 +111,18 @@ class Page:
             seen = await self.page.evaluate("[document.body.innerText, heard.events.map(e => e.type)]")
             pytest.fail(f"{error}: {condition}\n{seen}\n{self.problems}", pytrace=False)
 
-    async def stored(self, count, seconds=15):
+    async def says(self, text, seconds=8):
+        """Wait until the newest bubble has this in it."""
+        condition = """text => [...document.querySelectorAll('.bubble')]
+            .at(-1)?.dataset.text.includes(text)"""
+        await self.until(condition, text, seconds)
+
+    async def stored(self, count, seconds=8):
         """Wait until so many bubbles are there, all with a tick."""
         await self.until(
-            """count => document.querySelectorAll('.bubble').length >= count &&
-                [...document.querySelectorAll('.bubble')].every((b) => b.querySelector('.tick'))""",
+            """count => { const all = [...document.querySelectorAll('.bubble')];
+                return all.every((b) => b.querySelector('.tick')) && count <=
+                    all.filter((b) => !b.dataset.text.startsWith('Hi! Tell me about')).length; }""",
             count,
             seconds,
         )
@@ -124,24 +132,40 @@ class Page:
         return await self.page.evaluate("location.hash.slice(1)")
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def tab(stack, chromium):
-    """`await tab()` opens a page of its own; what its console says is an error of the test."""
-    made = []
+class Tabs:
+    def __init__(self, chromium, url):
+        self.chromium = chromium
+        self.url = url
+        self.pages = []
 
-    async def make(*, size=None, path="", go=True, **context):
-        context = await chromium.new_context(viewport=size or {"width": 1280, "height": 800}, **context)
+    async def __call__(self, *, size=DESKTOP, path="", go=True, **options):
+        context = await self.chromium.new_context(viewport=size, **options)
         await context.add_init_script(TAP)
-        page = Page(await context.new_page(), stack.url)
-        made.append((context, page))
-        if go:
+        return await self._open(context, path if go else None)
+
+    async def beside(self, page):
+        """Another tab of the same browser, as of the same person."""
+        return await self._open(page.page.context, "")
+
+    async def _open(self, context, path):
+        page = Page(await context.new_page(), self.url)
+        self.pages.append(page)
+        if path is not None:
             await page.open(path)
         return page
 
-    yield make
+    async def close(self):
+        for context in {page.page.context for page in self.pages}:
+            await context.close()
+        for page in self.pages:
+            page.check()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def tab(stack, chromium):
+    """`await tab()` opens a page of its own; what its console says is an error of the test."""
+    tabs = Tabs(chromium, stack.url)
+    yield tabs
     stack.network.mend()
-    for context, page in made:
-        await context.close()
-    for _, page in made:
-        page.check()
+    await tabs.close()
 
