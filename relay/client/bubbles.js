@@ -6,6 +6,7 @@ const NEAR = 80; // pixels from the end: whoever reads there wants to see what c
 
 export class Bubbles {
   #nodes = new Map(); // key of an item to its node
+  #atEnd = true;
   #titles = new Map(); // name of an intent to its title
 
   /** @param {HTMLElement} place @param {HTMLElement} scroller @param {(card) => void} onRetry */
@@ -13,6 +14,9 @@ export class Bubbles {
     this.place = place;
     this.scroller = scroller;
     this.onRetry = onRetry;
+    scroller.onscroll = () => (this.#atEnd = isAtEnd(scroller));
+    // A keyboard or a notice takes room: what was said last stays in sight.
+    new ResizeObserver(() => this.#follow()).observe(scroller);
   }
 
   /** The registry: `[{name, title}]`. */
@@ -22,8 +26,6 @@ export class Bubbles {
 
   /** @param {ReturnType<import("./transcript.js").Transcript["items"]>} items */
   show(items) {
-    const { scroller } = this;
-    const atEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR;
     const gone = new Set(this.#nodes.keys());
     let before = null;
     for (const item of items) {
@@ -39,7 +41,11 @@ export class Bubbles {
       this.#nodes.get(key).remove();
       this.#nodes.delete(key);
     }
-    if (atEnd) scroller.scrollTop = scroller.scrollHeight;
+    this.#follow();
+  }
+
+  #follow() {
+    if (this.#atEnd) this.scroller.scrollTop = this.scroller.scrollHeight;
   }
 
   #node(item) {
@@ -97,6 +103,10 @@ function fillBubble(node, { role, lines }) {
   const tick = node.querySelector(".tick");
   if (saved && !tick) node.append(makeTick());
   if (!saved) tick?.remove();
+}
+
+function isAtEnd({ scrollHeight, scrollTop, clientHeight }) {
+  return scrollHeight - scrollTop - clientHeight < NEAR;
 }
 
 function makeTick() {

@@ -13,6 +13,7 @@ import { Watchdog } from "./watchdog.js";
 
 const PROTOCOL = "relay.v1";
 const HELD_BYTES = 256 * 1024; // microphone audio kept while there is no connection: 8 s at 16 kHz
+const READY = new Set(["SettingsApplied", "RelayReconnected"]); // the agent listens
 const RETURNS = 1; // refused returns until we no longer believe that the session lives
 const FIRST_TRIES = 4; // to open the first WebSocket; after that we never give up on a network
 
@@ -179,6 +180,7 @@ export class Session extends EventTarget {
       ticket: begun.ticket,
       audio: begun.audio,
       received: null, // no WebSocket of this session was open yet
+      seq: begun.messages.at(-1)?.seq ?? 0, // the highest that we know
       applied: false,
     };
     this.#typed.settle(begun.messages);
@@ -203,7 +205,8 @@ export class Session extends EventTarget {
   /** Open a WebSocket and serve it until it ends. `onWell` is called when the agent is there. */
   #connect(onWell) {
     const place = this.#place;
-    const url = place.received === null ? place.url : `${place.url}?received=${place.received}`;
+    const again = `?received=${place.received}&seq=${place.seq}`;
+    const url = place.received === null ? place.url : place.url + again;
     return new Promise((resolve) => {
       const socket = new this.#WebSocket(url, [PROTOCOL, place.ticket]);
       let greeted = false;
@@ -229,7 +232,7 @@ export class Session extends EventTarget {
         } else {
           place.received += 1;
         }
-        if (!place.applied && event.type === "SettingsApplied") {
+        if (!place.applied && READY.has(event.type)) {
           place.applied = true;
           this.#become("open");
         }
@@ -245,10 +248,10 @@ export class Session extends EventTarget {
     });
   }
 
-  #greet(socket, { resume_ticket: ticket }) {
+  #greet(socket, { resume_ticket: ticket, taken_over: takenOver = false }) {
     const place = this.#place;
     const first = place.received === null;
-    place.received ??= 0;
+    if (first || takenOver) place.received = 0; // another relay counts anew
     place.ticket = ticket;
     this.#greeted = true;
     for (const old of this.#stale.splice(0)) old.close();
@@ -259,10 +262,12 @@ export class Session extends EventTarget {
     this.#typed.flush({ soon: !first });
     this.#watchdog.watch(socket);
     if (place.applied) this.#become("open");
-    if (first) this.#tell("gap"); // what an earlier session said last may be stored only now
+    // What an earlier session said last may be stored only now; calls are told by REST alone.
+    if (first || takenOver) this.#tell("gap");
   }
 
   #hear(event) {
+    if (event.type === "RelayMessageSaved") this.#place.seq = Math.max(this.#place.seq, event.seq);
     if (event.type === "RelayGoAway") this.#place.ticket = event.resume_ticket;
     if (event.type === "RelayReconnecting") this.#become("reconnecting");
     if (event.type === "RelayReconnected") this.#become("open");

@@ -5,9 +5,11 @@
 
 /**
  * @typedef {object} Line one sentence; `seq` is its number in the conversation, null: not stored
- *   yet; `pending`: typed, and the agent has not taken it yet
+ *   yet; `number` is the one that it will have, where known; `pending`: typed, and the agent has
+ *   not taken it yet
  * @property {"line"} kind @property {string} key @property {"user" | "assistant"} role
- * @property {string} text @property {number | null} seq @property {boolean} pending
+ * @property {string} text @property {number | null} seq @property {number | null} number
+ * @property {boolean} pending
  *
  * @typedef {object} Card one function call
  * @property {"card"} kind @property {string} key the `call_id` @property {string | null} id for
@@ -20,8 +22,9 @@
 export class Transcript extends EventTarget {
   #entries = []; // Lines and Cards, in the order of the conversation
   #count = 0;
+  #told = null; // the number of the last ConversationText; null: this relay does not say
 
-  /** The highest number such that everything up to it is here. */
+  /** The highest number that is here. */
   get seq() {
     return Math.max(0, ...this.#lines().map((line) => line.seq ?? 0));
   }
@@ -44,6 +47,7 @@ export class Transcript extends EventTarget {
 
   clear() {
     this.#entries = [];
+    this.#told = null;
     this.#changed();
   }
 
@@ -52,6 +56,7 @@ export class Transcript extends EventTarget {
     if (event.type === "ConversationText") this.#said(event);
     else if (event.type === "RelayMessageSaved") this.#saved(event);
     else if (event.type === "RelayIntent") this.#called(event);
+    else if (event.type === "RelaySession") return this.#began(event);
     else return;
     this.#changed();
   }
@@ -76,20 +81,30 @@ export class Transcript extends EventTarget {
     this.#changed();
   }
 
+  /** Another relay may have the session now, and tells what was said meanwhile. */
+  #began({ last_seq: last, messages = [] }) {
+    if (last !== undefined) this.#told = last;
+    this.merge(messages);
+  }
+
   #said({ role, content }) {
+    const number = this.#told === null ? null : ++this.#told;
     const typed = this.#lines().find((line) => line.pending && line.text === content);
     if (role === "user" && typed) {
-      typed.pending = false;
+      Object.assign(typed, { pending: false, number });
       // It is said now, whatever was said since it was typed.
       this.#entries.push(...this.#entries.splice(this.#entries.indexOf(typed), 1));
     } else {
-      this.#entries.push(this.#line(role, content, null));
+      this.#entries.push({ ...this.#line(role, content, null), number });
     }
   }
 
   #saved({ seq, role }) {
     if (this.#lines().some((line) => line.seq === seq)) return;
-    const line = this.#lines().find((one) => one.role === role && !one.pending && one.seq === null);
+    const waits = (line) => line.role === role && !line.pending && line.seq === null;
+    const line =
+      this.#lines().find((one) => one.number === seq) ??
+      this.#lines().find((one) => waits(one) && one.number === null); // they come in order
     if (line) line.seq = seq;
   }
 
@@ -101,7 +116,7 @@ export class Transcript extends EventTarget {
 
   #stored(seq, role, content) {
     const known =
-      this.#lines().find((line) => line.seq === seq) ??
+      this.#lines().find((line) => line.seq === seq || line.number === seq) ??
       this.#lines().find((line) => line.seq === null && line.role === role && line.text === content);
     if (known) Object.assign(known, { seq, text: content, pending: false });
     else this.#entries.splice(this.#after(seq), 0, this.#line(role, content, seq));
@@ -132,7 +147,7 @@ export class Transcript extends EventTarget {
   }
 
   #line(role, text, seq, pending = false) {
-    return { kind: "line", key: `line-${++this.#count}`, role, text, seq, pending };
+    return { kind: "line", key: `line-${++this.#count}`, role, text, seq, pending, number: null };
   }
 
   #changed() {

@@ -77,8 +77,8 @@ class Page:
         await self.page.goto(self.url + path)
         await self.page.wait_for_function("document.body.dataset.word")
 
-    def by(self, selector):
-        return self.page.locator(selector)
+    def by(self, selector, **more):
+        return self.page.locator(selector, **more)
 
     async def word(self, word, seconds=8):
         """Wait for the state word."""
