@@ -29,7 +29,7 @@ const dock = new Dock(
     title: $("notice-title"), detail: $("notice-text"), action: $("notice-action"),
     close: $("notice-close"),
   },
-  { onTalk: () => talk(), onMute: () => (call.muted = !call.muted), onText: type },
+  { onTalk: () => talk(), onMute: () => call.toggleMute(), onText: type },
 );
 let open = null; // the id of the conversation that is shown; null: a new one
 let again = () => talk(); // what "Try again" does

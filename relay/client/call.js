@@ -61,8 +61,8 @@ export class Call extends EventTarget {
     return this.#microphone.muted;
   }
 
-  set muted(muted) {
-    this.#microphone.muted = muted;
+  toggleMute() {
+    this.#microphone.muted = !this.muted;
     this.#tell("change");
   }
 

@@ -21,7 +21,9 @@ export class Drawer {
     const { menu, close, shade, search, more, drawer } = parts;
     menu.onclick = () => this.toggle(true);
     close.onclick = shade.onclick = () => this.toggle(false);
-    drawer.onkeydown = ({ key }) => key === "Escape" && this.toggle(false);
+    drawer.onkeydown = ({ key }) => {
+      if (key === "Escape") this.toggle(false); // nothing is returned: false would stop typing
+    };
     search.oninput = () => {
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.load(), PAUSE);

@@ -11,6 +11,8 @@ import { Problem, Rest } from "./rest.js";
 import { Typed } from "./typed.js";
 import { Watchdog } from "./watchdog.js";
 
+export { Problem, Rest };
+
 const PROTOCOL = "relay.v1";
 const HELD_BYTES = 256 * 1024; // microphone audio kept while there is no connection: 8 s at 16 kHz
 const READY = new Set(["SettingsApplied", "RelayReconnected"]); // the agent listens

@@ -103,16 +103,16 @@ class Network:
         finally:
             self._open -= {writer, to_relay}
             for side in (writer, to_relay):
-                side.transport.abort()
+                side.close()
 
     async def _pump(self, reader, writer):
         try:
             while data := await reader.read(65536):
                 writer.write(data)
                 await writer.drain()
-            writer.write_eof()
-        except (ConnectionError, OSError, RuntimeError):
-            writer.transport.abort()  # that side is gone
+        except OSError:
+            pass  # that side is gone
+        writer.close()
 
 
 class Stack:

@@ -42,7 +42,7 @@ async def test_it_is_renamed_searched_for_and_deleted(stack, tab):
     assert await page.by("#title").inner_text() == "Spring"
     assert (await stack.get(f"/conversations/{conversation}"))["title"] == "Spring"
 
-    await page.by("#search").fill("swim")
+    await page.by("#search").press_sequentially("swim")
     await page.until("() => document.querySelectorAll('#list a').length === 1")
     assert await names(page) == ["Spring"]
     await page.by("#search").fill("xylophone")
