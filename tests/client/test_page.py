@@ -78,6 +78,7 @@ async def test_it_looks_well_and_everybody_can_use_it(stack, tab, shoot, size, s
     await chat(stack, page)
     await page.talk()
     await page.word("listening")
+    await page.until("() => document.querySelector('#mic').style.getPropertyValue('--level') > 0.5")
     await shoot(page, f"{look}-conversation")
     assert await axe(page) == []
     assert await page.page.evaluate(

@@ -54,3 +54,22 @@ async def test_what_is_spoken_is_understood_answered_aloud_and_submitted(stack, 
     await page.until("n => document.querySelectorAll('.bubble').length > n", before + 1, seconds=60)
     assert await page.conversation() == conversation
     await page.talk()
+
+
+async def test_opus_takes_a_tenth_of_the_bytes_and_is_understood(stack, tab):
+    speech = await asyncio.to_thread(Speech.load)
+    await stack.say(speech=speech)
+    page = await tab(path="?codec=opus")
+
+    await page.talk()
+    await page.until("() => document.querySelector('.bubble.user')", seconds=60)
+
+    assert "shoes" in (await page.bubbles())[0][1].lower()
+    conversation = await page.conversation()
+    session = await page.page.evaluate("heard.sockets.at(-1).url.split('/').at(-2)")
+    figures = await stack.get(f"/session/{session}")
+    size = figures["browser_bytes"] / figures["browser_frames"]
+    print(f"opus: {size:.0f} bytes a frame of 20 ms; linear16 has 640")
+    assert size < 100
+    assert conversation == figures["conversation_id"]
+    await page.talk()

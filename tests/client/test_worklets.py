@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -231,3 +232,22 @@ def test_late_audio_of_a_cut_reply_is_dropped_until_something_new_begins(node):
     )
 
     assert heard == [True, False, False, False, True, True, True, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "declared"),
+    [("Session", "session"), ("Rest", "session"), ("Problem", "session"), ("Transcript", "transcript")],
+)
+def test_what_the_types_declare_is_there(node, name, declared):
+    text = (CLIENT / f"{declared}.d.ts").read_text("utf-8")
+    body = re.search(rf"declare class {name}.*?{{\n(.*?)\n}}", text, re.DOTALL)[1]
+    members = set(re.findall(r"^  (?:readonly )?(\w+)[(:<?]", body, re.MULTILINE)) - {"constructor"}
+
+    there = node(
+        f"""import {{ {name} }} from "./{declared}.js";
+        const one = "{name}" === "Problem" ? new {name}(0, "", "") : new {name}();
+        tell({json.dumps(sorted(members))}.filter((member) => member in one));"""
+    )
+
+    assert len(members) >= 3
+    assert there == sorted(members)
