@@ -14,7 +14,7 @@ import numpy as np
 
 from relay.sandbox.codec import EAR_RATE, Resampler, Samples, decode, encode
 from relay.sandbox.moves import SpeechStarted
-from relay.sandbox.opus import OpusPackets
+from relay.sandbox.opus import OPUS_RATE, OpusPackets
 from relay.sandbox.sound import BYTES_PER_SAMPLE, Format
 
 CHUNK = 512  # samples that the detector takes at a time
@@ -42,9 +42,9 @@ class Ear:
         self._input = input
         self._detector = detector
         self._quiet_chunks = max(round(silence / CHUNK_SECONDS), 1)
-        self._resampler = Resampler(input.rate, EAR_RATE)
+        self._opus = OpusPackets() if input.encoding == "opus" else None
+        self._resampler = Resampler(OPUS_RATE if self._opus else input.rate, EAR_RATE)
         self._bytes = b""  # less than a sample
-        self._opus = OpusPackets(input.rate) if input.encoding == "opus" else None
         self._pending = np.zeros(0, np.float32)  # less than a chunk
         self._recent: deque[bool] = deque(maxlen=STARTING_WINDOW)
         self._before: deque[Samples] = deque(maxlen=round(KEPT_BEFORE / CHUNK_SECONDS))

@@ -7,16 +7,16 @@ import numpy as np
 
 from relay.sandbox.codec import Samples
 
+OPUS_RATE = 48_000  # what the library gives out, whatever went in
 _FULL = 32_768.0
 
 
 class OpusPackets:
     """A decoder with the memory that the codec needs from one packet to the next."""
 
-    def __init__(self, rate: int) -> None:
-        """`rate` is 8000, 12000, 16000, 24000 or 48000: what comes out, whatever went in."""
+    def __init__(self) -> None:
         self._decoder = av.AudioCodecContext.create("libopus", "r")
-        self._decoder.sample_rate = rate
+        self._decoder.sample_rate = OPUS_RATE
         self._decoder.layout = "mono"
         self._decoder.open()
 

@@ -108,7 +108,9 @@ class Page:
                 condition, arg=argument, timeout=seconds * 1000, polling=50
             )
         except TimeoutError as error:
-            seen = await self.page.evaluate("[document.body.innerText, heard.events.map(e => e.type)]")
+            seen = await self.page.evaluate(
+                "[document.body.innerText, heard.events.map(e => e.type)]"
+            )
             pytest.fail(f"{error}: {condition}\n{seen}\n{self.problems}", pytrace=False)
 
     async def says(self, text, seconds=8):
@@ -168,4 +170,3 @@ async def tab(stack, chromium):
     yield tabs
     stack.network.mend()
     await tabs.close()
-

@@ -1,10 +1,10 @@
 // Runs in each page before its own scripts: listens to what leaves the page's output, and notes
 // when events came, both on the clock of the audio context.
 (() => {
-  const heard = { ranges: [], events: [], sockets: [], violations: [] };
+  const heard = { ranges: [], events: [], sockets: [] };
   window.heard = heard;
+  heard.last = (type) => heard.events.findLast((event) => event.type === type);
   document.addEventListener("securitypolicyviolation", (event) => {
-    heard.violations.push(`${event.violatedDirective} ${event.blockedURI}`);
     console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`);
   });
   const connect = AudioNode.prototype.connect;
@@ -35,10 +35,17 @@
     constructor(...args) {
       super(...args);
       heard.sockets.push(this);
+      this.sizes = {}; // of binary messages sent, and how often
       this.addEventListener("message", ({ data }) => {
         if (typeof data !== "string") return;
         heard.events.push({ at: heard.context?.currentTime ?? 0, ...JSON.parse(data) });
       });
+    }
+    send(data) {
+      if (typeof data !== "string") {
+        this.sizes[data.byteLength] = (this.sizes[data.byteLength] ?? 0) + 1;
+      }
+      super.send(data);
     }
   };
 })();

@@ -86,7 +86,9 @@ async def test_more_is_loaded_when_asked_for_and_nothing_comes_twice(stack, tab)
         await page.page.wait_for_load_state("networkidle")
 
     shown = await names(page)
-    ids = await page.page.evaluate("[...document.querySelectorAll('#list a')].map((a) => a.dataset.id)")
+    ids = await page.page.evaluate(
+        "[...document.querySelectorAll('#list a')].map((a) => a.dataset.id)"
+    )
     assert len(set(ids)) == len(ids) == len((await stack.get("/conversations?limit=200"))["items"])
     assert shown[:3] == ["Conversation 2", "Conversation 1", "Conversation 0"]
 

@@ -17,6 +17,11 @@ pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.m
 SHOTS = Path(__file__).parents[2] / "build" / "client"
 SIZES = {"phone": PHONE, "desktop": DESKTOP}
 LOOKS = [(size, scheme) for size in SIZES for scheme in ("light", "dark")]
+TITLES = {
+    "phone-light": "Groceries for Saturday",
+    "phone-dark": "What the garden needs",
+    "desktop-light": "Before the holidays",
+}  # so that the list of the next look is one of a person
 
 GOAL = Call("create_goal", {"title": "run a marathon in April", "deadline": "none"})
 MOVE = Call("reschedule_task", {"task": "dentist appointment", "when": "Friday"})
@@ -69,7 +74,9 @@ async def chat(stack, page):
 
 @pytest.mark.parametrize(("size", "scheme"), LOOKS)
 async def test_it_looks_well_and_everybody_can_use_it(stack, tab, shoot, size, scheme):
-    page = await tab(size=SIZES[size], color_scheme=scheme, reduced_motion="reduce", device_scale_factor=2)
+    page = await tab(
+        size=SIZES[size], color_scheme=scheme, reduced_motion="reduce", device_scale_factor=2
+    )
     look = f"{size}-{scheme}"
     page.expected += ["ERR_", "WebSocket connection"]
     await shoot(page, f"{look}-empty")
@@ -81,11 +88,14 @@ async def test_it_looks_well_and_everybody_can_use_it(stack, tab, shoot, size, s
     await page.until("() => document.querySelector('#mic').style.getPropertyValue('--level') > 0.5")
     await shoot(page, f"{look}-conversation")
     assert await axe(page) == []
-    assert await page.page.evaluate(
-        """() => [...document.querySelectorAll('.page *')]
+    assert (
+        await page.page.evaluate(
+            """() => [...document.querySelectorAll('.page *')]
             .filter((node) => node.getBoundingClientRect().right > innerWidth)
             .map((node) => node.outerHTML.slice(0, 80))"""
-    ) == []
+        )
+        == []
+    )
 
     stack.network.cut()
     await page.word("reconnecting")
@@ -110,6 +120,11 @@ async def test_it_looks_well_and_everybody_can_use_it(stack, tab, shoot, size, s
     await page.by("#erase").click()
     await shoot(page, f"{look}-erase")
     assert await axe(page) == []
+    await page.page.keyboard.press("Escape")
+    await page.by("#rename").click()
+    await page.by("#rename-text").fill(TITLES.get(look, look))
+    await page.by("#rename-text").press("Enter")
+    await page.until("title => document.title.startsWith(title)", TITLES.get(look, look))
 
 
 async def test_the_manifest_and_the_icons_are_valid(stack, tab):

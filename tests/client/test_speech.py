@@ -33,7 +33,9 @@ async def test_what_is_spoken_is_understood_answered_aloud_and_submitted(stack, 
     )
     await page.type("yes")
     await page.until("() => document.querySelector('.card[data-status=submitted]')", seconds=40)
-    await page.until("() => /anything else/i.test(document.querySelector('.transcript').innerText)", seconds=40)
+    await page.until(
+        "() => /anything else/i.test(document.querySelector('.transcript').innerText)", seconds=40
+    )
     await page.stored(4, seconds=40)
 
     said = [(role, text.lower()) for role, text, _ in await page.bubbles()]

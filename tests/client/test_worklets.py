@@ -1,4 +1,4 @@
-"""The exact parts of the client, in plain Node.js: resampler, jitter buffer, transcript, comeback."""
+"""The exact parts of the client, in plain Node.js."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(NODE is None, reason="there is no node")
 
 @pytest.fixture
 def node(tmp_path):
-    """`node(source)` runs a module beside copies of the client's; it returns what `tell` was told."""
+    """`node(source)` runs a module beside the client's; it returns what `tell` was told."""
     for path in CLIENT.glob("*.js"):
         shutil.copy(path, tmp_path)
     (tmp_path / "package.json").write_text('{"type": "module"}')
@@ -73,7 +73,9 @@ def test_a_tone_keeps_its_level_and_its_length(node, source, target):
     assert peak < 1.01
 
 
-@pytest.mark.parametrize(("hertz", "target"), [(9000, 16000), (12000, 16000), (20000, 16000), (5000, 8000)])
+@pytest.mark.parametrize(
+    ("hertz", "target"), [(9000, 16000), (12000, 16000), (20000, 16000), (5000, 8000)]
+)
 def test_what_would_fold_back_is_taken_out(node, hertz, target):
     level = node(TONE + f"tell(level(through(48000, {target}, {hertz}, 128)));")
 
@@ -86,7 +88,8 @@ def test_speech_up_to_6_5_khz_passes(node):
 
 def test_pieces_of_any_size_give_the_same_samples(node):
     differences = node(
-        TONE + """const whole = through(44100, 16000, 440, 44100);
+        TONE
+        + """const whole = through(44100, 16000, 440, 44100);
         tell([1, 7, 128, 1000].map((piece) => through(44100, 16000, 440, piece)
             .reduce((most, sample, n) => Math.max(most, Math.abs(sample - whole[n])), 0)));"""
     )
@@ -109,7 +112,8 @@ const numbers = () => heard.map((sample) => Math.round(sample * 1e6));
 
 def test_playback_waits_for_60_ms_and_then_has_no_gap(node):
     first, gapless = node(
-        JITTER + """for (let n = 0; n < 50; n++) { write(960); read(7); }
+        JITTER
+        + """for (let n = 0; n < 50; n++) { write(960); read(7); }
         const played = numbers(); const start = played.findIndex((number) => number > 0);
         tell([start, played.slice(start).every((number, n) => number === n + 1)]);"""
     )
@@ -126,7 +130,8 @@ def test_a_short_word_is_heard_although_it_never_fills_the_buffer(node):
 
 def test_a_flush_is_silence_within_3_ms_and_what_follows_is_new(node):
     found = node(
-        JITTER + """write(48000); read(100); const before = heard.length; buffer.flush(); read(10);
+        JITTER
+        + """write(48000); read(100); const before = heard.length; buffer.flush(); read(10);
         const after = heard.slice(before).map(Math.abs);
         const silent = after.findIndex((sample) => sample === 0);
         next = 500000; write(9600); read(40);
@@ -142,7 +147,8 @@ def test_a_flush_is_silence_within_3_ms_and_what_follows_is_new(node):
 
 def test_after_it_ran_dry_more_is_collected_first(node):
     found = node(
-        JITTER + """write(2880); read(30); const dry = buffer.start; write(2880); read(1);
+        JITTER
+        + """write(2880); read(30); const dry = buffer.start; write(2880); read(1);
         const early = buffer.playing; write(2880); read(1); tell([dry, early, buffer.playing]);"""
     )
 
@@ -163,11 +169,14 @@ const shown = () => transcript.items().map((item) => item.kind === "card"
 
 def test_what_is_told_twice_is_shown_once_in_its_place(node):
     items = node(
-        TRANSCRIPT + """said("assistant", "Hi."); saved(1, "assistant"); said("user", "Yes."); said("assistant", "Good.");
+        TRANSCRIPT
+        + """said("assistant", "Hi."); saved(1, "assistant");
+        said("user", "Yes."); said("assistant", "Good.");
         transcript.merge([stored(1, "assistant", "Hi."), stored(2, "user", "Yes."),
             stored(3, "assistant", "Missed."), stored(4, "assistant", "Good.")],
-            [{ call_id: "c", id: "i", intent: "GOAL", status: "submitted", arguments: {}, after_seq: 2 }]);
-        transcript.handle({ type: "RelayIntent", call_id: "c", intent: "GOAL", status: "submitted" });
+            [{ call_id: "c", id: "i", intent: "GOAL", status: "submitted", arguments: {},
+               after_seq: 2 }]);
+        transcript.handle({ type: "RelayIntent", call_id: "c", status: "submitted" });
         tell(shown());"""
     )
 
@@ -181,7 +190,8 @@ def test_what_is_told_twice_is_shown_once_in_its_place(node):
 
 def test_another_relay_tells_what_was_missed_and_ticks_go_to_their_own(node):
     items = node(
-        TRANSCRIPT + """transcript.handle({ type: "RelaySession", last_seq: 0 });
+        TRANSCRIPT
+        + """transcript.handle({ type: "RelaySession", last_seq: 0 });
         said("user", "One."); said("assistant", "Two.");
         transcript.handle({ type: "RelaySession", taken_over: true, last_seq: 1000002,
             messages: [stored(1, "user", "One.")] });
@@ -195,7 +205,8 @@ def test_another_relay_tells_what_was_missed_and_ticks_go_to_their_own(node):
 
 def test_a_typed_line_becomes_the_one_that_the_agent_heard(node):
     items = node(
-        TRANSCRIPT + """transcript.typed("Hello"); said("assistant", "Hi."); said("user", "Hello");
+        TRANSCRIPT
+        + """transcript.typed("Hello"); said("assistant", "Hi."); said("user", "Hello");
         saved(1, "assistant"); saved(2, "user"); tell(shown());"""
     )
 
@@ -206,10 +217,10 @@ def test_the_table_of_close_codes(node):
     steps = node(
         """import { whatNext } from "./comeback.js";
         const end = (code, more) => whatNext({ code, reason: "", greeted: true, ...more }, 0).step;
-        tell([1000, 1001, 1002, 1006, 1007, 1008, 1009, 1011, 1012, 1014, 4001].map((code) => end(code))
-            .concat([end(1006, { greeted: false }),
+        const codes = [1000, 1001, 1002, 1006, 1007, 1008, 1009, 1011, 1012, 1014, 4001];
+        tell(codes.map((code) => end(code)).concat([end(1006, { greeted: false }),
                 whatNext({ code: 1014, reason: "", greeted: true }, 5).step,
-                whatNext({ code: 1000, reason: "continued elsewhere", greeted: true }, 0).problem]));"""
+                whatNext({ code: 1000, reason: "continued elsewhere" }, 0).problem]));"""
     )
 
     assert steps == [
@@ -227,8 +238,9 @@ def test_late_audio_of_a_cut_reply_is_dropped_until_something_new_begins(node):
             for (const event of events) floor.handle(event); return floor.audio(); };
         tell([floor.audio(), after(), after({ type: "AgentAudioDone" }),
             after({ type: "ConversationText", role: "assistant" }),
-            ...["EndOfTurn", "AgentThinking", "FunctionCallRequest", "RelayIntent", "AgentStartedSpeaking"]
-                .map((type) => after({ type })), after({ type: "ConversationText", role: "user" })]);"""
+            ...["EndOfTurn", "AgentThinking", "FunctionCallRequest", "RelayIntent",
+                "AgentStartedSpeaking"].map((type) => after({ type })),
+            after({ type: "ConversationText", role: "user" })]);"""
     )
 
     assert heard == [True, False, False, False, True, True, True, True, True, True]
@@ -236,7 +248,12 @@ def test_late_audio_of_a_cut_reply_is_dropped_until_something_new_begins(node):
 
 @pytest.mark.parametrize(
     ("name", "declared"),
-    [("Session", "session"), ("Rest", "session"), ("Problem", "session"), ("Transcript", "transcript")],
+    [
+        ("Session", "session"),
+        ("Rest", "session"),
+        ("Problem", "session"),
+        ("Transcript", "transcript"),
+    ],
 )
 def test_what_the_types_declare_is_there(node, name, declared):
     text = (CLIENT / f"{declared}.d.ts").read_text("utf-8")

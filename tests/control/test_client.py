@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-import tomllib
 from litestar import Litestar
 from litestar.testing import TestClient
 
@@ -52,7 +52,9 @@ def test_what_a_browser_has_already_is_not_sent_again(http):
     assert other.status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/session.d.ts", "/../pyproject.toml", "/%2e%2e/pyproject.toml", "/x.js"])
+@pytest.mark.parametrize(
+    "path", ["/session.d.ts", "/../pyproject.toml", "/%2e%2e/pyproject.toml", "/x.js"]
+)
 def test_nothing_else_is_served(http, path):
     assert http.get(path).status_code == 404
 
@@ -68,7 +70,9 @@ def test_the_page_has_nothing_inline_and_nothing_from_elsewhere():
     assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:|<script(?![^>]*\ssrc=)", page)
     for path in FOLDER.glob("*.*"):
         if path.suffix in (".js", ".css", ".html"):
-            elsewhere = re.findall(r"https?://(?!www\.w3\.org/)[^\s\"']+|blob:", path.read_text("utf-8"))
+            elsewhere = re.findall(
+                r"https?://(?!www\.w3\.org/)[^\s\"']+|blob:", path.read_text("utf-8")
+            )
             assert elsewhere == [], path.name
 
 
