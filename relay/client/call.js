@@ -88,8 +88,8 @@ export class Call extends EventTarget {
       this.#talking = true;
       this.#screen.on = true;
       this.#tell("change");
-      if (this.live) this.#listen(context);
-      else await this.session.open(conversationId);
+      if (!this.live) await this.session.open(conversationId);
+      else if (this.session.audio) this.#listen(context); // else `begun` is still to come
     } catch (error) {
       if (!this.live) this.#release();
       throw error;

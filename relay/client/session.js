@@ -15,6 +15,7 @@ export { Problem, Rest };
 
 const PROTOCOL = "relay.v1";
 const HELD_BYTES = 256 * 1024; // microphone audio kept while there is no connection: 8 s at 16 kHz
+const CLOSED = new Problem(0, "closed", "the session was closed");
 const READY = new Set(["SettingsApplied", "RelayReconnected"]); // the agent listens
 const RETURNS = 1; // refused returns until we no longer believe that the session lives
 const FIRST_TRIES = 4; // to open the first WebSocket; after that we never give up on a network
@@ -123,7 +124,7 @@ export class Session extends EventTarget {
     let once = false; // it has been open: from now on only the user or the relay ends it
     for (;;) {
       await this.#sleep(pause(failures));
-      if (signal.aborted) return opened.reject(new Problem(0, "closed", "the session was closed"));
+      if (signal.aborted) return opened.reject(CLOSED);
       try {
         if (step === "ask") step = await this.#ask(returns);
         if (step === "begin") {
@@ -149,7 +150,7 @@ export class Session extends EventTarget {
         opened.resolve();
       });
       once ||= end.greeted;
-      if (signal.aborted) return;
+      if (signal.aborted) return opened.reject(CLOSED);
       const next = whatNext(end, failures);
       if (next.step === "stop" || (!once && failures + 1 >= FIRST_TRIES)) {
         const problem = new Problem(0, next.problem ?? "network", end.reason || `code ${end.code}`);
@@ -288,12 +289,10 @@ export class Session extends EventTarget {
     this.#run.abort();
     this.#run = null;
     const socket = this.#socket;
-    this.#socket = null;
-    this.#greeted = false;
+    socket?.close(1000);
+    this.#drop();
     this.#held = [];
     this.#heldBytes = 0;
-    this.#watchdog.rest();
-    socket?.close(1000);
     for (const old of this.#stale.splice(0)) old.close();
     this.#typed.reject(new Problem(0, why, "the session has ended"));
     this.#floor.reset();

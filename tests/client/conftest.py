@@ -94,7 +94,7 @@ class Page:
         await self.by("#text").press("Enter")
 
     async def bubbles(self):
-        """`(role, text, stored)` of each, without the greeting: it is left out when we are first."""
+        """`(role, text, stored)` of each but the greeting, which who types first never hears."""
         return await self.page.evaluate(
             """() => [...document.querySelectorAll('.bubble')].map((bubble) => [
                 bubble.classList.contains('user') ? 'user' : 'assistant',

@@ -115,16 +115,30 @@ class Network:
         writer.close()
 
 
+class Planner:
+    """The local Orchestrator, which can be made to answer what nobody should."""
+
+    def __init__(self, database_url):
+        self.app = local_orchestrator.create_app(database_url)
+        self.is_broken = False
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http" or not self.is_broken:
+            return await self.app(scope, receive, send)
+        await send({"type": "http.response.start", "status": 302, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
 class Stack:
     """`url` is what the browser sees; `say` puts another script into the agent's mouth."""
 
-    def __init__(self, relay, network, agent_port, stack):
+    def __init__(self, relay, network, planner, agent_port):
         self.relay = relay
+        self.planner = planner
         self.network = network
         self.url = f"http://127.0.0.1:{network.port}/"
         self.sandbox = None
         self._agent_port = agent_port
-        self._stack = stack
         self._agent = None
 
     async def say(self, script=None, **options):
@@ -151,7 +165,8 @@ async def standing(database_url):
         data = stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-client-"))
         door = listen("127.0.0.1", 0)
         stack.callback(door.close)
-        await stack.enter_async_context(serving(local_orchestrator.create_app(database_url), door))
+        planner = Planner(database_url)
+        await stack.enter_async_context(serving(planner, door))
         port, agent_port = free_port(), free_port()
         relay = Relay(
             {
@@ -169,7 +184,7 @@ async def standing(database_url):
         stack.push_async_callback(network.stop)
         await relay.start()
         stack.push_async_callback(relay.stop)
-        made = Stack(relay, network, agent_port, stack)
+        made = Stack(relay, network, planner, agent_port)
         stack.push_async_callback(made.aclose)
         await made.say()
         yield made

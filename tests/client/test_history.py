@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from relay.sandbox.script import Script, Turn
+from relay.sandbox.script import Call, Script, Turn
 from tests.client.conftest import needs_chromium
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
@@ -101,3 +101,18 @@ async def test_a_text_in_a_bubble_is_a_text(stack, tab):
 
     assert (await page.bubbles())[0][1] == evil
     assert await page.by(".transcript img, .transcript b, #list img, #list b").count() == 0
+
+
+async def test_a_call_that_failed_is_tried_again_with_a_tap(stack, tab):
+    goal = Call("create_goal", {"title": "swim", "deadline": "none"})
+    await stack.say(Script(turns=(Turn(when="text", calls=(goal,), say=("Hm.",), seconds=0.1),)))
+    page = await tab()
+    stack.planner.is_broken = True
+    await page.type("I want to swim")
+    await page.until("() => document.querySelector('.card[data-status=failed]')")
+
+    stack.planner.is_broken = False
+    await page.by(".card button").click()
+
+    await page.until("() => document.querySelector('.card[data-status=submitted]')")
+    assert await page.by(".card button").count() == 0

@@ -268,3 +268,149 @@ def test_what_the_types_declare_is_there(node, name, declared):
 
     assert len(members) >= 3
     assert there == sorted(members)
+
+
+SESSION = """
+import { Session, Rest } from "./session.js";
+const asked = []; // what REST was asked; `answers` gives what it says
+const answers = {};
+const fetch = async (url, { method, headers }) => {
+  const path = url.replace("/api", "").split("?")[0];
+  asked.push([method, path, headers.Authorization]);
+  const [status, body] = answers[path]?.() ?? [201, { session_id: "s", conversation_id: "c",
+    websocket_url: "ws://relay/s", ticket: "first", messages: [{ seq: 3, role: "user" }],
+    audio: { input: {}, output: {} } }];
+  return new Response(JSON.stringify(body), { status });
+};
+const sockets = [];
+class Socket {
+  bufferedAmount = 0;
+  sent = [];
+  constructor(url, protocols) { Object.assign(this, { url, protocols }); sockets.push(this); }
+  send(data) { this.sent.push(typeof data === "string" ? JSON.parse(data) : data.byteLength); }
+  close() { this.onclose?.({ code: 1000, reason: "" }); }
+  tell(type, more) { this.onmessage({ data: JSON.stringify({ type, ...more }) }); }
+  greet(more) { this.tell("RelaySession", { resume_ticket: `t${sockets.length}`, ...more }); }
+}
+const rest = new Rest({ url: "/api", fetch, getToken: async () => "token" });
+const session = new Session({ rest, WebSocket: Socket, online: () => true });
+const states = [];
+session.addEventListener("state", ({ detail }) => states.push(detail.problem?.code ?? detail.state));
+const until = async (done) => { while (!done()) await new Promise((r) => setTimeout(r, 5)); };
+async function begin() {
+  const opened = session.open("c");
+  await until(() => sockets.length === 1);
+  sockets[0].greet(); sockets[0].tell("Welcome"); sockets[0].tell("SettingsApplied");
+  await opened;
+}
+"""
+
+
+def test_a_break_is_come_back_from_with_the_newest_ticket_and_what_was_held(node):
+    found = node(
+        SESSION
+        + """await begin();
+        sockets[0].tell("RelayMessageSaved", { seq: 4, role: "user" });
+        sockets[0].onclose({ code: 1006, reason: "" });
+        session.sendAudio(new ArrayBuffer(640)); session.type("Hello").catch(() => {});
+        await until(() => sockets.length === 2);
+        sockets[0].tell("ConversationText", { role: "user", content: "from the dead" });
+        sockets[1].greet();
+        tell([sockets[1].url, sockets[1].protocols, sockets[1].sent, states, asked]);
+        session.close();"""
+    )
+
+    url, protocols, sent, states, asked = found
+    assert url == "ws://relay/s?received=3&seq=4"
+    assert protocols == ["relay.v1", "t1"]
+    assert sent == [{"type": "KeepAlive"}, 640, {"type": "InjectUserMessage", "content": "Hello"}]
+    assert states == ["connecting", "open", "reconnecting", "open"]
+    assert asked == [["POST", "/session", "Bearer token"]]
+
+
+def test_a_typed_turn_that_was_heard_before_the_break_is_not_sent_again(node):
+    sent = node(
+        SESSION
+        + """await begin(); let heard = false;
+        session.type("Hello").then(() => { heard = true; });
+        session.type("Lost").catch(() => {});
+        sockets[0].onclose({ code: 1006, reason: "" });
+        await until(() => sockets.length === 2);
+        sockets[1].greet();
+        sockets[1].tell("ConversationText", { role: "user", content: "Hello" });
+        await until(() => sockets[1].sent.length === 2);
+        tell([heard, sockets[1].sent]); session.close();"""
+    )
+
+    assert sent == [
+        True,
+        [{"type": "KeepAlive"}, {"type": "InjectUserMessage", "content": "Lost"}],
+    ]
+
+
+def test_at_another_relay_it_counts_anew_and_asks_for_what_was_missed(node):
+    found = node(
+        SESSION
+        + """await begin(); let gaps = 0;
+        session.addEventListener("gap", () => gaps++);
+        for (const code of [1012, 1001]) {
+          sockets.at(-1).onclose({ code, reason: "" });
+          const count = sockets.length;
+          await until(() => sockets.length > count);
+          sockets.at(-1).greet({ taken_over: true, last_seq: 4, messages: [] });
+          sockets.at(-1).tell("RelayReconnected");
+        }
+        tell([sockets.map(({ url }) => url), gaps]); session.close();"""
+    )
+
+    urls, gaps = found
+    assert urls == [
+        "ws://relay/s",
+        "ws://relay/s?received=2&seq=3",
+        "ws://relay/s?received=1&seq=3",
+    ]
+    assert gaps == 2
+
+
+def test_a_session_that_is_over_is_followed_by_another_in_the_same_conversation(node):
+    asked = node(
+        SESSION
+        + """await begin(); answers["/session/s"] = () => [200, { state: "ended" }];
+        sockets[0].onclose({ code: 1006, reason: "" });
+        await until(() => sockets.length === 2);
+        sockets[1].onclose({ code: 1006, reason: "" }); // refused: a browser is not told why
+        await until(() => sockets.length === 3);
+        tell([asked.map(([method, path]) => `${method} ${path}`), sockets[2].url]);
+        session.close();"""
+    )
+
+    assert asked == [["POST /session", "GET /session/s", "POST /session"], "ws://relay/s"]
+
+
+def test_an_agent_that_gives_up_again_and_again_is_told(node):
+    found = node(
+        SESSION.replace("setTimeout(r, 5)", "setImmediate(r)")
+        + """
+        const now = globalThis.setTimeout;
+        globalThis.setTimeout = (run) => now(run, 1); // longer and longer pauses
+        const opened = session.open().catch((problem) => problem.code);
+        for (let n = 0; states.at(-1) !== "agent" && n < 20; n++) {
+          await until(() => sockets.length > n || states.at(-1) === "agent");
+          sockets[n]?.greet(); sockets[n]?.onclose({ code: 1014, reason: "agent unreachable" });
+          await new Promise((r) => setImmediate(r));
+        }
+        tell([await opened, states.at(-1), sockets.length]);"""
+    )
+
+    assert found == ["agent", "agent", 6]
+
+
+def test_hanging_up_while_it_begins_is_no_accident(node):
+    found = node(
+        SESSION
+        + """const opened = session.open().catch((problem) => problem.code);
+        await until(() => sockets.length === 1); session.close();
+        tell([await opened, states, session.state]);"""
+    )
+
+    assert found == ["closed", ["connecting", "closed"], "closed"]
