@@ -295,7 +295,8 @@ class Socket {
 const rest = new Rest({ url: "/api", fetch, getToken: async () => "token" });
 const session = new Session({ rest, WebSocket: Socket, online: () => true });
 const states = [];
-session.addEventListener("state", ({ detail }) => states.push(detail.problem?.code ?? detail.state));
+session.addEventListener("state", ({ detail: { state, problem } }) =>
+  states.push(problem?.code ?? state));
 const until = async (done) => { while (!done()) await new Promise((r) => setTimeout(r, 5)); };
 async function begin() {
   const opened = session.open("c");

@@ -82,3 +82,10 @@ def test_the_wheel_has_every_file():
 
     for path in FOLDER.iterdir():
         assert any(fnmatch(f"client/{path.name}", pattern) for pattern in patterns)
+
+
+def test_every_file_is_in_its_document():
+    text = (ROOT / "docs/client.md").read_text("utf-8")
+    named = {path.name for path in FOLDER.iterdir() if path.suffix != ".png"} - {"icon.svg"}
+
+    assert [name for name in sorted(named) if f"`{name}`" not in text] == []
