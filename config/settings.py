@@ -325,12 +325,6 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return read
 
 
-def _switch(text: str) -> bool:
-    if text.lower() not in ("on", "off"):
-        raise ValueError(f"expected on or off, got {shown(text)}")
-    return text.lower() == "on"
-
-
 _BYTES = _whole(1024, 1 << 30)
 _LIMIT = _whole(0, 1_000_000)
 _seconds = _positive("seconds")

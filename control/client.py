@@ -27,13 +27,6 @@ TYPES = {
 }  # what is of another type (the declarations) is for developers and is not served
 INDEX = "index.html"
 
-# Nothing inline, nothing from elsewhere, in no frame: a text that got into the page stays a text.
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
-    "manifest-src 'self'; worker-src 'self'; media-src 'self'; frame-ancestors 'none'; "
-    "base-uri 'none'; form-action 'none'"
-)
-
 
 class File(msgspec.Struct, frozen=True):
     content: bytes
@@ -60,12 +53,7 @@ def routes(folder: Path = FOLDER) -> Sequence[HTTPRouteHandler]:
     @get([f"/{name}" for name in files], include_in_schema=False, sync_to_thread=False)
     def get_file(request: Request[Any, Any, Any]) -> Response[bytes]:
         file = files[request.scope["path"].removeprefix("/")]
-        headers = {
-            "Cache-Control": "no-cache",
-            "Content-Security-Policy": POLICY,
-            "ETag": file.etag,
-            "X-Content-Type-Options": "nosniff",
-        }
+        headers = {"Cache-Control": "no-cache", "ETag": file.etag}
         if file.etag in request.headers.get("if-none-match", ""):
             return Response(b"", status_code=304, headers=headers, media_type=file.media_type)
         return Response(file.content, headers=headers, media_type=file.media_type)

@@ -41,7 +41,7 @@ class Relay:
             VOICE_RELAY, "serve", env=clean | self.environ
         )
         async with asyncio.timeout(30), httpx.AsyncClient() as http:
-            while True:
+            while self.process.returncode is None:
                 try:
                     url = f"http://127.0.0.1:{self.environ['RELAY_PORT']}/health/ready"
                     if (await http.get(url)).status_code == 200:
@@ -49,6 +49,7 @@ class Relay:
                 except httpx.TransportError:
                     pass
                 await asyncio.sleep(0.05)  # another program: there is nothing to wait on
+        raise AssertionError("the relay did not start: it says why")
 
     async def stop(self, *, kill=False):
         if kill:
@@ -173,6 +174,7 @@ async def standing(database_url):
                 "RELAY_PORT": str(port),
                 "RELAY_DATA_DIR": data,
                 "RELAY_LOG_LEVEL": "error",
+                "RELAY_AUTH": "mock",
                 "DEEPGRAM_API_KEY": "sandbox",
                 "DEEPGRAM_AGENT_URL": f"ws://127.0.0.1:{agent_port}/v1/agent/converse",
                 "DATABASE_URL": database_url,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Error
 
 from control.client import load_files
 from relay.sandbox.script import Call, Script, Turn
@@ -126,6 +127,20 @@ async def test_it_looks_well_and_everybody_can_use_it(stack, tab, shoot, size, s
     await page.by("#rename-text").fill(TITLES.get(look, look))
     await page.by("#rename-text").press("Enter")
     await page.until("title => document.title.startsWith(title)", TITLES.get(look, look))
+
+
+async def test_the_page_is_under_the_policy(stack, tab):
+    page = await tab()
+
+    answer = await page.page.request.get(stack.url)
+
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+    with pytest.raises(Error, match="unsafe-eval"):
+        await page.page.evaluate("eval.call(window, '1')")
+    page.expected.append("unsafe-eval|CSP: ")
 
 
 async def test_the_manifest_and_the_icons_are_valid(stack, tab):
