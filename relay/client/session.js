@@ -15,6 +15,7 @@ export { Problem, Rest };
 
 const PROTOCOL = "relay.v1";
 const HELD_BYTES = 256 * 1024; // microphone audio kept while there is no connection: 8 s at 16 kHz
+const OPEN = 1; // of a WebSocket
 const CLOSED = new Problem(0, "closed", "the session was closed");
 const READY = new Set(["SettingsApplied", "RelayReconnected"]); // the agent listens
 const RETURNS = 1; // refused returns until we no longer believe that the session lives
@@ -88,7 +89,7 @@ export class Session extends EventTarget {
   /** One frame of the microphone, in the format of `audio.input`. Kept while the network is gone. */
   sendAudio(frame) {
     if (!this.#run) return;
-    if (this.#greeted) {
+    if (this.#isOpen) {
       if (this.#socket.bufferedAmount < HELD_BYTES) this.#socket.send(frame);
       return;
     }
@@ -100,7 +101,7 @@ export class Session extends EventTarget {
   /** A typed turn. Resolves when the agent has taken it; rejects when the session ends before. */
   type(text) {
     if (!this.#run) return Promise.reject(new Error("the session is not open"));
-    return this.#typed.add(text, this.#greeted);
+    return this.#typed.add(text, this.#isOpen);
   }
 
   /** The network came or went, or the page woke up: look at once what that means. */
@@ -113,6 +114,11 @@ export class Session extends EventTarget {
     // An address may have changed: the old connection can be dead without a word.
     if (this.#state === "offline") this.#drop();
     this.#wake();
+  }
+
+  /** Also false while the WebSocket is closing: what is sent then would be lost. */
+  get #isOpen() {
+    return this.#greeted && this.#socket.readyState === OPEN;
   }
 
   // --- one session after another, one WebSocket after another ------------------------------------
@@ -281,7 +287,7 @@ export class Session extends EventTarget {
   }
 
   #send(message) {
-    this.#socket.send(JSON.stringify(message));
+    if (this.#isOpen) this.#socket.send(JSON.stringify(message));
   }
 
   #stop(why, problem = null) {

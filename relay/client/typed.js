@@ -41,8 +41,8 @@ export class Typed {
         this.#send(one.text);
       }
     };
+    const doubtful = new Set(this.#waiting.filter(({ sent }) => sent));
     send(({ sent }) => !sent);
-    const doubtful = new Set(this.#waiting);
     if (soon) this.#timer = setTimeout(() => send((one) => doubtful.has(one)), REPLAY);
   }
 

@@ -285,6 +285,7 @@ const fetch = async (url, { method, headers }) => {
 const sockets = [];
 class Socket {
   bufferedAmount = 0;
+  readyState = 1;
   sent = [];
   constructor(url, protocols) { Object.assign(this, { url, protocols }); sockets.push(this); }
   send(data) { this.sent.push(typeof data === "string" ? JSON.parse(data) : data.byteLength); }
