@@ -115,6 +115,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     handshake_seconds: float = 10.0
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
     retention_days: float = 0.0
+    client: bool = True
     log_level: str = "info"
 
 
@@ -559,6 +560,7 @@ VARIABLES: tuple[Variable, ...] = (
         "how long an accepted call is tried until it has failed for good",
         _positive("hours"),
     ),
+    Variable("RELAY_CLIENT", "client", "on", "whether the web client is served at /", _switch),
     Variable(
         "RELAY_BROWSER_MESSAGE_BYTES",
         "browser_message_bytes",

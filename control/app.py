@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from config.check import Configuration
 from config.settings import Secret, Settings
-from control import grant, history, intents, sessions
+from control import client, grant, history, intents, sessions
 from control.admission import Admission
 from control.auth import USER_ID, SignIn
 from control.delivery import Delivery
@@ -231,6 +231,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
             grant.grant_ticket,
             attach,
             converse,
+            *(client.routes() if settings.client else ()),
             get_live,
             get_ready,
             get_metrics,

@@ -86,7 +86,10 @@ def dev() -> None:
             click.echo()
             for part in parts:
                 click.echo(f"  {part.name:13} {part.where:{width}}  {part.note}")
-            click.echo("\n  Talk to it:  voice-relay talk   (Ctrl-C here ends everything)\n")
+            page = parts[-1].where
+            click.echo(
+                f"\n  Talk to it:  {page} or voice-relay talk   (Ctrl-C here ends everything)\n"
+            )
             await stop.wait()
             click.echo("  stopping …")
 

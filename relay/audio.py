@@ -16,6 +16,7 @@ INPUT_RATES = {
     "linear16": (8000, 16000, 22050, 24000, 32000, 44100, 48000),
     "mulaw": (8000, 16000),
     "alaw": (8000, 16000),
+    "opus": (16000, 48000),  # one packet a message; what a browser has by WebCodecs
 }
 OUTPUT_RATES = {
     "linear16": (8000, 16000, 24000, 32000, 48000),

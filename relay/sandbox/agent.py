@@ -158,7 +158,7 @@ class Agent:
     def _is_deaf(self) -> bool:
         """Whether there is an ear and it cannot read what the client sends."""
         encoding = self.terms.input.encoding
-        return self.options.speech is not None and encoding not in BYTES_PER_SAMPLE
+        return self.options.speech is not None and encoding not in (*BYTES_PER_SAMPLE, "opus")
 
     # --- texts from the client -----------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from relay.sandbox.codec import EAR_RATE, Resampler, Samples, decode, encode
 from relay.sandbox.moves import SpeechStarted
+from relay.sandbox.opus import OPUS_RATE, OpusPackets
 from relay.sandbox.sound import BYTES_PER_SAMPLE, Format
 
 CHUNK = 512  # samples that the detector takes at a time
@@ -41,7 +42,8 @@ class Ear:
         self._input = input
         self._detector = detector
         self._quiet_chunks = max(round(silence / CHUNK_SECONDS), 1)
-        self._resampler = Resampler(input.rate, EAR_RATE)
+        self._opus = OpusPackets() if input.encoding == "opus" else None
+        self._resampler = Resampler(OPUS_RATE if self._opus else input.rate, EAR_RATE)
         self._bytes = b""  # less than a sample
         self._pending = np.zeros(0, np.float32)  # less than a chunk
         self._recent: deque[bool] = deque(maxlen=STARTING_WINDOW)
@@ -50,18 +52,20 @@ class Ear:
         self._quiet = 0
 
     def hear(self, frame: bytes) -> list[SpeechStarted | Utterance]:
-        """A binary frame, of any size."""
-        data = self._bytes + frame
-        whole = len(data) - len(data) % BYTES_PER_SAMPLE[self._input.encoding]
-        self._bytes = data[whole:]
-        heard = decode(data[:whole], self._input.encoding)
-        fresh = self._resampler.feed(heard)
+        """A binary frame, of any size; with Opus, one packet."""
+        fresh = self._resampler.feed(self._opus.decode(frame) if self._opus else self._read(frame))
         self._pending = np.concatenate((self._pending, fresh))
         events: list[SpeechStarted | Utterance] = []
         while len(self._pending) >= CHUNK:
             chunk, self._pending = self._pending[:CHUNK], self._pending[CHUNK:]
             events += self._take(chunk)
         return events
+
+    def _read(self, frame: bytes) -> Samples:
+        data = self._bytes + frame
+        whole = len(data) - len(data) % BYTES_PER_SAMPLE[self._input.encoding]
+        self._bytes = data[whole:]
+        return decode(data[:whole], self._input.encoding)
 
     def finish(self) -> list[SpeechStarted | Utterance]:
         """End the utterance now, if there is one."""

@@ -279,7 +279,11 @@ async def test_a_session_over_https_gets_a_wss_url(store, live):
         ({"timezone": "Europe"}, "timezone"),
         ({"timezone": ""}, "timezone"),
         ({"timezone": "a\0b"}, "timezone"),
-        ({"audio": {"input": {"encoding": "opus", "sample_rate": 48000}}}, "audio.input.encoding"),
+        ({"audio": {"input": {"encoding": "flac", "sample_rate": 48000}}}, "audio.input.encoding"),
+        (
+            {"audio": {"input": {"encoding": "opus", "sample_rate": 8000}}},
+            "audio.input.sample_rate",
+        ),
         (
             {"audio": {"input": {"encoding": "linear16", "sample_rate": 8001}}},
             "audio.input.sample_rate",

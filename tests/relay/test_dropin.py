@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from uuid import UUID
 
@@ -326,6 +327,14 @@ def test_a_client_that_left_is_told_nothing(live):
 
     assert not told(asked)
     assert live.handle(client_settings(), 2.0) == []
+
+
+def test_how_much_audio_may_come_is_known_from_settings_on(drop_in):
+    assert drop_in.most == (math.inf, math.inf)
+
+    drop_in.handle(client_settings(), 0.1)
+
+    assert max(drop_in.most) < math.inf
 
 
 def test_there_is_no_way_back(live):

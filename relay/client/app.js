@@ -1,0 +1,258 @@
+// The page: puts the parts together and says what a tap does.
+
+import { Bubbles, element } from "./bubbles.js";
+import { Call } from "./call.js";
+import { ask } from "./dialog.js";
+import { Dock } from "./dock.js";
+import { Drawer } from "./drawer.js";
+import { hasOpus } from "./opus.js";
+import { Rest } from "./rest.js";
+import { Transcript } from "./transcript.js";
+import { describe } from "./words.js";
+
+const NAME = "Voice";
+const LOOKS = [1000, 2000, 4000, 8000]; // milliseconds: how a call does that was submitted again
+
+const $ = (id) => document.getElementById(id);
+const rest = new Rest({ getToken: async () => sessionStorage.getItem("relay.token") });
+const transcript = new Transcript();
+const bubbles = new Bubbles($("transcript"), $("main"), retry);
+const call = new Call({ rest, opus: await wantsOpus() });
+const drawer = new Drawer(rest, {
+  drawer: $("drawer"), shade: $("shade"), menu: $("menu"), close: $("drawer-close"),
+  search: $("search"), list: $("list"), note: $("list-note"), more: $("more"),
+});
+const dock = new Dock(
+  {
+    mic: $("mic"), mute: $("mute"), typing: $("typing"), text: $("text"), word: $("word"),
+    away: $("away"), meterUser: $("meter-user"), meterAgent: $("meter-agent"), notice: $("notice"),
+    title: $("notice-title"), detail: $("notice-text"), action: $("notice-action"),
+    close: $("notice-close"),
+  },
+  { onTalk: () => talk(), onMute: () => call.toggleMute(), onText: type },
+);
+let open = null; // the id of the conversation that is shown; null: a new one
+let again = () => talk(); // what "Try again" does
+
+// --- talking -------------------------------------------------------------------------------------
+
+async function talk({ steal = false } = {}) {
+  if (call.talking && !steal) return call.stop();
+  again = () => talk();
+  dock.notice(null);
+  try {
+    await call.talk(open, { steal });
+  } catch (error) {
+    tell(error);
+  }
+}
+
+async function type(text) {
+  again = () => type(text);
+  dock.notice(null);
+  transcript.typed(text);
+  try {
+    await call.type(text, open);
+  } catch (error) {
+    transcript.untyped(text);
+    dock.giveBack(text);
+    tell(error);
+  }
+}
+
+function tell(error) {
+  if (error.code === undefined) throw error; // a defect belongs into the console
+  const words = describe(error);
+  if (words) {
+    dock.notice(words, {
+      retry: { name: "Try again", run: () => again() },
+      steal: { name: "Talk here", run: () => talk({ steal: true }) },
+    });
+  }
+}
+
+function show() {
+  const { word, live, talking, muted } = call;
+  dock.show({ word, live, talking, muted });
+}
+
+call.addEventListener("change", ({ detail }) => {
+  show();
+  if (detail.problem) tell(detail.problem);
+});
+call.addEventListener("level", ({ detail: { side, level } }) => {
+  if (side === "user") dock.userLevel(level);
+  else dock.agentLevel(level);
+});
+call.addEventListener("begun", ({ detail: { conversationId, messages } }) => {
+  if (open !== conversationId) {
+    open = conversationId;
+    history.replaceState(null, "", `#${conversationId}`);
+    frame(null);
+    drawer.mark(open);
+  }
+  transcript.merge(messages);
+});
+call.addEventListener("event", ({ detail: event }) => {
+  transcript.handle(event);
+  if (event.type === "RelayError" && event.code === "too_long") tell(event);
+  // The first words of the user are the title.
+  if (event.type === "RelayMessageSaved" && event.role === "user") refresh();
+});
+call.addEventListener("gap", () => catchUp(open));
+
+// --- what is stored ------------------------------------------------------------------------------
+
+async function turnTo(id) {
+  if (id === open) return;
+  if (call.live) call.stop();
+  open = id;
+  dock.notice(null);
+  transcript.clear();
+  frame(null);
+  drawer.mark(id);
+  if (id === null) return;
+  again = () => load(id);
+  await load(id);
+}
+
+async function load(id) {
+  $("transcript").setAttribute("aria-busy", "true"); // not all of it is news to be read out
+  try {
+    const [conversation] = await Promise.all([rest.conversation(id), fetchAll(id, 0)]);
+    if (open !== id) return;
+    frame(conversation);
+    $("main").scrollTop = $("main").scrollHeight;
+  } catch (error) {
+    if (open === id) tell(error);
+  } finally {
+    $("transcript").removeAttribute("aria-busy");
+  }
+}
+
+async function fetchAll(id, afterSeq) {
+  const [messages, calls] = await Promise.all([rest.messages(id, afterSeq), rest.calls(id)]);
+  if (open === id) transcript.merge(messages, calls);
+}
+
+/** What was said while we were away. It comes again with the next gap if this fails. */
+async function catchUp(id) {
+  try {
+    await fetchAll(id, transcript.seq);
+  } catch (error) {
+    if (error.code === undefined) throw error;
+  }
+}
+
+async function refresh() {
+  const id = open;
+  drawer.load();
+  try {
+    const conversation = await rest.conversation(id);
+    if (open === id) frame(conversation);
+  } catch (error) {
+    if (error.code === undefined) throw error; // the title can wait
+  }
+}
+
+async function retry({ key }) {
+  const id = open;
+  const find = async () => (await rest.calls(id)).find((one) => one.call_id === key);
+  try {
+    transcript.merge([], [await rest.retry(id, (await find()).id)]);
+    for (const pause of LOOKS) {
+      await new Promise((resolve) => setTimeout(resolve, pause));
+      const found = await find();
+      if (open !== id) return;
+      transcript.merge([], [found]);
+      if (found.status !== "submitting") return;
+    }
+  } catch (error) {
+    tell(error);
+  }
+}
+
+/** The conversation's name and what can be done with it. */
+function frame(conversation) {
+  const title = conversation?.title ?? NAME;
+  $("title").textContent = title;
+  document.title = title === NAME ? NAME : `${title} · ${NAME}`;
+  $("rename").hidden = $("erase").hidden = open === null;
+}
+
+$("rename").onclick = async () => {
+  const id = open;
+  $("rename-text").value = $("title").textContent === NAME ? "" : $("title").textContent;
+  if (!(await ask($("rename-dialog")))) return;
+  try {
+    frame(await rest.rename(id, $("rename-text").value));
+    drawer.load();
+  } catch (error) {
+    tell(error);
+  }
+};
+
+$("erase").onclick = async () => {
+  const id = open;
+  if (!(await ask($("erase-dialog")))) return;
+  if (call.live) call.stop();
+  try {
+    await rest.erase(id);
+    navigator.serviceWorker?.controller?.postMessage({ forget: id });
+    history.replaceState(null, "", location.pathname + location.search);
+    await follow();
+    drawer.load();
+    $("mic").focus();
+  } catch (error) {
+    tell(error);
+  }
+};
+
+$("new").onclick = async () => {
+  history.pushState(null, "", location.pathname + location.search);
+  await follow();
+  drawer.toggle(false);
+  $("mic").focus();
+};
+
+// --- the page ------------------------------------------------------------------------------------
+
+transcript.addEventListener("change", () => {
+  $("welcome").hidden = !transcript.isEmpty || open !== null;
+  bubbles.show(transcript.items());
+});
+
+function follow() {
+  return turnTo(location.hash.slice(1) || null);
+}
+
+for (const type of ["hashchange", "popstate"]) addEventListener(type, () => follow());
+for (const type of ["online", "offline"]) {
+  addEventListener(type, () => {
+    call.session.nudge();
+    show();
+  });
+}
+document.addEventListener("visibilitychange", () => call.session.nudge());
+
+async function greet() {
+  try {
+    const intents = await rest.intents();
+    bubbles.name(intents);
+    $("topics").replaceChildren(...intents.map(({ title }) => element("li", "", title)));
+    bubbles.show(transcript.items());
+  } catch (error) {
+    if (error.code === undefined) throw error; // the page is usable without
+  }
+}
+
+/** `?codec=opus` asks for it from now on, `?codec=linear16` no more. */
+async function wantsOpus() {
+  const wish = new URLSearchParams(location.search).get("codec");
+  if (wish) localStorage.setItem("relay.codec", wish);
+  return localStorage.getItem("relay.codec") === "opus" && (await hasOpus());
+}
+
+navigator.serviceWorker?.register("worker.js");
+show();
+await Promise.all([greet(), drawer.load(), follow()]);

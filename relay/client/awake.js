@@ -1,0 +1,62 @@
+// What a page may hold while somebody talks: the screen, and the right to the microphone.
+
+const LOCK = "voice-relay-microphone";
+
+/** Keeps the screen on while it is `on`, where the browser can. */
+export class Screen {
+  #on = false;
+  #lock = null;
+
+  constructor() {
+    // A page that was out of sight has lost it.
+    document.addEventListener("visibilitychange", () => this.#ask());
+  }
+
+  set on(on) {
+    this.#on = on;
+    this.#ask();
+  }
+
+  async #ask() {
+    if (!this.#on) {
+      await this.#lock?.release();
+      this.#lock = null;
+    } else if (document.visibilityState === "visible") {
+      try {
+        this.#lock = (await navigator.wakeLock?.request("screen")) ?? null;
+      } catch {
+        this.#lock = null; // the battery is low, or the page out of sight: talking works all the same
+      }
+    }
+  }
+}
+
+/** One tab of this browser has the microphone. */
+export class Turnstile {
+  #release = null;
+
+  /**
+   * @param {boolean} steal take it from the tab that has it
+   * @param {() => void} onStolen another tab took it from us
+   * @returns {Promise<boolean>} whether it is ours
+   */
+  take(steal, onStolen) {
+    if (this.#release || !navigator.locks) return Promise.resolve(true);
+    return new Promise((resolve) => {
+      const options = steal ? { steal: true } : { ifAvailable: true };
+      const held = navigator.locks.request(LOCK, options, (lock) => {
+        resolve(lock !== null);
+        return lock && new Promise((release) => (this.#release = release));
+      });
+      held.catch(() => {
+        this.#release = null;
+        onStolen();
+      });
+    });
+  }
+
+  leave() {
+    this.#release?.();
+    this.#release = null;
+  }
+}

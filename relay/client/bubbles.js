@@ -1,0 +1,130 @@
+// The transcript as people see it: bubbles and cards, each node made once and kept up to date.
+
+import { describeReason, describeStatus, label } from "./words.js";
+
+const NEAR = 80; // pixels from the end: whoever reads there wants to see what comes
+
+export class Bubbles {
+  #nodes = new Map(); // key of an item to its node
+  #atEnd = true;
+  #titles = new Map(); // name of an intent to its title
+
+  /** @param {HTMLElement} place @param {HTMLElement} scroller @param {(card) => void} onRetry */
+  constructor(place, scroller, onRetry) {
+    this.place = place;
+    this.scroller = scroller;
+    this.onRetry = onRetry;
+    scroller.onscroll = () => (this.#atEnd = isAtEnd(scroller));
+    // A keyboard or a notice takes room: what was said last stays in sight.
+    new ResizeObserver(() => this.#follow()).observe(scroller);
+  }
+
+  /** The registry: `[{name, title}]`. */
+  name(intents) {
+    this.#titles = new Map(intents.map(({ name, title }) => [name, title]));
+  }
+
+  /** @param {ReturnType<import("./transcript.js").Transcript["items"]>} items */
+  show(items) {
+    const gone = new Set(this.#nodes.keys());
+    let before = null;
+    for (const item of items) {
+      gone.delete(item.key);
+      const node = this.#node(item);
+      if (item.kind === "bubble") fillBubble(node, item);
+      else this.#fillCard(node, item);
+      const next = before ? before.nextSibling : this.place.firstChild;
+      if (next !== node) this.place.insertBefore(node, next);
+      before = node;
+    }
+    for (const key of gone) {
+      this.#nodes.get(key).remove();
+      this.#nodes.delete(key);
+    }
+    this.#follow();
+  }
+
+  #follow() {
+    if (this.#atEnd) this.scroller.scrollTop = this.scroller.scrollHeight;
+  }
+
+  #node(item) {
+    let node = this.#nodes.get(item.key);
+    if (!node) {
+      node = item.kind === "bubble" ? element("div", `bubble ${item.role}`) : element("article", "card");
+      this.#nodes.set(item.key, node);
+    }
+    return node;
+  }
+
+  #fillCard(node, card) {
+    const shown = JSON.stringify([card.status, card.result, card.arguments]);
+    if (node.dataset.shown === shown) return;
+    node.dataset.shown = shown;
+    node.dataset.status = card.status;
+    const head = element("div", "card-head");
+    const title = this.#titles.get(card.intent) ?? label(card.intent ?? "unknown");
+    head.append(element("h3", "", title), element("span", "chip", describeStatus(card)));
+    const parts = [head];
+    const given = card.arguments;
+    if (given && typeof given === "object" && Object.keys(given).length) {
+      const list = element("dl");
+      for (const [name, value] of Object.entries(given)) {
+        const text = typeof value === "object" ? JSON.stringify(value) : String(value);
+        list.append(element("dt", "", label(name)), element("dd", "", text));
+      }
+      parts.push(list);
+    }
+    const reason = describeReason(card);
+    if (reason) parts.push(element("p", "why", reason));
+    if (card.status === "failed") {
+      const retry = element("button", "plain", "Try again");
+      retry.type = "button";
+      retry.onclick = () => {
+        retry.disabled = true;
+        this.onRetry(card);
+      };
+      parts.push(retry);
+    }
+    node.replaceChildren(...parts);
+  }
+}
+
+function fillBubble(node, { role, lines }) {
+  const text = lines.map((line) => line.text).join(" ");
+  const saved = lines.every((line) => line.seq !== null);
+  const pending = lines.some((line) => line.pending);
+  node.classList.toggle("pending", pending);
+  if (node.dataset.text !== text) {
+    node.dataset.text = text;
+    const who = element("span", "unseen", role === "user" ? "You: " : "Agent: ");
+    node.replaceChildren(who, text);
+  }
+  const tick = node.querySelector(".tick");
+  if (saved && !tick) node.append(makeTick());
+  if (!saved) tick?.remove();
+}
+
+function isAtEnd({ scrollHeight, scrollTop, clientHeight }) {
+  return scrollHeight - scrollTop - clientHeight < NEAR;
+}
+
+function makeTick() {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("class", "tick");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", "stored");
+  const path = document.createElementNS(svg.namespaceURI, "path");
+  path.setAttribute("d", "M5 13l5 5L20 6");
+  svg.append(path);
+  return svg;
+}
+
+/** An element with a class and a text. */
+export function element(name, className = "", text = "") {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text) made.textContent = text;
+  return made;
+}

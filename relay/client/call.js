@@ -1,0 +1,165 @@
+// One live session as a person has it: the microphone, the voice and the connection together.
+
+import { Screen, Turnstile } from "./awake.js";
+import { Microphone, MicrophoneError } from "./microphone.js";
+import { OpusEncoder } from "./opus.js";
+import { Session } from "./session.js";
+import { Sound, Speaker } from "./speaker.js";
+
+const INPUT = { encoding: "linear16", sample_rate: 16_000 };
+const OUTPUT = { encoding: "linear16", sample_rate: 24_000 };
+const QUIET = 120_000; // milliseconds: a session without microphone is ended; typing begins another
+
+/**
+ * Tells `change` when something is to be shown anew, `level` for both sides, and hands on `begun`,
+ * `event` and `gap` of its Session. Its errors are Problem and MicrophoneError, with a `code`.
+ */
+export class Call extends EventTarget {
+  #sound = new Sound();
+  #turnstile = new Turnstile();
+  #screen = new Screen();
+  #microphone = new Microphone((audio, level) => this.#frame(audio, level), () => this.stop());
+  #speaker = new Speaker((level, playing) => this.#level("agent", level, playing));
+  #encoder = null;
+  #quiet = null;
+  #talking = false;
+  #heard = false; // the agent's voice
+
+  /** @param {{rest: import("./rest.js").Rest, opus: boolean}} options */
+  constructor({ rest, opus }) {
+    super();
+    const input = opus ? { encoding: "opus", sample_rate: INPUT.sample_rate } : INPUT;
+    const timezone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    this.session = new Session({ rest, timezone, audio: { input, output: OUTPUT } });
+    const on = (type, handle) =>
+      this.session.addEventListener(type, ({ detail }) => handle(detail));
+    on("audio", (audio) => this.#speaker.play(audio));
+    on("silence", () => this.#speaker.flush());
+    on("begun", (begun) => this.#begun(begun));
+    on("gap", () => this.#tell("gap"));
+    on("event", (event) => {
+      this.#postpone();
+      this.#tell("event", event);
+      this.#tell("change");
+    });
+    on("state", ({ state, problem }) => {
+      if (state === "closed") this.#release();
+      this.#tell("change", { problem });
+    });
+  }
+
+  /** The microphone is on. */
+  get talking() {
+    return this.#talking;
+  }
+
+  get live() {
+    return this.session.state !== "closed";
+  }
+
+  get muted() {
+    return this.#microphone.muted;
+  }
+
+  toggleMute() {
+    this.#microphone.muted = !this.muted;
+    this.#tell("change");
+  }
+
+  /** A word for what happens now. */
+  get word() {
+    const { state, turn } = this.session;
+    if (state === "closed") return navigator.onLine ? "ready" : "offline";
+    if (state !== "open") return state;
+    if (this.#speaker.playing) return "speaking";
+    if (turn === "thinking") return "thinking";
+    if (!this.#talking) return "ready";
+    return this.muted ? "muted" : "listening";
+  }
+
+  /** Ask for the microphone and talk. Raises MicrophoneError or Problem. */
+  async talk(conversationId, { steal = false } = {}) {
+    const sound = this.#sound.open(); // now: later it is no tap any more
+    const free = await this.#turnstile.take(steal, () => this.#stolen());
+    if (!free) throw new MicrophoneError("mic-elsewhere");
+    try {
+      await this.#microphone.ask();
+      const context = await sound;
+      this.#talking = true;
+      this.#screen.on = true;
+      this.#tell("change");
+      if (!this.live) await this.session.open(conversationId);
+      else if (this.session.audio) this.#listen(context); // else `begun` is still to come
+    } catch (error) {
+      if (!this.live) this.#release();
+      throw error;
+    }
+  }
+
+  /** A typed turn. Raises Problem when it did not arrive. */
+  async type(text, conversationId) {
+    await this.#sound.open();
+    if (!this.live) this.session.open(conversationId).catch(() => {}); // `type` tells it, too
+    this.#postpone();
+    await this.session.type(text);
+  }
+
+  stop() {
+    this.session.close();
+    this.#release();
+  }
+
+  #begun(begun) {
+    const { context } = this.#sound;
+    this.#speaker.start(context, begun.audio.output.sample_rate);
+    if (this.#talking) this.#listen(context);
+    this.#tell("begun", begun);
+  }
+
+  #listen(context) {
+    const { encoding, sample_rate: rate } = this.session.audio.input;
+    this.#encoder?.close();
+    this.#encoder =
+      encoding === "opus" ? new OpusEncoder(rate, (packet) => this.session.sendAudio(packet)) : null;
+    this.#microphone.start(context, rate);
+  }
+
+  #frame(audio, level) {
+    if (this.#encoder) this.#encoder.feed(audio);
+    else this.session.sendAudio(audio);
+    this.#level("user", level);
+  }
+
+  #level(side, level, playing) {
+    this.#tell("level", { side, level });
+    if (side === "user" || playing === this.#heard) return;
+    this.#heard = playing;
+    this.#tell("change");
+  }
+
+  #stolen() {
+    this.stop();
+    this.#tell("change", { problem: new MicrophoneError("mic-taken") });
+  }
+
+  #postpone() {
+    clearTimeout(this.#quiet);
+    if (!this.#talking) this.#quiet = setTimeout(() => this.#talking || this.stop(), QUIET);
+  }
+
+  #release() {
+    clearTimeout(this.#quiet);
+    this.#talking = false;
+    this.#microphone.stop();
+    this.#encoder?.close();
+    this.#encoder = null;
+    this.#speaker.stop();
+    this.#turnstile.leave();
+    this.#screen.on = false;
+    this.#tell("change");
+  }
+
+  #tell(type, detail = {}) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}

@@ -1,0 +1,18 @@
+// A question in front of the page: yes by its form, no by anything else.
+
+/** @param {HTMLDialogElement} dialog @returns {Promise<boolean>} */
+export function ask(dialog) {
+  const form = dialog.querySelector("form");
+  return new Promise((resolve) => {
+    let yes = false;
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      yes = true;
+      dialog.close();
+    };
+    dialog.querySelector("[data-close]").onclick = () => dialog.close();
+    dialog.onclose = () => resolve(yes);
+    dialog.showModal();
+    dialog.querySelector("input")?.select();
+  });
+}

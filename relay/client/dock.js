@@ -1,0 +1,94 @@
+// The lower edge of the page: the mic, mute, the text field, the state word, both levels, notices.
+
+const AWAY = { offline: "offline", reconnecting: "reconnecting" };
+const LOUD = 0.18; // root mean square of speech near a microphone: the meter is full
+const STEPS = 20; // of a meter
+const REDRAW = 60; // milliseconds: it is for the eye
+
+export class Dock {
+  #parts;
+  #word = "";
+  #shown = { user: { share: 0, at: 0 }, agent: { share: 0, at: 0 } };
+
+  /**
+   * @param {Record<string, HTMLElement>} parts
+   * @param {{onTalk: () => void, onMute: () => void, onText: (text: string) => void}} handlers
+   */
+  constructor(parts, { onTalk, onMute, onText }) {
+    this.#parts = parts;
+    const { mic, mute, typing, text, close } = parts;
+    mic.onclick = onTalk;
+    mute.onclick = onMute;
+    close.onclick = () => this.notice(null);
+    typing.onsubmit = (event) => {
+      event.preventDefault();
+      const typed = text.value.trim();
+      text.value = "";
+      if (typed) onText(typed);
+    };
+    document.addEventListener("keydown", (event) => {
+      // Elsewhere the space bar has a meaning of its own.
+      if (event.code !== "Space" || event.repeat || event.target.closest("input, button, a, dialog")) return;
+      event.preventDefault();
+      onTalk();
+    });
+  }
+
+  /** @param {{word: string, live: boolean, talking: boolean, muted: boolean}} now */
+  show({ word, live, talking, muted }) {
+    const { mic, mute, word: shown, away } = this.#parts;
+    document.body.toggleAttribute("data-live", live);
+    document.body.dataset.word = word;
+    mic.setAttribute("aria-pressed", String(talking));
+    mic.setAttribute("aria-label", talking ? "Stop talking" : "Talk");
+    mute.hidden = !talking;
+    mute.setAttribute("aria-pressed", String(muted));
+    if (!talking) this.userLevel(0);
+    if (!live) this.agentLevel(0);
+    if (word === this.#word) return;
+    // Told to a screen reader: only that the connection is lost, and that it is back.
+    if (word in AWAY || this.#word in AWAY) away.textContent = AWAY[word] ?? "connected";
+    shown.textContent = this.#word = word;
+  }
+
+  userLevel(level) {
+    this.#level("user", level, [this.#parts.meterUser, this.#parts.mic]);
+  }
+
+  agentLevel(level) {
+    this.#level("agent", level, [this.#parts.meterAgent]);
+  }
+
+  /** Levels come with every frame of audio; they are drawn when one can be seen to differ. */
+  #level(side, level, nodes) {
+    const share = Math.round(Math.min(1, level / LOUD) * STEPS) / STEPS;
+    const now = performance.now();
+    if (share === this.#shown[side].share || (share && now - this.#shown[side].at < REDRAW)) return;
+    this.#shown[side] = { share, at: now };
+    for (const node of nodes) node.style.setProperty("--level", String(share));
+  }
+
+  /** Put back what could not be sent, if nothing else was typed meanwhile. */
+  giveBack(typed) {
+    if (!this.#parts.text.value) this.#parts.text.value = typed;
+  }
+
+  /**
+   * @param {import("./words.js").Words | null} words null: none any more
+   * @param {Record<string, {name: string, run: () => void}>} [actions] what can be done about it
+   */
+  notice(words, actions = {}) {
+    const { notice, title, detail, action } = this.#parts;
+    notice.hidden = words === null;
+    if (words === null) return;
+    title.textContent = words.title;
+    detail.textContent = words.text;
+    const able = actions[words.action];
+    action.hidden = !able;
+    action.textContent = able?.name ?? "";
+    action.onclick = () => {
+      this.notice(null);
+      able?.run();
+    };
+  }
+}

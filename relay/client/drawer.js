@@ -1,0 +1,89 @@
+// The list of past conversations: newest first, searched, loaded page by page.
+
+import { element } from "./bubbles.js";
+import { describe, when } from "./words.js";
+
+const PAUSE = 250; // milliseconds after a key until we search
+const FALLBACK = "New conversation";
+
+export class Drawer {
+  #rest;
+  #parts;
+  #cursor = null;
+  #asked = 0; // an answer that was overtaken by a newer question is not shown
+  #timer = null;
+  #current = null;
+
+  /** @param {import("./rest.js").Rest} rest @param {Record<string, HTMLElement>} parts */
+  constructor(rest, parts) {
+    this.#rest = rest;
+    this.#parts = parts;
+    const { menu, close, shade, search, more, drawer } = parts;
+    menu.onclick = () => this.toggle(true);
+    close.onclick = shade.onclick = () => this.toggle(false);
+    drawer.onkeydown = ({ key }) => {
+      if (key === "Escape") this.toggle(false); // nothing is returned: false would stop typing
+    };
+    search.oninput = () => {
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.load(), PAUSE);
+    };
+    more.onclick = () => this.load(this.#cursor);
+  }
+
+  /** On a phone: slide it in, or out. */
+  toggle(open) {
+    const { drawer, shade, menu, search } = this.#parts;
+    const was = drawer.classList.contains("open");
+    if (was === open) return;
+    drawer.classList.toggle("open", open);
+    shade.hidden = !open;
+    menu.setAttribute("aria-expanded", String(open));
+    if (open) search.focus();
+    else menu.focus();
+  }
+
+  /** The first page, or the one at `cursor`. */
+  async load(cursor = null) {
+    const asked = ++this.#asked;
+    const { list, more, note, search } = this.#parts;
+    let page;
+    try {
+      page = await this.#rest.conversations({ q: search.value.trim(), cursor });
+    } catch (error) {
+      if (asked === this.#asked) note.textContent = describe(error)?.title ?? "";
+      return;
+    }
+    if (asked !== this.#asked) return;
+    const items = page.items.map((each) => this.#item(each));
+    if (cursor) list.append(...items);
+    else list.replaceChildren(...items);
+    this.#cursor = page.next_cursor;
+    more.hidden = !page.next_cursor;
+    const none = search.value.trim() ? "Nothing was found." : "Nothing yet.";
+    note.textContent = list.children.length ? "" : none;
+    this.mark(this.#current);
+  }
+
+  /** This conversation is open. */
+  mark(id) {
+    this.#current = id;
+    for (const link of this.#parts.list.querySelectorAll("a")) {
+      if (link.dataset.id === id) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+  }
+
+  #item({ id, title, updated_at: updated }) {
+    const link = element("a");
+    link.href = `#${id}`;
+    link.dataset.id = id;
+    link.onclick = () => this.toggle(false);
+    const time = element("time", "", when(updated));
+    time.dateTime = updated;
+    link.append(element("span", "name", title ?? FALLBACK), time);
+    const item = element("li");
+    item.append(link);
+    return item;
+  }
+}

@@ -1,0 +1,45 @@
+// Who has the floor, and which agent audio is still to be heard. Pure.
+
+/** @typedef {"listening" | "thinking" | "speaking"} Turn */
+
+// After a barge-in some audio of the reply that was cut may still come. The first of these says
+// that what comes now belongs to something new (docs/protocol.md, "Order").
+const NEW = new Set(["EndOfTurn", "AgentThinking", "FunctionCallRequest", "RelayIntent"]);
+
+export class Floor {
+  /** @type {Turn} */
+  turn = "listening";
+  /** Audio of a reply that was cut still comes: it is not to be played. */
+  deaf = false;
+
+  /** A JSON event of the session. Returns true when playback has to stop at once. */
+  handle({ type, role, status }) {
+    if (type === "UserStartedSpeaking") {
+      this.deaf = true;
+      this.turn = "listening";
+      return true;
+    }
+    if (type === "AgentStartedSpeaking" || NEW.has(type)) this.deaf = false;
+    if (type === "ConversationText" && role === "user") {
+      this.deaf = false;
+      this.turn = "thinking";
+    } else if (type === "AgentThinking" || (type === "RelayIntent" && status === "submitting")) {
+      this.turn = "thinking";
+    } else if (type === "AgentAudioDone" && this.turn === "speaking") {
+      this.turn = "listening";
+    }
+    return false;
+  }
+
+  /** Agent audio came. Returns whether it is to be played. */
+  audio() {
+    if (!this.deaf) this.turn = "speaking";
+    return !this.deaf;
+  }
+
+  /** Another agent, or another session: nothing of the past counts. */
+  reset() {
+    this.turn = "listening";
+    this.deaf = false;
+  }
+}

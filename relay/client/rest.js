@@ -1,0 +1,120 @@
+// The REST side of the relay: begin sessions, read and tidy up the history.
+
+const PATIENCE = 15_000; // milliseconds for an answer
+
+/** An answer that is an error, or none: `status` 0 and `code` "network". */
+export class Problem extends Error {
+  constructor(status, code, detail, retryAfter = null) {
+    super(detail);
+    this.name = "Problem";
+    this.status = status;
+    this.code = code;
+    this.retryAfter = retryAfter; // seconds, where the server says so
+  }
+}
+
+export class Rest {
+  /**
+   * @param {object} [options]
+   * @param {string} [options.url] where the API is, without a slash at the end
+   * @param {() => Promise<string | null>} [options.getToken] gives a bearer token for each request
+   * @param {typeof fetch} [options.fetch]
+   */
+  constructor({ url = "api/v1/voice", getToken, fetch = globalThis.fetch.bind(globalThis) } = {}) {
+    this.url = url;
+    this.getToken = getToken;
+    this.fetch = fetch;
+  }
+
+  beginSession(wanted) {
+    return this.#ask("POST", "/session", wanted);
+  }
+
+  session(id) {
+    return this.#ask("GET", `/session/${id}`);
+  }
+
+  /** One page, newest first: `{items, next_cursor}`. */
+  conversations({ q = "", cursor = null, limit = 30 } = {}) {
+    const query = new URLSearchParams({ limit: String(limit) });
+    if (q) query.set("q", q);
+    if (cursor) query.set("cursor", cursor);
+    return this.#ask("GET", `/conversations?${query}`);
+  }
+
+  conversation(id) {
+    return this.#ask("GET", `/conversations/${id}`);
+  }
+
+  /** Every message after `afterSeq`, in order. */
+  messages(id, afterSeq = 0) {
+    return this.#all(`/conversations/${id}/messages`, afterSeq ? { after_seq: afterSeq } : {});
+  }
+
+  /** Every function call of a conversation, in order. */
+  calls(id) {
+    return this.#all(`/conversations/${id}/intents`, {});
+  }
+
+  retry(id, intentId) {
+    return this.#ask("POST", `/conversations/${id}/intents/${intentId}/retry`);
+  }
+
+  rename(id, title) {
+    return this.#ask("PATCH", `/conversations/${id}`, { title });
+  }
+
+  erase(id) {
+    return this.#ask("DELETE", `/conversations/${id}`);
+  }
+
+  /** The registry: `[{name, title}]`. */
+  async intents() {
+    return (await this.#ask("GET", "/intents")).items;
+  }
+
+  async #all(path, query) {
+    const items = [];
+    let cursor = null;
+    do {
+      const asked = new URLSearchParams({ limit: "200", ...query, ...(cursor && { cursor }) });
+      const page = await this.#ask("GET", `${path}?${asked}`);
+      items.push(...page.items);
+      cursor = page.next_cursor;
+    } while (cursor);
+    return items;
+  }
+
+  async #ask(method, path, body) {
+    const headers = { Accept: "application/json" };
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    const token = await this.getToken?.();
+    if (token) headers.Authorization = `Bearer ${token}`;
+    let answer;
+    let said;
+    try {
+      answer = await this.fetch(this.url + path, {
+        method,
+        headers,
+        body: body === undefined ? undefined : JSON.stringify(body),
+        signal: AbortSignal.timeout(PATIENCE),
+      });
+      said = await answer.text();
+    } catch (error) {
+      throw new Problem(0, "network", `the relay does not answer: ${error.message}`);
+    }
+    if (answer.ok) return said ? JSON.parse(said) : null;
+    throw readProblem(answer, said);
+  }
+}
+
+function readProblem(answer, said) {
+  const seconds = Number(answer.headers.get("Retry-After")) || null;
+  try {
+    const { code, detail } = JSON.parse(said);
+    return new Problem(answer.status, code, detail, seconds);
+  } catch {
+    // A proxy's page, not an answer of ours.
+    return new Problem(answer.status, "unexpected", `status ${answer.status}`, seconds);
+  }
+}

@@ -1,0 +1,334 @@
+// The connection to the relay: one voice session, kept alive over breaks of the network.
+//
+// There is no DOM and no audio API in here: a page of any framework feeds it microphone frames and
+// plays what it hands out. docs/client.md shows how; session.d.ts has the types. It follows
+// docs/protocol.md: re-attach with the newest resume ticket and the number of text messages
+// received; when that session is over, another one in the same conversation.
+
+import { pause, whatNext } from "./comeback.js";
+import { Floor } from "./floor.js";
+import { Problem, Rest } from "./rest.js";
+import { Typed } from "./typed.js";
+import { Watchdog } from "./watchdog.js";
+
+export { Problem, Rest };
+
+const PROTOCOL = "relay.v1";
+const HELD_BYTES = 256 * 1024; // microphone audio kept while there is no connection: 8 s at 16 kHz
+const OPEN = 1; // of a WebSocket
+const CLOSED = new Problem(0, "closed", "the session was closed");
+const READY = new Set(["SettingsApplied", "RelayReconnected"]); // the agent listens
+const RETURNS = 1; // refused returns until we no longer believe that the session lives
+const FIRST_TRIES = 4; // to open the first WebSocket; after that we never give up on a network
+
+export class Session extends EventTarget {
+  #rest;
+  #wish;
+  #WebSocket;
+  #online;
+  #state = "closed";
+  #run = null; // of the current opening: an AbortController
+  #socket = null; // the one that counts; what older ones say is ignored
+  #stale = []; // they may not be closed by us: that would say goodbye for the session
+  #greeted = false; // RelaySession came over the current one
+  #place = null; // the session that we are in
+  #floor = new Floor();
+  #held = [];
+  #heldBytes = 0;
+  #typed = new Typed((text) => this.#send({ type: "InjectUserMessage", content: text }));
+  #wake = () => {};
+  #drop = () => {};
+  #watchdog;
+
+  constructor({ rest, audio, timezone, WebSocket, online } = {}) {
+    super();
+    this.#rest = rest ?? new Rest();
+    this.#wish = { audio, timezone };
+    this.#WebSocket = WebSocket ?? globalThis.WebSocket;
+    this.#online = online ?? (() => globalThis.navigator?.onLine !== false);
+    this.#watchdog = new Watchdog(this.#rest, () => this.#drop());
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get turn() {
+    return this.#floor.turn;
+  }
+
+  get conversationId() {
+    return this.#place?.conversationId ?? null;
+  }
+
+  get sessionId() {
+    return this.#place?.id ?? null;
+  }
+
+  get audio() {
+    return this.#place?.audio ?? null;
+  }
+
+  /** Talk, in a new conversation or in a stored one. Resolves when the relay is there. */
+  open(conversationId = null) {
+    if (this.#run) throw new Error("the session is open: close it first");
+    this.#run = new AbortController();
+    this.#place = { conversationId };
+    this.#floor.reset();
+    this.#become("connecting");
+    return new Promise((resolve, reject) => {
+      this.#keep(this.#run.signal, { resolve, reject });
+    });
+  }
+
+  /** Hang up. The conversation stays. */
+  close() {
+    this.#stop("closed");
+  }
+
+  /** One frame of the microphone, in the format of `audio.input`. Kept while the network is gone. */
+  sendAudio(frame) {
+    if (!this.#run) return;
+    if (this.#isOpen) {
+      if (this.#socket.bufferedAmount < HELD_BYTES) this.#socket.send(frame);
+      return;
+    }
+    this.#held.push(frame);
+    this.#heldBytes += frame.byteLength;
+    while (this.#heldBytes > HELD_BYTES) this.#heldBytes -= this.#held.shift().byteLength;
+  }
+
+  /** A typed turn. Resolves when the agent has taken it; rejects when the session ends before. */
+  type(text) {
+    if (!this.#run) return Promise.reject(new Error("the session is not open"));
+    return this.#typed.add(text, this.#isOpen);
+  }
+
+  /** The network came or went, or the page woke up: look at once what that means. */
+  nudge() {
+    if (!this.#run) return;
+    if (!this.#online()) {
+      if (this.#state === "open" || this.#state === "reconnecting") this.#become("offline");
+      return;
+    }
+    // An address may have changed: the old connection can be dead without a word.
+    if (this.#state === "offline") this.#drop();
+    this.#wake();
+  }
+
+  /** Also false while the WebSocket is closing: what is sent then would be lost. */
+  get #isOpen() {
+    return this.#greeted && this.#socket.readyState === OPEN;
+  }
+
+  // --- one session after another, one WebSocket after another ------------------------------------
+
+  async #keep(signal, opened) {
+    let step = "begin";
+    let failures = 0;
+    let returns = 0;
+    let once = false; // it has been open: from now on only the user or the relay ends it
+    for (;;) {
+      await this.#sleep(pause(failures));
+      if (signal.aborted) return opened.reject(CLOSED);
+      try {
+        if (step === "ask") step = await this.#ask(returns);
+        if (step === "begin") {
+          await this.#begin(signal);
+          returns = 0;
+        }
+      } catch (error) {
+        if (!(error instanceof Problem)) throw error; // a defect: not to be tried again
+        failures += 1;
+        const hopeless = error.status >= 400 && error.status < 500 && error.status !== 429;
+        const lost = error.status === 0;
+        if (hopeless || (!once && (lost || failures >= FIRST_TRIES))) {
+          opened.reject(error);
+          return this.#stop(error.code, error);
+        }
+        this.#becomeAway(once);
+        await this.#sleep((error.retryAfter ?? 0) * 1000);
+        continue;
+      }
+      if (signal.aborted) continue;
+      const end = await this.#connect(() => {
+        failures = returns = 0;
+        opened.resolve();
+      });
+      once ||= end.greeted;
+      if (signal.aborted) return opened.reject(CLOSED);
+      const next = whatNext(end, failures);
+      if (next.step === "stop" || (!once && failures + 1 >= FIRST_TRIES)) {
+        const problem = new Problem(0, next.problem ?? "network", end.reason || `code ${end.code}`);
+        opened.reject(problem);
+        return this.#stop(problem.code, problem);
+      }
+      step = next.step;
+      if (!end.greeted) {
+        failures += 1;
+        returns += 1;
+      } else if (step === "begin") {
+        failures += 1;
+      }
+      this.#becomeAway(once);
+    }
+  }
+
+  async #begin(signal) {
+    const before = this.#place;
+    const begun = await this.#rest.beginSession({
+      ...(before.conversationId && { conversation_id: before.conversationId }),
+      ...(this.#wish.audio && { audio: this.#wish.audio }),
+      ...(this.#wish.timezone && { timezone: this.#wish.timezone }),
+    });
+    if (signal.aborted) return;
+    this.#place = {
+      id: begun.session_id,
+      conversationId: begun.conversation_id,
+      url: begun.websocket_url,
+      ticket: begun.ticket,
+      audio: begun.audio,
+      received: null, // no WebSocket of this session was open yet
+      seq: begun.messages.at(-1)?.seq ?? 0, // the highest that we know
+      applied: false,
+    };
+    this.#typed.settle(begun.messages);
+    const again = before.id !== undefined;
+    this.#tell("begun", { conversationId: begun.conversation_id, audio: begun.audio,
+      messages: begun.messages, again });
+  }
+
+  /** Does the session that would not take us back still live? A browser is not told why. */
+  async #ask(returns) {
+    if (this.#place.received === null || returns > RETURNS) return "begin";
+    try {
+      const { state } = await this.#rest.session(this.#place.id);
+      return state === "live" ? "return" : "begin";
+    } catch (error) {
+      if (error.status === 404) return "begin";
+      if (error.status >= 500) return "return"; // the database is away; a return needs none
+      throw error;
+    }
+  }
+
+  /** Open a WebSocket and serve it until it ends. `onWell` is called when the agent is there. */
+  #connect(onWell) {
+    const place = this.#place;
+    const again = `?received=${place.received}&seq=${place.seq}`;
+    const url = place.received === null ? place.url : place.url + again;
+    return new Promise((resolve) => {
+      const socket = new this.#WebSocket(url, [PROTOCOL, place.ticket]);
+      let greeted = false;
+      socket.binaryType = "arraybuffer";
+      const end = (code, reason) => {
+        if (this.#socket !== socket) return;
+        this.#socket = null;
+        this.#greeted = false;
+        this.#watchdog.rest();
+        resolve({ code, reason, greeted });
+      };
+      socket.onmessage = ({ data }) => {
+        if (this.#socket !== socket) return;
+        this.#watchdog.heard();
+        if (typeof data !== "string") {
+          if (this.#floor.audio()) this.#tell("audio", data);
+          return;
+        }
+        const event = JSON.parse(data);
+        if (event.type === "RelaySession") {
+          greeted = true;
+          this.#greet(socket, event);
+        } else {
+          place.received += 1;
+        }
+        if (!place.applied && READY.has(event.type)) {
+          place.applied = true;
+          this.#become("open");
+        }
+        if (place.applied) onWell();
+        this.#hear(event);
+      };
+      socket.onclose = ({ code, reason }) => end(code, reason);
+      this.#socket = socket;
+      this.#drop = () => {
+        if (this.#socket === socket) this.#stale.push(socket);
+        end(1006, "given up");
+      };
+    });
+  }
+
+  #greet(socket, { resume_ticket: ticket, taken_over: takenOver = false }) {
+    const place = this.#place;
+    const first = place.received === null;
+    if (first || takenOver) place.received = 0; // another relay counts anew
+    place.ticket = ticket;
+    this.#greeted = true;
+    for (const old of this.#stale.splice(0)) old.close();
+    // A ticket is used up, and the next one ours, when something arrives over this WebSocket.
+    this.#send({ type: "KeepAlive" });
+    for (const frame of this.#held.splice(0)) socket.send(frame);
+    this.#heldBytes = 0;
+    this.#typed.flush({ soon: !first });
+    this.#watchdog.watch(socket);
+    if (place.applied) this.#become("open");
+    // What an earlier session said last may be stored only now; calls are told by REST alone.
+    if (first || takenOver) this.#tell("gap");
+  }
+
+  #hear(event) {
+    if (event.type === "RelayMessageSaved") this.#place.seq = Math.max(this.#place.seq, event.seq);
+    if (event.type === "RelayGoAway") this.#place.ticket = event.resume_ticket;
+    if (event.type === "RelayReconnecting") this.#become("reconnecting");
+    if (event.type === "RelayReconnected") this.#become("open");
+    if (event.type === "RelayError" && event.code === "events_missed") this.#tell("gap");
+    if (event.type === "ConversationText" && event.role === "user") this.#typed.heard(event.content);
+    if (this.#floor.handle(event)) this.#tell("silence");
+    this.#tell("event", event);
+  }
+
+  #send(message) {
+    if (this.#isOpen) this.#socket.send(JSON.stringify(message));
+  }
+
+  #stop(why, problem = null) {
+    if (!this.#run) return;
+    this.#run.abort();
+    this.#run = null;
+    const socket = this.#socket;
+    socket?.close(1000);
+    this.#drop();
+    this.#held = [];
+    this.#heldBytes = 0;
+    for (const old of this.#stale.splice(0)) old.close();
+    this.#typed.reject(new Problem(0, why, "the session has ended"));
+    this.#floor.reset();
+    this.#become("closed", problem);
+    this.#wake();
+  }
+
+  async #sleep(milliseconds) {
+    if (!milliseconds) return;
+    await new Promise((resolve) => {
+      const timer = setTimeout(resolve, milliseconds);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+    this.#wake = () => {};
+  }
+
+  #becomeAway(once) {
+    this.#become(this.#online() ? (once ? "reconnecting" : "connecting") : "offline");
+  }
+
+  #become(state, problem = null) {
+    if (state === this.#state && !problem) return;
+    this.#state = state;
+    this.#tell("state", { state, problem });
+  }
+
+  #tell(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}

@@ -1,0 +1,160 @@
+// What was said and asked for in one conversation, as it is shown. Pure: no DOM, no clock.
+//
+// It is fed from two sides that may overlap, the events of a live session (`handle`) and what is
+// stored (`merge`), and shows everything once.
+
+/**
+ * @typedef {object} Line one sentence; `seq` is its number in the conversation, null: not stored
+ *   yet; `number` is the one that it will have, where known; `pending`: typed, and the agent has
+ *   not taken it yet
+ * @property {"line"} kind @property {string} key @property {"user" | "assistant"} role
+ * @property {string} text @property {number | null} seq @property {number | null} number
+ * @property {boolean} pending
+ *
+ * @typedef {object} Card one function call
+ * @property {"card"} kind @property {string} key the `call_id` @property {string | null} id for
+ *   REST; null: not known yet @property {string | null} intent @property {string} status
+ * @property {unknown} arguments @property {unknown} result
+ *
+ * @typedef {{kind: "bubble", key: string, role: string, lines: Line[]}} Bubble one turn
+ */
+
+export class Transcript extends EventTarget {
+  #entries = []; // Lines and Cards, in the order of the conversation
+  #count = 0;
+  #told = null; // the number of the last ConversationText; null: this relay does not say
+
+  /** The highest number that is here. */
+  get seq() {
+    return Math.max(0, ...this.#lines().map((line) => line.seq ?? 0));
+  }
+
+  get isEmpty() {
+    return this.#entries.length === 0;
+  }
+
+  /** Bubbles and Cards: sentences of one side that follow each other are one bubble. */
+  items() {
+    const items = [];
+    for (const entry of this.#entries) {
+      const last = items.at(-1);
+      if (entry.kind === "card") items.push(entry);
+      else if (last?.kind === "bubble" && last.role === entry.role) last.lines.push(entry);
+      else items.push({ kind: "bubble", key: entry.key, role: entry.role, lines: [entry] });
+    }
+    return items;
+  }
+
+  clear() {
+    this.#entries = [];
+    this.#told = null;
+    this.#changed();
+  }
+
+  /** An event of a live session. */
+  handle(event) {
+    if (event.type === "ConversationText") this.#said(event);
+    else if (event.type === "RelayMessageSaved") this.#saved(event);
+    else if (event.type === "RelayIntent") this.#called(event);
+    else if (event.type === "RelaySession") return this.#began(event);
+    else return;
+    this.#changed();
+  }
+
+  /** Typed, and on its way; it is confirmed by the agent's ConversationText. */
+  typed(text) {
+    this.#entries.push(this.#line("user", text, null, true));
+    this.#changed();
+  }
+
+  /** The agent will never hear it. */
+  untyped(text) {
+    const index = this.#entries.findIndex((entry) => entry.pending && entry.text === text);
+    if (index >= 0) this.#entries.splice(index, 1);
+    this.#changed();
+  }
+
+  /** What REST says: messages and calls, in order; what is here already is not doubled. */
+  merge(messages, calls = []) {
+    for (const { seq, role, content } of messages) this.#stored(seq, role, content);
+    for (const call of calls) this.#storedCall(call);
+    this.#changed();
+  }
+
+  /** Another relay may have the session now, and tells what was said meanwhile. */
+  #began({ last_seq: last, messages = [] }) {
+    if (last !== undefined) this.#told = last;
+    this.merge(messages);
+  }
+
+  #said({ role, content }) {
+    const number = this.#told === null ? null : ++this.#told;
+    const typed = this.#lines().find((line) => line.pending && line.text === content);
+    if (role === "user" && typed) {
+      Object.assign(typed, { pending: false, number });
+      // It is said now, whatever was said since it was typed.
+      this.#entries.push(...this.#entries.splice(this.#entries.indexOf(typed), 1));
+    } else {
+      this.#entries.push({ ...this.#line(role, content, null), number });
+    }
+  }
+
+  #saved({ seq, role }) {
+    if (this.#lines().some((line) => line.seq === seq)) return;
+    const waits = (line) => line.role === role && !line.pending && line.seq === null;
+    const line =
+      this.#lines().find((one) => one.number === seq) ??
+      this.#lines().find((one) => waits(one) && one.number === null); // they come in order
+    if (line) line.seq = seq;
+  }
+
+  #called({ call_id: key, intent = null, status, arguments: given, result = null }) {
+    const card = this.#card(key);
+    if (card) Object.assign(card, { status, result, arguments: given ?? card.arguments });
+    else this.#entries.push({ kind: "card", key, id: null, intent, status, arguments: given, result });
+  }
+
+  #stored(seq, role, content) {
+    const known =
+      this.#lines().find((line) => line.seq === seq || line.number === seq) ??
+      this.#lines().find((line) => line.seq === null && line.role === role && line.text === content);
+    if (known) Object.assign(known, { seq, text: content, pending: false });
+    else this.#entries.splice(this.#after(seq), 0, this.#line(role, content, seq));
+  }
+
+  #storedCall({ call_id: key, id, intent, status, arguments: given, result, last_error, after_seq }) {
+    const fresh = { id, intent, status, arguments: given, result: result ?? told(last_error) };
+    const card = this.#card(key);
+    if (card) Object.assign(card, fresh);
+    else {
+      let at = this.#after(after_seq + 1);
+      while (this.#entries[at]?.kind === "card") at++;
+      this.#entries.splice(at, 0, { kind: "card", key, ...fresh });
+    }
+  }
+
+  /** Where a line with this number belongs. */
+  #after(seq) {
+    return 1 + this.#entries.findLastIndex((entry) => entry.seq != null && entry.seq < seq);
+  }
+
+  #lines() {
+    return this.#entries.filter((entry) => entry.kind === "line");
+  }
+
+  #card(key) {
+    return this.#entries.find((entry) => entry.kind === "card" && entry.key === key);
+  }
+
+  #line(role, text, seq, pending = false) {
+    return { kind: "line", key: `line-${++this.#count}`, role, text, seq, pending, number: null };
+  }
+
+  #changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+}
+
+function told(error) {
+  return error ? { error } : null;
+}

@@ -1,0 +1,172 @@
+"""A real browser on a real relay: Chromium with a microphone that plays a file."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from playwright.async_api import TimeoutError, async_playwright
+
+from tests.client.stack import standing
+
+CHROMIUM = shutil.which("chromium")
+HERE = Path(__file__).parent
+AUDIO = HERE.parent / "audio"
+TAP = (HERE / "tap.js").read_text("utf-8")
+PHONE = {"width": 360, "height": 740}
+DESKTOP = {"width": 1280, "height": 800}
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack(postgres, template):
+    name = f"client_{id(object()):x}"
+    connection = await asyncpg.connect(postgres, statement_cache_size=0)
+    try:
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    finally:
+        await connection.close()
+    async with standing(postgres.replace("/postgres?", f"/{name}?", 1)) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chromium(request):
+    recording = getattr(request.module, "MICROPHONE", AUDIO / "hello.wav")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--use-fake-device-for-media-stream",
+                "--use-fake-ui-for-media-stream",
+                f"--use-file-for-fake-audio-capture={recording}%noloop",
+                "--autoplay-policy=user-gesture-required",
+            ],
+        )
+        yield browser
+        await browser.close()
+
+
+class Page:
+    """The client in one tab, with the words of a test; `problems` is what the console said."""
+
+    def __init__(self, page, url):
+        self.page = page
+        self.url = url
+        self.problems = []
+        self.expected = ["ScriptProcessorNode is deprecated"]  # ours, in tap.js
+        page.set_default_timeout(8000)
+        page.on("console", self._said)
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+
+    def _said(self, message):
+        if message.type in ("error", "warning"):
+            self.problems.append(f"{message.text} ({message.location.get('url')})")
+
+    def check(self):
+        wrong = [p for p in self.problems if not any(re.search(e, p) for e in self.expected)]
+        assert wrong == []
+
+    async def open(self, path=""):
+        await self.page.goto(self.url + path)
+        await self.page.wait_for_function("document.body.dataset.word")
+
+    def by(self, selector, **more):
+        return self.page.locator(selector, **more)
+
+    async def word(self, word, seconds=8):
+        """Wait for the state word."""
+        await self.until(
+            "word => document.querySelector('#word').textContent === word", word, seconds
+        )
+
+    async def talk(self):
+        await self.by("#mic").click()
+
+    async def type(self, text):
+        await self.by("#text").fill(text)
+        await self.by("#text").press("Enter")
+
+    async def bubbles(self):
+        """`(role, text, stored)` of each but the greeting, which who types first never hears."""
+        return await self.page.evaluate(
+            """() => [...document.querySelectorAll('.bubble')].map((bubble) => [
+                bubble.classList.contains('user') ? 'user' : 'assistant',
+                bubble.dataset.text, bubble.querySelector('.tick') !== null])
+                .filter(([, text]) => !text.startsWith('Hi! Tell me about'))"""
+        )
+
+    async def until(self, condition, argument=None, seconds=8):
+        try:
+            await self.page.wait_for_function(
+                condition, arg=argument, timeout=seconds * 1000, polling=50
+            )
+        except TimeoutError as error:
+            seen = await self.page.evaluate(
+                "[document.body.innerText, heard.events.map(e => e.type)]"
+            )
+            pytest.fail(f"{error}: {condition}\n{seen}\n{self.problems}", pytrace=False)
+
+    async def says(self, text, seconds=8):
+        """Wait until the newest bubble has this in it."""
+        condition = """text => [...document.querySelectorAll('.bubble')]
+            .at(-1)?.dataset.text.includes(text)"""
+        await self.until(condition, text, seconds)
+
+    async def stored(self, count, seconds=8):
+        """Wait until so many bubbles are there, all with a tick."""
+        await self.until(
+            """count => { const all = [...document.querySelectorAll('.bubble')];
+                return all.every((b) => b.querySelector('.tick')) && count <=
+                    all.filter((b) => !b.dataset.text.startsWith('Hi! Tell me about')).length; }""",
+            count,
+            seconds,
+        )
+
+    async def conversation(self):
+        await self.until("() => location.hash.length > 30")
+        return await self.page.evaluate("location.hash.slice(1)")
+
+
+class Tabs:
+    def __init__(self, chromium, url):
+        self.chromium = chromium
+        self.url = url
+        self.pages = []
+
+    async def __call__(self, *, size=DESKTOP, path="", go=True, **options):
+        context = await self.chromium.new_context(viewport=size, **options)
+        await context.add_init_script(TAP)
+        return await self._open(context, path if go else None)
+
+    async def beside(self, page):
+        """Another tab of the same browser, as of the same person."""
+        return await self._open(page.page.context, "")
+
+    async def _open(self, context, path):
+        page = Page(await context.new_page(), self.url)
+        self.pages.append(page)
+        if path is not None:
+            await page.open(path)
+        return page
+
+    async def close(self):
+        for context in {page.page.context for page in self.pages}:
+            await context.close()
+        for page in self.pages:
+            page.check()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def tab(stack, chromium):
+    """`await tab()` opens a page of its own; what its console says is an error of the test."""
+    tabs = Tabs(chromium, stack.url)
+    yield tabs
+    stack.network.mend()
+    await tabs.close()

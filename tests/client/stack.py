@@ -1,0 +1,192 @@
+"""A relay in a process of its own, a scripted agent, and a network between it and the browser."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import tempfile
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from control import local_orchestrator
+from control.server import listen, serving
+from relay.sandbox.options import Options
+from relay.sandbox.server import serve
+
+VOICE_RELAY = str(Path(sys.executable).with_name("voice-relay"))
+# Quick where nobody listens, and at Deepgram's own pace where somebody does.
+QUICK = {"greeting_delay": 0.02, "think_delay": 0.05, "call_delay": 0.02}
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+class Relay:
+    """`voice-relay serve` as a program; it can be stopped and started again on its port."""
+
+    def __init__(self, environ):
+        self.environ = environ
+        self.process = None
+
+    async def start(self):
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("RELAY_")}
+        self.process = await asyncio.create_subprocess_exec(
+            VOICE_RELAY, "serve", env=clean | self.environ
+        )
+        async with asyncio.timeout(30), httpx.AsyncClient() as http:
+            while self.process.returncode is None:
+                try:
+                    url = f"http://127.0.0.1:{self.environ['RELAY_PORT']}/health/ready"
+                    if (await http.get(url)).status_code == 200:
+                        return
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.05)  # another program: there is nothing to wait on
+        raise AssertionError("the relay did not start: it says why")
+
+    async def stop(self, *, kill=False):
+        if kill:
+            self.process.kill()
+        else:
+            self.process.terminate()
+        await self.process.wait()
+
+
+class Network:
+    """A TCP proxy between the browser and the relay: it can be cut, and mended."""
+
+    def __init__(self, target: int):
+        self.target = target
+        self.is_up = True
+        self.port = 0
+        self._open = set()
+        self._server = None
+
+    async def start(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def cut(self):
+        """Every connection breaks, and none is made any more."""
+        self.is_up = False
+        for writer in list(self._open):
+            writer.transport.abort()
+
+    def mend(self):
+        self.is_up = True
+
+    async def stop(self):
+        self._server.close()
+        self.cut()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader, writer):
+        if not self.is_up:
+            writer.transport.abort()
+            return
+        try:
+            from_relay, to_relay = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.transport.abort()  # the relay is being restarted
+            return
+        self._open |= {writer, to_relay}
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._pump(reader, to_relay), name="up")
+                tasks.create_task(self._pump(from_relay, writer), name="down")
+        finally:
+            self._open -= {writer, to_relay}
+            for side in (writer, to_relay):
+                side.close()
+
+    async def _pump(self, reader, writer):
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass  # that side is gone
+        writer.close()
+
+
+class Planner:
+    """The local Orchestrator, which can be made to answer what nobody should."""
+
+    def __init__(self, database_url):
+        self.app = local_orchestrator.create_app(database_url)
+        self.is_broken = False
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http" or not self.is_broken:
+            return await self.app(scope, receive, send)
+        await send({"type": "http.response.start", "status": 302, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+class Stack:
+    """`url` is what the browser sees; `say` puts another script into the agent's mouth."""
+
+    def __init__(self, relay, network, planner, agent_port):
+        self.relay = relay
+        self.planner = planner
+        self.network = network
+        self.url = f"http://127.0.0.1:{network.port}/"
+        self.sandbox = None
+        self._agent_port = agent_port
+        self._agent = None
+
+    async def say(self, script=None, **options):
+        if self._agent:
+            await self._agent.aclose()
+        self._agent = AsyncExitStack()
+        wanted = Options(script=script, **{**QUICK, **options})
+        serving = serve(wanted, port=self._agent_port)
+        self.sandbox = await self._agent.enter_async_context(serving)
+
+    async def aclose(self):
+        if self._agent:
+            await self._agent.aclose()
+
+    async def get(self, path):
+        async with httpx.AsyncClient() as http:
+            url = f"http://127.0.0.1:{self.relay.environ['RELAY_PORT']}/api/v1/voice{path}"
+            return (await http.get(url)).json()
+
+
+@asynccontextmanager
+async def standing(database_url):
+    async with AsyncExitStack() as stack:
+        data = stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-client-"))
+        door = listen("127.0.0.1", 0)
+        stack.callback(door.close)
+        planner = Planner(database_url)
+        await stack.enter_async_context(serving(planner, door))
+        port, agent_port = free_port(), free_port()
+        relay = Relay(
+            {
+                "RELAY_PORT": str(port),
+                "RELAY_DATA_DIR": data,
+                "RELAY_LOG_LEVEL": "error",
+                "RELAY_AUTH": "mock",
+                "DEEPGRAM_API_KEY": "sandbox",
+                "DEEPGRAM_AGENT_URL": f"ws://127.0.0.1:{agent_port}/v1/agent/converse",
+                "DATABASE_URL": database_url,
+                "ORCHESTRATOR_URL": f"http://127.0.0.1:{door.getsockname()[1]}",
+            }
+        )
+        network = Network(port)
+        await network.start()
+        stack.push_async_callback(network.stop)
+        await relay.start()
+        stack.push_async_callback(relay.stop)
+        made = Stack(relay, network, planner, agent_port)
+        stack.push_async_callback(made.aclose)
+        await made.say()
+        yield made

@@ -1,0 +1,118 @@
+"""Past conversations: found, loaded page by page, renamed, deleted; a failed call tried again."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from relay.sandbox.script import Call, Script, Turn
+from tests.client.conftest import needs_chromium
+
+pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
+
+ECHO = Script(turns=(Turn(when="text", say=("All right.",), seconds=0.1),), loop=True)
+
+
+async def say(stack, page, text):
+    await stack.say(ECHO)
+    await page.type(text)
+    await page.stored(2)
+    await page.until("text => document.querySelector('#title').textContent === text", text)
+    return await page.conversation()
+
+
+async def names(page):
+    return await page.by("#list .name").all_inner_texts()
+
+
+async def test_it_is_renamed_searched_for_and_deleted(stack, tab):
+    page = await tab()
+    conversation = await say(stack, page, "I want to learn to swim")
+    await page.by("#new").click()
+    await say(stack, page, "Buy milk")
+    assert (await names(page))[:2] == ["Buy milk", "I want to learn to swim"]
+
+    await page.by("#list a", has_text="swim").click()
+    await page.stored(2)
+    await page.by("#rename").click()
+    await page.by("#rename-text").fill("Spring")
+    await page.by("#rename-text").press("Enter")
+    await page.until("() => document.querySelector('#list').innerText.includes('Spring')")
+    assert await page.by("#title").inner_text() == "Spring"
+    assert (await stack.get(f"/conversations/{conversation}"))["title"] == "Spring"
+
+    await page.by("#search").press_sequentially("swim")
+    await page.until("() => document.querySelectorAll('#list a').length === 1")
+    assert await names(page) == ["Spring"]
+    await page.by("#search").fill("xylophone")
+    await page.until("() => document.querySelector('#list-note').textContent")
+    assert await page.by("#list-note").inner_text() == "Nothing was found."
+    await page.by("#search").fill("")
+    await page.until("() => document.querySelectorAll('#list a').length >= 2")
+
+    await page.by("#erase").click()
+    await page.by("#erase-dialog [data-close]").click()  # asked, and thought better of it
+    assert (await stack.get(f"/conversations/{conversation}"))["id"] == conversation
+    await page.by("#erase").click()
+    await page.by("#erase-dialog [type=submit]").click()
+    await page.until("() => !document.querySelector('#list').innerText.includes('Spring')")
+    assert (await stack.get(f"/conversations/{conversation}"))["status"] == 404
+    assert await page.bubbles() == []
+    assert await page.by("#welcome").is_visible()
+
+
+async def test_more_is_loaded_when_asked_for_and_nothing_comes_twice(stack, tab):
+    page = await tab(go=False, service_workers="block")
+    page.expected.append("Service Worker registration blocked")
+    asked = []
+
+    async def two_at_a_time(route):
+        url = re.sub(r"limit=\d+", "limit=2", route.request.url)
+        asked.append(url)
+        await route.continue_(url=url)
+
+    for n in range(3):
+        await page.open()
+        await say(stack, page, f"Conversation {n}")
+    await page.page.context.route("**/conversations?*", two_at_a_time)
+    await page.open()
+    await page.until("() => document.querySelectorAll('#list a').length === 2")
+
+    while await page.by("#more").is_visible():
+        before = await page.by("#list a").count()
+        await page.by("#more").click()
+        await page.until("n => document.querySelectorAll('#list a').length > n", before)
+        await page.page.wait_for_load_state("networkidle")
+
+    shown = await names(page)
+    ids = await page.page.evaluate(
+        "[...document.querySelectorAll('#list a')].map((a) => a.dataset.id)"
+    )
+    assert len(set(ids)) == len(ids) == len((await stack.get("/conversations?limit=200"))["items"])
+    assert shown[:3] == ["Conversation 2", "Conversation 1", "Conversation 0"]
+
+
+async def test_a_text_in_a_bubble_is_a_text(stack, tab):
+    page = await tab()
+    evil = "<img src=x onerror=alert(1)><b>bold</b>"
+
+    await say(stack, page, evil)
+
+    assert (await page.bubbles())[0][1] == evil
+    assert await page.by(".transcript img, .transcript b, #list img, #list b").count() == 0
+
+
+async def test_a_call_that_failed_is_tried_again_with_a_tap(stack, tab):
+    goal = Call("create_goal", {"title": "swim", "deadline": "none"})
+    await stack.say(Script(turns=(Turn(when="text", calls=(goal,), say=("Hm.",), seconds=0.1),)))
+    page = await tab()
+    stack.planner.is_broken = True
+    await page.type("I want to swim")
+    await page.until("() => document.querySelector('.card[data-status=failed]')")
+
+    stack.planner.is_broken = False
+    await page.by(".card button").click()
+
+    await page.until("() => document.querySelector('.card[data-status=submitted]')")
+    assert await page.by(".card button").count() == 0

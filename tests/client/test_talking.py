@@ -1,0 +1,249 @@
+"""The client on a scripted agent: what is heard, shown, kept, and what survives."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.sandbox.script import Call, Script, Turn
+from tests.client.conftest import PHONE, needs_chromium
+
+pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
+
+GOAL = Call("create_goal", {"title": "swim", "deadline": "none"})
+ECHO = Script(turns=(Turn(when="text", say=("All right.",), seconds=0.5),), loop=True)
+
+
+async def said(page):
+    return [(role, text) for role, text, _ in await page.bubbles()]
+
+
+async def ask_for_a_goal(stack, page):
+    """A typed turn with an intent, to its end; the conversation's id."""
+    turn = Turn(when="text", calls=(GOAL,), say=("Done.", "More?"), seconds=0.4)
+    await stack.say(Script(turns=(turn,), loop=True))
+    await page.type("I want to swim")
+    await page.until("() => document.querySelector('.card[data-status=submitted]')")
+    await page.says("Done. More?")
+    await page.stored(2)
+    return await page.conversation()
+
+
+async def test_a_typed_turn_shows_both_bubbles_with_ticks_and_the_intent(stack, tab):
+    page = await tab()
+
+    await ask_for_a_goal(stack, page)
+
+    assert await said(page) == [
+        ("user", "I want to swim"),
+        ("assistant", "Done. More?"),
+    ]
+    card = await page.by(".card").inner_text()
+    assert card.split() == ["New", "goal", "Done", "Title", "swim", "Deadline", "none"]
+    assert await page.page.evaluate("heard.ranges.some(({peak}) => peak > 0.05)")
+    assert await page.by("#title").inner_text() == "I want to swim"
+
+
+async def test_what_was_said_is_read_again_and_talked_on_about_after_a_reload(stack, tab):
+    page = await tab()
+    conversation = await ask_for_a_goal(stack, page)
+    before = await page.bubbles()
+
+    await page.open()  # a new page: nothing is open
+    assert await page.bubbles() == []
+    await page.by("#list a").first.click()
+    await page.stored(2)
+
+    assert await page.bubbles() == before
+    assert await page.by(".card").get_attribute("data-status") == "submitted"
+    await page.talk()
+    await page.word("listening")
+    await page.type("I want to swim")
+    await page.stored(4)
+    await page.until("() => document.querySelectorAll('.card[data-status=submitted]').length === 2")
+    assert await page.conversation() == conversation
+    assert (await said(page))[:2] == [(role, text) for role, text, _ in before]
+    stored = (await stack.get(f"/conversations/{conversation}/messages"))["items"]
+    assert [m["seq"] for m in stored] == list(range(1, len(stored) + 1))
+    await page.talk()
+    await page.word("ready")
+
+
+async def test_the_microphone_arrives_in_frames_of_20_ms_and_mute_sends_silence(stack, tab):
+    await stack.say(ECHO, keep_audio=True)
+    page = await tab()
+
+    await page.talk()
+    await page.word("listening")
+    agent = stack.sandbox.sessions[-1]
+    level = "Number(document.querySelector('#mic').style.getPropertyValue('--level'))"
+    await page.until(f"() => {level} > 0.1")
+    await agent.until(lambda session: any(session.audio))
+    await page.by("#mute").click()
+    await page.word("muted")
+    await page.until(f"() => {level} === 0")
+    muted = agent.audio_bytes
+    await agent.until(lambda session: session.audio_bytes > muted + 50 * 640)
+    sizes = await page.page.evaluate("heard.sockets.at(-1).sizes")
+    await page.talk()
+    await page.word("ready")
+
+    assert list(sizes) == ["640"]  # 20 ms of linear16 at 16 kHz, each one
+    assert not any(agent.audio[muted + 10 * 640 :])  # what was on its way may follow
+
+
+async def test_a_barge_in_silences_a_long_reply_at_once(stack, tab):
+    reply = Turn(when="text", say=("A long story.",), seconds=20.0, barge_in=1.5)
+    await stack.say(
+        Script(turns=(reply, Turn(when="text", say=("Yes?",), seconds=1.0))), late_frames=5
+    )
+    page = await tab()
+
+    await page.type("Tell me a story")
+    await page.until("() => heard.events.some((e) => e.type === 'UserStartedSpeaking')")
+    await page.until("() => heard.context.currentTime > heard.last('UserStartedSpeaking').at + 0.5")
+
+    after = await page.page.evaluate(
+        """() => { const { at } = heard.last('UserStartedSpeaking');
+            return { before: heard.ranges.some((r) => r.start < at && r.end > at - 0.2),
+                     late: heard.ranges.some((r) => r.start > at + 0.1),
+                     seconds: Math.max(...heard.ranges.map((r) => r.end)) - at }; }"""
+    )
+    print(f"barge-in: silent after {after['seconds'] * 1000:.0f} ms")
+    assert after["before"]
+    assert not after["late"]
+    assert after["seconds"] < 0.15
+
+    await page.type("Stop")  # and the next reply is heard again
+    await page.says("Yes?")
+    await page.until("() => heard.ranges.at(-1).start > heard.last('EndOfTurn').at")
+
+
+async def test_a_cut_network_loses_nothing_and_doubles_nothing(stack, tab):
+    sentences = tuple(f"Sentence {n}." for n in range(8))
+    await stack.say(
+        Script(turns=(Turn(when="text", say=sentences, seconds=0.6), *ECHO.turns)), pace=1.5
+    )
+    page = await tab()
+    page.expected += ["ERR_", "WebSocket connection"]
+    await page.talk()
+    await page.word("listening")
+    await page.type("Count")
+    await page.says("Sentence 2.")
+
+    stack.network.cut()
+    await page.word("reconnecting")
+    await page.page.wait_for_timeout(3000)  # the network is away for so long
+    stack.network.mend()
+
+    await page.says("Sentence 7.")
+    await page.stored(2)
+    assert await said(page) == [("user", "Count"), ("assistant", " ".join(sentences))]
+    sessions = await page.page.evaluate(
+        "new Set(heard.sockets.map((s) => s.url.split('/').at(-2))).size"
+    )
+    assert sessions == 1  # it came back; nothing was begun anew
+    await page.type("Still there?")
+    await page.stored(4)
+    await page.talk()
+    await page.word("ready")
+
+
+async def test_what_is_typed_without_a_network_arrives_once(stack, tab):
+    await stack.say(ECHO)
+    page = await tab()
+    page.expected += ["ERR_", "WebSocket connection"]
+    await page.talk()
+    await page.word("listening")
+
+    stack.network.cut()
+    await page.word("reconnecting")
+    await page.type("Are you there?")
+    assert (await page.bubbles())[-1] == ["user", "Are you there?", False]
+    stack.network.mend()
+
+    await page.stored(2)
+    await page.page.wait_for_timeout(2000)  # longer than typed turns are held back after a return
+    assert await said(page) == [("user", "Are you there?"), ("assistant", "All right.")]
+    conversation = await page.conversation()
+    stored = (await stack.get(f"/conversations/{conversation}/messages"))["items"]
+    assert [m["content"] for m in stored][-2:] == ["Are you there?", "All right."]
+    await page.talk()
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["drained", "killed"])
+async def test_a_restarted_relay_goes_on_in_the_same_conversation(stack, tab, kill):
+    await stack.say(ECHO)
+    page = await tab()
+    page.expected += ["ERR_", "WebSocket connection", "503"]
+    await page.talk()
+    await page.word("listening")
+    await page.type("Before")
+    await page.stored(2)
+    conversation = await page.conversation()
+
+    await stack.relay.stop(kill=kill)
+    await page.word("reconnecting")
+    await stack.relay.start()
+    await page.word("listening", 30)
+    await page.type("After")
+    await page.stored(4)
+
+    assert await said(page) == [
+        ("user", "Before"),
+        ("assistant", "All right."),
+        ("user", "After"),
+        ("assistant", "All right."),
+    ]
+    assert await page.conversation() == conversation
+    await page.talk()
+    await page.word("ready")
+
+
+async def test_a_refused_microphone_is_told_in_words_and_typing_works(stack, tab):
+    await stack.say(ECHO)
+    page = await tab(size=PHONE, go=False)
+    await page.page.add_init_script(
+        """navigator.mediaDevices.getUserMedia = async () => {
+            throw new DOMException("Permission denied", "NotAllowedError"); };"""
+    )
+    await page.open()
+
+    await page.talk()
+    await page.by("#notice").wait_for()
+
+    assert "microphone is blocked" in await page.by("#notice").inner_text()
+    assert await page.by("#mic").get_attribute("aria-pressed") == "false"
+    await page.type("Then I type")
+    await page.stored(2)
+
+
+async def test_one_tab_has_the_microphone_and_another_may_take_it(stack, tab, chromium):
+    await stack.say(ECHO)
+    first = await tab()
+    await first.talk()
+    await first.word("listening")
+    second = await tab.beside(first)
+
+    await second.talk()
+    await second.by("#notice").wait_for()
+    assert "another tab" in await second.by("#notice").inner_text()
+    await second.by("#notice-action").click()
+    await second.word("listening")
+
+    await first.word("ready")
+    assert "another tab" in await first.by("#notice").inner_text()
+    await second.talk()
+
+
+async def test_the_space_bar_talks_and_stops(stack, tab):
+    await stack.say(ECHO)
+    page = await tab()
+
+    await page.page.keyboard.press("Space")
+    await page.word("listening")
+    await page.page.keyboard.press("Space")
+    await page.word("ready")
+
+    await page.by("#text").focus()
+    await page.page.keyboard.press("Space")
+    assert await page.by("#mic").get_attribute("aria-pressed") == "false"
