@@ -1,8 +1,9 @@
-"""What was told to browsers and accepted, held against what is in Postgres and at the Orchestrator."""
+"""What browsers were told and calls accepted, held against Postgres and the Orchestrator."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from uuid import UUID
 
 import asyncpg
@@ -59,13 +60,15 @@ def compare(told: Sequence[Line], stored: Sequence[Line], seqs: Sequence[int]) -
     places = {mark: place for place, mark in enumerate(marks)}
     heard = marked(told)
     found = [places[mark] for mark in heard if mark in places]
-    in_order = sum(one < two for one, two in zip(found, found[1:], strict=False))
+    in_order = sum(one < two for one, two in pairwise(found))
     return Verdict(
         told=len(told),
         stored=len(stored),
         lost=len(heard) - len(found),
         doubled=sum(mark[3] > 1 for mark in marks),
-        disordered=max(len(found) - 1, 0) - in_order + (list(seqs) != list(range(1, len(seqs) + 1))),
+        disordered=max(len(found) - 1, 0)
+        - in_order
+        + (list(seqs) != list(range(1, len(seqs) + 1))),
     )
 
 

@@ -1,4 +1,4 @@
-"""One person at a browser, as docs/protocol.md tells one to write it: comes back whenever it has to.
+"""One person at a browser, written as docs/protocol.md says: it comes back whenever it has to.
 
 On the library `websockets`; knows nothing of the relay's inside. It keeps what it was told, so that
 somebody can compare it with what is stored.

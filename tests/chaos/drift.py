@@ -36,7 +36,9 @@ def judge(name: str, samples: Sequence[float], *, share: float, at_least: float)
         raise ValueError(f"expected at least 10 samples, got {len(samples)}")
     judged = list(samples)[int(len(samples) * WARM_UP) :]
     half = len(judged) // 2
-    slopes = [(later - earlier) / half for earlier, later in zip(judged, judged[half:], strict=False)]
+    slopes = [
+        (later - earlier) / half for earlier, later in zip(judged, judged[half:], strict=False)
+    ]
     tenth = max(len(judged) // 10, 1)
     return Drift(
         name=name,

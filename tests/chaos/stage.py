@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 
 from control import local_orchestrator
 from loadtests.processes import free_port
+from relay.sandbox.handshake import AGENT_PATH
 from relay.sandbox.options import Options
 from relay.sandbox.script import Call, Script, Turn
 from relay.sandbox.server import Running, serve
+from tests.chaos.audit import Verdict, audit
 from tests.chaos.browser import Browser
 from tests.chaos.link import HOST, Link
 from tests.relay.wires import listening
@@ -67,13 +71,17 @@ class Relay:
         return self._process
 
     @property
+    def was_started(self) -> bool:
+        return self._process is not None
+
+    @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
     async def start(self) -> None:
         """Returns when it takes connections."""
         with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: ASYNC220  # a fork, no wait
                 [VOICE_RELAY, "serve"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -119,9 +127,11 @@ class Stage:
         http: httpx.AsyncClient,
         sandbox: Running,
         links: tuple[Link, Link],
+        planner_url: str,
     ) -> None:
         self.folder = folder
         self.database_url = database_url
+        self.planner_url = planner_url
         self.http = http
         self.sandbox = sandbox
         self.agent_link, self.planner_link = links
@@ -136,10 +146,9 @@ class Stage:
             for name, value in os.environ.items()
             if not name.startswith(("RELAY_", "DEEPGRAM_", "ORCHESTRATOR_", "DATABASE_"))
         }
-        agent = f"ws://{HOST}:{self.agent_link.port}{self.sandbox.agent_url.partition('/v1')[1]}"
         ours = {
             "DEEPGRAM_API_KEY": "sandbox",
-            "DEEPGRAM_AGENT_URL": agent + self.sandbox.agent_url.partition("/v1")[2],
+            "DEEPGRAM_AGENT_URL": f"ws://{HOST}:{self.agent_link.port}{AGENT_PATH}",
             "DATABASE_URL": self.database_url,
             "ORCHESTRATOR_URL": self.planner_link.url,
             "RELAY_PORT": str(port),
@@ -149,16 +158,62 @@ class Stage:
         self.relays.append(relay)
         return relay
 
-    def browser(self, chance: Any, name: str, *entrances: str) -> Browser:
+    def browser(self, chance: random.Random, name: str, *entrances: str) -> Browser:
         """One that goes to the first relay if nothing else is said."""
         return Browser(entrances or (self.relays[0].url,), self.http, chance, name)
+
+    @asynccontextmanager
+    async def people(
+        self, chance: random.Random, count: int, *entrances: str
+    ) -> AsyncIterator[list[Browser]]:
+        """Browsers that are in conversation while inside: each has had one turn."""
+        async with AsyncExitStack() as stack:
+            browsers = [self.browser(chance, f"b{number}", *entrances) for number in range(count)]
+            for browser in browsers:
+                await stack.enter_async_context(browser.at_work())
+            async with asyncio.TaskGroup() as tasks:
+                for browser in browsers:
+                    tasks.create_task(browser.turn_at_last(START_SECONDS))
+            yield browsers
+
+    async def verdict(
+        self, browsers: Sequence[Browser], *, seconds: float = 60.0, hurry: bool = False
+    ) -> Verdict:
+        """Wait until all is where it belongs, but not longer; stop the relays; what is there then.
+
+        `hurry`: the leases of calls whose relay was killed run out at once, not after some 25 s.
+        """
+        if hurry:
+            await self._end_leases()
+
+        async def is_right() -> bool:
+            return (await self.audit(browsers)).is_right
+
+        try:
+            await until(is_right, seconds)
+        except TimeoutError:
+            pass  # the verdict says what is missing
+        await self.stop_relays()
+        return await self.audit(browsers)
+
+    async def audit(self, browsers: Sequence[Browser]) -> Verdict:
+        return await audit(self.database_url, browsers, planner_url=self.planner_url)
+
+    async def _end_leases(self) -> None:
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            await connection.execute(
+                "UPDATE voice.intents SET next_attempt_at = now() WHERE status = 'submitting'"
+            )
+        finally:
+            await connection.close()
 
     async def stop_relays(self) -> None:
         """Every relay that runs drains and ends."""
         for relay in self.relays:
             relay.signal(signal.SIGTERM)
         for relay in self.relays:
-            if relay._process is not None:
+            if relay.was_started:
                 await relay.end(30.0)
 
     async def close(self) -> None:
@@ -184,7 +239,7 @@ async def staged(
             await stack.enter_async_context(Link(planner_port)),
         )
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=10.0, trust_env=False))
-        stage = Stage(folder, database_url, http, sandbox, links)
+        stage = Stage(folder, database_url, http, sandbox, links, planner_url or database_url)
         stack.push_async_callback(stage.close)
         yield stage
 
@@ -206,7 +261,7 @@ async def until(condition: Any, seconds: float) -> float:
     """
     began = time.monotonic()
     async with asyncio.timeout(seconds):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110
             await asyncio.sleep(LOOK)
     return time.monotonic() - began
 

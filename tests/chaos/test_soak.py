@@ -1,7 +1,7 @@
 """People come, talk, break off, come back and go, for a long time: nothing of the relay may grow.
 
-`make soak` takes 20 minutes (SOAK=minutes). `make test` only has it run: too short to judge a slope,
-but what an idle relay has afterwards is what it had before.
+`make soak` takes 20 minutes (SOAK=minutes). `make test` only has it run: too short to judge a
+slope, but what an idle relay has afterwards is what it had before.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import psutil
 import pytest
 
 from relay.sandbox.script import Script, Turn
-from tests.chaos.audit import audit
 from tests.chaos.browser import API, FRAME
 from tests.chaos.drift import judge
 from tests.chaos.link import Mood
@@ -75,9 +74,7 @@ class Soak:
                 browser.cut()  # and it comes back
             case 2:
                 self.counts["hung up"] += 1
-                await self.stage.http.delete(
-                    f"{self.relay.url}{API}/session/{browser.session_id}"
-                )
+                await self.stage.http.delete(f"{self.relay.url}{API}/session/{browser.session_id}")
             case 3 | 4:
                 for _ in range(50):
                     await browser.send(FRAME)
@@ -148,10 +145,7 @@ async def test_memory_tasks_files_and_connections_stay_flat(
             tasks.create_task(soak.vanish(), name="vanish")
             tasks.create_task(soak.watch(database_url), name="watch")
         after = await rest(soak, database_url)
-        await until(lambda: is_all_there(database_url, soak.browsers, empty_database_url), 120)
-        await stage.stop_relays()
-    verdict = await audit(database_url, soak.browsers, planner_url=empty_database_url)
-
+        verdict = await stage.verdict(soak.browsers, seconds=120)
     drifts = [
         judge("rss", [sample["rss"] for sample in soak.samples], share=0.03, at_least=2.0),
         *(
@@ -200,10 +194,6 @@ async def rest(soak, database_url):
         return await soak.look(psutil.Process(soak.relay.process.pid), connection)
     finally:
         await connection.close()
-
-
-async def is_all_there(database_url, browsers, planner_url):
-    return (await audit(database_url, browsers, planner_url=planner_url)).is_right
 
 
 def show(report, capsys):
