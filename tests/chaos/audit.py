@@ -75,11 +75,14 @@ def compare(told: Sequence[Line], stored: Sequence[Line], seqs: Sequence[int]) -
 async def audit(
     database_url: str, browsers: Sequence[Browser], *, planner_url: str | None = None
 ) -> Verdict:
-    """All conversations of these browsers, and every call of the database."""
+    """The conversations of these browsers, with their calls."""
     verdict = Verdict()
+    accepted, everybodys = set[str](), set[str]()
+    ours = {browser.conversation_id for browser in browsers}
     connection = await asyncpg.connect(database_url)
     try:
         for browser in browsers:
+            accepted |= set(browser.accepted)
             if browser.conversation_id is None:
                 continue
             rows = await connection.fetch(
@@ -89,17 +92,18 @@ async def audit(
             )
             stored = [(row["role"], row["content"]) for row in rows]
             verdict += compare(browser.told, stored, [row["seq"] for row in rows])
-        called = await connection.fetch("SELECT call_id, intent FROM voice.intents")
+        for row in await connection.fetch(
+            "SELECT call_id, conversation_id FROM voice.intents WHERE intent IS NOT NULL"
+        ):
+            everybodys.add(row["call_id"])
+            if str(row["conversation_id"]) in ours:
+                accepted.add(row["call_id"])
     finally:
         await connection.close()
-    accepted = {row["call_id"] for row in called if row["intent"] is not None}
-    for browser in browsers:
-        accepted |= set(browser.accepted)
-    verdict += await _delivered(planner_url or database_url, accepted)
-    return verdict
+    return verdict + await _delivered(planner_url or database_url, accepted, everybodys | accepted)
 
 
-async def _delivered(planner_url: str, accepted: set[str]) -> Verdict:
+async def _delivered(planner_url: str, accepted: set[str], everybodys: set[str]) -> Verdict:
     connection = await asyncpg.connect(planner_url)
     try:
         keys = await connection.fetch("SELECT key FROM local_orchestrator.answers")
@@ -111,5 +115,5 @@ async def _delivered(planner_url: str, accepted: set[str]) -> Verdict:
         accepted=len(accepted),
         undelivered=len(accepted - arrived),
         # Each call of the scripts is a goal: one more than there were calls is one twice.
-        delivered_twice=len(arrived - accepted) + max(goals - len(arrived), 0),
+        delivered_twice=len(arrived - everybodys) + max(goals - len(arrived), 0),
     )

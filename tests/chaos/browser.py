@@ -50,6 +50,7 @@ class Browser:
         self.refusals: list[tuple[int, str]] = []
         self.sessions = 0  # begun
         self.returns = 0  # to a session that had gone on
+        self.reconnected_at = 0.0  # by the monotonic clock, the last time
         self.audio_bytes = 0
         self.is_reading = True
         self._entrances = list(entrances)
@@ -259,5 +260,7 @@ class Browser:
                 self.saved.append(event["seq"])
             case "RelayIntent":
                 self.accepted[event["call_id"]] = event["status"]
+            case "RelayReconnected":
+                self.reconnected_at = time.monotonic()
             case "RelayGoAway":
                 self._ticket = event["resume_ticket"]

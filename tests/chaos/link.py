@@ -164,7 +164,10 @@ async def _pump(
 ) -> None:
     while chunk := await reader.read(CHUNK):
         await pair.may_pass.wait()
-        writer.write(await change(chunk))
+        answer = await change(chunk)
+        if writer.is_closing():
+            return
+        writer.write(answer)
         await writer.drain()
     await pair.may_pass.wait()
     if writer.can_write_eof():

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(1800)
 async def test_what_was_told_and_accepted_survives_a_kill_at_any_moment(
     database_url, tmp_path, chance, is_long, publish
 ):
-    rounds = 100 if is_long else 3
+    rounds = 100 if is_long else 2
     recovered = []
     async with staged(tmp_path, database_url) as stage:
         relay = stage.relay()
@@ -31,7 +31,9 @@ async def test_what_was_told_and_accepted_survives_a_kill_at_any_moment(
                 await relay.start()
                 await asyncio.gather(*(browser.turn_at_last(30) for browser in browsers))
                 recovered.append(time.monotonic() - killed)
-            verdict = await stage.verdict(browsers, hurry=not is_long)
+            await stage.settle(browsers, hurry=not is_long)
+            await stage.stop_relays()
+            verdict = await stage.audit(browsers)
     publish("kill", rounds, verdict, recovered, "restart included")
 
 

@@ -7,36 +7,31 @@ import time
 
 import pytest
 
-from tests.chaos.stage import staged, until
+from tests.chaos.stage import staged
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.mark.parametrize("fault", ["stopped", "killed", "restarted"])
 async def test_postgres_fails_and_nobody_falls_silent(
-    own_postgres, empty_database_url, tmp_path, chance, is_long, publish, fault
+    own_postgres, empty_database_url, tmp_path, chance, is_long, publish
 ):
     rounds = 10 if is_long else 1
-    recovered = []
     database_url = await own_postgres.migrated()
     async with staged(tmp_path, database_url, planner_url=empty_database_url) as stage:
         relay = stage.relay()
         await relay.start()
-        async with stage.people(chance, 3) as browsers:
-            for _ in range(rounds):
-                await asyncio.sleep(chance.uniform(0.0, 0.3))
-                await own_postgres.leave(fault)
-                for _ in range(chance.randint(2, 4)):
-                    answered = await asyncio.gather(*(browser.turn() for browser in browsers))
-                    assert all(answered), "a conversation fell silent without its database"
-                await own_postgres.come_back()
-                back = time.monotonic()
-
-                async def is_right():
-                    return (await stage.audit(browsers)).is_right
-
-                await until(is_right, 60)
-                recovered.append(time.monotonic() - back)
-            assert [browser.sessions + browser.returns for browser in browsers] == [1, 1, 1]
-            verdict = await stage.verdict(browsers)
-    publish(f"postgres {fault}", rounds, verdict, recovered, "until all is stored")
+        for fault in ("stopped", "killed", "restarted"):
+            recovered = []
+            async with stage.people(chance, 3) as browsers:
+                for _ in range(rounds):
+                    await asyncio.sleep(chance.uniform(0.0, 0.3))  # any moment
+                    await own_postgres.leave(fault)
+                    for _ in range(chance.randint(2, 4)):
+                        answered = await asyncio.gather(*(browser.turn() for browser in browsers))
+                        assert all(answered), "a conversation fell silent without its database"
+                    await own_postgres.come_back()
+                    back = time.monotonic()
+                    verdict = await stage.settle(browsers)
+                    recovered.append(time.monotonic() - back)
+                assert [browser.sessions + browser.returns for browser in browsers] == [1, 1, 1]
+            publish(f"postgres {fault}", rounds, verdict, recovered, "until all is stored")

@@ -145,7 +145,7 @@ async def test_memory_tasks_files_and_connections_stay_flat(
             tasks.create_task(soak.vanish(), name="vanish")
             tasks.create_task(soak.watch(database_url), name="watch")
         after = await rest(soak, database_url)
-        verdict = await stage.verdict(soak.browsers, seconds=120)
+        verdict = await stage.settle(soak.browsers, 120)
     drifts = [
         judge("rss", [sample["rss"] for sample in soak.samples], share=0.03, at_least=2.0),
         *(
@@ -172,7 +172,7 @@ async def test_memory_tasks_files_and_connections_stay_flat(
     assert sessions > PEOPLE
     assert returns > 0
     assert after["tasks"] <= idle["tasks"] + 1
-    assert after["fds"] <= idle["fds"] + 10  # the pool's connections stay for a while
+    assert after["fds"] <= idle["fds"] + 15  # the pool keeps up to 10 connections
     assert after["connections"] <= 10
     if MINUTES:
         REPORT.parent.mkdir(exist_ok=True)
