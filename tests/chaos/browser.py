@@ -45,11 +45,11 @@ class Browser:
         self.told: list[tuple[str, str]] = []
         self.saved: list[int] = []
         self.accepted: dict[str, str] = {}
-        self.events: list[dict[str, Any]] = []  # of the WebSocket that is open
         self.codes: list[int | None] = []  # how each WebSocket ended
         self.refusals: list[tuple[int, str]] = []
         self.sessions = 0  # begun
         self.returns = 0  # to a session that had gone on
+        self.is_ready = False  # the agent has taken its Settings
         self.reconnected_at = 0.0  # by the monotonic clock, the last time
         self.audio_bytes = 0
         self.is_reading = True
@@ -109,6 +109,11 @@ class Browser:
             raise Lost
         await self._socket.send(json.dumps({"type": "InjectUserMessage", "content": line}))
 
+    async def shout(self, line: str) -> None:
+        """Say it and do not care whether there is a connection."""
+        with contextlib.suppress(ConnectionClosed, Lost):
+            await self.say(line)
+
     async def send(self, frame: bytes) -> None:
         """One microphone frame, if there is a connection."""
         if self._socket is not None:
@@ -125,9 +130,6 @@ class Browser:
         except TimeoutError:
             return False
         return True
-
-    def heard(self, kind: str) -> bool:
-        return any(event["type"] == kind for event in self.events)
 
     @property
     def is_connected(self) -> bool:
@@ -210,7 +212,6 @@ class Browser:
             self._ticket = None
 
     async def _read(self, socket: ClientConnection) -> None:
-        self.events = []
         try:
             async for frame in socket:
                 if not self.is_reading:
@@ -241,7 +242,6 @@ class Browser:
         self._reads.set()
 
     def _take(self, event: dict[str, Any], socket: ClientConnection) -> None:
-        self.events.append(event)
         if event["type"] == "RelaySession":
             self.returns += self._has_attached
             self._has_attached = True
@@ -260,6 +260,8 @@ class Browser:
                 self.saved.append(event["seq"])
             case "RelayIntent":
                 self.accepted[event["call_id"]] = event["status"]
+            case "SettingsApplied":
+                self.is_ready = True
             case "RelayReconnected":
                 self.reconnected_at = time.monotonic()
             case "RelayGoAway":

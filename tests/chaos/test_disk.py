@@ -45,7 +45,7 @@ async def test_a_full_disk_silences_nobody_and_loses_nothing(
                     await own_postgres.leave("stopped")
                 fill_up(filling)
                 for _ in range(3):
-                    answered = await asyncio.gather(*(browser.turn() for browser in browsers))
+                    answered = await asyncio.gather(*(browser.turn(15) for browser in browsers))
                     assert all(answered), "a conversation fell silent with its disk full"
                 filling.unlink()
                 if number % 2:

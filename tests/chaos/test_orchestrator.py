@@ -43,7 +43,7 @@ async def test_every_accepted_call_reaches_a_broken_orchestrator_once(
                     link.mood, link.delay = mood, 5.0
                     for browser in browsers:
                         for _ in range(2):  # one of them has a call
-                            answered = await browser.turn(seconds=6.0)
+                            answered = await browser.turn(15)
                             assert answered, f"the model was kept waiting: {mood}"
                 link.mood = Mood.WELL
                 well = time.monotonic()

@@ -27,7 +27,7 @@ async def test_postgres_fails_and_nobody_falls_silent(
                     await asyncio.sleep(chance.uniform(0.0, 0.3))  # any moment
                     await own_postgres.leave(fault)
                     for _ in range(chance.randint(2, 4)):
-                        answered = await asyncio.gather(*(browser.turn() for browser in browsers))
+                        answered = await asyncio.gather(*(browser.turn(15) for browser in browsers))
                         assert all(answered), "a conversation fell silent without its database"
                     await own_postgres.come_back()
                     back = time.monotonic()

@@ -1,0 +1,52 @@
+"""A thousand browsers connect at once, while somebody is in conversation."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from functools import partial
+
+import pytest
+
+from tests.chaos.stage import staged
+
+pytestmark = pytest.mark.timeout(600)
+
+
+async def test_a_burst_of_connects_is_served_and_disturbs_nobody(
+    database_url, tmp_path, chance, is_long, publish
+):
+    count = 1_000 if is_long else 60
+    turns = []
+    async with staged(tmp_path, database_url) as stage:
+        # The sandbox is one process of Python and no faster than that.
+        relay = stage.relay(RELAY_SETUP_SECONDS="120")
+        await relay.start()
+        async with stage.people(chance, 1) as (before,):
+            crowd = [stage.browser(chance, f"crowd {number}") for number in range(count)]
+
+            async def talk_on():
+                while not all(browser.is_ready for browser in crowd):
+                    began = time.monotonic()
+                    assert await before.turn(60), "a conversation fell silent"
+                    turns.append(time.monotonic() - began)
+
+            began = time.monotonic()
+            async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+                tasks.create_task(talk_on())
+                for browser in crowd:
+                    await stack.enter_async_context(browser.at_work())
+                for browser in crowd:
+                    assert await browser.until(partial(is_ready, browser), 240)
+                seconds = time.monotonic() - began
+            assert all(browser.sessions == 1 for browser in crowd)
+            verdict = await stage.settle([before, *crowd], 120)
+    note = (
+        f"{count} browsers until the last has its agent; turns meanwhile {max(turns):.1f} s at most"
+    )
+    publish("burst", count, verdict, [seconds], note)
+
+
+def is_ready(browser):
+    return browser.is_ready
