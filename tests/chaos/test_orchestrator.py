@@ -31,7 +31,7 @@ async def test_every_accepted_call_reaches_a_broken_orchestrator_once(
     database_url, tmp_path, chance, is_long, publish, impatient
 ):
     # Few failures in the short form: the circuit breaker would open for longer and longer.
-    rounds, people, faults = (10, 3, len(FAULTS)) if is_long else (1, 1, 2)
+    rounds, people, faults = (5, 3, len(FAULTS)) if is_long else (1, 1, 2)
     recovered = []
     async with staged(tmp_path, database_url) as stage:
         relay = stage.relay(RELAY_CONFIG_DIR=impatient)
