@@ -37,7 +37,7 @@ unit: $(STAMP)
 
 chaos: $(STAMP) ## Break everything, many times: half an hour; SEED=... repeats a run, ONLY=... chooses
 	@sh deploy/proxies.sh
-	@CHAOS=long CHAOS_SEED=$(SEED) $(PYTHON_BIN) -m pytest tests/chaos -k '$(or $(ONLY),not soak)'
+	@CHAOS=long CHAOS_SEED=$(SEED) $(PYTHON_BIN) -m pytest -s tests/chaos -k '$(or $(ONLY),not soak)'
 
 soak: $(STAMP) ## Twenty minutes of coming and going: does anything grow? SOAK=... minutes
 	@SOAK=$(or $(SOAK),20) CHAOS_SEED=$(SEED) $(PYTHON_BIN) -m pytest tests/chaos/test_soak.py

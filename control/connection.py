@@ -21,7 +21,7 @@ from control.hearing import TalkError
 
 PROTOCOL = "relay.v1"
 # Broken without a word, pings unanswered, not reading, the relay restarts. Other ends were meant.
-BREAKS = frozenset({None, 1001, 1006, 1008, 1012})
+BREAKS = frozenset({None, 1001, 1006, 1008, 1012, 1013})
 TRIES = 8
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 4.0  # seconds, doubled from try to try; half to all of it
 TRY_SECONDS = 5.0

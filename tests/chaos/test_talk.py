@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 
@@ -77,11 +78,7 @@ async def test_talk_gives_up_when_there_is_no_way_back(database_url, tmp_path, m
         await relay.start()
         link = await stack.enter_async_context(Link(relay.port))
 
-        def cut_for_good():
-            link.mood = Mood.REFUSING
-            link.cut()
-
-        screen = Screen("What else is there to do?", cut_for_good)
+        screen = Screen("What else is there to do?", partial(cut_off, link))
         options = TalkOptions(url=link.url, inputs=LINES, as_json=True, timeout=30)
 
         code = await talk(options, screen)
@@ -96,20 +93,29 @@ async def test_talk_says_that_a_session_is_over(database_url, tmp_path):
         relay = stage.relay()
         await relay.start()
         link = await stack.enter_async_context(Link(relay.port))
-
-        async def hang_up():
-            """From elsewhere, while the connection is broken."""
-            link.mood = Mood.REFUSING
-            link.cut()
-            session = screen.of("session")[0]["session_id"]
-            await stage.http.delete(f"{relay.url}{API}/session/{session}")
-            link.mood = Mood.WELL
-
-        screen = Screen("What else is there to do?", lambda: tasks.create_task(hang_up()))
+        screen = Screen("What else is there to do?", partial(cut_off, link))
         options = TalkOptions(url=link.url, inputs=LINES, as_json=True, timeout=30)
 
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(hang_up(stage, relay, link, screen))
             code = await talk(options, screen)
 
     assert code == 1
     assert "the session is over" in screen.of("error")[0]["detail"]
+
+
+def cut_off(link):
+    link.mood = Mood.REFUSING
+    link.cut()
+
+
+async def hang_up(stage, relay, link, screen):
+    """From elsewhere, once the connection is broken."""
+
+    async def is_lost():
+        return screen.of("connection")
+
+    await until(is_lost, 30)
+    session = screen.of("session")[0]["session_id"]
+    await stage.http.delete(f"{relay.url}{API}/session/{session}")
+    link.mood = Mood.WELL

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,7 @@ async def test_who_comes_back_finds_the_session_and_a_relay_that_is_gone_is_repl
             assert all([await live(stage, relay) > 0 for relay in relays])
             for browser in browsers:
                 browser.cut()
-                assert await browser.until(lambda one=browser: one.returns == 1, 15)
+                assert await browser.until(partial(has_returned, browser), 15)
                 await browser.turn_at_last(15)
             assert [browser.sessions for browser in browsers] == [1] * 8
             assert not any(browser.refusals for browser in browsers)
@@ -129,6 +130,10 @@ async def test_who_comes_back_finds_the_session_and_a_relay_that_is_gone_is_repl
             verdict = await stage.settle(browsers)
     assert stayed < 8
     assert verdict.told > 40
+
+
+def has_returned(browser):
+    return browser.returns == 1
 
 
 async def is_ready(stage, relay):
