@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 
 CHUNK = 1 << 16
+NARROW = 1 << 15
 HOST = "127.0.0.1"
 TOO_MANY = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -31,8 +32,10 @@ class Mood(Enum):
 class Link:
     """Listens on `port` of this machine and passes on to another one; owns its tasks."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, *, is_narrow: bool = False) -> None:
+        """`is_narrow`: the kernel holds little of what comes back and is not read."""
         self.target = target
+        self.is_narrow = is_narrow
         self.port = 0
         self.mood = Mood.WELL
         self.delay = 0.0
@@ -99,7 +102,12 @@ class Link:
             await writer.drain()
             writer.close()
             return
-        far_reader, far_writer = await asyncio.open_connection(HOST, self.target)
+        far = socket.socket()
+        far.setblocking(False)
+        if self.is_narrow:
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW)
+        await asyncio.get_running_loop().sock_connect(far, (HOST, self.target))
+        far_reader, far_writer = await asyncio.open_connection(sock=far)
         pair.writers.append(far_writer)
 
         async def there() -> None:

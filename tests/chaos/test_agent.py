@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from tests.chaos.audit import Verdict
 from tests.chaos.link import Mood
 from tests.chaos.stage import staged
 
@@ -25,21 +26,28 @@ async def test_a_lost_agent_is_replaced_and_the_browser_stays(
         await relay.start()
         for fault in ("reset", "silent", "refusing"):
             recovered = []
-            async with stage.people(chance, 3) as browsers:
-                for _ in range(rounds):
-                    async with asyncio.TaskGroup() as tasks:
-                        for browser in browsers:
-                            tasks.create_task(browser.turn(seconds=1.0))
-                        await asyncio.sleep(chance.uniform(0.0, 0.4))  # any moment of a turn
-                        broken = time.monotonic()
-                        tasks.create_task(break_off(stage.agent_link, fault, chance))
-                    for browser in browsers:
-                        assert await browser.until(partial(is_back, browser, broken), 45)
-                        recovered.append(browser.reconnected_at - broken)
+            verdict = Verdict()
+            for _ in range(rounds):
+                # Other people each time: five tries are all that an agent gets in half a minute.
+                async with stage.people(chance, 3) as browsers:
+                    recovered += await lose(stage.agent_link, fault, browsers, chance)
                     await asyncio.gather(*(browser.turn_at_last(10) for browser in browsers))
-                assert [browser.sessions + browser.returns for browser in browsers] == [1, 1, 1]
-                verdict = await stage.settle(browsers)
+                    assert [one.sessions + one.returns for one in browsers] == [1, 1, 1]
+                    verdict += await stage.settle(browsers)
             publish(f"agent {fault}", rounds, verdict, recovered, "until RelayReconnected")
+
+
+async def lose(link, fault, browsers, chance):
+    """Break it off in mid-turn; how long each browser waits for its next agent."""
+    async with asyncio.TaskGroup() as tasks:
+        for browser in browsers:
+            tasks.create_task(browser.turn(seconds=1.0))
+        await asyncio.sleep(chance.uniform(0.0, 0.4))  # any moment of a turn
+        broken = time.monotonic()
+        tasks.create_task(break_off(link, fault, chance))
+    for browser in browsers:
+        assert await browser.until(partial(is_back, browser, broken), 45)
+    return [browser.reconnected_at - broken for browser in browsers]
 
 
 def is_back(browser, broken):

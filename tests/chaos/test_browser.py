@@ -87,14 +87,14 @@ async def test_a_browser_that_never_reads_is_bounded_and_touches_nobody(
     async with staged(tmp_path, database_url, script=script) as stage, AsyncExitStack() as stack:
         relay = stage.relay(RELAY_LANE_BYTES="131072")
         await relay.start()
-        link = await stack.enter_async_context(Link(relay.port))
+        link = await stack.enter_async_context(Link(relay.port, is_narrow=True))
         async with (
             stage.people(chance, 1, link.url) as (deaf,),
             stage.people(chance, 1) as (other,),
         ):
             for _ in range(rounds):
                 deaf.stop_reading()
-                for number in range(8):
+                for number in range(12):
                     await deaf.shout(f"{deaf.name} does not listen {len(recovered)}.{number}")
                     assert await other.turn(30), "one browser's trouble touched another's"
                 reads = time.monotonic()

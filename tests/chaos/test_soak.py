@@ -167,18 +167,20 @@ async def test_memory_tasks_files_and_connections_stay_flat(
         "drifts": drifts,
     }
     show(report, capsys)
-    assert verdict.is_right, verdict
-    assert len(soak.samples) >= 10
-    assert sessions > PEOPLE
-    assert returns > 0
-    assert after["tasks"] <= idle["tasks"] + 1
-    assert after["fds"] <= idle["fds"] + 15  # the pool keeps up to 10 connections
-    assert after["connections"] <= 10
     if MINUTES:
         REPORT.parent.mkdir(exist_ok=True)
         REPORT.write_bytes(
             msgspec.json.format(msgspec.json.encode(report | {"samples": soak.samples}))
         )
+    assert verdict.is_right, verdict
+    assert len(soak.samples) >= 10
+    assert sessions > PEOPLE
+    assert returns > 0
+    assert after["tasks"] <= idle["tasks"] + 1
+    # The database's pool and that of the Orchestrator keep up to 10 connections each for a while.
+    assert after["fds"] <= idle["fds"] + 25
+    assert after["connections"] <= 10
+    if MINUTES:
         assert [drift for drift in drifts if not drift.is_flat] == []
 
 
