@@ -49,6 +49,7 @@ class Browser:
         self.refusals: list[tuple[int, str]] = []
         self.sessions = 0  # begun
         self.returns = 0  # to a session that had gone on
+        self.takeovers = 0  # of these, to one that another relay has taken over
         self.is_ready = False  # the agent has taken its Settings
         self.reconnected_at = 0.0  # by the monotonic clock, the last time
         self.audio_bytes = 0
@@ -182,7 +183,7 @@ class Browser:
         place = self._entrances[0].replace("http", "ws", 1)
         url = f"{place}{API}/session/{self.session_id}/ws"
         if self._has_attached:
-            url += f"?received={self._received}"
+            url += f"?received={self._received}&seq={max(self.saved, default=0)}"
         try:
             socket = await connect(
                 url,
@@ -244,6 +245,9 @@ class Browser:
     def _take(self, event: dict[str, Any], socket: ClientConnection) -> None:
         if event["type"] == "RelaySession":
             self.returns += self._has_attached
+            if event.get("taken_over"):  # another process counts anew
+                self.takeovers += 1
+                self._received = 0
             self._has_attached = True
             self._ticket = event["resume_ticket"]
             self._socket = socket
