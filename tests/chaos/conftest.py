@@ -27,7 +27,6 @@ from tests.chaos.tally import Figure, table
 LONG = os.environ.get("CHAOS") == "long"
 SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(1 << 32))
 REPORT = Path("build") / "chaos.json"
-figures = pytest.StashKey[list[Figure]]()
 
 
 @pytest.fixture
@@ -60,23 +59,43 @@ def publish(request, seed):
             note=note,
         )
         print(figure.line)
-        request.config.stash.setdefault(figures, []).append(figure)
+        # The way that reports take, so that it also comes from another process (pytest-xdist).
+        request.node.user_properties.append(("chaos", msgspec.json.encode(figure).decode()))
         assert verdict.is_right, figure.line
         assert verdict.told > 0, figure.line
 
     return publish_figure
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    collected = config.stash.get(figures, [])
-    if not collected:
+@pytest.fixture
+def say(request):
+    """`say(line)` is shown at the end of the run."""
+
+    def say_line(line):
+        print(line)
+        request.node.user_properties.append(("chaos line", line))
+
+    return say_line
+
+
+def pytest_terminal_summary(terminalreporter):
+    found = [
+        each
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for each in report.user_properties
+    ]
+    figures = [msgspec.json.decode(text, type=Figure) for name, text in found if name == "chaos"]
+    lines = [text for name, text in found if name == "chaos line"]
+    if not figures + lines:
         return
     terminalreporter.section("chaos")
-    for line in table(collected):
+    for line in [*(table(figures) if figures else ()), *lines]:
         terminalreporter.write_line(line)
-    if LONG:
+    if LONG and figures:
         REPORT.parent.mkdir(exist_ok=True)
-        REPORT.write_bytes(msgspec.json.format(msgspec.json.encode(collected)))
+        REPORT.write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
         terminalreporter.write_line(f"as JSON: {REPORT}")
 
 

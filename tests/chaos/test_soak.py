@@ -129,7 +129,7 @@ class Soak:
 
 
 async def test_memory_tasks_files_and_connections_stay_flat(
-    database_url, empty_database_url, tmp_path, chance, seed, capsys
+    database_url, empty_database_url, tmp_path, chance, seed, say
 ):
     async with staged(
         tmp_path, database_url, planner_url=empty_database_url, script=SCRIPT
@@ -166,7 +166,8 @@ async def test_memory_tasks_files_and_connections_stay_flat(
         "after": after,
         "drifts": drifts,
     }
-    show(report, capsys)
+    for line in lines_of(report):
+        say(line)
     if MINUTES:
         REPORT.parent.mkdir(exist_ok=True)
         REPORT.write_bytes(
@@ -198,19 +199,16 @@ async def rest(soak, database_url):
         await connection.close()
 
 
-def show(report, capsys):
-    with capsys.disabled():
-        if MINUTES:
-            print()
-        print(
-            f"\nsoak: seed={report['seed']} minutes={report['minutes']}"
-            f" sessions={report['sessions']} returns={report['returns']}"
-            f" agents_dropped={report['agents dropped']} verdict={report['verdict']}"
+def lines_of(report):
+    yield (
+        f"soak: seed={report['seed']} minutes={report['minutes']}"
+        f" sessions={report['sessions']} returns={report['returns']}"
+        f" agents_dropped={report['agents dropped']} verdict={report['verdict']}"
+    )
+    for drift in report["drifts"]:
+        yield (
+            f"soak: {drift.name} {drift.first:g} -> {drift.last:g}"
+            f" (from {drift.least:g} to {drift.most:g})"
+            f" grown={drift.grown:+.2f} allowed={drift.allowed:.2f}"
+            f" idle {report['idle'][drift.name]:g} -> {report['after'][drift.name]:g}"
         )
-        for drift in report["drifts"]:
-            print(
-                f"soak: {drift.name} {drift.first:g} -> {drift.last:g}"
-                f" (from {drift.least:g} to {drift.most:g})"
-                f" grown={drift.grown:+.2f} allowed={drift.allowed:.2f}"
-                f" idle {report['idle'][drift.name]:g} -> {report['after'][drift.name]:g}"
-            )
