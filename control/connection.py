@@ -93,6 +93,7 @@ class Connection:
                 pass  # its code decides
             if self._ticket is None or self.close_code not in BREAKS:
                 return
+            self._is_up.clear()
             await self._return(self._ticket)
 
     async def send_audio(self, frame: bytes) -> None:
@@ -103,9 +104,16 @@ class Connection:
             pass  # frames() knows
 
     async def send_text(self, text: str) -> None:
-        """Waits for the way back if there is no connection. Raises `ConnectionClosed`."""
-        await self._is_up.wait()
-        await self._socket.send(text)
+        """Waits for the way back if there is none. Raises `ConnectionClosed` when it is over."""
+        while True:
+            await self._is_up.wait()
+            socket = self._socket
+            try:
+                await socket.send(text)
+                return
+            except ConnectionClosed:
+                if not self._expects_another(socket):
+                    raise
 
     async def leave(self) -> None:
         """Say goodbye, so that the session ends at once; if it must be, come back to say it."""
@@ -113,10 +121,16 @@ class Connection:
             await self._is_up.wait()
             socket = self._socket
             await socket.close(1000)
-            if socket.close_code not in BREAKS or self._ticket is None:
+            if not self._expects_another(socket):
                 return
-            if socket is self._socket:
-                self._is_up.clear()  # until frames() has come back, or given up
+
+    def _expects_another(self, socket: ClientConnection) -> bool:
+        """Whether `frames` comes back after the end of this one; then nobody sends until it has."""
+        if self._ticket is None or socket.close_code not in BREAKS:
+            return False
+        if socket is self._socket:
+            self._is_up.clear()
+        return True
 
     async def close(self) -> None:
         """Whatever there is, is closed. Again: nothing."""
@@ -133,7 +147,6 @@ class Connection:
             self._ticket = head.resume_ticket
 
     async def _return(self, ticket: str) -> None:
-        self._is_up.clear()
         self._tell("lost", f"connection lost ({self.close_code}), coming back")
         url = f"{self._url}?received={self._received}"
         pause = FIRST_PAUSE

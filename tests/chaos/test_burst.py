@@ -40,10 +40,12 @@ async def test_a_burst_of_connects_is_served_and_disturbs_nobody(
                 for browser in crowd:
                     assert await browser.until(partial(is_ready, browser), 240)
                 seconds = time.monotonic() - began
-            assert all(browser.sessions == 1 for browser in crowd)
             verdict = await stage.settle([before, *crowd], 120)
+    # Who waits too long for a connection to the database is told 503, and comes again.
+    refused = sum(len(browser.refusals) for browser in crowd)
     note = (
-        f"{count} browsers until the last has its agent; turns meanwhile {max(turns):.1f} s at most"
+        f"{count} browsers until the last has its agent; {refused} refusals on the way;"
+        f" turns meanwhile {max(turns):.1f} s at most"
     )
     publish("burst", count, verdict, [seconds], note)
 
