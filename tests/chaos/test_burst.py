@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
-from functools import partial
 
 import pytest
 
@@ -25,20 +23,27 @@ async def test_a_burst_of_connects_is_served_and_disturbs_nobody(
         await relay.start()
         async with stage.people(chance, 1) as (before,):
             crowd = [stage.browser(chance, f"crowd {number}") for number in range(count)]
+            all_ready = asyncio.Event()
+
+            async def join(browser):
+                async with browser.at_work():
+                    assert await browser.until(lambda: browser.is_ready, 300)
+                    if all(one.is_ready for one in crowd):
+                        all_ready.set()
+                    await all_ready.wait()
 
             async def talk_on():
-                while not all(browser.is_ready for browser in crowd):
+                while not all_ready.is_set():
                     began = time.monotonic()
                     assert await before.turn(60), "a conversation fell silent"
                     turns.append(time.monotonic() - began)
 
             began = time.monotonic()
-            async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+            async with asyncio.TaskGroup() as tasks:
+                for browser in crowd:
+                    tasks.create_task(join(browser))
                 tasks.create_task(talk_on())
-                for browser in crowd:
-                    await stack.enter_async_context(browser.at_work())
-                for browser in crowd:
-                    assert await browser.until(partial(is_ready, browser), 240)
+                await all_ready.wait()
                 seconds = time.monotonic() - began
             verdict = await stage.settle([before, *crowd], 120)
     # Who waits too long for a connection to the database is told 503, and comes again.
@@ -48,7 +53,3 @@ async def test_a_burst_of_connects_is_served_and_disturbs_nobody(
         f" turns meanwhile {max(turns):.1f} s at most"
     )
     publish("burst", count, verdict, [seconds], note)
-
-
-def is_ready(browser):
-    return browser.is_ready
