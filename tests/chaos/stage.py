@@ -148,6 +148,7 @@ class Stage:
         }
         ours = {
             "DEEPGRAM_API_KEY": "sandbox",
+            "RELAY_AUTH": "mock",
             "DEEPGRAM_AGENT_URL": f"ws://{HOST}:{self.agent_link.port}{AGENT_PATH}",
             "DATABASE_URL": self.database_url,
             "ORCHESTRATOR_URL": self.planner_link.url,
