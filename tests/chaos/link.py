@@ -106,8 +106,12 @@ class Link:
         far.setblocking(False)
         if self.is_narrow:
             far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW)
-        await asyncio.get_running_loop().sock_connect(far, (HOST, self.target))
-        far_reader, far_writer = await asyncio.open_connection(sock=far)
+        try:
+            await asyncio.get_running_loop().sock_connect(far, (HOST, self.target))
+            far_reader, far_writer = await asyncio.open_connection(sock=far)
+        except BaseException:  # cut while it is being opened
+            far.close()
+            raise
         pair.writers.append(far_writer)
 
         async def there() -> None:
