@@ -5,7 +5,7 @@ PYTHON_BIN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev test lint unit bench clean
+.PHONY: help setup dev test lint unit chaos soak bench clean
 
 help: ## What there is
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -28,11 +28,19 @@ lint: $(STAMP)
 
 unit: $(STAMP)
 	@sh deploy/browsers.sh
+	@sh deploy/proxies.sh
 	@# Two at a time, one file after the other: many tests wait, and files share what they started.
 	$(PYTHON_BIN) -m pytest -n 2 --dist loadfile --cov --cov-report=
 	@# Says nothing when all is well: the last words are those of pytest.
 	@$(PYTHON_BIN) -m coverage report --include='$(PURE)' --fail-under=100 >/dev/null || \
 		{ $(PYTHON_BIN) -m coverage report -m --skip-covered --include='$(PURE)'; exit 1; }
+
+chaos: $(STAMP) ## Break everything, many times: half an hour; SEED=... repeats a run, ONLY=... chooses
+	@sh deploy/proxies.sh
+	@CHAOS=long CHAOS_SEED=$(SEED) $(PYTHON_BIN) -m pytest -s tests/chaos -k '$(or $(ONLY),not soak)'
+
+soak: $(STAMP) ## Twenty minutes of coming and going: does anything grow? SOAK=... minutes
+	@SOAK=$(or $(SOAK),20) CHAOS_SEED=$(SEED) $(PYTHON_BIN) -m pytest tests/chaos/test_soak.py
 
 bench: $(STAMP) ## A short load test: minutes, and a line that says whether the budgets hold
 	@mkdir -p build

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -170,6 +171,8 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     @asynccontextmanager
     async def open_all(app: Litestar) -> AsyncIterator[None]:
         await store.open()
+        loop = asyncio.get_running_loop()
+        metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         try:
             async with (
                 connect(

@@ -216,6 +216,10 @@ class Orchestrator:
                 return await self._client.send(request, stream=True, follow_redirects=False)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             _raise_trouble(error, proxied=self._proxied)
+        except AttributeError as error:
+            # anyio on uvloop asks a connection for its peer that was reset as it opened, and there
+            # is none any more. Without this an accepted call would have failed for good.
+            raise _Trouble(BROKEN_OFF, type(error).__name__) from error
 
     def _signature(self, body: bytes) -> dict[str, str]:
         if self._secret is None:

@@ -7,13 +7,12 @@ Deepgram's messages with the structs that everybody uses.
 
 From the top: what is asked for (`TalkOptions`), the `Microphone`, one session (`Talk`), and the
 conversation from start to exit code (`talk`). The rest is beside it: recording.py, hearing.py,
-floor.py and screen.py.
+connection.py, floor.py and screen.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 import threading
 from collections import deque
@@ -24,10 +23,9 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 import msgspec
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
-from websockets.typing import Subprotocol
+from websockets.exceptions import ConnectionClosed
 
+from control.connection import Connection, is_here, refusal
 from control.floor import Floor
 from control.hearing import RelayError, TalkError, decode
 from control.recording import (
@@ -42,7 +40,6 @@ from control.recording import (
 from control.screen import Screen
 from relay import deepgram
 
-PROTOCOL = "relay.v1"
 MAX_ANSWER = 4 << 20  # bytes of the answer to `POST /session`, which brings the history
 
 
@@ -99,8 +96,8 @@ class Session(msgspec.Struct, frozen=True):
 class Microphone:
     """Frames in real time on an absolute schedule: speech while there is some, else silence."""
 
-    def __init__(self, agent: ClientConnection, rate: int, clock: Callable[[], float]) -> None:
-        self._agent = agent
+    def __init__(self, relay: Connection, rate: int, clock: Callable[[], float]) -> None:
+        self._relay = relay
         self._size = round(rate * FRAME)
         self._seconds = self._size / rate
         self._clock = clock
@@ -114,7 +111,7 @@ class Microphone:
         began = self._clock()
         count = 0
         while True:
-            await self._agent.send(self._frames.popleft() if self._frames else self._silence)
+            await self._relay.send_audio(self._frames.popleft() if self._frames else self._silence)
             self._after_frame()
             count += 1
             await asyncio.sleep(max(began + count * self._seconds - self._clock(), 0.0))
@@ -137,17 +134,17 @@ class Microphone:
 
 
 class Talk:
-    """One session over an open WebSocket."""
+    """One session."""
 
     def __init__(
-        self, agent: ClientConnection, session: Session, options: TalkOptions, screen: Screen
+        self, relay: Connection, session: Session, options: TalkOptions, screen: Screen
     ) -> None:
-        self._agent = agent
+        self._relay = relay
         self._options = options
         self._screen = screen
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
-        self._microphone = Microphone(agent, session.audio.input.sample_rate, self._clock)
+        self._microphone = Microphone(relay, session.audio.input.sample_rate, self._clock)
         self.floor = Floor(2 * session.audio.output.sample_rate, greeting=not session.messages)
         self.heard = bytearray()  # agent audio
         self.errors = 0
@@ -159,7 +156,7 @@ class Talk:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen(), name="listen")
-                microphone = tasks.create_task(self._stream(), name="microphone")
+                microphone = tasks.create_task(self._microphone.stream(), name="microphone")
                 await self._free()
                 for each in inputs:
                     await self._say(each)
@@ -167,25 +164,22 @@ class Talk:
                     await self._chat(typed)
                 microphone.cancel()
                 self._leaving = True
-                await self._agent.close(1000)
+                await self._relay.leave()
         except BaseExceptionGroup as group:
             # Not `except*`: what is raised in one comes wrapped again (Python 3.11.2).
             expected, rest = group.split(TalkError)
             if expected is None or rest is not None:
                 raise
             raise _first(expected) from None
-        if self._agent.close_code != 1000:
+        if self._relay.close_code != 1000:
             raise TalkError(self._farewell())
         if self.errors:
             raise TalkError(f"the session had {self.errors} error(s)")
 
     async def _listen(self) -> None:
-        try:
-            async for frame in self._agent:
-                self._take(frame)
-                self._changed.set()
-        except ConnectionClosed:
-            pass  # its code is judged where the session ends
+        async for frame in self._relay.frames():
+            self._take(frame)
+            self._changed.set()
         if not self._leaving:
             raise TalkError(self._farewell())
 
@@ -202,12 +196,6 @@ class Talk:
         self._screen.event(event)
         if isinstance(event, deepgram.Error | RelayError):
             self.errors += 1
-
-    async def _stream(self) -> None:
-        try:
-            await self._microphone.stream()
-        except ConnectionClosed:
-            pass  # the listener tells
 
     async def _say(self, each: Speech | Line) -> None:
         self.floor.user_begins(self._clock())
@@ -231,7 +219,7 @@ class Talk:
     async def _type(self, line: Line) -> None:
         message = deepgram.encode(deepgram.InjectUserMessage(content=line.text))
         try:
-            await self._agent.send(message.decode())
+            await self._relay.send_text(message.decode())
         except ConnectionClosed:
             raise TalkError(self._farewell()) from None
         self._words_are_over(self._clock())
@@ -285,7 +273,7 @@ class Talk:
                 pass  # look again at what time it is
 
     def _farewell(self) -> str:
-        code, reason = self._agent.close_code, self._agent.close_reason
+        code, reason = self._relay.close_code, self._relay.close_reason
         if code in (None, 1006):
             return "the connection to the relay broke"
         return f"the relay ended the session: {code}{f' {reason}' if reason else ''}"
@@ -359,12 +347,17 @@ async def _converse(
     )  # fmt: skip
     for message in session.messages:
         screen.said(str(message.get("role")), str(message.get("content")), earlier=True)
-    agent = await _open(session, options)
-    conversation = Talk(agent, session, options, screen)
+    relay = await Connection.open(
+        urljoin(options.url, session.websocket_url),
+        session.ticket,
+        options.timeout,
+        lambda state, line: screen.note("connection", line, state=state),
+    )
+    conversation = Talk(relay, session, options, screen)
     try:
         await conversation.run(inputs, typed if not options.inputs else None)
     finally:
-        await agent.close(1000)
+        await relay.close()
         if options.save is not None:
             await _save(options.save, session.audio.output.sample_rate, conversation.heard)
 
@@ -385,7 +378,7 @@ async def _start(options: TalkOptions) -> Session:
         body["timezone"] = options.timezone
     try:
         async with httpx.AsyncClient(
-            timeout=min(options.timeout, 30.0), trust_env=not _is_here(url)
+            timeout=min(options.timeout, 30.0), trust_env=not is_here(url)
         ) as client:
             bearer = {"Authorization": f"Bearer {options.token}"} if options.token else {}
             answer = await client.post(url, json=body, headers=bearer)
@@ -394,49 +387,11 @@ async def _start(options: TalkOptions) -> Session:
     except httpx.HTTPError as error:
         raise TalkError(f"{options.url}: {error or type(error).__name__}") from error
     if answer.status_code != 201:
-        raise _refusal(answer.status_code, answer.content, answer.headers.get("Retry-After"))
+        raise refusal(answer.status_code, answer.content, answer.headers.get("Retry-After"))
     try:
         return msgspec.json.decode(answer.content[:MAX_ANSWER], type=Session)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TalkError(f"{url}: not the answer of a relay: {error}") from error
-
-
-async def _open(session: Session, options: TalkOptions) -> ClientConnection:
-    url = urljoin(options.url, session.websocket_url)
-    url = re.sub(r"^http", "ws", url)
-    try:
-        agent = await connect(
-            url,
-            subprotocols=[Subprotocol(PROTOCOL), Subprotocol(session.ticket)],
-            compression=None,
-            open_timeout=options.timeout,
-            close_timeout=5,
-            ping_interval=10,
-            ping_timeout=20,
-            proxy=None if _is_here(url) else True,
-        )
-    except InvalidStatus as error:
-        response = error.response
-        retry = response.headers.get("Retry-After")
-        raise _refusal(response.status_code, bytes(response.body or b""), retry) from error
-    except (InvalidHandshake, InvalidURI, OSError) as error:  # OSError: TimeoutError too
-        raise TalkError(f"the WebSocket does not open: {error or type(error).__name__}") from error
-    if agent.subprotocol != PROTOCOL:
-        await agent.close(1000)
-        raise TalkError(f"expected the subprotocol {PROTOCOL}, got {agent.subprotocol}")
-    return agent
-
-
-def _refusal(status: int, body: bytes, retry_after: str | None) -> TalkError:
-    try:
-        problem = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        problem = None
-    detail = ""
-    if isinstance(problem, dict):
-        detail = str(problem.get("detail") or problem.get("title") or "")[:500]
-    again = f"; try again in {retry_after} s" if retry_after else ""
-    return TalkError(f"the relay refused the session: {status} {detail}".rstrip() + again)
 
 
 def _check_url(url: str) -> None:
@@ -460,10 +415,6 @@ def _check_audio(audio: SessionAudio) -> None:
 
 def _read_all(inputs: tuple[Wav | Line, ...]) -> list[Recording | Line]:
     return [each if isinstance(each, Line) else read_wav(each.path) for each in inputs]
-
-
-def _is_here(url: str) -> bool:
-    return urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
 
 
 def _first(group: BaseExceptionGroup[TalkError]) -> TalkError:

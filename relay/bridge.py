@@ -77,7 +77,8 @@ class Bridge:
         self.address = ""  # where the browser came from first
         self.on_lingering: Callable[[Leg], None] = lambda leg: None
         self._began = self._loop.time()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._armed: float | None = None  # for this deadline; not every handle of uvloop knows it
         self._is_over = False
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._dialling: asyncio.Task[None] | None = None
@@ -384,9 +385,10 @@ class Bridge:
     def _arm(self) -> None:
         deadline = self._session.deadline
         if self._timer is not None:
-            if self._timer.when() == deadline:
+            if self._armed == deadline:
                 return
             self._timer.cancel()
+        self._armed = deadline
         self._timer = None if deadline is None else self._loop.call_at(deadline, self._wake)
 
     def _disarm(self) -> None:

@@ -108,6 +108,9 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.tasks = Gauge(
+            "relay_tasks", "Tasks of the event loop that have not ended", registry=self.registry
+        )
         self.times = Times(self.registry)
         self.journal_waiting = Gauge(
             "relay_journal_waiting", "Records not in Postgres yet", registry=self.registry

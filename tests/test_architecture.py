@@ -53,7 +53,8 @@ DOORS = {
 # Programs for development: started by the command line, imported by nobody else.
 NEXT_DOOR = {
     "relay.sandbox", "control.local_orchestrator", "control.embedded",
-    "control.talk", "control.recording", "control.hearing", "control.floor", "control.screen",
+    "control.talk", "control.connection", "control.recording", "control.hearing", "control.floor",
+    "control.screen",
 }  # fmt: skip
 MAY_OPEN_NEXT_DOOR = {"control/cli.py", "control/dev.py"}
 

@@ -89,6 +89,20 @@ class Planner:
             writer.close()
 
 
+class ResetAtOnce(httpx.AsyncBaseTransport):
+    """What anyio raises on uvloop for a connection that was reset in the moment it opened."""
+
+    async def handle_async_request(self, request):
+        raise AttributeError("'NoneType' object has no attribute 'getpeername'")
+
+
+async def test_a_connection_that_is_reset_as_it_opens_is_tried_again():
+    async with httpx.AsyncClient(transport=ResetAtOnce()) as client:
+        outcome = await Orchestrator("http://planner", None, client).submit(submission())
+
+    assert outcome == delayed(orchestrator.BROKEN_OFF, "AttributeError", unsent=False)
+
+
 @asynccontextmanager
 async def planner(*answers):
     it = Planner(*answers)

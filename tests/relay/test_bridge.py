@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from types import SimpleNamespace
 from uuid import uuid4
 
 import msgspec
 import pytest
+import uvloop
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -638,3 +640,21 @@ async def test_a_planned_roll_over_is_not_noticed_by_the_browser():
 
         assert json.loads(await browser.recv()) == {"type": "Marker"}
         assert agent.closed[0] == 1000
+
+
+def test_a_deadline_that_is_due_at_once_may_be_armed_again():
+    # uvloop hands out a handle that knows no time when there is nothing to wait for. An error there
+    # cost the session its agent.
+    async def arm_twice():
+        async with agent_and_relay() as (agent, relay), relay.attach() as browser:
+            await next_event(browser, "SettingsApplied")
+            (bridge,) = relay.hub._live.values()
+            rules = bridge._session
+            bridge._session = SimpleNamespace(deadline=asyncio.get_running_loop().time())
+            bridge._arm()
+            bridge._arm()
+            bridge._session = rules
+            await agent.say(type="ConversationText", role="assistant", content="still here")
+            return (await next_event(browser, "ConversationText"))["content"]
+
+    assert uvloop.run(arm_twice()) == "still here"

@@ -1,0 +1,272 @@
+"""One person at a browser, written as docs/protocol.md says: it comes back whenever it has to.
+
+On the library `websockets`; knows nothing of the relay's inside. It keeps what it was told, so that
+somebody can compare it with what is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import httpx
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+API = "/api/v1/voice"
+FRAME = bytes(640)  # 20 ms of silence
+PAUSES = 0.05, 0.3  # seconds between two tries, at random
+OPEN_SECONDS = 10.0
+OVER = frozenset({1000})  # codes after which one does not come again
+
+
+class Lost(Exception):
+    """This try did not work; there is another one."""
+
+
+class Browser:
+    """`entrances` are relays or what stands before them; after a failure the next one is taken.
+
+    `told` has each `ConversationText`, `accepted` each call id with its last status, `saved` the
+    numbers of `RelayMessageSaved`, all in the order in which they came.
+    """
+
+    def __init__(
+        self, entrances: Sequence[str], http: httpx.AsyncClient, chance: random.Random, name: str
+    ) -> None:
+        self.name = name
+        self.conversation_id: str | None = None
+        self.session_id: str | None = None
+        self.told: list[tuple[str, str]] = []
+        self.saved: list[int] = []
+        self.accepted: dict[str, str] = {}
+        self.codes: list[int | None] = []  # how each WebSocket ended
+        self.refusals: list[tuple[int, str]] = []
+        self.sessions = 0  # begun
+        self.returns = 0  # to a session that had gone on
+        self.takeovers = 0  # of these, to one that another relay has taken over
+        self.is_ready = False  # the agent has taken its Settings
+        self.reconnected_at = 0.0  # by the monotonic clock, the last time
+        self.audio_bytes = 0
+        self.is_reading = True
+        self._entrances = list(entrances)
+        self._http = http
+        self._chance = chance
+        self._ticket: str | None = None
+        self._url = ""
+        self._has_attached = False
+        self._has_vanished = False
+        self._received = 0
+        self._socket: ClientConnection | None = None
+        self._changed = asyncio.Event()
+        self._reads = asyncio.Event()
+        self._lines = 0
+        self._heard = self._answered = ""
+
+    def __repr__(self) -> str:
+        return f"<Browser {self.name} told={len(self.told)} sessions={self.sessions}>"
+
+    @contextlib.asynccontextmanager
+    async def at_work(self) -> AsyncIterator[Browser]:
+        """It stays connected, as well as it can, while inside; then it says goodbye."""
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(self._stay(), name=f"browser {self.name}")
+            yield self
+            await self.leave()
+            task.cancel()
+
+    # --- what a person does --------------------------------------------------------------------
+
+    async def turn(self, seconds: float = 3.0) -> bool:
+        """Say a line that was never said before and hear the answer out; False: it did not come."""
+        self._lines += 1
+        line = f"{self.name} line {self._lines}"
+        try:
+            if self._socket is None:
+                raise Lost
+            for _ in range(3):
+                await self._socket.send(FRAME)
+            await self.say(line)
+        except (ConnectionClosed, Lost):
+            await self._pause()
+            return False
+        return await self.until(lambda: self._answered == line, seconds)
+
+    async def turn_at_last(self, seconds: float) -> float:
+        """Say lines until one is answered; after how many seconds. Raises `TimeoutError`."""
+        began = time.monotonic()
+        async with asyncio.timeout(seconds):
+            while not await self.turn():
+                pass
+        return time.monotonic() - began
+
+    async def say(self, line: str) -> None:
+        if self._socket is None:
+            raise Lost
+        await self._socket.send(json.dumps({"type": "InjectUserMessage", "content": line}))
+
+    async def shout(self, line: str) -> None:
+        """Say it and do not care whether there is a connection."""
+        with contextlib.suppress(ConnectionClosed, Lost):
+            await self.say(line)
+
+    async def send(self, frame: bytes) -> None:
+        """One microphone frame, if there is a connection."""
+        if self._socket is not None:
+            with contextlib.suppress(ConnectionClosed):
+                await self._socket.send(frame)
+
+    async def until(self, condition: Callable[[], Any], seconds: float) -> bool:
+        """Wait for something that comes and makes `condition` true."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    @property
+    def is_connected(self) -> bool:
+        return self._socket is not None
+
+    def cut(self) -> None:
+        """The network is gone: no goodbye."""
+        if self._socket is not None:
+            self._socket.transport.abort()
+
+    def vanish(self) -> None:
+        """The same, and it does not come back."""
+        self._has_vanished = True
+        self.cut()
+
+    async def leave(self) -> None:
+        """Say goodbye; the session is over."""
+        if self._socket is not None:
+            await self._socket.close(1000)
+
+    # --- staying connected ---------------------------------------------------------------------
+
+    async def _stay(self) -> None:
+        while not self._has_vanished:
+            try:
+                if self._ticket is None:
+                    await self._begin()
+                await self._attach()
+            except (Lost, OSError, InvalidHandshake, httpx.HTTPError, EOFError):
+                self._entrances.append(self._entrances.pop(0))
+                await self._pause()
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(self._chance.uniform(*PAUSES))  # what a real one does, too
+
+    async def _begin(self) -> None:
+        body = {} if self.conversation_id is None else {"conversation_id": self.conversation_id}
+        answer = await self._http.post(f"{self._entrances[0]}{API}/session", json=body)
+        if answer.status_code != 201:
+            self.refusals.append((answer.status_code, answer.json().get("code", "")))
+            raise Lost
+        begun = answer.json()
+        self.conversation_id, self.session_id = begun["conversation_id"], begun["session_id"]
+        self._ticket = begun["ticket"]
+        self._has_attached = False
+        self._received = 0
+        self.sessions += 1
+
+    async def _attach(self) -> None:
+        place = self._entrances[0].replace("http", "ws", 1)
+        url = f"{place}{API}/session/{self.session_id}/ws"
+        if self._has_attached:
+            url += f"?received={self._received}&seq={max(self.saved, default=0)}"
+        try:
+            socket = await connect(
+                url,
+                subprotocols=["relay.v1", self._ticket],
+                compression=None,
+                open_timeout=OPEN_SECONDS,
+                close_timeout=1.0,
+                ping_interval=None,
+                max_size=None,
+                proxy=None,
+            )
+        except InvalidStatus as refused:
+            self._refused(refused)
+            raise
+        async with socket:
+            await self._read(socket)
+
+    def _refused(self, refused: InvalidStatus) -> None:
+        status = refused.response.status_code
+        try:
+            code = json.loads(refused.response.body or b"{}").get("code", "")
+        except ValueError:
+            code = ""
+        self.refusals.append((status, code))
+        # Somebody who stops may be followed by somebody who knows the session.
+        if code != "stopping" or not self._has_attached:
+            self._ticket = None
+
+    async def _read(self, socket: ClientConnection) -> None:
+        try:
+            async for frame in socket:
+                if not self.is_reading:
+                    await self._reads.wait()
+                if isinstance(frame, str):
+                    self._take(json.loads(frame), socket)
+                else:
+                    self.audio_bytes += len(frame)
+                self._changed.set()
+        except ConnectionClosed:
+            pass  # the code says how
+        finally:
+            if self._socket is socket:
+                self._socket = None
+            self.codes.append(socket.close_code)
+            self._changed.set()
+        if socket.close_code in OVER:
+            self._ticket = None
+        raise Lost
+
+    def stop_reading(self) -> None:
+        """Not even what is there already; only what the kernel and the library hold comes in."""
+        self.is_reading = False
+        self._reads.clear()
+
+    def read_again(self) -> None:
+        self.is_reading = True
+        self._reads.set()
+
+    def _take(self, event: dict[str, Any], socket: ClientConnection) -> None:
+        if event["type"] == "RelaySession":
+            self.returns += self._has_attached
+            if event.get("taken_over"):  # another process counts anew
+                self.takeovers += 1
+                self._received = 0
+            self._has_attached = True
+            self._ticket = event["resume_ticket"]
+            self._socket = socket
+            return
+        self._received += 1
+        match event["type"]:
+            case "ConversationText":
+                self.told.append((event["role"], event["content"]))
+                if event["role"] == "user":
+                    self._heard = event["content"]
+            case "AgentAudioDone":
+                self._answered = self._heard
+            case "RelayMessageSaved":
+                self.saved.append(event["seq"])
+            case "RelayIntent":
+                self.accepted[event["call_id"]] = event["status"]
+            case "SettingsApplied":
+                self.is_ready = True
+            case "RelayReconnected":
+                self.reconnected_at = time.monotonic()
+            case "RelayGoAway":
+                self._ticket = event["resume_ticket"]

@@ -1,0 +1,159 @@
+"""How long the chaos tests go on, by which seed, and what is printed at the end.
+
+`make test` runs a few rounds of each family; `CHAOS=long` (`make chaos`) all of them. `CHAOS_SEED`
+repeats a run: everything that is chosen at random comes from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import tempfile
+import uuid
+from pathlib import Path
+
+import asyncpg
+import msgspec
+import psutil
+import pytest
+
+from control.embedded import EmbeddedPostgres
+from control.migrate import migrate
+from tests.chaos.tally import Figure, table
+
+LONG = os.environ.get("CHAOS") == "long"
+SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(1 << 32))
+REPORT = Path("build") / "chaos.json"
+
+
+@pytest.fixture
+def seed():
+    return SEED
+
+
+@pytest.fixture
+def chance(request, seed):
+    """The source of everything random in a test: depends on the seed and on nothing else."""
+    return random.Random(f"{seed} {request.node.name}")
+
+
+@pytest.fixture
+def is_long():
+    return LONG
+
+
+@pytest.fixture
+def publish(request, seed):
+    """`publish(family, rounds, verdict, ...)` prints a figure and keeps it; then judges it."""
+
+    def publish_figure(family, rounds, verdict, recovered=(), note=""):
+        figure = Figure(
+            family=family,
+            seed=seed,
+            rounds=rounds,
+            verdict=verdict,
+            recovered=[round(seconds, 3) for seconds in recovered],
+            note=note,
+        )
+        print(figure.line)
+        # The way that reports take, so that it also comes from another process (pytest-xdist).
+        request.node.user_properties.append(("chaos", msgspec.json.encode(figure).decode()))
+        assert verdict.is_right, figure.line
+        assert verdict.told > 0, figure.line
+
+    return publish_figure
+
+
+@pytest.fixture
+def say(request):
+    """`say(line)` is shown at the end of the run."""
+
+    def say_line(line):
+        print(line)
+        request.node.user_properties.append(("chaos line", line))
+
+    return say_line
+
+
+def pytest_terminal_summary(terminalreporter):
+    found = [
+        each
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for each in report.user_properties
+    ]
+    figures = [msgspec.json.decode(text, type=Figure) for name, text in found if name == "chaos"]
+    lines = [text for name, text in found if name == "chaos line"]
+    if not figures + lines:
+        return
+    terminalreporter.section("chaos")
+    for line in [*(table(figures) if figures else ()), *lines]:
+        terminalreporter.write_line(line)
+    if LONG and figures:
+        REPORT.parent.mkdir(exist_ok=True)
+        REPORT.write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
+        terminalreporter.write_line(f"as JSON: {REPORT}")
+
+
+class OwnPostgres:
+    """A server that may be stopped, killed and restarted; what was committed survives that."""
+
+    def __init__(self, folder):
+        self._server = EmbeddedPostgres(folder, parameters=("fsync=off", "full_page_writes=off"))
+        self._fault = ""
+        self.url = self._server.start()
+
+    async def migrated(self):
+        """The URL of a new database with our schema."""
+        name = f"test_{uuid.uuid4().hex}"
+        connection = await asyncpg.connect(self.url)
+        try:
+            await connection.execute(f"CREATE DATABASE {name}")
+        finally:
+            await connection.close()
+        url = self.url.replace("/postgres?", f"/{name}?", 1)
+        await migrate(url, log=logging.getLogger("tests"))
+        return url
+
+    async def leave(self, fault):
+        """`stopped`: nothing answers and nothing closes; `killed`; `restarted`: a clean stop."""
+        self._fault = fault
+        match fault:
+            case "stopped":
+                self._signal(signal.SIGSTOP)
+            case "killed":
+                await asyncio.to_thread(self._server.kill)
+            case "restarted":
+                await asyncio.to_thread(self._server.stop)
+
+    async def come_back(self):
+        if self._fault == "stopped":
+            self._signal(signal.SIGCONT)
+        elif self._fault:
+            assert await asyncio.to_thread(self._server.start) == self.url
+        self._fault = ""
+
+    def _signal(self, how):
+        server = psutil.Process(self._server.pid)
+        for process in (server, *server.children(recursive=True)):
+            process.send_signal(how)
+
+    def stop(self):
+        if self._fault == "stopped":
+            self._signal(signal.SIGCONT)
+        self._server.stop()
+
+
+@pytest.fixture(scope="session")
+def own_postgres():
+    # A short path: the server's socket stays in it, so that a restart keeps the URL.
+    with tempfile.TemporaryDirectory(prefix="chaos-") as directory:
+        server = OwnPostgres(Path(directory))
+        try:
+            yield server
+        finally:
+            server.stop()

@@ -1,0 +1,55 @@
+"""A thousand browsers connect at once, while somebody is in conversation."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.chaos.stage import staged
+
+pytestmark = pytest.mark.timeout(600)
+
+
+async def test_a_burst_of_connects_is_served_and_disturbs_nobody(
+    database_url, tmp_path, chance, is_long, publish
+):
+    count = 1_000 if is_long else 60
+    turns = []
+    async with staged(tmp_path, database_url) as stage:
+        # The sandbox is one process of Python and no faster than that.
+        relay = stage.relay(
+            RELAY_SETUP_SECONDS="120", RELAY_SESSIONS="0", RELAY_SESSIONS_PER_ADDRESS="0"
+        )
+        await relay.start()
+        async with stage.people(chance, 1) as (before,):
+            crowd = [stage.browser(chance, f"crowd {number}") for number in range(count)]
+            all_ready = asyncio.Event()
+
+            async def join(browser):
+                async with browser.at_work():
+                    assert await browser.until(lambda: browser.is_ready, 300)
+                    if all(one.is_ready for one in crowd):
+                        all_ready.set()
+                    await all_ready.wait()
+
+            async def talk_on():
+                while not all_ready.is_set():
+                    turns.append(await before.turn_at_last(120))
+
+            began = time.monotonic()
+            async with asyncio.TaskGroup() as tasks:
+                for browser in crowd:
+                    tasks.create_task(join(browser))
+                tasks.create_task(talk_on())
+                await all_ready.wait()
+                seconds = time.monotonic() - began
+            verdict = await stage.settle([before, *crowd], 120)
+    # Who waits too long for a connection to the database is told 503, and comes again.
+    refused = sum(len(browser.refusals) for browser in crowd)
+    note = (
+        f"{count} browsers until the last has its agent; {refused} refusals on the way;"
+        f" turns meanwhile {max(turns):.1f} s at most"
+    )
+    publish("burst", count, verdict, [seconds], note)

@@ -1,0 +1,59 @@
+"""The disk of the journal is full, with the database there and with it away."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+
+import pytest
+
+from tests.chaos.stage import staged
+from tests.relay.test_ledger import fill_up
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+async def test_a_full_disk_silences_nobody_and_loses_nothing(
+    own_postgres, empty_database_url, small_disk, tmp_path, chance, is_long, publish
+):
+    rounds = 10 if is_long else 2
+    recovered = []
+    filling = small_disk / "filling"
+    database_url = await own_postgres.migrated()
+    async with staged(tmp_path, database_url, planner_url=empty_database_url) as stage:
+        relay = stage.relay(data_dir=small_disk / "data")
+        await relay.start()
+        async with stage.people(chance, 3) as browsers:
+            for number in range(rounds):
+                if number % 2:
+                    await own_postgres.leave("stopped")
+                fill_up(filling)
+                for _ in range(3):
+                    answered = await asyncio.gather(*(browser.turn(15) for browser in browsers))
+                    assert all(answered), "a conversation fell silent with its disk full"
+                filling.unlink()
+                if number % 2:
+                    await own_postgres.come_back()
+                back = time.monotonic()
+                verdict = await stage.settle(browsers)
+                recovered.append(time.monotonic() - back)
+        output = relay.output
+    assert "journal_disk_failed" in output  # it was really full
+    assert "journal_full" not in output
+    publish("disk full", rounds, verdict, recovered, "every second one without a database")

@@ -1,0 +1,178 @@
+"""deploy/nginx.conf and deploy/haproxy.cfg, with the real programs before two real relays."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import signal
+import subprocess
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from loadtests import certificate
+from loadtests.arms import find
+from loadtests.processes import free_port
+from tests.chaos.link import HOST
+from tests.chaos.stage import answers, staged, until
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+pytestmark = pytest.mark.timeout(180)
+BALANCERS = ["nginx", "haproxy"]
+
+
+def nginx(folder, listen, relays, change=str):
+    """The command that runs nginx with our file, at other addresses."""
+    text = change((DEPLOY / "nginx.conf").read_text("utf-8"))
+    text = text.replace("listen 8080;", f"listen {HOST}:{listen};")
+    (folder / "voice.conf").write_text(at(text, relays))
+    paths = "".join(
+        f"{kind}_temp_path {folder / kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    main = folder / "main.conf"
+    main.write_text(
+        f"daemon off; pid {folder / 'pid'}; error_log stderr error;\n"
+        f"events {{}}\nhttp {{ {paths} include {folder / 'voice.conf'}; }}\n"
+    )
+    return [find("nginx"), "-e", "stderr", "-p", str(folder), "-c", str(main)]
+
+
+def haproxy(folder, listen, relays, change=str):
+    text = change((DEPLOY / "haproxy.cfg").read_text("utf-8"))
+    path = folder / "haproxy.cfg"
+    path.write_text(at(text.replace("bind :8080", f"bind {HOST}:{listen}"), relays))
+    return [find("haproxy"), "-db", "-f", str(path)]
+
+
+def at(text, relays):
+    for example, port in zip((8081, 8082), relays, strict=True):
+        assert f"127.0.0.1:{example}" in text
+        text = text.replace(f"127.0.0.1:{example}", f"{HOST}:{port}")
+    return text
+
+
+COMMANDS = {"nginx": nginx, "haproxy": haproxy}
+
+
+@pytest.fixture(params=BALANCERS)
+def balancer(request):
+    if find(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    return request.param
+
+
+@asynccontextmanager
+async def balanced(balancer, folder, relays):
+    """The URL of the balancer before these relays."""
+    listen = free_port()
+    log = folder / "balancer.log"
+    command = COMMANDS[balancer](folder, listen, [relay.port for relay in relays])
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
+    try:
+
+        async def is_up():
+            assert process.returncode is None, log.read_text()
+            return await answers(listen)
+
+        await until(is_up, 20)
+        yield f"http://{HOST}:{listen}"
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+async def live(stage, relay):
+    return await relay.metric(stage.http, "relay_sessions_live")
+
+
+async def test_who_comes_back_finds_the_session_and_a_relay_that_is_gone_is_replaced(
+    database_url, tmp_path, balancer
+):
+    chance = random.Random(1)
+    async with staged(tmp_path, database_url) as stage:
+        relays = [stage.relay(RELAY_DIAL_AHEAD="0"), stage.relay(RELAY_DIAL_AHEAD="0")]
+        await asyncio.gather(*(relay.start() for relay in relays))
+        async with (
+            balanced(balancer, tmp_path, relays) as url,
+            stage.people(chance, 8, url) as browsers,
+        ):
+            # Both are used, and whoever is cut off comes back to the relay that has the session.
+            assert all([await live(stage, relay) > 0 for relay in relays])
+            for browser in browsers:
+                browser.cut()
+                assert await browser.until(partial(has_returned, browser), 15)
+                await browser.turn_at_last(15)
+            assert [browser.sessions for browser in browsers] == [1] * 8
+            assert not any(browser.refusals for browser in browsers)
+
+            # One says that it stops, and new sessions begin at the other.
+            gone, other = relays
+            stayed = await live(stage, other)
+            await stage.settle(browsers)
+            gone.signal(signal.SIGTERM)
+            await gone.end(20)
+            await asyncio.gather(*(browser.turn_at_last(30) for browser in browsers))
+            assert await live(stage, other) == 8
+
+            # It comes again, the other is killed: all go to the one that is there.
+            await gone.start()
+            await until(lambda: is_ready(stage, gone), 20)
+            await stage.settle(browsers)
+            await other.kill()
+            await asyncio.gather(*(browser.turn_at_last(30) for browser in browsers))
+            assert await live(stage, gone) == 8
+            verdict = await stage.settle(browsers)
+    assert stayed < 8
+    assert verdict.told > 40
+
+
+def has_returned(browser):
+    return browser.returns == 1
+
+
+async def is_ready(stage, relay):
+    return (await stage.http.get(f"{relay.url}/health/ready")).status_code == 200
+
+
+async def test_what_the_relay_is_told_of_the_browser(database_url, tmp_path, balancer):
+    async with staged(tmp_path, database_url) as stage:
+        relays = [stage.relay(RELAY_DIAL_AHEAD="0"), stage.relay(RELAY_DIAL_AHEAD="0")]
+        await asyncio.gather(*(relay.start() for relay in relays))
+        async with balanced(balancer, tmp_path, relays) as url:
+            begun = await stage.http.post(
+                f"{url}/api/v1/voice/session", headers={"Host": "voice.example.com"}
+            )
+            hidden = await stage.http.get(f"{url}/metrics")
+
+    assert begun.json()["websocket_url"].startswith("ws://voice.example.com/api/")
+    assert hidden.status_code == 404
+
+
+@pytest.mark.parametrize("name", BALANCERS)
+def test_the_lines_for_tls_are_right(tmp_path, name):
+    if find(name) is None:
+        pytest.skip(f"{name} is not installed")
+    made = certificate.make(tmp_path)
+    if made is None:
+        pytest.skip("there is no openssl program")
+    both = tmp_path / "both.pem"
+    both.write_text(Path(made.certificate).read_text() + Path(made.key).read_text())
+
+    def with_tls(text):
+        text, lines = re.subn(r"^( +)# (listen|ssl_|bind)", r"\1\2", text, flags=re.MULTILINE)
+        assert lines
+        text = text.replace("/etc/ssl/voice/fullchain.pem", str(made.certificate))
+        text = text.replace("/etc/ssl/voice/privkey.pem", str(made.key))
+        return text.replace("/etc/haproxy/voice.pem", str(both)).replace("443", str(free_port()))
+
+    command = COMMANDS[name](tmp_path, free_port(), [8081, 8082], with_tls)
+    check = {"nginx": "-t", "haproxy": "-c"}[name]
+    done = subprocess.run([*command, check], capture_output=True, text=True, timeout=20)
+
+    assert done.returncode == 0, done.stderr
