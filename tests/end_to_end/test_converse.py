@@ -155,7 +155,7 @@ WRONG_BEGINNINGS = [
     (b"\0\0" * 160, "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS"),
     ("[object Blob]", "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS"),
     ('{"type":"Settings","audio":{}}', "UNPARSABLE_CLIENT_MESSAGE"),
-    (settings(input={"encoding": "opus", "sample_rate": 48000}), "INVALID_SETTINGS"),
+    (settings(input={"encoding": "flac", "sample_rate": 48000}), "INVALID_SETTINGS"),
     (settings(output={"encoding": "linear16", "sample_rate": 11025}), "INVALID_SETTINGS"),
     (settings(input="microphone"), "INVALID_SETTINGS"),
 ]
