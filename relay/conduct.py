@@ -19,7 +19,7 @@ from relay import browser, deepgram, policy
 from relay.allowance import Allowance
 from relay.sound import bytes_per_second
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 2.0  # at the audio of a browser; a look costs some 20 µs
 NOTICE_SECONDS = 30.0  # before a session ends because nobody speaks, or because it is long
 COMPRESSED = 4  # bytes a sample that no codec reaches
 # Frames of an AudioWorklet (128 samples at 48 kHz) come 375 a second; nobody needs smaller ones.
@@ -78,6 +78,8 @@ class Conduct:
         self._ends_at = now + bounds.longest_seconds if bounds.longest_seconds else math.inf
         self._told: set[str] = set()
         self.look_at = now + LOOK_SECONDS if bounds.audio_speed else math.inf
+        self.deadline = math.inf  # when the next of `notice` or `over` is due; not the next look
+        self._plan()
 
     def __repr__(self) -> str:
         return f"<Conduct {self._flow.value} refusals={len(self._refusals)}>"
@@ -166,11 +168,12 @@ class Conduct:
         """Somebody speaks."""
         self._stirred = now
         self._told.discard("idle")
+        self._plan()
 
-    @property
-    def deadline(self) -> float:
-        """When the next of `notice` or `over` is due; not the next look at the audio."""
-        return min(at if code in self._told else at - self._notice(code) for code, at in self._ends)
+    def _plan(self) -> None:
+        self.deadline = min(
+            at if code in self._told else at - self._notice(code) for code, at in self._ends
+        )
 
     def over(self, now: float) -> str | None:
         """Why the session is over by now."""
@@ -181,6 +184,7 @@ class Conduct:
         for code, at in self._ends:
             if code not in self._told and now >= at - self._notice(code):
                 self._told.add(code)
+                self._plan()
                 return browser.RelayNotice(code=code, ends_in=round(at - now, 1))
         return None
 

@@ -183,10 +183,18 @@ class Session:
         """The monotonic second at which `Woken` is wanted; None once closed."""
         if self.state is State.CLOSED:
             return None
-        fillers = (call.say_at for call in self._calls.values() if call.say_at)
-        conduct = self._conduct.look_at, self._conduct.deadline
-        core = self._look_at, self._roll_over_deadline, self._browser.until, self._go_by
-        return min(*core, *conduct, *fillers)
+        # After every event: no generators where nothing is open.
+        due = min(
+            self._look_at,
+            self._roll_over_deadline,
+            self._browser.until,
+            self._go_by,
+            self._conduct.look_at,
+            self._conduct.deadline,
+        )
+        if self._calls:
+            due = min((due, *(call.say_at for call in self._calls.values() if call.say_at)))
+        return due
 
     @property
     def most(self) -> tuple[float, float]:

@@ -126,7 +126,7 @@ def test_a_flood_is_known_before_the_next_look():
 
 def test_without_a_speed_nobody_looks():
     assert make(audio_speed=0).look_at == math.inf
-    assert make().look_at == 1.0
+    assert make().look_at == 2.0
 
 
 def test_a_short_idle_time_is_told_at_half_of_it():
