@@ -17,7 +17,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from config.document import read_document
 from config.errors import ConfigError, shown
-from config.settings import Secret
+from config.readers import Secret
 from config.shape import build
 
 Name = Annotated[str, Meta(min_length=1)]

@@ -6,41 +6,15 @@ the documentation by a test. What a conversation designer changes is not here bu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from config.errors import ConfigError, did_you_mean, listed, shown
-
-
-class Secret:
-    """A text that is not for eyes: masked wherever it is printed, shown by `reveal()` alone."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
-
-    def __str__(self) -> str:
-        return "***"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
+from config import readers
+from config.errors import ConfigError, did_you_mean
+from config.readers import Secret
 
 CONFIG_DIR = Path(__file__).parent
 """The files that ship."""
@@ -54,7 +28,6 @@ STAND_INS = {
 
 
 PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
-PROXY_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,153 +155,10 @@ def _unknown_names(environ: Mapping[str, str]) -> list[str]:
     ]
 
 
-# --- one reader for each kind of value ----------------------------------------------------------
-
-
-def _credential(text: str) -> Secret:
-    if not all(0x20 < ord(letter) < 0x7F for letter in text):
-        raise ValueError("expected printable ASCII without spaces, got something else (not shown)")
-    return Secret(text)
-
-
-def _jwt_secret(text: str) -> Secret:
-    if len(text.encode()) < 32:
-        raise ValueError("expected at least 32 bytes (HS256), got fewer (not shown)")
-    return Secret(text)
-
-
-def _database(text: str) -> Secret:
-    if not text.startswith(("postgresql://", "postgres://")):
-        raise ValueError('expected "postgresql://user:password@host/name", got another form')
-    return Secret(text)
-
-
-def _url(*schemes: str) -> Callable[[str], str]:
-    wanted = "expected a URL that begins with " + " or ".join(f"{scheme}://" for scheme in schemes)
-
-    def read(text: str) -> str:
-        parts = _split(text, wanted)
-        bare = bool(parts.hostname) and "@" not in parts.netloc
-        if parts.scheme not in schemes or not bare or set(text) & set(" \t\r\n"):
-            raise ValueError(f"{wanted}, got {_without_password(text)}")
-        return text.rstrip("/")
-
-    return read
-
-
-def _split(text: str, wanted: str) -> SplitResult:
-    try:
-        parts = urlsplit(text)
-        parts.port  # noqa: B018  # reading it is what checks it
-    except ValueError:
-        raise ValueError(f"{wanted}, got {_without_password(text)}") from None
-    return parts
-
-
-def _without_password(text: str) -> str:
-    return "a URL with a name or password in it (not shown)" if "@" in text else shown(text)
-
-
-def _proxy(text: str) -> Secret:
-    """The proxy's URL with its port; without a scheme it is http, as in other programs."""
-    wanted = "expected a proxy such as http://user:password@host:3128, or https:// or socks5://"
-    if not all(0x20 < ord(letter) < 0x7F for letter in text):
-        raise ValueError(f"{wanted}, got other letters (write them as %XX; not shown)")
-    whole = text if "://" in text else f"http://{text}"
-    parts = _split(whole, wanted)
-    port = PROXY_PORTS.get(parts.scheme)
-    if port is None or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise ValueError(f"{wanted}, got {_without_password(text)}")
-    return Secret(f"{parts.scheme}://{parts.netloc}" + ("" if parts.port else f":{port}"))
-
-
-def _hosts(text: str) -> tuple[str, ...]:
-    return tuple(host.strip().lower() for host in text.split(",") if host.strip())
-
-
-def _switch(text: str) -> bool:
-    if text.lower() not in ("on", "off"):
-        raise ValueError(f"expected on or off, got {shown(text)}")
-    return text.lower() == "on"
-
-
-def _origins(text: str) -> tuple[str, ...]:
-    origins = [origin.strip() for origin in text.split(",")]
-    wanted = 'expected origins such as "https://app.example.com", with commas between them'
-    for origin in filter(None, origins):
-        parts = _split(origin, wanted)
-        bare = parts.scheme in ("http", "https") and origin == f"{parts.scheme}://{parts.netloc}"
-        if not bare or not parts.hostname or "@" in origin:
-            raise ValueError(f"{wanted} and no path, got {_without_password(origin)}")
-    return tuple(origin.lower() for origin in origins if origin)
-
-
-def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    wanted = f"expected a whole number from {low}" + ("" if high is None else f" to {high}")
-
-    def read(text: str) -> int:
-        hint = ""
-        if text.startswith("tcp://"):  # Kubernetes does that to pods beside a service "relay"
-            hint = "; it is a service link: set enableServiceLinks to false or rename the service"
-        if not text.isascii() or not text.isdigit():
-            raise ValueError(f"{wanted}, got {shown(text)}{hint}")
-        if int(text) < low or (high is not None and int(text) > high):
-            raise ValueError(f"{wanted}, got {shown(text)}")
-        return int(text)
-
-    return read
-
-
-def _positive(unit: str) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not 0 < number < math.inf:
-            raise ValueError(f"expected {unit} above 0, got {shown(text)}")
-        return number
-
-    return read
-
-
-def _positive_or_none(unit: str) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        if text == "0":
-            return 0.0
-        try:
-            return _positive(unit)(text)
-        except ValueError:
-            raise ValueError(f"expected {unit}, or 0, got {shown(text)}") from None
-
-    return read
-
-
-def _networks(text: str) -> tuple[str, ...]:
-    names = tuple(filter(None, (name.strip() for name in text.split(","))))
-    for name in names:
-        try:
-            ip_network(name, strict=False)
-        except ValueError:
-            wanted = 'expected addresses or networks such as "10.0.0.0/8", with commas between them'
-            raise ValueError(f"{wanted}, got {shown(name)}") from None
-    return names
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text.lower() not in words:
-            hint = did_you_mean(text.lower(), words)
-            raise ValueError(f"expected one of {listed(words)}, got {shown(text)}{hint}")
-        return text.lower()
-
-    return read
-
-
-_BYTES = _whole(1024, 1 << 30)
-_LIMIT = _whole(0, 1_000_000)
-_seconds = _positive("seconds")
-_seconds_or_none = _positive_or_none("seconds")
+_BYTES = readers.whole(1024, 1 << 30)
+_LIMIT = readers.whole(0, 1_000_000)
+_seconds = readers.positive("seconds")
+_seconds_or_none = readers.positive_or_none("seconds")
 
 VARIABLES: tuple[Variable, ...] = (
     Variable(
@@ -336,66 +166,68 @@ VARIABLES: tuple[Variable, ...] = (
         "deepgram_api_key",
         None,
         "the API key of the Deepgram project; it never leaves the server",
-        _credential,
+        readers.credential,
     ),
     Variable(
         "DATABASE_URL",
         "database_url",
         None,
         "the Postgres database, postgresql://user:password@host/name",
-        _database,
+        readers.database,
     ),
     Variable(
         "ORCHESTRATOR_URL",
         "orchestrator_url",
         None,
         "the Orchestrator that intents are sent to, an intent's path is put behind it",
-        _url("http", "https"),
+        readers.url("http", "https"),
     ),
     Variable(
         "ORCHESTRATOR_TOKEN",
         "orchestrator_token",
         "",
         "the bearer token for the Orchestrator",
-        _credential,
+        readers.credential,
     ),
     Variable(
         "ORCHESTRATOR_SECRET",
         "orchestrator_secret",
         "",
         "what requests to the Orchestrator are signed with",
-        _credential,
+        readers.credential,
     ),
     Variable(
         "DEEPGRAM_AGENT_URL",
         "deepgram_agent_url",
         "wss://agent.deepgram.com/v1/agent/converse",
         "the WebSocket of the Voice Agent API (a region, a proxy, the sandbox)",
-        _url("wss", "ws"),
+        readers.url("wss", "ws"),
     ),
     Variable(
         "DEEPGRAM_API_URL",
         "deepgram_api_url",
         "https://api.deepgram.com",
         "Deepgram's REST API, for temporary tokens of the direct transport",
-        _url("https", "http"),
+        readers.url("https", "http"),
     ),
     Variable(
         "RELAY_EGRESS_PROXY",
         "egress_proxy",
         "",
         "the proxy of all connections that leave: http, https or socks5, with user:password@",
-        _proxy,
+        readers.proxy,
     ),
-    Variable("HTTPS_PROXY", "https_proxy", "", "the proxy for https:// and wss://", _proxy),
-    Variable("HTTP_PROXY", "http_proxy", "", "the proxy for http:// and ws://", _proxy),
-    Variable("ALL_PROXY", "all_proxy", "", "the proxy where the two above say nothing", _proxy),
+    Variable("HTTPS_PROXY", "https_proxy", "", "the proxy for https:// and wss://", readers.proxy),
+    Variable("HTTP_PROXY", "http_proxy", "", "the proxy for http:// and ws://", readers.proxy),
+    Variable(
+        "ALL_PROXY", "all_proxy", "", "the proxy where the two above say nothing", readers.proxy
+    ),
     Variable(
         "NO_PROXY",
         "no_proxy",
         "",
         "hosts, domains, addresses and networks that are reached without a proxy",
-        _hosts,
+        readers.hosts,
     ),
     Variable(
         "RELAY_TLS_CA_FILE",
@@ -423,22 +255,24 @@ VARIABLES: tuple[Variable, ...] = (
         "tls_min_version",
         "1.2",
         "the oldest TLS that is spoken: 1.2 or 1.3",
-        _one_of("1.2", "1.3"),
+        readers.one_of("1.2", "1.3"),
     ),
     Variable(
         "RELAY_AUTH",
         "auth",
         "",
         "who signs users in: jwt, or mock (everybody is one user)",
-        _one_of("mock", "jwt"),
+        readers.one_of("mock", "jwt"),
     ),
-    Variable("RELAY_JWT_SECRET", "jwt_secret", "", "the secret of HS256 tokens", _jwt_secret),
+    Variable(
+        "RELAY_JWT_SECRET", "jwt_secret", "", "the secret of HS256 tokens", readers.jwt_secret
+    ),
     Variable(
         "RELAY_JWT_JWKS_URL",
         "jwt_jwks_url",
         "",
         "where the public keys of RS256 and ES256 tokens are",
-        _url("https", "http"),
+        readers.url("https", "http"),
     ),
     Variable("RELAY_JWT_ISSUER", "jwt_issuer", "", "the issuer (iss) that tokens must have", str),
     Variable(
@@ -453,25 +287,25 @@ VARIABLES: tuple[Variable, ...] = (
         "direct_transport",
         "off",
         "on: a session may be begun with transport direct, which shows prompt and functions",
-        _switch,
+        readers.switch,
     ),
     Variable("RELAY_HOST", "host", "127.0.0.1", "the address to listen on", str),
-    Variable("RELAY_PORT", "port", "8080", "the port to listen on", _whole(0, 65535)),
-    Variable("RELAY_WORKERS", "workers", "1", "worker processes", _whole(1, 256)),
+    Variable("RELAY_PORT", "port", "8080", "the port to listen on", readers.whole(0, 65535)),
+    Variable("RELAY_WORKERS", "workers", "1", "worker processes", readers.whole(1, 256)),
     Variable("RELAY_DATA_DIR", "data_dir", ".relay", "where the relay keeps its own files", Path),
     Variable(
         "RELAY_PUBLIC_URL",
         "public_url",
         "",
         "the URL that browsers reach the relay under; if unset, taken from the request",
-        _url("https", "http"),
+        readers.url("https", "http"),
     ),
     Variable(
         "RELAY_ALLOWED_ORIGINS",
         "allowed_origins",
         "",
         "origins of pages that may connect besides the relay's own, with commas between them",
-        _origins,
+        readers.origins,
     ),
     Variable(
         "RELAY_CONFIG_DIR",
@@ -544,23 +378,25 @@ VARIABLES: tuple[Variable, ...] = (
         "dial_ahead",
         "32",
         "agents dialled at once before their browser attaches; 0 turns it off (one worker only)",
-        _whole(0, 10_000),
+        readers.whole(0, 10_000),
     ),
     Variable(
         "RELAY_JOURNAL_BYTES",
         "journal_bytes",
         "268435456",
         "what the journal may take on disk, all workers together",
-        _whole(1 << 20, 1 << 40),
+        readers.whole(1 << 20, 1 << 40),
     ),
     Variable(
         "RELAY_OUTBOX_HOURS",
         "outbox_hours",
         "24",
         "how long an accepted call is tried until it has failed for good",
-        _positive("hours"),
+        readers.positive("hours"),
     ),
-    Variable("RELAY_CLIENT", "client", "on", "whether the web client is served at /", _switch),
+    Variable(
+        "RELAY_CLIENT", "client", "on", "whether the web client is served at /", readers.switch
+    ),
     Variable(
         "RELAY_BROWSER_MESSAGE_BYTES",
         "browser_message_bytes",
@@ -573,14 +409,14 @@ VARIABLES: tuple[Variable, ...] = (
         "messages_per_second",
         "20",
         "text messages of a browser; twice as many may come at once",
-        _positive("a number"),
+        readers.positive("a number"),
     ),
     Variable(
         "RELAY_AUDIO_SPEED",
         "audio_speed",
         "2",
         "how many times faster than real time a browser's audio may come; 0: as fast as it likes",
-        _positive_or_none("a number"),
+        readers.positive_or_none("a number"),
     ),
     Variable(
         "RELAY_AUDIO_BURST_SECONDS",
@@ -632,7 +468,7 @@ VARIABLES: tuple[Variable, ...] = (
         "handshakes",
         "1000",
         "connections of a process that have not been let in yet",
-        _whole(1, 1_000_000),
+        readers.whole(1, 1_000_000),
     ),
     Variable(
         "RELAY_HANDSHAKE_SECONDS",
@@ -646,20 +482,20 @@ VARIABLES: tuple[Variable, ...] = (
         "trusted_proxies",
         "127.0.0.1,::1",
         "proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, with commas",
-        _networks,
+        readers.networks,
     ),
     Variable(
         "RELAY_RETENTION_DAYS",
         "retention_days",
         "0",
         "conversations that were not touched for so long are erased; 0: never",
-        _positive_or_none("days"),
+        readers.positive_or_none("days"),
     ),
     Variable(
         "RELAY_LOG_LEVEL",
         "log_level",
         "info",
         "debug, info, warning, error or critical",
-        _one_of("debug", "info", "warning", "error", "critical"),
+        readers.one_of("debug", "info", "warning", "error", "critical"),
     ),
 )

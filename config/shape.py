@@ -15,7 +15,7 @@ import msgspec
 from msgspec import inspect
 
 from config.errors import did_you_mean, listed, shown
-from config.settings import Secret
+from config.readers import Secret
 
 _WRONG = object()  # stands for a value that has at least one mistake
 _REFERENCE = re.compile(r"\$(?:\$|\{([^}]*)\})")

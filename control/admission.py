@@ -66,13 +66,7 @@ class Admission:
         try:
             return await self._admit(session_id, ticket, seen)
         except StoreUnavailable as error:
-            log.error("admission_unavailable session=%s reason=%s", session_id, error)
-            raise Refused(
-                503,
-                "database_unavailable",
-                "the database does not answer; try again",
-                retry_after=RETRY_SECONDS,
-            ) from error
+            raise refuse_unavailable(session_id, error) from error
 
     async def _admit(self, session_id: UUID, ticket: str, seen: Seen) -> Opening:
         next_ticket = secrets.token_urlsafe(TICKET_BYTES) if self._grace else None
@@ -146,6 +140,13 @@ class Admission:
     async def _may_settle(self, session_id: UUID, taken: Taken) -> bool:
         async with self._store.transaction() as connection:
             return await owners.may_settle(connection, session_id, taken)
+
+
+def refuse_unavailable(session_id: UUID, error: StoreUnavailable) -> Refused:
+    """Nobody can attach without the database: what to raise."""
+    log.error("admission_unavailable session=%s reason=%s", session_id, error)
+    detail = "the database does not answer; try again"
+    return Refused(503, "database_unavailable", detail, retry_after=RETRY_SECONDS)
 
 
 def _tell_takeover(ticket: str, seen: Seen, history: History) -> Takeover:

@@ -15,7 +15,8 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from uuid_utils.compat import uuid7
 
 from config.check import Configuration
-from config.settings import Secret, Settings
+from config.readers import Secret
+from config.settings import Settings
 from control import client, grant, history, intents, sessions
 from control.admission import Admission
 from control.auth import USER_ID, SignIn

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import jwt
 
-from config.settings import Secret
+from config.readers import Secret
 from control.jwks import Jwks
 
 LEEWAY = 30  # seconds that clocks may differ

@@ -22,7 +22,8 @@ import msgspec
 from config.agent import agent_section, session_section
 from config.check import Configuration, load
 from config.errors import ConfigError
-from config.settings import Secret, Settings, from_environment
+from config.readers import Secret
+from config.settings import Settings, from_environment
 from control.findings import Report
 from control.http_client import open_client
 from control.jwks import Jwks, KeysUnavailable

@@ -7,7 +7,6 @@ session, by the same way as with a ticket of a session.
 
 from __future__ import annotations
 
-import logging
 import secrets
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -25,6 +24,7 @@ from uuid_utils.compat import uuid7
 
 from config.agent import Agent
 from config.settings import Settings
+from control.admission import refuse_unavailable
 from control.auth import User
 from control.errors import RETRY_SECONDS, ProblemError
 from control.rows import NewSession
@@ -37,8 +37,6 @@ from control.sessions import (
 from control.store import Store, StoreUnavailable
 from relay.converse import DeepgramProblem, problem_body
 from relay.opening import Admit, Opening, Refused, Seen, hash_ticket
-
-log = logging.getLogger(__name__)
 
 LONGEST_GRANT = 3600.0  # seconds, Deepgram's bound
 
@@ -149,13 +147,7 @@ class GrantAdmission:
             if not await self._store.create_session(session, resume=resume):
                 raise Refused(401, "ticket_refused", "the conversation was erased")
         except StoreUnavailable as error:
-            log.error("admission_unavailable session=%s reason=%s", session_id, error)
-            raise Refused(
-                503,
-                "database_unavailable",
-                "the database does not answer; try again",
-                retry_after=RETRY_SECONDS,
-            ) from error
+            raise refuse_unavailable(session_id, error) from error
         self._live.expect(session_id)
         return await self._admit(session_id, ticket, Seen())
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import httpx
 
-from config.settings import Secret
+from config.readers import Secret
 from relay.egress import Egress
 
 KEPT = 20  # connections that wait for the next request

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import httpx
 import msgspec
 
-from config.settings import Secret
+from config.readers import Secret
 from control.http_client import open_client
 from relay import trouble
 from relay.egress import Egress

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import certifi
 
 from config.errors import ConfigError
-from config.settings import Secret, Settings
+from config.readers import Secret
+from config.settings import Settings
 
 THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}

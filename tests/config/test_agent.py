@@ -17,7 +17,7 @@ from config.agent import (
     session_section,
 )
 from config.errors import ConfigError
-from config.settings import Secret
+from config.readers import Secret
 
 SHIPPED = Path(config.__file__).parent / "agent.yaml"
 NOVA = {"type": "deepgram", "version": "v1", "model": "nova-3"}

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from config.errors import ConfigError
-from config.settings import VARIABLES, Secret, Settings, from_environment
+from config.readers import Secret
+from config.settings import VARIABLES, Settings, from_environment
 
 NEEDED = {
     "DEEPGRAM_API_KEY": "dg-key-1234",

@@ -15,7 +15,8 @@ from litestar import Litestar, Response, get
 from litestar.di import NamedDependency, Provide
 
 from config.check import load
-from config.settings import CONFIG_DIR, Secret
+from config.readers import Secret
+from config.settings import CONFIG_DIR
 from control.app import create_app
 from control.auth import USER_ID, SignIn, User
 from control.bearer import LONGEST_TOKEN, Bearer, TokenRefused

@@ -20,7 +20,8 @@ from config.agent import Audio, DeepgramSpeak, Speak
 from config.check import load
 from config.intents import Intent, Registry
 from config.policy import Language, Policy
-from config.settings import Secret, Settings
+from config.readers import Secret
+from config.settings import Settings
 from control.auth import USER_ID, User, get_current_user
 from control.direct import Direct
 from control.errors import exception_handlers
