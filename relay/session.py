@@ -22,6 +22,7 @@ import msgspec
 
 from relay import actions, browser, deepgram, policy
 from relay.actions import Action
+from relay.calls import Calls, respond
 from relay.conduct import Bounds, Conduct, Flow
 from relay.events import (
     AgentClosed,
@@ -50,8 +51,6 @@ from relay.redial import FINAL_ERRORS, LOST_CODES, Tries
 # Deepgram wants something every 8 s while no audio flows (docs agent-keep-alive). We look every
 # 4 s and say KeepAlive when nothing came since the last look: the gap stays below 8 s.
 KEEPALIVE_LOOK = 4.0
-# An answer every model needs and no user waits for: more calls at once are a runaway model.
-MAX_OPEN_CALLS = 16
 HISTORY_LENGTH = 200  # lines that the next agent is told, the newest
 # How long a turn may run on past the planned roll-over, which is well before Deepgram's 2 h.
 ROLL_OVER_PATIENCE = 240.0
@@ -106,14 +105,6 @@ _HANG_UP = {
 }
 
 
-class _OpenCall(msgspec.Struct):
-    """A call that has no answer yet; `say_at` is None once there is nothing more to say."""
-
-    call: deepgram.FunctionCall
-    say: str | None = None
-    say_at: float | None = None
-
-
 Settle = Callable[[Sequence[deepgram.History]], deepgram.Settings]
 """Makes Settings that tell the agent this history."""
 
@@ -162,9 +153,7 @@ class Session:
         self._last = _Place(opening.last_seq, opening.last_turn, opening.last_role)
         self._past = deque(opening.history, maxlen=HISTORY_LENGTH)
         self._turn = Turn.QUIET
-        self._calls: dict[str, _OpenCall] = {}
-        self._parked: dict[str, deepgram.FinishedCall] = {}  # of an agent that was lost
-        self._answered: set[str] = set()
+        self._calls = Calls()
         self._tries = Tries()
         self._ready_by = now + times.setup_seconds
         self._look_at = self._ready_by
@@ -183,7 +172,7 @@ class Session:
         """The monotonic second at which `Woken` is wanted; None once closed."""
         if self.state is State.CLOSED:
             return None
-        # After every event: no generators where nothing is open.
+        # After every event: nothing is looked at that is not there.
         due = min(
             self._look_at,
             self._roll_over_deadline,
@@ -193,7 +182,7 @@ class Session:
             self._conduct.deadline,
         )
         if self._calls:
-            due = min((due, *(call.say_at for call in self._calls.values() if call.say_at)))
+            due = min(due, self._calls.deadline)
         return due
 
     @property
@@ -290,11 +279,7 @@ class Session:
             case deepgram.FunctionCallRequest(functions=functions):
                 return self._called(functions)
             case deepgram.FunctionCallCancelled(functions=functions):
-                # The model took it back and wants no response. What the Orchestrator was already
-                # asked stays asked; the record of the call says what came of it.
-                open_ids = [c.id for c in functions if self._calls.pop(c.id, None)]
-                self._answered.update(open_ids)
-                return [actions.CancelFunction(call_id) for call_id in open_ids]
+                return self._calls.take_back(functions)
             case deepgram.Error():
                 return self._agent_erred(message, now)
             case deepgram.AgentAudioDone():
@@ -333,10 +318,8 @@ class Session:
         first = self._agent_request_id is None and self._opening.takeover is None
         self._agent_request_id = request_id
         self.state = State.APPLYING
-        if self._parked:
-            # Answered or not, the next agent must not think that it has to ask again.
-            self._past.append(deepgram.History(function_calls=list(self._parked.values())))
-            self._parked.clear()
+        if parked := self._calls.take_parked():
+            self._past.append(deepgram.History(function_calls=parked))
         settings = actions.SendSettings(self._settle(self._past))
         return [actions.Forward(), settings] if first else [settings]
 
@@ -380,18 +363,7 @@ class Session:
         if self.state not in (State.APPLYING, State.OPEN):
             # An answer would be something before Settings.
             return [actions.Note("agent_unexpected", f"FunctionCallRequest {self.state.value}")]
-        asked: list[Action] = []
-        for call in functions:
-            # Entries with client_side false run at Deepgram; an id that we know is a repetition.
-            if not call.client_side or call.id in self._calls or call.id in self._answered:
-                continue
-            if len(self._calls) >= MAX_OPEN_CALLS:
-                self._answered.add(call.id)
-                asked.append(self._answer(call, policy.too_many_calls(MAX_OPEN_CALLS)))
-                continue
-            self._calls[call.id] = _OpenCall(call)
-            asked.append(actions.CallFunction(call, self._last.seq))
-        return asked
+        return self._calls.begin(functions, self._last.seq)
 
     # --- the agent is lost -------------------------------------------------------------------
 
@@ -436,18 +408,11 @@ class Session:
         if self._was_open and self._lost_since is None:
             self._lost_since = now
             told.append(actions.SendBrowser(browser.RelayReconnecting()))
-        self._park_calls()
+        self._calls.park()
         self.state = State.RETRYING
         self._look_at = now + wait
         self._roll_over_at = math.inf
         return [actions.DropAgent(), *told, actions.Note("agent_redialled", detail)]
-
-    def _park_calls(self) -> None:
-        """An answer to the agent that asked is not possible any more; the next one is told."""
-        for call_id, waiting in self._calls.items():
-            self._answered.add(call_id)
-            self._parked[call_id] = _finished(waiting.call, policy.STILL_RUNNING)
-        self._calls.clear()
 
     @property
     def _is_quiet(self) -> bool:
@@ -463,7 +428,7 @@ class Session:
         """A new agent before Deepgram ends the session of this one; the browser is not told."""
         if self.state is not State.OPEN or now < self._roll_over_deadline:
             return []
-        self._park_calls()
+        self._calls.park()
         self.state = State.DIALLING
         self._look_at = now + self._times.setup_seconds
         self._roll_over_at = math.inf
@@ -532,8 +497,8 @@ class Session:
     # --- functions ---------------------------------------------------------------------------
 
     def _function_started(self, event: FunctionStarted, now: float) -> list[Action]:
-        if (waiting := self._calls.get(event.call_id)) and event.say:
-            waiting.say, waiting.say_at = event.say, now + event.say_after
+        if event.say:
+            self._calls.promise(event.call_id, event.say, now + event.say_after)
         told = browser.RelayIntent(
             call_id=event.call_id,
             intent=event.intent,
@@ -551,24 +516,10 @@ class Session:
             result=event.result,
         )
         asked: list[Action] = [actions.SendBrowser(told)]
-        if waiting := self._calls.pop(event.call_id, None):
-            self._answered.add(event.call_id)
-            finished = _finished(waiting.call, event.content)
+        if finished := self._calls.answer(event.call_id, event.content):
             self._past.append(deepgram.History(function_calls=[finished]))
-            asked.append(self._answer(waiting.call, event.content))
-        elif parked := self._parked.get(event.call_id):
-            self._parked[event.call_id] = msgspec.structs.replace(parked, response=event.content)
+            asked.append(respond(finished))
         return asked
-
-    @staticmethod
-    def _answer(call: deepgram.FunctionCall, content: str) -> Action:
-        response = deepgram.FunctionCallResponse(
-            id=call.id,
-            name=call.name,
-            content=content,
-            thought_signature=call.thought_signature,
-        )
-        return actions.SendAgent(response)
 
     # --- time and the end --------------------------------------------------------------------
 
@@ -609,12 +560,7 @@ class Session:
             why = EndReason.SETUP_TIMEOUT
             end = self._failure(why, detail, "setup_timeout", "did not get ready in time")
             return self._lost(now, detail, end)
-        asked: list[Action] = []
-        for waiting in self._calls.values():
-            if waiting.say and waiting.say_at is not None and now >= waiting.say_at:
-                waiting.say_at = None
-                filler = deepgram.InjectAgentMessage(message=waiting.say, behavior="queue")
-                asked.append(actions.SendAgent(filler))
+        asked = self._calls.speak(now)
         if now >= self._look_at:
             self._look_at = now + KEEPALIVE_LOOK
             if event.browser_frames == self._frames_seen:
@@ -637,14 +583,3 @@ class Session:
             ),
             actions.End(why.value, detail),
         ]
-
-
-def _finished(call: deepgram.FunctionCall, response: str) -> deepgram.FinishedCall:
-    return deepgram.FinishedCall(
-        id=call.id,
-        name=call.name,
-        client_side=True,
-        arguments=call.arguments,
-        response=response,
-        thought_signature=call.thought_signature,
-    )

@@ -15,9 +15,9 @@ ROOMS = {"config": set(), "relay": {"config"}, "control": {"config", "relay"}}
 OURS = {*ROOMS, "loadtests", "tests", "migrations"}
 
 PURE = [
-    "actions", "allowance", "audio", "backlog", "browser", "conduct", "crowd", "deepgram", "dropin",
-    "events", "latency", "opening", "policy", "presence", "records", "redial", "session", "share",
-    "sound", "submission",
+    "actions", "allowance", "audio", "backlog", "browser", "calls", "conduct", "crowd", "deepgram",
+    "dropin", "events", "latency", "opening", "policy", "presence", "records", "redial", "session",
+    "share", "sound", "submission",
 ]  # fmt: skip
 IMPURE = {
     "asyncio", "time", "logging", "socket", "ssl", "threading", "subprocess", "os", "sys", "random",

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from config.agent import Audio
 from relay import actions, browser, deepgram
+from relay.calls import MAX_OPEN_CALLS
 from relay.conduct import Bounds
 from relay.events import (
     AgentClosed,
@@ -39,7 +40,6 @@ from relay.session import (
     GO_AWAY_PATIENCE,
     HISTORY_LENGTH,
     KEEPALIVE_LOOK,
-    MAX_OPEN_CALLS,
     ROLL_OVER_PATIENCE,
     State,
 )
