@@ -159,7 +159,15 @@ async function retry({ key }) {
   const id = open;
   const find = async () => (await rest.calls(id)).find((one) => one.call_id === key);
   try {
-    transcript.merge([], [await rest.retry(id, (await find()).id)]);
+    // The card may know it before the list does: what is told is stored a moment later.
+    let failed = await find();
+    for (const pause of LOOKS) {
+      if (failed?.status === "failed") break;
+      await new Promise((resolve) => setTimeout(resolve, pause));
+      failed = await find();
+    }
+    if (failed === undefined) return; // the button is still there
+    transcript.merge([], [await rest.retry(id, failed.id)]);
     for (const pause of LOOKS) {
       await new Promise((resolve) => setTimeout(resolve, pause));
       const found = await find();

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,18 +13,13 @@ import httpx
 
 from control import local_orchestrator
 from control.server import listen, serving
+from loadtests.processes import free_port
 from relay.sandbox.options import Options
 from relay.sandbox.server import serve
 
 VOICE_RELAY = str(Path(sys.executable).with_name("voice-relay"))
 # Quick where nobody listens, and at Deepgram's own pace where somebody does.
 QUICK = {"greeting_delay": 0.02, "think_delay": 0.05, "call_delay": 0.02}
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 class Relay:

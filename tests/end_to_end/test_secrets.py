@@ -7,7 +7,6 @@ import asyncio
 import base64
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from websockets.exceptions import InvalidStatus
 
 from config.prompt import load_prompt
 from config.settings import CONFIG_DIR
+from loadtests.processes import free_port
 from relay.sandbox.options import Options
 from relay.sandbox.script import Call, Script, Turn
 from relay.sandbox.server import serve
@@ -41,12 +41,6 @@ HUSH = {
     "argument": "an-argument-that-is-hush-0d4e",
 }
 PROXY_BASIC = base64.b64encode(f"clerk:{HUSH['proxy']}".encode()).decode()
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def environment(database_url, data_dir, **more):
