@@ -108,6 +108,8 @@ class Caller(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self.config.lobby.leave(self)
         super().handle_websocket_upgrade()
+        # They know one another, and we are not told when this connection is lost.
+        self.parser = None  # type: ignore[assignment]  # as uvicorn does then
 
     def dismiss(self, status: HTTPStatus) -> None:
         """The last words, unless an answer is on its way."""

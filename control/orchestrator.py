@@ -174,6 +174,7 @@ class Orchestrator:
             body = await self._body(response, deadline)
         finally:
             await response.aclose()
+            response.stream = httpx.ByteStream(b"")  # httpx's own knows the response: a cycle
         status = response.status_code
         if 200 <= status < 300:
             return Submitted(_result(body), 1)

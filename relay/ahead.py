@@ -106,7 +106,10 @@ class Ahead:
         if dialled.expiry is not None:
             dialled.expiry.cancel()
         self._metrics.dialled_ahead.labels(outcome="used" if dialled.usable else "failed").inc()
-        return dialled if dialled.usable else None
+        if dialled.usable:
+            return dialled
+        dialled.leg.forget()
+        return None
 
     def cancel(self, session_id: UUID) -> None:
         """Nobody will come for this one."""
@@ -130,4 +133,5 @@ class Ahead:
         if dialled.expiry is not None:
             dialled.expiry.cancel()
         dialled.task.cancel()
+        dialled.leg.forget()
         dialled.leg.close(browser.NORMAL, "")

@@ -91,7 +91,7 @@ class Handshake(asyncio.Protocol):
 
     @property
     def address(self) -> str:
-        """Where the browser is, as far as it can be known."""
+        """Where the browser is, as far as it can be known; until it is answered."""
         client = self._asked_by.get("client")
         return client[0] if client else ""
 
@@ -222,6 +222,7 @@ class Handshake(asyncio.Protocol):
 
     def _answer_ended(self, task: asyncio.Task[None]) -> None:
         self._state.tasks.discard(task)
+        self._asked_by = {}  # we are in it
         failed = not task.cancelled() and task.exception() is not None
         if failed:
             log.error("websocket_application_failed", exc_info=task.exception())

@@ -85,8 +85,8 @@ class Bridge:
         self._tasks: asyncio.TaskGroup | None = None
         self._is_dial_due = False  # as soon as `run` has begun
         self._backlog = Backlog(min(KEPT_BYTES, self._browser.lane.limit))
-        # The frame being handled and how it would go on: what `Forward` speaks of.
-        self._frame: tuple[bytes, Callable[[bytes], None]] = b"", self._tell
+        # The text being handled and whether the agent sent it: what `Forward` speaks of.
+        self._frame = b"", False
         self._messages = bounds.messages
         self._hears_audio = False  # the first frame was looked at
         self._is_blocked = False
@@ -366,14 +366,14 @@ class Bridge:
         return sent
 
     def _browser_said(self, text: bytes) -> None:
-        self._frame = text, self._agent.lane.send_text
+        self._frame = text, False
         # A client's Settings may be longer than all that comes after them.
         is_first = isinstance(self._session, DropIn) and self._session.is_waiting
         said = deepgram.decode_client(text) if is_first else policy.read(text, self._messages)
         self.handle(events.FromBrowser(said))
 
     def _agent_said(self, text: bytes) -> None:
-        self._frame = text, self._tell
+        self._frame = text, True
         self.handle(events.FromAgent(deepgram.decode_server(text)))
 
     def _overflowed(self, reason: EndReason) -> None:
@@ -410,7 +410,8 @@ class Bridge:
         for action in asked:
             match action:
                 case actions.Forward():
-                    text, pass_on = self._frame
+                    text, is_from_agent = self._frame
+                    pass_on = self._tell if is_from_agent else self._agent.lane.send_text
                     pass_on(text)
                 case actions.SendBrowser(event=event):
                     self._send_browser(event)

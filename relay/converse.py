@@ -73,7 +73,7 @@ def read_credential(authorization: str | None, offered: Sequence[str]) -> Creden
     return Credential(ticket, chosen)
 
 
-@websocket("/v1/agent/converse")
+@websocket("/v1/agent/converse", websocket_class=Socket)
 async def converse(
     socket: Socket,
     hub: NamedDependency[Hub],

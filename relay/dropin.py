@@ -172,6 +172,7 @@ class DropIn:
 
     def _start(self, now: float) -> Session:
         self._session = self._begin(self._opening, now)
+        del self._begin  # who made us is in it, and has us
         return self._session
 
     def _refuse_other(self, what: str, now: float) -> list[Action]:

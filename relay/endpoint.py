@@ -17,6 +17,7 @@ from uuid import UUID
 from litestar import WebSocket, websocket
 from litestar.di import NamedDependency
 from litestar.params import FromPath
+from litestar.types import Receive, Send
 
 from relay.asgi import EXTENSION, Handshake
 from relay.browser import SUBPROTOCOL
@@ -26,10 +27,22 @@ from relay.opening import Admit, Refused, Seen
 MAX_TICKET_CHARACTERS = 200
 MAX_DIGITS = 15
 
-Socket = WebSocket[Any, Any, Any]
+
+class Socket(WebSocket[Any, Any, Any]):
+    """Litestar's, gone as soon as its handler is.
+
+    Litestar wraps both functions in ones that know the socket. That is a cycle: with all of the
+    request and of the session, it would wait for the garbage collector.
+    """
+
+    def receive_wrapper(self, receive: Receive) -> Receive:
+        return receive
+
+    def send_wrapper(self, send: Send) -> Send:
+        return send
 
 
-@websocket("/api/v1/voice/session/{session_id:uuid}/ws")
+@websocket("/api/v1/voice/session/{session_id:uuid}/ws", websocket_class=Socket)
 async def attach(
     socket: Socket,
     session_id: FromPath[UUID],

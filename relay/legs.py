@@ -222,6 +222,7 @@ class Leg(WSListener):
         self.on_text = _ignore_text
         self.on_flood = _nothing
         self.on_opened, self.on_closed, self.on_gone = _nothing, _ignore_close, _nothing
+        self._happened.clear()
         self.lane.on_overflow = self.lane.on_stalled = _nothing
 
     # --- messages in parts, and the end ------------------------------------------------------
