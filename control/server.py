@@ -99,7 +99,8 @@ def settle_memory() -> None:
     """After the start: what lives as long as the process is looked at by no garbage collection.
 
     A profile of 100 sessions had 12 % of the time in the collector, which found next to nothing:
-    frames make no cycles. Those of requests and of ended sessions wait a little longer.
+    frames make no cycles. Nor may requests and sessions (tests/end_to_end/test_leftovers.py): what
+    a collection has seen alive waits for thousands of sessions until it is looked at again.
     """
     gc.collect()
     gc.freeze()
