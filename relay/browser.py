@@ -18,6 +18,7 @@ SUBPROTOCOL = "relay.v1"
 # Registered WebSocket close codes (RFC 6455 section 7.4 and its IANA registry).
 NORMAL = 1000
 GOING_AWAY = 1001
+PROTOCOL_ERROR = 1002
 POLICY = 1008
 TOO_BIG = 1009
 INTERNAL = 1011

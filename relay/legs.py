@@ -248,9 +248,12 @@ class Leg(WSListener):
         self.on_text(whole)
 
     def _peer_closed(self, transport: WSTransport, frame: WSFrame) -> None:
-        # An IntEnum at run time, whatever the stubs say; 0 when the frame carries no code.
-        code = cast(int, frame.get_close_code()) or browser.NO_STATUS
-        answer = browser.sendable(code, instead=browser.NORMAL)
+        # An IntEnum at run time, whatever the stubs say; a frame may carry no code.
+        if frame.payload_size:
+            code = cast(int, frame.get_close_code())
+            answer = browser.sendable(code, instead=browser.PROTOCOL_ERROR)
+        else:
+            code, answer = browser.NO_STATUS, browser.NORMAL
         transport.send_close(cast(WSCloseCode, answer), b"")
         transport.disconnect()
         asyncio.get_running_loop().call_later(LINGER, transport.disconnect, False)

@@ -272,6 +272,10 @@ MALFORMED = [
     '{"type": "InjectUserMessage", "content": ["x"]}',
     '{"type": "UpdatePrompt", "prompt": 7}',
     '{"type": "KeepAlive"} {"type": "UpdatePrompt", "prompt": "x"}',
+    # Two types, of which another parser may take the other one.
+    '{"type": "KeepAlive", "type": "UpdatePrompt", "prompt": "x"}',
+    '{"type": "UpdatePrompt", "prompt": "x", "type": "KeepAlive"}',
+    '{"type": "InjectUserMessage", "content": "x", "\\u0074ype": "UpdatePrompt", "prompt": "x"}',
     "[" * 20_000,
     '{"a":' * 9_000,
     '{"type":"UpdateThink","think":' + '{"a":' * 8_000,
