@@ -7,6 +7,7 @@ not described. `API_EXAMPLES=200` is the long form.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
 from pathlib import Path
@@ -55,6 +56,7 @@ class Running:
         self._settings = prepare(database_url, RELAY_DATA_DIR=str(folder))
         self._listener = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.turns = itertools.count()
         self._up = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
@@ -105,12 +107,12 @@ schema = schemathesis.openapi.from_dict(describe())
     phases=[Phase.explicit, Phase.generate],
 )
 def test_every_answer_is_described_and_none_is_an_error_of_ours(case, running):
-    case.call_and_validate(base_url=running.url, checks=CHECKS)
-    # Once more about what is there: nobody guesses an id.
-    if known := case.path_parameters.keys() & {"session_id", "conversation_id"}:
+    # Every other time about what is there: nobody guesses an id.
+    known = case.path_parameters.keys() & {"session_id", "conversation_id"}
+    if known and next(running.turns) % 2:
         begun = httpx.post(f"{running.url}/api/v1/voice/session").json()
         case.path_parameters |= {name: begun[name] for name in known}
-        case.call_and_validate(base_url=running.url, checks=CHECKS)
+    case.call_and_validate(base_url=running.url, checks=CHECKS)
 
 
 def test_the_description_is_the_one_that_is_served(running):

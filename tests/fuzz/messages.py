@@ -92,7 +92,9 @@ def main() -> None:
         tokens = Path(directory, "words")
         tokens.write_text("".join(f'"{word}"\n' for word in sorted(set(words))))
         options = [f"-dict={tokens}", "-max_len=6000", "-timeout=10", *sys.argv[1:]]
-        atheris.Setup([sys.argv[0], *options, str(corpus)], check)
+        if all(option.startswith("-") for option in sys.argv[1:]):  # else: files to play again
+            options.append(str(corpus))
+        atheris.Setup([sys.argv[0], *options], check)
         atheris.Fuzz()
 
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 import struct
 from contextlib import asynccontextmanager
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -233,7 +234,7 @@ async def test_what_is_broken_ends_its_own_socket_with_the_code_for_it():
                 await browser.send(*frames)
                 got[name] = await browser.closed()
             await neighbour.send(name.encode())
-            await agent.until(lambda name=name: name.encode() in agent.audio)
+            await agent.until(partial(agent.audio.__contains__, name.encode()))
         assert got == {name: code for name, (_, code) in BROKEN.items()}
         assert before.close_code is None
         assert b"xx" not in agent.audio
