@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from uuid import UUID
 
@@ -24,6 +24,7 @@ class Verdict(msgspec.Struct):
     lost: int = 0  # told, and not in Postgres
     doubled: int = 0  # in Postgres more than once
     disordered: int = 0  # in Postgres in another order than they were told, or with a gap
+    misnumbered: int = 0  # not in Postgres under the number that the browser knows
     accepted: int = 0  # calls that a browser was told of or that are stored
     undelivered: int = 0  # of these, not at the Orchestrator
     delivered_twice: int = 0
@@ -34,9 +35,8 @@ class Verdict(msgspec.Struct):
 
     @property
     def is_right(self) -> bool:
-        return not (
-            self.lost + self.doubled + self.disordered + self.undelivered + self.delivered_twice
-        )
+        of_messages = self.lost + self.doubled + self.disordered + self.misnumbered
+        return not (of_messages + self.undelivered + self.delivered_twice)
 
 
 def marked(lines: Iterable[Line]) -> list[Mark]:
@@ -72,6 +72,21 @@ def compare(told: Sequence[Line], stored: Sequence[Line], seqs: Sequence[int]) -
     )
 
 
+def misnumbered(bubbles: Mapping[int, Line], stored: Mapping[int, Line]) -> dict[int, Line]:
+    """What a browser shows under a number that something else has, or nothing."""
+    return {seq: line for seq, line in bubbles.items() if stored.get(seq) != line}
+
+
+async def stored_of(connection: asyncpg.Connection, browser: Browser) -> dict[int, Line]:
+    """The messages of its conversation by `seq`, in this order."""
+    assert browser.conversation_id is not None, f"{browser} has never begun"
+    rows = await connection.fetch(
+        "SELECT seq, role, content FROM voice.messages WHERE conversation_id = $1 ORDER BY seq",
+        UUID(browser.conversation_id),
+    )
+    return {row["seq"]: (row["role"], row["content"]) for row in rows}
+
+
 async def audit(
     database_url: str, browsers: Sequence[Browser], *, planner_url: str | None = None
 ) -> Verdict:
@@ -85,13 +100,11 @@ async def audit(
             accepted |= set(browser.accepted)
             if browser.conversation_id is None:
                 continue
-            rows = await connection.fetch(
-                "SELECT seq, role, content FROM voice.messages WHERE conversation_id = $1"
-                " ORDER BY seq",
-                UUID(browser.conversation_id),
+            stored = await stored_of(connection, browser)
+            verdict += compare(browser.told, [*stored.values()], [*stored])
+            verdict += Verdict(
+                misnumbered=browser.clashes + len(misnumbered(browser.bubbles, stored))
             )
-            stored = [(row["role"], row["content"]) for row in rows]
-            verdict += compare(browser.told, stored, [row["seq"] for row in rows])
         for row in await connection.fetch(
             "SELECT call_id, conversation_id FROM voice.intents WHERE intent IS NOT NULL"
         ):

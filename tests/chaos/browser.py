@@ -30,10 +30,11 @@ class Lost(Exception):
 
 
 class Browser:
-    """`entrances` are relays or what stands before them; after a failure the next one is taken.
+    """`entrances` are relays or what stands before them; after a failure one is taken at random.
 
     `told` has each `ConversationText`, `accepted` each call id with its last status, `saved` the
-    numbers of `RelayMessageSaved`, all in the order in which they came.
+    numbers of `RelayMessageSaved`, all in the order in which they came. `bubbles` is what a page
+    shows: each message by its number in the conversation, those that another relay told of too.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class Browser:
         self.session_id: str | None = None
         self.told: list[tuple[str, str]] = []
         self.saved: list[int] = []
+        self.bubbles: dict[int, tuple[str, str]] = {}
+        self.clashes = 0  # two messages with one number
         self.accepted: dict[str, str] = {}
         self.codes: list[int | None] = []  # how each WebSocket ended
         self.refusals: list[tuple[int, str]] = []
@@ -53,6 +56,7 @@ class Browser:
         self.is_ready = False  # the agent has taken its Settings
         self.reconnected_at = 0.0  # by the monotonic clock, the last time
         self.audio_bytes = 0
+        self.patience = OPEN_SECONDS  # of one try to begin or to come back
         self.is_reading = True
         self._entrances = list(entrances)
         self._http = http
@@ -62,6 +66,8 @@ class Browser:
         self._has_attached = False
         self._has_vanished = False
         self._received = 0
+        self._seq: int | None = 0  # of the newest bubble; None: something was missed
+        self._known = 0  # the highest number of a message that is stored
         self._socket: ClientConnection | None = None
         self._changed = asyncio.Event()
         self._reads = asyncio.Event()
@@ -83,19 +89,23 @@ class Browser:
     # --- what a person does --------------------------------------------------------------------
 
     async def turn(self, seconds: float = 3.0) -> bool:
-        """Say a line that was never said before and hear the answer out; False: it did not come."""
+        """Say a line that was never said before and hear the answer out; False: it did not come, or
+        the connection broke before.
+        """
         self._lines += 1
         line = f"{self.name} line {self._lines}"
+        socket = self._socket
         try:
-            if self._socket is None:
+            if socket is None:
                 raise Lost
             for _ in range(3):
-                await self._socket.send(FRAME)
+                await socket.send(FRAME)
             await self.say(line)
         except (ConnectionClosed, Lost):
             await self._pause()
             return False
-        return await self.until(lambda: self._answered == line, seconds)
+        await self.until(lambda: self._answered == line or self._socket is not socket, seconds)
+        return self._answered == line
 
     async def turn_at_last(self, seconds: float) -> float:
         """Say lines until one is answered; after how many seconds. Raises `TimeoutError`."""
@@ -136,6 +146,11 @@ class Browser:
     def is_connected(self) -> bool:
         return self._socket is not None
 
+    @property
+    def place(self) -> str | None:
+        """The entrance by which it is connected."""
+        return self._entrances[0] if self.is_connected else None
+
     def cut(self) -> None:
         """The network is gone: no goodbye."""
         if self._socket is not None:
@@ -160,7 +175,7 @@ class Browser:
                     await self._begin()
                 await self._attach()
             except (Lost, OSError, InvalidHandshake, httpx.HTTPError, EOFError):
-                self._entrances.append(self._entrances.pop(0))
+                self._chance.shuffle(self._entrances)
                 await self._pause()
 
     async def _pause(self) -> None:
@@ -168,7 +183,9 @@ class Browser:
 
     async def _begin(self) -> None:
         body = {} if self.conversation_id is None else {"conversation_id": self.conversation_id}
-        answer = await self._http.post(f"{self._entrances[0]}{API}/session", json=body)
+        answer = await self._http.post(
+            f"{self._entrances[0]}{API}/session", json=body, timeout=self.patience
+        )
         if answer.status_code != 201:
             self.refusals.append((answer.status_code, answer.json().get("code", "")))
             raise Lost
@@ -177,19 +194,20 @@ class Browser:
         self._ticket = begun["ticket"]
         self._has_attached = False
         self._received = 0
+        self._learn(begun["messages"])
         self.sessions += 1
 
     async def _attach(self) -> None:
         place = self._entrances[0].replace("http", "ws", 1)
         url = f"{place}{API}/session/{self.session_id}/ws"
         if self._has_attached:
-            url += f"?received={self._received}&seq={max(self.saved, default=0)}"
+            url += f"?received={self._received}&seq={self._known}"
         try:
             socket = await connect(
                 url,
                 subprotocols=["relay.v1", self._ticket],
                 compression=None,
-                open_timeout=OPEN_SECONDS,
+                open_timeout=self.patience,
                 close_timeout=1.0,
                 ping_interval=None,
                 max_size=None,
@@ -249,6 +267,8 @@ class Browser:
                 self.takeovers += 1
                 self._received = 0
             self._has_attached = True
+            self._seq = event.get("last_seq", self._seq)
+            self._learn(event.get("messages", []))
             self._ticket = event["resume_ticket"]
             self._socket = socket
             return
@@ -256,12 +276,16 @@ class Browser:
         match event["type"]:
             case "ConversationText":
                 self.told.append((event["role"], event["content"]))
+                if self._seq is not None:
+                    self._seq += 1
+                    self._show(self._seq, event)
                 if event["role"] == "user":
                     self._heard = event["content"]
             case "AgentAudioDone":
                 self._answered = self._heard
             case "RelayMessageSaved":
                 self.saved.append(event["seq"])
+                self._known = max(self._known, event["seq"])
             case "RelayIntent":
                 self.accepted[event["call_id"]] = event["status"]
             case "SettingsApplied":
@@ -270,3 +294,15 @@ class Browser:
                 self.reconnected_at = time.monotonic()
             case "RelayGoAway":
                 self._ticket = event["resume_ticket"]
+            case "RelayError" if event["code"] == "events_missed":
+                self._seq = None  # until a relay says where it is
+
+    def _learn(self, messages: Sequence[dict[str, Any]]) -> None:
+        """Of messages that are stored."""
+        for message in messages:
+            self._known = max(self._known, message["seq"])
+            self._show(message["seq"], message)
+
+    def _show(self, seq: int, message: dict[str, Any]) -> None:
+        line = message["role"], message["content"]
+        self.clashes += self.bubbles.setdefault(seq, line) != line

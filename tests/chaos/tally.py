@@ -36,7 +36,7 @@ class Figure(msgspec.Struct, kw_only=True):
             str(verdict.told),
             str(verdict.lost),
             str(verdict.doubled),
-            str(verdict.disordered),
+            str(verdict.disordered + verdict.misnumbered),
             f"{verdict.accepted - verdict.undelivered}/{verdict.accepted}",
             str(verdict.delivered_twice),
             _seconds(self.recovered),

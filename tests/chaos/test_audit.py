@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.audit import compare
+from tests.chaos.audit import Verdict, compare, misnumbered
 
 STORED = [
     ("assistant", "Hello."),
@@ -55,3 +55,14 @@ def test_another_order_and_a_hole_in_the_numbers_are_disorder():
 
 def test_a_leap_of_another_process_is_no_hole():
     assert faults(STORED, STORED, [1, 2, 3, 4, 1_000_005, 1_000_006, 1_000_007]) == (0, 0, 0)
+
+
+def test_a_message_under_another_number_than_the_browser_knows_is_found():
+    stored = dict(zip(SEQS, STORED, strict=True))
+
+    assert misnumbered({2: STORED[1], 7: STORED[6]}, stored) == {}
+    assert misnumbered({1: STORED[0], 3: STORED[3], 9: STORED[6]}, stored) == {
+        3: STORED[3],
+        9: STORED[6],
+    }
+    assert not Verdict(misnumbered=1).is_right
