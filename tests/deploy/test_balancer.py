@@ -111,14 +111,22 @@ async def test_who_comes_back_finds_the_session_and_a_relay_that_is_gone_is_repl
             assert [browser.sessions for browser in browsers] == [1] * 8
             assert not any(browser.refusals for browser in browsers)
 
-            # One says that it stops, and new sessions begin at the other.
+            # One is told to stop in mid-turn: its sessions go on at the other, nobody hears a 503.
             gone, other = relays
             stayed = await live(stage, other)
-            await stage.settle(browsers)
-            gone.signal(signal.SIGTERM)
+            async with asyncio.TaskGroup() as tasks:
+                turns = [tasks.create_task(browser.turn(15)) for browser in browsers]
+                told = [len(browser.told) for browser in browsers]
+                for browser, before in zip(browsers, told, strict=True):
+                    assert await browser.until(partial(has_heard_more, browser, before), 15)
+                gone.signal(signal.SIGTERM)
             await gone.end(20)
             await asyncio.gather(*(browser.turn_at_last(30) for browser in browsers))
+            assert all(turn.result() for turn in turns), "a turn was cut off"
             assert await live(stage, other) == 8
+            assert [browser.sessions for browser in browsers] == [1] * 8
+            assert sum(browser.takeovers for browser in browsers) == 8 - stayed > 0
+            assert not any(browser.refusals for browser in browsers)
 
             # It comes again, the other is killed: all go to the one that is there.
             await gone.start()
@@ -127,6 +135,7 @@ async def test_who_comes_back_finds_the_session_and_a_relay_that_is_gone_is_repl
             await other.kill()
             await asyncio.gather(*(browser.turn_at_last(30) for browser in browsers))
             assert await live(stage, gone) == 8
+            assert [browser.sessions for browser in browsers] == [1] * 8
             verdict = await stage.settle(browsers)
     assert stayed < 8
     assert verdict.told > 40
@@ -134,6 +143,10 @@ async def test_who_comes_back_finds_the_session_and_a_relay_that_is_gone_is_repl
 
 def has_returned(browser):
     return browser.returns == 1
+
+
+def has_heard_more(browser, before):
+    return len(browser.told) > before
 
 
 async def is_ready(stage, relay):
