@@ -46,6 +46,9 @@ POOL_SIZE = 10
 COMMAND_SECONDS = 10.0  # the longest that one statement may take
 ACQUIRE_SECONDS = 5.0  # waiting for a connection, opening it included
 CLOSE_SECONDS = 5.0
+# A process that freezes within a transaction, or is cut off, keeps the locks for so long: with a
+# conversation's nobody else can take its session over.
+IDLE_SECONDS = 5.0
 HISTORY_LENGTH = 200  # the newest messages that a resumed session is told
 
 
@@ -551,6 +554,10 @@ class Store:
                 self._opened().acquire(timeout=ACQUIRE_SECONDS) as connection,
                 connection.transaction(),
             ):
+                # Not a setting of the connection: a pooler may stand in between.
+                await connection.execute(
+                    f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}"
+                )
                 yield connection
 
     def _opened(self) -> asyncpg.Pool[asyncpg.Record]:
@@ -570,6 +577,7 @@ _UNAVAILABLE = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.PostgresSystemError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,

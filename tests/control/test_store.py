@@ -474,7 +474,7 @@ async def explain(crowded, monkeypatch):
     async def run(call):
         statements.clear()
         await call
-        seen = [s for s in statements if not s[0].startswith(("BEGIN", "COMMIT"))]
+        seen = [s for s in statements if not s[0].startswith(("BEGIN", "COMMIT", "SET"))]
         plans = []
         for query, args in seen:
             rows = await connection.fetch(f"EXPLAIN (ANALYZE) {query}", *args)
@@ -604,3 +604,23 @@ async def test_waiting_for_a_connection_ends(database_url, monkeypatch):
         with pytest.raises(StoreUnavailable):
             await store.check()
     await store.close()
+
+
+async def test_a_relay_that_freezes_in_a_transaction_does_not_keep_its_locks(
+    store, database_url, monkeypatch
+):
+    monkeypatch.setattr("control.store.IDLE_SECONDS", 0.2)
+    lock = "SELECT id FROM voice.conversations WHERE id = $1 FOR NO KEY UPDATE"
+    conversation_id = uuid7()
+    await store.create_session(new_session(conversation_id), resume=False)
+    other = await asyncpg.connect(database_url)
+    try:
+        with pytest.raises(StoreUnavailable):
+            async with store.transaction() as connection:
+                await connection.execute(lock, conversation_id)
+                # Nothing more comes of the first: another relay goes on with its conversation.
+                assert await other.fetchval(lock, conversation_id, timeout=10) == conversation_id
+                await connection.execute(lock, conversation_id)
+    finally:
+        await other.close()
+    assert (await store.load_history(conversation_id)).messages == []
