@@ -135,6 +135,8 @@ class Handshake(asyncio.Protocol):
                 self._refuse(status, headers, body)
             case "websocket.close" if self.leg is not None:
                 self.leg.close(message.get("code", 1000), message.get("reason") or "")
+            case "websocket.close":
+                pass  # it was refused
             case kind:
                 raise RuntimeError(f"expected accept, a refusal or close, got {kind!r}")
 
@@ -213,6 +215,8 @@ class Handshake(asyncio.Protocol):
         if self._answered:
             return
         self._answered = True
+        if self._transport.is_closing():
+            return  # whoever asked has not waited for the answer
         lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
         lines += [b"%s: %s" % (name, value) for name, value in self._state.default_headers]
         lines += [b"%s: %s" % (n, v) for n, v in headers if n.lower() != b"content-length"]
