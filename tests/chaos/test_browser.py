@@ -76,6 +76,15 @@ async def test_a_half_open_browser_is_found_and_its_session_ends(
     publish("browser half-open, away", 1, verdict, [seconds], note)
 
 
+WHOLE_STORY = 1_000_000  # bytes: half of it, and more than all that can wait in between
+
+
+async def count_bytes(stage, relay, browser):
+    """Agent audio that its session has carried so far."""
+    url = f"{relay.url}/api/v1/voice/session/{browser.session_id}"
+    return (await stage.http.get(url)).json()["agent_bytes"]
+
+
 async def test_a_browser_that_never_reads_is_bounded_and_touches_nobody(
     database_url, tmp_path, chance, is_long, publish
 ):
@@ -97,6 +106,12 @@ async def test_a_browser_that_never_reads_is_bounded_and_touches_nobody(
                 for number in range(12):
                     await deaf.shout(f"{deaf.name} does not listen {len(recovered)}.{number}")
                     assert await other.turn(30), "one browser's trouble touched another's"
+                # Each line interrupts the story before; the last one is told whole.
+                told = await count_bytes(stage, relay, deaf)
+                await deaf.shout(f"{deaf.name} does not listen {len(recovered)}")
+                async with asyncio.timeout(30):
+                    while await count_bytes(stage, relay, deaf) < told + WHOLE_STORY:
+                        pass  # each look is a request
                 reads = time.monotonic()
                 deaf.read_again()
                 await deaf.turn_at_last(60)
