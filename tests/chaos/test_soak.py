@@ -174,7 +174,7 @@ async def test_memory_tasks_files_and_connections_stay_flat(
     assert after["tasks"] <= idle["tasks"] + 1
     # The database's pool and that of the Orchestrator keep up to 10 connections each for a while.
     assert after["fds"] <= idle["fds"] + 25
-    assert after["connections"] <= 10
+    assert after["connections"] <= 11  # the pool, and the one that listens
     if MINUTES:
         assert [drift for drift in drifts if not drift.is_flat] == []
 
