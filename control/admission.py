@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from uuid import UUID
@@ -18,21 +17,20 @@ import msgspec
 from config.agent import Audio
 from control import owners
 from control.errors import RETRY_SECONDS
-from control.rows import Arrival, History, Numbering, Taken
+from control.rows import NO_HISTORY, Arrival, History, Numbering, Taken
 from control.store import Store, StoreUnavailable
 from control.telling import tell_history
 from relay.browser import StoredMessage
-from relay.opening import Opening, Refused, Seen, Takeover, hash_ticket
+from relay.opening import Opening, Refused, Seen, Takeover
+from relay.ticket import hash_ticket, new_ticket
 
 log = logging.getLogger(__name__)
 
-TICKET_BYTES = 32
 HANDOVER_SECONDS = 1.0  # what an owner that lives gets to store its last words
 HANDOVER_LOOK = 0.05
 # A ticket that was issued just now may still be on its way from its relay to the database.
 TICKET_PAUSES = (0.0, 0.1, 0.3)
 
-NOTHING = History(messages=[], calls=[])
 NOTHING_SEEN = Seen()
 
 
@@ -69,7 +67,7 @@ class Admission:
             raise refuse_unavailable(session_id, error) from error
 
     async def _admit(self, session_id: UUID, ticket: str, seen: Seen) -> Opening:
-        next_ticket = secrets.token_urlsafe(TICKET_BYTES) if self._grace else None
+        next_ticket = new_ticket() if self._grace else None
         arrival = Arrival(
             session_id=session_id,
             ticket_hash=hash_ticket(ticket),
@@ -83,7 +81,7 @@ class Admission:
             raise Refused(409, "session_ended", "the session is over; begin another")
         if taken is None or not taken.taken:
             raise Refused(401, "ticket_refused", "the ticket is not valid for this session")
-        history = NOTHING
+        history = NO_HISTORY
         numbering = Numbering(last_seq=0, last_turn=0, last_role=None)
         if taken.resumed or taken.taken_over:
             await self._settle_all(session_id, taken)

@@ -34,7 +34,7 @@ from control.errors import (
     not_found,
 )
 from control.reports import Reporting
-from control.rows import History, Message, NewSession
+from control.rows import NO_HISTORY, History, Message, NewSession
 from control.store import Store
 from control.telling import tell_history
 from control.temporary_token import Minter, TokenUnavailable
@@ -156,7 +156,7 @@ class Direct:
             raise not_found("conversation")
         async with self._store.transaction() as connection:
             await reports.mark_direct(connection, session.id)
-        history = await self._load_history(session.conversation_id) if resume else NOTHING
+        history = await self._load_history(session.conversation_id) if resume else NO_HISTORY
         return DirectBegun(
             session_id=session.id,
             conversation_id=session.conversation_id,
@@ -305,9 +305,6 @@ class Direct:
         except ArgumentsError as error:
             return intent, Rejected(str(error), None, 0)
         return intent, None
-
-
-NOTHING = History(messages=[], calls=[])
 
 
 class DirectController(Controller):

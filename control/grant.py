@@ -7,7 +7,6 @@ session, by the same way as with a ticket of a session.
 
 from __future__ import annotations
 
-import secrets
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -30,13 +29,13 @@ from control.errors import RETRY_SECONDS, ProblemError
 from control.rows import NewSession
 from control.sessions import (
     DRAINING_RETRY_SECONDS,
-    TICKET_BYTES,
     Live,
     check_timezone,
 )
 from control.store import Store, StoreUnavailable
 from relay.converse import DeepgramProblem, problem_body
-from relay.opening import Admit, Opening, Refused, Seen, hash_ticket
+from relay.opening import Admit, Opening, Refused, Seen
+from relay.ticket import hash_ticket, new_ticket
 
 LONGEST_GRANT = 3600.0  # seconds, Deepgram's bound
 
@@ -205,7 +204,7 @@ async def grant_ticket(
     if mistakes := check_timezone(wanted.timezone):
         raise ProblemError(400, "invalid", f"timezone: {mistakes[0].detail}")
     ttl = wanted.ttl_seconds or settings.ticket_seconds
-    ticket = secrets.token_urlsafe(TICKET_BYTES)  # only letters, digits, '-' and '_'
+    ticket = new_ticket()
     grant = Grant(user_id=user.id, conversation_id=wanted.conversation_id, timezone=wanted.timezone)
     if not await Grants(store).add(ticket, grant, now=datetime.now(UTC), ttl=ttl):
         raise ProblemError(404, "not_found", "there is no such conversation")

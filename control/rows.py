@@ -190,6 +190,9 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     calls: list[Call]
 
 
+NO_HISTORY = History(messages=[], calls=[])
+
+
 def make_title(content: str) -> str:
     """The beginning of a message, on one line, cut between words."""
     line = " ".join(storable(content).split())

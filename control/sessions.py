@@ -7,7 +7,6 @@ WebSocket is opened with (admission.py), once. Only the ticket's SHA-256 is stor
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Protocol
@@ -35,13 +34,13 @@ from control.rows import (
 )
 from control.store import Store
 from relay.audio import AudioWish, choose_audio
-from relay.opening import Refused, hash_ticket
+from relay.opening import Refused
 from relay.records import Figures, SessionLatency
+from relay.ticket import hash_ticket, new_ticket
 
 log = logging.getLogger(__name__)
 
 PREFIX = "/api/v1/voice"
-TICKET_BYTES = 32
 DRAINING_RETRY_SECONDS = 10  # by then another relay, or the next one here, answers
 NOT_KEPT = {"Cache-Control": "no-store"}
 HUNG_UP = "hung_up"  # the end of a session that was closed over REST before it began
@@ -159,7 +158,7 @@ class SessionController(Controller):
         if wanted.transport == "direct":
             shown = await direct.begin(user, wanted.conversation_id, wanted.timezone, audio)
             return Response(shown, status_code=201, headers=NOT_KEPT)
-        ticket = secrets.token_urlsafe(TICKET_BYTES)  # only letters, digits, '-' and '_'
+        ticket = new_ticket()
         session = NewSession(
             id=uuid7(),
             conversation_id=wanted.conversation_id or uuid7(),

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from random import random
-from secrets import token_urlsafe
 from typing import assert_never
 from uuid import UUID
 
@@ -32,16 +31,16 @@ from relay.journal import Journal
 from relay.lane import Payload
 from relay.legs import Leg
 from relay.metrics import Metrics
-from relay.opening import Opening, Refused, hash_ticket
+from relay.opening import Opening, Refused
 from relay.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
 from relay.redial import FINAL_STATUSES
 from relay.session import Session, Settle, Times
 from relay.sound import silence
+from relay.ticket import hash_ticket, new_ticket
 from relay.watch import Watch
 
 log = logging.getLogger(__name__)
 
-TICKET_BYTES = 32
 SILENCE_SECONDS = 0.1
 # Another relay is about to go on, or may be.
 _WAITED_FOR = (EndReason.MOVED, EndReason.SUPERSEDED, EndReason.SHUTDOWN)
@@ -103,7 +102,7 @@ class Bridge:
                 bounds=bounds,
                 new_id=uuid7,
                 jitter=random,
-                new_ticket=lambda: token_urlsafe(TICKET_BYTES),
+                new_ticket=new_ticket,
             )
 
         self._session: Session | DropIn

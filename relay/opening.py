@@ -6,7 +6,6 @@ status.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
@@ -71,12 +70,6 @@ class Refused(Exception):
         self.code = code
         self.detail = detail
         self.retry_after = retry_after
-
-
-def hash_ticket(ticket: str) -> bytes:
-    """What is stored of a ticket."""
-    # Plain SHA-256 will do: a ticket has 256 random bits and cannot be guessed.
-    return hashlib.sha256(ticket.encode("utf-8", "surrogateescape")).digest()
 
 
 Admit = Callable[[UUID, str, Seen], Awaitable[Opening]]

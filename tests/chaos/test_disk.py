@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 
 import pytest
 
 from tests.chaos.stage import staged
-from tests.relay.test_ledger import fill_up
+from tests.disk import fill_up, mounted
 
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)]
-    try:
-        done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if done.returncode:
-        pytest.skip(f"a small disk cannot be mounted: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with mounted(tmp_path / "disk", "1m") as place:
+        yield place
 
 
 async def test_a_full_disk_silences_nobody_and_loses_nothing(

@@ -17,7 +17,7 @@ from control.notices import Notices
 from control.owners import DEAD_SECONDS, GAP
 from control.rows import NewSession
 from relay.events import EndReason
-from relay.opening import Refused, Seen, hash_ticket
+from relay.opening import Refused, Seen
 from relay.records import (
     Figures,
     MessageSaid,
@@ -26,6 +26,7 @@ from relay.records import (
     SessionLatency,
     TicketIssued,
 )
+from relay.ticket import hash_ticket
 from tests.control.attaching import NODE, admission, take
 
 OTHER = UUID(int=0xB)

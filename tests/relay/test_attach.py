@@ -14,10 +14,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from relay.browser import StoredMessage
-from relay.opening import Takeover, hash_ticket
+from relay.opening import Takeover
 from relay.records import MessageSaid, SessionEnded, TicketIssued
 from relay.session import Times
 from relay.submission import Submitted
+from relay.ticket import hash_ticket
 from tests.relay.wires import LIMITS, TICKET, agent_and_relay
 
 

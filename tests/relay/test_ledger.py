@@ -17,6 +17,7 @@ from relay.folder import Folder, measure, take_orphan
 from relay.ledger import Ledger, LedgerFull
 from relay.records import IntentCalled, IntentStatus, MessageSaid
 from relay.segment import DiskFailed, Segment, SegmentBroken, decode, encode
+from tests.disk import fill_up, mounted
 
 AT = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -367,26 +368,8 @@ async def test_a_new_page_drops_what_is_written(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "none", str(place)]
-    try:
-        done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if done.returncode:
-        pytest.skip(f"a small disk cannot be mounted: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def fill_up(path):
-    try:
-        with path.open("wb", buffering=0) as filling:
-            while filling.write(b"x" * 4096):
-                pass
-    except OSError:
-        pass  # full
+    with mounted(tmp_path / "disk", "512k") as place:
+        yield place
 
 
 async def test_a_full_disk_loses_nothing_and_is_used_again_when_it_has_room(small_disk, caplog):
