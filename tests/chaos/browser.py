@@ -57,7 +57,6 @@ class Browser:
         self.reconnected_at = 0.0  # by the monotonic clock, the last time
         self.audio_bytes = 0
         self.patience = OPEN_SECONDS  # of one try to begin or to come back
-        self.is_reading = True
         self._entrances = list(entrances)
         self._http = http
         self._chance = chance
@@ -70,7 +69,6 @@ class Browser:
         self._known = 0  # the highest number of a message that is stored
         self._socket: ClientConnection | None = None
         self._changed = asyncio.Event()
-        self._reads = asyncio.Event()
         self._lines = 0
         self._heard = self._answered = ""
 
@@ -233,8 +231,6 @@ class Browser:
     async def _read(self, socket: ClientConnection) -> None:
         try:
             async for frame in socket:
-                if not self.is_reading:
-                    await self._reads.wait()
                 if isinstance(frame, str):
                     self._take(json.loads(frame), socket)
                 else:
@@ -250,15 +246,6 @@ class Browser:
         if socket.close_code in OVER:
             self._ticket = None
         raise Lost
-
-    def stop_reading(self) -> None:
-        """Not even what is there already; only what the kernel and the library hold comes in."""
-        self.is_reading = False
-        self._reads.clear()
-
-    def read_again(self) -> None:
-        self.is_reading = True
-        self._reads.set()
 
     def _take(self, event: dict[str, Any], socket: ClientConnection) -> None:
         if event["type"] == "RelaySession":

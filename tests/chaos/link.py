@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 
 CHUNK = 1 << 16
-NARROW = 1 << 18  # less makes loopback, with its packets of 64 KiB, crawl
+WINDOW = 1 << 18  # bytes that come back and wait in the kernel while they are not read
 HOST = "127.0.0.1"
 TOO_MANY = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -32,10 +32,8 @@ class Mood(Enum):
 class Link:
     """Listens on `port` of this machine and passes on to another one; owns its tasks."""
 
-    def __init__(self, target: int, *, is_narrow: bool = False) -> None:
-        """`is_narrow`: the kernel holds little of what comes back and is not read."""
+    def __init__(self, target: int) -> None:
         self.target = target
-        self.is_narrow = is_narrow
         self.port = 0
         self.mood = Mood.WELL
         self.delay = 0.0
@@ -77,7 +75,17 @@ class Link:
         New connections pass. What was sent meanwhile is never delivered.
         """
         for pair in self._pairs:
-            pair.may_pass.clear()
+            pair.may_go.clear()
+            pair.may_come.clear()
+
+    def stop_reading(self) -> None:
+        """From now on nothing that comes back is read on the connections that are open."""
+        for pair in self._pairs:
+            pair.may_come.clear()
+
+    def read_again(self) -> None:
+        for pair in self._pairs:
+            pair.may_come.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.opened += 1
@@ -104,8 +112,9 @@ class Link:
             return
         far = socket.socket()
         far.setblocking(False)
-        if self.is_narrow:
-            far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW)
+        # Not SO_RCVBUF: when a fixed buffer overflows, the kernel also drops what the far side
+        # acknowledges, and nothing goes there any more.
+        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, WINDOW)
         try:
             await asyncio.get_running_loop().sock_connect(far, (HOST, self.target))
             far_reader, far_writer = await asyncio.open_connection(sock=far)
@@ -115,10 +124,10 @@ class Link:
         pair.writers.append(far_writer)
 
         async def there() -> None:
-            await _pump(pair, reader, far_writer, _as_it_is)
+            await _pump(pair.may_go, reader, far_writer, _as_it_is)
 
         async def back() -> None:
-            await _pump(pair, far_reader, writer, self._answer)
+            await _pump(pair.may_come, far_reader, writer, self._answer)
 
         with contextlib.suppress(BaseExceptionGroup):  # resets: what links do
             async with asyncio.TaskGroup() as tasks:
@@ -146,8 +155,9 @@ class _Pair:
         assert task is not None
         self.task = task
         self.writers = [writer]
-        self.may_pass = asyncio.Event()
-        self.may_pass.set()
+        self.may_go, self.may_come = asyncio.Event(), asyncio.Event()
+        self.may_go.set()
+        self.may_come.set()
         self._is_cut = False
 
     def cut(self) -> None:
@@ -169,18 +179,18 @@ async def _as_it_is(chunk: bytes) -> bytes:
 
 
 async def _pump(
-    pair: _Pair,
+    may_pass: asyncio.Event,
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
     change: Callable[[bytes], Awaitable[bytes]],
 ) -> None:
     while chunk := await reader.read(CHUNK):
-        await pair.may_pass.wait()
+        await may_pass.wait()
         answer = await change(chunk)
         if writer.is_closing():
             return
         writer.write(answer)
         await writer.drain()
-    await pair.may_pass.wait()
+    await may_pass.wait()
     if writer.can_write_eof():
         writer.write_eof()

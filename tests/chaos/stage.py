@@ -11,6 +11,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from typing import Any
 import asyncpg
 import httpx
 
+from config.settings import CONFIG_DIR
 from control import local_orchestrator
 from loadtests.processes import free_port
 from relay.sandbox.handshake import AGENT_PATH
@@ -152,12 +154,26 @@ class Stage:
             "DEEPGRAM_AGENT_URL": f"ws://{HOST}:{self.agent_link.port}{AGENT_PATH}",
             "DATABASE_URL": self.database_url,
             "ORCHESTRATOR_URL": self.planner_link.url,
+            "RELAY_CONFIG_DIR": str(self._talkative()),
             "RELAY_PORT": str(port),
             "RELAY_DATA_DIR": str(data_dir or self.folder / f"data{number}"),
         }
         relay = Relay(clean | ours | environ, port, self.folder / f"relay{number}.log")
         self.relays.append(relay)
         return relay
+
+    def _talkative(self) -> Path:
+        """Our configuration, for browsers that type more turns a minute than a person may."""
+        folder = self.folder / "config"
+        if not folder.exists():
+            folder.mkdir()
+            for name in ("agent.yaml", "intents.yaml", "policy.yaml", "system_prompt.md"):
+                shutil.copy(CONFIG_DIR / name, folder)
+            policy = folder / "policy.yaml"
+            text = policy.read_text("utf-8")
+            assert text.count("per_minute: 30\n") == 1
+            policy.write_text(text.replace("per_minute: 30\n", "per_minute: 6000\n"), "utf-8")
+        return folder
 
     def browser(self, chance: random.Random, name: str, *entrances: str) -> Browser:
         """One that goes to the first relay if nothing else is said."""

@@ -76,7 +76,7 @@ async def test_a_half_open_browser_is_found_and_its_session_ends(
     publish("browser half-open, away", 1, verdict, [seconds], note)
 
 
-WHOLE_STORY = 1_000_000  # bytes: half of it, and more than all that can wait in between
+TOO_MUCH = 12_000_000  # bytes of audio: several times what the kernel may hold
 
 
 async def count_bytes(stage, relay, browser):
@@ -93,32 +93,39 @@ async def test_a_browser_that_never_reads_is_bounded_and_touches_nobody(
     turn = Turn(when="text", say=("A long story.",), seconds=40.0, pace=400.0)
     script = Script(turns=(turn,), loop=True)
     recovered = []
+    shouted = []
     async with staged(tmp_path, database_url, script=script) as stage, AsyncExitStack() as stack:
         relay = stage.relay(RELAY_LANE_BYTES="131072")
         await relay.start()
-        link = await stack.enter_async_context(Link(relay.port, is_narrow=True))
+        link = await stack.enter_async_context(Link(relay.port))
         async with (
             stage.people(chance, 1, link.url) as (deaf,),
             stage.people(chance, 1) as (other,),
         ):
             for _ in range(rounds):
-                deaf.stop_reading()
-                for number in range(12):
-                    await deaf.shout(f"{deaf.name} does not listen {len(recovered)}.{number}")
-                    assert await other.turn(30), "one browser's trouble touched another's"
-                # Each line interrupts the story before; the last one is told whole.
-                told = await count_bytes(stage, relay, deaf)
-                await deaf.shout(f"{deaf.name} does not listen {len(recovered)}")
-                async with asyncio.timeout(30):
-                    while await count_bytes(stage, relay, deaf) < told + WHOLE_STORY:
-                        pass  # each look is a request
+                most = await count_bytes(stage, relay, deaf) + TOO_MUCH
+                link.stop_reading()
+                # Usually in 3 s; after 20 s without a byte read it would be sent away.
+                async with asyncio.timeout(60):
+                    while await count_bytes(stage, relay, deaf) < most:
+                        # Each line interrupts the story before, which may have hardly begun.
+                        shouted.append(f"{deaf.name} does not listen {len(shouted)}")
+                        await deaf.shout(shouted[-1])
+                        assert await other.turn(10), "one browser's trouble touched another's"
                 reads = time.monotonic()
-                deaf.read_again()
-                await deaf.turn_at_last(60)
+                link.read_again()
+                assert await deaf.turn(60)
                 recovered.append(time.monotonic() - reads)
             verdict = await stage.settle([deaf, other])
             await deaf.leave()
+
+        async def is_over():
+            return await relay.metric(stage.http, "relay_sessions_live") == 0
+
+        await until(is_over, 10)  # only then it is counted
         dropped = await relay.metric(stage.http, 'relay_audio_dropped_total{towards="browser"}')
     assert dropped > 0
+    assert (deaf.sessions, deaf.returns) == (1, 0), "it was sent away"
+    assert [text for role, text in deaf.told if role == "user" and text in shouted] == shouted
     note = f"from when it reads again; {dropped:.0f} frames of audio thrown away"
     publish("browser not reading", rounds, verdict, recovered, note)

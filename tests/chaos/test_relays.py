@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shutil
 import signal
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,7 +15,6 @@ import asyncpg
 import msgspec
 import pytest
 
-from config.settings import CONFIG_DIR
 from tests.chaos.audit import compare, misnumbered, stored_of
 from tests.chaos.stage import staged, until
 
@@ -198,24 +196,11 @@ async def stopped(relay):
         relay.signal(signal.SIGCONT)
 
 
-def talkative(folder):
-    """Our configuration, for browsers that type more turns a minute than a person may."""
-    folder.mkdir()
-    for name in ("agent.yaml", "intents.yaml", "policy.yaml", "system_prompt.md"):
-        shutil.copy(CONFIG_DIR / name, folder)
-    policy = folder / "policy.yaml"
-    text = policy.read_text("utf-8")
-    assert text.count("per_minute: 30\n") == 1
-    policy.write_text(text.replace("per_minute: 30\n", "per_minute: 600\n"), "utf-8")
-    return folder
-
-
 async def test_the_other_relay_goes_on(database_url, tmp_path, chance, is_long, publish):
     rounds = rounds_of(chance, is_long)
     async with staged(tmp_path, database_url) as stage:
         # As docs/deploy.md has it: nobody knows at which one the WebSocket will open.
-        environ = {"RELAY_DIAL_AHEAD": "0", "RELAY_CONFIG_DIR": str(talkative(tmp_path / "config"))}
-        relays = [stage.relay(**environ) for _ in range(2)]
+        relays = [stage.relay(RELAY_DIAL_AHEAD="0") for _ in range(2)]
         await asyncio.gather(*(relay.start() for relay in relays))
         whims = random.Random(chance.random())
         urls = [relay.url for relay in relays]
