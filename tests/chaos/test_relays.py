@@ -95,7 +95,8 @@ class Two:
         try:
             await until(are_answered, SECONDS)
         except TimeoutError:
-            pytest.fail(f"not answered: {[t.browser for t in talks if t.answered <= said[t]]}")
+            waiting = [talk.browser for talk in talks if talk.answered <= said[talk]]
+            pytest.fail(f"not answered: {waiting}\n{await self.scene()}")
 
     async def round(self, chosen):
         for talk, hops in zip(self.talks, chosen.hops, strict=True):
@@ -139,6 +140,28 @@ class Two:
         assert broken == {talk: len(talk.browser.codes) for talk in untouched}
         if not faulty.is_running:
             await faulty.start()
+
+    async def scene(self):
+        """What a failure looks like from outside: browsers, locks, logs."""
+        lines = [
+            f"{b} at {b.place} session={b.session_id} {b.codes[-6:]} refused={b.refusals[-6:]}"
+            for b in (talk.browser for talk in self.talks)
+        ]
+        connection = await asyncpg.connect(self.stage.database_url)
+        try:
+            for row in await connection.fetch(
+                """
+                SELECT pid, state, wait_event, pg_blocking_pids(pid) AS behind,
+                       now() - state_change AS since, left(query, 200) AS query
+                FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle'
+                """
+            ):
+                lines.append(str(dict(row)))
+        finally:
+            await connection.close()
+        for relay in self.relays:
+            lines += [f"--- {relay.url}", *relay.output.splitlines()[-40:]]
+        return "\n".join(lines)
 
     async def kill_unstored(self, relay, talks):
         """While Postgres takes no messages, as soon as somebody was told one."""

@@ -37,6 +37,7 @@ async def stack(postgres, template):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def chromium(request):
+    # Again and again; "%noloop" behind the name: once for each time that the microphone is opened.
     recording = getattr(request.module, "MICROPHONE", AUDIO / "hello.wav")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
@@ -45,7 +46,7 @@ async def chromium(request):
                 "--no-sandbox",
                 "--use-fake-device-for-media-stream",
                 "--use-fake-ui-for-media-stream",
-                f"--use-file-for-fake-audio-capture={recording}%noloop",
+                f"--use-file-for-fake-audio-capture={recording}",
                 "--autoplay-policy=user-gesture-required",
             ],
         )

@@ -9,7 +9,7 @@ import pytest
 from relay.sandbox.speech import Speech
 from tests.client.conftest import AUDIO, needs_chromium
 
-MICROPHONE = AUDIO / "new_task_shoes.wav"
+MICROPHONE = f"{AUDIO / 'new_task_shoes.wav'}%noloop"
 
 pytestmark = [
     needs_chromium,
