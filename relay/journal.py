@@ -65,6 +65,8 @@ class Journal:
         self._write = write
         self._metrics = metrics
         self._ledger = Ledger(directory, limit=limit, memory_limit=memory_limit)
+        # The newest records as they came: those that are written soon need not be read again.
+        self._fresh: deque[tuple[int, Record]] = deque(maxlen=BATCH)
         self._saved: deque[tuple[int, Saved]] = deque()
         self._settling: deque[tuple[int, asyncio.Event]] = deque()
         self._sweep_asked = asyncio.Event()
@@ -108,6 +110,7 @@ class Journal:
             self._metrics.journal_lost.inc()
             log.error("journal_full reason=%s", error)
             return False
+        self._fresh.append((self._ledger.last, record))
         if saved is not None and len(self._saved) < TOLD:
             self._saved.append((self._ledger.last, saved))
         self._arrived.set()
@@ -185,7 +188,7 @@ class Journal:
             await self._arrived.wait()
             await self._gather()
             try:
-                rows = await self._ledger.read(BATCH)
+                rows = self._read_fresh() or await self._ledger.read(BATCH)
             except DiskFailed as error:
                 self._note_failure(error)
                 await asyncio.sleep(retry)
@@ -202,6 +205,13 @@ class Journal:
             lost = await self._deliver(rows)
             self._ledger.drop(rows[-1][0])
             self._reached(lost)
+
+    def _read_fresh(self) -> list[Read]:
+        """What Postgres does not have; empty when that is more than we remember."""
+        fresh, written = self._fresh, self._ledger.written
+        while fresh and fresh[0][0] <= written:
+            fresh.popleft()
+        return list(fresh) if fresh and fresh[0][0] == written + 1 else []
 
     async def _gather(self) -> None:
         # One who was in a hurry once must not make all that follow go one by one.

@@ -13,6 +13,7 @@ import pytest
 from relay import journal as journal_module
 from relay.folder import Folder
 from relay.journal import BATCH, Journal, WriteFailed
+from relay.ledger import Ledger
 from relay.metrics import Metrics
 from relay.records import SessionBegan
 from relay.segment import encode
@@ -300,6 +301,8 @@ async def test_its_own_file_broken_loses_what_was_in_it_loudly_and_goes_on(caplo
         journal.append(record(1))
         await database.tried.wait()  # it has begun to read
         journal.append(record(2), lambda: heard.append(2))
+        for number in range(4, BATCH + 4):  # so many that it has to read the file
+            journal.append(record(number))
         for log in directory.glob("*/00000001.db-wal"):  # a spare may be ready: it stays whole
             log.write_bytes(b"x" * log.stat().st_size)
         for table in directory.glob("*/00000001.db"):
@@ -311,9 +314,26 @@ async def test_its_own_file_broken_loses_what_was_in_it_loudly_and_goes_on(caplo
 
     assert database.written[-1] == record(3)
     assert 3 in heard
-    if record(2) not in database.written:
-        assert 2 not in heard
-        assert "journal_records_lost" in caplog.text
+    assert record(2) not in database.written
+    assert 2 not in heard
+    assert "journal_records_lost" in caplog.text
+
+
+async def test_what_was_just_appended_is_written_without_reading_its_file(monkeypatch, directory):
+    async def read(ledger, limit):
+        assert ledger.last == ledger.written, "it was remembered"
+        return []
+
+    monkeypatch.setattr(Ledger, "read", read)
+    database = Database()
+    async with journal_of(database, directory) as journal:
+        for number in range(3):
+            journal.append(record(number))
+        assert await journal.settled(2.0)
+        journal.append(record(3))
+        assert await journal.settled(2.0)
+
+    assert database.written == [record(n) for n in range(4)]
 
 
 async def test_what_is_in_postgres_does_not_stay_on_disk(monkeypatch, directory):
