@@ -236,9 +236,13 @@ class Functions:
                 self._note_open(progress, intent, due_in=0.0, in_doubt=progress.on_its_way)
             raise
         except Exception:
-            # The top of this task: a defect here must still give the model its one answer.
+            # The top of this task: a defect here must still give the model its one answer, and the
+            # call its way to the Orchestrator.
             log.exception("function_call_broken intent=%s call=%s", intent.name, progress.call.id)
-            outcome, due_in = Failed(BROKEN, 0), 0.0
+            progress.attempts += 1
+            outcome, due_in = Delayed(reason=BROKEN, cause="defect", attempts=1), IN_CALL.longest
+            if not submission.may_repeat(intent, outcome, in_doubt=progress.on_its_way):
+                outcome = Failed(BROKEN, 0)
         if isinstance(outcome, Delayed):
             self._save(progress, intent, parameters, outcome, due_in)
         else:

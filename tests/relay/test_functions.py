@@ -250,12 +250,20 @@ async def test_an_unknown_function_and_wrong_arguments_are_rejected_and_recorded
     assert desk.planner.asked == []
 
 
-async def test_a_defect_still_gives_the_model_its_answer(work, caplog):
-    async with work(ZeroDivisionError()) as desk:
+@pytest.mark.parametrize(
+    ("retry", "told", "left"),
+    [(True, "saved", IntentStatus.SUBMITTING), (False, "failed", IntentStatus.FAILED)],
+)
+async def test_a_defect_still_gives_the_model_its_answer_and_loses_no_call(
+    work, caplog, retry, told, left
+):
+    async with work(ZeroDivisionError(), retry=retry) as desk:
         desk.call()
         returned = await desk.until(2)
 
-    assert json.loads(returned.content)["status"] == "failed"
+    assert json.loads(returned.content)["status"] == told
+    assert (desk.noted[-1].status, desk.noted[-1].attempts) == (left, 1)
+    assert desk.noted[-1].in_doubt is retry  # it may have been sent; what failed is settled
     assert "function_call_broken" in caplog.text
 
 
