@@ -59,6 +59,8 @@ def missing(arm: Arm, around: Surroundings) -> str | None:
             return None if find_spec("fastapi") else "fastapi is not installed"
         case Arm.AIOHTTP:
             return None if find_spec("aiohttp") else "aiohttp is not installed"
+        case Arm.PICOWS:
+            return None  # ours needs it as well
         case Arm.OURS:
             return None if around.database_url else "there is no database"
 
@@ -200,6 +202,10 @@ def _aiohttp(around: Surroundings, tls: bool, port: int, agent_url: str) -> list
     return [sys.executable, "-m", "loadtests.baselines.aiohttp_relay"]
 
 
+def _picows(around: Surroundings, tls: bool, port: int, agent_url: str) -> list[str]:
+    return [sys.executable, "-m", "loadtests.baselines.picows_relay"]
+
+
 def _ours(around: Surroundings, tls: bool, port: int, agent_url: str) -> list[str]:
     return [sys.executable, "-c", "from control.cli import main; main()", "serve"]
 
@@ -209,5 +215,6 @@ _COMMANDS: dict[Arm, Callable[[Surroundings, bool, int, str], list[str]]] = {
     Arm.HAPROXY: _haproxy,
     Arm.FASTAPI: _fastapi,
     Arm.AIOHTTP: _aiohttp,
+    Arm.PICOWS: _picows,
     Arm.OURS: _ours,
 }

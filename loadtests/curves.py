@@ -45,6 +45,7 @@ DASHES = {
     Arm.HAPROXY: "2 3",
     Arm.FASTAPI: "10 3 2 3",
     Arm.AIOHTTP: "4 2 1 2",
+    Arm.PICOWS: "1 3",
     Arm.OURS: "",
 }
 

@@ -31,6 +31,7 @@ class Arm(StrEnum):
     HAPROXY = "haproxy"
     FASTAPI = "fastapi"
     AIOHTTP = "aiohttp"
+    PICOWS = "picows"  # the library below ours, and nothing else
     OURS = "ours"
 
 

@@ -56,7 +56,7 @@ _MEMORY = Stage(
 
 QUICK = Suite(
     stages=(
-        Stage(traffic=traffic.CONVERSATION, arms=(*CLOSE, Arm.FASTAPI)),
+        Stage(traffic=traffic.CONVERSATION, arms=(*CLOSE, Arm.PICOWS, Arm.FASTAPI)),
         Stage(traffic=traffic.CONVERSATION, arms=(Arm.NGINX, Arm.OURS), tls=True, repetitions=2),
         _MEMORY,
     ),

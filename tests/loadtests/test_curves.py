@@ -72,7 +72,7 @@ def test_every_point_lies_inside_the_drawing():
 
 def test_names_at_the_ends_of_curves_do_not_lie_on_each_other():
     latency = summarize_values([100] * 1_000)
-    names = ["direct", "nginx", "haproxy", "fastapi", "aiohttp", "ours", "another"]
+    names = ["direct", "nginx", "haproxy", "fastapi", "aiohttp", "picows", "ours", "another"]
     drawn = draw([curve(name, latency) for name in names], "all the same")
 
     heights = sorted(float(y) for y in re.findall(r'class="name" x="\d+" y="([\d.]+)"', drawn))
