@@ -108,6 +108,7 @@ def _environment(around: Surroundings, *, tls: bool, port: int, agent_url: str) 
     environ |= {"RELAY_PORT": str(port), "RELAY_DATA_DIR": str(around.folder / "data")}
     environ |= {"ORCHESTRATOR_URL": around.orchestrator_url}
     environ |= {"RELAY_SESSIONS": "0", "RELAY_SESSIONS_PER_ADDRESS": "0"}  # all come from here
+    environ |= {"RELAY_AUDIO_SPEED": "20"}  # still looked after, but larger frames are no abuse
     if around.database_url:
         environ["DATABASE_URL"] = around.database_url
     if tls and around.ca:

@@ -239,7 +239,10 @@ def _longest(after: Buckets, before: Buckets) -> float | None:
 
 
 async def weigh_unread(lab: Lab, *, browsers: int = 10) -> dict[str, float]:
-    """KiB that a session needs more when its browser never reads, at the most."""
+    """KiB that a session needs more when its browser never reads, at the most.
+
+    Nothing when a session did not last: it would have needed no memory.
+    """
     async with arms.start(Arm.OURS, lab.around, tls=False) as started, lab.caller() as caller:
         program = started.program
         if program is None:
@@ -251,9 +254,12 @@ async def weigh_unread(lab: Lab, *, browsers: int = 10) -> dict[str, float]:
         )
         await until(start)
         normal = most = program.rss_bytes()
+        live = await _count_open(lab)
         while monotonic_ns() < stop:
             await asyncio.sleep(0.25)
             most = max(most, program.rss_bytes())
+        if await _count_open(lab) < live:
+            return {}
         await caller.answer(seconds=10)
         await caller.ask({"do": "leave"})
     return {Figure.UNREAD_SESSION_KIB: (most - normal) / 1024 / browsers}
