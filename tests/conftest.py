@@ -12,7 +12,7 @@ import pytest
 from control.embedded import EmbeddedPostgres
 from control.migrate import migrate
 from control.store import Store
-from tests.outside import Authority, http_proxy
+from tests.closed_network import Authority, http_proxy
 
 # Nothing here has to survive a power cut.
 FORGETFUL = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_wal_size=4GB")

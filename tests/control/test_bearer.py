@@ -22,7 +22,7 @@ from control.auth import USER_ID, SignIn, User
 from control.bearer import LONGEST_TOKEN, Bearer, TokenRefused
 from control.errors import exception_handlers
 from control.jwks import PAUSE_SECONDS, Jwks, KeysUnavailable
-from tests.outside import egress_of, settings_of
+from tests.closed_network import egress_of, settings_of
 from tests.relay.wires import listening
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes"

@@ -19,7 +19,7 @@ from control import local_orchestrator
 from control.app import create_app
 from relay.sandbox.options import Options
 from relay.sandbox.server import serve
-from tests.outside import settings_of
+from tests.closed_network import settings_of
 from tests.relay.wires import listening, next_event
 
 KEY = "the-real-key"

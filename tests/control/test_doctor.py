@@ -21,7 +21,7 @@ from control.findings import write_json, write_text
 from relay.sandbox.options import Fault, Options
 from relay.sandbox.script import Ending
 from relay.sandbox.server import serve
-from tests.outside import (
+from tests.closed_network import (
     PASSWORD,
     agent_with,
     settings_of,

@@ -16,7 +16,7 @@ from config.check import load
 from config.settings import CONFIG_DIR
 from control.app import create_app
 from control.shield import MAX_BODY_BYTES, MAX_DEPTH, make_headers, measure_depth
-from tests.outside import settings_of
+from tests.closed_network import settings_of
 from tests.relay.wires import listening
 
 API = "/api/v1/voice"

@@ -20,7 +20,7 @@ from control.app import create_app
 from control.http_client import open_client
 from control.temporary_token import Minter, TokenUnavailable
 from relay.submission import Delayed, Submission, Submitted
-from tests.outside import (
+from tests.closed_network import (
     PASSWORD,
     agent_with,
     egress_of,

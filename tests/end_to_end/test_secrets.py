@@ -26,7 +26,7 @@ from loadtests.processes import free_port
 from relay.sandbox.options import Options
 from relay.sandbox.script import Call, Script, Turn
 from relay.sandbox.server import serve
-from tests.outside import Authority, agent_with, socks_proxy
+from tests.closed_network import Authority, agent_with, socks_proxy
 from tests.relay.wires import next_event
 
 VOICE_RELAY = str(Path(sys.executable).with_name("voice-relay"))

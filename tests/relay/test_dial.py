@@ -13,7 +13,7 @@ import pytest
 from relay.dial import DialFailed, Dialler
 from relay.lane import Lane
 from relay.legs import Leg
-from tests.outside import (
+from tests.closed_network import (
     PASSWORD,
     Authority,
     agent_with,

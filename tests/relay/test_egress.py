@@ -8,7 +8,7 @@ import pytest
 
 from config.errors import ConfigError
 from relay import trouble
-from tests.outside import Authority, egress_of
+from tests.closed_network import Authority, egress_of
 
 AGENT = "wss://agent.deepgram.com/v1/agent/converse"
 PROXY = "http://proxy.example.com:3128"
