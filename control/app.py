@@ -54,6 +54,7 @@ from relay.metrics import Metrics
 from relay.records import Record
 from relay.session import Times
 from relay.share import Share
+from relay.supervisor import Supervisor
 
 GRACE_SECONDS = 5.0  # for running function calls, and again for the journal, when we stop
 SETTLE_SECONDS = 5.0  # what a resumed session waits for the end of the one before
@@ -69,6 +70,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     """The whole program as an ASGI application; it opens what it needs when it starts."""
     store = Store(settings.database_url.reveal())
     metrics = Metrics()
+    supervisor = Supervisor(metrics)
     egress = Egress(settings)
     sign_in = SignIn(settings, egress)
     origins = allowed_origins(settings)
@@ -79,8 +81,14 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         except StoreUnavailable as error:
             raise WriteFailed(str(error)) from error
 
-    journal = Journal(write, metrics, settings.data_dir / "journal", limit=settings.journal_bytes)
-    functions = Functions(configuration.registry, journal, metrics)
+    journal = Journal(
+        write,
+        metrics,
+        settings.data_dir / "journal",
+        limit=settings.journal_bytes,
+        supervisor=supervisor,
+    )
+    functions = Functions(configuration.registry, journal, metrics, supervisor=supervisor)
     dialler = Dialler(
         settings.deepgram_agent_url,
         settings.deepgram_api_key.reveal(),
@@ -123,7 +131,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     )
     share = Share(settings.agent_sessions)
     node_id = uuid7()  # of this start
-    governor = Governor(store, node_id, share)
+    governor = Governor(store, node_id, share, supervisor)
     hub = Hub(
         configuration,
         limits,
@@ -133,10 +141,18 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         metrics=metrics,
         share=share,
         grow=governor.grow,
+        supervisor=supervisor,
     )
 
     notices = Notices(settings.database_url.reveal())
-    node = Node(store, hub, notices, grace=settings.grace_seconds, node_id=node_id)
+    node = Node(
+        store,
+        hub,
+        notices,
+        grace=settings.grace_seconds,
+        node_id=node_id,
+        supervisor=supervisor,
+    )
 
     async def settle(conversation_id: UUID) -> bool:
         return await hub.make_room(conversation_id, SETTLE_SECONDS)
@@ -167,6 +183,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
             planner=orchestrator,
             listener=functions,
             max_age=settings.outbox_hours * 3600,
+            supervisor=supervisor,
         )
 
     @asynccontextmanager
@@ -184,7 +201,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
                 ) as orchestrator,
                 node.running(),  # left last: by then its sessions have ended
                 governor.running(),
-                Retention(store, settings.retention_days).running(),
+                Retention(store, settings.retention_days, supervisor).running(),
                 journal.running(grace=GRACE_SECONDS),
                 functions.running(orchestrator.submit, grace=GRACE_SECONDS),
                 deliver(orchestrator).running(grace=GRACE_SECONDS),
@@ -208,6 +225,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         "policy": configuration.policy,
         "registry": configuration.registry,
         "metrics": metrics,
+        "supervisor": supervisor,
         "hub": hub,
         "live": hub,
         "direct": direct,

@@ -10,12 +10,12 @@ import asyncio
 import json
 import logging
 import os
-import signal
+import socket
 import sys
 from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 import uvloop
@@ -28,14 +28,13 @@ from control import logs
 from control.app import create_app
 from control.auth import USER_ID
 from control.health import find_reasons
-from control.migrate import MigrationError
+from control.migrate import MigrationError, refuse_newer
 from control.migrate import migrate as apply_migrations
-from control.server import ServeError, listen, serve_workers, serving, settle_memory
+from control.server import ServeError, listen, serving
+from control.stop import Stop
 from control.store import Store
+from control.workers import serve_workers
 from relay.egress import Egress
-
-if TYPE_CHECKING:
-    from litestar import Litestar
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +44,8 @@ NO_AUTH = (
 )
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 HOST = "127.0.0.1"
+# Not by its name on the path: the same interpreter, and modules from where ours are.
+WORKER = (sys.executable, "-P", "-c", "from control.cli import main; main()", "worker")
 
 
 @click.group(context_settings=CONTEXT)
@@ -76,12 +77,13 @@ def dev() -> None:
     logs.set_up(os.environ.get("RELAY_LOG_LEVEL", "info"))
 
     async def run() -> None:
-        stop, at_once = _stop_events()
+        stop = Stop()
+        stop.hear_signals()
 
         def say(what: str) -> None:
             click.echo(f"  {what} …")
 
-        async with everything(os.environ, say, at_once) as parts:
+        async with everything(os.environ, say, stop) as parts:
             width = max(len(part.where) for part in parts)
             click.echo()
             for part in parts:
@@ -90,7 +92,7 @@ def dev() -> None:
             click.echo(
                 f"\n  Talk to it:  {page} or voice-relay talk   (Ctrl-C here ends everything)\n"
             )
-            await stop.wait()
+            await stop.asked.wait()
             click.echo("  stopping …")
 
     _run(run(), EmbeddedError)
@@ -111,25 +113,35 @@ def serve() -> None:
     configuration = _configuration(settings)
     if settings.workers > 1:
         _check_composition(settings, configuration)
-        serve_workers("control.cli:create_worker", listener, settings.workers)
-        return
 
     async def run() -> None:
-        stop, at_once = _stop_events()
-        async with serving(create_app(settings, configuration), listener, at_once):
+        stop = Stop()
+        stop.hear_signals_as_server()
+        if settings.workers > 1:
+            await serve_workers(WORKER, listener, settings.workers, stop)
+            return
+        async with serving(create_app(settings, configuration), listener, stop):
             click.echo(f"relay on http://{settings.host}:{settings.port}", err=True)
-            await stop.wait()
+            await stop.asked.wait()
 
     _run(run())
 
 
-def create_worker() -> Litestar:
-    """The application of one worker process, from the environment."""
-    settings = from_environment(os.environ)
+@main.command(hidden=True)
+@click.argument("descriptor", type=int)
+def worker(descriptor: int) -> None:
+    """One of the processes of `serve`, on a listening socket that it inherits."""
+    settings = _settings()
     logs.set_up(settings.log_level)
-    app = create_app(settings, load(settings.config_dir, os.environ))
-    app.on_startup.append(settle_memory)
-    return app
+    app = create_app(settings, _configuration(settings))
+
+    async def run() -> None:
+        stop = Stop()
+        stop.hear_signals_as_server(is_worker=True)
+        async with serving(app, socket.socket(fileno=descriptor), stop):
+            await stop.asked.wait()
+
+    _run(run())
 
 
 @main.command()
@@ -253,10 +265,11 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
     options = Options(api_key=key, script=turns, speech=speech, timeout=timeout)
 
     async def serve_until_stopped() -> None:
-        stop, _ = _stop_events()
+        stop = Stop()
+        stop.hear_signals()
         click.echo(f"sandbox agent on ws://{host}:{port}/v1/agent/converse", err=True)
         try:
-            await run_sandbox(options, host, port, stop)
+            await run_sandbox(options, host, port, stop.asked)
         except OSError as error:
             raise ServeError(f"port {port} on {host} cannot be used: {error.strerror}") from error
 
@@ -280,10 +293,11 @@ def orchestrator(host: str, port: int) -> None:
     listener = _listen(host, port)
 
     async def run() -> None:
-        stop, _ = _stop_events()
-        async with serving(create_orchestrator(database_url, secret), listener):
+        stop = Stop()
+        stop.hear_signals()
+        async with serving(create_orchestrator(database_url, secret), listener, stop):
             click.echo(f"orchestrator on http://{host}:{port}", err=True)
-            await stop.wait()
+            await stop.asked.wait()
 
     _run(run())
 
@@ -436,19 +450,7 @@ async def _check_database(settings: Settings) -> None:
         await store.close()
     if reasons:
         raise ServeError(f"{'; '.join(reasons)}: check DATABASE_URL, run `voice-relay migrate`")
-
-
-def _stop_events() -> tuple[asyncio.Event, asyncio.Event]:
-    """The first signal sets the first, another one the second: stop, and do not wait."""
-    stop, at_once = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def hear() -> None:
-        (at_once if stop.is_set() else stop).set()
-
-    for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, hear)
-    return stop, at_once
+    await refuse_newer(settings.database_url.reveal())
 
 
 def _run(work: Coroutine[Any, Any, None], *known: type[Exception]) -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -40,6 +41,7 @@ from relay.submission import (
     Submission,
     Submitted,
 )
+from relay.supervisor import Contained, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -84,37 +86,43 @@ class Delivery:
         planner: Planner,
         listener: Listener,
         max_age: float,
+        supervisor: Supervisor | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
         self._journal = journal
         self._intents = {intent.name: intent for intent in registry.intents}
         self._metrics = metrics
+        self._supervisor = supervisor or Supervisor(metrics)
         self._planner = planner
         self._listener = listener
         self._max_age = max_age
         self._jitter = jitter
         longest = max((intent.timeout for intent in registry.intents), default=0.0)
         self._lease = max(ATTEMPT_SECONDS, longest) + LEASE_MARGIN
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
         self._ended = asyncio.Event()
         self._count_at = 0.0
-        self._failing = False
+        self._full = False
 
     def __repr__(self) -> str:
-        return f"<Delivery running={len(self._running)} failing={self._failing}>"
+        return f"<Delivery running={len(self._running)}>"
 
     @asynccontextmanager
     async def running(self, *, grace: float) -> AsyncIterator[None]:
         """Deliver while inside; what does not end within `grace` seconds is left to others."""
-        async with asyncio.TaskGroup() as tasks:
-            loop = tasks.create_task(self._run(tasks), name="delivery")
+        async with (
+            self._supervisor.containing("delivery call", seconds=grace) as tasks,
+            self._supervisor.repeating(
+                "delivery",
+                partial(self._look, tasks),
+                pause=self._pause,
+                foreseen=(StoreUnavailable,),
+                say=_say_paused,
+            ),
+        ):
+            self._running = tasks.running
             yield
-            loop.cancel()
-            if self._running:
-                _, late = await asyncio.wait(self._running, timeout=grace)
-                for task in late:
-                    task.cancel()
 
     async def sweep(self) -> int:
         """Deliver what is due now, as much as goes at once; how many calls that were."""
@@ -131,33 +139,20 @@ class Delivery:
             for one in await self._store.list_outcomes(awaited):
                 self._listener.settled(one.id, one.status, one.result, one.response)
 
-    async def _run(self, tasks: asyncio.TaskGroup) -> None:
-        while True:
-            self._ended.clear()
-            full = False
-            try:
-                claimed = await self._claim()
-                for call in claimed:
-                    task = tasks.create_task(self._deliver(call), name=f"delivery {call.id}")
-                    self._running.add(task)
-                    task.add_done_callback(self._end)
-                full = len(self._running) >= AT_ONCE
-                await self.tell()
-                await self._count()
-                self._failing = False
-            except StoreUnavailable as error:
-                # Once when it begins: the journal and /health/ready say that it goes on.
-                if not self._failing:
-                    log.error("delivery_paused reason=%s", error)
-                self._failing = True
-            if full:
-                await self._ended.wait()
-            else:
-                await asyncio.sleep(POLL_SECONDS * (0.5 + self._jitter()))
+    async def _look(self, tasks: Contained) -> None:
+        self._ended.clear()
+        for call in await self._claim():
+            task = tasks.start(self._deliver(call), name=f"delivery {call.id}")
+            task.add_done_callback(lambda _: self._ended.set())
+        self._full = len(tasks.running) >= AT_ONCE
+        await self.tell()
+        await self._count()
 
-    def _end(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._ended.set()
+    async def _pause(self) -> None:
+        if self._full:
+            await self._ended.wait()
+        else:
+            await asyncio.sleep(POLL_SECONDS * (0.5 + self._jitter()))
 
     async def _claim(self) -> list[Claimed]:
         free = AT_ONCE - len(self._running)
@@ -189,6 +184,7 @@ class Delivery:
             raise
         except Exception:
             # The top of this task: one call that breaks us must not stop the others.
+            self._supervisor.count("delivery call")
             log.exception("delivery_broken intent=%s call=%s", call.intent, call.id)
             outcome = Delayed(reason="something went wrong on our side", cause="defect", attempts=1)
         attempts = call.attempts + outcome.attempts
@@ -296,3 +292,7 @@ class Delivery:
                 claim=call.claim,
             )
         )
+
+
+def _say_paused(error: Exception) -> None:
+    log.error("delivery_paused reason=%s", error)

@@ -19,8 +19,9 @@ from control import local_orchestrator
 from control.app import create_app
 from control.auth import USER_ID
 from control.embedded import embedded
-from control.migrate import migrate
+from control.migrate import migrate, refuse_newer
 from control.server import listen, serving
+from control.stop import Stop
 from relay.sandbox.options import Options
 from relay.sandbox.server import serve as serve_sandbox
 from relay.sandbox.speech import Speech
@@ -40,10 +41,10 @@ class Part(msgspec.Struct, frozen=True):
 async def everything(
     environ: Mapping[str, str],
     progress: Callable[[str], None],
-    at_once: asyncio.Event | None = None,
+    stop: Stop | None = None,
 ) -> AsyncIterator[list[Part]]:
     """Run all parts while inside; yields what runs where. `progress` hears what is being started;
-    when `at_once` is set, the relay does not wait for its sessions on the way out.
+    when `stop` is asked for twice, the relay does not wait for its sessions on the way out.
 
     Raises ConfigError, EmbeddedError, MigrationError or ServeError, each with what to do.
     """
@@ -64,6 +65,7 @@ async def everything(
         else:
             parts.append(Part("database", "DATABASE_URL", "yours"))
         await migrate(values["DATABASE_URL"], log=log)
+        await refuse_newer(values["DATABASE_URL"])
         if not real["ORCHESTRATOR_URL"]:
             progress("starting the local orchestrator")
             door = listen("127.0.0.1", 0)
@@ -93,7 +95,7 @@ async def everything(
         progress("starting the relay")
         settings = from_environment(values)
         relay = create_app(settings, configuration)
-        await stack.enter_async_context(serving(relay, listener, at_once))
+        await stack.enter_async_context(serving(relay, listener, stop))
         shown = f"http://{settings.host}:{listener.getsockname()[1]}"
         parts.append(Part("relay", shown, "API at /schema, health at /health/ready"))
         yield parts

@@ -12,12 +12,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from uuid import UUID
 
 from control import owners
 from control.flush import Connection
 from control.store import Store, StoreUnavailable
 from relay.share import Share
+from relay.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +31,13 @@ _LOCK = 0x766F696365  # "voice": one node at a time
 class Governor:
     """Keeps `share` of this node at the right size."""
 
-    def __init__(self, store: Store, node_id: UUID, share: Share) -> None:
+    def __init__(
+        self, store: Store, node_id: UUID, share: Share, supervisor: Supervisor | None = None
+    ) -> None:
         self._store = store
         self._node_id = node_id
         self._share = share
+        self._supervisor = supervisor or Supervisor()
         self._asking = asyncio.Lock()
         self._failing = False
 
@@ -42,11 +47,17 @@ class Governor:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Balance while inside. The part goes with the node's row when the node leaves."""
-        async with asyncio.TaskGroup() as tasks:
-            balancing = tasks.create_task(self._balance(), name="governor") if self._on else None
+        if not self._on:
             yield
-            if balancing is not None:
-                balancing.cancel()
+            return
+        async with self._supervisor.repeating(
+            "governor",
+            self._balance,
+            pause=partial(asyncio.sleep, BALANCE_SECONDS),
+            foreseen=(StoreUnavailable,),
+            say=self._note,
+        ):
+            yield
 
     @property
     def _on(self) -> bool:
@@ -79,13 +90,8 @@ class Governor:
         self._failing = False
 
     async def _balance(self) -> None:
-        while True:
-            try:
-                async with self._asking:
-                    await self.ask()
-            except StoreUnavailable as error:
-                self._note(error)
-            await asyncio.sleep(BALANCE_SECONDS)
+        async with self._asking:
+            await self.ask()
 
     def _note(self, error: Exception) -> None:
         if not self._failing:

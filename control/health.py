@@ -15,6 +15,7 @@ from litestar.openapi import ResponseSpec
 from control.migrate import MigrationError, find_pending, load_migrations
 from control.sessions import Live
 from control.store import Store, StoreUnavailable
+from relay.supervisor import Supervisor
 
 READY_SECONDS = 3.0  # a probe gives up soon; so do we, with a reason
 
@@ -24,19 +25,33 @@ class Health(msgspec.Struct, frozen=True):
     reasons: list[str] = []
 
 
-@get("/health/live", tags=["health"], summary="The process answers", sync_to_thread=False)
-def get_live() -> Health:
-    return Health("live")
+@get(
+    "/health/live",
+    tags=["health"],
+    summary="The process answers, and its background tasks run",
+    responses={503: ResponseSpec(Health, generate_examples=False, description="restart it")},
+    sync_to_thread=False,
+)
+def get_live(supervisor: NamedDependency[Supervisor]) -> Response[Health]:
+    if supervisor.is_alive:
+        return Response(Health("live"))
+    return Response(Health("dead", ["the background tasks have ended"]), status_code=503)
 
 
 @get(
     "/health/ready",
     tags=["health"],
-    summary="The database answers and has the schema of this program; it is not about to stop",
+    summary="The database has the schema of this program; background tasks work; it will not stop",
     responses={503: ResponseSpec(Health, generate_examples=False, description="with reasons")},
 )
-async def get_ready(store: NamedDependency[Store], live: Live) -> Response[Health]:
-    reasons = ["the relay stops"] if live.is_draining else await find_reasons(store)
+async def get_ready(
+    store: NamedDependency[Store], live: Live, supervisor: NamedDependency[Supervisor]
+) -> Response[Health]:
+    if live.is_draining:
+        reasons = ["the relay stops"]
+    else:
+        reasons = await find_reasons(store)
+        reasons += [f"the background task {name!r} fails" for name in supervisor.failing]
     if reasons:
         return Response(Health("not_ready", reasons), status_code=503)
     return Response(Health("ready"))

@@ -32,7 +32,12 @@ CREATE_SCHEMA = """
         applied_at  timestamptz NOT NULL DEFAULT now()
     );
     ALTER TABLE voice.migrations ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE voice.migrations ADD COLUMN IF NOT EXISTS compatible boolean NOT NULL DEFAULT false;
 """
+
+
+# A line of a migration after which programs without it may still start: docs/decisions/0010.
+COMPATIBLE = "-- compatible: "
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -41,6 +46,11 @@ class Migration(msgspec.Struct, frozen=True):
     name: str
     sql: str
     checksum: str
+
+    @property
+    def is_compatible(self) -> bool:
+        """Whether programs that do not know it go on working with it."""
+        return any(line.startswith(COMPATIBLE) for line in self.sql.splitlines())
 
 
 class MigrationError(Exception):
@@ -94,6 +104,34 @@ async def migrate(
         raise MigrationError(f"the database went away: {describe(error)}") from error
     finally:
         connection.terminate() if connection.is_closed() else await connection.close()
+
+
+async def refuse_newer(database_url: str, *, migrations: Sequence[Migration] | None = None) -> None:
+    """Raises `MigrationError` when the database has a migration that a newer program brought, and
+    that is not marked as compatible with older ones; also when it cannot be reached.
+
+    For the start. A program that runs goes on: an upgrade migrates while old ones still run.
+    """
+    known = [migration.name for migration in migrations or load_migrations()]
+    connection = await _connect(database_url)
+    try:
+        # As JSON: a database that was last migrated by an older program has no such column.
+        newer = await connection.fetchval(
+            """
+            SELECT string_agg(name, ', ' ORDER BY name) FROM voice.migrations AS m
+            WHERE name <> ALL ($1) AND (to_jsonb(m) ->> 'compatible') IS DISTINCT FROM 'true'
+            """,
+            known,
+        )
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise MigrationError(f"the database does not let us look: {describe(error)}") from error
+    finally:
+        connection.terminate()
+    if newer:
+        raise MigrationError(
+            f"the database is newer than this program, which does not know {newer}: start the "
+            "version that migrated it, or a later one"
+        )
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -166,9 +204,10 @@ async def _apply(
                     raise
                 raise MigrationError(f"{migration.name} failed: {describe(error)}") from error
             await connection.execute(
-                "INSERT INTO voice.migrations (name, checksum) VALUES ($1, $2)",
+                "INSERT INTO voice.migrations (name, checksum, compatible) VALUES ($1, $2, $3)",
                 migration.name,
                 migration.checksum,
+                migration.is_compatible,
             )
         names.append(migration.name)
         log.info("migration_applied name=%s", migration.name)

@@ -26,6 +26,7 @@ from control import owners
 from control.notices import Notices
 from control.store import Store, StoreUnavailable
 from relay.events import EndReason
+from relay.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Node:
         notices: Notices,
         *,
         grace: float,
+        supervisor: Supervisor | None = None,
         node_id: UUID | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -63,27 +65,26 @@ class Node:
         self._store = store
         self._hub = hub
         self._notices = notices
+        self._supervisor = supervisor or Supervisor()
         self._grace = grace
         self._clock = clock
         self._missing: frozenset[tuple[UUID, int]] = frozenset()
-        self._unseen = False
         self._seen_since = math.inf
         self._asked = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<Node {self.id}{' unseen' if self._unseen else ''}>"
+        return f"<Node {self.id}{' unseen' if self._seen_since == math.inf else ''}>"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Be alive for others while inside; on the way out, say that we stop."""
-        async with asyncio.TaskGroup() as tasks:
-            started = [
-                tasks.create_task(self._beat(), name="node"),
-                tasks.create_task(self._notices.listen(self._hear), name="node notices"),
-            ]
+        async with (
+            self._supervisor.repeating(
+                "node", self.beat, pause=self._wait, foreseen=(StoreUnavailable,), say=_say_unseen
+            ),
+            self._notices.listening_for(self._hear, self._supervisor),
+        ):
             yield
-            for task in started:
-                task.cancel()
         try:
             async with asyncio.timeout(LEAVE_SECONDS), self._store.transaction() as connection:
                 await owners.leave(connection, self.id)
@@ -96,13 +97,11 @@ class Node:
         Raises `StoreUnavailable`.
         """
         now = self._clock()
-        try:
-            async with self._store.transaction() as connection:
-                await owners.beat(connection, self.id)
-        except StoreUnavailable:
-            self._seen_since = math.inf
-            raise
-        self._seen_since = min(self._seen_since, now)
+        # Whatever goes wrong from here on: nobody knows whether we were seen.
+        seen_since, self._seen_since = self._seen_since, math.inf
+        async with self._store.transaction() as connection:
+            await owners.beat(connection, self.id)
+        self._seen_since = min(seen_since, now)
         await self.look()
         async with self._store.transaction() as connection:
             missing = await owners.find_missing(connection, self.id, self._hub.owned)
@@ -129,20 +128,11 @@ class Node:
         if session_id is None or session_id in self._hub.owned:
             self._asked.set()
 
-    async def _beat(self) -> None:
-        while True:
-            try:
-                await self.beat()
-                self._unseen = False
-            except StoreUnavailable as error:
-                # Once when it begins: the journal and /health/ready say that it goes on.
-                if not self._unseen:
-                    log.error("node_unseen reason=%s", error)
-                self._unseen = True
-            await self._wait()
-
     async def _wait(self) -> None:
-        """Until the next beat; what others want of our sessions is not waited for so long."""
+        """Until the next beat; what others want of our sessions is not waited for so long.
+
+        Raises `StoreUnavailable`.
+        """
         until = self._clock() + BEAT_SECONDS
         while (left := until - self._clock()) > 0:
             try:
@@ -152,5 +142,7 @@ class Node:
                 await self.look()
             except TimeoutError:
                 return
-            except StoreUnavailable:
-                return  # the next beat looks, and says so if it cannot
+
+
+def _say_unseen(error: Exception) -> None:
+    log.error("node_unseen reason=%s", error)

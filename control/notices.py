@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from uuid import UUID
 
 import asyncpg
 
 from control.owners import CHANNEL
+from relay.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +44,19 @@ class Notices:
     def __repr__(self) -> str:
         return f"<Notices {'listening' if self.listening.is_set() else 'deaf'}>"
 
-    async def listen(self, heard: Heard) -> None:
-        """Listen until cancelled; a connection that is lost is opened again."""
-        while True:
-            try:
-                await self._listen_once(heard)
-            except _LOST as error:
-                # Nobody has to mend this: if the database is away, the heartbeat says so.
-                log.debug("notices_lost reason=%s", error)
-            finally:
-                self.listening.clear()
-            await asyncio.sleep(PAUSE_SECONDS)
+    @asynccontextmanager
+    async def listening_for(self, heard: Heard, supervisor: Supervisor) -> AsyncIterator[None]:
+        """Listen while inside; a connection that is lost is opened again."""
+        async with supervisor.repeating(
+            "node notices",
+            partial(self._listen, heard),
+            pause=partial(asyncio.sleep, PAUSE_SECONDS),
+            foreseen=_LOST,
+            say=_say_lost,
+        ):
+            yield
 
-    async def _listen_once(self, heard: Heard) -> None:
+    async def _listen(self, heard: Heard) -> None:
         connection = await asyncpg.connect(
             self._url,
             timeout=CONNECT_SECONDS,
@@ -71,7 +74,13 @@ class Notices:
                 await connection.execute("SELECT 1")
                 await _wait(ended, CHECK_SECONDS)
         finally:
+            self.listening.clear()
             connection.terminate()
+
+
+def _say_lost(error: Exception) -> None:
+    # Nobody has to mend this: if the database is away, the heartbeat says so.
+    log.debug("notices_lost reason=%s", error)
 
 
 async def _wait(ended: asyncio.Event, seconds: float) -> None:

@@ -10,9 +10,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from control.flush import Connection
 from control.store import Store, StoreUnavailable
+from relay.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +26,10 @@ _LOCK = 0x72657461696E  # "retain"
 class Retention:
     """Erases what was not touched for `days`; 0: nothing."""
 
-    def __init__(self, store: Store, days: float) -> None:
+    def __init__(self, store: Store, days: float, supervisor: Supervisor | None = None) -> None:
         self._store = store
         self._days = days
+        self._supervisor = supervisor or Supervisor()
 
     def __repr__(self) -> str:
         return f"<Retention {self._days:g} days>"
@@ -34,11 +37,17 @@ class Retention:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look every ten minutes while inside."""
-        async with asyncio.TaskGroup() as tasks:
-            looking = tasks.create_task(self._run(), name="retention") if self._days else None
+        if not self._days:
             yield
-            if looking is not None:
-                looking.cancel()
+            return
+        async with self._supervisor.repeating(
+            "retention",
+            self.sweep,
+            pause=partial(asyncio.sleep, LOOK_SECONDS),
+            foreseen=(StoreUnavailable,),
+            say=_say_delayed,
+        ):
+            yield
 
     async def sweep(self) -> int:
         """Erase all that is too old, unless another node is about it; how many there were.
@@ -51,16 +60,14 @@ class Retention:
                 count = await erase_old(connection, self._days, limit=BATCH)
             erased += count
             if count < BATCH:
-                return erased
+                break
+        if erased:
+            log.info("retention_erased conversations=%d", erased)
+        return erased
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                if erased := await self.sweep():
-                    log.info("retention_erased conversations=%d", erased)
-            except StoreUnavailable as error:
-                log.warning("retention_delayed reason=%s", error)
-            await asyncio.sleep(LOOK_SECONDS)
+
+def _say_delayed(error: Exception) -> None:
+    log.warning("retention_delayed reason=%s", error)
 
 
 async def erase_old(connection: Connection, days: float, *, limit: int) -> int:

@@ -1,4 +1,4 @@
-"""Runs an ASGI application on uvicorn, with our WebSocket protocol."""
+"""Runs an ASGI application on uvicorn, with our WebSocket protocol, in this process."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from typing import Any
 
 import uvicorn
 from uvicorn.lifespan.on import LifespanOn
-from uvicorn.supervisors import Multiprocess
 
 from control.lobby import Config
+from control.stop import STOP_SECONDS, Stop, wait_for
 from relay.asgi import Handshake
 
-# Sessions are closed and journal and calls flushed within this; then uvicorn cancels.
-GRACE_SECONDS = 15
+# For requests that are on their way when all sessions have ended; then uvicorn cancels.
+REQUEST_SECONDS = 3
+END_SECONDS = 1.5  # for what is cancelled
 # Sessions are asked to end before the listener closes; relay/session.py gives them 5 s.
 DRAIN_SECONDS = 6.0
 DRAIN_LOOK = 0.05
+
+log = logging.getLogger(__name__)
 
 
 # New objects, then young and middle collections, until the next one (Python's own: 700, 10, 10).
@@ -58,41 +61,33 @@ def listen(host: str, port: int) -> socket.socket:
 
 @asynccontextmanager
 async def serving(
-    app: Any, listener: socket.socket, at_once: asyncio.Event | None = None
+    app: Any, listener: socket.socket, stop: Stop | None = None
 ) -> AsyncIterator[None]:
     """Serve `app` while inside; on the way out sessions end and what they left is flushed.
 
-    When `at_once` is set, nothing is waited for any more: what is not in Postgres is on disk.
-    Raises `ServeError` when the application does not start (its reason is in the log).
+    When `stop` is asked for a second time, or after `STOP_SECONDS`, nothing is waited for any more:
+    what is not in Postgres is on disk. An application that ends by itself asks `stop`, and then
+    leaving raises. Raises `ServeError`, also when the application does not start (its reason is in
+    the log) or does not stop.
     """
-    server = _Server(_config(app))
+    stop = stop or Stop()
+    server = _Server(_config(app), stop)
     run = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
     try:
-        ready = asyncio.create_task(server.ready.wait(), name="uvicorn ready")
-        await asyncio.wait({run, ready}, return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
-        if not server.started:
-            raise ServeError("the server did not start; the log says why")
-        settle_memory()
-        yield
+        if not await wait_for(run, server.ready):
+            settle_memory()
+            yield
     finally:
         server.should_exit = True
-        if at_once is not None:
-            hurried = asyncio.create_task(at_once.wait(), name="uvicorn at once")
-            await asyncio.wait({run, hurried}, return_when=asyncio.FIRST_COMPLETED)
-            hurried.cancel()
-            if not run.done():
-                await server.end()
+        if not await wait_for(run, stop.at_once, STOP_SECONDS):
+            if not stop.at_once.is_set():
+                log.warning("stop_hurried seconds=%g", STOP_SECONDS)
+            await server.end()
+        if not await wait_for(run, asyncio.Event(), END_SECONDS):
+            raise ServeError("the server did not stop in time")
         await run
-
-
-def serve_workers(factory: str, listener: socket.socket, workers: int) -> None:
-    """Serve with several processes on one port until SIGINT or SIGTERM.
-
-    `factory` is "module:function" and makes the application in each process.
-    """
-    config = _config(factory, factory=True, workers=workers)
-    Multiprocess(config, sockets=[listener]).run()
+    if server.has_failed:
+        raise ServeError("the application ended by itself; the log says why")
 
 
 def settle_memory() -> None:
@@ -110,19 +105,31 @@ def settle_memory() -> None:
 class _Server(uvicorn.Server):
     """Says when it has started; signals belong to whoever runs several servers in one process."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, stop: Stop) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self.has_failed = False
+        self._stop = stop
         self._application: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         before = asyncio.all_tasks()
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn's way to say so, with a code of its own
+            raise ServeError("the server did not start; the log says why") from None
         # uvicorn keeps no hand on the task in which the application starts, lives and stops.
         for task in asyncio.all_tasks() - before:
             if getattr(task.get_coro(), "__qualname__", "") == LifespanOn.main.__qualname__:
                 self._application = task
+                task.add_done_callback(self._application_ended)
         self.ready.set()
+
+    def _application_ended(self, _: asyncio.Task[None]) -> None:
+        if not self.should_exit:
+            log.critical("application_ended")
+            self.has_failed = self.should_exit = True
+            self._stop.asked.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """While sessions come to their end, REST goes on: who asks is told that we stop."""
@@ -141,7 +148,7 @@ class _Server(uvicorn.Server):
         if self._application is not None:
             self.lifespan.logger = _SILENT  # it would call that an error of the application
             self._application.cancel()
-            await asyncio.wait({self._application})
+            await asyncio.wait({self._application}, timeout=END_SECONDS)
 
     def _handshakes(self) -> list[Handshake]:
         # uvicorn's list is of its own classes, and holds what `Config(ws=...)` made.
@@ -153,15 +160,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _config(app: Any, *, factory: bool = False, workers: int = 1) -> uvicorn.Config:
+def _config(app: Any) -> uvicorn.Config:
     return Config(
         app,
-        factory=factory,
-        workers=workers,
         ws=Handshake,
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=REQUEST_SECONDS,
     )

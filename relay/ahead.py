@@ -18,6 +18,7 @@ from relay.dial import Dial, DialFailed
 from relay.legs import Leg
 from relay.metrics import Metrics
 from relay.share import Share
+from relay.supervisor import Contained, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Ahead:
         share: Share,
         limit: int,
         seconds: float = KEPT_SECONDS,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self._dial = dial
         self._new_leg = new_leg
@@ -65,8 +67,9 @@ class Ahead:
         self._share = share
         self._limit = limit
         self._seconds = seconds
+        self._supervisor = supervisor or Supervisor(metrics)
         self._waiting: dict[UUID, Dialled] = {}
-        self._tasks: asyncio.TaskGroup | None = None
+        self._tasks: Contained | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -74,7 +77,7 @@ class Ahead:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Dial while inside; on the way out what waits is closed."""
-        async with asyncio.TaskGroup() as tasks:
+        async with self._supervisor.containing("dial ahead", seconds=0.0) as tasks:
             self._tasks = tasks
             yield
             self._tasks = None
@@ -89,7 +92,7 @@ class Ahead:
             return  # at the attach more may be asked for
         leg = self._new_leg()
         leg.keep()
-        task = self._tasks.create_task(self._try(leg), name=f"dial ahead {session_id}")
+        task = self._tasks.start(self._try(leg), name=f"dial ahead {session_id}")
         dialled = Dialled(leg, task)
         loop = asyncio.get_running_loop()
         dialled.expiry = loop.call_later(self._seconds, self._expire, session_id)
@@ -121,6 +124,11 @@ class Ahead:
             await self._dial(leg)
         except DialFailed as error:
             return error
+        except Exception:
+            # The top of this task: who comes for the agent dials again, and hears why not.
+            self._supervisor.count("dial ahead")
+            log.exception("dial_ahead_broken")
+            return DialFailed("a defect while dialling ahead")
         return None
 
     def _expire(self, session_id: UUID) -> None:

@@ -41,6 +41,7 @@ from relay.submission import (
     Submission,
     Submit,
 )
+from relay.supervisor import Contained, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class Functions:
         journal: Journal,
         metrics: Metrics,
         *,
+        supervisor: Supervisor | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
@@ -108,10 +110,11 @@ class Functions:
         self._submit: Submit | None = None
         self._journal = journal
         self._metrics = metrics
+        self._supervisor = supervisor or Supervisor(metrics)
         self._sleep = sleep
         self._clock = clock
         self._jitter = jitter
-        self._tasks: asyncio.TaskGroup | None = None
+        self._tasks: Contained | None = None
         self._running: dict[asyncio.Task[None], _Progress] = {}
         self._awaited: dict[UUID, _Awaited] = {}
 
@@ -124,7 +127,7 @@ class Functions:
 
         One that has not ended by then stays in the outbox.
         """
-        async with asyncio.TaskGroup() as tasks:
+        async with self._supervisor.containing("call", seconds=0.0) as tasks:
             self._tasks, self._submit = tasks, submit
             yield
             self._tasks = None
@@ -132,7 +135,6 @@ class Functions:
                 _, late = await asyncio.wait(self._running, timeout=grace)
                 for task in late:
                     log.warning("function_call_left task=%s", task.get_name())
-                    task.cancel()
 
     def start(
         self,
@@ -158,7 +160,7 @@ class Functions:
         )
         progress = _Progress(call)
         work = self._run(progress, self._submit)
-        task = self._tasks.create_task(work, name=f"call {call.id}")
+        task = self._tasks.start(work, name=f"call {call.id}")
         self._running[task] = progress
         task.add_done_callback(self._running.pop)
 
@@ -197,24 +199,41 @@ class Functions:
 
     async def _run(self, progress: _Progress, submit: Submit) -> None:
         call = progress.call
+        try:
+            accepted = self._accept(progress)
+        except Exception:
+            # The top of this task: nothing was sent, and the model gets its one answer.
+            self._supervisor.count("call")
+            log.exception(
+                "function_call_broken function=%.64r call=%s", call.function.name, call.id
+            )
+            intent = self._registry.by_function(call.function.name)
+            self._finish(progress, intent, _shown(call.function.arguments), Failed(BROKEN, 0))
+            return
+        if accepted is not None:
+            await self._deliver(progress, *accepted, submit)
+
+    def _accept(self, progress: _Progress) -> tuple[Intent, dict[str, Any]] | None:
+        """Check it and have it on disk; None: it has its answer already."""
+        call = progress.call
         intent = self._registry.by_function(call.function.name)
         if intent is None:
             known = ", ".join(i.function for i in self._registry.intents)
             reason = f"there is no function {call.function.name[:64]!r}; there are: {known}"
             shown = _shown(call.function.arguments)
             self._finish(progress, None, shown, Rejected(reason, None, 0))
-            return
+            return None
         try:
             parameters = self._registry.check_arguments(intent, call.function.arguments)
         except ArgumentsError as error:
             shown = _shown(call.function.arguments)
             self._finish(progress, intent, shown, Rejected(str(error), None, 0))
-            return
+            return None
         # In doubt from the start: if we die, nobody can know how far we came.
         lease = intent.timeout + LEASE_MARGIN
         if not self._note_open(progress, intent, due_in=lease, in_doubt=True):
             self._finish(progress, intent, parameters, Failed(UNSAVED, 0))
-            return
+            return None
         call.report(
             FunctionStarted(
                 call_id=call.function.id,
@@ -224,7 +243,7 @@ class Functions:
                 say_after=intent.say_after,
             )
         )
-        await self._deliver(progress, intent, parameters, submit)
+        return intent, parameters
 
     async def _deliver(
         self, progress: _Progress, intent: Intent, parameters: dict[str, Any], submit: Submit
@@ -238,6 +257,7 @@ class Functions:
         except Exception:
             # The top of this task: a defect here must still give the model its one answer, and the
             # call its way to the Orchestrator.
+            self._supervisor.count("call")
             log.exception("function_call_broken intent=%s call=%s", intent.name, progress.call.id)
             progress.attempts += 1
             outcome, due_in = Delayed(reason=BROKEN, cause="defect", attempts=1), IN_CALL.longest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -32,10 +31,12 @@ from relay.records import Figures
 from relay.session import Times
 from relay.share import Share
 from relay.sound import bytes_per_second
+from relay.supervisor import Contained, Supervisor
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 10  # what Retry-After says while we stop
+END_SECONDS = 3.0  # for sessions that were hung up; a socket is cut after 0.8 s
 
 
 def _no_agents() -> Refused:
@@ -77,6 +78,7 @@ class Hub:
         metrics: Metrics,
         share: Share | None = None,
         grow: Callable[[], Awaitable[None]] = _grow_nothing,
+        supervisor: Supervisor | None = None,
     ) -> None:
         """`share` is this process's part of the agents that all relays may have; `grow` asks for
         more of it, and does not raise."""
@@ -94,9 +96,15 @@ class Hub:
         metrics.agents_headroom.set_function(lambda: self._share.headroom)
         self._crowd = Crowd(limits.room)
         self._attaching = 0
-        self._tasks: asyncio.TaskGroup | None = None
+        self._supervisor = supervisor or Supervisor(metrics)
+        self._tasks: Contained | None = None
         self._ahead = Ahead(
-            dial, self._new_agent_leg, metrics, share=self._share, limit=limits.dial_ahead
+            dial,
+            self._new_agent_leg,
+            metrics,
+            share=self._share,
+            limit=limits.dial_ahead,
+            supervisor=self._supervisor,
         )
 
     def __repr__(self) -> str:
@@ -225,7 +233,7 @@ class Hub:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Sessions may begin while inside; on the way out those that live are ended."""
-        async with asyncio.TaskGroup() as tasks:
+        async with self._supervisor.containing("session", seconds=END_SECONDS) as tasks:
             self._tasks = tasks
             try:
                 async with self._ahead.running():
@@ -246,13 +254,14 @@ class Hub:
         self._live[session_id] = bridge
         self._crowd.enter(session_id, bridge.user_id, bridge.address)
         self._metrics.sessions_live.set(len(self._live))
-        self._tasks.create_task(self._relay(session_id, bridge), name=f"session {session_id}")
+        self._tasks.start(self._relay(session_id, bridge), name=f"session {session_id}")
 
     async def _relay(self, session_id: UUID, bridge: Bridge) -> None:
         try:
             await bridge.run()
         except Exception:
             # The top of this task: one session that breaks must not take the others with it.
+            self._supervisor.count("session")
             log.exception("session_broken session=%s", session_id)
         finally:
             # It may have gone to another relay and come back while this one was closing.

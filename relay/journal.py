@@ -17,7 +17,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from relay.folder import Folder
@@ -25,6 +26,7 @@ from relay.ledger import MEMORY_BYTES, Ledger, LedgerFull
 from relay.metrics import Metrics
 from relay.records import Record
 from relay.segment import DiskFailed, Read, Segment, SegmentBroken, encode
+from relay.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +62,12 @@ class Journal:
         *,
         limit: int = 256 << 20,
         memory_limit: int = MEMORY_BYTES,
+        supervisor: Supervisor | None = None,
     ) -> None:
         """`limit` is in bytes on disk, for all processes that share the directory."""
         self._write = write
         self._metrics = metrics
+        self._supervisor = supervisor or Supervisor(metrics)
         self._ledger = Ledger(directory, limit=limit, memory_limit=memory_limit)
         # The newest records as they came: those that are written soon need not be read again.
         self._fresh: deque[tuple[int, Record]] = deque(maxlen=BATCH)
@@ -155,20 +159,23 @@ class Journal:
         """
         await self._ledger.open()
         try:
-            async with asyncio.TaskGroup() as tasks:
-                started = [
-                    tasks.create_task(self._write_own(), name="journal"),
-                    tasks.create_task(self._adopt(), name="journal of others"),
-                    tasks.create_task(self._tidy(), name="journal files"),
-                ]
+            async with AsyncExitStack() as tasks:
+                for name, work in (
+                    ("journal", self._write_own),
+                    ("journal of others", self._adopt),
+                    ("journal files", self._tidy),
+                ):
+                    # None of them ends, so there is nothing to pause for.
+                    repeating = self._supervisor.repeating(
+                        name, work, pause=partial(asyncio.sleep, 0)
+                    )
+                    await tasks.enter_async_context(repeating)
                 yield
                 try:
                     async with asyncio.timeout(grace):
                         await self._reach(self._ledger.last)
                 except TimeoutError:
                     pass  # said below
-                for task in started:
-                    task.cancel()
         finally:
             self._close()
 

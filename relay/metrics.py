@@ -111,6 +111,12 @@ class Metrics:
         self.tasks = Gauge(
             "relay_tasks", "Tasks of the event loop that have not ended", registry=self.registry
         )
+        self.task_failures = Counter(
+            "relay_task_failures",
+            "Background tasks, sessions and calls that raised what nobody foresaw, or cannot work",
+            ["task"],
+            registry=self.registry,
+        )
         self.times = Times(self.registry)
         self.journal_waiting = Gauge(
             "relay_journal_waiting", "Records not in Postgres yet", registry=self.registry

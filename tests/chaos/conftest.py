@@ -6,22 +6,14 @@ repeats a run: everything that is chosen at random comes from it.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
 import random
-import signal
-import tempfile
-import uuid
 from pathlib import Path
 
-import asyncpg
 import msgspec
-import psutil
 import pytest
 
-from control.embedded import EmbeddedPostgres
-from control.migrate import migrate
+from tests.chaos.postgres import own_server
 from tests.chaos.tally import Figure, table
 
 LONG = os.environ.get("CHAOS") == "long"
@@ -99,61 +91,7 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"as JSON: {REPORT}")
 
 
-class OwnPostgres:
-    """A server that may be stopped, killed and restarted; what was committed survives that."""
-
-    def __init__(self, folder):
-        self._server = EmbeddedPostgres(folder, parameters=("fsync=off", "full_page_writes=off"))
-        self._fault = ""
-        self.url = self._server.start()
-
-    async def migrated(self):
-        """The URL of a new database with our schema."""
-        name = f"test_{uuid.uuid4().hex}"
-        connection = await asyncpg.connect(self.url)
-        try:
-            await connection.execute(f"CREATE DATABASE {name}")
-        finally:
-            await connection.close()
-        url = self.url.replace("/postgres?", f"/{name}?", 1)
-        await migrate(url, log=logging.getLogger("tests"))
-        return url
-
-    async def leave(self, fault):
-        """`stopped`: nothing answers and nothing closes; `killed`; `restarted`: a clean stop."""
-        self._fault = fault
-        match fault:
-            case "stopped":
-                self._signal(signal.SIGSTOP)
-            case "killed":
-                await asyncio.to_thread(self._server.kill)
-            case "restarted":
-                await asyncio.to_thread(self._server.stop)
-
-    async def come_back(self):
-        if self._fault == "stopped":
-            self._signal(signal.SIGCONT)
-        elif self._fault:
-            assert await asyncio.to_thread(self._server.start) == self.url
-        self._fault = ""
-
-    def _signal(self, how):
-        server = psutil.Process(self._server.pid)
-        for process in (server, *server.children(recursive=True)):
-            process.send_signal(how)
-
-    def stop(self):
-        if self._fault == "stopped":
-            self._signal(signal.SIGCONT)
-        self._server.stop()
-
-
 @pytest.fixture(scope="session")
 def own_postgres():
-    # A short path: the server's socket stays in it, so that a restart keeps the URL.
-    with tempfile.TemporaryDirectory(prefix="chaos-") as directory:
-        server = OwnPostgres(Path(directory))
-        try:
-            yield server
-        finally:
-            server.stop()
+    with own_server() as server:
+        yield server

@@ -26,6 +26,7 @@ from relay.records import (
     SessionLatency,
     TicketIssued,
 )
+from relay.supervisor import Supervisor
 from relay.ticket import hash_ticket
 from tests.control.attaching import NODE, admission, take
 
@@ -417,8 +418,8 @@ async def test_a_connection_that_listens_is_opened_again(store, database_url, mo
     monkeypatch.setattr("control.notices.PAUSE_SECONDS", 0.01)
     heard = asyncio.Queue()
     notices = Notices(database_url)
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        listening = tasks.create_task(notices.listen(heard.put_nowait))
+    listening = notices.listening_for(heard.put_nowait, Supervisor())
+    async with asyncio.timeout(10), listening:
         assert await heard.get() is None  # at each start: we may have missed something
         await fetch(
             store,
@@ -430,7 +431,6 @@ async def test_a_connection_that_listens_is_opened_again(store, database_url, mo
             await owners.notify(connection, [OTHER])
             await connection.execute("SELECT pg_notify($1, 'not an id')", owners.CHANNEL)
         assert [await heard.get(), await heard.get()] == [OTHER, None]
-        listening.cancel()
 
 
 async def test_a_session_that_its_node_does_not_have_is_ended(store):

@@ -1,0 +1,69 @@
+"""When the program has to end, and by when it is gone.
+
+The first SIGINT or SIGTERM asks to stop in order, another one to stop at once. Whatever is away or
+hangs, `serve` is gone `LAST_SECONDS` after the first: what is not in Postgres is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import signal
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 11.0  # for all that is waited for in order; then nothing is waited for any more
+LAST_SECONDS = 15.0  # then the process ends, wherever it stands
+
+
+class Stop:
+    """Events: `asked` to stop, and to do so `at_once`."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.at_once = asyncio.Event()
+
+    def ask(self) -> None:
+        (self.at_once if self.asked.is_set() else self.asked).set()
+
+    def hear_signals(self) -> None:
+        """For programs of a terminal: its end, SIGHUP, asks as well, unless that was ignored."""
+        self._hear(signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            self._hear(signal.SIGHUP)
+
+    def hear_signals_as_server(self, *, is_worker: bool = False) -> None:
+        """For `serve`: SIGHUP ends nothing, and there is a last resort.
+
+        `is_worker`: a Ctrl-C of the terminal reaches all processes, but only the parent acts.
+        """
+        loop = asyncio.get_running_loop()
+        ignored = (signal.SIGHUP, signal.SIGINT) if is_worker else (signal.SIGHUP,)
+        for number in ignored:
+            loop.add_signal_handler(number, log.warning, "signal_ignored signal=%s", number.name)
+        if not is_worker:
+            loop.add_signal_handler(signal.SIGINT, self._ask_for_the_last_time)
+        loop.add_signal_handler(signal.SIGTERM, self._ask_for_the_last_time)
+
+    def _hear(self, *numbers: signal.Signals) -> None:
+        for number in numbers:
+            asyncio.get_running_loop().add_signal_handler(number, self.ask)
+
+    def _ask_for_the_last_time(self) -> None:
+        if not self.asked.is_set():
+            # A thread of the interpreter's own, which needs nothing of what may hang: it writes
+            # where each thread stands to standard error and ends the process with code 1.
+            faulthandler.dump_traceback_later(LAST_SECONDS, exit=True)
+        self.ask()
+
+
+async def wait_for(
+    task: asyncio.Task[Any], event: asyncio.Event, seconds: float | None = None
+) -> bool:
+    """Wait until the task has ended, the event is set or time is over; whether it has ended."""
+    waiting = asyncio.create_task(event.wait(), name="stop")
+    await asyncio.wait({task, waiting}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    return task.done()
