@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -19,7 +20,7 @@ from relay.asgi import Handshake
 
 # For requests that are on their way when all sessions have ended; then uvicorn cancels.
 REQUEST_SECONDS = 3
-END_SECONDS = 1.5  # for what is cancelled
+END_SECONDS = 2.5  # for what is cancelled, the pool of connections included
 # Sessions are asked to end before the listener closes; relay/session.py gives them 5 s.
 DRAIN_SECONDS = 6.0
 DRAIN_LOOK = 0.05
@@ -102,6 +103,19 @@ def settle_memory() -> None:
     gc.set_threshold(*COLLECTIONS)
 
 
+class _LifespanLog(logging.Logger):
+    """What uvicorn says of the start and the end of an application: an error as ours are told."""
+
+    def isEnabledFor(self, level: int) -> bool:
+        return level >= logging.ERROR
+
+    def error(self, msg: object, *args: object, **more: Any) -> None:
+        # The text may be a whole traceback; while it is told, the exception is being handled.
+        error = more.get("exc_info") or sys.exception()
+        if error is not None:
+            log.error("application_failed", exc_info=error)
+
+
 class _Server(uvicorn.Server):
     """Says when it has started; signals belong to whoever runs several servers in one process."""
 
@@ -114,6 +128,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         before = asyncio.all_tasks()
+        self.lifespan.logger = _LifespanLog("lifespan")
         try:
             await super().startup(sockets)
         except SystemExit:  # uvicorn's way to say so, with a code of its own
@@ -127,7 +142,6 @@ class _Server(uvicorn.Server):
 
     def _application_ended(self, _: asyncio.Task[None]) -> None:
         if not self.should_exit:
-            log.critical("application_ended")
             self.has_failed = self.should_exit = True
             self._stop.asked.set()
 

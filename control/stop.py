@@ -10,6 +10,7 @@ import asyncio
 import faulthandler
 import logging
 import signal
+import sys
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -37,15 +38,24 @@ class Stop:
     def hear_signals_as_server(self, *, is_worker: bool = False) -> None:
         """For `serve`: SIGHUP ends nothing, and there is a last resort.
 
-        `is_worker`: a Ctrl-C of the terminal reaches all processes, but only the parent acts.
+        `is_worker`: a Ctrl-C of the terminal reaches all processes, but only the parent acts. When
+        the parent is gone without a word, its end of our standard input is closed.
         """
         loop = asyncio.get_running_loop()
-        ignored = (signal.SIGHUP, signal.SIGINT) if is_worker else (signal.SIGHUP,)
-        for number in ignored:
-            loop.add_signal_handler(number, log.warning, "signal_ignored signal=%s", number.name)
-        if not is_worker:
-            loop.add_signal_handler(signal.SIGINT, self._ask_for_the_last_time)
         loop.add_signal_handler(signal.SIGTERM, self._ask_for_the_last_time)
+        ignored = [signal.SIGHUP]
+        if is_worker:
+            ignored.append(signal.SIGINT)
+            loop.add_reader(sys.stdin.fileno(), self._parent_ended)
+        else:
+            loop.add_signal_handler(signal.SIGINT, self._ask_for_the_last_time)
+        for number in ignored:
+            loop.add_signal_handler(number, _ignore, number)
+
+    def _parent_ended(self) -> None:
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        log.error("worker_left")
+        self._ask_for_the_last_time()
 
     def _hear(self, *numbers: signal.Signals) -> None:
         for number in numbers:
@@ -57,6 +67,10 @@ class Stop:
             # where each thread stands to standard error and ends the process with code 1.
             faulthandler.dump_traceback_later(LAST_SECONDS, exit=True)
         self.ask()
+
+
+def _ignore(number: signal.Signals) -> None:
+    log.warning("signal_ignored signal=%s", number.name)
 
 
 async def wait_for(

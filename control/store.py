@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 POOL_SIZE = 10
 COMMAND_SECONDS = 10.0  # the longest that one statement may take
 ACQUIRE_SECONDS = 5.0  # waiting for a connection, opening it included
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
 # A process that freezes within a transaction, or is cut off, keeps the locks for so long: with a
 # conversation's nobody else can take its session over.
 IDLE_SECONDS = 5.0
@@ -543,7 +543,7 @@ class Store:
         with _translated():
             async with (
                 self._opened().acquire(timeout=ACQUIRE_SECONDS) as connection,
-                connection.transaction(isolation="repeatable_read", readonly=True),
+                _transaction(connection, isolation="repeatable_read", readonly=True),
             ):
                 yield connection
 
@@ -552,7 +552,7 @@ class Store:
         with _translated():
             async with (
                 self._opened().acquire(timeout=ACQUIRE_SECONDS) as connection,
-                connection.transaction(),
+                _transaction(connection),
             ):
                 # Not a setting of the connection: a pooler may stand in between.
                 await connection.execute(
@@ -595,8 +595,34 @@ def _translated() -> Iterator[None]:
         # An InterfaceError that is also a ValueError: we passed a wrong argument.
         if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
             raise
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # the driver has lost the cancellation
+            raise asyncio.CancelledError from error
         text = str(error).strip() or type(error).__name__
         raise StoreUnavailable(text.splitlines()[0]) from error
+
+
+@asynccontextmanager
+async def _transaction(connection: Connection, **options: Any) -> AsyncIterator[None]:
+    """One that is cancelled, or gets no answer in time, ends at once and with its connection.
+
+    The driver would wait for the server, to cancel the statement and to roll back. One that is
+    frozen never answers; one that lives rolls back by itself.
+    """
+    transaction = connection.transaction(**options)
+    try:
+        await transaction.start()
+        try:
+            yield
+        except (asyncio.CancelledError, TimeoutError):
+            raise
+        except BaseException:
+            await transaction.rollback()
+            raise
+        await transaction.commit()
+    except (asyncio.CancelledError, TimeoutError):
+        connection.terminate()
+        raise
 
 
 async def _keep_as_is(_: object) -> None:

@@ -19,7 +19,7 @@ from relay.submission import Backoff
 
 log = logging.getLogger(__name__)
 
-RESTART = Backoff(first=0.5, longest=5.0, shortest=0.5)
+RESTART = Backoff(first=0.25, longest=5.0)
 STEADY_SECONDS = 60.0  # a worker that lived for so long had started well
 TRIES = 5
 KILL_SECONDS = LAST_SECONDS + 1.0  # a worker ends itself before that, if it can do anything
@@ -62,10 +62,13 @@ async def _keep(command: Sequence[str], listener: socket.socket, stop: Stop) -> 
 
 
 async def _run(command: Sequence[str], listener: socket.socket, stop: Stop) -> int:
-    """One worker, until it ends or has to; its exit code."""
+    """One worker, until it ends or has to; its exit code.
+
+    It knows by its standard input whether we are still there.
+    """
     descriptor = listener.fileno()
     process = await asyncio.create_subprocess_exec(
-        *command, str(descriptor), stdin=asyncio.subprocess.DEVNULL, pass_fds=[descriptor]
+        *command, str(descriptor), stdin=asyncio.subprocess.PIPE, pass_fds=[descriptor]
     )
     ended = asyncio.create_task(process.wait(), name=f"worker {process.pid}")
     try:

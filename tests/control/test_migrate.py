@@ -10,7 +10,14 @@ import msgspec
 import pytest
 from uuid_utils.compat import uuid7
 
-from control.migrate import Migration, MigrationError, find_pending, load_migrations, migrate
+from control.migrate import (
+    Migration,
+    MigrationError,
+    find_pending,
+    load_migrations,
+    migrate,
+    refuse_newer,
+)
 from control.rows import NewSession
 from control.store import Store
 from relay.records import (
@@ -327,3 +334,30 @@ async def test_without_supabase_the_door_is_locked_for_everybody_but_the_owner(
     )
     assert policies == []
     assert {row[0] for row in locked} == set(TABLES)
+
+
+async def test_a_newer_schema_is_refused_unless_its_migrations_say_that_it_may_be_used(
+    empty_database_url,
+):
+    old = [make("0001_a", "CREATE TABLE a (id int)")]
+    kind = make("0002_b", "-- compatible: a new table\nCREATE TABLE b (id int)")
+    strict = make("0003_c", "ALTER TABLE a RENAME TO c")
+    await migrate(empty_database_url, log=log, migrations=[*old, kind])
+    await refuse_newer(empty_database_url, migrations=old)
+
+    await migrate(empty_database_url, log=log, migrations=[*old, kind, strict])
+
+    with pytest.raises(MigrationError, match="does not know 0003_c: start the version"):
+        await refuse_newer(empty_database_url, migrations=old)
+    await refuse_newer(empty_database_url, migrations=[*old, kind, strict])
+
+
+async def test_a_list_of_migrations_from_before_there_were_marks_is_read(empty_database_url):
+    await run(
+        empty_database_url,
+        "CREATE SCHEMA voice; CREATE TABLE voice.migrations (name text, checksum text);"
+        " INSERT INTO voice.migrations VALUES ('0001_conversations', 'x'), ('9999_x', 'x')",
+    )
+
+    with pytest.raises(MigrationError, match="does not know 9999_x"):
+        await refuse_newer(empty_database_url)

@@ -112,21 +112,23 @@ async def test_errors_of_the_heartbeat_end_nothing(stage):
 
 async def test_a_schema_renamed_away_ends_nothing(stage):
     broken, mended = "ALTER SCHEMA voice RENAME TO away", "ALTER SCHEMA away RENAME TO voice"
-    async with in_conversation(stage) as (relay, browsers):
-        async with trouble(stage, relay, browsers, [broken], [mended]):
-            assert await health(stage, relay, "ready") == 503
+    async with (
+        in_conversation(stage) as (relay, browsers),
+        trouble(stage, relay, browsers, [broken], [mended]),
+    ):
+        assert await health(stage, relay, "ready") == 503
 
 
 async def test_a_database_that_may_only_be_read_ends_nothing(stage):
-    name = stage.database_url.rsplit("/", 1)[1].split("?")[0]
+    change = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {}', current_database()); END $$"
     disconnect = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        f" WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
-    broken = [f'ALTER DATABASE "{name}" SET default_transaction_read_only = on', disconnect]
+    broken = [change.format("SET default_transaction_read_only = on"), disconnect]
     mended = [
         "SET default_transaction_read_only = off",
-        f'ALTER DATABASE "{name}" RESET default_transaction_read_only',
+        change.format("RESET default_transaction_read_only"),
         disconnect,
     ]
     async with in_conversation(stage) as (relay, browsers):
