@@ -99,6 +99,7 @@ def test_every_variable_sets_its_field():
         "RELAY_HANDSHAKES": "13",
         "RELAY_HANDSHAKE_SECONDS": "3",
         "RELAY_TRUSTED_PROXIES": "10.0.0.0/8, 2001:db8::1",
+        "RELAY_METRICS_NETWORKS": "10.1.2.3/16, ::1",
         "RELAY_RETENTION_DAYS": "30",
         "RELAY_LOG_LEVEL": "DEBUG",
     }
@@ -160,6 +161,7 @@ def test_every_variable_sets_its_field():
         handshakes=13,
         handshake_seconds=3.0,
         trusted_proxies=("10.0.0.0/8", "2001:db8::1"),
+        metrics_networks=("10.1.0.0/16", "::1"),
         retention_days=30.0,
         log_level="debug",
     )
