@@ -39,7 +39,7 @@ from control.shield import (
     make_cors,
 )
 from control.store import Store, StoreUnavailable
-from control.target import METRICS, Target
+from control.target import METRICS, TargetMiddleware
 from control.temporary_token import Minter
 from relay.conduct import Bounds
 from relay.converse import converse
@@ -262,7 +262,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         ),
         logging_config=None,
     )
-    app.asgi_handler = Target(app.asgi_handler, settings)
+    app.asgi_handler = TargetMiddleware(app.asgi_handler, settings)
     return app
 
 

@@ -110,6 +110,9 @@ def add_headers(settings: Settings) -> BeforeMessageSendHookHandler:
         headers = MutableScopeHeaders.from_message(message)
         for name, value in always.items():
             headers.setdefault(name, value)
+        allowed = headers.get("Allow", "")
+        if "GET" in allowed and "HEAD" not in allowed:  # control/target.py answers it
+            headers["Allow"] = allowed.replace("GET", "GET, HEAD")
         if public_tls or scope["scheme"] in ("https", "wss"):
             headers.setdefault("Strict-Transport-Security", HSTS)
 

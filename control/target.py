@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import msgspec
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from config.origins import split_host
 from config.settings import Settings
@@ -34,7 +35,7 @@ _SEGMENT = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+"
 _PATH = re.compile(rf"/|(?:/{_SEGMENT})+".encode())
 
 
-class Target:
+class TargetMiddleware:
     """Litestar's application behind these checks; `scope` says who asks and how, from here on."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -57,9 +58,9 @@ class Target:
         except ProblemError as error:
             await _answer(error, scope, send)
             return
-        if scope["type"] == "http" and scope["method"] == "HEAD":
+        if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD":
             # The same headers as for GET; the server leaves the body out, by its own scope.
-            scope = {**scope, "method": "GET"}  # type: ignore[typeddict-item]
+            scope = cast(HTTPScope, {**scope, "method": "GET"})
         await self._app(scope, receive, send)
 
     def _believe(self, scope: Scope, peer: Address | None) -> None:
@@ -71,7 +72,7 @@ class Target:
             port = port if client == peer else 0
             scheme: Any = find_scheme(scope["headers"])
             if scheme is not None:
-                is_socket = scope["type"] == "websocket"
+                is_socket = scope["type"] == ScopeType.WEBSOCKET
                 scope["scheme"] = scheme.replace("http", "ws") if is_socket else scheme
             peer = client
         scope["client"] = str(peer), port
@@ -124,7 +125,8 @@ async def _answer(error: ProblemError, scope: Scope, send: Send) -> None:
     title = HTTPStatus(error.status).phrase
     problem = Problem(title=title, status=error.status, detail=error.detail, code=error.code)
     body = msgspec.json.encode(problem)
-    kind: Any = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
+    is_socket = scope["type"] == ScopeType.WEBSOCKET
+    kind: Any = "websocket.http.response" if is_socket else "http.response"
     headers = [
         (b"content-type", PROBLEM_JSON.encode()),
         (b"content-length", str(len(body)).encode()),

@@ -160,6 +160,31 @@ async def test_a_ping_is_answered_with_its_payload(size):
         assert (await browser.event(Pong)).payload == bytes(range(size))
 
 
+async def test_the_agent_is_answered_too():
+    async with agent_and_relay() as (agent, relay), peer(relay):
+        async with asyncio.timeout(5):
+            await (await agent.connections[0].ping(b"from the agent"))
+
+
+async def test_frames_before_the_101_are_refused_whenever_they_come():
+    """The ticket is being looked at: it may be lost, but nothing is left behind."""
+    async with agent_and_relay() as (_, relay):
+        relay.may_answer.clear()
+        reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+        target = f"/api/v1/voice/session/{uuid4()}/ws"
+        asked = Request(host="relay", target=target, subprotocols=[SUBPROTOCOL, TICKET])
+        writer.write(WSConnection(ConnectionType.CLIENT).send(asked))
+        async with asyncio.timeout(5):
+            await relay.asked.wait()
+            writer.write(frame(BINARY, b"early"))
+            assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        relay.may_answer.set()
+        async with asyncio.timeout(5):
+            while relay.server.server_state.connections or relay.server.server_state.tasks:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        writer.close()
+
+
 async def test_bytes_may_come_one_by_one():
     async with agent_and_relay() as (agent, relay), peer(relay) as browser:
         for byte in frame(BINARY, b"slow") + frame(PING, b"p"):
