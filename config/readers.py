@@ -72,6 +72,15 @@ def url(*schemes: str) -> Callable[[str], str]:
     return read
 
 
+def public_url(text: str) -> str:
+    """One whose host can be told from others."""
+    known = url("https", "http")(text)
+    parts = urlsplit(known)
+    if normalise(f"{parts.scheme}://{parts.netloc}") is None:
+        raise ValueError(f"expected a URL with a name or an address as its host, got {shown(text)}")
+    return known
+
+
 def _split(text: str, wanted: str) -> SplitResult:
     try:
         parts = urlsplit(text)

@@ -299,7 +299,7 @@ VARIABLES: tuple[Variable, ...] = (
         "public_url",
         "",
         "the URL that browsers reach the relay under; if unset, taken from the request",
-        readers.url("https", "http"),
+        readers.public_url,
     ),
     Variable(
         "RELAY_ALLOWED_ORIGINS",

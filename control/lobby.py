@@ -94,7 +94,8 @@ class Caller(HttpToolsProtocol):
             if self._head_is_open:
                 self._head_bytes += len(data)
             data = self._feed(data)
-        if self._head_is_open and self._head_bytes > MAX_HEAD_BYTES:
+        is_too_long = self._head_is_open and self._head_bytes > MAX_HEAD_BYTES
+        if is_too_long and not self.transport.is_closing():
             self._refuse_head()
 
     def _feed(self, data: bytes) -> bytes:

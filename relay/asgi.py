@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 frames_log = logging.getLogger("relay.browser_frames")
 
 READ_BUFFER_BYTES = 4 * 1024  # microphone frames are 0.2 to 8 KiB; it grows when it has to
+# And never shrinks: it becomes twice as long as what the kernel had at once, which of a flood may
+# be 16 MiB. Of a browser nobody needs more than this at once.
+RECEIVE_BYTES = 128 * 1024
 
 Message = dict[str, Any]
 EXTENSION = "relay.handshake"
@@ -205,6 +209,8 @@ class Handshake(asyncio.Protocol):
             READ_BUFFER_BYTES,
         )
         leg.on_freed = self.finish
+        wire = self._transport.get_extra_info("socket")
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         frames.connection_made(self._transport)
         head = upgrade.head_for(self._key)
         frames.get_buffer(-1)[: len(head)] = head

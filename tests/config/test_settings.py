@@ -244,6 +244,8 @@ def test_a_value_may_be_written_in_other_ways(name, text, read):
         ("RELAY_ALLOWED_ORIGINS", "https://a.example/", "and no path"),
         ("RELAY_ALLOWED_ORIGINS", "*", 'got "*"'),
         ("RELAY_ALLOWED_ORIGINS", "https://*.example.com", "expected origins"),
+        ("RELAY_PUBLIC_URL", "https://voice example.com", "begins with https://"),
+        ("RELAY_PUBLIC_URL", "https://a%41.example", "as its host"),
         ("RELAY_ALLOWED_ORIGINS", "https://a.example, null", 'got "null"'),
         ("RELAY_ALLOWED_ORIGINS", "file://", "expected origins"),
         ("RELAY_ALLOWED_ORIGINS", "wss://a.example", "expected origins"),

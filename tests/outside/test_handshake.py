@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import time
 
@@ -110,6 +111,9 @@ async def test_any_other_head_is_refused_and_costs_no_ticket(stage):
     for name, first in FIRST.items():
         answer = await ask(relay.port, upgrade(path, ticket, first=first))
         assert 400 <= answer.status < 500, name
+
+    too_long = 'relay_refusals_total{code="head_too_large"}'
+    assert await relay.metric(stage.http, re.escape(too_long)) == 3
 
     # Nothing of that has touched the ticket, and nothing is left that a stop would wait for.
     assert await is_good(relay, path, ticket)
