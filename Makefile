@@ -51,7 +51,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 PURE_ROOMS := actions allowance audio backlog browser calls conduct crowd deepgram dropin events latency \
-	opening policy presence records redial session share sound submission
+	opening policy presence records redial session share sound submission upgrade
 PURE := $(subst $(space),$(comma),$(PURE_ROOMS:%=relay/%.py))
 
 clean: ## Remove .venv and what tests leave behind

@@ -12,6 +12,7 @@ from ipaddress import ip_network
 from urllib.parse import SplitResult, urlsplit
 
 from config.errors import did_you_mean, listed, shown
+from config.origins import normalise
 
 PROXY_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
@@ -71,6 +72,15 @@ def url(*schemes: str) -> Callable[[str], str]:
     return read
 
 
+def public_url(text: str) -> str:
+    """One whose host can be told from others."""
+    known = url("https", "http")(text)
+    parts = urlsplit(known)
+    if normalise(f"{parts.scheme}://{parts.netloc}") is None:
+        raise ValueError(f"expected a URL with a name or an address as its host, got {shown(text)}")
+    return known
+
+
 def _split(text: str, wanted: str) -> SplitResult:
     try:
         parts = urlsplit(text)
@@ -108,14 +118,19 @@ def switch(text: str) -> bool:
 
 
 def origins(text: str) -> tuple[str, ...]:
-    origins = [origin.strip() for origin in text.split(",")]
+    """As browsers send them; those of wrapped pages (`capacitor://localhost`) may be among them."""
     wanted = 'expected origins such as "https://app.example.com", with commas between them'
-    for origin in filter(None, origins):
-        parts = _split(origin, wanted)
-        bare = parts.scheme in ("http", "https") and origin == f"{parts.scheme}://{parts.netloc}"
-        if not bare or not parts.hostname or "@" in origin:
+    found = []
+    for origin in filter(None, (origin.strip() for origin in text.split(","))):
+        known = normalise(origin)
+        if origin.lower() == "null":
+            raise ValueError(
+                f'{wanted}, got "null": any page can make itself one without an origin'
+            )
+        if known is None or known.startswith(("ws://", "wss://")):
             raise ValueError(f"{wanted} and no path, got {_without_password(origin)}")
-    return tuple(origin.lower() for origin in origins if origin)
+        found.append(known)
+    return tuple(found)
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -160,14 +175,18 @@ def positive_or_none(unit: str) -> Callable[[str], float]:
 
 
 def networks(text: str) -> tuple[str, ...]:
-    names = tuple(filter(None, (name.strip() for name in text.split(","))))
-    for name in names:
+    """Networks; bits beyond the prefix do not count, and a single address is a network, too."""
+    wanted = 'expected addresses or networks such as "10.0.0.0/8", with commas between them'
+    names = [name.strip() for name in text.split(",")]
+    found = []
+    for name in filter(None, names):
         try:
-            ip_network(name, strict=False)
+            network = ip_network(name.strip("[]"), strict=False)
         except ValueError:
-            wanted = 'expected addresses or networks such as "10.0.0.0/8", with commas between them'
             raise ValueError(f"{wanted}, got {shown(name)}") from None
-    return names
+        is_single = network.num_addresses == 1
+        found.append(str(network.network_address if is_single else network))
+    return tuple(found)
 
 
 def one_of(*words: str) -> Callable[[str], str]:

@@ -87,6 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     handshakes: int = 1000
     handshake_seconds: float = 10.0
     trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    metrics_networks: tuple[str, ...] = ("127.0.0.0/8", "::1")
     retention_days: float = 0.0
     client: bool = True
     log_level: str = "info"
@@ -298,7 +299,7 @@ VARIABLES: tuple[Variable, ...] = (
         "public_url",
         "",
         "the URL that browsers reach the relay under; if unset, taken from the request",
-        readers.url("https", "http"),
+        readers.public_url,
     ),
     Variable(
         "RELAY_ALLOWED_ORIGINS",
@@ -482,6 +483,13 @@ VARIABLES: tuple[Variable, ...] = (
         "trusted_proxies",
         "127.0.0.1,::1",
         "proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, with commas",
+        readers.networks,
+    ),
+    Variable(
+        "RELAY_METRICS_NETWORKS",
+        "metrics_networks",
+        "127.0.0.0/8,::1",
+        "who may read /metrics, with commas; only directly, not through a proxy",
         readers.networks,
     ),
     Variable(

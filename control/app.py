@@ -39,6 +39,7 @@ from control.shield import (
     make_cors,
 )
 from control.store import Store, StoreUnavailable
+from control.target import METRICS, TargetMiddleware
 from control.temporary_token import Minter
 from relay.conduct import Bounds
 from relay.converse import converse
@@ -60,7 +61,7 @@ GRACE_SECONDS = 5.0  # for running function calls, and again for the journal, wh
 SETTLE_SECONDS = 5.0  # what a resumed session waits for the end of the one before
 
 
-@get("/metrics", include_in_schema=False, sync_to_thread=False)
+@get(METRICS, include_in_schema=False, sync_to_thread=False)
 def get_metrics(metrics: NamedDependency[Metrics]) -> Response[bytes]:
     """Prometheus' text format."""
     return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -236,10 +237,9 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     lobby = Lobby(
         settings.handshakes,
         settings.handshake_seconds,
-        settings.trusted_proxies,
         lambda code: metrics.refusals.labels(code=code).inc(),
     )
-    return Litestar(
+    app = Litestar(
         [
             Router(
                 sessions.PREFIX,
@@ -280,6 +280,8 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         ),
         logging_config=None,
     )
+    app.asgi_handler = TargetMiddleware(app.asgi_handler, settings)
+    return app
 
 
 def _revealed(secret: Secret | None) -> str | None:

@@ -12,25 +12,25 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 import uvicorn
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from relay import upgrade
 
 MAX_HEAD_BYTES = 32 * 1024
 RETRY_SECONDS = 5
 
 
 class Lobby:
-    """`trusted` are the proxies that may say where a client is; `count` hears of each refusal."""
+    """`count` hears of each refusal."""
 
     def __init__(
         self,
         limit: int = 1000,
         seconds: float = 10.0,
-        trusted: tuple[str, ...] = ("127.0.0.1", "::1"),
         count: Callable[[str], None] = lambda code: None,
     ) -> None:
-        self.trusted = trusted
         self._limit = limit
         self._seconds = seconds
         self._count = count
@@ -67,11 +67,16 @@ class Lobby:
         self.refuse(caller, HTTPStatus.REQUEST_TIMEOUT, "handshake_timeout")
 
 
+class _HeadTooLarge(Exception):
+    """Out of a callback of the parser."""
+
+
 class Caller(HttpToolsProtocol):
     """One connection, as uvicorn has it; in the lobby until its request is complete."""
 
     config: Config
-    _head_bytes = 0
+    _head_bytes = 0  # as they came, while the head is not complete
+    _field_bytes = 0  # of what was understood of it
     _head_is_open = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -83,14 +88,67 @@ class Caller(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
-        if self._head_is_open:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        if self._head_is_open and self._head_bytes > MAX_HEAD_BYTES:
-            too_large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            self.config.lobby.refuse(self, too_large, "head_too_large")
+        """uvicorn's, but that no head is too long, and that nothing behind one is lost."""
+        self._unset_keepalive_if_required()
+        while data and not self.transport.is_closing():
+            if self._head_is_open:
+                self._head_bytes += len(data)
+            data = self._feed(data)
+        is_too_long = self._head_is_open and self._head_bytes > MAX_HEAD_BYTES
+        if is_too_long and not self.transport.is_closing():
+            self._refuse_head()
+
+    def _feed(self, data: bytes) -> bytes:
+        """What is to be fed next."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as asked:
+            return self._change_protocol(data[asked.args[0] :])
+        except httptools.HttpParserError:
+            if self._field_bytes > MAX_HEAD_BYTES:
+                self._refuse_head()
+            else:
+                self.send_400_response("Invalid HTTP request received.")
+        return b""
+
+    def _change_protocol(self, rest: bytes) -> bytes:
+        """The parser has stopped after a head and has not read the body, if there is one.
+
+        To any protocol but ours a server may say nothing and go on with HTTP. So do we: the head is
+        read again, without that wish. (Java's HttpClient has it in every first request.)
+        """
+        if upgrade.is_asked(self.headers):
+            self._hand_over(rest)
+            return b""
+        fields = [field for field in self.headers if field[0] != b"upgrade"]
+        if len(fields) == len(self.headers):  # CONNECT, which is for proxies
+            self.send_400_response("Invalid HTTP request received.")
+            return b""
+        return self._head(fields) + rest
+
+    def _head(self, fields: list[tuple[bytes, bytes]]) -> bytes:
+        method, version = self.scope["method"].encode(), self.scope["http_version"].encode()
+        lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
+        lines += [b"%s: %s" % field for field in fields]
+        return b"\r\n".join((*lines, b"", b""))
+
+    def _refuse_head(self) -> None:
+        too_large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        self.config.lobby.refuse(self, too_large, "head_too_large")
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        """Of a head that came in one piece; the parser stops and nothing more is kept."""
+        self._field_bytes += size
+        if self._field_bytes > MAX_HEAD_BYTES:
+            raise _HeadTooLarge
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -101,13 +159,26 @@ class Caller(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._head_is_open, self._head_bytes = True, 0  # for the next request
+        self._head_is_open, self._head_bytes, self._field_bytes = True, 0, 0  # for the next request
         self.config.lobby.leave(self)
         super().on_message_complete()
 
-    def handle_websocket_upgrade(self) -> None:
+    def _should_upgrade(self) -> bool:
+        return True  # whatever the protocol: uvicorn does not begin to answer
+
+    def _hand_over(self, rest: bytes) -> None:
+        """To the WebSocket, with the head; `rest` came behind it."""
         self.config.lobby.leave(self)
-        super().handle_websocket_upgrade()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.dismiss(HTTPStatus.BAD_REQUEST)  # an answer is on its way
+            return
+        self.connections.discard(self)
+        handshake = self.ws_protocol_class(  # type: ignore[call-arg, misc]  # as in uvicorn
+            config=self.config, server_state=self.server_state, app_state=self.app_state
+        )
+        handshake.connection_made(self.transport)
+        handshake.data_received(self._head(self.headers) + rest)
+        self.transport.set_protocol(handshake)
         # They know one another, and we are not told when this connection is lost.
         self.parser = None  # type: ignore[assignment]  # as uvicorn does then
 
@@ -131,5 +202,3 @@ class Config(uvicorn.Config):
     def load(self) -> None:
         super().load()
         self.lobby = getattr(self.loaded_app, "state", {}).get("lobby", Lobby())
-        trusted = list(self.lobby.trusted)
-        self.loaded_app = ProxyHeadersMiddleware(self.loaded_app, trusted_hosts=trusted)

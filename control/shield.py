@@ -18,6 +18,7 @@ from litestar.datastructures import MutableScopeHeaders
 from litestar.handlers import BaseRouteHandler
 from litestar.types import BeforeMessageSendHookHandler, Guard, Message, Scope
 
+from config import origins
 from config.settings import Settings
 from control.errors import ProblemError
 from relay.endpoint import check_origin
@@ -42,18 +43,25 @@ _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 def allowed_origins(settings: Settings) -> frozenset[str]:
     """Of pages that may use us: those of the setting, and our own under its public name."""
-    own = set()
+    own = None
     if settings.public_url is not None:
         parts = urlsplit(settings.public_url)
-        own.add(f"{parts.scheme}://{parts.netloc}".lower())
-    return frozenset(settings.allowed_origins) | own
+        own = origins.normalise(f"{parts.scheme}://{parts.netloc}")
+    return frozenset(settings.allowed_origins) | ({own} if own else set())
+
+
+class Cors(CORSConfig):
+    """Litestar's, with origins compared as everywhere else."""
+
+    def is_origin_allowed(self, origin: str) -> bool:
+        return origins.normalise(origin) in self.allow_origins
 
 
 def make_cors(settings: Settings) -> CORSConfig | None:
     """None: no page of another site may read anything."""
     if not settings.allowed_origins:
         return None
-    return CORSConfig(
+    return Cors(
         allow_origins=list(settings.allowed_origins),
         allow_methods=["GET", "POST", "PATCH", "DELETE"],
         allow_headers=["Authorization", "Content-Type", *OFFICIAL],
@@ -102,6 +110,9 @@ def add_headers(settings: Settings) -> BeforeMessageSendHookHandler:
         headers = MutableScopeHeaders.from_message(message)
         for name, value in always.items():
             headers.setdefault(name, value)
+        allowed = headers.get("Allow", "")
+        if "GET" in allowed and "HEAD" not in allowed:  # control/target.py answers it
+            headers["Allow"] = allowed.replace("GET", "GET, HEAD")
         if public_tls or scope["scheme"] in ("https", "wss"):
             headers.setdefault("Strict-Transport-Security", HSTS)
 
@@ -114,9 +125,8 @@ def guard_origin(allowed: frozenset[str]) -> Guard:
     def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         if not isinstance(connection, Request) or connection.method in SAFE_METHODS:
             return
-        headers = connection.headers
         try:
-            check_origin(headers.get("origin"), headers.get("host"), allowed)
+            check_origin(connection, allowed)
         except Refused:
             raise ProblemError(403, "origin", "this Origin may not do that") from None
 

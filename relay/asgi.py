@@ -1,7 +1,8 @@
 """The WebSocket protocol that uvicorn uses for us: Litestar decides, picows carries the frames.
 
 uvicorn builds `Handshake` when an HTTP request asks to become a WebSocket, hands it the transport
-and the request's head. The application runs as usual; it finds this object in
+and the request's head. A head that cannot become a WebSocket is refused here (relay/upgrade.py);
+with any other the application runs as usual. It finds this object in
 `scope["extensions"]["relay.handshake"]` and puts its `leg` there before it accepts. On
 `websocket.accept` picows takes the transport over and writes the 101; a refusal is a plain HTTP
 answer. From then on frames go to the leg; the application's task may end. The server waits for the
@@ -14,7 +15,9 @@ covers the seam.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import socket
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -27,12 +30,17 @@ from uvicorn.config import Config
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
+from relay import upgrade
 from relay.legs import Leg
+from relay.opening import Refused
 
 log = logging.getLogger(__name__)
 frames_log = logging.getLogger("relay.browser_frames")
 
 READ_BUFFER_BYTES = 4 * 1024  # microphone frames are 0.2 to 8 KiB; it grows when it has to
+# And never shrinks: it becomes twice as long as what the kernel had at once, which of a flood may
+# be 16 MiB. Of a browser nobody needs more than this at once.
+RECEIVE_BYTES = 128 * 1024
 
 Message = dict[str, Any]
 EXTENSION = "relay.handshake"
@@ -58,7 +66,7 @@ class Handshake(asyncio.Protocol):
         self._app_state = app_state
         self._asked = False
         self._left: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._head = b""
+        self._key = b""  # of the head, once that is judged
         self._asked_by: Message = {}  # the scope, with what a trusted proxy says of the client
         self._refusal: Message | None = None
         self._answered = False
@@ -72,11 +80,15 @@ class Handshake(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """The request's head, as uvicorn read it; frames before the 101 are a broken client."""
-        if self._head:
-            self._transport.close()
+        if self._answered:
             return
-        self._head = data
-        self._asked_by = self._scope(data)
+        try:
+            head = upgrade.read_head(data if not self._key else b"")
+        except Refused as refused:
+            self._refuse_head(refused)
+            return
+        self._key = head.key
+        self._asked_by = self._scope(head)
         task = asyncio.get_running_loop().create_task(
             self._app(self._asked_by, self._receive, self._send), name="websocket"
         )
@@ -142,12 +154,9 @@ class Handshake(asyncio.Protocol):
 
     # --- the rest ----------------------------------------------------------------------------
 
-    def _scope(self, head: bytes) -> Message:
-        first, *lines = head.rstrip(b"\r\n").split(b"\r\n")
-        target = first.split(b" ")[1]
-        path, _, query = target.partition(b"?")
-        pairs = (line.split(b":", 1) for line in lines)
-        headers = [(name.lower().strip(), value.strip()) for name, value in pairs]
+    def _scope(self, head: upgrade.Head) -> Message:
+        path, query = upgrade.split_target(head.target)
+        headers = head.headers
         offered = b",".join(v for n, v in headers if n == b"sec-websocket-protocol").decode(
             "latin-1"
         )
@@ -172,21 +181,21 @@ class Handshake(asyncio.Protocol):
         leg = self.leg
         if leg is None:
             raise RuntimeError("the application accepted without setting a leg")
-        if self._transport.is_closing():
+        if self._answered or self._transport.is_closing():
             return  # connection_lost has been or will be called
         self._answered = True
         extra = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in message.get("headers", [])]
         if chosen := message.get("subprotocol"):
             extra.append(("Sec-WebSocket-Protocol", chosen))
 
-        def upgrade(request: WSUpgradeRequest) -> UpgradeWithListener:
+        def answer(request: WSUpgradeRequest) -> UpgradeWithListener:
             return UpgradeWithListener(WSUpgradeResponse.create_101_response(extra), leg)
 
         frames = WSProtocol(
             None,  # host_port: clients only
             None,  # ws_path: clients only
             False,  # is_client_side
-            upgrade,
+            answer,
             frames_log,
             True,  # disconnect_on_exception
             5.0,  # websocket_handshake_timeout: the head is here already
@@ -194,22 +203,38 @@ class Handshake(asyncio.Protocol):
             self.ping_seconds,
             self.ping_seconds,  # auto_ping_reply_timeout
             WSAutoPingStrategy.PING_WHEN_IDLE,
-            True,  # enable_auto_pong
+            False,  # enable_auto_pong: the leg does it, within bounds
             self.max_message_bytes,
             None,  # extra_headers: clients only
             READ_BUFFER_BYTES,
         )
         leg.on_freed = self.finish
+        wire = self._transport.get_extra_info("socket")
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         frames.connection_made(self._transport)
-        rest = memoryview(self._head)
-        while rest:
-            room = frames.get_buffer(-1)
-            part = rest[: len(room)]
-            room[: len(part)] = part
-            frames.buffer_updated(len(part))
-            rest = rest[len(part) :]
+        head = upgrade.head_for(self._key)
+        frames.get_buffer(-1)[: len(head)] = head
+        frames.buffer_updated(len(head))
+        if not leg.is_open:
+            raise RuntimeError("picows did not take a head that was judged to be right")
         self._transport.set_protocol(frames)
         self._accepted = True
+
+    def _refuse_head(self, refused: Refused) -> None:
+        """Before the application is asked, or while it thinks."""
+        problem = {
+            "type": "about:blank",
+            "title": HTTPStatus(refused.status).phrase,
+            "status": refused.status,
+            "detail": refused.detail,
+            "code": refused.code,
+        }
+        headers = [(b"content-type", b"application/problem+json")]
+        if refused.status == HTTPStatus.UPGRADE_REQUIRED:
+            headers += [(b"upgrade", b"websocket"), (b"sec-websocket-version", upgrade.VERSION)]
+        self._refuse(refused.status, headers, json.dumps(problem).encode())
+        if not self._key:  # else the application's task sees to that when it ends
+            self.finish()
 
     def _refuse(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         if self._answered:

@@ -294,6 +294,7 @@ class Bridge:
         self._browser.most = self._session.most
         self._browser.on_flood = lambda: self._overflowed(EndReason.ABUSE)
         self._browser.on_text = self._browser_said
+        self._browser.on_control = lambda: self.handle(events.ControlFrame())
         self._browser.on_gone = self._settle
         self._browser.on_closed = self._browser_closed
         self._browser.lane.on_overflow = lambda: self._overflowed(EndReason.BROWSER_TOO_SLOW)

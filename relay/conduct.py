@@ -100,9 +100,8 @@ class Conduct:
     def _judge(
         self, message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed, now: float
     ) -> browser.RelayError | None:
-        if not self._texts.take(1, now):
-            most = f"{self._bounds.messages_per_second:g} messages a second"
-            return browser.RelayError(code="too_often", detail=f"expected at most {most}")
+        if refusal := self._count(now):
+            return refusal
         if refusal := policy.refusal(message, self._bounds.messages):
             return refusal
         kind = type(message).__name__
@@ -116,6 +115,19 @@ class Conduct:
             return None
         detail = f"{kind}: expected at most {rule.per_minute} a minute"
         return browser.RelayError(code="too_often", detail=detail)
+
+    def _count(self, now: float) -> browser.RelayError | None:
+        if self._texts.take(1, now):
+            return None
+        most = f"{self._bounds.messages_per_second:g} messages a second"
+        return browser.RelayError(code="too_often", detail=f"expected at most {most}")
+
+    def control(self, now: float) -> browser.RelayError | None:
+        """A ping or a pong came; it counts as a message. What is said against it."""
+        refusal = self._count(now)
+        if refusal is not None:
+            self._refusals.append(now)
+        return refusal
 
     def mistake(self, now: float) -> browser.RelayError:
         """A text came as a binary message."""

@@ -84,7 +84,7 @@ async def converse(
     handshake: Handshake = socket.scope["extensions"][EXTENSION]  # type: ignore[index,assignment]
     await socket.receive()  # websocket.connect
     try:
-        check_origin(socket.headers.get("origin"), socket.headers.get("host"), allowed_origins)
+        check_origin(socket, allowed_origins)
         offered = socket.scope["subprotocols"]
         ticket, chosen = read_credential(socket.headers.get("authorization"), offered)
         hub.check_open()

@@ -91,6 +91,7 @@ class Dialler:
                 enable_auto_ping=True,
                 auto_ping_idle_timeout=self._ping_seconds,
                 auto_ping_reply_timeout=self._ping_seconds,
+                enable_auto_pong=False,  # the leg does it, within bounds
                 max_frame_size=self._max_message_bytes,
                 max_redirects=0,
                 logger_name=log,

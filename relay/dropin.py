@@ -25,6 +25,7 @@ from relay.events import (
     BrowserAttached,
     BrowserClosed,
     BrowserReturning,
+    ControlFrame,
     EndReason,
     Event,
     FromAgent,
@@ -42,6 +43,7 @@ from relay.session import Session, State
 
 SETTINGS_SECONDS = 15.0  # Deepgram waits 10 to 15 s for Settings
 MAX_EARLY = 16  # before Settings an agent says Welcome, and nothing else
+MAX_CONTROLS = 40  # pings of a client before its Settings; one every some seconds is usual
 MAX_DESCRIPTION = 300  # characters; it may quote what the client wrote
 
 # What Deepgram takes where Settings say nothing (docs/protocol.md); agent.yaml is for our clients.
@@ -76,6 +78,7 @@ class DropIn:
         self._settings_by = now + SETTINGS_SECONDS
         self._session: Session | None = None
         self._early: list[Event] = []  # of an agent that was dialled ahead
+        self._controls = 0
         self._wanted: dict[str, Any] = {}  # of the client's Settings, for each agent
 
     def __repr__(self) -> str:
@@ -131,6 +134,10 @@ class DropIn:
                 return self._refuse("UNPARSABLE_CLIENT_MESSAGE", f"Settings: {reason}", now)
             case FromBrowser():
                 return self._refuse_other("another message", now)
+            case ControlFrame():
+                self._controls += 1
+                is_flood = self._controls > MAX_CONTROLS
+                return self._refuse_other("pings", now) if is_flood else []
             case FromAgent() | AgentOpened() | AgentClosed() | AgentUnreachable():
                 if len(self._early) < MAX_EARLY:
                     self._early.append(event)

@@ -11,14 +11,15 @@ import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from litestar import WebSocket, websocket
+from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.types import Receive, Send
 
+from config import origins
 from relay.asgi import EXTENSION, Handshake
 from relay.browser import SUBPROTOCOL
 from relay.hub import Hub
@@ -54,7 +55,7 @@ async def attach(
     handshake: Handshake = socket.scope["extensions"][EXTENSION]  # type: ignore[index,assignment]
     await socket.receive()  # websocket.connect
     try:
-        check_origin(socket.headers.get("origin"), socket.headers.get("host"), allowed_origins)
+        check_origin(socket, allowed_origins)
         ticket = _ticket(socket.scope["subprotocols"])
         seen = Seen(*(_count(socket.query_params, name) for name in ("received", "seq")))
         # First, because it needs no database.
@@ -72,18 +73,16 @@ async def attach(
     hub.start(session_id, bridge)
 
 
-def check_origin(origin: str | None, host: str | None, allowed: frozenset[str]) -> None:
+def check_origin(asked: ASGIConnection[Any, Any, Any, Any], allowed: frozenset[str]) -> None:
     """Browsers always send Origin; others need not. Raises `Refused` for a page of another site.
 
     CORS does not protect a WebSocket: without this any page could open one for its visitor.
     """
-    if origin is None or origin in allowed:
+    origin = asked.headers.get("origin")
+    if origin is None or origins.normalise(origin) in allowed:
         return
-    try:
-        netloc = urlsplit(origin).netloc
-    except ValueError:
-        netloc = ""
-    if not netloc or netloc.lower() != (host or "").lower():
+    is_secure = asked.scope["scheme"] in ("https", "wss")
+    if not origins.is_same(origin, asked.headers.get("host", ""), is_secure=is_secure):
         raise Refused(403, "origin", "this Origin may not open a session")
 
 

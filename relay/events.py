@@ -48,6 +48,10 @@ class TextInBinary(msgspec.Struct, frozen=True):
     """The browser sent a text message as a binary one."""
 
 
+class ControlFrame(msgspec.Struct, frozen=True):
+    """The browser sent a ping, or a pong that nobody waits for."""
+
+
 class AgentOpened(msgspec.Struct, frozen=True):
     """The agent's WebSocket is open."""
 
@@ -136,6 +140,7 @@ Event = (
     FromAgent
     | FromBrowser
     | TextInBinary
+    | ControlFrame
     | AgentOpened
     | AgentUnreachable
     | AgentClosed

@@ -58,6 +58,7 @@ class Lane:
         self._held = held
         self._reading = False
         self._gone = False
+        self._pong: bytes | None = None  # what the newest ping said that is not answered
         self._stall_seconds = stall_seconds
         self._stalling: asyncio.TimerHandle | None = None
 
@@ -103,6 +104,7 @@ class Lane:
         """The other end reads: send what waits, as long as it does."""
         self._calm()
         self._reading = True
+        self._answer_ping()
         self._flush()
 
     def release(self) -> None:
@@ -133,11 +135,23 @@ class Lane:
             room = bytearray(_HEADER_BYTES) + payload
             self._transport.send_reuse_external_bytearray(TEXT, room, _HEADER_BYTES)
 
+    def send_pong(self, payload: bytes) -> None:
+        """Answer a ping, also while the lane is held. Of pings of an other end that does not read,
+        only the newest is answered when it does (RFC 6455, section 5.5.3)."""
+        self._pong = payload
+        if self._reading:
+            self._answer_ping()
+
     def clear_audio(self) -> None:
         """Throw away audio that waits; text keeps its order."""
         self._waiting = deque(item for item in self._waiting if item[0] is not BINARY)
         self._bytes -= self._audio_bytes
         self._audio_bytes = 0
+
+    def _answer_ping(self) -> None:
+        payload, self._pong = self._pong, None
+        if payload is not None and self._transport is not None:
+            self._transport.send_pong(payload)
 
     def _flush(self) -> None:
         self.is_open = self._reading and not self._held and self._transport is not None
@@ -180,7 +194,7 @@ class Lane:
 
     def _let_go(self) -> None:
         self._calm()
-        self._transport = None
+        self._transport = self._pong = None
         self.send = _swallow
         self._reading = self.is_open = False
 

@@ -1,7 +1,8 @@
 """The two legs of a session: a WebSocket each, on picows.
 
 A `Leg` turns what arrives into calls: `on_opened` once, `on_audio` for a binary message, `on_text`
-for a text one, `on_closed` once, `on_gone` when the socket is. Its `lane` is the way out. Audio
+for a text one, `on_control` for a ping (which it answers) or a pong that nobody waits for,
+`on_closed` once, `on_gone` when the socket is. Its `lane` is the way out. Audio
 goes `onward` from one leg into the other's lane: nothing is made, decoded or awaited for it.
 
 What is passed to `on_audio` is a view into a buffer that is used again: whoever keeps it copies it.
@@ -30,6 +31,7 @@ MAX_KEPT = 16  # before Settings an agent says Welcome, and nothing else
 
 CONTINUATION = WSMsgType.CONTINUATION
 CLOSE = WSMsgType.CLOSE
+PING = WSMsgType.PING
 
 
 class Leg(WSListener):
@@ -43,6 +45,7 @@ class Leg(WSListener):
         self.onward: Lane | None = None  # where audio goes; None: to `on_audio`
         self.on_audio: Callable[[Payload], bool] = _ignore_audio
         self.on_text: Callable[[bytes], None] = _ignore_text
+        self.on_control: Callable[[], None] = _nothing
         self.on_opened: Callable[[], None] = _nothing
         self.on_closed: Callable[[int, str], None] = _ignore_close
         self.added: Histogram | None = None
@@ -122,6 +125,10 @@ class Leg(WSListener):
             self._peer_closed(transport, frame)
         elif kind in (TEXT, BINARY, CONTINUATION):
             self._assemble(kind, frame)
+        else:
+            if kind is PING and self.lane.serves(transport):
+                self.lane.send_pong(frame.get_payload_as_bytes())
+            self.on_control()
 
     def _heard(self, payload: Payload) -> None:
         self.frames += 1
@@ -220,7 +227,7 @@ class Leg(WSListener):
         """Drop the callbacks: a leg and whoever listens to it know one another."""
         self.hand(_ignore_audio)
         self.on_text = _ignore_text
-        self.on_flood = _nothing
+        self.on_flood = self.on_control = _nothing
         self.on_opened, self.on_closed, self.on_gone = _nothing, _ignore_close, _nothing
         self._happened.clear()
         self.lane.on_overflow = self.lane.on_stalled = _nothing

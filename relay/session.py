@@ -31,6 +31,7 @@ from relay.events import (
     BrowserAttached,
     BrowserClosed,
     BrowserReturning,
+    ControlFrame,
     EndReason,
     Event,
     FromAgent,
@@ -210,6 +211,9 @@ class Session:
                 return self._from_browser(message, now)
             case TextInBinary():
                 return self._refuse(self._conduct.mistake(now), now)
+            case ControlFrame():
+                refusal = self._conduct.control(now)
+                return self._refuse(refusal, now) if refusal else []
             case AgentOpened():
                 if self.state is State.DIALLING:
                     self.state = State.WELCOMING

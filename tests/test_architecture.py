@@ -17,7 +17,7 @@ OURS = {*ROOMS, "loadtests", "tests", "migrations"}
 PURE = [
     "actions", "allowance", "audio", "backlog", "browser", "calls", "conduct", "crowd", "deepgram",
     "dropin", "events", "latency", "opening", "policy", "presence", "records", "redial", "session",
-    "share", "sound", "submission",
+    "share", "sound", "submission", "upgrade",
 ]  # fmt: skip
 IMPURE = {
     "asyncio", "time", "logging", "socket", "ssl", "threading", "subprocess", "os", "sys", "random",

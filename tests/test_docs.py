@@ -33,6 +33,9 @@ PROTOCOL = (ROOT / "docs/protocol.md").read_text("utf-8")
 ASYNCAPI = yaml.safe_load((ROOT / "docs/relay.asyncapi.yml").read_text("utf-8"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
+DEPLOYMENT = sorted((ROOT / "deploy").iterdir())
+OTHER_VARIABLES = {"DEBIAN_FRONTEND"}  # of other programs
+
 EVENTS = browser.Event.__args__
 WHAT_CLIENTS_SAY: dict[str, dict[str, object]] = {
     "Settings": {"audio": {}, "agent": {}},
@@ -128,10 +131,22 @@ def test_every_setting_is_in_the_readme_with_its_default():
     assert settings_mistakes(README) == []
 
 
-def test_every_setting_of_the_readme_exists():
-    named = set(re.findall(r"\bRELAY_[A-Z_]*[A-Z]\b", README + ARCHITECTURE + PROTOCOL))
+def unknown_settings(text):
+    """Names of environment variables that nothing reads; `text` is for who sets some."""
+    named = set(re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b", text))
+    return named - {variable.name for variable in VARIABLES} - OTHER_VARIABLES
 
-    assert named <= {variable.name for variable in VARIABLES}
+
+def test_every_setting_of_the_documents_exists():
+    known = {variable.name for variable in VARIABLES}
+    for path in [*DOCUMENTS, *DEPLOYMENT]:
+        named = set(re.findall(r"\bRELAY_[A-Z_]*[A-Z]\b", path.read_text("utf-8")))
+        assert named <= known, path
+
+
+@pytest.mark.parametrize("path", [ROOT / "docs/deploy.md", *DEPLOYMENT], ids=lambda path: path.name)
+def test_who_deploys_is_told_of_no_variable_that_nothing_reads(path):
+    assert unknown_settings(path.read_text("utf-8")) == set()
 
 
 def test_every_command_is_in_the_readme():

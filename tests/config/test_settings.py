@@ -99,6 +99,7 @@ def test_every_variable_sets_its_field():
         "RELAY_HANDSHAKES": "13",
         "RELAY_HANDSHAKE_SECONDS": "3",
         "RELAY_TRUSTED_PROXIES": "10.0.0.0/8, 2001:db8::1",
+        "RELAY_METRICS_NETWORKS": "10.1.2.3/16, ::1",
         "RELAY_RETENTION_DAYS": "30",
         "RELAY_LOG_LEVEL": "DEBUG",
     }
@@ -160,6 +161,7 @@ def test_every_variable_sets_its_field():
         handshakes=13,
         handshake_seconds=3.0,
         trusted_proxies=("10.0.0.0/8", "2001:db8::1"),
+        metrics_networks=("10.1.0.0/16", "::1"),
         retention_days=30.0,
         log_level="debug",
     )
@@ -188,6 +190,32 @@ def test_all_mistakes_are_reported_at_once():
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "read"),
+    [
+        ("RELAY_TRUSTED_PROXIES", "10.0.0.1/8", ("10.0.0.0/8",)),
+        ("RELAY_TRUSTED_PROXIES", " ::ffff:127.0.0.1,,[::1]", ("::ffff:7f00:1", "::1")),
+        ("RELAY_TRUSTED_PROXIES", "2001:db8::5/32", ("2001:db8::/32",)),
+        ("RELAY_ALLOWED_ORIGINS", "HTTPS://A.example:443", ("https://a.example",)),
+        ("RELAY_ALLOWED_ORIGINS", "http://[0::1]:80", ("http://[::1]",)),
+        (
+            "RELAY_ALLOWED_ORIGINS",
+            "https://b\u00fccher.example",
+            ("https://xn--bcher-kva.example",),
+        ),
+        (
+            "RELAY_ALLOWED_ORIGINS",
+            "capacitor://localhost, app://.",
+            ("capacitor://localhost", "app://."),
+        ),
+    ],
+)
+def test_a_value_may_be_written_in_other_ways(name, text, read):
+    (field,) = [variable.field for variable in VARIABLES if variable.name == name]
+
+    assert getattr(from_environment(NEEDED | {name: text}), field) == read
+
+
+@pytest.mark.parametrize(
     ("name", "text", "said"),
     [
         ("RELAY_WORKERS", "-1", 'whole number from 1 to 256, got "-1"'),
@@ -199,6 +227,9 @@ def test_all_mistakes_are_reported_at_once():
         ("RELAY_OUTBOX_HOURS", "0", 'expected hours above 0, got "0"'),
         ("RELAY_RETENTION_DAYS", "never", 'expected days, or 0, got "never"'),
         ("RELAY_TRUSTED_PROXIES", "10.0.0.1, proxy", 'such as "10.0.0.0/8"'),
+        ("RELAY_TRUSTED_PROXIES", "10.0.0.0/33", 'got "10.0.0.0/33"'),
+        ("RELAY_TRUSTED_PROXIES", "*", 'got "*"'),
+        ("RELAY_METRICS_NETWORKS", "prometheus", 'such as "10.0.0.0/8"'),
         ("RELAY_HANDSHAKES", "0", "from 1"),
         ("RELAY_SETUP_SECONDS", "soon", 'expected seconds above 0, got "soon"'),
         ("RELAY_SETUP_SECONDS", "nan", 'got "nan"'),
@@ -212,6 +243,15 @@ def test_all_mistakes_are_reported_at_once():
         ("DEEPGRAM_AGENT_URL", "https://agent.deepgram.com", "begins with wss:// or ws://"),
         ("RELAY_ALLOWED_ORIGINS", "https://a.example/", "and no path"),
         ("RELAY_ALLOWED_ORIGINS", "*", 'got "*"'),
+        ("RELAY_ALLOWED_ORIGINS", "https://*.example.com", "expected origins"),
+        ("RELAY_PUBLIC_URL", "https://voice example.com", "begins with https://"),
+        ("RELAY_PUBLIC_URL", "https://a%41.example", "as its host"),
+        ("RELAY_ALLOWED_ORIGINS", "https://a.example, null", 'got "null"'),
+        ("RELAY_ALLOWED_ORIGINS", "file://", "expected origins"),
+        ("RELAY_ALLOWED_ORIGINS", "wss://a.example", "expected origins"),
+        ("RELAY_ALLOWED_ORIGINS", "a.example", "expected origins"),
+        ("RELAY_ALLOWED_ORIGINS", "https://a.example:99999", "expected origins"),
+        ("RELAY_ALLOWED_ORIGINS", "https://[::g]", "expected origins"),
         ("RELAY_ALLOWED_ORIGINS", "https://[", "expected origins"),
         ("RELAY_ALLOWED_ORIGINS", "https://", "expected origins"),
         ("RELAY_NONSENSE_ENTIRELY", "1", "got this one; remove it"),

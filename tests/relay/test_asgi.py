@@ -48,3 +48,38 @@ async def test_a_refusal_of_somebody_who_has_left_goes_nowhere(handshake):
 async def test_what_asgi_does_not_know_is_a_defect(handshake):
     with pytest.raises(RuntimeError, match="expected accept"):
         await handshake._send({"type": "websocket.send", "text": "too early"})
+
+
+class Open(Gone):
+    """A transport whose other end is there."""
+
+    def __init__(self):
+        self.written, self.closed = b"", False
+
+    def is_closing(self):
+        return self.closed
+
+    def write(self, data):
+        self.written += data
+
+    def close(self):
+        self.closed = True
+
+    def get_extra_info(self, name):
+        return None
+
+
+@pytest.mark.parametrize("head", [b"", b"\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\n:\r\n\r\n"])
+async def test_a_head_that_is_refused_leaves_nothing_behind(head):
+    state, transport = State(), Open()
+    handshake = Handshake(Config(), state, {})
+    handshake.connection_made(transport)
+    assert state.connections == {handshake}
+
+    handshake.data_received(head)
+
+    assert transport.written.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert transport.closed
+    assert state.connections == state.tasks == set()
+    handshake.data_received(b"more")
+    assert transport.written.count(b"HTTP/1.1") == 1

@@ -37,6 +37,18 @@ def test_messages_of_any_kind_may_come_so_often_a_second():
     assert conduct.hear(deepgram.KeepAlive(), 1.3) is None
 
 
+def test_a_ping_is_a_message_like_others():
+    conduct = make(messages_per_second=5.0, abuse=Abuse(refusals=3, seconds=10.0))
+
+    heard = [conduct.control(1.0) for _ in range(12)]
+
+    assert heard[:10] == [None] * 10
+    assert heard[10].code == "too_often"
+    assert conduct.hear(deepgram.KeepAlive(), 1.0).code == "too_often"
+    assert conduct.is_abuse(1.0)
+    assert conduct.control(2.0) is None
+
+
 def test_what_is_allowed_without_limits_has_none():
     conduct = make(
         messages=Messages(InjectUserMessage="allow", UpdateListen="allow"), messages_per_second=1e6

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 import config
 from config.agent import Audio, AudioInput, AudioOutput, load_agent
 from relay import actions, browser, deepgram
-from relay.dropin import MAX_EARLY, SETTINGS_SECONDS, DropIn
+from relay.dropin import MAX_CONTROLS, MAX_EARLY, SETTINGS_SECONDS, DropIn
 from relay.events import (
     AgentClosed,
     AgentOpened,
     AgentUnreachable,
     BrowserClosed,
+    ControlFrame,
     EndReason,
     FromAgent,
     FromBrowser,
@@ -219,6 +220,13 @@ def test_anything_else_than_good_settings_ends_it(drop_in, event, code):
 
 def test_audio_before_settings_ends_it(drop_in):
     assert refusal(drop_in.hear_too_early(1.0)) == "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS"
+
+
+def test_some_pings_may_come_before_settings_and_a_flood_of_them_ends_it(drop_in):
+    asked = [drop_in.handle(ControlFrame(), 1.0) for _ in range(MAX_CONTROLS + 1)]
+
+    assert asked[:-1] == [[]] * MAX_CONTROLS
+    assert refusal(asked[-1]) == "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS"
 
 
 def test_waking_too_early_changes_nothing(drop_in):

@@ -160,11 +160,29 @@ async def test_a_ping_is_answered_with_its_payload(size):
         assert (await browser.event(Pong)).payload == bytes(range(size))
 
 
-async def test_a_reserved_bit_in_a_ping_is_passed_over():
-    """picows answers pings before the leg sees them; RFC 6455 would have the connection fail."""
-    async with agent_and_relay() as (_, relay), peer(relay) as browser:
-        await browser.send(frame(PING, b"x", reserved=1))
-        assert (await browser.event(Pong)).payload == b"x"
+async def test_the_agent_is_answered_too():
+    async with agent_and_relay() as (agent, relay), peer(relay):
+        async with asyncio.timeout(5):
+            await (await agent.connections[0].ping(b"from the agent"))
+
+
+async def test_frames_before_the_101_are_refused_whenever_they_come():
+    """The ticket is being looked at: it may be lost, but nothing is left behind."""
+    async with agent_and_relay() as (_, relay):
+        relay.may_answer.clear()
+        reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+        target = f"/api/v1/voice/session/{uuid4()}/ws"
+        asked = Request(host="relay", target=target, subprotocols=[SUBPROTOCOL, TICKET])
+        writer.write(WSConnection(ConnectionType.CLIENT).send(asked))
+        async with asyncio.timeout(5):
+            await relay.asked.wait()
+            writer.write(frame(BINARY, b"early"))
+            assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        relay.may_answer.set()
+        async with asyncio.timeout(5):
+            while relay.server.server_state.connections or relay.server.server_state.tasks:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        writer.close()
 
 
 async def test_bytes_may_come_one_by_one():
@@ -176,6 +194,7 @@ async def test_bytes_may_come_one_by_one():
 
 
 BROKEN = {
+    "a ping with a reserved bit": ([frame(PING, b"x", reserved=1)], 1002),
     "a frame without a mask": ([frame(BINARY, b"ab", masked=False)], 1002),
     "a ping without a mask": ([frame(PING, b"ab", masked=False)], 1002),
     "text without a mask": ([frame(TEXT, b"{}", masked=False)], 1002),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+from picows import WSMsgType
+
 from relay.lane import BINARY, TEXT, Lane
+
+PONG = WSMsgType.PONG
 
 
 class Wire:
@@ -17,6 +21,9 @@ class Wire:
 
     def send_reuse_external_bytearray(self, kind, room, offset):
         self.sent.append((kind, bytes(room[offset:])))
+
+    def send_pong(self, payload):
+        self.sent.append((PONG, payload))
 
     def send(self, kind, payload):
         self.sent.append((kind, bytes(payload)))
@@ -60,6 +67,38 @@ def test_a_held_lane_sends_only_what_goes_first():
     lane.send_audio(b"b")
 
     assert wire.sent == [(TEXT, b"settings"), (BINARY, b"a"), (BINARY, b"b")]
+
+
+def test_a_ping_is_answered_at_once_also_while_the_lane_is_held():
+    lane, wire = open_lane(held=True)
+
+    lane.send_pong(b"1")
+
+    assert wire.sent == [(PONG, b"1")]
+
+
+async def test_of_the_pings_of_somebody_who_does_not_read_the_newest_is_answered_first():
+    lane, wire = open_lane()
+    lane.pause()
+    lane.send_text(b"{}")
+    for number in range(1000):
+        lane.send_pong(b"%d" % number)
+    assert wire.sent == []
+
+    lane.resume()
+
+    assert wire.sent == [(PONG, b"999"), (TEXT, b"{}")]
+
+
+async def test_a_ping_is_not_answered_on_another_socket():
+    lane, wire = open_lane()
+    lane.pause()
+    lane.send_pong(b"old")
+    lane.lose(wire)
+
+    lane.attach(after := Wire())
+
+    assert wire.sent == after.sent == []
 
 
 def test_a_queued_view_is_copied():

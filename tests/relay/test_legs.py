@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from picows import WSProtocolError
+from picows import WSMsgType, WSProtocolError
 from picows.picows import _make_test_ws_frame
 
 from relay.lane import BINARY, Lane
@@ -95,3 +95,20 @@ def test_audio_can_be_handed_to_somebody_who_looks_at_it_first():
 
     assert seen == [b"1"]
     assert [payload for _, payload in wire.sent] == [b"1", b"2"]
+
+
+def test_a_ping_is_answered_by_the_leg_itself_and_counted_as_is_a_pong():
+    leg, wire, counted = Leg(Lane(100), max_message_bytes=100), Wire(), []
+    leg.on_ws_connected(wire)
+    leg.on_control = lambda: counted.append(1)
+
+    for kind in (WSMsgType.PING, WSMsgType.PONG):
+        leg.on_ws_frame(wire, frame(b"x", kind))
+
+    assert wire.sent == [(WSMsgType.PONG, b"x")]
+    assert len(counted) == 2
+    leg.forget()
+    leg.on_ws_frame(wire, frame(b"y", WSMsgType.PING))
+    leg.on_ws_frame(Wire(), frame(b"of a socket that lingers", WSMsgType.PING))
+    assert wire.sent == [(WSMsgType.PONG, b"x"), (WSMsgType.PONG, b"y")]
+    assert len(counted) == 2

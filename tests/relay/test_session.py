@@ -22,6 +22,7 @@ from relay.events import (
     BrowserAttached,
     BrowserClosed,
     BrowserReturning,
+    ControlFrame,
     EndReason,
     FromAgent,
     FromBrowser,
@@ -486,6 +487,14 @@ def test_a_text_in_a_binary_message_is_a_refusal_like_others(live):
     for _ in range(18):
         live.handle(TextInBinary(), 2.0)
     assert of(actions.End, live.handle(TextInBinary(), 2.0)) == [actions.End("abuse", "not_audio")]
+
+
+def test_pings_are_counted_and_a_flood_of_them_is_the_end(live):
+    asked = [live.handle(ControlFrame(), 2.0) for _ in range(60)]
+
+    assert asked[:40] == [[]] * 40  # twice `messages_per_second` at once
+    assert {one.error.code for one in of(actions.Refuse, asked[41])} == {"too_often"}
+    assert of(actions.End, asked[-1]) == [actions.End("abuse", "too_often")]
 
 
 def test_audio_is_looked_at_every_other_second_blocked_and_let_through_again(opening, settings):
@@ -1125,6 +1134,7 @@ client_messages = st.one_of(
 )
 events = st.one_of(
     st.builds(TextInBinary),
+    st.builds(ControlFrame),
     st.builds(AgentOpened),
     st.builds(FromAgent, server_messages),
     st.builds(FromAgent, server_messages),
