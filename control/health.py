@@ -11,12 +11,15 @@ import msgspec
 from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
+from litestar.params import SkipValidation
 
 from control.migrate import MigrationError, find_pending, load_migrations
 from control.sessions import Live
 from control.store import Store, StoreUnavailable
+from relay.journal import Journal
 
 READY_SECONDS = 3.0  # a probe gives up soon; so do we, with a reason
+STUCK_SECONDS = 60.0  # that the journal cannot write is worth a word only when it goes on
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -32,11 +35,17 @@ def get_live() -> Health:
 @get(
     "/health/ready",
     tags=["health"],
-    summary="The database answers and has the schema of this program; it is not about to stop",
+    summary="The database has the schema of this program and takes records; no stop is near",
     responses={503: ResponseSpec(Health, generate_examples=False, description="with reasons")},
 )
-async def get_ready(store: NamedDependency[Store], live: Live) -> Response[Health]:
+async def get_ready(
+    store: NamedDependency[Store],
+    live: Live,
+    journal: SkipValidation[NamedDependency[Journal]],
+) -> Response[Health]:
     reasons = ["the relay stops"] if live.is_draining else await find_reasons(store)
+    if journal.failing_seconds > STUCK_SECONDS:
+        reasons.append("the database does not take what the journal has")
     if reasons:
         return Response(Health("not_ready", reasons), status_code=503)
     return Response(Health("ready"))
