@@ -198,9 +198,9 @@ class Journal:
             if not rows:
                 self._arrived.clear()
                 continue
-            condemned = await self._own.deliver(rows)
-            self._ledger.drop(rows[-1][0])
-            self._reached(condemned)
+            async for done, written in self._own.deliver(rows):
+                self._ledger.drop(done[-1][0])
+                self._reached(tell=written)
 
     def _read_fresh(self) -> list[Read]:
         """What Postgres does not have; empty when that is more than we remember."""
@@ -220,12 +220,12 @@ class Journal:
         except TimeoutError:
             pass  # it was a quiet moment
 
-    def _reached(self, condemned: frozenset[int] = frozenset(), *, tell: bool = True) -> None:
+    def _reached(self, *, tell: bool) -> None:
         """Tell who waits for what is written now."""
         soon = asyncio.get_running_loop().call_soon
         while self._saved and self._saved[0][0] <= self._ledger.written:
-            position, saved = self._saved.popleft()
-            if tell and position not in condemned:
+            _, saved = self._saved.popleft()
+            if tell:
                 soon(saved)  # what goes wrong in it is not ours
         while self._settling and self._settling[0][0] <= self._ledger.written:
             soon(self._settling.popleft()[1].set)
@@ -280,11 +280,11 @@ class Journal:
             self._orphaned += found
             while position < segment.last:
                 rows = await run(segment.read, position, BATCH)
-                await self._others.deliver(rows)
+                async for done, written in self._others.deliver(rows):
+                    adopted += len(done)
+                    self._orphaned -= len(done)
+                    self._metrics.journal_adopted.inc(len(done) if written else 0)
                 position = rows[-1][0] if rows else segment.last
-                adopted += len(rows)
-                self._orphaned -= len(rows)
-                self._metrics.journal_adopted.inc(len(rows))
         except SegmentBroken as error:
             self._lose(found - adopted or 1, f"its file is broken: {error}")
             await run(self._ledger.put_aside, segment)

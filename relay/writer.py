@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from relay.ledger import Ledger
 from relay.metrics import Metrics
@@ -72,19 +72,21 @@ class Writer:
         """For how long no try has worked; 0 when the last one did."""
         return asyncio.get_running_loop().time() - self._failing_since if self._failures else 0.0
 
-    async def deliver(self, rows: Sequence[Read]) -> frozenset[int]:
-        """Until each is written or condemned; the positions of those that are condemned."""
-        condemned: set[int] = set()
+    async def deliver(self, rows: Sequence[Read]) -> AsyncIterator[tuple[Sequence[Read], bool]]:
+        """Until each is done: the next of them, in order, and whether they are written.
+
+        Those that are not are condemned.
+        """
         left = list(rows)
         while left:
             some = left[: self._size]
             try:
-                if why := await self._refusal(some):
-                    if len(some) > 1:
-                        self._size = len(some) // 2
-                        continue
+                why = await self._refusal(some)
+                if why and len(some) > 1:
+                    self._size = len(some) // 2
+                    continue
+                if why:
                     await self._condemn(some[0], why)
-                    condemned.add(some[0][0])
             except Exception as error:
                 # The top of this task. Nothing is condemned while the database or the disk is away.
                 self._size = max(1, len(some) // 2)
@@ -93,7 +95,7 @@ class Writer:
             self._note_success()
             del left[: len(some)]
             self._size = min(BATCH, 2 * self._size)
-        return frozenset(condemned)
+            yield some, not why
 
     async def _refusal(self, some: Sequence[Read]) -> str:
         """Write them; why one of them can never be written, or nothing."""
