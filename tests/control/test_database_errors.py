@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 
 import asyncpg
@@ -9,7 +10,10 @@ import pytest
 
 from control.database_errors import FROM_DATABASE, ValuesRefused, describe, is_of_values
 from control.store import StoreUnavailable
-from tests.control.test_store import converse, said
+from relay.journal import Journal
+from relay.metrics import Metrics
+from tests.control.test_rest import LiveHere, connect, make_app
+from tests.control.test_store import USER, converse, said
 
 SECRET = "what a person said"
 # Of each class one that other programs were seen to take for a defect of the row.
@@ -120,6 +124,45 @@ async def test_a_write_has_one_of_two_errors_also_when_it_is_the_commit_that_fai
         assert sqlstate in str(raised.value)
         assert SECRET not in "".join(traceback.format_exception(raised.value))
         await store.check()
+
+
+async def test_what_the_journal_cannot_write_for_long_is_said_by_ready(
+    store, database_url, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("control.health.STUCK_SECONDS", 0.0)
+    conversation_id = await converse(store)
+    await execute(database_url, "ALTER TABLE voice.messages RENAME TO messages_away")
+    journal = Journal(store.write, Metrics(), tmp_path)
+    app = make_app(store, LiveHere(), journal=journal)
+
+    async with asyncio.timeout(30), journal.running(grace=5.0), connect(app) as client:
+        assert (await client.get("/health/ready")).status_code == 200
+        journal.append(said(conversation_id, 1, SECRET))
+        while not journal.failing:
+            assert not await journal.settled(0.05)
+        ready = await client.get("/health/ready")
+        assert ready.status_code == 503
+        assert ready.json()["reasons"] == ["the database does not take what the journal has"]
+
+        await execute(database_url, "ALTER TABLE voice.messages_away RENAME TO messages")
+        assert await journal.settled(20.0)
+        assert (await client.get("/health/ready")).status_code == 200
+
+
+async def test_values_that_a_request_may_not_have_are_not_quoted(store, database_url, caplog):
+    conversation_id = await converse(store)
+    await execute(
+        database_url,
+        f"ALTER TABLE voice.conversations ADD CONSTRAINT wise CHECK (title <> '{SECRET}')",
+    )
+
+    async with connect(make_app(store, LiveHere(), user=USER)) as client:
+        url = f"/api/v1/voice/conversations/{conversation_id}"
+        answer = await client.patch(url, json={"title": SECRET})
+
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert "23514 table=conversations constraint=wise" in caplog.text
+    assert SECRET not in caplog.text + answer.text
 
 
 async def execute(url, sql):
