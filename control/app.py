@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -38,7 +38,7 @@ from control.shield import (
     guard_origin,
     make_cors,
 )
-from control.store import Store, StoreUnavailable
+from control.store import Store
 from control.target import METRICS, TargetMiddleware
 from control.temporary_token import Minter
 from relay.conduct import Bounds
@@ -49,10 +49,9 @@ from relay.egress import Egress
 from relay.endpoint import attach
 from relay.functions import Functions
 from relay.hub import Hub, Limits
-from relay.journal import Journal, WriteFailed
+from relay.journal import Journal
 from relay.lag import watching
 from relay.metrics import Metrics
-from relay.records import Record
 from relay.session import Times
 from relay.share import Share
 from relay.supervisor import Supervisor
@@ -76,14 +75,8 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     sign_in = SignIn(settings, egress)
     origins = allowed_origins(settings)
 
-    async def write(records: Sequence[Record]) -> None:
-        try:
-            await store.write(records)
-        except StoreUnavailable as error:
-            raise WriteFailed(str(error)) from error
-
     journal = Journal(
-        write,
+        store.write,
         metrics,
         settings.data_dir / "journal",
         limit=settings.journal_bytes,
@@ -228,6 +221,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         "metrics": metrics,
         "supervisor": supervisor,
         "hub": hub,
+        "journal": journal,
         "live": hub,
         "direct": direct,
         "admit": admit,

@@ -34,6 +34,8 @@ from control.server import ServeError, listen, serving
 from control.stop import Stop
 from control.store import Store
 from control.workers import serve_workers
+from relay.condemned import RestoreFailed
+from relay.condemned import restore as restore_condemned
 from relay.egress import Egress
 
 log = logging.getLogger(__name__)
@@ -158,6 +160,22 @@ def migrate() -> None:
         click.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do")
 
     _run(run())
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def restore(file: Path) -> None:
+    """Put condemned records back into the journal that FILE lies in.
+
+    A relay that runs there stores them within seconds, or the next one that starts. FILE is
+    RELAY_DATA_DIR/journal/condemned.jsonl; it is gone afterwards, and what Postgres still refuses
+    is in a new one.
+    """
+    try:
+        count = restore_condemned(file)
+    except RestoreFailed as error:
+        _fail(str(error))
+    click.echo(f"{count} record{'' if count == 1 else 's'} back in the journal")
 
 
 @main.command()

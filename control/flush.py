@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from control.database_errors import ValuesRefused
 from control.rows import make_title, storable, storable_json
 from relay.records import (
     IntentCalled,
@@ -33,7 +34,8 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 async def flush(connection: Connection, records: Sequence[Record]) -> None:
     """Write a batch within the transaction that `connection` is in.
 
-    A repeated batch changes nothing; records of what was erased meanwhile are dropped.
+    A repeated batch changes nothing; records of what was erased meanwhile are dropped. Raises
+    `ValuesRefused` when another message has the place of one.
     """
     messages = [record for record in records if isinstance(record, MessageSaid)]
     calls = _merge_calls(record for record in records if isinstance(record, IntentCalled))
@@ -123,23 +125,27 @@ async def _insert_messages(
         [m.at for m in messages],
     )
     if len(stored) < len(messages):
-        await _report_conflicts(connection, messages)
+        await _refuse_conflicts(connection, messages)
 
 
-async def _report_conflicts(connection: Connection, messages: Sequence[MessageSaid]) -> None:
+async def _refuse_conflicts(connection: Connection, messages: Sequence[MessageSaid]) -> None:
     """Repeated is fine; another message in the place means that two sessions number at once."""
     rows = await connection.fetch(
         "SELECT id FROM voice.messages WHERE id = ANY($1::uuid[])", [m.id for m in messages]
     )
     known = {row["id"] for row in rows}
-    for m in messages:
-        if m.id not in known:
-            log.error(
-                "message_conflict conversation=%s session=%s seq=%d",
-                m.conversation_id,
-                m.session_id,
-                m.seq,
-            )
+    conflicts = [m for m in messages if m.id not in known]
+    if not conflicts:
+        return
+    if len(messages) == 1:  # the journal tries each alone before it gives it up: said once
+        (m,) = conflicts
+        log.error(
+            "message_conflict conversation=%s session=%s seq=%d",
+            m.conversation_id,
+            m.session_id,
+            m.seq,
+        )
+    raise ValuesRefused("another message has its place in the conversation")
 
 
 async def _touch_conversations(connection: Connection, messages: Sequence[MessageSaid]) -> None:

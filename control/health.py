@@ -11,13 +11,16 @@ import msgspec
 from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
+from litestar.params import SkipValidation
 
 from control.migrate import MigrationError, find_pending, load_migrations
 from control.sessions import Live
 from control.store import Store, StoreUnavailable
+from relay.journal import Journal
 from relay.supervisor import Supervisor
 
 READY_SECONDS = 3.0  # a probe gives up soon; so do we, with a reason
+STUCK_SECONDS = 60.0  # that the journal cannot write is worth a word only when it goes on
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -41,17 +44,22 @@ def get_live(supervisor: NamedDependency[Supervisor]) -> Response[Health]:
 @get(
     "/health/ready",
     tags=["health"],
-    summary="The database has the schema of this program; background tasks work; it will not stop",
+    summary="The database has our schema and takes records; background tasks work; no stop is near",
     responses={503: ResponseSpec(Health, generate_examples=False, description="with reasons")},
 )
 async def get_ready(
-    store: NamedDependency[Store], live: Live, supervisor: NamedDependency[Supervisor]
+    store: NamedDependency[Store],
+    live: Live,
+    journal: SkipValidation[NamedDependency[Journal]],
+    supervisor: NamedDependency[Supervisor],
 ) -> Response[Health]:
     if live.is_draining:
         reasons = ["the relay stops"]
     else:
         reasons = await find_reasons(store)
         reasons += [f"the background task {name!r} fails" for name in supervisor.failing]
+        if journal.failing_seconds > STUCK_SECONDS:
+            reasons.append("the database does not take what the journal has")
     if reasons:
         return Response(Health("not_ready", reasons), status_code=503)
     return Response(Health("ready"))

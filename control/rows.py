@@ -5,6 +5,7 @@ Control plane, pure: the store fills these, the REST side shows them.
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime
 from typing import Any, Literal
@@ -216,5 +217,8 @@ def storable_json(value: object) -> str | None:
     """JSON for a jsonb column, which refuses NUL too; None is the SQL null."""
     if value is None:
         return None
-    text = msgspec.json.encode(value).decode()
+    try:
+        text = msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON may have and UTF-8 may not
+        text = storable(json.dumps(value, ensure_ascii=False))
     return _NUL_IN_JSON.sub(lambda found: found[1] or "\\ufffd", text)

@@ -2,8 +2,8 @@
 
 Control plane; the statements that store a batch of the journal are in flush.py. Nothing depends on
 the state of a connection: every call is one transaction, every table is named with its schema, no
-statement is kept prepared; so a transaction pooler may stand in between. What the driver raises for
-a database that is away becomes `StoreUnavailable`; all else that it raises is a bug of ours.
+statement is kept prepared; so a transaction pooler may stand in between. What the driver raises
+becomes `StoreUnavailable`, or `ValuesRefused` for a defect of the values: see database_errors.py.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import asyncpg
 import msgspec
 
 from control import owners
+from control.database_errors import FROM_DATABASE, ValuesRefused, describe, is_of_values
 from control.flush import Connection, flush
 from control.rows import (
     Call,
@@ -34,6 +35,7 @@ from control.rows import (
     Waiting,
     storable,
 )
+from relay.journal import WriteFailed
 from relay.records import (
     IntentStatus,
     Record,
@@ -52,7 +54,7 @@ IDLE_SECONDS = 5.0
 HISTORY_LENGTH = 200  # the newest messages that a resumed session is told
 
 
-class StoreUnavailable(Exception):
+class StoreUnavailable(WriteFailed):
     """The database is away, refuses work or takes too long; the same call may succeed later."""
 
 
@@ -525,6 +527,7 @@ class Store:
         """Store a batch, all or nothing. Repeating it changes nothing.
 
         Records of a conversation or session that is gone are dropped: it was erased meanwhile.
+        Raises `StoreUnavailable`, and `ValuesRefused` when one of them can never be stored.
         """
         async with self._writing() as connection:
             await flush(connection, records)
@@ -568,38 +571,19 @@ class Store:
 
 _Row = TypeVar("_Row", bound=msgspec.Struct)
 
-# Connection trouble, a server that starts or stops, no room, a deadlock, a standby after a
-# failover, an account or a database that is not there: time or an operator mends these.
-_UNAVAILABLE = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.PostgresSystemError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
-
 
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
-    except _UNAVAILABLE as error:
-        # An InterfaceError that is also a ValueError: we passed a wrong argument.
-        if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
-            raise
+    except FROM_DATABASE as error:
+        # Without the cause: its text may quote rows, and a traceback would show it.
+        if is_of_values(error):
+            raise ValuesRefused(describe(error)) from None
         task = asyncio.current_task()
         if task is not None and task.cancelling():  # the driver has lost the cancellation
-            raise asyncio.CancelledError from error
-        text = str(error).strip() or type(error).__name__
-        raise StoreUnavailable(text.splitlines()[0]) from error
+            raise asyncio.CancelledError from None
+        raise StoreUnavailable(describe(error)) from None
 
 
 @asynccontextmanager

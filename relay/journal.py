@@ -6,6 +6,8 @@ that does not answer delays the records, never a conversation. What another proc
 because it died or could not finish, is found here and written too, at start and every few seconds.
 A batch may be written twice, after a crash for instance; whoever writes has to bear that.
 
+What Postgres will never take is put aside into a file: writer.py has the rule.
+
 When the disk does not take a record, or the journal has its limit, records are kept in memory, and
 when that is full as well the newest is refused: a hole at the end can be seen and one in the middle
 cannot. All of this is logged and counted.
@@ -16,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -27,15 +29,14 @@ from relay.metrics import Metrics
 from relay.records import Record
 from relay.segment import DiskFailed, Read, Segment, SegmentBroken, encode
 from relay.supervisor import Supervisor
+from relay.writer import BATCH, Write, WriteFailed, Writer, WriteRefused
+
+__all__ = ["Journal", "Write", "WriteFailed", "WriteRefused"]
 
 log = logging.getLogger(__name__)
 
-# Measured: 480 records a second go in one by one, 13,000 in batches of 200, 22,000 in these.
-BATCH = 2_000
 # What a record waits for others: a batch costs us nearly the same with one or with a hundred.
 GATHER_SECONDS = 0.5
-FIRST_RETRY = 0.25
-LAST_RETRY = 5.0
 SWEEP_SECONDS = 5.0  # how soon the journal of a worker that died is found by the others
 TIDY_SECONDS = 10.0  # what is in Postgres does not stay on disk for longer
 DISK_RETRY_SECONDS = 1.0
@@ -44,15 +45,8 @@ TOLD = 100_000  # how many may wait to hear that their record is written; the ot
 Saved = Callable[[], None]
 
 
-class WriteFailed(Exception):
-    """The records are not written and may be tried again; the store raises it."""
-
-
-Write = Callable[[Sequence[Record]], Awaitable[None]]
-
-
 class Journal:
-    """An ordered queue of records on disk, with one writer."""
+    """An ordered queue of records on disk, and what brings it to Postgres."""
 
     def __init__(
         self,
@@ -65,10 +59,12 @@ class Journal:
         supervisor: Supervisor | None = None,
     ) -> None:
         """`limit` is in bytes on disk, for all processes that share the directory."""
-        self._write = write
         self._metrics = metrics
         self._supervisor = supervisor or Supervisor(metrics)
         self._ledger = Ledger(directory, limit=limit, memory_limit=memory_limit)
+        # One for what is appended here and one for what others left: neither waits for the other.
+        self._own = Writer(write, self._ledger, metrics, lambda: self._ledger.waiting)
+        self._others = Writer(write, self._ledger, metrics, lambda: self._orphaned)
         # The newest records as they came: those that are written soon need not be read again.
         self._fresh: deque[tuple[int, Record]] = deque(maxlen=BATCH)
         self._saved: deque[tuple[int, Saved]] = deque()
@@ -80,19 +76,23 @@ class Journal:
         self._arrived = asyncio.Event()
         self._hurried = asyncio.Event()  # somebody waits, or there is enough for a batch
         self._hurried_to = 0
-        self._failing = False
         metrics.journal_waiting.set_function(lambda: self._ledger.waiting + self._orphaned)
         metrics.journal_volatile.set_function(lambda: self._ledger.volatile)
         metrics.journal_bytes.set_function(lambda: self._ledger.size)
-        metrics.journal_failing.set_function(lambda: self._failing)
+        metrics.journal_failing.set_function(lambda: self.failing)
 
     def __repr__(self) -> str:
-        return f"<Journal waiting={self._ledger.waiting} failing={self._failing}>"
+        return f"<Journal waiting={self._ledger.waiting} failing={self.failing}>"
 
     @property
     def failing(self) -> bool:
         """Whether the last write failed."""
-        return self._failing
+        return self._own.failing or self._others.failing
+
+    @property
+    def failing_seconds(self) -> float:
+        """For how long Postgres has taken nothing; 0 when the last write worked."""
+        return max(self._own.failing_seconds, self._others.failing_seconds)
 
     @property
     def trouble(self) -> str:
@@ -190,28 +190,24 @@ class Journal:
     # --- what this process appends -----------------------------------------------------------
 
     async def _write_own(self) -> None:
-        retry = FIRST_RETRY
         while True:
             await self._arrived.wait()
             await self._gather()
             try:
                 rows = self._read_fresh() or await self._ledger.read(BATCH)
             except DiskFailed as error:
-                self._note_failure(error)
-                await asyncio.sleep(retry)
-                retry = min(retry * 2, LAST_RETRY)
+                await self._own.back_off(error)
                 continue
             except SegmentBroken as error:
                 self._lose(await self._ledger.skip_broken(), f"its file is broken: {error}")
                 self._reached(tell=False)
                 continue
-            retry = FIRST_RETRY
             if not rows:
                 self._arrived.clear()
                 continue
-            lost = await self._deliver(rows)
-            self._ledger.drop(rows[-1][0])
-            self._reached(lost)
+            async for done, written in self._own.deliver(rows):
+                self._ledger.drop(done[-1][0])
+                self._reached(tell=written)
 
     def _read_fresh(self) -> list[Read]:
         """What Postgres does not have; empty when that is more than we remember."""
@@ -231,56 +227,15 @@ class Journal:
         except TimeoutError:
             pass  # it was a quiet moment
 
-    def _reached(self, lost: frozenset[int] = frozenset(), *, tell: bool = True) -> None:
+    def _reached(self, *, tell: bool) -> None:
         """Tell who waits for what is written now."""
         soon = asyncio.get_running_loop().call_soon
         while self._saved and self._saved[0][0] <= self._ledger.written:
-            position, saved = self._saved.popleft()
-            if tell and position not in lost:
+            _, saved = self._saved.popleft()
+            if tell:
                 soon(saved)  # what goes wrong in it is not ours
         while self._settling and self._settling[0][0] <= self._ledger.written:
             soon(self._settling.popleft()[1].set)
-
-    async def _deliver(self, rows: Sequence[Read]) -> frozenset[int]:
-        """Write until it is done; the positions of those that cannot be written."""
-        retry = FIRST_RETRY
-        records = [(position, record) for position, record in rows if record is not None]
-        while True:
-            try:
-                lost = await self._write_or_isolate(records)
-            except WriteFailed as error:
-                self._note_failure(error)
-                await asyncio.sleep(retry)
-                retry = min(retry * 2, LAST_RETRY)
-                continue
-            if self._failing:
-                log.warning("journal_write_recovered waiting=%d", self._ledger.waiting)
-            self._failing = False
-            if unknown := len(rows) - len(records):
-                self._lose(unknown, "of a kind that this version does not know")
-            return frozenset(lost)
-
-    async def _write_or_isolate(self, records: Sequence[tuple[int, Record]]) -> list[int]:
-        """Write all; a record that breaks the writer is dropped alone, not with its neighbours."""
-        try:
-            if records:
-                await self._write([record for _, record in records])
-        except WriteFailed:
-            raise
-        except Exception:
-            # The top of this task. A record that cannot be written must not stop those behind it.
-            if len(records) == 1:
-                self._metrics.journal_lost.inc()
-                log.exception("journal_record_lost kind=%s", type(records[0][1]).__name__)
-                return [records[0][0]]
-            return [at for one in records for at in await self._write_or_isolate([one])]
-        return []
-
-    def _note_failure(self, error: Exception) -> None:
-        # Once when it begins; the metric and /health/ready say that it goes on.
-        if not self._failing:
-            log.error("journal_write_failed waiting=%d: %s", self._ledger.waiting, error)
-        self._failing = True
 
     def _lose(self, count: int, why: str) -> None:
         self._metrics.journal_lost.inc(count)
@@ -326,19 +281,19 @@ class Journal:
     async def _adopt_segment(self, segment: Segment) -> int:
         """Write it and remove it; how many records were in it."""
         run = self._ledger.run
-        adopted = position = 0
+        found = adopted = position = 0
         try:
-            self._orphaned += await run(segment.survey)
+            found = await run(segment.survey)
+            self._orphaned += found
             while position < segment.last:
                 rows = await run(segment.read, position, BATCH)
-                await self._deliver(rows)
+                async for done, written in self._others.deliver(rows):
+                    adopted += len(done)
+                    self._orphaned -= len(done)
+                    self._metrics.journal_adopted.inc(len(done) if written else 0)
                 position = rows[-1][0] if rows else segment.last
-                adopted += len(rows)
-                self._orphaned -= len(rows)
-                self._metrics.journal_adopted.inc(len(rows))
-        except SegmentBroken:
-            segment.spoiled = True
-        if segment.spoiled:
+        except SegmentBroken as error:
+            self._lose(found - adopted or 1, f"its file is broken: {error}")
             await run(self._ledger.put_aside, segment)
         else:
             await run(segment.remove)

@@ -19,8 +19,9 @@ from itertools import islice
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from relay.condemned import Condemned
 from relay.folder import Folder, measure, take_orphan
-from relay.segment import DiskFailed, Read, Row, Segment, SegmentBroken, decode
+from relay.segment import DiskFailed, Read, Row, Segment, SegmentBroken, read_body
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Ledger:
     def __init__(self, directory: Path, *, limit: int, memory_limit: int = MEMORY_BYTES) -> None:
         """`limit` is in bytes and for the whole directory, other processes included."""
         self.directory = directory
+        self.condemned = Condemned(directory)
         self.last = 0  # the newest position
         self.written = 0  # Postgres has everything up to here
         self.untidy = asyncio.Event()
@@ -189,7 +191,7 @@ class Ledger:
             if head.last <= self.written:
                 return []
             if isinstance(head, Memory):
-                return [(at, decode(body)) for at, body in head.rows(self.written, limit)]
+                return [(at, read_body(body)) for at, body in head.rows(self.written, limit)]
             if rows := await self.run(head.read, self.written, limit):
                 return rows
             raise SegmentBroken(f"expected records up to {head.last}, got none")

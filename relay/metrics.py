@@ -138,7 +138,12 @@ class Metrics:
         )
         self.journal_lost = Counter(
             "relay_journal_lost",
-            "Records thrown away: disk and memory full, or cannot be written",
+            "Records that will not be in Postgres by themselves: disk and memory full, condemned",
+            registry=self.registry,
+        )
+        self.journal_condemned = Counter(
+            "relay_journal_condemned",
+            "Of these, records that Postgres refuses: they are in condemned.jsonl",
             registry=self.registry,
         )
         self.journal_adopted = Counter(

@@ -29,7 +29,7 @@ _FRAME = _PAGE + 24
 _FRAMES = 2  # a row's page, and now and then a new one with its parent
 
 Row: TypeAlias = tuple[int, bytes]
-Read: TypeAlias = tuple[int, Record | None]  # None: cannot be decoded
+Read: TypeAlias = tuple[int, Record | bytes]  # bytes: as they were, they cannot be decoded
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
@@ -51,7 +51,6 @@ class Segment:
         self.path = path
         self.last = 0
         self.bytes = 0
-        self.spoiled = False  # holds something that could not be decoded
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
 
@@ -121,7 +120,7 @@ class Segment:
                 "SELECT position, body FROM record WHERE position > ? ORDER BY position LIMIT ?",
                 (after, limit),
             )
-            return [(position, self._decoded(body)) for position, body in rows]
+            return [(position, read_body(body)) for position, body in rows]
 
     def survey(self) -> int:
         """How many rows it has; `last` and `bytes` are right from now on. Raises as `read`."""
@@ -130,13 +129,6 @@ class Segment:
             count, self.last = self._opened().execute(query).fetchone()
         self.bytes = size_of(self.path)
         return int(count)
-
-    def _decoded(self, body: bytes) -> Record | None:
-        try:
-            return decode(body)
-        except (msgspec.MsgspecError, ValueError):
-            self.spoiled = True
-            return None
 
     def _opened(self) -> sqlite3.Connection:
         if self._reader is None:
@@ -208,6 +200,14 @@ def decode(body: bytes) -> Record:
     else:
         record = _decoder.decode(body)
     return record
+
+
+def read_body(body: bytes) -> Record | bytes:
+    """What `encode` was given; the bytes themselves when this version cannot read them."""
+    try:
+        return decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return body
 
 
 def _close(connection: sqlite3.Connection, *, wanted: bool) -> None:

@@ -116,7 +116,7 @@ def stern_server(tls=None):
 
 
 class HttpProxy:
-    """proxy.py: `url` for whoever may pass; `log` is what it wrote."""
+    """proxy.py: `url` for whoever may pass."""
 
     def __init__(self, port, scheme, log_file):
         self.port = port
@@ -127,9 +127,11 @@ class HttpProxy:
     def url_for(self, credentials):
         return f"{self.scheme}://{credentials}@127.0.0.1:{self.port}"
 
-    @property
-    def log(self):
-        return self._log_file.read_text()
+    async def logs(self, text):
+        """Wait until this is in its log, where a connection stands some time after its end."""
+        async with asyncio.timeout(20):
+            while text not in self._log_file.read_text():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""A small file system of a test's own, and what fills it."""
+"""A small file system of a test's own and what fills it; files that others write and remove."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from contextlib import contextmanager
 
@@ -30,3 +31,20 @@ def fill_up(path):
                 pass
     except OSError:
         pass  # full
+
+
+def files_with(directory, text):
+    """The names of the files below a directory that have this text in them.
+
+    Others may write and remove files meanwhile: one that goes while we look has it no more.
+    """
+    found = []
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            try:
+                with open(os.path.join(folder, name), "rb") as file:
+                    if text.encode() in file.read():
+                        found.append(name)
+            except FileNotFoundError:
+                pass
+    return found

@@ -30,6 +30,7 @@ PURE_MAY_IMPORT = {"config.agent", "config.check", "config.intents", "config.pol
 DOORS = {
     "asyncpg": {
         "control/store.py",
+        "control/database_errors.py",
         "control/flush.py",
         "control/migrate.py",
         "control/notices.py",

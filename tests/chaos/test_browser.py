@@ -71,7 +71,11 @@ async def test_a_half_open_browser_is_found_and_its_session_ends(
             seconds = await until(is_over, 2 * pings + grace + 10)
             browser.vanish()
             verdict = await stage.settle([browser])
-        assert "reason=browser_lost" in relay.output
+
+        async def is_said():
+            return "reason=browser_lost" in relay.output
+
+        await until(is_said, 10)
     note = f"found and ended: two pings of {pings:g} s and {grace:g} s of grace"
     publish("browser half-open, away", 1, verdict, [seconds], note)
 

@@ -30,6 +30,8 @@ from control.history import HistoryController
 from control.intents import list_intents
 from control.sessions import PREFIX, SessionController
 from control.store import Store
+from relay.journal import Journal
+from relay.metrics import Metrics
 from relay.opening import Refused
 from relay.records import (
     Figures,
@@ -107,7 +109,7 @@ POLICY = Policy(
 )
 
 
-def make_app(store, live, *, user=None, **settings):
+def make_app(store, live, *, user=None, journal=None, **settings):
     async def get_user() -> User:
         return User(user)
 
@@ -118,6 +120,7 @@ def make_app(store, live, *, user=None, **settings):
         **settings,
     )
     agent = _load_agent()
+    journal = journal or Journal(store.write, Metrics(), Path("nowhere"))  # one that does not run
     return Litestar(
         [
             Router(PREFIX, route_handlers=[SessionController, HistoryController, list_intents]),
@@ -127,6 +130,7 @@ def make_app(store, live, *, user=None, **settings):
         dependencies={
             "store": Provide(lambda: store, sync_to_thread=False),
             "live": Provide(lambda: live, sync_to_thread=False),
+            "journal": Provide(lambda: journal, sync_to_thread=False),
             "direct": Provide(lambda: make_direct(store), sync_to_thread=False),
             "settings": Provide(lambda: fields, sync_to_thread=False),
             "agent": Provide(lambda: agent, sync_to_thread=False),

@@ -16,6 +16,7 @@ from relay.metrics import Metrics
 from relay.records import IntentStatus
 from tests.control.test_node import fetch
 from tests.control.test_store import USER, called, converse, new_session, said
+from tests.disk import files_with
 
 SECRET = "the-words-that-nobody-may-find"
 TABLES = ("conversations", "messages", "intents", "sessions")
@@ -33,11 +34,6 @@ async def age(store, conversation_id, days):
         conversation_id,
         days,
     )
-
-
-def on_disk(directory):
-    files = [path for path in directory.rglob("*") if path.is_file()]
-    return [path.name for path in files if SECRET.encode() in path.read_bytes()]
 
 
 class Gate:
@@ -62,7 +58,7 @@ def quick(monkeypatch):
 
 async def until_gone(directory):
     async with asyncio.timeout(5):
-        while on_disk(directory):  # noqa: ASYNC110 (the files have no event)
+        while files_with(directory, SECRET):  # noqa: ASYNC110 (the files have no event)
             await asyncio.sleep(0.01)
 
 
@@ -76,7 +72,7 @@ async def test_what_waits_in_the_journal_does_not_come_back_when_it_was_erased(
         journal.append(said(conversation.id, 1, SECRET))
         journal.append(called(conversation.id, id=uuid7(), arguments=f'"{SECRET}"'))
         await gate.tried.wait()
-        assert on_disk(tmp_path)
+        assert files_with(tmp_path, SECRET)
 
         await store.erase_conversation(conversation.id, user_id=USER)
         journal.append(said(conversation.id, 2, SECRET))  # its session ends a moment later
@@ -95,7 +91,7 @@ async def test_what_a_dead_process_left_does_not_come_back_either(store, tmp_pat
     dead = Journal(away, Metrics(), tmp_path)
     async with dead.running(grace=0.0):
         dead.append(said(conversation_id, 2, SECRET))
-    assert on_disk(tmp_path)
+    assert files_with(tmp_path, SECRET)
     await store.erase_conversation(conversation_id, user_id=USER)
 
     heir = Journal(store.write, Metrics(), tmp_path)

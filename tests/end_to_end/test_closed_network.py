@@ -126,8 +126,8 @@ async def test_a_conversation_a_call_and_audio_pass_through_the_proxy(
     ((head, body),) = planner.got
     assert head.startswith("POST /api/goals ")
     assert json.loads(body)["call_id"] == "call_1"
-    assert f"agent.example:{agent_port}" in proxy.log
-    assert f"planner.example:{planner.port}" in proxy.log
+    await proxy.logs(f"agent.example:{agent_port}")
+    await proxy.logs(f"planner.example:{planner.port}")
 
 
 async def test_all_four_go_through_each_kind_of_proxy(authority, proxy, secure_proxy):

@@ -155,7 +155,7 @@ def test_the_conversation_goes_on_when_postgres_is_killed_in_the_middle(start):
         "no, that is wrong",
     ]
     assert said[-1][0] == "assistant"
-    assert "journal_write_failed" in program.output
+    program.until(lambda: "journal_write_failed" in program.output, 20)
     assert get(f"{relay}/health/live") == {"status": "live", "reasons": []}
     with pytest.raises(urllib.error.HTTPError) as unwell:
         get(f"{relay}/health/ready")

@@ -574,7 +574,7 @@ async def test_many_slow_ones_do_not_keep_others_out(database_url, tmp_path, log
 
 
 async def test_tickets_open_nothing_but_their_own_session_once(database_url, tmp_path, log):
-    async with program(database_url, tmp_path, RELAY_TICKET_SECONDS="1") as running:
+    async with program(database_url, tmp_path, RELAY_TICKET_SECONDS="3") as running:
         first, second = await running.begin(), await running.begin()
         unknown = first["websocket_url"].replace(first["session_id"], str(uuid4()))
         for url, tickets in [
@@ -593,7 +593,7 @@ async def test_tickets_open_nothing_but_their_own_session_once(database_url, tmp
         async with running.attached(first):
             pass
         assert (await running.refused(url, tickets))[0] in (401, 409)
-        await asyncio.sleep(1.0)  # the clock of the ticket is the wall's
+        await asyncio.sleep(3.0)  # the clock of the ticket is the wall's
         late = await running.refused(second["websocket_url"], [second["ticket"]])
         assert late == (401, "ticket_refused", None)
         assert await running.refusals("ticket_refused") >= 5

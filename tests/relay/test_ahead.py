@@ -106,7 +106,7 @@ async def test_what_nobody_comes_for_is_closed():
         await reached(lambda: dialled.leg.is_open)
         relay.hub._ahead._expire(session_id)
 
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(5):
             await agent.gone.wait()
         assert agent.closed[0] == 1000
         assert b'relay_dialled_ahead_total{outcome="expired"} 1.0' in relay.metrics.text()
@@ -120,7 +120,7 @@ async def test_hanging_up_a_session_that_nobody_attached_to_closes_its_agent():
 
         relay.hub.hang_up(session_id)
 
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(5):
             await agent.gone.wait()
 
 
@@ -167,7 +167,7 @@ async def test_a_relay_that_stops_leaves_no_agent_behind():
         async with relaying(f"ws://127.0.0.1:{port}/") as relay:
             relay.hub.expect(uuid4())
             await agent.connected.wait()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(5):
             await agent.gone.wait()
 
 

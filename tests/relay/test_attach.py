@@ -341,7 +341,7 @@ async def test_a_page_that_is_left_may_be_loaded_again():
 async def test_a_browser_that_says_goodbye_is_not_waited_for(code):
     async with calling() as (agent, relay, caller):
         await caller.socket.close(code, "bye")
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             await agent.gone.wait()
 
         assert (await relay.until(SessionEnded)).reason == "browser_left"
@@ -490,7 +490,7 @@ async def test_a_hang_up_while_the_browser_is_away_closes_the_agent():
 
         assert relay.hub.hang_up(caller.session_id)
 
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             await agent.gone.wait()
         assert (await relay.until(SessionEnded)).reason == "hung_up"
 

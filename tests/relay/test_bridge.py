@@ -370,7 +370,7 @@ async def test_the_browsers_close_reaches_the_agent(code):  # [5]
         async with relay.attach() as browser:
             await next_event(browser, "SettingsApplied")
             await browser.close(code, "bye")
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             await agent.gone.wait()
 
         assert agent.closed == (code, "bye")
@@ -384,7 +384,7 @@ async def test_a_browser_that_vanishes_leaves_no_agent_behind():
         browser = await relay.attach()
         await next_event(browser, "SettingsApplied")
         browser.transport.abort()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             await agent.gone.wait()
 
         assert agent.closed[0] == 1000
@@ -410,7 +410,7 @@ async def test_leaving_while_the_agent_is_dialled_leaks_nothing():  # [2]
             async with relay.attach():
                 async with asyncio.timeout(5):
                     await asked.wait()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(5):
                 await gone.wait()
 
             ended = await relay.until(SessionEnded)
@@ -469,7 +469,7 @@ async def test_hanging_up_closes_both_sides():
             assert relay.hub.hang_up(session_id)
 
             assert await closed(browser) == (1000, "hung up")
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(5):
                 await agent.gone.wait()
         assert not relay.hub.hang_up(session_id)
         assert relay.hub.figures(session_id) is None
