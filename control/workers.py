@@ -20,8 +20,8 @@ from relay.submission import Backoff
 log = logging.getLogger(__name__)
 
 RESTART = Backoff(first=0.25, longest=5.0)
-STEADY_SECONDS = 60.0  # a worker that lived for so long had started well
-TRIES = 5
+STEADY_SECONDS = 10.0  # a worker that lived for so long had started well
+TRIES = 3
 KILL_SECONDS = LAST_SECONDS + 1.0  # a worker ends itself before that, if it can do anything
 
 

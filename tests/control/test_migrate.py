@@ -353,11 +353,12 @@ async def test_a_newer_schema_is_refused_unless_its_migrations_say_that_it_may_b
 
 
 async def test_a_list_of_migrations_from_before_there_were_marks_is_read(empty_database_url):
-    await run(
-        empty_database_url,
-        "CREATE SCHEMA voice; CREATE TABLE voice.migrations (name text, checksum text);"
-        " INSERT INTO voice.migrations VALUES ('0001_conversations', 'x'), ('9999_x', 'x')",
-    )
+    for sql in (
+        "CREATE SCHEMA voice",
+        "CREATE TABLE voice.migrations (name text, checksum text)",
+        "INSERT INTO voice.migrations VALUES ('0001_conversations', 'x'), ('9999_x', 'x')",
+    ):
+        await run(empty_database_url, sql)
 
     with pytest.raises(MigrationError, match="does not know 9999_x"):
         await refuse_newer(empty_database_url)

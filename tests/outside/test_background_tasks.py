@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from tests.chaos.stage import until
+from tests.chaos.stage import staged, until
 
 # The heartbeat, and the governor, which beats as well, meet errors of five classes.
 BREAK_AND_MEND = (
@@ -119,7 +119,9 @@ async def test_a_schema_renamed_away_ends_nothing(stage):
         assert await health(stage, relay, "ready") == 503
 
 
-async def test_a_database_that_may_only_be_read_ends_nothing(stage):
+async def test_a_database_that_may_only_be_read_ends_nothing(
+    tmp_path, database_url, empty_database_url
+):
     change = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {}', current_database()); END $$"
     disconnect = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -131,7 +133,11 @@ async def test_a_database_that_may_only_be_read_ends_nothing(stage):
         change.format("RESET default_transaction_read_only"),
         disconnect,
     ]
-    async with in_conversation(stage) as (relay, browsers):
+    # The Orchestrator has a database of its own, which is well.
+    async with (
+        staged(tmp_path, database_url, planner_url=empty_database_url) as stage,
+        in_conversation(stage) as (relay, browsers),
+    ):
         async with trouble(stage, relay, browsers, broken, mended):
             pass
         verdict = await stage.settle(browsers)

@@ -267,6 +267,30 @@ async def test_a_defect_still_gives_the_model_its_answer_and_loses_no_call(
     assert "function_call_broken" in caplog.text
 
 
+@pytest.mark.parametrize("defect", [RecursionError, OverflowError, KeyError])
+async def test_a_defect_while_a_call_is_checked_gives_it_an_answer_and_no_other_call_notices(
+    work, monkeypatch, caplog, defect
+):
+    async with work() as desk:
+        with monkeypatch.context() as patched:
+            patched.setattr(type(desk.functions._registry), "check_arguments", raising(defect))
+            desk.call()
+            broken = await desk.until(1)
+        desk.call()
+        fine = await desk.until(3)
+
+    assert json.loads(broken.content)["status"] == "failed"
+    assert json.loads(fine.content)["status"] == "submitted"
+    assert "function_call_broken" in caplog.text
+
+
+def raising(error):
+    def raise_it(*_):
+        raise error
+
+    return raise_it
+
+
 # --- what goes on without the model ---------------------------------------------------------------
 
 
