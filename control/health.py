@@ -12,6 +12,7 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 
+from control.database import find_reason
 from control.migrate import MigrationError, find_pending, load_migrations
 from control.sessions import Live
 from control.store import Store, StoreUnavailable
@@ -48,8 +49,8 @@ async def find_reasons(store: Store) -> list[str]:
         async with asyncio.timeout(READY_SECONDS):
             applied = await store.applied_migrations()
         pending = find_pending(load_migrations(), applied)
-    except (StoreUnavailable, TimeoutError):
-        return ["the database does not answer"]  # why not is in the log: it may name hosts
+    except (StoreUnavailable, TimeoutError) as error:
+        return [find_reason(error)]  # its kind; more is in the log, which may name hosts
     except MigrationError as error:
         return [str(error)]
     return [f"migration {migration.name} is not applied" for migration in pending]

@@ -20,6 +20,7 @@ import asyncpg
 import msgspec
 
 from control import owners
+from control.database import ROWS_HIDDEN, ConnectFailed, make_pool
 from control.flush import Connection, flush
 from control.rows import (
     Call,
@@ -71,15 +72,12 @@ class Store:
 
     async def open(self) -> None:
         """Make the pool. Connections are opened when needed: a lost database comes back."""
-        self._pool = await asyncpg.create_pool(
+        self._pool = await make_pool(
             self._url,
-            min_size=0,
-            max_size=self._size,
+            size=self._size,
             timeout=ACQUIRE_SECONDS,
             command_timeout=COMMAND_SECONDS,
-            statement_cache_size=0,
             reset=_keep_as_is,
-            server_settings={"application_name": "voice-relay"},
         )
 
     async def close(self) -> None:
@@ -104,6 +102,10 @@ class Store:
             if not await connection.fetchval("SELECT to_regclass('voice.migrations')::text"):
                 return {}
             rows = await connection.fetch("SELECT name, checksum FROM voice.migrations")
+            if not rows and await connection.fetchval(
+                "SELECT row_security_active('voice.migrations')"
+            ):
+                raise ConnectFailed(ROWS_HIDDEN)
         return {row["name"]: row["checksum"] for row in rows}
 
     # --- conversations -----------------------------------------------------------------------
@@ -581,6 +583,7 @@ _UNAVAILABLE = (
     asyncpg.PostgresSystemError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
