@@ -163,7 +163,7 @@ def _read_hosts(text: str) -> dict[str, str]:
         port = int(match["port"]) if match and match["port"] else 5432
         if match is None or not match[1] or not 0 < port < 65536:
             raise ValueError(
-                f"expected host or host:port behind the @, got something else (not shown); {_ESCAPE}"
+                f"expected host or host:port behind the @, got something else; {_ESCAPE}"
             )
         hosts.append(match[1])
         ports.append(match["port"])

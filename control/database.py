@@ -26,7 +26,7 @@ _PARAMETER = "remove the parameter from DATABASE_URL"
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """Why there is no connection. `reason` may be shown to anybody: it names no host and no account.
+    """Why there is no connection. `reason` may be shown to anybody: it names nothing.
 
     `passes`: somebody was there and said that it is not the moment; else an operator has to look.
     """

@@ -158,8 +158,8 @@ class _Migrator:
             if left:
                 self._log.warning("migration_waits tries_left=%d holders=%s", left, holders)
         raise MigrationError(
-            f"a lock did not come within {TRIES} times {self._seconds:g} s; it is held by {holders}: "
-            "wait for its end or end it, and run this again"
+            f"a lock did not come within {TRIES} times {self._seconds:g} s; it is held by "
+            f"{holders}: wait for its end or end it, and run this again"
         )
 
     async def _in_turn(self, work: Callable[[], Awaitable[Result]]) -> Result:
@@ -195,6 +195,9 @@ class _Migrator:
         migration = pending[0]
         try:
             if migration.is_outside:
+                # What was read above keeps its snapshot, which an index would wait for, until the
+                # next statement of this connection.
+                await self._connection.execute("SELECT")
                 await run_outside(self._url, migration.sql, self._seconds)
             else:
                 await self._connection.execute(migration.sql)

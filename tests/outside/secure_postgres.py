@@ -1,4 +1,4 @@
-"""A Postgres as one meets it outside: over TCP, with passwords and TLS, and what stands in its place.
+"""A Postgres as one meets it outside: over TCP, with passwords and TLS; and poolers that refuse.
 
 The embedded server of the other tests is behind a socket and trusts everybody.
 """
@@ -72,7 +72,7 @@ def secure_postgres(folder, authority):
 
 @asynccontextmanager
 async def tls_before(secure, name="127.0.0.1"):
-    """TLS before that server, whose build has none; its certificate is for `name`; yields host:port."""
+    """TLS before that server, whose build has none, with a certificate for `name`: host:port."""
     context = secure.authority.issue(name)
 
     async def pass_on(reader, writer):
