@@ -136,6 +136,23 @@ async def test_the_real_program_runs_as_that_account(accounts, tmp_path):
             assert "_broken" not in relay.output
 
 
+async def test_that_account_searches_with_the_index(accounts):
+    """Row security keeps operators that are not leakproof from an index, if nothing is done."""
+    await run(
+        accounts.admin,
+        "CREATE INDEX words ON voice.messages USING gin (to_tsvector('simple', content))",
+    )
+    connection = await asyncpg.connect(accounts.app_url)
+    await connection.execute("SET enable_seqscan = off")
+
+    plan = await connection.fetch(
+        "EXPLAIN SELECT FROM voice.messages WHERE to_tsvector('simple', content) @@ 'a'::tsquery"
+    )
+
+    assert any("Bitmap Index Scan on words" in row[0] for row in plan), plan
+    await connection.close()
+
+
 async def test_what_is_made_later_is_let_in_as_well(accounts):
     """Every table has the policy: one of a migration to come must not forget it."""
     rows = await run(
