@@ -58,7 +58,8 @@ def url(*schemes: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         parts = _split(text, wanted)
         # An @ behind the host: what was taken for a host and a path is a name and a password.
-        bare = bool(parts.hostname) and "@" not in f"{parts.netloc}{parts.path}{parts.fragment}"
+        rest = f"{parts.path}{parts.fragment}" or parts.query
+        bare = bool(parts.hostname) and "@" not in parts.netloc + rest
         if parts.scheme not in schemes or not bare or set(text) & set(" \t\r\n"):
             raise ValueError(f"{wanted}, got {_without_password(text)}")
         return text.rstrip("/")

@@ -450,7 +450,8 @@ async def _check_database(settings: Settings) -> None:
     finally:
         await store.close()
     if reasons:
-        raise ServeError(f"{'; '.join(reasons)}: check DATABASE_URL, run `voice-relay migrate`")
+        advice = "check DATABASE_URL, run `voice-relay migrate`; `voice-relay doctor` says more"
+        raise ServeError(f"{'; '.join(reasons)}: {advice}")
 
 
 async def _check_connection(database_url: str) -> None:

@@ -114,14 +114,15 @@ def make_pool(database_url: str, *, size: int, **options: Any) -> asyncpg.Pool[a
 
     Whoever acquires one may get `ConnectFailed`. `options` are asyncpg's.
     """
-    return asyncpg.create_pool(
+    pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(  # type: ignore[call-overload]
         database_url,
-        connect=connect,
+        connect=connect,  # its options are not all of asyncpg's own
         min_size=0,
         max_size=size,
         statement_cache_size=0,
         **options,
     )
+    return pool
 
 
 def log_ignored(database_url: str, log: logging.Logger) -> None:

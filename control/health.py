@@ -48,9 +48,13 @@ async def find_reasons(store: Store) -> list[str]:
     try:
         async with asyncio.timeout(READY_SECONDS):
             applied = await store.applied_migrations()
+            lacking = await store.lacking_privileges()
         pending = find_pending(load_migrations(), applied)
     except (StoreUnavailable, TimeoutError) as error:
         return [find_reason(error)]  # its kind; more is in the log, which may name hosts
     except MigrationError as error:
         return [str(error)]
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        return [f"our account lacks {lacking[0]}{more}"]
     return [f"migration {migration.name} is not applied" for migration in pending]

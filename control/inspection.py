@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import TypeAlias
 from uuid import uuid4
 
 import asyncpg
@@ -14,28 +15,36 @@ import msgspec
 
 from control.database import CONNECT_SECONDS, ConnectFailed, connected, describe
 
+Connection: TypeAlias = (
+    "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+)
+
 NOTICE_SECONDS = 2.0
 
-TABLES = """
-    SELECT c.oid, c.relname::text AS name FROM pg_class c
-    WHERE c.relnamespace = to_regnamespace('voice') AND c.relkind IN ('r', 'p') ORDER BY 2
-"""
-# `serve` writes all of them but the list of migrations.
+# `serve` writes all tables but the list of migrations.
 LACKING = """
-    SELECT privilege FROM unnest($2::text[]) AS privilege
-    WHERE NOT has_table_privilege($1::oid, privilege)
+    SELECT format('%s on voice.%s', privilege, c.relname)
+    FROM pg_class c, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
+    WHERE c.relnamespace = to_regnamespace('voice') AND c.relkind IN ('r', 'p')
+    AND (c.relname <> 'migrations' OR privilege = 'SELECT')
+    AND NOT has_table_privilege(c.oid, privilege)
+    ORDER BY 1
 """
 # `program` is the policy of migrations/0012; it is not for a role that one has switched to.
 HIDDEN = """
-    SELECT row_security_active($1::oid) AND NOT EXISTS (
-        SELECT FROM pg_policy p WHERE p.polrelid = $1::oid AND p.polpermissive AND p.polcmd = '*'
+    SELECT 'voice.' || c.relname FROM pg_class c
+    WHERE c.relnamespace = to_regnamespace('voice') AND c.relkind IN ('r', 'p')
+    AND row_security_active(c.oid) AND NOT EXISTS (
+        SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polpermissive AND p.polcmd = '*'
         AND (p.polname <> 'program' OR current_user = session_user)
         AND EXISTS (
             SELECT FROM unnest(p.polroles) AS role
             WHERE role = 0 OR pg_has_role(current_user, role, 'USAGE')
         )
     )
+    ORDER BY 1
 """
+NO_SCHEMA = "USAGE on schema voice"
 
 
 class Inspected(msgspec.Struct, frozen=True):
@@ -69,29 +78,30 @@ async def inspect(database_url: str) -> Inspected:
         raise InspectionFailed(f"the database does not let us look: {describe(error)}") from error
 
 
-async def _look(connection: asyncpg.Connection[asyncpg.Record]) -> Inspected:
+async def _look(connection: Connection) -> Inspected:
     version = await connection.fetchval("SELECT current_setting('server_version_num')::int")
     read_only = await connection.fetchval(
         "SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool"
     )
-    lacking: list[str] = []
-    hidden: list[str] = []
-    applied: dict[str, str] = {}
-    tables = await connection.fetch(TABLES)
-    if tables and not await connection.fetchval("SELECT has_schema_privilege('voice', 'USAGE')"):
-        lacking.append("USAGE on schema voice")
-        tables = []
-    for table in tables:
-        is_list = table["name"] == "migrations"
-        needed = ["SELECT"] if is_list else ["SELECT", "INSERT", "UPDATE", "DELETE"]
-        rows = await connection.fetch(LACKING, table["oid"], needed)
-        lacking += [f"{row['privilege']} on voice.{table['name']}" for row in rows]
-        if await connection.fetchval(HIDDEN, table["oid"]):
-            hidden.append(f"voice.{table['name']}")
-        elif is_list and not rows:
-            found = await connection.fetch("SELECT name, checksum FROM voice.migrations")
-            applied = {row["name"]: row["checksum"] for row in found}
-    return Inspected(version // 10_000, read_only, tuple(lacking), tuple(hidden), applied, True)
+    there = await connection.fetchval("SELECT to_regnamespace('voice') IS NOT NULL")
+    if there and not await connection.fetchval("SELECT has_schema_privilege('voice', 'USAGE')"):
+        return Inspected(version // 10_000, read_only, (NO_SCHEMA,), (), {}, True)
+    lacking = await find_lacking(connection)
+    hidden = tuple(row[0] for row in await connection.fetch(HIDDEN))
+    applied = {}
+    if (
+        "SELECT on voice.migrations" not in lacking
+        and "voice.migrations" not in hidden
+        and await connection.fetchval("SELECT to_regclass('voice.migrations')::text")
+    ):
+        rows = await connection.fetch("SELECT name, checksum FROM voice.migrations")
+        applied = {row["name"]: row["checksum"] for row in rows}
+    return Inspected(version // 10_000, read_only, lacking, hidden, applied, True)
+
+
+async def find_lacking(connection: Connection) -> tuple[str, ...]:
+    """Privileges on tables that `serve` needs and the account has not."""
+    return tuple(row[0] for row in await connection.fetch(LACKING))
 
 
 async def _hears(database_url: str) -> bool:

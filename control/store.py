@@ -22,6 +22,7 @@ import msgspec
 from control import owners
 from control.database import ROWS_HIDDEN, ConnectFailed, make_pool
 from control.flush import Connection, flush
+from control.inspection import find_lacking
 from control.rows import (
     Call,
     Claimed,
@@ -107,6 +108,11 @@ class Store:
             ):
                 raise ConnectFailed(ROWS_HIDDEN)
         return {row["name"]: row["checksum"] for row in rows}
+
+    async def lacking_privileges(self) -> tuple[str, ...]:
+        """What our account may not do and has to; doctor and /health/ready say so."""
+        async with self._reading() as connection:
+            return await find_lacking(connection)
 
     # --- conversations -----------------------------------------------------------------------
 

@@ -11,11 +11,13 @@ import os
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
 from config.database_url import read_database_url
+from config.errors import ConfigError
+from config.settings import STAND_INS, from_environment
 from control.database import ConnectFailed, connect
 from control.migrate import MigrationError, migrate
 from tests.outside.secure_postgres import refusing_pooler, tls_before
@@ -388,3 +390,47 @@ async def test_a_database_that_takes_nobody_at_the_moment_is_waited_for(stage):
     assert answer.json()["reasons"] == ["the database takes no more connections"]
     assert "MaxClientsInSessionMode" in relay.output
     assert "secret" not in relay.output
+
+
+# --- the other settings that are URLs ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("letter", list("@:/?#[]% &=+~!$,;'"))
+@pytest.mark.parametrize("name", ["RELAY_EGRESS_PROXY", "HTTPS_PROXY", "ALL_PROXY"])
+def test_a_letter_of_a_proxys_password_that_is_not_escaped_is_taken_or_named(name, letter):
+    password = f"secret1{letter}secret2"
+
+    def read(text):
+        settings = from_environment(STAND_INS | {name: f"http://clerk:{text}@proxy.example:3128"})
+        return urlsplit(getattr(settings, name.removeprefix("RELAY_").lower()).reveal())
+
+    if letter in "/?#":
+        with pytest.raises(ConfigError, match="%XX") as refused:
+            read(password)
+        assert "secret" not in str(refused.value)
+    else:
+        assert unquote(read(password).password) == password
+        assert read(password).hostname == "proxy.example"
+    assert unquote(read(quote(password, safe="")).password) == password
+
+
+@pytest.mark.parametrize("name", ["ORCHESTRATOR_URL", "RELAY_PUBLIC_URL", "RELAY_JWT_JWKS_URL"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://clerk:secret@host/path",
+        "https://clerk:se/cret@host/path",
+        "https://clerk:1/secret@host/path",
+        "https://clerk:1?secret@host/path",
+        "https://clerk:1#secret@host/path",
+        "https://clerk:[secret@host/path",
+        "htps://host/path?code=secret",
+        "host/path?key=secret",
+    ],
+)
+def test_a_url_with_a_secret_in_the_wrong_place_is_refused_and_not_shown(name, url):
+    with pytest.raises(ConfigError, match=name) as refused:
+        from_environment(STAND_INS | {name: url})
+
+    assert "secret" not in str(refused.value)
+    assert "cret" not in str(refused.value)

@@ -176,6 +176,9 @@ async def test_an_account_that_may_only_read_is_found_with_all_that_it_lacks(acc
     assert found["database privileges"].status == "failed", text
     for lacking in ("INSERT on voice.messages", "UPDATE on voice.nodes", "DELETE on voice.grants"):
         assert lacking in found["database privileges"].detail
+    async with opened(accounts.app_url) as store:
+        (reason,) = await find_reasons(store)
+        assert reason.startswith("our account lacks DELETE on voice.")
 
 
 @pytest.mark.parametrize(
