@@ -6,6 +6,7 @@ doctor, the local Orchestrator. The URL is read in config/database_url.py.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import ssl
@@ -235,6 +236,7 @@ def describe(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+@functools.cache  # the file is large, and connections are opened while others are in conversation
 def _system_tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
     known = ssl.get_default_verify_paths()
