@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from ipaddress import ip_network
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from config.errors import did_you_mean, listed, shown
 from config.origins import normalise
@@ -53,18 +53,14 @@ def jwt_secret(text: str) -> Secret:
     return Secret(text)
 
 
-def database(text: str) -> Secret:
-    if not text.startswith(("postgresql://", "postgres://")):
-        raise ValueError('expected "postgresql://user:password@host/name", got another form')
-    return Secret(text)
-
-
 def url(*schemes: str) -> Callable[[str], str]:
     wanted = "expected a URL that begins with " + " or ".join(f"{scheme}://" for scheme in schemes)
 
     def read(text: str) -> str:
         parts = _split(text, wanted)
-        bare = bool(parts.hostname) and "@" not in parts.netloc
+        # An @ behind the host: what was taken for a host and a path is a name and a password.
+        rest = f"{parts.path}{parts.fragment}" or parts.query
+        bare = bool(parts.hostname) and "@" not in parts.netloc + rest
         if parts.scheme not in schemes or not bare or set(text) & set(" \t\r\n"):
             raise ValueError(f"{wanted}, got {_without_password(text)}")
         return text.rstrip("/")
@@ -91,20 +87,38 @@ def _split(text: str, wanted: str) -> SplitResult:
 
 
 def _without_password(text: str) -> str:
-    return "a URL with a name or password in it (not shown)" if "@" in text else shown(text)
+    """Nothing behind a ?, where other services have their keys."""
+    return "a URL with a name or password in it (not shown)" if "@" in text else shown(_bare(text))
+
+
+def _bare(text: str) -> str:
+    head, mark, _ = text.partition("?")
+    return f"{head}?..." if mark else head
 
 
 def proxy(text: str) -> Secret:
-    """The proxy's URL with its port; without a scheme it is http, as in other programs."""
+    """The proxy's URL with its port, name and password escaped as everybody reads them; without a
+    scheme it is http, as in other programs."""
     wanted = "expected a proxy such as http://user:password@host:3128, or https:// or socks5://"
-    if not all(0x20 < ord(letter) < 0x7F for letter in text):
+    if not all(0x20 <= ord(letter) < 0x7F for letter in text):
         raise ValueError(f"{wanted}, got other letters (write them as %XX; not shown)")
-    whole = text if "://" in text else f"http://{text}"
-    parts = _split(whole, wanted)
+    scheme, _, rest = (text if "://" in text else f"http://{text}").partition("://")
+    person, at, place = rest.rpartition("@")
+    if set(person) & set("/?#"):
+        raise ValueError(f"{wanted}, got a / ? or # before the @ (write it as %XX; not shown)")
+    if person:
+        user, colon, password = person.partition(":")
+        person = f"{_escaped(user)}{colon}{_escaped(password)}"
+    parts = _split(f"{scheme}://{person}{at}{place}", wanted)
     port = PROXY_PORTS.get(parts.scheme)
-    if port is None or not parts.hostname or parts.path.strip("/") or parts.query:
+    more = parts.path.strip("/") or parts.query or parts.fragment
+    if port is None or not parts.hostname or more or " " in place:
         raise ValueError(f"{wanted}, got {_without_password(text)}")
     return Secret(f"{parts.scheme}://{parts.netloc}" + ("" if parts.port else f":{port}"))
+
+
+def _escaped(text: str) -> str:
+    return quote(unquote(text), safe="")
 
 
 def hosts(text: str) -> tuple[str, ...]:

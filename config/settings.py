@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from config import readers
+from config.database_url import read_as_secret
 from config.errors import ConfigError, did_you_mean
 from config.readers import Secret
 
@@ -174,7 +175,7 @@ VARIABLES: tuple[Variable, ...] = (
         "database_url",
         None,
         "the Postgres database, postgresql://user:password@host/name",
-        readers.database,
+        read_as_secret,
     ),
     Variable(
         "ORCHESTRATOR_URL",

@@ -22,11 +22,14 @@ import uvloop
 
 from config.agent import agent_section, session_section
 from config.check import Configuration, load, write_json_schemas
+from config.database_url import ignored_parameters
 from config.errors import ConfigError
+from config.installation import say_how_to_add
 from config.settings import CONFIG_DIR, STAND_INS, VARIABLES, Settings, from_environment
 from control import logs
 from control.app import create_app
 from control.auth import USER_ID
+from control.database import ConnectFailed, connected, log_ignored
 from control.health import find_reasons
 from control.migrate import MigrationError, refuse_newer
 from control.migrate import migrate as apply_migrations
@@ -210,6 +213,8 @@ def check(schemas: bool) -> None:
     click.echo(json.dumps(_masked_settings(configuration), indent=2, ensure_ascii=False))
     if not os.environ.get("RELAY_AUTH"):
         missing["RELAY_AUTH"] = ""
+    for name in ignored_parameters(os.environ.get("DATABASE_URL", "")):
+        click.echo(f"DATABASE_URL: {name} says nothing to this program: ignored", err=True)
     for name in missing:
         click.echo(f"{name} is not set: `voice-relay serve` needs it, `dev` does not", err=True)
     click.echo(f"{folder} is fine", err=True)
@@ -309,6 +314,7 @@ def orchestrator(host: str, port: int) -> None:
     database_url = _database_url()
     secret = os.environ.get("ORCHESTRATOR_SECRET") or None
     listener = _listen(host, port)
+    _run(_check_connection(database_url))
 
     async def run() -> None:
         stop = Stop()
@@ -460,20 +466,42 @@ def _listen(host: str, port: int) -> Any:
 
 
 async def _check_database(settings: Settings) -> None:
-    store = Store(settings.database_url.reveal())
+    """A mistake ends the start; a database that says "not now" is waited for while we run."""
+    database_url = settings.database_url.reveal()
+    log_ignored(database_url, log)
+    store = Store(database_url)
     await store.open()
     try:
-        reasons = await find_reasons(store)
+        async with connected(database_url):
+            reasons = await find_reasons(store)
+    except ConnectFailed as error:
+        if not error.trouble.passes:
+            raise
+        log.warning("database_unavailable reason=%s", error)
+        return
     finally:
         await store.close()
     if reasons:
-        raise ServeError(f"{'; '.join(reasons)}: check DATABASE_URL, run `voice-relay migrate`")
-    await refuse_newer(settings.database_url.reveal())
+        advice = "check DATABASE_URL, run `voice-relay migrate`; `voice-relay doctor` says more"
+        raise ServeError(f"{'; '.join(reasons)}: {advice}")
+    await refuse_newer(database_url)
+
+
+async def _check_connection(database_url: str) -> None:
+    log_ignored(database_url, log)
+    async with connected(database_url):
+        pass
 
 
 def _run(work: Coroutine[Any, Any, None], *known: type[Exception]) -> None:
     """Run to the end; an error that says what to do becomes one line and exit code 1."""
-    expected: tuple[type[Exception], ...] = (ConfigError, MigrationError, ServeError, *known)
+    expected: tuple[type[Exception], ...] = (
+        ConfigError,
+        ConnectFailed,
+        MigrationError,
+        ServeError,
+        *known,
+    )
     try:
         uvloop.run(work)
     except expected as error:
@@ -499,4 +527,4 @@ def _fail(text: str) -> NoReturn:
 
 
 def _fail_for_extra(error: ImportError, extra: str) -> NoReturn:
-    _fail(f"{error.name} is not installed: pip install 'voice-relay[{extra}]'")
+    _fail(f"{error.name} is not installed: {say_how_to_add(extra)}")

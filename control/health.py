@@ -13,6 +13,7 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import SkipValidation
 
+from control.database import SILENT
 from control.migrate import MigrationError, find_pending, load_migrations
 from control.sessions import Live
 from control.store import Store, StoreUnavailable
@@ -70,9 +71,15 @@ async def find_reasons(store: Store) -> list[str]:
     try:
         async with asyncio.timeout(READY_SECONDS):
             applied = await store.applied_migrations()
+            lacking = await store.lacking_privileges()
         pending = find_pending(load_migrations(), applied)
-    except (StoreUnavailable, TimeoutError):
-        return ["the database does not answer"]  # why not is in the log: it may name hosts
+    except StoreUnavailable as error:
+        return [error.reason]  # its kind; more is in the log, which may name hosts
+    except TimeoutError:
+        return [SILENT]
     except MigrationError as error:
         return [str(error)]
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        return [f"our account lacks {lacking[0]}{more}"]
     return [f"migration {migration.name} is not applied" for migration in pending]

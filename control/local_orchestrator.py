@@ -1,7 +1,7 @@
 """A small Goal Planner for development: goals and tasks in Postgres, behind HTTP.
 
 A program of its own that lives next door: the relay knows it only by its URL, and it knows nothing
-of the relay. It has its own schema, made at the start, and its own door to `asyncpg`.
+of the relay. It has its own schema, made at the start, and only the door to Postgres in common.
 
 A `POST` takes `{intent, parameters, user_id, conversation_id, call_id}` and answers once per
 `Idempotency-Key`: the same request again gets the stored answer, another request under the same
@@ -27,6 +27,8 @@ from litestar import Litestar, Request, Response, get, post
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from msgspec import Meta
+
+from control.database import make_pool
 
 log = logging.getLogger(__name__)
 
@@ -134,12 +136,8 @@ def create_app(database_url: str, secret: str | None = None) -> Litestar:
 
     @asynccontextmanager
     async def database(app: Litestar) -> AsyncIterator[None]:
-        async with asyncpg.create_pool(
-            database_url,
-            min_size=1,
-            max_size=5,
-            command_timeout=10,
-            statement_cache_size=0,  # works behind a transaction pooler
+        async with make_pool(
+            database_url, size=5, command_timeout=10, application_name="local orchestrator"
         ) as pool:
             async with pool.acquire() as connection, connection.transaction():
                 # Two of us starting at once must not both make the schema.

@@ -2,21 +2,34 @@
 
 Control plane. Forward only, one transaction each, checksums kept, so that an edited migration is
 noticed. The lock belongs to the transaction and not to the connection: that also holds behind a
-transaction pooler.
+transaction pooler. Nobody waits for it inside a transaction: one who does holds up the index that
+the other one builds, for ever (control/outside.py).
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib.resources
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 import asyncpg
 import msgspec
 
+from control.database import ConnectFailed, connected, describe, log_ignored
+from control.outside import Blocked, Connection, name_holders, run_outside
+
 LOCK = 0x766F6963  # "voic": one number for all who migrate this database
-CONNECT_SECONDS = 10.0
+LOCK_SECONDS = 5.0  # who waits for a table's lock keeps everybody else from the table
+TRIES = 5
+LOOK_SECONDS = 0.1
+OUTSIDE = "-- outside a transaction"
+"""The first line of a file with one statement that Postgres takes in no transaction."""
+
+COMPATIBLE = "-- compatible: "
+"""Begins a line of a file with which programs without it may still start: docs/decisions/0010."""
 
 # Everything of ours is in one schema: other programs may share the database. Postgres asks for the
 # right to make a schema even where IF NOT EXISTS makes none, so one that an operator made is kept.
@@ -25,19 +38,29 @@ CREATE_SCHEMA = """
         IF to_regnamespace('voice') IS NULL THEN
             CREATE SCHEMA voice;
         END IF;
+        IF to_regclass('voice.migrations') IS NULL THEN
+            CREATE TABLE voice.migrations (
+                name        text PRIMARY KEY,
+                checksum    text NOT NULL,
+                applied_at  timestamptz NOT NULL DEFAULT now(),
+                compatible  boolean NOT NULL DEFAULT false
+            );
+            ALTER TABLE voice.migrations ENABLE ROW LEVEL SECURITY;
+        ELSIF NOT EXISTS (
+            SELECT FROM pg_attribute
+            WHERE attrelid = to_regclass('voice.migrations') AND attname = 'compatible'
+        ) THEN
+            ALTER TABLE voice.migrations ADD COLUMN compatible boolean NOT NULL DEFAULT false;
+        END IF;
     END $$;
-    CREATE TABLE IF NOT EXISTS voice.migrations (
-        name        text PRIMARY KEY,
-        checksum    text NOT NULL,
-        applied_at  timestamptz NOT NULL DEFAULT now()
-    );
-    ALTER TABLE voice.migrations ENABLE ROW LEVEL SECURITY;
-    ALTER TABLE voice.migrations ADD COLUMN IF NOT EXISTS compatible boolean NOT NULL DEFAULT false;
+"""
+# Whoever set limits for the account meant its usual work. Not all versions have all of them.
+LIFT_LIMITS = """
+    SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN
+    ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')
 """
 
-
-# A line of a migration after which programs without it may still start: docs/decisions/0010.
-COMPATIBLE = "-- compatible: "
+Result = TypeVar("Result")
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -46,6 +69,10 @@ class Migration(msgspec.Struct, frozen=True):
     name: str
     sql: str
     checksum: str
+
+    @property
+    def is_outside(self) -> bool:
+        return self.sql.startswith(f"{OUTSIDE}\n")
 
     @property
     def is_compatible(self) -> bool:
@@ -90,43 +117,46 @@ async def migrate(
     *,
     log: logging.Logger,
     migrations: Sequence[Migration] | None = None,
+    lock_seconds: float = LOCK_SECONDS,
 ) -> list[str]:
     """Apply what is missing; returns the names. Safe when several programs do it at once.
 
+    A lock that another program holds is waited for five times, `lock_seconds` each.
     Raises `MigrationError`, also when the database cannot be reached.
     """
-    if migrations is None:
-        migrations = load_migrations()
-    connection = await _connect(database_url)
+    log_ignored(database_url, log)
+    known = load_migrations() if migrations is None else migrations
     try:
-        return await _apply(connection, migrations, log)
+        async with connected(database_url) as connection:
+            migrator = _Migrator(database_url, connection, known, log, lock_seconds)
+            return await migrator.apply_all()
+    except ConnectFailed as error:
+        raise MigrationError(str(error)) from error
     except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
         raise MigrationError(f"the database went away: {describe(error)}") from error
-    finally:
-        connection.terminate() if connection.is_closed() else await connection.close()
+    except asyncpg.PostgresError as error:
+        raise MigrationError(f"the database refuses to be migrated: {describe(error)}") from error
 
 
 async def refuse_newer(database_url: str, *, migrations: Sequence[Migration] | None = None) -> None:
     """Raises `MigrationError` when the database has a migration that a newer program brought, and
-    that is not marked as compatible with older ones; also when it cannot be reached.
+    that is not marked as compatible with older ones; `ConnectFailed` when it cannot be reached.
 
     For the start. A program that runs goes on: an upgrade migrates while old ones still run.
     """
     known = [migration.name for migration in migrations or load_migrations()]
-    connection = await _connect(database_url)
     try:
-        # As JSON: a database that was last migrated by an older program has no such column.
-        newer = await connection.fetchval(
-            """
-            SELECT string_agg(name, ', ' ORDER BY name) FROM voice.migrations AS m
-            WHERE name <> ALL ($1) AND (to_jsonb(m) ->> 'compatible') IS DISTINCT FROM 'true'
-            """,
-            known,
-        )
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        async with connected(database_url) as connection:
+            # As JSON: a database that was last migrated by an older program has no such column.
+            newer = await connection.fetchval(
+                """
+                SELECT string_agg(name, ', ' ORDER BY name) FROM voice.migrations AS m
+                WHERE name <> ALL ($1) AND (to_jsonb(m) ->> 'compatible') IS DISTINCT FROM 'true'
+                """,
+                known,
+            )
+    except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise MigrationError(f"the database does not let us look: {describe(error)}") from error
-    finally:
-        connection.terminate()
     if newer:
         raise MigrationError(
             f"the database is newer than this program, which does not know {newer}: start the "
@@ -134,86 +164,93 @@ async def refuse_newer(database_url: str, *, migrations: Sequence[Migration] | N
         )
 
 
-class Seen(msgspec.Struct, frozen=True):
-    """A database as it is: its major version, the applied migrations, whether it takes writes."""
+class _Migrator:
+    def __init__(
+        self,
+        database_url: str,
+        connection: Connection,
+        migrations: Sequence[Migration],
+        log: logging.Logger,
+        lock_seconds: float,
+    ) -> None:
+        self._url = database_url
+        self._connection = connection
+        self._migrations = migrations
+        self._log = log
+        self._seconds = lock_seconds
 
-    version: int
-    applied: Mapping[str, str]
-    read_only: bool
+    async def apply_all(self) -> list[str]:
+        await self._patiently(self._prepare)
+        names: list[str] = []
+        while (name := await self._patiently(self._apply_next)) is not None:
+            names.append(name)
+            self._log.info("migration_applied name=%s", name)
+        return names
 
-
-async def inspect(database_url: str) -> Seen:
-    """Look without changing anything. Raises `MigrationError` when it cannot be reached."""
-    connection = await _connect(database_url)
-    try:
-        version = await connection.fetchval("SELECT current_setting('server_version_num')::int")
-        read_only = await connection.fetchval(
-            "SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool"
-        )
-        applied = {}
-        if await connection.fetchval("SELECT to_regclass('voice.migrations')::text"):
-            rows = await connection.fetch("SELECT name, checksum FROM voice.migrations")
-            applied = {row["name"]: row["checksum"] for row in rows}
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise MigrationError(f"the database does not let us look: {describe(error)}") from error
-    finally:
-        connection.terminate() if connection.is_closed() else await connection.close()
-    return Seen(version // 10_000, applied, read_only)
-
-
-async def _connect(database_url: str) -> asyncpg.Connection[asyncpg.Record]:
-    try:
-        return await asyncpg.connect(database_url, timeout=CONNECT_SECONDS, statement_cache_size=0)
-    except (
-        OSError,
-        TimeoutError,
-        ValueError,
-        asyncpg.PostgresError,
-        asyncpg.InterfaceError,
-    ) as error:
+    async def _patiently(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        for left in reversed(range(TRIES)):
+            try:
+                return await self._in_turn(work)
+            except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+                holders = await name_holders(self._connection, LOCK)
+            except Blocked as error:
+                holders = str(error)
+            if left:
+                self._log.warning("migration_waits tries_left=%d holders=%s", left, holders)
         raise MigrationError(
-            f"the database does not answer: {describe(error)}; check DATABASE_URL"
-        ) from error
+            f"a lock did not come within {TRIES} times {self._seconds:g} s; it is held by "
+            f"{holders}: wait for its end or end it, and run this again"
+        )
 
+    async def _in_turn(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """In a transaction, while no other program migrates."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._seconds
+        while True:
+            # Read committed keeps no snapshot between statements that an index would wait for.
+            async with self._connection.transaction(isolation="read_committed"):
+                if await self._connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK):
+                    await self._connection.execute(LIFT_LIMITS)
+                    await self._connection.execute(f"SET LOCAL lock_timeout = '{self._seconds}s'")
+                    return await work()
+            if loop.time() > until:
+                raise Blocked(await name_holders(self._connection, LOCK))
+            await asyncio.sleep(LOOK_SECONDS)
 
-async def _apply(
-    connection: asyncpg.Connection[asyncpg.Record],
-    migrations: Sequence[Migration],
-    log: logging.Logger,
-) -> list[str]:
-    names: list[str] = []
-    while True:
-        async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
-            try:
-                await connection.execute(CREATE_SCHEMA)
-            except asyncpg.InsufficientPrivilegeError as error:
-                raise MigrationError(
-                    f"the schema voice cannot be prepared: {describe(error)}; give the account of "
-                    "DATABASE_URL the right CREATE on the database, or a schema voice of its own"
-                ) from error
-            rows = await connection.fetch("SELECT name, checksum FROM voice.migrations")
-            pending = find_pending(migrations, {row["name"]: row["checksum"] for row in rows})
-            if not pending:
-                return names
-            migration = pending[0]
-            try:
-                await connection.execute(migration.sql)
-            except asyncpg.PostgresError as error:
-                if isinstance(error, asyncpg.PostgresConnectionError):
-                    raise
-                raise MigrationError(f"{migration.name} failed: {describe(error)}") from error
-            await connection.execute(
-                "INSERT INTO voice.migrations (name, checksum, compatible) VALUES ($1, $2, $3)",
-                migration.name,
-                migration.checksum,
-                migration.is_compatible,
-            )
-        names.append(migration.name)
-        log.info("migration_applied name=%s", migration.name)
+    async def _prepare(self) -> None:
+        try:
+            await self._connection.execute(CREATE_SCHEMA)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise MigrationError(
+                f"the schema voice cannot be prepared: {describe(error)}; give the account of "
+                "DATABASE_URL the right CREATE on the database, or a schema voice of its own"
+            ) from error
 
-
-def describe(error: BaseException) -> str:
-    """One line about an error of the database's driver, which may have several or none."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    async def _apply_next(self) -> str | None:
+        """The name of what was applied; None: nothing is missing."""
+        rows = await self._connection.fetch("SELECT name, checksum FROM voice.migrations")
+        pending = find_pending(self._migrations, {row["name"]: row["checksum"] for row in rows})
+        if not pending:
+            return None
+        migration = pending[0]
+        try:
+            if migration.is_outside:
+                # What was read above keeps its snapshot, which an index would wait for, until the
+                # next statement of this connection.
+                await self._connection.execute("SELECT")
+                await run_outside(self._url, migration.sql, self._seconds)
+            else:
+                await self._connection.execute(migration.sql)
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            raise
+        except asyncpg.PostgresError as error:
+            if isinstance(error, asyncpg.PostgresConnectionError):
+                raise
+            raise MigrationError(f"{migration.name} failed: {describe(error)}") from error
+        await self._connection.execute(
+            "INSERT INTO voice.migrations (name, checksum, compatible) VALUES ($1, $2, $3)",
+            migration.name,
+            migration.checksum,
+            migration.is_compatible,
+        )
+        return migration.name

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import asyncpg
 
+from control.database import connect
 from control.owners import CHANNEL
 from relay.supervisor import Supervisor
 
@@ -57,12 +58,11 @@ class Notices:
             yield
 
     async def _listen(self, heard: Heard) -> None:
-        connection = await asyncpg.connect(
+        connection = await connect(
             self._url,
+            application_name="voice-relay notices",
             timeout=CONNECT_SECONDS,
             command_timeout=CONNECT_SECONDS,
-            statement_cache_size=0,
-            server_settings={"application_name": "voice-relay notices"},
         )
         ended = asyncio.Event()
         connection.add_termination_listener(lambda _: ended.set())

@@ -20,8 +20,10 @@ import asyncpg
 import msgspec
 
 from control import owners
+from control.database import ROWS_HIDDEN, SILENT, ConnectFailed, find_reason, make_pool
 from control.database_errors import FROM_DATABASE, ValuesRefused, describe, is_of_values
 from control.flush import Connection, flush
+from control.inspection import find_lacking
 from control.rows import (
     Call,
     Claimed,
@@ -55,7 +57,14 @@ HISTORY_LENGTH = 200  # the newest messages that a resumed session is told
 
 
 class StoreUnavailable(WriteFailed):
-    """The database is away, refuses work or takes too long; the same call may succeed later."""
+    """The database is away, refuses work or takes too long; the same call may succeed later.
+
+    The text is for the log; `reason` may be shown to anybody.
+    """
+
+    def __init__(self, text: str, reason: str = SILENT) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class Store:
@@ -73,15 +82,12 @@ class Store:
 
     async def open(self) -> None:
         """Make the pool. Connections are opened when needed: a lost database comes back."""
-        self._pool = await asyncpg.create_pool(
+        self._pool = await make_pool(
             self._url,
-            min_size=0,
-            max_size=self._size,
+            size=self._size,
             timeout=ACQUIRE_SECONDS,
             command_timeout=COMMAND_SECONDS,
-            statement_cache_size=0,
             reset=_keep_as_is,
-            server_settings={"application_name": "voice-relay"},
         )
 
     async def close(self) -> None:
@@ -106,7 +112,16 @@ class Store:
             if not await connection.fetchval("SELECT to_regclass('voice.migrations')::text"):
                 return {}
             rows = await connection.fetch("SELECT name, checksum FROM voice.migrations")
+            if not rows and await connection.fetchval(
+                "SELECT row_security_active('voice.migrations')"
+            ):
+                raise ConnectFailed(ROWS_HIDDEN)
         return {row["name"]: row["checksum"] for row in rows}
+
+    async def lacking_privileges(self) -> tuple[str, ...]:
+        """What our account may not do and has to; doctor and /health/ready say so."""
+        async with self._reading() as connection:
+            return await find_lacking(connection)
 
     # --- conversations -----------------------------------------------------------------------
 
@@ -583,7 +598,7 @@ def _translated() -> Iterator[None]:
         task = asyncio.current_task()
         if task is not None and task.cancelling():  # the driver has lost the cancellation
             raise asyncio.CancelledError from None
-        raise StoreUnavailable(describe(error)) from None
+        raise StoreUnavailable(describe(error), reason=find_reason(error)) from None
 
 
 @asynccontextmanager

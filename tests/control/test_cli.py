@@ -41,6 +41,7 @@ COMMANDS = [
     "loadtest",
     "migrate",
     "orchestrator",
+    "restore",
     "sandbox",
     "serve",
     "talk",

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from uuid_utils.compat import uuid7
 
+from control.database_errors import ValuesRefused
 from control.migrate import (
     Migration,
     MigrationError,
@@ -102,8 +103,10 @@ async def test_a_database_that_does_not_answer_is_one_clear_line():
 
 
 async def test_a_url_that_is_none_is_one_clear_line():
-    with pytest.raises(MigrationError, match="does not answer"):
+    with pytest.raises(MigrationError, match="DATABASE_URL cannot be read: expected") as failed:
         await migrate("mysql://x", log=log)
+
+    assert "\n" not in str(failed.value)
 
 
 # --- a database that others use too ------------------------------------------------------------
@@ -177,7 +180,9 @@ async def use_every_statement(store, user, session_id):
     )
     began = SessionBegan(session_id=session_id, agent_request_id="request", at=now, epoch=1)
     await store.write([began, said, called])
-    await store.write([said, msgspec.structs.replace(said, id=uuid7()), answered, ended])
+    await store.write([said, answered, ended])
+    with pytest.raises(ValuesRefused, match="another message"):
+        await store.write([msgspec.structs.replace(said, id=uuid7())])
     assert len(await store.list_messages(conversation_id, limit=9)) == 1
     assert len(await store.list_calls(conversation_id, limit=9)) == 1
     assert len(await store.list_conversations(user, limit=9)) == 1
@@ -327,12 +332,14 @@ async def test_without_supabase_the_door_is_locked_for_everybody_but_the_owner(
 ):
     await migrate(empty_database_url, log=log)
 
-    policies = await run(empty_database_url, "SELECT * FROM pg_policies")
+    policies = await run(empty_database_url, "SELECT tablename, qual FROM pg_policies")
     locked = await run(
         empty_database_url,
         "SELECT relname FROM pg_class WHERE relrowsecurity AND NOT relforcerowsecurity",
     )
-    assert policies == []
+    assert {row["tablename"] for row in policies} == set(TABLES)
+    # Nobody who has switched to a role; who signs in needs the privileges (tests/outside).
+    assert {row["qual"] for row in policies} == {"(CURRENT_USER = SESSION_USER)"}
     assert {row[0] for row in locked} == set(TABLES)
 
 

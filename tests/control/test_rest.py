@@ -41,6 +41,7 @@ from relay.records import (
     SessionEnded,
     SessionLatency,
 )
+from relay.supervisor import Supervisor
 from tests.control.attaching import admission
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -109,7 +110,7 @@ POLICY = Policy(
 )
 
 
-def make_app(store, live, *, user=None, journal=None, **settings):
+def make_app(store, live, *, user=None, journal=None, supervisor=None, **settings):
     async def get_user() -> User:
         return User(user)
 
@@ -121,6 +122,7 @@ def make_app(store, live, *, user=None, journal=None, **settings):
     )
     agent = _load_agent()
     journal = journal or Journal(store.write, Metrics(), Path("nowhere"))  # one that does not run
+    supervisor = supervisor or Supervisor()  # nor does this
     return Litestar(
         [
             Router(PREFIX, route_handlers=[SessionController, HistoryController, list_intents]),
@@ -131,6 +133,7 @@ def make_app(store, live, *, user=None, journal=None, **settings):
             "store": Provide(lambda: store, sync_to_thread=False),
             "live": Provide(lambda: live, sync_to_thread=False),
             "journal": Provide(lambda: journal, sync_to_thread=False),
+            "supervisor": Provide(lambda: supervisor, sync_to_thread=False),
             "direct": Provide(lambda: make_direct(store), sync_to_thread=False),
             "settings": Provide(lambda: fields, sync_to_thread=False),
             "agent": Provide(lambda: agent, sync_to_thread=False),
@@ -821,7 +824,12 @@ async def test_every_error_is_a_problem(client, method, path, status):
 async def test_a_lost_database_is_503_with_a_time_to_come_back(live):
     store = Store("postgresql://postgres@/postgres?host=/nowhere/secret")
     await store.open()
-    async with connect(make_app(store, live)) as client:
+    supervisor = Supervisor()
+    never = asyncio.Event().wait
+    async with (
+        supervisor.repeating("a task", never, pause=never),
+        connect(make_app(store, live, supervisor=supervisor)) as client,
+    ):
         response = await client.get(f"{PREFIX}/conversations")
         ready = await client.get("/health/ready")
         alive = await client.get("/health/live")
@@ -833,6 +841,13 @@ async def test_a_lost_database_is_503_with_a_time_to_come_back(live):
     assert ready.json() == {"status": "not_ready", "reasons": ["the database does not answer"]}
     assert alive.status_code == 200
     await store.close()
+
+
+async def test_a_process_whose_background_tasks_have_ended_is_not_alive(client):
+    response = await client.get("/health/live")
+
+    assert response.status_code == 503
+    assert response.json()["status"] == "dead"
 
 
 async def test_ready_when_the_schema_is_there(client):

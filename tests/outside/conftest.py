@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.stage import staged
+from tests.outside.secure_postgres import secure_postgres
 
 
 @pytest.fixture
@@ -16,3 +17,10 @@ async def stage(tmp_path, database_url):
     """Everything around a relay; `await stage.relay(**environ).start()` starts one."""
     async with staged(tmp_path, database_url) as stage:
         yield stage
+
+
+@pytest.fixture(scope="session")
+def secure(authority, tmp_path_factory):
+    """A Postgres over TCP that asks for passwords and offers TLS."""
+    with secure_postgres(tmp_path_factory.mktemp("secure"), authority) as secure:
+        yield secure

@@ -1,0 +1,243 @@
+"""The door to Postgres: connects as DATABASE_URL says, and names what is wrong when that fails.
+
+Control plane. Everybody who opens a connection does it here: the store, migrations, notices, the
+doctor, the local Orchestrator. The URL is read in config/database_url.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import certifi
+import msgspec
+
+from config.database_url import ignored_parameters, read_database_url
+
+CONNECT_SECONDS = 10.0
+SILENT = "the database does not answer"
+
+_PARAMETER = "remove the parameter from DATABASE_URL"
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """Why there is no connection. `reason` may be shown to anybody: it names nothing.
+
+    `passes`: somebody was there and said that it is not the moment; else an operator has to look.
+    """
+
+    reason: str
+    detail: str
+    advice: str
+    passes: bool = False
+
+    def __str__(self) -> str:
+        said = f"{self.reason}: {self.detail}" if self.detail else self.reason
+        return f"{said}; {self.advice}"
+
+
+ROWS_HIDDEN = Trouble(
+    "row security hides our tables from our account",
+    "voice.migrations has no row for it",
+    "run `voice-relay migrate` as their owner, and sign in as the account itself, without a role",
+)
+
+
+class ConnectFailed(ConnectionError):
+    """There is no connection that is of use; the text is one line that says what to do."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(str(trouble))
+        self.trouble = trouble
+
+
+async def connect(
+    database_url: str,
+    *,
+    application_name: str = "voice-relay",
+    timeout: float = CONNECT_SECONDS,
+    **options: Any,
+) -> asyncpg.Connection[asyncpg.Record]:
+    """One connection, on which nothing is kept prepared: a transaction pooler may stand between.
+
+    Raises `ConnectFailed`, and nothing else.
+    """
+    try:
+        url = read_database_url(database_url)
+    except ValueError as error:
+        trouble = Trouble("DATABASE_URL cannot be read", str(error), "correct it")
+        raise ConnectFailed(trouble) from None  # its cause may hold the URL
+    for name, path in url.files.items():  # the driver would not say which one is missing
+        if not os.access(path, os.R_OK):
+            raise ConnectFailed(
+                Trouble(
+                    "DATABASE_URL cannot be used", f"no file to read at {path}", f"check {name}"
+                )
+            )
+    options.setdefault("statement_cache_size", 0)
+    if not url.names_application:
+        options["server_settings"] = {"application_name": application_name}
+    try:
+        if url.trust_system:
+            options["ssl"] = _system_tls()
+        return await asyncpg.connect(url.dsn.reveal(), timeout=timeout, **options)
+    except (
+        OSError,
+        TimeoutError,
+        ValueError,  # a host that cannot be encoded, a setting that the driver does not take
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+    ) as error:
+        raise ConnectFailed(explain(error)) from error
+
+
+@asynccontextmanager
+async def connected(
+    database_url: str, **options: Any
+) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """A connection while inside. Raises `ConnectFailed` when there is none."""
+    connection = await connect(database_url, **options)
+    try:
+        yield connection
+    finally:
+        connection.terminate() if connection.is_closed() else await connection.close(timeout=5.0)
+
+
+def make_pool(database_url: str, *, size: int, **options: Any) -> asyncpg.Pool[asyncpg.Record]:
+    """A pool that opens a connection when one is needed; to be awaited or entered.
+
+    Whoever acquires one may get `ConnectFailed`. `options` are asyncpg's.
+    """
+    pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(  # type: ignore[call-overload]
+        database_url,
+        connect=connect,  # its options are not all of asyncpg's own
+        min_size=0,
+        max_size=size,
+        statement_cache_size=0,
+        **options,
+    )
+    return pool
+
+
+def log_ignored(database_url: str, log: logging.Logger) -> None:
+    """Once a program: which parameters of the URL say nothing to us."""
+    ignored = ignored_parameters(database_url)
+    if ignored:
+        log.warning("database_parameters_ignored names=%s", ",".join(ignored))
+
+
+def find_reason(error: BaseException) -> str:
+    """What may be shown to anybody of an error of the database."""
+    match error:
+        case ConnectFailed():
+            return error.trouble.reason
+        case asyncpg.InsufficientPrivilegeError():
+            return explain(error).reason
+    return SILENT
+
+
+def explain(error: BaseException) -> Trouble:
+    """What a failed connection means. The server's own words are in it, the URL is not."""
+    said = describe(error)
+    match error:
+        case ssl.SSLCertVerificationError():
+            return Trouble(
+                "the certificate of the database is not trusted",
+                error.verify_message or said,
+                "name its authority (sslrootcert=FILE in DATABASE_URL, or sslrootcert=system), and "
+                "the host as the certificate has it",
+            )
+        case ssl.SSLError():
+            said = (error.reason or "no handshake").lower().replace("_", " ")
+            advice = "check sslmode and the files of certificates in DATABASE_URL"
+            return Trouble("TLS with the database fails", said, advice)
+        case asyncpg.PostgresError():
+            return _explain_refusal(error, said)
+        case asyncpg.ClientConfigurationError():
+            return _explain_setting(said)
+        case UnicodeError() | ValueError():
+            advice = "check host and parameters in DATABASE_URL"
+            return Trouble("DATABASE_URL cannot be used", type(error).__name__, advice)
+        case ConnectionError() if "rejected SSL upgrade" in said:
+            advice = "set sslmode=prefer in DATABASE_URL, or switch TLS on at the server"
+            return Trouble("the database offers no TLS", "", advice)
+        case TimeoutError():
+            advice = "check host and port in DATABASE_URL, and firewalls"
+            return Trouble(SILENT, "no answer in time", advice)
+    return Trouble(SILENT, said, "check DATABASE_URL")
+
+
+def _explain_setting(said: str) -> Trouble:
+    if said.startswith("root certificate file"):
+        advice = (
+            "add sslrootcert=FILE to DATABASE_URL, or sslrootcert=system for an authority that is "
+            "publicly trusted"
+        )
+        return Trouble("there is no root certificate for the database", said, advice)
+    return Trouble("DATABASE_URL cannot be used", said, "correct it")
+
+
+# By SQLSTATE, or its class. Poolers have codes of their own making for what they refuse.
+_REFUSALS = {
+    "28": ("the database refuses our account", "check user and password in DATABASE_URL", False),
+    "3D000": ("there is no such database", "check its name in DATABASE_URL, or make it", False),
+    "42501": ("the database refuses our account", "give it what docs/deploy.md says", False),
+    "42704": ("the database refuses a parameter of DATABASE_URL", _PARAMETER, False),
+    "22": ("the database refuses a parameter of DATABASE_URL", _PARAMETER, False),
+    "42601": ("the database refuses a parameter of DATABASE_URL", _PARAMETER, False),
+    "55P02": ("the database refuses a parameter of DATABASE_URL", _PARAMETER, False),
+    "53": (
+        "the database takes no more connections",
+        "end some, or raise its limit or the pooler's",
+        True,
+    ),
+    "57P03": ("the database is starting or stopping", "wait for it", True),
+    "57": ("the database ends connections", "see its log", True),
+    "08": (SILENT, "check DATABASE_URL, and what stands before the database", True),
+}
+_POOLER_WORDS = (
+    ("unsupported startup parameter", "42704"),
+    ("unrecognized configuration parameter", "42704"),
+    ("authentication", "28"),
+    ("no such user", "28"),
+    ("tenant or user not found", "28"),
+    ("no such database", "3D000"),
+    ("max", "53"),
+    ("too many", "53"),
+    ("no more connections", "53"),
+)
+
+
+def _explain_refusal(error: asyncpg.PostgresError, said: str) -> Trouble:
+    code = error.sqlstate or ""
+    if code[:2] in ("08", "XX", "58", "0A", ""):  # as poolers say whatever they have to say
+        words = said.lower()
+        code = next((known for word, known in _POOLER_WORDS if word in words), code)
+    known = _REFUSALS.get(code) or _REFUSALS.get(code[:2])
+    if known is None:
+        return Trouble("the database refuses the connection", said, "see its log", True)
+    reason, advice, passes = known
+    return Trouble(reason, said, advice, passes)
+
+
+def describe(error: BaseException) -> str:
+    """One line about an error of the database's driver, which may have several or none."""
+    text = (error.args[0] if isinstance(error, asyncpg.PostgresError) else str(error)) or ""
+    lines = str(text).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@functools.cache  # the file is large, and connections are opened while others are in conversation
+def _system_tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    known = ssl.get_default_verify_paths()
+    if known.cafile is None and known.capath is None:  # an image without authorities
+        context.load_verify_locations(certifi.where())
+    return context
