@@ -58,15 +58,20 @@ def database(text: str) -> Secret:
     return Secret(text)
 
 
-def url(*schemes: str) -> Callable[[str], str]:
+def url(*schemes: str, query: bool = True) -> Callable[[str], str]:
+    """`query`: whether it may have one; not where a path is put behind it as it is."""
     wanted = "expected a URL that begins with " + " or ".join(f"{scheme}://" for scheme in schemes)
+    bare = wanted + (" and has no fragment (#)" if query else " and has no query and no fragment")
 
     def read(text: str) -> str:
         parts = _split(text, wanted)
-        bare = bool(parts.hostname) and "@" not in parts.netloc
-        if parts.scheme not in schemes or not bare or set(text) & set(" \t\r\n"):
+        ours = bool(parts.hostname) and "@" not in parts.netloc
+        if parts.scheme not in schemes or not ours or set(text) & set(" \t\r\n"):
             raise ValueError(f"{wanted}, got {_without_password(text)}")
-        return text.rstrip("/")
+        if "#" in text or ("?" in text and not query):
+            raise ValueError(f"{bare}, got {_without_password(text)}")
+        address, mark, rest = text.partition("?")
+        return address.rstrip("/") + mark + rest
 
     return read
 
@@ -81,7 +86,15 @@ def _split(text: str, wanted: str) -> SplitResult:
 
 
 def _without_password(text: str) -> str:
-    return "a URL with a name or password in it (not shown)" if "@" in text else shown(text)
+    if "@" in text:
+        return "a URL with a name or password in it (not shown)"
+    return shown(mask_query(text))
+
+
+def mask_query(url: str) -> str:
+    """The URL with stars for its query, which may hold a key."""
+    address, mark, _ = url.partition("?")
+    return f"{address}?***" if mark else address
 
 
 def proxy(text: str) -> Secret:

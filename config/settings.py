@@ -208,7 +208,7 @@ VARIABLES: tuple[Variable, ...] = (
         "deepgram_api_url",
         "https://api.deepgram.com",
         "Deepgram's REST API, for temporary tokens of the direct transport",
-        readers.url("https", "http"),
+        readers.url("https", "http", query=False),
     ),
     Variable(
         "RELAY_EGRESS_PROXY",
@@ -298,7 +298,7 @@ VARIABLES: tuple[Variable, ...] = (
         "public_url",
         "",
         "the URL that browsers reach the relay under; if unset, taken from the request",
-        readers.url("https", "http"),
+        readers.url("https", "http", query=False),
     ),
     Variable(
         "RELAY_ALLOWED_ORIGINS",

@@ -594,6 +594,7 @@ WORKER = """
 import asyncio, sys
 from pathlib import Path
 from uuid import UUID
+from uuid_utils.compat import uuid7
 from config.agent import Audio
 from config.check import load
 from config.settings import STAND_INS, from_environment
@@ -628,7 +629,7 @@ async def main():
             function = deepgram.FunctionCall(
                 id="call_killed", name="create_goal", client_side=True,
                 arguments='{"title": "run", "deadline": "none"}')
-            functions.start(opening, function, 1, lambda event: None)
+            functions.start(opening, function, 1, lambda event: None, row_id=uuid7())
         await asyncio.Event().wait()
 
 asyncio.run(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
@@ -124,7 +124,9 @@ class Desk:
 
     def call(self, id="call_1", *, name="create_goal", arguments='{"title":"Run"}'):
         function = deepgram.FunctionCall(id=id, name=name, arguments=arguments, client_side=True)
-        self.functions.start(self.opening, function, 3, self.report)
+        row = uuid4()
+        self.functions.start(self.opening, function, 3, self.report, row_id=row)
+        return row
 
     async def until(self, count):
         async with asyncio.timeout(5):
@@ -193,13 +195,13 @@ async def test_a_call_that_no_journal_takes_is_not_sent(work):
 
 async def test_trouble_is_tried_again_while_the_model_waits(work):
     async with work(refused(), busy(), DONE) as desk:
-        desk.call()
+        row = desk.call()
         returned = await desk.until(2)
 
     assert returned.status is IntentStatus.SUBMITTED
     assert desk.pauses == [0.2, 0.4]
     assert desk.noted[-1].attempts == 3
-    assert {one.call_id for one in desk.planner.asked} == {"call_1"}
+    assert {one.call_id for one in desk.planner.asked} == {str(row)}
     assert [one.in_doubt for one in desk.planner.asked] == [False, False, True]
     assert [round(one.seconds, 1) for one in desk.planner.asked] == [10.0, 9.8, 9.4]
 
@@ -378,9 +380,9 @@ async def test_awaited_calls_are_bounded_and_the_oldest_go_first(work, monkeypat
 async def test_a_call_that_was_not_sent_is_cancelled(work):
     async with work(refused()) as desk:
         desk.sleeps = False
-        desk.call()
+        row = desk.call()
         await desk.resting.wait()
-        desk.functions.cancel(desk.opening.session_id, "call_1")
+        desk.functions.cancel(row)
         told = await desk.until(2)
 
     assert told.status is IntentStatus.CANCELLED
@@ -390,8 +392,7 @@ async def test_a_call_that_was_not_sent_is_cancelled(work):
 
 async def test_a_call_is_cancelled_before_it_began(work):
     async with work() as desk:
-        desk.call()
-        desk.functions.cancel(desk.opening.session_id, "call_1")
+        desk.functions.cancel(desk.call())
 
     assert [one.status for one in desk.noted] == [IntentStatus.CANCELLED]
     assert desk.planner.asked == []
@@ -400,10 +401,10 @@ async def test_a_call_is_cancelled_before_it_began(work):
 async def test_a_call_that_is_on_its_way_goes_on_when_it_is_cancelled(work):
     async with work(busy(), DONE) as desk:
         desk.sleeps = False
-        desk.call()
+        row = desk.call()
         await desk.resting.wait()  # it may have arrived
-        desk.functions.cancel(desk.opening.session_id, "call_1")
-        desk.functions.cancel(UUID(int=99), "call_1")
+        desk.functions.cancel(row)
+        desk.functions.cancel(UUID(int=99))
 
         desk.wake.set()
         told = await desk.until(2)
