@@ -1,4 +1,4 @@
-"""What an Orchestrator, or what stands before it, answers and does: days of Retry-After, a conflict,
+"""What an Orchestrator, or what stands before it, answers: days of Retry-After, a conflict,
 one request that always fails, a key in the URL, a connection that is closed as we send."""
 
 from __future__ import annotations

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import msgspec
@@ -13,7 +15,7 @@ import pytest
 from config.intents import Intent, Registry
 from relay import deepgram, submission
 from relay.events import FunctionStarted
-from relay.functions import LEASE_MARGIN, MAX_AWAITED, UNSAVED, Functions
+from relay.functions import CHECKED_AT_ONCE, LEASE_MARGIN, MAX_AWAITED, UNSAVED, Functions
 from relay.journal import Journal
 from relay.metrics import Metrics
 from relay.records import IntentStatus, SessionEnded
@@ -372,6 +374,61 @@ async def test_awaited_calls_are_bounded_and_the_oldest_go_first(work, monkeypat
         rows = {record.id: record.call_id for record in desk.noted}
         assert [rows[i] for i in desk.functions.awaited] == ["call_1", "call_2"]
     assert MAX_AWAITED > 100
+
+
+async def test_a_session_that_was_told_a_guess_is_told_the_fact(work):
+    async with work(CLOSED_DOOR) as desk:
+        row = desk.call()
+        await desk.until(2)
+        for status in (IntentStatus.FAILED, IntentStatus.FAILED, IntentStatus.SUBMITTED):
+            desk.functions.settled(row, status, {"id": 7}, "done")
+        desk.functions.settled(row, IntentStatus.SUBMITTED, {"id": 7}, "done")
+
+        heard = [event.status for event in desk.heard[2:]]
+        assert heard == [IntentStatus.FAILED, IntentStatus.SUBMITTED]
+        assert desk.functions.awaited == []
+
+
+async def test_a_saved_call_says_when_it_is_submitted_again(work):
+    async with work(busy(wait=60.0)) as desk:
+        desk.call()
+        saved = await desk.until(2)
+
+    left = (saved.next_attempt_at - datetime.now(UTC)).total_seconds()
+    assert 30.0 < left <= 60.0
+
+
+async def test_large_arguments_are_checked_beside_the_event_loop(work, monkeypatch):
+    threads = set()
+    async with work() as desk:
+        check = desk.functions._registry.check_arguments
+
+        def noted(intent, text):
+            threads.add(threading.current_thread() is threading.main_thread())
+            return check(intent, text)
+
+        monkeypatch.setattr(desk.functions._registry, "check_arguments", noted)
+        desk.call(arguments=json.dumps({"title": "x" * CHECKED_AT_ONCE}))
+        await desk.until(2)
+
+    assert threads == {False}
+
+
+async def test_a_call_that_breaks_us_before_it_is_accepted_fails_alone(work, caplog, monkeypatch):
+    def broken(name):
+        raise ZeroDivisionError
+
+    async with work() as desk:
+        with monkeypatch.context() as patch:
+            patch.setattr(desk.functions._registry, "by_function", broken)
+            desk.call()
+            failed = await desk.until(1)
+        desk.call()
+        returned = await desk.until(3)
+
+    assert failed.status is IntentStatus.FAILED
+    assert returned.status is IntentStatus.SUBMITTED
+    assert "function_call_broken" in caplog.text
 
 
 # --- cancelled by the model -----------------------------------------------------------------------
