@@ -185,7 +185,7 @@ def _frozen(value: Any) -> Any:
     return value
 
 
-_Validator = extend(
+_Validator = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
     {
         "pattern": _pattern,

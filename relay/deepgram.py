@@ -326,7 +326,7 @@ def _read_entries(text: bytes) -> FunctionCallRequest | FunctionCallCancelled | 
             calls = [call for entry in entries if (call := _read_call(entry))]
             return FunctionCallRequest(functions=calls, unreadable=len(entries) - len(calls))
         case {"type": "FunctionCallCancelled", "functions": list(entries)}:
-            gone = [call for entry in entries if (call := _read_cancelled(entry))]
+            gone = [one for entry in entries if (one := _read_cancelled(entry))]
             return FunctionCallCancelled(functions=gone, unreadable=len(entries) - len(gone))
     return None
 
