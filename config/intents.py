@@ -6,8 +6,6 @@ the file and no code: its arguments are checked against the JSON Schema that sta
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,21 +13,12 @@ from typing import Annotated, Any
 
 import msgspec
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
 from msgspec import Meta
 
+from config.arguments import FORMATS, Checker, json_path, shorten
 from config.document import read_document
 from config.errors import ConfigError, did_you_mean, listed, shown
 from config.shape import build
-
-REASON_LENGTH = 1000  # characters of an answer to the model; it has to stay cheap to read
-
-# Keywords that let a schema name arguments elsewhere than in its own `properties`.
-_BRANCHES = {"allOf", "anyOf", "oneOf", "if", "dependentSchemas", "patternProperties"}
-
-
-class ArgumentsError(Exception):
-    """The arguments of a call are wrong; the text is for the model, it says what to mend."""
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,7 +83,7 @@ class Registry:
     def __init__(self, intents: Iterable[Intent]) -> None:
         self.intents = tuple(intents)
         self._by_function = {intent.function: intent for intent in self.intents}
-        self._validators = {intent.name: _validator(intent) for intent in self.intents}
+        self._checkers = {i.name: Checker(i.function, i.parameters) for i in self.intents}
 
     def __repr__(self) -> str:
         return f"<Registry {' '.join(intent.name for intent in self.intents)}>"
@@ -114,19 +103,8 @@ class Registry:
         ]
 
     def check_arguments(self, intent: Intent, text: str) -> dict[str, Any]:
-        """The arguments of a call, decoded and valid; raises `ArgumentsError` with all mistakes.
-
-        An argument that the schema does not name is a mistake too, unless the schema says
-        `additionalProperties`. The empty text is taken as no arguments.
-        """
-        arguments = _decoded(text)
-        errors = self._validators[intent.name].iter_errors(arguments)
-        mistakes = list(
-            dict.fromkeys(_shortened(line) for error in errors for line in _for_model(error))
-        )
-        if mistakes:
-            raise ArgumentsError(_bounded(f"{intent.function} was not called", mistakes))
-        return arguments
+        """The arguments of a call, decoded and valid; raises `ArgumentsError`."""
+        return self._checkers[intent.name].check(text)
 
 
 def load_intents(path: Path) -> Registry:
@@ -164,7 +142,7 @@ def _schema_mistakes(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
     broken = False
     for error in meta.iter_errors(schema):
         broken = True
-        yield _json_path(error)[1:], f"expected JSON Schema, got {_shortened(error.message)}"
+        yield json_path(error)[1:], f"expected JSON Schema, got {shorten(error.message)}"
     if not broken:
         yield from _part_mistakes(schema, "")
 
@@ -182,6 +160,11 @@ def _part_mistakes(schema: Any, path: str) -> Iterator[tuple[str, str]]:
                 f"{path}.{key}",
                 "expected the schema itself (not every model follows references), got a reference",
             )
+    format = schema.get("format")
+    if isinstance(format, str) and format not in FORMATS:
+        known = listed(sorted(FORMATS))
+        hint = did_you_mean(format, FORMATS)
+        yield f"{path}.format", f"expected one of {known}, got {shown(format)}{hint}"
     properties = schema.get("properties", {})
     for name in schema.get("required", []):
         if name not in properties:
@@ -193,81 +176,3 @@ def _part_mistakes(schema: Any, path: str) -> Iterator[tuple[str, str]]:
                 yield from _part_mistakes(inner, f"{path}.properties.{name}")
         elif key not in ("const", "default", "enum", "examples", "required"):
             yield from _part_mistakes(part, f"{path}.{key}")
-
-
-def _validator(intent: Intent) -> Draft202012Validator:
-    schema = intent.parameters
-    if "additionalProperties" not in schema:
-        schema = {**schema, "unevaluatedProperties": schema.get("unevaluatedProperties", False)}
-    return Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
-
-
-# --- the arguments of a call --------------------------------------------------------------------
-
-
-def _decoded(text: str) -> dict[str, Any]:
-    if re.search(r"(?<!\\)(?:\\\\)*\\u0000", text):
-        raise ArgumentsError("expected arguments without the character U+0000, got one")
-    try:
-        arguments = msgspec.json.decode(text or "{}")
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ArgumentsError(f"expected the arguments as a JSON object, got {error}") from None
-    if not isinstance(arguments, dict):
-        got = _shortened(json.dumps(arguments, ensure_ascii=False))
-        raise ArgumentsError(f"expected the arguments as a JSON object, got {got}")
-    return arguments
-
-
-def _for_model(error: ValidationError) -> Iterator[str]:
-    """The mistake in words that let the model mend it: where, what was expected, what came."""
-    where = _json_path(error).removeprefix("$").removeprefix(".")
-    prefix = f"{where}: " if where else ""
-    rule: Any = error.validator_value
-    instance: Any = error.instance
-    schema: Any = error.schema
-    match error.validator:
-        case "required":
-            properties = schema.get("properties", {})
-            for name in rule:
-                if name not in instance:
-                    about = properties.get(name, {})
-                    words = about.get("description") if isinstance(about, dict) else None
-                    field = f"{where}.{name}" if where else name
-                    yield f"{field}: is missing" + (f" ({_shortened(words)})" if words else "")
-        case "additionalProperties" | "unevaluatedProperties" if not schema.keys() & _BRANCHES:
-            properties = schema.get("properties", {})
-            for name in instance:
-                if name not in properties:
-                    known = listed(properties)
-                    yield f"{prefix}{shown(name)} is not an argument, these are: {known}"
-        case "type":
-            wanted = " or ".join(rule) if isinstance(rule, list) else rule
-            yield f"{prefix}expected {wanted}, got {shown(instance)}"
-        case "enum":
-            yield f"{prefix}expected one of {listed(rule)}, got {shown(instance)}"
-        case "format":
-            yield f"{prefix}expected a {rule}, got {shown(instance)}"
-        case _:
-            yield prefix + _shortened(error.message)
-
-
-def _bounded(head: str, mistakes: list[str]) -> str:
-    """All mistakes, or as many as fit and how many more there are."""
-    room = REASON_LENGTH - len(head) - 40
-    kept: list[str] = []
-    for mistake in mistakes:
-        room -= len(mistake) + 2
-        if room < 0:
-            break
-        kept.append(mistake)
-    rest = len(mistakes) - len(kept)
-    return f"{head}: " + "; ".join(kept) + (f"; and {rest} more" if rest else "")
-
-
-def _json_path(error: ValidationError) -> str:
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
-    return "$" + "".join(steps)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 200 else text[:197] + "..."

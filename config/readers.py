@@ -53,24 +53,29 @@ def jwt_secret(text: str) -> Secret:
     return Secret(text)
 
 
-def url(*schemes: str) -> Callable[[str], str]:
+def url(*schemes: str, query: bool = True) -> Callable[[str], str]:
+    """`query`: whether it may have one; not where a path is put behind it as it is."""
     wanted = "expected a URL that begins with " + " or ".join(f"{scheme}://" for scheme in schemes)
+    bare = wanted + (" and has no fragment (#)" if query else " and has no query and no fragment")
 
     def read(text: str) -> str:
         parts = _split(text, wanted)
         # An @ behind the host: what was taken for a host and a path is a name and a password.
         rest = f"{parts.path}{parts.fragment}" or parts.query
-        bare = bool(parts.hostname) and "@" not in parts.netloc + rest
-        if parts.scheme not in schemes or not bare or set(text) & set(" \t\r\n"):
+        ours = bool(parts.hostname) and "@" not in parts.netloc + rest
+        if parts.scheme not in schemes or not ours or set(text) & set(" \t\r\n"):
             raise ValueError(f"{wanted}, got {_without_password(text)}")
-        return text.rstrip("/")
+        if "#" in text or ("?" in text and not query):
+            raise ValueError(f"{bare}, got {_without_password(text)}")
+        address, mark, rest = text.partition("?")
+        return address.rstrip("/") + mark + rest
 
     return read
 
 
 def public_url(text: str) -> str:
     """One whose host can be told from others."""
-    known = url("https", "http")(text)
+    known = url("https", "http", query=False)(text)
     parts = urlsplit(known)
     if normalise(f"{parts.scheme}://{parts.netloc}") is None:
         raise ValueError(f"expected a URL with a name or an address as its host, got {shown(text)}")
@@ -88,12 +93,15 @@ def _split(text: str, wanted: str) -> SplitResult:
 
 def _without_password(text: str) -> str:
     """Nothing behind a ?, where other services have their keys."""
-    return "a URL with a name or password in it (not shown)" if "@" in text else shown(_bare(text))
+    if "@" in text:
+        return "a URL with a name or password in it (not shown)"
+    return shown(mask_query(text))
 
 
-def _bare(text: str) -> str:
-    head, mark, _ = text.partition("?")
-    return f"{head}?..." if mark else head
+def mask_query(url: str) -> str:
+    """The URL with stars for its query, which may hold a key."""
+    address, mark, _ = url.partition("?")
+    return f"{address}?***" if mark else address
 
 
 def proxy(text: str) -> Secret:

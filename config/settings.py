@@ -210,7 +210,7 @@ VARIABLES: tuple[Variable, ...] = (
         "deepgram_api_url",
         "https://api.deepgram.com",
         "Deepgram's REST API, for temporary tokens of the direct transport",
-        readers.url("https", "http"),
+        readers.url("https", "http", query=False),
     ),
     Variable(
         "RELAY_EGRESS_PROXY",

@@ -1,8 +1,9 @@
 """A circuit breaker: whether it makes sense to ask somebody who failed again and again.
 
-Control plane, pure: time is an argument. Closed lets everything pass. After `FAILURES` failures in
-a row it is open, and nobody asks for a while; then it is half-open: one may try, and how that ends
-decides.
+Control plane, pure: time is an argument. Closed lets everything pass. When `FAILURES` different
+calls have failed and none went well in between it is open, and nobody asks for a while; then it is
+half-open: one may try, and how that ends decides. One call that fails again and again may be at
+fault itself, so it counts once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-FAILURES = 5  # in a row
+FAILURES = 5  # different calls, and no success in between
 FIRST_REST = 5.0  # seconds; doubles with each probe that fails
 LONGEST_REST = 60.0
 
@@ -27,13 +28,13 @@ class Breaker:
     def __init__(self, on_change: Callable[[State], None] = lambda state: None) -> None:
         self.state = State.CLOSED
         self._on_change = on_change
-        self._failures = 0
+        self._failed: set[str] = set()  # calls since the last success; at most FAILURES
         self._rest = FIRST_REST
         self._until = 0.0
         self._probing = False
 
     def __repr__(self) -> str:
-        return f"<Breaker {self.state.name} failures={self._failures}>"
+        return f"<Breaker {self.state.name} failed={len(self._failed)}>"
 
     def wait(self, now: float) -> float:
         """Seconds until it makes sense to ask; 0: now."""
@@ -54,14 +55,17 @@ class Breaker:
 
     def succeeded(self) -> None:
         """It answered, whatever it said."""
-        self._failures, self._rest, self._probing = 0, FIRST_REST, False
+        self._failed.clear()
+        self._rest, self._probing = FIRST_REST, False
         self._become(State.CLOSED)
 
-    def failed(self, now: float) -> None:
-        self._failures += 1
+    def failed(self, call_id: str, now: float) -> None:
+        """This call was not answered, or with trouble of the service."""
+        if len(self._failed) < FAILURES:
+            self._failed.add(call_id)
         if self.state is State.HALF_OPEN and self._probing:
             self._rest = min(self._rest * 2, LONGEST_REST)
-        elif self.state is not State.CLOSED or self._failures < FAILURES:
+        elif self.state is not State.CLOSED or len(self._failed) < FAILURES:
             return  # a request from before it opened tells nothing new
         self._probing = False
         self._until = now + self._rest

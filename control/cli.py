@@ -168,11 +168,11 @@ def migrate() -> None:
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def restore(file: Path) -> None:
-    """Put condemned records back into the journal that FILE lies in.
+    """Put the records of a file of condemned ones back.
 
-    A relay that runs there stores them within seconds, or the next one that starts. FILE is
-    RELAY_DATA_DIR/journal/condemned.jsonl; it is gone afterwards, and what Postgres still refuses
-    is in a new one.
+    They go into the journal that FILE lies in. A relay that runs there stores them within seconds,
+    or the next one that starts. FILE is RELAY_DATA_DIR/journal/condemned.jsonl; it is gone
+    afterwards, and what Postgres still refuses is in a new one.
     """
     try:
         count = restore_condemned(file)

@@ -49,6 +49,7 @@ AT_ONCE = 8  # requests of one process; a planner that comes back is not to be o
 POLL_SECONDS = 2.0
 COUNT_SECONDS = 15.0
 ATTEMPT_SECONDS = 30.0  # nobody waits, so it may take longer than the intent's time-out
+SETTLE_SECONDS = 5.0
 LEASE_MARGIN = 15.0
 BACKOFF = Backoff(first=1.0, longest=300.0, shortest=0.5)
 # A 409 to a repetition may mean that the first copy is still at work; after that it is an answer.
@@ -160,6 +161,9 @@ class Delivery:
             return []
         if self._planner.state is not State.CLOSED:
             free = 1  # to see whether it is well again
+        # What came of a call may be on our disk and not in its row yet: then it is not open.
+        if not await self._journal.settled(SETTLE_SECONDS):
+            return []
         return await self._store.claim_calls(free, lease=self._lease)
 
     async def _count(self) -> None:
@@ -214,7 +218,7 @@ class Delivery:
             parameters=msgspec.json.decode(call.arguments or "{}"),  # valid when it was accepted
             user_id=call.user_id,
             conversation_id=call.conversation_id,
-            call_id=call.call_id,
+            call_id=call.call_id if call.idempotency_key is None else call.idempotency_key,
             seconds=max(ATTEMPT_SECONDS, intent.timeout),
             in_doubt=call.in_doubt and call.claim <= CONFLICTS,
         )
@@ -290,6 +294,7 @@ class Delivery:
                 in_doubt=in_doubt,
                 error=error,
                 claim=call.claim,
+                idempotency_key=call.idempotency_key,
             )
         )
 

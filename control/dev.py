@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import msgspec
 
 from config.check import load
+from config.readers import mask_query
 from config.settings import STAND_INS, from_environment
 from control import local_orchestrator
 from control.app import create_app
@@ -78,7 +79,7 @@ async def everything(
                 Part("orchestrator", values["ORCHESTRATOR_URL"], "local: GET /goals, GET /tasks")
             )
         else:
-            parts.append(Part("orchestrator", values["ORCHESTRATOR_URL"], "yours"))
+            parts.append(Part("orchestrator", mask_query(values["ORCHESTRATOR_URL"]), "yours"))
         if not real["DEEPGRAM_API_KEY"]:
             progress("starting the sandbox agent")
             speech = await asyncio.to_thread(Speech.load)
@@ -87,7 +88,8 @@ async def everything(
             values["DEEPGRAM_API_URL"] = running.api_url
             parts.append(Part("agent", running.agent_url, "SANDBOX: no key, no cost, a small mind"))
         else:
-            parts.append(Part("agent", settings.deepgram_agent_url, "Deepgram, with your key"))
+            agent_url = mask_query(settings.deepgram_agent_url)
+            parts.append(Part("agent", agent_url, "Deepgram, with your key"))
         if settings.auth == "jwt":
             parts.append(Part("sign-in", "RELAY_AUTH=jwt", "bearer tokens"))
         else:

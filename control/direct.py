@@ -8,6 +8,7 @@ as that of a relayed session: the same tables, the same registry, the same outbo
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -22,9 +23,10 @@ from litestar.params import FromPath, JSONBody
 from uuid_utils.compat import uuid7
 
 from config.agent import Audio, agent_section
+from config.arguments import MAX_LENGTH, ArgumentsError
 from config.check import Configuration
 from config.errors import ConfigError
-from config.intents import ArgumentsError, Intent
+from config.intents import Intent
 from control import reports
 from control.auth import User
 from control.errors import (
@@ -40,13 +42,12 @@ from control.telling import tell_history
 from control.temporary_token import Minter, TokenUnavailable
 from relay import deepgram, policy, submission
 from relay.events import FunctionReturned, FunctionStarted
-from relay.functions import LEASE_MARGIN, Functions
+from relay.functions import LEASE_MARGIN, Functions, check_arguments
 from relay.opening import Opening
 from relay.records import IntentCalled, IntentStatus
 from relay.submission import Rejected
 
 MAX_CONTENT = 16_000  # characters of one message
-MAX_ARGUMENTS = 32_000
 WAIT_MARGIN = 5.0  # beyond the longest time-out of an intent: there is an answer by then
 
 
@@ -80,9 +81,9 @@ class ReportedCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """An entry of a `FunctionCallRequest` as it came; `arguments` is JSON in a string."""
 
     session_id: UUID
-    id: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    id: Annotated[str, msgspec.Meta(max_length=200)]
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-    arguments: Annotated[str, msgspec.Meta(max_length=MAX_ARGUMENTS)] = "{}"
+    arguments: Annotated[str, msgspec.Meta(max_length=MAX_LENGTH)] = "{}"
 
 
 class CallAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,7 +223,8 @@ class Direct:
     async def call(self, user: User, conversation_id: UUID, asked: ReportedCall) -> CallAnswer:
         """Submit a call once, however often it is reported; wait for what the model is told."""
         self.require()
-        row_id = uuid5(asked.session_id, asked.id)
+        # Models use an id again: with another name or other arguments it is another call.
+        row_id = uuid5(asked.session_id, json.dumps([asked.id, asked.name, asked.arguments]))
         running = self._running.get(row_id)
         if running is None:
             running = await self._start(user, conversation_id, asked, row_id)
@@ -245,7 +247,7 @@ class Direct:
         self, user: User, conversation_id: UUID, asked: ReportedCall, row_id: UUID
     ) -> asyncio.Future[CallAnswer]:
         answer: asyncio.Future[CallAnswer] = asyncio.get_running_loop().create_future()
-        intent, rejected = self._check_arguments(asked)
+        intent, rejected = await self._check_arguments(asked)
         async with self._store.transaction() as connection:
             reporting = await reports.enter(
                 connection, asked.session_id, conversation_id, user_id=user.id
@@ -291,7 +293,7 @@ class Direct:
         call = deepgram.FunctionCall(id=asked.id, name=asked.name, arguments=asked.arguments)
         self._functions.start(opening, call, reporting.last_seq, report, row_id=row_id)
 
-    def _check_arguments(self, asked: ReportedCall) -> tuple[Intent | None, Rejected | None]:
+    async def _check_arguments(self, asked: ReportedCall) -> tuple[Intent | None, Rejected | None]:
         """The intent, and why the call cannot be."""
         registry = self._configuration.registry
         intent = registry.by_function(asked.name)
@@ -301,7 +303,7 @@ class Direct:
                 raise ArgumentsError(
                     f"there is no function {asked.name[:64]!r}; there are: {known}"
                 )
-            registry.check_arguments(intent, asked.arguments)
+            await check_arguments(registry, intent, asked.arguments)
         except ArgumentsError as error:
             return intent, Rejected(str(error), None, 0)
         return intent, None
@@ -381,6 +383,7 @@ def _make_record(
         conversation_id=conversation_id,
         session_id=asked.session_id,
         call_id=asked.id,
+        idempotency_key=str(row_id),
         after_seq=reporting.last_seq,
         function=asked.name,
         intent=intent.name if intent else None,

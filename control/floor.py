@@ -91,21 +91,18 @@ class Floor:
             case deepgram.AgentAudioDone():
                 if self.turn is Turn.AGENT:
                     self.turn = Turn.NOBODY
-            case RelayIntent(call_id=call_id, status="submitting", result=None):
-                self.calls.add(call_id)
+            case RelayIntent(id=id, status="submitting", result=None):
+                self.calls.add(id)
                 self.deaf = False
-            case RelayIntent(call_id=call_id) if call_id in self.saved:
+            case RelayIntent(id=id) if id in self.saved:
                 return  # the agent does not speak of it again
-            case RelayIntent(call_id=call_id, status="cancelled"):
-                self._call_ended(call_id)
-            case RelayIntent(call_id=call_id, status=status):
+            case RelayIntent(id=id, status="cancelled"):
+                self._call_ended(id)
+            case RelayIntent(id=id, status=status):
                 if status == "submitting":
-                    self.saved.add(call_id)
-                self._call_ended(call_id)
+                    self.saved.add(id)
+                self._call_ended(id)
                 self.turn = Turn.DUE  # the result is to be told
-            case deepgram.FunctionCallCancelled(functions=functions):
-                for call in functions:
-                    self._call_ended(call.id)
             case deepgram.EndOfTurn() | deepgram.AgentThinking() | deepgram.AgentStartedSpeaking():
                 self.deaf = False
                 return
@@ -113,6 +110,6 @@ class Floor:
                 return
         self.last = now
 
-    def _call_ended(self, call_id: str) -> None:
-        self.calls.discard(call_id)
+    def _call_ended(self, id: str) -> None:
+        self.calls.discard(id)
         self.quiet = QUIET_AFTER_CALL

@@ -7,6 +7,7 @@ takes the whole batch at once and may be repeated.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
@@ -38,7 +39,7 @@ async def flush(connection: Connection, records: Sequence[Record]) -> None:
     `ValuesRefused` when another message has the place of one.
     """
     messages = [record for record in records if isinstance(record, MessageSaid)]
-    calls = _merge_calls(record for record in records if isinstance(record, IntentCalled))
+    calls = [record for record in records if isinstance(record, IntentCalled)]
     began = [record for record in records if isinstance(record, SessionBegan)]
     ended = [record for record in records if isinstance(record, SessionEnded)]
     issued = [record for record in records if isinstance(record, TicketIssued)]
@@ -52,8 +53,8 @@ async def flush(connection: Connection, records: Sequence[Record]) -> None:
     if messages:
         await _insert_messages(connection, messages, owners)
         await _touch_conversations(connection, messages)
-    if calls:
-        await _upsert_calls(connection, calls)
+    for part in _split_calls(calls):
+        await _upsert_calls(connection, part)
     if began:
         await _begin_sessions(connection, began)
     if issued:
@@ -171,32 +172,37 @@ async def _touch_conversations(connection: Connection, messages: Sequence[Messag
 
 async def _upsert_calls(connection: Connection, calls: Sequence[IntentCalled]) -> None:
     await connection.execute(
-        # What the Orchestrator answered counts whenever it comes while the call is open. That
-        # somebody waits or gave up counts only from who had the call last, and not if it is older
-        # than what we know (a repeated batch). No clock but the database's says when a call is due,
-        # and its time begins now: a record that comes late is not overdue because of it.
+        # What the Orchestrator answered is a fact and counts whenever it comes: that it took the
+        # call most of all, since a copy may have been refused. That somebody waits or gave up is a
+        # guess: it counts while the call is open, from who had the call last, and not if it is
+        # older than what we know (a repeated batch). No clock but the database's says when a call
+        # is due, and its time begins now: a record that comes late is not overdue because of it.
         """
         INSERT INTO voice.intents AS known
             (id, conversation_id, session_id, call_id, after_seq, function, intent, arguments,
              status, attempts, result, response, created_at, updated_at, accepted_at,
-             next_attempt_at, in_doubt, last_error, claims)
+             next_attempt_at, in_doubt, last_error, claims, idempotency_key)
         SELECT id, conversation_id, session_id, call_id, after_seq, function, intent, arguments,
                status, attempts, result::jsonb, response, at, at, at,
-               now() + make_interval(secs => due_in), in_doubt, error, claim
+               now() + make_interval(secs => due_in), in_doubt, error, claim,
+               idempotency_key
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[],
                     $7::text[], $8::text[], $9::text[], $10::int[], $11::text[], $12::text[],
-                    $13::timestamptz[], $14::float8[], $15::bool[], $16::text[], $17::int[])
+                    $13::timestamptz[], $14::float8[], $15::bool[], $16::text[], $17::int[],
+                    $18::text[])
              AS r (id, conversation_id, session_id, call_id, after_seq, function, intent, arguments,
-                   status, attempts, result, response, at, due_in, in_doubt, error, claim)
+                   status, attempts, result, response, at, due_in, in_doubt, error, claim,
+                   idempotency_key)
         ON CONFLICT (id) DO UPDATE
         SET status = excluded.status, attempts = greatest(known.attempts, excluded.attempts),
             result = excluded.result, response = coalesce(excluded.response, known.response),
             updated_at = greatest(known.updated_at, excluded.updated_at),
             next_attempt_at = excluded.next_attempt_at, in_doubt = excluded.in_doubt,
             last_error = excluded.last_error
-        WHERE known.status = 'submitting'
-          AND (excluded.status IN ('submitted', 'rejected')
-               OR (excluded.claims = known.claims AND excluded.attempts >= known.attempts))
+        WHERE (excluded.status = 'submitted' AND known.status <> 'submitted')
+           OR (excluded.status = 'rejected' AND known.status NOT IN ('submitted', 'rejected'))
+           OR (known.status = 'submitting'
+               AND excluded.claims = known.claims AND excluded.attempts >= known.attempts)
         """,
         [c.id for c in calls],
         [c.conversation_id for c in calls],
@@ -215,6 +221,7 @@ async def _upsert_calls(connection: Connection, calls: Sequence[IntentCalled]) -
         [c.in_doubt for c in calls],
         [None if c.error is None else storable(c.error) for c in calls],
         [c.claim for c in calls],
+        [c.idempotency_key for c in calls],
     )
 
 
@@ -293,6 +300,13 @@ async def _end_sessions(connection: Connection, ended: Sequence[SessionEnded]) -
     )
 
 
-def _merge_calls(calls: Iterable[IntentCalled]) -> list[IntentCalled]:
-    """The last state of each: one statement may not touch a row twice."""
-    return list({call.id: call for call in calls}.values())
+def _split_calls(calls: Iterable[IntentCalled]) -> list[list[IntentCalled]]:
+    """In order, each call at most once in a part: one statement may not touch a row twice."""
+    parts: list[list[IntentCalled]] = []
+    seen: Counter[UUID] = Counter()
+    for call in calls:
+        if seen[call.id] == len(parts):
+            parts.append([])
+        parts[seen[call.id]].append(call)
+        seen[call.id] += 1
+    return parts

@@ -33,7 +33,7 @@ class RelayMessageSaved(_RelayEvent, frozen=True, tag=True):
 
 
 class RelayIntent(_RelayEvent, frozen=True, tag=True):
-    call_id: str
+    id: str
     status: str
     intent: str | None = None
     arguments: Any = None

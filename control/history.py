@@ -14,6 +14,7 @@ from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
+from config import arguments
 from control.auth import User
 from control.errors import ProblemError, describe_problems, invalid, not_found
 from control.pages import LIMIT, Cursor, Limit, read_cursor, split_page, write_cursor
@@ -260,10 +261,6 @@ async def _require(store: Store, user: User, conversation_id: UUID) -> Conversat
 
 
 def _show(call: Call) -> IntentCall:
-    try:
-        arguments = msgspec.json.decode(call.arguments)
-    except (msgspec.DecodeError, RecursionError):
-        arguments = call.arguments
     return IntentCall(
         id=call.id,
         call_id=call.call_id,
@@ -271,7 +268,7 @@ def _show(call: Call) -> IntentCall:
         after_seq=call.after_seq,
         intent=call.intent,
         function=call.function,
-        arguments=arguments,
+        arguments=arguments.show(call.arguments),
         status=call.status,
         attempts=call.attempts,
         result=call.result,

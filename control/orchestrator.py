@@ -1,20 +1,24 @@
 """The HTTP client to the Orchestrator: one attempt to deliver one `Submission`.
 
-It never raises for trouble of
-the network or for anything the other side answers: such things become `Rejected`, `Failed` or
-`Delayed`, with a reason that the model can say aloud. Who asks decides whether to ask again.
+It never raises for trouble of the network or for anything the other side answers: such things
+become `Rejected`, `Failed` or `Delayed`, with a reason that the model can say aloud. Who asks
+decides whether to ask again.
 
 What an answer means:
 
 * 2xx: taken. The JSON body is the result; a body that is not JSON is kept as text, cleaned and
   shortened; an empty, unreadable or oversized body gives None. The status alone decides, because
   an intent that was taken must never be told as failed and asked for again.
-* 408, 425, 429 and 5xx: passing trouble. `Retry-After` is passed on.
+* 408, 425, 429 and 5xx: passing trouble. `Retry-After` is passed on, up to `LONGEST_WAIT`.
 * 409 to a request that is in doubt: its first copy may still be at work, so this is passing too.
+  The Orchestrator is well, so it does not count for the breaker.
 * Any other 4xx: final, with the reason of the body.
 * 3xx: `Failed`. A redirect is a mistake in the settings, and the parameters do not follow it.
 
-After some failures in a row the breaker opens: nobody is asked for a while.
+After failures of some different calls the breaker opens: nobody is asked for a while.
+
+Every request has a connection of its own. One that was used before may be closed by the other side
+in the moment in which we send, and nobody can tell then whether the request arrived.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import msgspec
 
+from config.nesting import is_deeper
 from control.breaker import Breaker, State
 from control.http_client import open_client
 from control.rows import storable
@@ -47,11 +52,14 @@ log = logging.getLogger(__name__)
 MAX_BODY = 1 << 20  # bytes of an answer that we are willing to read
 MAX_REASON = 300  # characters: the model says it aloud
 MAX_TEXT = 2_000  # characters of a 2xx body that is not JSON
+MAX_DEPTH = 64  # objects and arrays inside one another in an answer that is read
+LONGEST_WAIT = 300.0  # seconds; who says a day may be well in a minute
 CONNECT_TIMEOUT = 3.0  # leaves room for a second try within an ordinary budget
 PASSING = frozenset({408, 425, 429})  # with every 5xx: may go better next time
 OURS_TO_FIX = frozenset({401, 403, 405, 407})  # a wrong token or URL, not a wrong intent
 CONNECTIONS = 100  # to the Orchestrator, at once
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
 HEADER_SAFE = "!#$&'*+-.^_`|~:/@=()[]{}<>?,;"  # what a call id keeps as it is
 
 UNREACHABLE = "the planner cannot be reached at the moment"
@@ -64,17 +72,25 @@ MISPLACED = "the planner is not set up correctly"
 class _Trouble(Exception):
     """An attempt that did not settle the matter. `cause` is for the log, `reason` for the model.
 
-    `unsent`: nothing can have arrived, so another attempt cannot double anything.
+    `unsent`: nothing can have arrived, so another attempt cannot double anything. `well`: the
+    Orchestrator has no problem.
     """
 
     def __init__(
-        self, reason: str, cause: str, *, unsent: bool = False, wait: float | None = None
+        self,
+        reason: str,
+        cause: str,
+        *,
+        unsent: bool = False,
+        wait: float = 0.0,
+        well: bool = False,
     ) -> None:
         super().__init__(cause)
         self.reason = reason
         self.cause = cause
         self.unsent = unsent
         self.wait = wait
+        self.well = well
 
 
 class _Final(Exception):
@@ -103,7 +119,9 @@ class Orchestrator:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._url = url.rstrip("/")
+        address, mark, query = url.partition("?")
+        self._address = address.rstrip("/")
+        self._query = mark + query  # may hold a key: it stays, behind an intent's path
         self._authorization = {"Authorization": f"Bearer {token}"} if token else {}
         self._secret = secret
         self._proxied = proxied
@@ -113,7 +131,7 @@ class Orchestrator:
         self._breaker = Breaker(_log_change)
 
     def __repr__(self) -> str:
-        parts = urlsplit(self._url)
+        parts = urlsplit(self._address)
         return f"<Orchestrator {parts.scheme}://{parts.hostname} {self._breaker.state.name}>"
 
     @property
@@ -133,39 +151,41 @@ class Orchestrator:
                 reason=UNREACHABLE, cause="breaker open", attempts=0, unsent=True, wait=self.wait
             )
         try:
-            outcome = await self._settle(submission)
+            return await self._settle(submission)
         except BaseException:
             self._breaker.abandoned()
             raise
-        if isinstance(outcome, Delayed):
-            self._breaker.failed(self._clock())
-        else:
-            self._breaker.succeeded()
-        return outcome
 
     async def _settle(self, submission: Submission) -> Outcome:
         began = self._clock()
+        well = True
         try:
-            return await self._attempt(submission, began + submission.seconds)
+            outcome = await self._attempt(submission, began + submission.seconds)
+            cause = ""
         except _Final as final:
-            outcome: Outcome = Failed(final.reason, 1)
+            outcome = Failed(final.reason, 1)
             cause = final.cause
         except _Trouble as trouble:
-            cause = trouble.cause
+            well, cause = trouble.well, trouble.cause
             outcome = Delayed(
                 reason=trouble.reason,
                 cause=cause,
                 attempts=1,
                 unsent=trouble.unsent,
-                wait=trouble.wait or 0.0,
+                wait=trouble.wait,
             )
-        log.warning(
-            "orchestrator_failed intent=%s call=%r seconds=%.2f cause=%s",
-            submission.intent.name,
-            submission.call_id[:80],
-            self._clock() - began,
-            cause,
-        )
+        if well:
+            self._breaker.succeeded()
+        else:
+            self._breaker.failed(submission.call_id, self._clock())
+        if cause:
+            log.warning(
+                "orchestrator_failed intent=%s call=%r seconds=%.2f cause=%s",
+                submission.intent.name,
+                submission.call_id[:80],
+                self._clock() - began,
+                cause,
+            )
         return outcome
 
     async def _attempt(self, submission: Submission, deadline: float) -> Outcome:
@@ -193,7 +213,8 @@ class Orchestrator:
             return Rejected(reason, result, 1)
         if status < 400:
             raise _Final(MISPLACED, f"status {status}")
-        raise _Trouble(BUSY, f"status {status}", wait=_retry_after(response))
+        wait = _retry_after(response) or 0.0
+        raise _Trouble(BUSY, f"status {status}", wait=wait, well=at_work)
 
     async def _send(self, submission: Submission, deadline: float) -> httpx.Response:
         left = max(deadline - self._clock(), 0.001)
@@ -201,11 +222,12 @@ class Orchestrator:
         try:
             request = self._client.build_request(
                 "POST",
-                self._url + submission.intent.path,
+                self._address + submission.intent.path + self._query,
                 content=body,
                 headers={
                     **self._authorization,
                     **self._signature(body),
+                    "Connection": "close",
                     "Accept": "application/json, application/problem+json",
                     "Accept-Encoding": "identity",  # what we bound is what arrives
                     "Content-Type": "application/json",
@@ -298,10 +320,17 @@ def _header_safe(call_id: str) -> str:
     return quote(storable(call_id), safe=HEADER_SAFE)
 
 
+def _decode(body: bytes) -> Any:
+    """Raises one of `_UNREADABLE`, also if it is nested so deep that nobody can pass it on."""
+    if is_deeper(body, MAX_DEPTH):
+        raise msgspec.DecodeError("nested too deep")
+    return msgspec.json.decode(body)
+
+
 def _json(body: bytes | None) -> Any:
     try:
-        return msgspec.json.decode(body) if body else None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decode(body) if body else None
+    except _UNREADABLE:
         return None
 
 
@@ -309,8 +338,8 @@ def _result(body: bytes | None) -> Any:
     if not body:
         return None
     try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decode(body)
+    except _UNREADABLE:
         return _clean(body.decode("utf-8", "replace"), MAX_TEXT) or None
 
 
@@ -344,14 +373,14 @@ def _clean(text: str, longest: int) -> str:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds to wait as the server asked, from either form of `Retry-After`."""
+    """Seconds to wait as the server asked, from either form of `Retry-After`, within reason."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
-        return float(value[:9])
+        return min(float(value[:9]), LONGEST_WAIT)
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+        if at.tzinfo is None:
+            at = at.replace(tzinfo=UTC)
+        return min(max((at - datetime.now(UTC)).total_seconds(), 0.0), LONGEST_WAIT)
+    except (ValueError, OverflowError):
         return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    return max((at - datetime.now(UTC)).total_seconds(), 0.0)

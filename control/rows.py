@@ -70,8 +70,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """A call that is ours to deliver for a while: all that a request and its record need.
 
-    `claim` is the number of the claim, `age` the seconds since the call was accepted; `in_doubt`:
-    a request before this one may have arrived.
+    `idempotency_key` is what the Orchestrator knows it by (None: the `call_id`, as the version
+    before sent it), `claim` the number of the claim, `age` the seconds since the call was accepted;
+    `in_doubt`: a request before this one may have arrived.
     """
 
     id: UUID
@@ -85,6 +86,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     arguments: str
     attempts: int
     in_doubt: bool
+    idempotency_key: str | None
     claim: int
     age: float
 

@@ -360,7 +360,7 @@ class Store:
                 WHERE i.id = due.id AND c.id = i.conversation_id
                 RETURNING i.id, i.conversation_id, i.session_id, c.user_id, i.call_id, i.after_seq,
                           i.function, i.intent, i.arguments, i.attempts, due.in_doubt,
-                          i.claims AS claim,
+                          i.idempotency_key, i.claims AS claim,
                           extract(epoch FROM now() - i.accepted_at)::float8 AS age
                 """,
                 limit,

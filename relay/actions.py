@@ -6,6 +6,8 @@ and what is passed on is passed on byte for byte.
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import msgspec
 
 from relay import browser, deepgram
@@ -86,8 +88,10 @@ class Reported(msgspec.Struct, frozen=True):
 
 
 class CallFunction(msgspec.Struct, frozen=True):
-    """Run a function beside the audio; `FunctionStarted` and `FunctionReturned` come back."""
+    """Run a function beside the audio; `FunctionStarted` and `FunctionReturned` come back, with
+    this `id`, which is ours."""
 
+    id: UUID
     call: deepgram.FunctionCall
     after_seq: int
 
@@ -95,7 +99,7 @@ class CallFunction(msgspec.Struct, frozen=True):
 class CancelFunction(msgspec.Struct, frozen=True):
     """The model took a call back and wants no answer: do not send it if it was not sent yet."""
 
-    call_id: str
+    id: UUID
 
 
 class DetachBrowser(msgspec.Struct, frozen=True):

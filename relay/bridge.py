@@ -446,10 +446,10 @@ class Bridge:
                     self._agent.hand(self._first_audio)
                 case actions.Reported(seconds=seconds):
                     self._watch.reported(seconds)
-                case actions.CallFunction(call=call, after_seq=after_seq):
-                    self._functions.start(self._opening, call, after_seq, self.handle)
-                case actions.CancelFunction(call_id=call_id):
-                    self._functions.cancel(self._opening.session_id, call_id)
+                case actions.CallFunction(id=id, call=call, after_seq=after_seq):
+                    self._functions.start(self._opening, call, after_seq, self.handle, row_id=id)
+                case actions.CancelFunction(id=id):
+                    self._functions.cancel(id)
                 case actions.DetachBrowser(code=code, reason=reason):
                     self._detach_browser(code, reason)
                 case actions.Replay(received=received):

@@ -5,6 +5,7 @@ Pure. These events are sent on the subprotocol `relay.v1` only; docs/protocol.md
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -85,15 +86,19 @@ class RelayMessageSaved(_Event, frozen=True, tag=True):
 class RelayIntent(_Event, frozen=True, tag=True):
     """A function call and how it stands; sent again when the status changes.
 
+    `id` is the call's, as in the history; `call_id` is the model's and may be that of several.
     `intent` is the name in the registry, None when the model asked for something unknown;
-    `arguments` are the model's, parsed where they are JSON.
+    `arguments` are the model's, parsed where they are JSON. `next_attempt_at`: it is saved, and
+    submitted again then.
     """
 
+    id: UUID
     call_id: str
     intent: str | None
     status: IntentStatus
     arguments: Any = None
     result: Any = None
+    next_attempt_at: datetime | None = None
 
 
 class RelayReconnecting(_Event, frozen=True, tag=True):

@@ -8,9 +8,13 @@ the text it arrived as, never one encoded again.
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any, Literal
 
 import msgspec
+
+from config.nesting import flatten
 
 Role = Literal["user", "assistant"]
 
@@ -70,7 +74,10 @@ class FunctionCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class FunctionCallRequest(_Message, frozen=True, tag=True):
+    """`unreadable` counts entries without an id, which nobody can answer; it is not on the wire."""
+
     functions: list[FunctionCall]
+    unreadable: int = 0
 
 
 class CancelledCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +89,7 @@ class FunctionCallCancelled(_Message, frozen=True, tag=True):
     """The calls are void: the user went on speaking; send no response to them."""
 
     functions: list[CancelledCall]
+    unreadable: int = 0
 
 
 class FinishedCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -268,6 +276,8 @@ _head = msgspec.json.Decoder(_Head)
 _encoder = msgspec.json.Encoder()
 # The last one: some thousand brackets inside one another, also in a field that is skipped.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_DEEPEST = 100  # of what is read entry by entry; arguments may be less deep than that
+_HALF_LETTER = re.compile("[\ud800-\udfff]")  # half of a surrogate pair: not in UTF-8
 _KNOWN = {
     _server: {struct.__name__ for struct in ServerMessage.__args__},
     _client: {struct.__name__ for struct in ClientMessage.__args__},
@@ -279,7 +289,7 @@ def decode_server(text: bytes | memoryview) -> ServerMessage | Unknown | Malform
     try:
         return _server.decode(text)
     except _UNREADABLE as error:
-        return _tell_apart(text, _KNOWN[_server], error)
+        return _read_entries(bytes(text)) or _tell_apart(text, _KNOWN[_server], error)
 
 
 def decode_client(text: bytes | memoryview) -> ClientMessage | Unknown | Malformed:
@@ -299,6 +309,70 @@ def _tell_apart(text: bytes | memoryview, known: set[str], error: Exception) -> 
     if head.type in known:
         return Malformed(type=head.type, reason=str(error))
     return Unknown(type=head.type)
+
+
+def _read_entries(text: bytes) -> FunctionCallRequest | FunctionCallCancelled | None:
+    """A message about function calls of which something does not fit: each entry on its own, so
+    that one does not leave the others without an answer. None: it is not such a message."""
+    if b"FunctionCall" not in text:
+        return None
+    try:
+        # Takes what our decoder does not: half of a surrogate pair, and NaN.
+        message = json.loads(flatten(text, _DEEPEST))
+    except ValueError:
+        return None
+    match message:
+        case {"type": "FunctionCallRequest", "functions": list(entries)}:
+            calls = [call for entry in entries if (call := _read_call(entry))]
+            return FunctionCallRequest(functions=calls, unreadable=len(entries) - len(calls))
+        case {"type": "FunctionCallCancelled", "functions": list(entries)}:
+            gone = [one for entry in entries if (one := _read_cancelled(entry))]
+            return FunctionCallCancelled(functions=gone, unreadable=len(entries) - len(gone))
+    return None
+
+
+def _read_call(entry: Any) -> FunctionCall | None:
+    call_id = _read_id(entry)
+    if call_id is None:
+        return None
+    match entry.get("arguments"):
+        case None:
+            arguments = "{}"
+        case str(arguments):
+            pass
+        case other:
+            arguments = json.dumps(other)
+    signature = entry.get("thought_signature")
+    return FunctionCall(
+        id=call_id,
+        name=_read_text(entry.get("name")),
+        arguments=_read_text(arguments),
+        client_side=entry.get("client_side") is not False,
+        thought_signature=signature if isinstance(signature, str) else None,
+    )
+
+
+def _read_cancelled(entry: Any) -> CancelledCall | None:
+    call_id = _read_id(entry)
+    if call_id is None:
+        return None
+    return CancelledCall(id=call_id, name=_read_text(entry.get("name")))
+
+
+def _read_id(entry: Any) -> str | None:
+    match entry:
+        case {"id": str(text)}:
+            return _read_text(text)
+        case {"id": bool()}:
+            return None
+        case {"id": int() | float() as number}:
+            return str(number)
+    return None
+
+
+def _read_text(value: Any) -> str:
+    """Without half letters; nothing where a text was expected and something else came."""
+    return _HALF_LETTER.sub("\ufffd", value) if isinstance(value, str) else ""
 
 
 def encode(message: ServerMessage | ClientMessage) -> bytes:

@@ -6,8 +6,10 @@ its own.
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -116,8 +118,12 @@ class MessageStored(msgspec.Struct, frozen=True):
 
 
 class FunctionStarted(msgspec.Struct, frozen=True):
-    """The call is valid and on its way; `say` is to be said if it takes over `say_after` s."""
+    """The call is valid and on its way; `say` is to be said if it takes over `say_after` s.
 
+    `id` is ours, `call_id` the model's.
+    """
+
+    id: UUID
     call_id: str
     intent: str
     arguments: Any
@@ -126,14 +132,19 @@ class FunctionStarted(msgspec.Struct, frozen=True):
 
 
 class FunctionReturned(msgspec.Struct, frozen=True):
-    """What came of a call; `content` is the text for the model."""
+    """What came of a call; `content` is the text for the model.
 
+    `next_attempt_at`: it is saved, and submitted again then.
+    """
+
+    id: UUID
     call_id: str
     intent: str | None
     status: IntentStatus
     arguments: Any
     result: Any
     content: str
+    next_attempt_at: datetime | None = None
 
 
 Event = (

@@ -29,6 +29,10 @@ class IntentStatus(StrEnum):
     CANCELLED = "cancelled"  # the model took it back before it was sent
 
 
+# What the Orchestrator answered. The rest is what we think: it gives way, whenever a fact comes.
+FACTS = frozenset({IntentStatus.SUBMITTED, IntentStatus.REJECTED})
+
+
 class MessageSaid(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """One line of a conversation; idempotent by `(conversation_id, seq)`.
 
@@ -50,6 +54,9 @@ class MessageSaid(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 class IntentCalled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A function call and how it stands; a later one with the same `id` replaces it.
+
+    `call_id` is the model's, `idempotency_key` what the Orchestrator knows the call by (None: the
+    `call_id`, as the version before sent it).
 
     `after_seq` is the `seq` of the last message before the call (0: none), so that a history can
     be told in order. `arguments` and `response` are the texts that went over Deepgram's wire.
@@ -76,6 +83,7 @@ class IntentCalled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     in_doubt: bool = False
     error: str | None = None
     claim: int = 0
+    idempotency_key: str | None = None
 
 
 class SessionBegan(msgspec.Struct, frozen=True, kw_only=True, tag=True):

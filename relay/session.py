@@ -154,7 +154,7 @@ class Session:
         self._last = _Place(opening.last_seq, opening.last_turn, opening.last_role)
         self._past = deque(opening.history, maxlen=HISTORY_LENGTH)
         self._turn = Turn.QUIET
-        self._calls = Calls()
+        self._calls = Calls(new_id)
         self._tries = Tries()
         self._ready_by = now + times.setup_seconds
         self._look_at = self._ready_by
@@ -280,10 +280,10 @@ class Session:
                 self._turn = Turn.RUNNING
                 self._conduct.stir(now)
                 return [actions.ClearAudio(), actions.Forward()]
-            case deepgram.FunctionCallRequest(functions=functions):
-                return self._called(functions)
+            case deepgram.FunctionCallRequest():
+                return self._called(message)
             case deepgram.FunctionCallCancelled(functions=functions):
-                return self._calls.take_back(functions)
+                return _note_unreadable(message) + self._calls.take_back(functions)
             case deepgram.Error():
                 return self._agent_erred(message, now)
             case deepgram.AgentAudioDone():
@@ -363,11 +363,12 @@ class Session:
         self._past.append(deepgram.History(role=role, content=content))
         return actions.Store(message)
 
-    def _called(self, functions: list[deepgram.FunctionCall]) -> list[Action]:
+    def _called(self, request: deepgram.FunctionCallRequest) -> list[Action]:
         if self.state not in (State.APPLYING, State.OPEN):
             # An answer would be something before Settings.
             return [actions.Note("agent_unexpected", f"FunctionCallRequest {self.state.value}")]
-        return self._calls.begin(functions, self._last.seq)
+        begun = self._calls.begin(request.functions, self._last.seq)
+        return _note_unreadable(request) + begun
 
     # --- the agent is lost -------------------------------------------------------------------
 
@@ -502,8 +503,9 @@ class Session:
 
     def _function_started(self, event: FunctionStarted, now: float) -> list[Action]:
         if event.say:
-            self._calls.promise(event.call_id, event.say, now + event.say_after)
+            self._calls.promise(event.id, event.say, now + event.say_after)
         told = browser.RelayIntent(
+            id=event.id,
             call_id=event.call_id,
             intent=event.intent,
             status=IntentStatus.SUBMITTING,
@@ -513,14 +515,16 @@ class Session:
 
     def _function_returned(self, event: FunctionReturned) -> list[Action]:
         told = browser.RelayIntent(
+            id=event.id,
             call_id=event.call_id,
             intent=event.intent,
             status=event.status,
             arguments=event.arguments,
             result=event.result,
+            next_attempt_at=event.next_attempt_at,
         )
         asked: list[Action] = [actions.SendBrowser(told)]
-        if finished := self._calls.answer(event.call_id, event.content):
+        if finished := self._calls.answer(event.id, event.content):
             self._past.append(deepgram.History(function_calls=[finished]))
             asked.append(respond(finished))
         return asked
@@ -587,3 +591,13 @@ class Session:
             ),
             actions.End(why.value, detail),
         ]
+
+
+def _note_unreadable(
+    message: deepgram.FunctionCallRequest | deepgram.FunctionCallCancelled,
+) -> list[Action]:
+    """That entries of a message have no id: nobody can answer them."""
+    if not message.unreadable:
+        return []
+    detail = f"{type(message).__name__}: {message.unreadable} entries without an id"
+    return [actions.Note("agent_malformed", detail)]

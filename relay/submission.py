@@ -23,7 +23,10 @@ UNCERTAIN = "the planner did not answer in time, so it is not certain that this 
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """Validated parameters of one call, for one attempt; `call_id` is also the Idempotency-Key.
+    """Validated parameters of one call, for one attempt.
+
+    `call_id` is what the Orchestrator knows the call by, also as Idempotency-Key: the id of its
+    row, never the model's.
 
     The attempt may take `seconds` in all. `in_doubt`: an earlier one may have arrived.
     """

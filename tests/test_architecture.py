@@ -24,7 +24,10 @@ IMPURE = {
     "secrets", "io", "pathlib", "picows", "litestar", "uvicorn", "websockets", "httpx", "asyncpg",
     "sqlite3", "prometheus_client", "uuid_utils",
 }  # fmt: skip
-PURE_MAY_IMPORT = {"config.agent", "config.check", "config.intents", "config.policy"}
+PURE_MAY_IMPORT = {
+    "config.agent", "config.arguments", "config.check", "config.intents", "config.nesting",
+    "config.policy",
+}  # fmt: skip
 
 # One library, one door.
 DOORS = {

@@ -157,7 +157,7 @@ async function refresh() {
 
 async function retry({ key }) {
   const id = open;
-  const find = async () => (await rest.calls(id)).find((one) => one.call_id === key);
+  const find = async () => (await rest.calls(id)).find((one) => one.id === key);
   try {
     // The card may know it before the list does: what is told is stored a moment later.
     let failed = await find();
@@ -167,7 +167,7 @@ async function retry({ key }) {
       failed = await find();
     }
     if (failed === undefined) return; // the button is still there
-    transcript.merge([], [await rest.retry(id, failed.id)]);
+    transcript.merge([], [await rest.retry(id, key)]);
     for (const pause of LOOKS) {
       await new Promise((resolve) => setTimeout(resolve, pause));
       const found = await find();

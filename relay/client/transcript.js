@@ -12,9 +12,9 @@
  * @property {boolean} pending
  *
  * @typedef {object} Card one function call
- * @property {"card"} kind @property {string} key the `call_id` @property {string | null} id for
- *   REST; null: not known yet @property {string | null} intent @property {string} status
- * @property {unknown} arguments @property {unknown} result
+ * @property {"card"} kind @property {string} key the call's `id`; a `call_id` may be that of several
+ * @property {string | null} intent @property {string} status @property {unknown} arguments
+ * @property {unknown} result
  *
  * @typedef {{kind: "bubble", key: string, role: string, lines: Line[]}} Bubble one turn
  */
@@ -108,10 +108,10 @@ export class Transcript extends EventTarget {
     if (line) line.seq = seq;
   }
 
-  #called({ call_id: key, intent = null, status, arguments: given, result = null }) {
+  #called({ id: key, intent = null, status, arguments: given, result = null }) {
     const card = this.#card(key);
     if (card) Object.assign(card, { status, result, arguments: given ?? card.arguments });
-    else this.#entries.push({ kind: "card", key, id: null, intent, status, arguments: given, result });
+    else this.#entries.push({ kind: "card", key, intent, status, arguments: given, result });
   }
 
   #stored(seq, role, content) {
@@ -122,8 +122,8 @@ export class Transcript extends EventTarget {
     else this.#entries.splice(this.#after(seq), 0, this.#line(role, content, seq));
   }
 
-  #storedCall({ call_id: key, id, intent, status, arguments: given, result, last_error, after_seq }) {
-    const fresh = { id, intent, status, arguments: given, result: result ?? told(last_error) };
+  #storedCall({ id: key, intent, status, arguments: given, result, last_error, after_seq }) {
+    const fresh = { intent, status, arguments: given, result: result ?? told(last_error) };
     const card = this.#card(key);
     if (card) Object.assign(card, fresh);
     else {

@@ -106,11 +106,11 @@ async def audit(
                 misnumbered=browser.clashes + len(misnumbered(browser.bubbles, stored))
             )
         for row in await connection.fetch(
-            "SELECT call_id, conversation_id FROM voice.intents WHERE intent IS NOT NULL"
+            "SELECT id, conversation_id FROM voice.intents WHERE intent IS NOT NULL"
         ):
-            everybodys.add(row["call_id"])
+            everybodys.add(str(row["id"]))
             if str(row["conversation_id"]) in ours:
-                accepted.add(row["call_id"])
+                accepted.add(str(row["id"]))
     finally:
         await connection.close()
     return verdict + await _delivered(planner_url or database_url, accepted, everybodys | accepted)

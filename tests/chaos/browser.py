@@ -32,9 +32,10 @@ class Lost(Exception):
 class Browser:
     """`entrances` are relays or what stands before them; after a failure one is taken at random.
 
-    `told` has each `ConversationText`, `accepted` each call id with its last status, `saved` the
-    numbers of `RelayMessageSaved`, all in the order in which they came. `bubbles` is what a page
-    shows: each message by its number in the conversation, those that another relay told of too.
+    `told` has each `ConversationText`, `accepted` the id of each call with its last status, `saved`
+    the numbers of `RelayMessageSaved`, all in the order in which they came. `bubbles` is what a
+    page shows: each message by its number in the conversation, those that another relay told of
+    too.
     """
 
     def __init__(
@@ -274,7 +275,7 @@ class Browser:
                 self.saved.append(event["seq"])
                 self._known = max(self._known, event["seq"])
             case "RelayIntent":
-                self.accepted[event["call_id"]] = event["status"]
+                self.accepted[event["id"]] = event["status"]
             case "SettingsApplied":
                 self.is_ready = True
             case "RelayReconnected":

@@ -176,14 +176,15 @@ def test_what_is_told_twice_is_shown_once_in_its_place(node):
             stored(3, "assistant", "Missed."), stored(4, "assistant", "Good.")],
             [{ call_id: "c", id: "i", intent: "GOAL", status: "submitted", arguments: {},
                after_seq: 2 }]);
-        transcript.handle({ type: "RelayIntent", call_id: "c", status: "submitted" });
+        transcript.handle(
+            { type: "RelayIntent", id: "i", call_id: "c", status: "submitted" });
         tell(shown());"""
     )
 
     assert items == [
         ["assistant", "Hi.", [1]],
         ["user", "Yes.", [2]],
-        ["c", "submitted"],
+        ["i", "submitted"],
         ["assistant", "Missed. Good.", [3, 4]],
     ]
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import config
+from config.arguments import REASON_LENGTH, ArgumentsError
 from config.errors import ConfigError
-from config.intents import REASON_LENGTH, ArgumentsError, Intent, Registry, load_intents
+from config.intents import Intent, Registry, load_intents
 
 SHIPPED = Path(config.__file__).parent / "intents.yaml"
 NOTE = {

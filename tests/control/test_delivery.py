@@ -172,6 +172,42 @@ async def test_a_call_that_is_due_is_submitted_with_its_key_and_its_user(outbox,
     assert 'deliveries_total{status="submitted"} 1.0' in desk.metrics.text().decode()
 
 
+async def test_the_key_is_the_row_and_what_was_accepted_before_keeps_the_old_one(outbox, store):
+    """What may have been sent under one key is not sent under another."""
+    async with planner(answer(201)) as it, outbox(it.url) as desk:
+        await accept(store, idempotency_key="row")
+        (old,) = await accept(store, in_doubt=True)
+        assert await desk.sweep() == 2
+
+    keys = {headers["idempotency-key"]: body["call_id"] for _, headers, body in it.requests}
+    assert keys == {"row": "row", f"call_{old}": f"call_{old}"}
+
+
+async def test_nothing_is_claimed_while_our_own_journal_has_records_that_are_not_written(
+    outbox, store, sql, monkeypatch
+):
+    monkeypatch.setattr("control.delivery.SETTLE_SECONDS", 0.1)
+    conversation = await converse(store, "hello")
+    (row,) = await accept(store, conversation=conversation)
+    may_write = asyncio.Event()
+    writes = store.write
+
+    async def write(records):
+        await may_write.wait()
+        await writes(records)
+
+    monkeypatch.setattr(store, "write", write)
+    async with planner(answer(201)) as it, outbox(it.url) as desk:
+        desk.journal.append(record(row, conversation, IntentStatus.SUBMITTED))
+
+        assert await desk.delivery.sweep() == 0
+        may_write.set()
+        assert await desk.sweep() == 0
+
+    assert it.requests == []
+    assert await status_of(sql, row) == "submitted"
+
+
 async def test_a_call_is_left_alone_while_whoever_accepted_it_is_at_work(outbox, store):
     async with planner(answer(201)) as it, outbox(it.url) as desk:
         await accept(store, due_in=10 + LEASE_MARGIN)
@@ -595,6 +631,7 @@ WORKER = """
 import asyncio, sys
 from pathlib import Path
 from uuid import UUID
+from uuid_utils.compat import uuid7
 from config.agent import Audio
 from config.check import load
 from config.settings import STAND_INS, from_environment
@@ -629,7 +666,7 @@ async def main():
             function = deepgram.FunctionCall(
                 id="call_killed", name="create_goal", client_side=True,
                 arguments='{"title": "run", "deadline": "none"}')
-            functions.start(opening, function, 1, lambda event: None)
+            functions.start(opening, function, 1, lambda event: None, row_id=uuid7())
         await asyncio.Event().wait()
 
 asyncio.run(main())

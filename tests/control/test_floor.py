@@ -62,12 +62,12 @@ def test_the_end_of_an_open_call_asks_for_another_reply():
     it = floor()
     it.user_begins(1.0)
     it.handle(user(), 1.5)
-    it.handle(RelayIntent(call_id="f", status="submitting"), 1.6)
+    it.handle(RelayIntent(id="f", status="submitting"), 1.6)
     it.handle(agent("One moment."), 1.7)
     it.handle(deepgram.AgentAudioDone(), 1.8)
     assert it.free_at() is None
 
-    it.handle(RelayIntent(call_id="f", status="rejected"), 2.0)
+    it.handle(RelayIntent(id="f", status="rejected"), 2.0)
     assert it.free_at() is None
 
     it.handle(agent("It failed."), 2.1)
@@ -77,34 +77,22 @@ def test_the_end_of_an_open_call_asks_for_another_reply():
 
 def test_a_saved_call_is_spoken_of_once():
     it = floor()
-    it.handle(RelayIntent(call_id="f", status="submitting"), 1.0)
-    it.handle(RelayIntent(call_id="f", status="submitting", result={"saved": True}), 2.0)
+    it.handle(RelayIntent(id="f", status="submitting"), 1.0)
+    it.handle(RelayIntent(id="f", status="submitting", result={"saved": True}), 2.0)
     assert it.turn is Turn.DUE
     it.handle(agent("I have noted it."), 2.1)
     it.handle(deepgram.AgentAudioDone(), 2.2)
 
-    it.handle(RelayIntent(call_id="f", status="submitted"), 9.0)
+    it.handle(RelayIntent(id="f", status="submitted"), 9.0)
 
     assert it.free_at() == pytest.approx(2.2 + QUIET_AFTER_CALL)
 
 
 def test_a_call_that_the_relay_cancelled_is_not_waited_for():
     it = floor()
-    it.handle(RelayIntent(call_id="f", status="submitting"), 1.0)
+    it.handle(RelayIntent(id="f", status="submitting"), 1.0)
 
-    it.handle(RelayIntent(call_id="f", status="cancelled"), 2.0)
-
-    assert it.free_at() is not None
-
-
-def test_a_cancelled_call_is_not_waited_for():
-    it = floor()
-    it.handle(RelayIntent(call_id="f", status="submitting"), 1.0)
-
-    it.handle(
-        deepgram.FunctionCallCancelled(functions=[deepgram.CancelledCall(id="f")]),
-        2.0,
-    )
+    it.handle(RelayIntent(id="f", status="cancelled"), 2.0)
 
     assert it.free_at() is not None
 
@@ -135,7 +123,7 @@ def test_reports_that_come_all_the_time_do_not_look_like_progress():
 
 
 @pytest.mark.parametrize(
-    "text", ["no json", '{"type": "ConversationText"}', '{"type": "RelayIntent", "call_id": 5}']
+    "text", ["no json", '{"type": "ConversationText"}', '{"type": "RelayIntent", "id": 5}']
 )
 def test_a_broken_message_is_an_error(text):
     with pytest.raises(TalkError, match="broken message"):

@@ -16,7 +16,7 @@ import pytest
 from config.intents import Intent
 from config.settings import STAND_INS, from_environment
 from control import orchestrator
-from control.breaker import FAILURES, FIRST_REST, LONGEST_REST, Breaker, State
+from control.breaker import FAILURES, FIRST_REST, State
 from control.orchestrator import Orchestrator
 from relay.egress import Egress
 from relay.submission import Delayed, Failed, Rejected, Submission, Submitted
@@ -335,11 +335,16 @@ async def client_of(it, now):
         yield Orchestrator(it.url, None, client, clock=lambda: now[0])
 
 
+async def fail(client):
+    """As many different calls as open the breaker."""
+    for number in range(FAILURES):
+        await client.submit(submission(call_id=f"call_{number}"))
+
+
 async def test_after_some_failures_nobody_is_asked_for_a_while(caplog):
     now = [0.0]
     async with planner(answer(500)) as it, client_of(it, now) as client:
-        for _ in range(FAILURES):
-            await client.submit(submission())
+        await fail(client)
 
         refused = await client.submit(submission())
 
@@ -355,8 +360,7 @@ async def test_one_probe_decides_whether_it_closes():
     now = [0.0]
     fine = answer(200, b"1")
     async with planner(*[answer(500)] * FAILURES, fine) as it, client_of(it, now) as client:
-        for _ in range(FAILURES):
-            await client.submit(submission())
+        await fail(client)
         now[0] = FIRST_REST
 
         assert await client.submit(submission()) == Submitted(1, 1)
@@ -375,8 +379,7 @@ async def test_a_4xx_is_no_reason_to_stop_asking():
 async def test_a_probe_that_is_given_up_leaves_room_for_the_next():
     now = [0.0]
     async with planner(*[answer(500)] * FAILURES, None) as it, client_of(it, now) as client:
-        for _ in range(FAILURES):
-            await client.submit(submission())
+        await fail(client)
         now[0] = FIRST_REST
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
@@ -384,43 +387,6 @@ async def test_a_probe_that_is_given_up_leaves_room_for_the_next():
 
         assert client.state is State.HALF_OPEN
         assert client.wait == 0
-
-
-def test_a_half_open_breaker_lets_one_through_and_rests_longer_after_each_failure():
-    changes = []
-    breaker = Breaker(changes.append)
-    for _ in range(FAILURES):
-        assert breaker.enter(0.0)
-        breaker.failed(0.0)
-
-    assert not breaker.enter(FIRST_REST - 0.1)
-    assert breaker.enter(FIRST_REST)
-    assert not breaker.enter(FIRST_REST)
-    assert breaker.wait(FIRST_REST) > 0
-    breaker.failed(FIRST_REST)
-    assert breaker.wait(FIRST_REST) == 2 * FIRST_REST
-    now = FIRST_REST
-    for _ in range(10):
-        now += breaker.wait(now)
-        assert breaker.enter(now)
-        breaker.failed(now)
-    assert breaker.wait(now) == LONGEST_REST
-    breaker.enter(now + LONGEST_REST)
-    breaker.succeeded()
-    assert breaker.state is State.CLOSED
-    assert changes[:3] == [State.OPEN, State.HALF_OPEN, State.OPEN]
-    assert changes[-1] is State.CLOSED
-
-
-def test_a_success_in_between_starts_the_count_again():
-    breaker = Breaker()
-    for _ in range(FAILURES - 1):
-        breaker.failed(0.0)
-    breaker.succeeded()
-    breaker.failed(0.0)
-
-    assert breaker.enter(0.0)
-    assert repr(breaker) == "<Breaker CLOSED failures=1>"
 
 
 async def test_an_own_client_is_closed_on_leaving():

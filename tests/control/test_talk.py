@@ -154,7 +154,7 @@ def text(role, content):
 
 
 def intent(status, **fields):
-    return {"type": "RelayIntent", "call_id": "f-1", "intent": "GOAL", "status": status, **fields}
+    return {"type": "RelayIntent", "id": "f-1", "intent": "GOAL", "status": status, **fields}
 
 
 DONE = {"type": "AgentAudioDone"}
@@ -451,8 +451,8 @@ def test_bubbles_and_intents_are_lines():
     said = shown(
         user("hello"),
         agent("hi"),
-        RelayIntent(call_id="f", intent="GOAL", status="submitting", arguments={"title": "run"}),
-        RelayIntent(call_id="f", intent="GOAL", status="submitted", result={"id": 1}),
+        RelayIntent(id="f", intent="GOAL", status="submitting", arguments={"title": "run"}),
+        RelayIntent(id="f", intent="GOAL", status="submitted", result={"id": 1}),
         deepgram.Warning(code="SLOW_THINK_REQUEST", description="slow"),
         deepgram.UserStartedSpeaking(),
     )

@@ -118,14 +118,15 @@ async def test_a_conversation_a_call_and_audio_pass_through_the_proxy(
                 await agent.say(
                     type="FunctionCallRequest", functions=[call | {"client_side": True}]
                 )
-                assert (await next_event(browser, "RelayIntent"))["status"] == "submitting"
+                told = await next_event(browser, "RelayIntent")
+                assert told["status"] == "submitting"
                 assert (await next_event(browser, "RelayIntent"))["status"] == "submitted"
 
     assert agent.audio == frames
     assert agent.headers["authorization"] == "Token the-real-key"
     ((head, body),) = planner.got
     assert head.startswith("POST /api/goals ")
-    assert json.loads(body)["call_id"] == "call_1"
+    assert json.loads(body)["call_id"] == told["id"]
     await proxy.logs(f"agent.example:{agent_port}")
     await proxy.logs(f"planner.example:{planner.port}")
 

@@ -194,7 +194,8 @@ async def test_a_function_call_goes_to_the_orchestrator_and_its_answer_to_the_ag
             "create_goal",
         )
         assert json.loads(answer["content"]) == {"status": "submitted", "result": {"id": 7}}
-        assert taken[0].call_id == "call_1"
+        assert submitting["call_id"] == submitted["call_id"] == "call_1"
+        assert taken[0].call_id == submitting["id"] == submitted["id"]
         assert taken[0].user_id == "user"
 
 
@@ -224,11 +225,12 @@ async def test_a_call_that_cannot_be_gets_a_useful_error_and_reaches_nobody(call
 
 async def test_several_functions_of_one_request_are_answered_each():
     async def submit(submission):
-        if submission.call_id == "b":
+        if submission.parameters["title"] == "b":
             return Rejected("no such task", None, 1)
         return Submitted({}, 1)
 
-    calls = [goal("a"), goal("b"), goal("c", name="unknown")]
+    arguments = '{"title":"b","deadline":"none"}'
+    calls = [goal("a"), goal("b", arguments=arguments), goal("c", name="unknown")]
     async with agent_and_relay(submit=submit) as (agent, relay), relay.attach() as browser:
         await next_event(browser, "SettingsApplied")
         await agent.say(type="FunctionCallRequest", functions=calls)

@@ -77,6 +77,7 @@ def test_a_receiver_is_tolerant(text, expected):
         (b'{"type":"Welcome"}', "Welcome"),
         (b'{"type":"ConversationText","role":"dog","content":"x"}', "ConversationText"),
         (b'{"type":"FunctionCallRequest","functions":{}}', "FunctionCallRequest"),
+        (b'{"type":"FunctionCallRequest","functions":[', ""),
     ],
 )
 def test_what_does_not_fit_is_malformed(text, kind):
@@ -111,3 +112,32 @@ def test_nothing_that_was_left_out_is_written():
 def test_no_bytes_make_the_decoders_raise(data):
     deepgram.decode_server(data)
     deepgram.decode_client(data)
+
+
+def test_each_entry_of_a_request_is_read_on_its_own():
+    text = b"""{"type": "FunctionCallRequest", "functions": [
+        {"id": "a", "name": "f", "arguments": {"x": [1]}, "client_side": null},
+        {"id": 7, "arguments": null, "thought_signature": 5}, {"name": "f"}, 5, {"id": true}]}"""
+
+    assert deepgram.decode_server(text) == deepgram.FunctionCallRequest(
+        functions=[
+            deepgram.FunctionCall(id="a", name="f", arguments='{"x": [1]}'),
+            deepgram.FunctionCall(id="7", name=""),
+        ],
+        unreadable=3,
+    )
+
+
+def test_each_entry_of_a_cancellation_is_read_on_its_own():
+    text = b'{"type": "FunctionCallCancelled", "functions": [{"id": 7, "name": null}, {}]}'
+
+    assert deepgram.decode_server(text) == deepgram.FunctionCallCancelled(
+        functions=[deepgram.CancelledCall(id="7")], unreadable=1
+    )
+
+
+@pytest.mark.parametrize("id", ["", "a"])
+def test_an_answer_has_the_id_of_its_call_also_if_it_is_empty(id):
+    answer = deepgram.FunctionCallResponse(id=id, name="f", content="{}")
+
+    assert f'"id":"{id}"'.encode() in deepgram.encode(answer)

@@ -270,7 +270,7 @@ def test_what_may_not_be_sent_is_an_error_and_the_session_goes_on(live):
 
 
 def test_no_event_of_ours_is_sent(live):
-    returned = FunctionReturned("c", "GOAL", IntentStatus.SUBMITTED, {}, {}, "{}")
+    returned = FunctionReturned(UUID(int=9), "c", "GOAL", IntentStatus.SUBMITTED, {}, {}, "{}")
     said = FromAgent(deepgram.ConversationText(role="assistant", content="x"))
     (stored, forward) = live.handle(said, 1.0)
 
@@ -366,7 +366,7 @@ EVENTS = st.sampled_from(
             deepgram.FunctionCallRequest(functions=[deepgram.FunctionCall(id="c", name="f")])
         ),
         FromAgent(deepgram.Error(code="FAILED_TO_THINK")),
-        FunctionReturned("c", "GOAL", IntentStatus.SUBMITTED, {}, {}, "{}"),
+        FunctionReturned(UUID(int=9), "c", "GOAL", IntentStatus.SUBMITTED, {}, {}, "{}"),
         AgentClosed(1006, ""),
         AgentClosed(1000, ""),
         AgentUnreachable("refused"),

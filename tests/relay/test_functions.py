@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from contextlib import asynccontextmanager
-from uuid import UUID
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from config.intents import Intent, Registry
 from relay import deepgram, submission
 from relay.events import FunctionStarted
-from relay.functions import LEASE_MARGIN, MAX_AWAITED, UNSAVED, Functions
+from relay.functions import CHECKED_AT_ONCE, LEASE_MARGIN, MAX_AWAITED, UNSAVED, Functions
 from relay.journal import Journal
 from relay.metrics import Metrics
 from relay.records import IntentStatus, SessionEnded
@@ -124,7 +126,9 @@ class Desk:
 
     def call(self, id="call_1", *, name="create_goal", arguments='{"title":"Run"}'):
         function = deepgram.FunctionCall(id=id, name=name, arguments=arguments, client_side=True)
-        self.functions.start(self.opening, function, 3, self.report)
+        row = uuid4()
+        self.functions.start(self.opening, function, 3, self.report, row_id=row)
+        return row
 
     async def until(self, count):
         async with asyncio.timeout(5):
@@ -193,13 +197,13 @@ async def test_a_call_that_no_journal_takes_is_not_sent(work):
 
 async def test_trouble_is_tried_again_while_the_model_waits(work):
     async with work(refused(), busy(), DONE) as desk:
-        desk.call()
+        row = desk.call()
         returned = await desk.until(2)
 
     assert returned.status is IntentStatus.SUBMITTED
     assert desk.pauses == [0.2, 0.4]
     assert desk.noted[-1].attempts == 3
-    assert {one.call_id for one in desk.planner.asked} == {"call_1"}
+    assert {one.call_id for one in desk.planner.asked} == {str(row)}
     assert [one.in_doubt for one in desk.planner.asked] == [False, False, True]
     assert [round(one.seconds, 1) for one in desk.planner.asked] == [10.0, 9.8, 9.4]
 
@@ -396,15 +400,70 @@ async def test_awaited_calls_are_bounded_and_the_oldest_go_first(work, monkeypat
     assert MAX_AWAITED > 100
 
 
+async def test_a_session_that_was_told_a_guess_is_told_the_fact(work):
+    async with work(CLOSED_DOOR) as desk:
+        row = desk.call()
+        await desk.until(2)
+        for status in (IntentStatus.FAILED, IntentStatus.FAILED, IntentStatus.SUBMITTED):
+            desk.functions.settled(row, status, {"id": 7}, "done")
+        desk.functions.settled(row, IntentStatus.SUBMITTED, {"id": 7}, "done")
+
+        heard = [event.status for event in desk.heard[2:]]
+        assert heard == [IntentStatus.FAILED, IntentStatus.SUBMITTED]
+        assert desk.functions.awaited == []
+
+
+async def test_a_saved_call_says_when_it_is_submitted_again(work):
+    async with work(busy(wait=60.0)) as desk:
+        desk.call()
+        saved = await desk.until(2)
+
+    left = (saved.next_attempt_at - datetime.now(UTC)).total_seconds()
+    assert 30.0 < left <= 60.0
+
+
+async def test_large_arguments_are_checked_beside_the_event_loop(work, monkeypatch):
+    threads = set()
+    async with work() as desk:
+        check = desk.functions._registry.check_arguments
+
+        def noted(intent, text):
+            threads.add(threading.current_thread() is threading.main_thread())
+            return check(intent, text)
+
+        monkeypatch.setattr(desk.functions._registry, "check_arguments", noted)
+        desk.call(arguments=json.dumps({"title": "x" * CHECKED_AT_ONCE}))
+        await desk.until(2)
+
+    assert threads == {False}
+
+
+async def test_a_call_that_breaks_us_before_it_is_accepted_fails_alone(work, caplog, monkeypatch):
+    def broken(name):
+        raise ZeroDivisionError
+
+    async with work() as desk:
+        with monkeypatch.context() as patch:
+            patch.setattr(desk.functions._registry, "by_function", broken)
+            desk.call()
+            failed = await desk.until(1)
+        desk.call()
+        returned = await desk.until(3)
+
+    assert failed.status is IntentStatus.FAILED
+    assert returned.status is IntentStatus.SUBMITTED
+    assert "function_call_broken" in caplog.text
+
+
 # --- cancelled by the model -----------------------------------------------------------------------
 
 
 async def test_a_call_that_was_not_sent_is_cancelled(work):
     async with work(refused()) as desk:
         desk.sleeps = False
-        desk.call()
+        row = desk.call()
         await desk.resting.wait()
-        desk.functions.cancel(desk.opening.session_id, "call_1")
+        desk.functions.cancel(row)
         told = await desk.until(2)
 
     assert told.status is IntentStatus.CANCELLED
@@ -414,8 +473,7 @@ async def test_a_call_that_was_not_sent_is_cancelled(work):
 
 async def test_a_call_is_cancelled_before_it_began(work):
     async with work() as desk:
-        desk.call()
-        desk.functions.cancel(desk.opening.session_id, "call_1")
+        desk.functions.cancel(desk.call())
 
     assert [one.status for one in desk.noted] == [IntentStatus.CANCELLED]
     assert desk.planner.asked == []
@@ -424,10 +482,10 @@ async def test_a_call_is_cancelled_before_it_began(work):
 async def test_a_call_that_is_on_its_way_goes_on_when_it_is_cancelled(work):
     async with work(busy(), DONE) as desk:
         desk.sleeps = False
-        desk.call()
+        row = desk.call()
         await desk.resting.wait()  # it may have arrived
-        desk.functions.cancel(desk.opening.session_id, "call_1")
-        desk.functions.cancel(UUID(int=99), "call_1")
+        desk.functions.cancel(row)
+        desk.functions.cancel(UUID(int=99))
 
         desk.wake.set()
         told = await desk.until(2)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
@@ -12,8 +12,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from config.agent import Audio
-from relay import actions, browser, deepgram
-from relay.calls import MAX_OPEN_CALLS
+from config.arguments import MAX_LENGTH
+from relay import actions, browser, deepgram, policy
+from relay.calls import MAX_OPEN_CALLS, MAX_REQUESTED
 from relay.conduct import Bounds
 from relay.events import (
     AgentClosed,
@@ -70,12 +71,23 @@ def request(*calls):
     return FromAgent(deepgram.FunctionCallRequest(functions=list(calls)))
 
 
-def started(id="call_1", say=None, say_after=1.0):
-    return FunctionStarted(id, "GOAL", {"title": "x"}, say, say_after)
+def ids_of(asked):
+    """The ids, ours, of the calls that are to be run."""
+    return [action.id for action in of(actions.CallFunction, asked)]
 
 
-def returned(id="call_1", status=IntentStatus.SUBMITTED):
-    return FunctionReturned(id, "GOAL", status, {"title": "x"}, {"id": 7}, '{"status":"submitted"}')
+def run(session, *calls, now=2.0):
+    """The model asks for one call or several: their ids."""
+    return ids_of(session.handle(request(*(calls or (call(),))), now))
+
+
+def started(id, say=None, say_after=1.0):
+    return FunctionStarted(id, "call_1", "GOAL", {"title": "x"}, say, say_after)
+
+
+def returned(id, status=IntentStatus.SUBMITTED):
+    content = '{"status":"submitted"}'
+    return FunctionReturned(id, "call_1", "GOAL", status, {"title": "x"}, {"id": 7}, content)
 
 
 def said(role, content="words"):
@@ -318,7 +330,9 @@ def test_a_warning_is_told_without_its_description(live):
 def test_a_function_call_is_run_beside_the_audio_and_not_shown_to_the_browser(live):
     live.handle(said("user"), 2.0)
 
-    assert live.handle(request(call()), 2.1) == [actions.CallFunction(call(), 1)]
+    (asked,) = live.handle(request(call()), 2.1)
+
+    assert (asked.call, asked.after_seq) == (call(), 1)
 
 
 def test_each_entry_of_a_request_is_run_once(live):
@@ -334,11 +348,12 @@ def test_a_function_of_deepgrams_side_is_left_alone(live):
 
 
 def test_a_returned_function_is_answered_and_told(live):
-    live.handle(request(call(thought_signature="sig")), 2.0)
+    (id,) = run(live, call(thought_signature="sig"))
 
-    told, answer = live.handle(returned(), 2.5)
+    told, answer = live.handle(returned(id), 2.5)
 
     assert told.event.status is IntentStatus.SUBMITTED
+    assert (told.event.id, told.event.call_id) == (id, "call_1")
     assert answer.message == deepgram.FunctionCallResponse(
         id="call_1",
         name="create_goal",
@@ -348,37 +363,102 @@ def test_a_returned_function_is_answered_and_told(live):
 
 
 def test_an_answered_call_is_not_answered_or_run_again(live):
-    live.handle(request(call()), 2.0)
-    live.handle(returned(), 2.5)
+    (id,) = run(live)
+    live.handle(returned(id), 2.5)
 
-    assert not of(actions.SendAgent, live.handle(returned(), 2.6))
-    assert live.handle(request(call()), 2.7) == []
+    assert not of(actions.SendAgent, live.handle(returned(id), 2.6))
+
+
+@pytest.mark.parametrize("id", ["call_0", ""])
+def test_an_id_that_was_answered_may_come_again_and_is_another_call(live, id):
+    (first,) = run(live, call(id))
+    live.handle(returned(first), 2.5)
+
+    (second,) = run(live, call(id))
+    _, answer = live.handle(returned(second), 2.6)
+
+    assert second != first
+    assert answer.message.id == id
+
+
+@pytest.mark.parametrize(
+    "other", [call("call_0", "create_task"), call("call_0", arguments='{"title": "swim"}')]
+)
+def test_two_open_calls_of_one_id_are_two_and_each_gets_its_answer(live, other):
+    first, second = run(live, call("call_0"), other)
+    answers = [*live.handle(returned(second), 2.5), *live.handle(returned(first), 2.6)]
+
+    named = [action.message.name for action in of(actions.SendAgent, answers)]
+    assert named == [other.name, "create_goal"]
+
+
+def test_of_two_open_calls_of_one_id_the_newest_is_taken_back(live):
+    _, second = run(live, call("call_0"), call("call_0", arguments='{"title": "swim"}'))
+    gone = deepgram.FunctionCallCancelled(functions=[deepgram.CancelledCall(id="call_0")])
+
+    assert live.handle(FromAgent(gone), 2.1) == [actions.CancelFunction(second)]
+
+
+def test_the_name_says_which_of_two_open_calls_of_one_id_is_taken_back(live):
+    first, _ = run(live, call(""), call("", "create_task"))
+    named = deepgram.CancelledCall(id="", name="create_goal")
+    gone = deepgram.FunctionCallCancelled(functions=[named])
+
+    assert live.handle(FromAgent(gone), 2.1) == [actions.CancelFunction(first)]
+
+
+def test_entries_that_nobody_can_answer_are_noted_and_the_others_are_run(live):
+    broken = deepgram.FunctionCallRequest(functions=[call()], unreadable=2)
+    note, asked = live.handle(FromAgent(broken), 2.0)
+
+    assert note == actions.Note("agent_malformed", "FunctionCallRequest: 2 entries without an id")
+    assert asked.call == call()
+
+
+def test_a_request_that_never_ends_is_answered_up_to_a_bound(live):
+    asked = live.handle(request(*(call(f"call_{i}") for i in range(2 * MAX_REQUESTED))), 2.0)
+
+    assert len(asked) == MAX_REQUESTED
+
+
+def test_arguments_that_were_too_long_are_not_told_to_the_next_agent(live):
+    (id,) = run(live, call(arguments="x" * (MAX_LENGTH + 1)))
+    live.handle(returned(id, IntentStatus.REJECTED), 2.1)
+    live.handle(AgentClosed(1006, ""), 3.0)
+    live.handle(Woken(0), live.deadline)
+    live.handle(AgentOpened(), 9.0)
+    (sent,) = of(
+        actions.SendSettings, live.handle(FromAgent(deepgram.Welcome(request_id="r")), 9.1)
+    )
+
+    (line,) = sent.settings.flags["told"]
+    assert line.function_calls[0].arguments == "{}"
 
 
 def test_a_started_function_is_told_as_submitting(live):
-    live.handle(request(call()), 2.0)
+    (id,) = run(live)
 
-    (told,) = live.handle(started(), 2.1)
+    (told,) = live.handle(started(id), 2.1)
 
     assert told.event.status is IntentStatus.SUBMITTING
 
 
 def test_a_cancelled_call_is_not_answered_but_its_outcome_is_told(live):
-    live.handle(request(call()), 2.0)
+    (id,) = run(live)
     cancelled = deepgram.FunctionCallCancelled(
         functions=[deepgram.CancelledCall(id="call_1"), deepgram.CancelledCall(id="other")]
     )
 
-    assert live.handle(FromAgent(cancelled), 2.2) == [actions.CancelFunction("call_1")]
-    asked = live.handle(returned(), 2.5)
+    assert live.handle(FromAgent(cancelled), 2.2) == [actions.CancelFunction(id)]
+    asked = live.handle(returned(id), 2.5)
 
     assert of(actions.SendBrowser, asked)
     assert not of(actions.SendAgent, asked)
 
 
 def test_a_slow_function_is_bridged_by_words_once(live):
-    live.handle(request(call()), 2.0)
-    live.handle(started(say="One moment.", say_after=1.5), 2.0)
+    (id,) = run(live)
+    live.handle(started(id, say="One moment.", say_after=1.5), 2.0)
     assert live.deadline == 3.5
 
     asked = live.handle(Woken(1), 3.5)
@@ -390,10 +470,10 @@ def test_a_slow_function_is_bridged_by_words_once(live):
 
 
 def test_nothing_is_said_for_a_function_that_is_fast_or_unknown(live):
-    live.handle(request(call()), 2.0)
-    live.handle(started(say="One moment."), 2.0)
-    live.handle(returned(), 2.1)
-    live.handle(started("never asked", say="One moment."), 2.2)
+    (id,) = run(live)
+    live.handle(started(id, say="One moment."), 2.0)
+    live.handle(returned(id), 2.1)
+    live.handle(started(uuid4(), say="One moment."), 2.2)
 
     assert not of(actions.SendAgent, live.handle(Woken(1), 4.9))
 
@@ -615,7 +695,7 @@ def test_an_agents_error_ends_the_session_and_its_description_stays_with_us(live
 def test_a_closed_session_asks_for_nothing_more(live):
     live.handle(BrowserClosed(1000, ""), 2.0)
 
-    for event in [said("user"), returned(), AgentClosed(1000, ""), Woken(0)]:
+    for event in [said("user"), returned(uuid4()), AgentClosed(1000, ""), Woken(0)]:
         assert live.handle(event, 3.0) == []
 
 
@@ -822,10 +902,10 @@ def test_the_agent_may_be_lost_and_replaced_while_the_browser_is_away(live):
 
 
 def test_a_function_is_answered_while_the_browser_is_away(live):
-    live.handle(request(call()), 1.5)
+    (id,) = run(live, now=1.5)
     live.handle(BrowserClosed(1006, ""), 2.0)
 
-    asked = live.handle(returned(), 2.5)
+    asked = live.handle(returned(id), 2.5)
 
     assert of(actions.SendAgent, asked)
     assert of(actions.SendBrowser, asked), "it is kept"
@@ -901,8 +981,8 @@ def test_the_numbering_goes_on_with_the_next_agent(live):
 
 
 def test_finished_calls_are_part_of_what_the_next_agent_is_told(live):
-    live.handle(request(call()), 2.0)
-    live.handle(returned(), 2.5)
+    (id,) = run(live)
+    live.handle(returned(id), 2.5)
     live.handle(AgentClosed(1006, ""), 3.0)
 
     (settings,) = of(actions.SendSettings, come_back(live, 4.0))
@@ -914,14 +994,14 @@ def test_finished_calls_are_part_of_what_the_next_agent_is_told(live):
 
 @pytest.mark.parametrize("in_time", [True, False])
 def test_a_call_that_was_open_is_neither_asked_again_nor_answered_to_a_stranger(live, in_time):
-    live.handle(request(call()), 2.0)
+    (id,) = run(live)
     live.handle(AgentClosed(1006, ""), 2.5)
     asked = []
     if in_time:
-        asked += live.handle(returned(), 2.6)
+        asked += live.handle(returned(id), 2.6)
     back = come_back(live, 4.0)
     if not in_time:
-        asked += live.handle(returned(), 5.0)
+        asked += live.handle(returned(id), 5.0)
 
     assert not of(actions.SendAgent, asked + back)
     assert of(actions.SendBrowser, asked), "the browser hears of it all the same"
@@ -929,7 +1009,16 @@ def test_a_call_that_was_open_is_neither_asked_again_nor_answered_to_a_stranger(
     (finished,) = settings.settings.flags["told"][0].function_calls
     assert finished.id == "call_1"
     assert ('"status":"submitted"' in finished.response) == in_time
-    assert live.handle(request(call()), 6.0) == [], "the same id is not run again"
+
+
+def test_the_next_agent_that_asks_for_the_same_gets_the_answer_to_the_first(live):
+    (id,) = run(live)
+    live.handle(AgentClosed(1006, ""), 2.5)
+    come_back(live, 4.0)
+
+    assert live.handle(request(call()), 5.0) == []
+    (answer,) = of(actions.SendAgent, live.handle(returned(id), 6.0))
+    assert answer.message.id == "call_1"
 
 
 def test_after_enough_tries_the_session_ends(live):
@@ -1104,7 +1193,8 @@ def test_a_browser_that_is_away_is_not_waited_for_either(live):
 
 # --- any order of events ----------------------------------------------------------------------
 
-ids = st.sampled_from(["a", "b", "c"])
+ids = st.sampled_from(["a", "b", ""])
+rows = st.integers(101, 110).map(lambda number: UUID(int=number))  # as `numbered_ids` makes them
 server_messages = st.one_of(
     st.builds(deepgram.Welcome, request_id=st.just("r")),
     st.builds(deepgram.SettingsApplied),
@@ -1140,8 +1230,8 @@ events = st.one_of(
     st.builds(FromAgent, server_messages),
     st.builds(FromBrowser, client_messages),
     st.builds(Woken, st.integers(0, 3), st.integers(0, 3)),
-    st.builds(started, ids, st.sampled_from([None, "One moment."])),
-    st.builds(returned, ids),
+    st.builds(started, rows, st.sampled_from([None, "One moment."])),
+    st.builds(returned, rows),
     st.builds(AgentUnreachable, st.text(), st.booleans()),
     st.builds(AgentClosed, st.sampled_from([1000, 1005, 1006, 1011, 4000]), st.text()),
     st.builds(BrowserClosed, st.sampled_from([1000, 1001, 1005, 1006]), st.text()),
@@ -1186,16 +1276,17 @@ def test_any_interleaving_keeps_the_invariants(begun, bounds, steps):
                 case actions.SendSettings():
                     assert not settings_sent, "Settings twice to the same agent"
                     settings_sent = True
-                case actions.SendAgent(message=deepgram.FunctionCallResponse(id=id)):
-                    answers.append(id)
+                case actions.SendAgent(message=deepgram.FunctionCallResponse() as answer):
+                    if answer.content != policy.too_many_calls(MAX_OPEN_CALLS):
+                        answers.append(answer.id)
                     assert settings_sent
                 case actions.SendAgent():
                     assert released
                 case actions.ReleaseHeld():
                     assert settings_sent
                     released = True
-                case actions.CallFunction(call=called):
-                    asked_for.append(called.id)
+                case actions.CallFunction(id=id):
+                    asked_for.append(id)
                 case actions.Store(message=message):
                     seqs.append((message.seq, message.turn))
                 case actions.CloseBrowser(code=code) | actions.CloseAgent(code=code):
@@ -1206,7 +1297,7 @@ def test_any_interleaving_keeps_the_invariants(begun, bounds, steps):
         assert (session.deadline is None) == closed
         assert closed or released == (session.state is State.OPEN)
         assert closed or session.deadline < math.inf, "no timer leads back to a healthy socket"
-    assert len(answers) == len(set(answers)), "a call was answered twice"
+    assert len(answers) <= len(asked_for), "a call was answered twice"
     assert len(asked_for) == len(set(asked_for)), "a call was run twice"
     assert [seq for seq, _ in seqs] == list(range(1, len(seqs) + 1))
     assert all(b[1] - a[1] in (0, 1) for a, b in itertools.pairwise(seqs))
