@@ -39,6 +39,7 @@ from relay.records import (
     SessionEnded,
     SessionLatency,
 )
+from relay.supervisor import Supervisor
 from tests.control.attaching import admission
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -118,6 +119,7 @@ def make_app(store, live, *, user=None, **settings):
         **settings,
     )
     agent = _load_agent()
+    supervisor = Supervisor()
     return Litestar(
         [
             Router(PREFIX, route_handlers=[SessionController, HistoryController, list_intents]),
@@ -127,6 +129,7 @@ def make_app(store, live, *, user=None, **settings):
         dependencies={
             "store": Provide(lambda: store, sync_to_thread=False),
             "live": Provide(lambda: live, sync_to_thread=False),
+            "supervisor": Provide(lambda: supervisor, sync_to_thread=False),
             "direct": Provide(lambda: make_direct(store), sync_to_thread=False),
             "settings": Provide(lambda: fields, sync_to_thread=False),
             "agent": Provide(lambda: agent, sync_to_thread=False),
