@@ -39,7 +39,7 @@ class Health(msgspec.Struct, frozen=True):
 def get_live(supervisor: NamedDependency[Supervisor]) -> Response[Health]:
     if supervisor.is_alive:
         return Response(Health("live"))
-    return Response(Health("dead", ["the background tasks have ended"]), status_code=503)
+    return Response(Health("dead", ["a background task has ended"]), status_code=503)
 
 
 @get(

@@ -53,8 +53,8 @@ class Supervisor:
 
     @property
     def is_alive(self) -> bool:
-        """Whether there are background tasks and none of them has ended."""
-        return bool(self._repeated) and not any(task.done() for task in self._repeated)
+        """Whether none of the background tasks has ended: nothing that they raise may do that."""
+        return not any(task.done() for task in self._repeated)
 
     @property
     def failing(self) -> list[str]:

@@ -136,11 +136,10 @@ async def test_a_task_that_only_fails_is_named_after_a_minute_and_until_it_is_we
         assert supervisor.failing == []
 
 
-async def test_without_tasks_and_with_one_that_has_ended_it_is_not_alive(supervisor):
+async def test_when_a_task_has_ended_it_is_not_alive(supervisor):
     async def exit_thread():
         raise BaseExceptionGroup("worse", [GeneratorExit()])
 
-    assert not supervisor.is_alive
     async with asyncio.timeout(5), supervisor.repeating("well", Work(), pause=no_end):
         assert supervisor.is_alive
         async with supervisor.repeating("worse", exit_thread, pause=no_end):
