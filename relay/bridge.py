@@ -228,14 +228,17 @@ class Bridge:
         """End the session for a defect of ours; `run` cleans up if not even that works."""
         why, detail = EndReason.INTERNAL_ERROR, type(error).__name__
         try:
-            self._do(self._session.handle(events.HangUp(why, detail), self._loop.time()))
-            if not self._is_over:  # it was about to end, and that broke
-                self._browser.close(browser.INTERNAL, "internal error")
-                self._agent.close(browser.NORMAL, "")
-                self._end(why, detail)
-            self._arm()
+            try:
+                self._do(self._session.handle(events.HangUp(why, detail), self._loop.time()))
+            finally:
+                self._disarm()
+                if not self._is_over:  # the core cannot any more, or it was ending when it broke
+                    self._browser.close(browser.INTERNAL, "internal error")
+                    self._agent.close(browser.NORMAL, "")
+                    self._end(why, detail)
         except Exception as another:
-            if not self._finished.done():
+            log.exception("session_failed session=%s", self._opening.session_id)
+            if not (self._is_over or self._finished.done()):
                 self._finished.set_exception(another)
 
     # --- the agent comes and goes ------------------------------------------------------------
