@@ -77,9 +77,7 @@ async def agent_with(tls, **more):
     """An agent behind this TLS; yields it and its port."""
     agent = Agent()
     port = more.pop("port", 0)
-    async with serve(
-        agent.handle, "127.0.0.1", port, ssl=tls, compression=None, **more
-    ) as server:
+    async with serve(agent.handle, "127.0.0.1", port, ssl=tls, compression=None, **more) as server:
         yield agent, server.sockets[0].getsockname()[1]
 
 

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from relay import deepgram
 from relay.conduct import Bounds
 from relay.events import AgentOpened, FromAgent, Woken
+from relay.metrics import Metrics
 from relay.records import SessionEnded
 from relay.session import State
+from relay.watch import Watch
 from tests.relay import test_session
 from tests.relay.conftest import BOUNDS, make_session
 from tests.relay.wires import LIMITS, agent_and_relay, next_event
@@ -217,3 +219,15 @@ async def test_a_defect_in_one_session_ends_that_one_alone(how):
         await next_event(neighbour, "UserStartedSpeaking")
         async with relay.attach() as another:
             await next_event(another, "SettingsApplied")
+
+
+def test_an_agent_that_was_open_before_it_was_wanted_has_no_connect_time():
+    """A drop-in whose agent was dialled ahead: 1,030,180 ms were reported."""
+    watch = Watch(Metrics())
+    watch.opened(1000.0)
+    watch.dialled(1030.0)
+    watch.settings_sent(1030.5)
+    watch.applied(1031.0)
+
+    assert watch.latency.connect_ms is None
+    assert watch.latency.settings_ms == 500.0
