@@ -8,7 +8,6 @@ Settings after 10 to 15 s.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -19,8 +18,6 @@ from relay.legs import Leg
 from relay.metrics import Metrics
 from relay.share import Share
 from relay.supervisor import Contained, Supervisor
-
-log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 8.0  # docs/protocol.md: CLIENT_MESSAGE_TIMEOUT after 10 to 15 s without Settings
 
@@ -124,11 +121,6 @@ class Ahead:
             await self._dial(leg)
         except DialFailed as error:
             return error
-        except Exception:
-            # The top of this task: who comes for the agent dials again, and hears why not.
-            self._supervisor.count("dial ahead")
-            log.exception("dial_ahead_broken")
-            return DialFailed("a defect while dialling ahead")
         return None
 
     def _expire(self, session_id: UUID) -> None:

@@ -34,6 +34,7 @@ from relay.metrics import Metrics
 from relay.opening import Opening, Refused
 from relay.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
 from relay.redial import FINAL_STATUSES
+from relay.repeats import Repeats
 from relay.session import Session, Settle, Times
 from relay.sound import silence
 from relay.ticket import hash_ticket, new_ticket
@@ -59,6 +60,7 @@ class Bridge:
         functions: Functions,
         journal: Journal,
         metrics: Metrics,
+        repeats: Repeats,
         times: Times,
         bounds: Bounds,
         drop_in: Agent | None = None,
@@ -73,6 +75,7 @@ class Bridge:
         self._functions = functions
         self._journal = journal
         self._metrics = metrics
+        self._repeats = repeats
         self.address = ""  # where the browser came from first
         self.on_lingering: Callable[[Leg], None] = lambda leg: None
         self._began = self._loop.time()
@@ -89,6 +92,7 @@ class Bridge:
         self._messages = bounds.messages
         self._hears_audio = False  # the first frame was looked at
         self._is_blocked = False
+        self._thrown_away = 0  # audio frames of the browser that the agent did not get
         self._watch = Watch(metrics)
 
         def begin(opening: Opening, now: float) -> Session:
@@ -205,9 +209,37 @@ class Bridge:
         self.handle(events.HangUp(reason))
 
     def handle(self, event: events.Event) -> None:
-        """Give the core an event and do what it asks."""
-        self._do(self._session.handle(event, self._loop.time()))
-        self._arm()
+        """Give the core an event and do what it asks. Does not raise: a defect ends the session."""
+        self._act(lambda now: self._session.handle(event, now))
+
+    def _act(self, decide: Callable[[float], list[Action]]) -> None:
+        """Every way into the session from a socket, a timer or somebody else's task."""
+        if self._is_over:
+            return
+        try:
+            self._do(decide(self._loop.time()))
+            self._arm()
+        except Exception as error:
+            # The edge of the session: who called us has others to serve.
+            log.exception("session_failed session=%s", self._opening.session_id)
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """End the session for a defect of ours; `run` cleans up if not even that works."""
+        why, detail = EndReason.INTERNAL_ERROR, type(error).__name__
+        try:
+            try:
+                self._do(self._session.handle(events.HangUp(why, detail), self._loop.time()))
+            finally:
+                self._disarm()
+                if not self._is_over:  # the core cannot any more, or it was ending when it broke
+                    self._browser.close(browser.INTERNAL, "internal error")
+                    self._agent.close(browser.NORMAL, "")
+                    self._end(why, detail)
+        except Exception as another:
+            log.exception("session_failed session=%s", self._opening.session_id)
+            if not (self._is_over or self._finished.done()):
+                self._finished.set_exception(another)
 
     # --- the agent comes and goes ------------------------------------------------------------
 
@@ -228,7 +260,7 @@ class Bridge:
             await dial(self._agent)
         except DialFailed as error:
             final = error.status in FINAL_STATUSES
-            self.handle(events.AgentUnreachable(str(error), final))
+            self.handle(events.AgentUnreachable(str(error), final, error.retry_after))
 
     def _drop_agent(self) -> None:
         if self._dialling is not None:
@@ -304,8 +336,7 @@ class Bridge:
 
     def _begin(self) -> None:
         """The browser's socket is open."""
-        self._do(self._session.begin())
-        self._arm()
+        self._act(lambda now: self._session.begin())
 
     def _browser_closed(self, code: int, reason: str) -> None:
         if browser.TOO_BIG in (code, self._browser.said):
@@ -314,6 +345,7 @@ class Bridge:
 
     def _listen(self) -> None:
         """What becomes of the browser's audio: nearly always, straight to the agent."""
+        self._agent.lane.is_pcm = self._opening.audio.input.encoding == "linear16"
         if self._is_blocked:
             self._browser.hand(self._throw_away)
         elif self._hears_audio:
@@ -325,6 +357,7 @@ class Bridge:
         """Programs that send texts the wrong way do so from the beginning: looked at until the
         first audio has come."""
         if policy.is_text(payload, self._messages):
+            self._thrown_away += 1
             self.handle(events.TextInBinary())
             return False
         self._hears_audio = True
@@ -333,6 +366,7 @@ class Bridge:
 
     def _throw_away(self, payload: Payload) -> bool:
         self._agent.lane.dropped += 1
+        self._thrown_away += 1
         return False
 
     def _settle(self) -> None:
@@ -350,8 +384,7 @@ class Bridge:
 
         def hear(payload: Payload) -> bool:
             if drop_in.is_waiting:
-                self._do(drop_in.hear_too_early(self._loop.time()))
-                self._arm()
+                self._act(drop_in.hear_too_early)
                 return False
             self._listen()
             return self._browser.on_audio(payload)
@@ -366,15 +399,22 @@ class Bridge:
         return sent
 
     def _browser_said(self, text: bytes) -> None:
-        self._frame = text, False
-        # A client's Settings may be longer than all that comes after them.
-        is_first = isinstance(self._session, DropIn) and self._session.is_waiting
-        said = deepgram.decode_client(text) if is_first else policy.read(text, self._messages)
-        self.handle(events.FromBrowser(said))
+        def decide(now: float) -> list[Action]:
+            self._frame = text, False
+            # A client's Settings may be longer than all that comes after them.
+            is_first = isinstance(self._session, DropIn) and self._session.is_waiting
+            said = deepgram.decode_client(text) if is_first else policy.read(text, self._messages)
+            return self._session.handle(events.FromBrowser(said), now)
+
+        self._act(decide)
 
     def _agent_said(self, text: bytes) -> None:
-        self._frame = text, True
-        self.handle(events.FromAgent(deepgram.decode_server(text)))
+        def decide(now: float) -> list[Action]:
+            self._frame = text, True
+            event = events.FromAgent(deepgram.decode_server(text))
+            return self._session.handle(event, now)
+
+        self._act(decide)
 
     def _overflowed(self, reason: EndReason) -> None:
         # Not at once: we are inside a send.
@@ -398,11 +438,17 @@ class Bridge:
 
     def _wake(self) -> None:
         self._timer = None
-        # The clock of the loop counts in milliseconds: do not come too early by a part of one.
-        now = max(self._loop.time(), self._session.deadline or 0.0)
-        self._do(self._session.handle(events.Woken(self._browser.frames, self._browser.bytes), now))
-        self._browser.most = self._session.most
-        self._arm()
+
+        def decide(now: float) -> list[Action]:
+            # The clock of the loop counts in milliseconds: do not come too early by a part of one.
+            now = max(now, self._session.deadline or 0.0)
+            heard = self._browser
+            woken = events.Woken(heard.frames, heard.bytes, self._thrown_away)
+            asked = self._session.handle(woken, now)
+            heard.most = self._session.most
+            return asked
+
+        self._act(decide)
 
     # --- actions -----------------------------------------------------------------------------
 
@@ -422,7 +468,7 @@ class Bridge:
                     self._is_blocked = blocked
                     self._listen()
                 case actions.SendAgent(message=message):
-                    self._agent.lane.send_text(deepgram.encode(message))
+                    self._agent.lane.send_text(deepgram.encode(message), for_this_end=True)
                 case actions.SendSilence():
                     if frame := silence(self._opening.audio.input, SILENCE_SECONDS):
                         self._agent.lane.send_audio(frame)
@@ -461,10 +507,19 @@ class Bridge:
                 case actions.End(reason=reason, detail=detail):
                     self._end(reason, detail)
                 case actions.Note(what=what, detail=detail):
-                    self._metrics.notes.labels(what=what).inc()
-                    log.warning("%s session=%s %s", what, self._opening.session_id, detail)
+                    self._note(what, detail)
                 case _:
                     assert_never(action)
+
+    def _note(self, what: str, detail: str) -> None:
+        self._metrics.notes.labels(what=what).inc()
+        more = ""
+        if what == "agent_redialled":  # what happens to one happens to all, again and again
+            left_out = self._repeats.count(detail, self._loop.time())
+            if left_out is None:
+                return
+            more = f" (and {left_out} more since)" if left_out else ""
+        log.warning("%s session=%s %s%s", what, self._opening.session_id, detail, more)
 
     def _store(self, message: MessageSaid) -> None:
         def saved() -> None:

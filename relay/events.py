@@ -59,10 +59,12 @@ class AgentOpened(msgspec.Struct, frozen=True):
 
 
 class AgentUnreachable(msgspec.Struct, frozen=True):
-    """Dialling failed; `detail` is for operators, `final`: it would fail again."""
+    """Dialling failed; `detail` is for operators, `final`: it would fail again. `retry_after`:
+    seconds that the agent asks to be left alone for."""
 
     detail: str
     final: bool = False
+    retry_after: float = 0.0
 
 
 class AgentClosed(msgspec.Struct, frozen=True):
@@ -105,10 +107,11 @@ class HangUp(msgspec.Struct, frozen=True):
 
 class Woken(msgspec.Struct, frozen=True):
     """The deadline is reached; `browser_frames` counts audio frames of the browser so far, and
-    `browser_bytes` what was in them."""
+    `browser_bytes` what was in them; `thrown_away` counts those that did not go to the agent."""
 
     browser_frames: int
     browser_bytes: int = 0
+    thrown_away: int = 0
 
 
 class MessageStored(msgspec.Struct, frozen=True):

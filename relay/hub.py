@@ -18,7 +18,7 @@ from relay.asgi import Handshake
 from relay.bridge import Bridge
 from relay.conduct import Bounds
 from relay.crowd import Crowd, Room
-from relay.dial import Dial
+from relay.dial import Dial, LimitedDial
 from relay.dropin import DEFAULT_AUDIO
 from relay.events import EndReason
 from relay.functions import Functions
@@ -28,6 +28,7 @@ from relay.legs import Leg
 from relay.metrics import Metrics
 from relay.opening import Opening, Refused, Seen
 from relay.records import Figures
+from relay.repeats import Repeats
 from relay.session import Times
 from relay.share import Share
 from relay.sound import bytes_per_second
@@ -84,7 +85,8 @@ class Hub:
         more of it, and does not raise."""
         self._configuration = configuration
         self._limits = limits
-        self._dial = dial
+        self._dial = LimitedDial(dial, metrics).dial
+        self._repeats = Repeats()
         self._functions = functions
         self._journal = journal
         self._metrics = metrics
@@ -99,7 +101,7 @@ class Hub:
         self._supervisor = supervisor or Supervisor(metrics)
         self._tasks: Contained | None = None
         self._ahead = Ahead(
-            dial,
+            self._dial,
             self._new_agent_leg,
             metrics,
             share=self._share,
@@ -180,6 +182,7 @@ class Hub:
             functions=self._functions,
             journal=self._journal,
             metrics=self._metrics,
+            repeats=self._repeats,
             times=times,
             bounds=limits.bounds,
             drop_in=self._configuration.agent if is_drop_in else None,

@@ -10,12 +10,15 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
+from typing import NamedTuple
 
 from picows import WSMsgType, WSTransport
 
 from relay.latency import Histogram
 
 STALL_SECONDS = 20.0  # that the other end may be connected and read nothing
+
+HALF = b"\0"  # what completes a sample of which half has come
 
 _HEADER_BYTES = 14  # the longest header of a frame, mask included
 
@@ -25,13 +28,22 @@ TEXT = WSMsgType.TEXT
 Payload = bytes | memoryview
 
 
+class _Waiting(NamedTuple):
+    kind: WSMsgType
+    payload: bytes
+    since: float  # monotonic second
+    for_this_end: bool
+
+
 class Lane:
     """At most `limit` bytes wait while it is held or does not read, `audio_limit` of them audio.
 
     Audio over a limit goes, oldest first, and is counted in `dropped`. Text is never dropped nor
     reordered; when text alone is over the limit, `on_overflow` is called. `on_stalled` is called
     when the other end reads nothing for `stall_seconds`. A lane that is `held` keeps everything but
-    `send_first` until `release`.
+    `send_first` until `release`; what was said to one other end alone does not outlive a `hold`.
+    With `is_pcm` each message begins with a whole sample: one that ends within a sample of two
+    bytes would make noise of all that follow, and is completed with a zero.
     """
 
     def __init__(
@@ -49,13 +61,16 @@ class Lane:
         self.waited: Histogram | None = None  # what queued audio waited
         # What the audio path of a leg asks and calls: `send` is the transport's while `is_open`.
         self.is_open = False  # attached, reading and not held
+        self.is_clear = False  # and audio needs nothing before it: may go past `send_audio`
+        self.is_pcm = False
         self.send: Callable[[WSMsgType, Payload], None] = _swallow
         self._transport: WSTransport | None = None
-        self._waiting: deque[tuple[WSMsgType, bytes, float]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._bytes = 0
         self._audio_bytes = 0  # of these
         self._audio_limit = limit if audio_limit is None else audio_limit
         self._held = held
+        self._is_half = False  # the audio that was sent ends within a sample
         self._reading = False
         self._gone = False
         self._pong: bytes | None = None  # what the newest ping said that is not answered
@@ -78,9 +93,15 @@ class Lane:
             self._let_go()
 
     def hold(self) -> None:
-        """From now on everything waits for `release`."""
+        """Another end follows: from now on everything waits for `release`, and what was for the
+        one before alone is thrown away."""
         self._held = True
-        self.is_open = False
+        self._is_half = False
+        self._open(False)
+        for item in self._waiting:
+            if item.for_this_end:
+                self._bytes -= len(item.payload)
+        self._waiting = deque(item for item in self._waiting if not item.for_this_end)
 
     def detach(self) -> None:
         """What waits and what is sent from now on disappears, until a socket is attached."""
@@ -95,7 +116,8 @@ class Lane:
 
     def pause(self) -> None:
         """The other end does not read."""
-        self._reading = self.is_open = False
+        self._reading = False
+        self._open(False)
         if self._stalling is None:
             loop = asyncio.get_running_loop()
             self._stalling = loop.call_later(self._stall_seconds, self._stall)
@@ -115,17 +137,19 @@ class Lane:
     def send_audio(self, payload: Payload) -> bool:
         """Send one binary message, or queue a copy of it; whether it was sent at once."""
         if self.is_open:
-            self.send(BINARY, payload)
+            self._send_audio(payload)
             return True
-        self._queue(BINARY, bytes(payload))
+        whole = not (self.is_pcm and len(payload) & 1)
+        self._queue(BINARY, bytes(payload) if whole else bytes(payload) + HALF)
         return False
 
-    def send_text(self, payload: Payload) -> None:
-        """Send or queue one text message, UTF-8."""
+    def send_text(self, payload: Payload, *, for_this_end: bool = False) -> None:
+        """Send or queue one text message, UTF-8. `for_this_end`: it makes no sense to another one,
+        as an answer does not."""
         if self.is_open:
             self.send(TEXT, payload)
         else:
-            self._queue(TEXT, bytes(payload))
+            self._queue(TEXT, bytes(payload), for_this_end=for_this_end)
 
     def send_first(self, payload: bytes) -> None:
         """Send one text message ahead of everything that is held."""
@@ -144,7 +168,7 @@ class Lane:
 
     def clear_audio(self) -> None:
         """Throw away audio that waits; text keeps its order."""
-        self._waiting = deque(item for item in self._waiting if item[0] is not BINARY)
+        self._waiting = deque(item for item in self._waiting if item.kind is not BINARY)
         self._bytes -= self._audio_bytes
         self._audio_bytes = 0
 
@@ -154,21 +178,35 @@ class Lane:
             self._transport.send_pong(payload)
 
     def _flush(self) -> None:
-        self.is_open = self._reading and not self._held and self._transport is not None
+        self._open(self._reading and not self._held and self._transport is not None)
         while self._waiting and self.is_open:
-            kind, payload, since = self._waiting.popleft()
+            kind, payload, since, _ = self._waiting.popleft()
             self._bytes -= len(payload)
             if kind is BINARY:
                 self._audio_bytes -= len(payload)
-            self.send(kind, payload)  # may call pause()
-            if self.waited is not None and kind is BINARY:
+            if kind is not BINARY:
+                self.send(kind, payload)  # may call pause()
+                continue
+            self._send_audio(payload)
+            if self.waited is not None:
                 self.waited.record(monotonic() - since)
 
-    def _queue(self, kind: WSMsgType, payload: bytes) -> None:
+    def _send_audio(self, payload: Payload) -> None:
+        if self._is_half:
+            self.send(BINARY, HALF)
+        self._is_half = self.is_pcm and len(payload) % 2 == 1
+        self.send(BINARY, payload)  # may call pause()
+        self._open(self.is_open)
+
+    def _open(self, is_open: bool) -> None:
+        self.is_open = is_open
+        self.is_clear = is_open and not self._is_half
+
+    def _queue(self, kind: WSMsgType, payload: bytes, *, for_this_end: bool = False) -> None:
         if self._gone:
             self.dropped += kind is BINARY
             return
-        self._waiting.append((kind, payload, monotonic()))
+        self._waiting.append(_Waiting(kind, payload, monotonic(), for_this_end))
         self._bytes += len(payload)
         if kind is BINARY:
             self._audio_bytes += len(payload)
@@ -179,12 +217,12 @@ class Lane:
         return self._bytes > self.limit or self._audio_bytes > self._audio_limit
 
     def _make_room(self) -> None:
-        kept: deque[tuple[WSMsgType, bytes, float]] = deque()
+        kept: deque[_Waiting] = deque()
         while self._waiting and self._is_full():
             item = self._waiting.popleft()
-            if item[0] is BINARY:
-                self._bytes -= len(item[1])
-                self._audio_bytes -= len(item[1])
+            if item.kind is BINARY:
+                self._bytes -= len(item.payload)
+                self._audio_bytes -= len(item.payload)
                 self.dropped += 1
             else:
                 kept.append(item)
@@ -196,7 +234,8 @@ class Lane:
         self._calm()
         self._transport = self._pong = None
         self.send = _swallow
-        self._reading = self.is_open = False
+        self._reading = False
+        self._open(False)
 
     def _stall(self) -> None:
         self._stalling = None

@@ -80,18 +80,21 @@ class Leg(WSListener):
         if (
             frame.msg_type is BINARY
             and lane is not None
-            and lane.is_open
+            and lane.is_clear
             and frame.fin
             and self._parts is None
             and not (frame.rsv1 or frame.rsv2 or frame.rsv3)
         ):
             self.frames = count = self.frames + 1
             payload = frame.get_payload_as_memoryview()
-            self.bytes += len(payload)
-            if count & SAMPLE_MASK:
-                lane.send(BINARY, payload)
-            else:
+            size = len(payload)
+            self.bytes += size
+            if not count & SAMPLE_MASK:
                 self._sample(payload)
+            elif size & 1 and lane.is_pcm:
+                lane.send_audio(payload)
+            else:
+                lane.send(BINARY, payload)
         else:
             self._receive(transport, frame)
 

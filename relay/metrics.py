@@ -108,6 +108,9 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.dials = Counter(
+            "relay_dials", "Agents dialled, by outcome", ["outcome"], registry=self.registry
+        )
         self.tasks = Gauge(
             "relay_tasks", "Tasks of the event loop that have not ended", registry=self.registry
         )

@@ -13,7 +13,8 @@ from relay import browser
 MAX_TRIES = 5
 FIRST_WAIT = 0.25
 LONGEST_WAIT = 4.0
-# A socket that lived this long was no failure of the tries before it.
+LONGEST_RETRY_AFTER = 10.0  # somebody waits for the answer, with a microphone in the hand
+# An agent that was well for so long has ended the outage before it.
 STABLE_SECONDS = 30.0
 
 # Refusals that stay the same however often one asks.
@@ -41,20 +42,33 @@ LOST_CODES = {
 
 
 class Tries(msgspec.Struct):
-    """How often the agent was dialled again since it was last well."""
+    """How often the agent was dialled again in this outage.
+
+    An outage begins when an agent is lost and is over when one has been well for STABLE_SECONDS: an
+    agent that gets ready and dies, again and again, is one outage.
+    """
 
     count: int = 0
-    well_since: float | None = None  # monotonic second of the last SettingsApplied
+    well_since: float | None = None  # monotonic second of SettingsApplied; None: no agent is well
+    was_well: bool = False  # at any time
 
-    def wait(self, now: float, jitter: float) -> float | None:
-        """Count another try; seconds until then, None when there were enough.
+    def succeed(self, now: float) -> None:
+        """An agent is ready."""
+        self.well_since = now
+        self.was_well = True
 
-        `jitter` is from 0 to 1, so that the sessions of a relay do not come all at once.
+    def wait(self, now: float, jitter: float, *, at_least: float = 0.0) -> float | None:
+        """The agent is lost: count another try; seconds until then, None when there were enough.
+
+        `jitter` is from 0 to 1, so that the sessions of a relay do not come all at once; `at_least`
+        is what the agent asked for, and counts up to LONGEST_RETRY_AFTER.
         """
         if self.well_since is not None and now - self.well_since >= STABLE_SECONDS:
             self.count = 0
+        self.well_since = None
         if self.count >= MAX_TRIES:
             return None
         longest: float = min(FIRST_WAIT * 2**self.count, LONGEST_WAIT)
         self.count += 1
-        return longest * (0.5 + 0.5 * jitter)
+        asked = min(at_least, LONGEST_RETRY_AFTER)
+        return max(longest * (0.5 + 0.5 * jitter), asked + FIRST_WAIT * jitter if asked else 0.0)

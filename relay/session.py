@@ -81,8 +81,10 @@ class Turn(Enum):
     RUNNING = "running"  # somebody speaks, or an answer is due
 
 
-# What a leaving client may say of itself (RFC 6455 section 7.4.1); 3000 and up are free for all.
+# What a leaving client may say of itself, and the codes that are free for all (RFC 6455 sections
+# 7.4.1 and 7.4.2). A frame may carry any other number up to 65535; none of those is passed on.
 _CLIENTS_OWN = (browser.NORMAL, browser.GOING_AWAY)
+_FREE = range(3000, 5000)
 # A browser that closes with one of these, or with a code from 3000 up, does not come back: 1005 is
 # `close()` without arguments. 1001 is a page that is left, or loaded again.
 _GOODBYES = (browser.NORMAL, browser.NO_STATUS)
@@ -162,7 +164,7 @@ class Session:
         self._go_by = math.inf  # the relay stops
         # As the browser was told; it does not have to be told when it comes from another relay.
         self._lost_since: float | None = now if takeover else None
-        self._frames_seen = 0
+        self._frames_passed = 0  # of the browser to the agent, at the last look
         self._agent_request_id: str | None = None
 
     def __repr__(self) -> str:
@@ -182,7 +184,7 @@ class Session:
             self._conduct.look_at,
             self._conduct.deadline,
         )
-        if self._calls:
+        if self._calls and self.state is State.OPEN:  # before, nobody could say anything
             due = min(due, self._calls.deadline)
         return due
 
@@ -218,10 +220,10 @@ class Session:
                 if self.state is State.DIALLING:
                     self.state = State.WELCOMING
                 return []
-            case AgentUnreachable(detail, final):
+            case AgentUnreachable(detail, final, retry_after):
                 why = EndReason.AGENT_UNREACHABLE
                 end = self._failure(why, detail, "agent_unreachable", "cannot be reached")
-                return end() if final else self._lost(now, detail, end)
+                return end() if final else self._lost(now, detail, end, at_least=retry_after)
             case AgentClosed(code, reason):
                 return self._agent_closed(code, reason, now)
             case BrowserClosed(code, reason):
@@ -336,7 +338,7 @@ class Session:
             self._lost_since = None
         self.state = State.OPEN
         self._turn = Turn.QUIET
-        self._tries.well_since = now
+        self._tries.succeed(now)
         self._look_at = now + KEEPALIVE_LOOK
         self._roll_over_at = now + self._times.roll_over_seconds
         return [*told, actions.ReleaseHeld(), actions.Began(self._agent_request_id)]
@@ -344,7 +346,7 @@ class Session:
     @property
     def _was_open(self) -> bool:
         """Whether an agent was ready before: then this one takes its place unseen."""
-        return self._tries.well_since is not None
+        return self._tries.was_well
 
     def _store(self, role: deepgram.Role, content: str, now: float) -> Action:
         turn = self._last.turn + (self._last.role != role)
@@ -404,9 +406,12 @@ class Session:
 
         return end
 
-    def _lost(self, now: float, detail: str, end: Callable[[], list[Action]]) -> list[Action]:
-        """Dial again in a while; `end` when that was done often enough."""
-        wait = self._tries.wait(now, self._jitter())
+    def _lost(
+        self, now: float, detail: str, end: Callable[[], list[Action]], *, at_least: float = 0.0
+    ) -> list[Action]:
+        """Dial again in a while, in `at_least` so many seconds; `end` when that was done often
+        enough."""
+        wait = self._tries.wait(now, self._jitter(), at_least=at_least)
         if wait is None or (not self._was_open and now + wait >= self._ready_by):
             return end()
         told: list[Action] = []
@@ -571,17 +576,19 @@ class Session:
         asked = self._calls.speak(now)
         if now >= self._look_at:
             self._look_at = now + KEEPALIVE_LOOK
-            if event.browser_frames == self._frames_seen:
+            passed_on = event.browser_frames - event.thrown_away
+            if passed_on == self._frames_passed:
                 # KeepAlive alone is reported not to do while the agent speaks for long.
                 asked += [actions.SendAgent(deepgram.KeepAlive()), actions.SendSilence()]
-            self._frames_seen = event.browser_frames
+            self._frames_passed = passed_on
         return asked + self._maybe_roll_over(now)
 
     def _end(self, why: EndReason, detail: str, code: int, reason: str) -> list[Action]:
         """Close both legs; `code` and `reason` go to the side that did not end it. The agent hears
         a browser's code only where it is one of a client's own: the rest is between us two."""
         self.state = State.CLOSED
-        left = why is EndReason.BROWSER_LEFT and (code in _CLIENTS_OWN or code >= 3000)
+        own = code in _CLIENTS_OWN or code in _FREE
+        left = why is EndReason.BROWSER_LEFT and own
         return [
             actions.CloseBrowser(
                 browser.sendable(code, instead=browser.NORMAL), browser.short(reason)

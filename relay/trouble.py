@@ -96,7 +96,7 @@ def _name(error: BaseException) -> str | None:
             return _name_tls(error)
         case ProxyConnectionError() | ProxyTimeoutError():
             return "proxy_unreachable"
-        case socket.gaierror():
+        case socket.gaierror() | UnicodeError():  # the latter: what can be no name at all
             return "dns"
         case ConnectionRefusedError():
             return "refused"

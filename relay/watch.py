@@ -16,7 +16,8 @@ class Watch:
         self._times = metrics.times
         self._reply: Histogram | None = None
         self._agent_total: Histogram | None = None
-        self._since = 0.0  # of what is being waited for: the socket, then SettingsApplied
+        # Of what is being waited for: the socket, then SettingsApplied. None: nothing is.
+        self._since: float | None = None
         self._connect: float | None = None
         self._settings: float | None = None
         self._asked: float | None = None
@@ -38,16 +39,21 @@ class Watch:
         self._since = now
 
     def opened(self, now: float) -> None:
-        """Its socket is open: how long the session waited for that (dialled ahead: about 0)."""
-        self._connect = now - self._since
-        self._times["agent_connect"].record(self._connect)
+        """Its socket is open: how long the session waited for that (dialled ahead: about 0). Not
+        measured where it was open before the session wanted one."""
+        if self._since is not None:
+            self._connect = now - self._since
+            self._times["agent_connect"].record(self._connect)
+            self._since = None
 
     def settings_sent(self, now: float) -> None:
         self._since = now
 
     def applied(self, now: float) -> None:
-        self._settings = now - self._since
-        self._times["agent_settings"].record(self._settings)
+        if self._since is not None:
+            self._settings = now - self._since
+            self._times["agent_settings"].record(self._settings)
+            self._since = None
 
     def asked(self, now: float) -> None:
         """The user's words came as text."""

@@ -76,7 +76,8 @@ class Authority:
 async def agent_with(tls, **more):
     """An agent behind this TLS; yields it and its port."""
     agent = Agent()
-    async with serve(agent.handle, "127.0.0.1", 0, ssl=tls, compression=None, **more) as server:
+    port = more.pop("port", 0)
+    async with serve(agent.handle, "127.0.0.1", port, ssl=tls, compression=None, **more) as server:
         yield agent, server.sockets[0].getsockname()[1]
 
 

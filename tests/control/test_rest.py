@@ -843,8 +843,15 @@ async def test_a_lost_database_is_503_with_a_time_to_come_back(live):
     await store.close()
 
 
-async def test_a_process_whose_background_tasks_have_ended_is_not_alive(client):
-    response = await client.get("/health/live")
+async def test_a_process_of_which_a_background_task_has_ended_is_not_alive(store, live):
+    supervisor = Supervisor()
+    never = asyncio.Event().wait
+    async with supervisor.repeating("a task", never, pause=never):
+        (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "a task"]
+        task.cancel()
+        await asyncio.wait({task})
+        async with connect(make_app(store, live, supervisor=supervisor)) as client:
+            response = await client.get("/health/live")
 
     assert response.status_code == 503
     assert response.json()["status"] == "dead"

@@ -51,21 +51,6 @@ async def test_an_agent_that_was_dialled_ahead_is_used_and_dialled_once():
         assert b'relay_dialled_ahead_total{outcome="used"} 1.0' in relay.metrics.text()
 
 
-async def test_a_defect_while_dialling_ahead_is_a_failed_dial_and_others_are_dialled(caplog):
-    first, second = uuid4(), uuid4()
-
-    async def dial(leg):
-        if not caplog.records:
-            raise UnicodeError("label too long")
-
-    async with asyncio.timeout(5), waiting(dial, limit=2) as ahead:
-        ahead.begin(first)
-        await reached(lambda: "dial_ahead_broken" in caplog.text)
-        assert ahead.take(first) is None
-        ahead.begin(second)
-        assert len(ahead) == 1
-
-
 async def test_no_settings_are_sent_before_the_browser_has_come():
     async with agent_and_relay() as (agent, relay):
         session_id = uuid4()

@@ -250,3 +250,38 @@ def test_a_lane_describes_itself():
     lane.send_audio(b"abc")
 
     assert repr(lane) == "<Lane waiting=1 bytes=3 open=False>"
+
+
+def test_what_was_for_one_end_alone_does_not_wait_for_the_next():
+    lane, _ = open_lane(held=True)
+    lane.send_text(b"an answer", for_this_end=True)
+    lane.send_text(b"typed")
+    lane.send_audio(b"\1\1")
+    lane.hold()
+    lane.send_text(b"another", for_this_end=True)
+    wire = Wire()
+    lane.attach(wire)
+    lane.release()
+
+    assert [payload for _, payload in wire.sent] == [b"typed", b"\1\1", b"another"]
+
+
+def test_an_odd_message_is_completed_before_the_next():
+    lane, wire = open_lane()
+    lane.is_pcm = True
+    lane.send_audio(b"odd")
+    assert not lane.is_clear
+    lane.send_audio(b"even")
+
+    assert [payload for _, payload in wire.sent] == [b"odd", b"\0", b"even"]
+    assert lane.is_clear
+
+
+def test_odd_audio_that_waits_is_whole_even_if_some_of_it_is_thrown_away():
+    lane, wire = open_lane(limit=8, held=True)
+    lane.is_pcm = True
+    for payload in (b"odd", b"odd", b"odd"):
+        lane.send_audio(payload)
+    lane.release()
+
+    assert [payload for _, payload in wire.sent] == [b"odd\0", b"odd\0"]
