@@ -50,7 +50,7 @@ bench: $(STAMP) ## A short load test: minutes, and a line that says whether the 
 comma := ,
 empty :=
 space := $(empty) $(empty)
-PURE_ROOMS := actions allowance audio backlog browser calls conduct crowd deepgram dropin events latency \
+PURE_ROOMS := actions allowance audio backlog browser calls conduct context crowd deepgram dropin events latency \
 	opening policy presence records redial session share sound submission
 PURE := $(subst $(space),$(comma),$(PURE_ROOMS:%=relay/%.py))
 

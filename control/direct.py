@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID, uuid5
-from zoneinfo import ZoneInfo
 
 import msgspec
 from litestar import Controller, Response, post
@@ -38,7 +37,7 @@ from control.rows import NO_HISTORY, History, Message, NewSession
 from control.store import Store
 from control.telling import tell_history
 from control.temporary_token import Minter, TokenUnavailable
-from relay import deepgram, policy, submission
+from relay import agent_settings, deepgram, submission
 from relay.events import FunctionReturned, FunctionStarted
 from relay.functions import LEASE_MARGIN, Functions
 from relay.opening import Opening
@@ -181,8 +180,7 @@ class Direct:
     def _make_settings(self, session: NewSession, audio: Audio, history: History) -> dict[str, Any]:
         opening = _make_opening(session.id, session.conversation_id, session.user_id, audio)
         opening = msgspec.structs.replace(opening, timezone=session.timezone)
-        today = datetime.now(UTC).astimezone(ZoneInfo(session.timezone)).date()
-        settings = policy.settings(self._configuration, opening, today, tell_history(history))
+        settings = agent_settings.compose(self._configuration, opening, tell_history(history))
         told: dict[str, Any] = msgspec.json.decode(deepgram.encode(settings))
         return told
 

@@ -15,8 +15,8 @@ ROOMS = {"config": set(), "relay": {"config"}, "control": {"config", "relay"}}
 OURS = {*ROOMS, "loadtests", "tests", "migrations"}
 
 PURE = [
-    "actions", "allowance", "audio", "backlog", "browser", "calls", "conduct", "crowd", "deepgram",
-    "dropin", "events", "latency", "opening", "policy", "presence", "records", "redial", "session",
+    "actions", "allowance", "audio", "backlog", "browser", "calls", "conduct", "context", "crowd",
+    "deepgram", "dropin", "events", "latency", "opening", "policy", "presence", "records", "redial", "session",
     "share", "sound", "submission",
 ]  # fmt: skip
 IMPURE = {
