@@ -16,8 +16,8 @@ OURS = {*ROOMS, "loadtests", "tests", "migrations"}
 
 PURE = [
     "actions", "allowance", "audio", "backlog", "browser", "calls", "conduct", "context", "crowd",
-    "deepgram", "dropin", "events", "latency", "opening", "policy", "presence", "records", "redial", "session",
-    "share", "sound", "submission",
+    "deepgram", "dropin", "events", "latency", "opening", "policy", "presence", "records", "redial",
+    "session", "share", "sound", "submission",
 ]  # fmt: skip
 IMPURE = {
     "asyncio", "time", "logging", "socket", "ssl", "threading", "subprocess", "os", "sys", "random",

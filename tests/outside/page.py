@@ -80,18 +80,23 @@ class Talk:
 
     def __init__(self, stage: Any, agent: Agent, url: str) -> None:
         self.agent = agent
+        self.http = stage.http
         self._stage, self._url = stage, url
 
     def relay(self, **environ: str) -> Any:
         """A relay whose agent this is, not started yet."""
         return self._stage.relay(DEEPGRAM_AGENT_URL=self._url, RELAY_DIAL_AHEAD="0", **environ)
 
-    async def page(self, relay: Any, **wish: Any) -> Page:
-        """Somebody who begins a session; the agent is ready."""
-        http = self._stage.http
-        begun = (await http.post(f"{relay.url}{API}/session", json=wish)).raise_for_status().json()
-        page = Page(relay, http, begun)
-        await page.attach()
+    async def begin(self, relay: Any, **wish: Any) -> Page:
+        """Somebody who begins a session, and has not attached."""
+        answer = await self.http.post(f"{relay.url}{API}/session", json=wish)
+        return Page(relay, self.http, answer.raise_for_status().json())
+
+    async def page(self, relay: Any, *, at: Any | None = None, **wish: Any) -> Page:
+        """Somebody who begins a session and attaches, at another relay if it is said so; the agent
+        is ready."""
+        page = await self.begin(relay, **wish)
+        await page.attach(at)
         await page.until(lambda event: event["type"] == "SettingsApplied")
         return page
 

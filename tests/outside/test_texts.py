@@ -89,7 +89,7 @@ async def test_what_is_said_by_the_way_is_stored_and_takes_no_turn(talk):
     await page.until_ticked(6)
 
     url = f"{relay.url}/api/v1/voice/conversations/{page.conversation_id}/messages"
-    items = (await talk._stage.http.get(url)).json()["items"]
+    items = (await talk.http.get(url)).json()["items"]
     assert [item["turn"] for item in items] == [1, 1, 1, 1, 1, 2]
     assert await page.stored() == page.bubbles
 
@@ -106,7 +106,7 @@ async def test_a_conversation_of_odd_lines_is_listed_and_resumed(talk):
     again = await talk.page(relay, conversation_id=page.conversation_id)
 
     said = f"{FFFD} Marathon{FFFD}"
-    listed = (await talk._stage.http.get(f"{relay.url}/api/v1/voice/conversations")).json()["items"]
+    listed = (await talk.http.get(f"{relay.url}/api/v1/voice/conversations")).json()["items"]
     assert [item["title"] for item in listed] == [said]
     assert again.begun["messages"][0]["content"] == said
     (told,) = talk.settings[-1]["agent"]["context"]["messages"]
