@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from datetime import UTC, datetime
@@ -38,12 +39,14 @@ async def is_let_in(connecting):
 
 
 @pytest.mark.parametrize("shift", [10 * DAY, -10 * DAY], ids=["ahead", "behind"])
-async def test_a_ticket_of_a_node_whose_clock_is_wrong_is_good_at_another(talk, tmp_path, shift):
+async def test_tickets_expire_by_the_clock_of_the_database(talk, stage, tmp_path, shift):
+    """Of two nodes the clock of one is wrong: each takes the tickets and grants of the other."""
     clock = Clock(tmp_path / "clock")
     clock.shift(shift)
     wrong, right = talk.relay(**clock.environ), talk.relay()
-    await wrong.start()
-    await right.start()
+    async with asyncio.TaskGroup() as tasks:
+        for relay in (wrong, right):
+            tasks.create_task(relay.start())
 
     for begins, attaches in ((wrong, right), (right, wrong), (wrong, wrong)):
         page = await talk.page(begins, at=attaches)
@@ -51,40 +54,20 @@ async def test_a_ticket_of_a_node_whose_clock_is_wrong_is_good_at_another(talk, 
         assert 0 < expires_in.total_seconds() <= 61
         await talk.line(page, "user", "It works.")
 
-
-@pytest.mark.parametrize("shift", [10 * DAY, -10 * DAY], ids=["ahead", "behind"])
-async def test_a_grant_of_a_node_whose_clock_is_wrong_is_good_at_another(
-    talk, stage, tmp_path, shift
-):
-    clock = Clock(tmp_path / "clock")
-    clock.shift(shift)
-    wrong, right = talk.relay(**clock.environ), talk.relay()
-    await wrong.start()
-    await right.start()
-
-    for grants, attaches in ((wrong, right), (right, wrong)):
-        granted = (await stage.http.post(f"{grants.url}/v1/auth/grant")).json()
+        granted = (await stage.http.post(f"{begins.url}/v1/auth/grant")).json()
         # Another grant sweeps away what is too old.
         await stage.http.post(f"{attaches.url}/v1/auth/grant")
         assert await is_let_in(converse(attaches, granted))
 
-
-async def test_a_ticket_that_the_database_calls_old_is_refused(talk, stage, tmp_path):
-    """Whatever the node thinks: its clock has stopped ten days ago."""
-    clock = Clock(tmp_path / "clock")
-    clock.shift(-10 * DAY)
-    relay = talk.relay(**clock.environ)
-    await relay.start()
-    granted = (await stage.http.post(f"{relay.url}/v1/auth/grant")).json()
-    begun = (await stage.http.post(f"{relay.url}{API}/session")).json()
-
+    # Too old is what the database calls so, whatever the node thinks.
+    granted = (await stage.http.post(f"{wrong.url}/v1/auth/grant")).json()
+    page = await talk.begin(wrong)
     async with asyncpg.create_pool(stage.database_url, min_size=1) as database:
         await database.execute("UPDATE voice.grants SET expires_at = now()")
         await database.execute("UPDATE voice.sessions SET ticket_expires_at = now()")
-
-    assert not await is_let_in(converse(relay, granted))
-    url = f"ws://127.0.0.1:{relay.port}{API}/session/{begun['session_id']}/ws"
-    assert not await is_let_in(connect(url, subprotocols=["relay.v1", begun["ticket"]]))
+    assert not await is_let_in(converse(wrong, granted))
+    with pytest.raises(InvalidStatus):
+        await page.attach()
 
 
 UUID_1 = "00000000-0000-0000-0000-000000000001"
@@ -159,22 +142,15 @@ async def test_a_crafted_cursor_is_a_400_at_every_list(talk, stage):
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.json()["errors"][0]["path"] == "cursor"
 
-
-async def test_the_ends_of_time_and_of_numbers_are_pages_like_others(talk, stage):
-    """What a cursor of ours could say, however odd: no status 500."""
-    relay = talk.relay()
-    await relay.start()
-    page = await talk.page(relay)
-    conversation = f"{relay.url}{API}/conversations/{page.conversation_id}"
-
+    # What a cursor of ours could say, however odd: the ends of time and of numbers.
     for url, position in (
-        (f"{relay.url}{API}/conversations", ["0001-01-01T00:00:00Z", UUID_1]),
-        (f"{relay.url}{API}/conversations", ["9999-12-31T23:59:59.999999Z", UUID_1]),
-        (f"{conversation}/messages", [0]),
-        (f"{conversation}/messages", [2**63 - 1]),
-        (f"{conversation}/intents", [2**63 - 1, UUID_1]),
+        (lists[0], ["0001-01-01T00:00:00Z", UUID_1]),
+        (lists[0], ["9999-12-31T23:59:59.999999Z", UUID_1]),
+        (lists[1], [0]),
+        (lists[1], [2**63 - 1]),
+        (lists[2], [2**63 - 1, UUID_1]),
     ):
-        for query in ({}, {"q": "word"}) if url.endswith("conversations") else ({},):
+        for query in ({}, {"q": "word"}) if url == lists[0] else ({},):
             answer = await stage.http.get(url, params={"cursor": cursor_of(position)} | query)
             assert answer.status_code == 200, (url, position, answer.text)
 

@@ -37,10 +37,14 @@ async def nodes(talk, stage):
     """Two relays that may begin direct sessions."""
     environ = {"RELAY_DIRECT_TRANSPORT": "on", "DEEPGRAM_API_URL": stage.sandbox.api_url}
     relays = [talk.relay(**environ), talk.relay(**environ)]
+    await start(*relays)
+    return relays
+
+
+async def start(*relays):
     async with asyncio.TaskGroup() as tasks:
         for relay in relays:
             tasks.create_task(relay.start())
-    return relays
 
 
 async def begin_direct(stage, relay, **wish):
@@ -116,44 +120,28 @@ async def test_a_relay_session_takes_a_conversation_from_a_direct_one_elsewhere(
     context = talk.settings[-1]["agent"]["context"]["messages"]
     assert [line["content"] for line in context] == ["one"]
 
-
-async def test_who_attaches_last_has_the_conversation_whoever_began_first(talk, stage, nodes):
-    """A relay session is begun, then a direct one; then the first one attaches."""
-    a, b = nodes
-    page = await talk.page(a)
-    await talk.line(page, "user", "one")
-    await page.socket.close()
+    # Who attaches last has it, whoever began first: a relay session is begun, then a direct one.
     begun = await talk.begin(a, conversation_id=page.conversation_id)
     direct = await begin_direct(stage, b, conversation_id=page.conversation_id)
-    assert (await direct.say("user", "two")).status_code == 201
+    assert (await direct.say("user", "three")).status_code == 201
 
     await begun.attach()
     await begun.until(lambda event: event["type"] == "SettingsApplied")
     refused = await direct.say("user", "too late")
-    await talk.line(begun, "user", "three")
+    await talk.line(begun, "user", "four")
 
     assert (refused.status_code, refused.json()["code"]) == (409, "superseded")
-    assert await until_stored(page, 3) == ["one", "two", "three"]
+    assert await until_stored(page, 4) == ["one", "two", "three", "four"]
 
 
-async def test_of_two_direct_sessions_the_newer_one_reports(talk, stage, nodes):
-    a, b = nodes
-    first = await begin_direct(stage, a)
-    second = await begin_direct(stage, b, conversation_id=first.begun["conversation_id"])
-
-    assert (await first.say("user", "too late")).json()["code"] == "superseded"
-    assert (await second.say("user", "Hello.")).status_code == 201
-
-
-async def test_the_newest_is_not_a_matter_of_clocks(talk, stage, nodes, tmp_path):
-    """The node of the newer session is ten days behind."""
+async def test_of_two_direct_sessions_the_newer_one_reports(talk, stage, tmp_path):
+    """Newer in truth: its node is ten days behind."""
     clock = Clock(tmp_path / "clock")
     clock.shift(-10 * DAY)
-    behind = talk.relay(
-        RELAY_DIRECT_TRANSPORT="on", DEEPGRAM_API_URL=stage.sandbox.api_url, **clock.environ
-    )
-    await behind.start()
-    first = await begin_direct(stage, nodes[0])
+    environ = {"RELAY_DIRECT_TRANSPORT": "on", "DEEPGRAM_API_URL": stage.sandbox.api_url}
+    right, behind = talk.relay(**environ), talk.relay(**environ, **clock.environ)
+    await start(right, behind)
+    first = await begin_direct(stage, right)
     second = await begin_direct(stage, behind, conversation_id=first.begun["conversation_id"])
 
     assert (await first.say("user", "too late")).json()["code"] == "superseded"
