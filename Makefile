@@ -50,8 +50,8 @@ bench: $(STAMP) ## A short load test: minutes, and a line that says whether the 
 comma := ,
 empty :=
 space := $(empty) $(empty)
-PURE_ROOMS := actions allowance audio backlog browser calls conduct crowd deepgram dial_limit dropin events latency \
-	opening policy presence records redial repeats session share sound submission upgrade
+PURE_ROOMS := actions allowance audio backlog browser calls conduct context crowd deepgram dial_limit dropin \
+	events latency opening policy presence records redial repeats session share sound submission upgrade
 PURE := $(subst $(space),$(comma),$(PURE_ROOMS:%=relay/%.py))
 
 clean: ## Remove .venv and what tests leave behind

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
@@ -17,6 +16,7 @@ import msgspec
 from config.agent import Audio
 from control import owners
 from control.errors import RETRY_SECONDS
+from control.handover import Handover
 from control.rows import NO_HISTORY, Arrival, History, Numbering, Taken
 from control.store import Store, StoreUnavailable
 from control.telling import tell_history
@@ -26,8 +26,6 @@ from relay.ticket import hash_ticket, new_ticket
 
 log = logging.getLogger(__name__)
 
-HANDOVER_SECONDS = 1.0  # what an owner that lives gets to store its last words
-HANDOVER_LOOK = 0.05
 # A ticket that was issued just now may still be on its way from its relay to the database.
 TICKET_PAUSES = (0.0, 0.1, 0.3)
 
@@ -50,15 +48,13 @@ class Admission:
         *,
         node_id: UUID,
         grace: float,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`settle` ends what is live of a conversation in this process and waits until it is
-        stored; False: not. `grace`: seconds that a drained session may be had after its end."""
+        """`settle` is that of `Handover`. `grace`: seconds that a drained session may be had after
+        its end."""
         self._store = store
-        self._settle = settle
+        self._handover = Handover(store, settle)
         self._node_id = node_id
         self._grace = grace
-        self._clock = clock
 
     async def __call__(self, session_id: UUID, ticket: str, seen: Seen = NOTHING_SEEN) -> Opening:
         try:
@@ -84,10 +80,12 @@ class Admission:
         history = NO_HISTORY
         numbering = Numbering(last_seq=0, last_turn=0, last_role=None)
         if taken.resumed or taken.taken_over:
-            await self._settle_all(session_id, taken)
-            async with self._store.transaction() as connection:
-                numbering = await owners.number(connection, taken.conversation_id, session_id)
-            history = await self._store.load_history(taken.conversation_id)
+            numbering, history = await self._handover.complete(
+                session_id,
+                taken.conversation_id,
+                taken_over=taken.taken_over,
+                owner_lives=taken.owner_lives,
+            )
         if taken.taken_over:
             log.info("session_taken_over session=%s epoch=%d", session_id, taken.epoch)
         return Opening(
@@ -111,33 +109,12 @@ class Admission:
         for pause in TICKET_PAUSES:
             await asyncio.sleep(pause)
             async with self._store.transaction() as connection:
-                taken = await owners.take(connection, arrival, now=self._clock())
+                taken = await owners.take(connection, arrival)
                 if taken is not None or not await owners.is_elsewhere(
                     connection, arrival.session_id, self._node_id
                 ):
                     return taken
         return None
-
-    async def _settle_all(self, session_id: UUID, taken: Taken) -> None:
-        """Have all that was said before in Postgres, as far as that is possible now."""
-        if not await self._settle(taken.conversation_id) and not taken.taken_over:
-            raise Refused(
-                503,
-                "conversation_busy",
-                "an earlier session is not stored yet; begin another",
-                retry_after=RETRY_SECONDS,
-            )
-        try:
-            async with asyncio.timeout(HANDOVER_SECONDS):
-                # The owner is another process: there is no event to wait for.
-                while await self._may_settle(session_id, taken):  # noqa: ASYNC110
-                    await asyncio.sleep(HANDOVER_LOOK)
-        except TimeoutError:
-            pass  # then numbers are left free for it
-
-    async def _may_settle(self, session_id: UUID, taken: Taken) -> bool:
-        async with self._store.transaction() as connection:
-            return await owners.may_settle(connection, session_id, taken)
 
 
 def refuse_unavailable(session_id: UUID, error: StoreUnavailable) -> Refused:

@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID, uuid5
-from zoneinfo import ZoneInfo
 
 import msgspec
 from litestar import Controller, Response, post
@@ -31,16 +30,18 @@ from control import reports
 from control.auth import User
 from control.errors import (
     RETRY_SECONDS,
+    Mistake,
     ProblemError,
     describe_problems,
     not_found,
 )
+from control.handover import Handover
 from control.reports import Reporting
 from control.rows import NO_HISTORY, History, Message, NewSession
 from control.store import Store
 from control.telling import tell_history
 from control.temporary_token import Minter, TokenUnavailable
-from relay import deepgram, policy, submission
+from relay import agent_settings, deepgram, submission
 from relay.events import FunctionReturned, FunctionStarted
 from relay.functions import LEASE_MARGIN, Functions, check_arguments
 from relay.opening import Opening
@@ -55,7 +56,8 @@ class DirectBegun(msgspec.Struct, frozen=True, kw_only=True):
     """Open `agent_url` with the subprotocols `bearer` and `access_token`, then send `settings`.
 
     The token counts for opening the connection, until `expires_at`. `messages` are the newest
-    stored ones of a resumed conversation, in order; `settings` has them already.
+    stored ones of a resumed conversation, in order; `settings` has them already. `timezone` and
+    `warnings` are as of `SessionBegun`.
     """
 
     session_id: UUID
@@ -65,7 +67,9 @@ class DirectBegun(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
     settings: dict[str, Any]
     audio: Audio
+    timezone: str
     messages: list[Message]
+    warnings: list[Mistake] = []
 
 
 class ReportedMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,14 +114,14 @@ class Direct:
         agent_url: str,
         settle: Callable[[UUID], Awaitable[bool]],
     ) -> None:
-        """`settle` is that of `Admission`. Raises `ConfigError` when a client would see a key."""
+        """`settle` is that of `Handover`. Raises `ConfigError` when a client would see a key."""
         self._store = store
         self._configuration = configuration
         self._functions = functions
         self._minter = minter
         self._allowed = allowed
         self._agent_url = agent_url
-        self._settle = settle
+        self._handover = Handover(store, settle)
         longest = max((intent.timeout for intent in configuration.registry.intents), default=0.0)
         self._patience = longest + WAIT_MARGIN
         self._running: dict[UUID, asyncio.Future[CallAnswer]] = {}
@@ -141,7 +145,7 @@ class Direct:
             conversation_id=conversation_id or uuid7(),
             user_id=user.id,
             ticket_hash=secrets.token_bytes(32),  # of no ticket: nobody attaches to this one
-            ticket_expires_at=datetime.now(UTC),
+            ticket_seconds=0.0,
             timezone=timezone,
             audio=msgspec.json.encode(audio),
         )
@@ -153,37 +157,29 @@ class Direct:
                 503, "token_unavailable", detail, retry_after=RETRY_SECONDS
             ) from error
         resume = conversation_id is not None
-        if not await self._store.create_session(session, resume=resume):
+        if await self._store.create_session(session, resume=resume) is None:
             raise not_found("conversation")
         async with self._store.transaction() as connection:
-            await reports.mark_direct(connection, session.id)
-        history = await self._load_history(session.conversation_id) if resume else NO_HISTORY
+            began = await reports.begin(connection, session.id, session.conversation_id)
+        history = NO_HISTORY
+        if resume:
+            _, history = await self._handover.complete(session.id, session.conversation_id)
         return DirectBegun(
             session_id=session.id,
             conversation_id=session.conversation_id,
             agent_url=self._agent_url,
             access_token=token.access_token,
-            expires_at=datetime.now(UTC) + timedelta(seconds=token.expires_in),
+            expires_at=began + timedelta(seconds=token.expires_in),
             settings=self._make_settings(session, audio, history),
             audio=audio,
+            timezone=timezone,
             messages=history.messages,
         )
-
-    async def _load_history(self, conversation_id: UUID) -> History:
-        if not await self._settle(conversation_id):
-            raise ProblemError(
-                503,
-                "conversation_busy",
-                "an earlier session is not stored yet; begin another",
-                retry_after=RETRY_SECONDS,
-            )
-        return await self._store.load_history(conversation_id)
 
     def _make_settings(self, session: NewSession, audio: Audio, history: History) -> dict[str, Any]:
         opening = _make_opening(session.id, session.conversation_id, session.user_id, audio)
         opening = msgspec.structs.replace(opening, timezone=session.timezone)
-        today = datetime.now(UTC).astimezone(ZoneInfo(session.timezone)).date()
-        settings = policy.settings(self._configuration, opening, today, tell_history(history))
+        settings = agent_settings.compose(self._configuration, opening, tell_history(history))
         told: dict[str, Any] = msgspec.json.decode(deepgram.encode(settings))
         return told
 

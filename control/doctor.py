@@ -54,7 +54,9 @@ _REFUSALS = {
     429: "too many sessions of this project at once: wait, or ask Deepgram for more",
 }
 
-Said = deepgram.ServerMessage | deepgram.Unknown | deepgram.Malformed | None  # None: closed
+Said = (
+    deepgram.ServerMessage | deepgram.Mended | deepgram.Unknown | deepgram.Malformed | None
+)  # None: closed
 
 
 class Doctor:

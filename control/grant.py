@@ -7,7 +7,6 @@ session, by the same way as with a ticket of a session.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
@@ -25,12 +24,12 @@ from config.agent import Agent
 from config.settings import Settings
 from control.admission import refuse_unavailable
 from control.auth import User
-from control.errors import RETRY_SECONDS, ProblemError
+from control.errors import RETRY_SECONDS, Mistake, ProblemError
 from control.rows import NewSession
 from control.sessions import (
     DRAINING_RETRY_SECONDS,
     Live,
-    check_timezone,
+    read_timezone,
 )
 from control.store import Store, StoreUnavailable
 from relay.converse import DeepgramProblem, problem_body
@@ -48,14 +47,18 @@ class GrantRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     ttl_seconds: Annotated[float, msgspec.Meta(ge=1, le=LONGEST_GRANT)] | None = None
     conversation_id: UUID | None = None
-    timezone: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "UTC"
+    timezone: str | None = None
 
 
-class Granted(msgspec.Struct, frozen=True):
-    """`access_token` opens `/v1/agent/converse` once, within `expires_in` seconds."""
+class Granted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`access_token` opens `/v1/agent/converse` once, within `expires_in` seconds.
+
+    `warnings` is ours, and there only if something of the request counts for something else.
+    """
 
     access_token: str
     expires_in: float
+    warnings: list[Mistake] = []
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,15 +75,15 @@ class Grants:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def add(self, ticket: str, grant: Grant, *, now: datetime, ttl: float) -> bool:
-        """False: the user has no such conversation."""
+    async def add(self, ticket: str, grant: Grant, *, ttl: float) -> bool:
+        """Good for `ttl` seconds. False: the user has no such conversation."""
         async with self._store.transaction() as connection:
-            await connection.execute("DELETE FROM voice.grants WHERE expires_at <= $1", now)
+            await connection.execute("DELETE FROM voice.grants WHERE expires_at <= now()")
             done = await connection.execute(
                 """
                 INSERT INTO voice.grants
                     (ticket_hash, user_id, conversation_id, timezone, expires_at)
-                SELECT $1, $2, $3::uuid, $4, $5
+                SELECT $1, $2, $3::uuid, $4, now() + make_interval(secs => $5)
                 WHERE $3::uuid IS NULL OR EXISTS (
                     SELECT FROM voice.conversations WHERE id = $3 AND user_id = $2
                 )
@@ -89,20 +92,19 @@ class Grants:
                 grant.user_id,
                 grant.conversation_id,
                 grant.timezone,
-                now + timedelta(seconds=ttl),
+                ttl,
             )
         return str(done) == "INSERT 0 1"
 
-    async def take(self, ticket: str, *, now: datetime) -> Grant | None:
+    async def take(self, ticket: str) -> Grant | None:
         """Use a ticket up; None: it is unknown, used or too old."""
         async with self._store.transaction() as connection:
             row = await connection.fetchrow(
                 """
                 DELETE FROM voice.grants WHERE ticket_hash = $1
-                RETURNING user_id, conversation_id, timezone, expires_at > $2 AS is_valid
+                RETURNING user_id, conversation_id, timezone, expires_at > now() AS is_valid
                 """,
                 hash_ticket(ticket),
-                now,
             )
         if row is None or not row["is_valid"]:
             return None
@@ -127,10 +129,9 @@ class GrantAdmission:
         self._audio = msgspec.json.encode(agent.audio)  # until the client says which
 
     async def __call__(self, ticket: str) -> Opening:
-        now = datetime.now(UTC)
         session_id = uuid7()
         try:
-            grant = await self._grants.take(ticket, now=now)
+            grant = await self._grants.take(ticket)
             if grant is None:
                 raise Refused(401, "ticket_refused", "the ticket is not valid")
             session = NewSession(
@@ -138,12 +139,12 @@ class GrantAdmission:
                 conversation_id=grant.conversation_id or uuid7(),
                 user_id=grant.user_id,
                 ticket_hash=hash_ticket(ticket),
-                ticket_expires_at=now + timedelta(seconds=self._ticket_seconds),
+                ticket_seconds=self._ticket_seconds,
                 timezone=grant.timezone,
                 audio=self._audio,
             )
             resume = grant.conversation_id is not None
-            if not await self._store.create_session(session, resume=resume):
+            if await self._store.create_session(session, resume=resume) is None:
                 raise Refused(401, "ticket_refused", "the conversation was erased")
         except StoreUnavailable as error:
             raise refuse_unavailable(session_id, error) from error
@@ -201,12 +202,11 @@ async def grant_ticket(
     if live.is_draining:
         raise ProblemError(503, "stopping", "the relay stops", retry_after=DRAINING_RETRY_SECONDS)
     wanted = data or GrantRequest()
-    if mistakes := check_timezone(wanted.timezone):
-        raise ProblemError(400, "invalid", f"timezone: {mistakes[0].detail}")
+    timezone, warnings = read_timezone(wanted.timezone)
     ttl = wanted.ttl_seconds or settings.ticket_seconds
     ticket = new_ticket()
-    grant = Grant(user_id=user.id, conversation_id=wanted.conversation_id, timezone=wanted.timezone)
-    if not await Grants(store).add(ticket, grant, now=datetime.now(UTC), ttl=ttl):
+    grant = Grant(user_id=user.id, conversation_id=wanted.conversation_id, timezone=timezone)
+    if not await Grants(store).add(ticket, grant, ttl=ttl):
         raise ProblemError(404, "not_found", "there is no such conversation")
-    granted = Granted(access_token=ticket, expires_in=ttl)
+    granted = Granted(access_token=ticket, expires_in=ttl, warnings=warnings)
     return Response(granted, headers={"Cache-Control": "no-store"})

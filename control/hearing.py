@@ -54,6 +54,8 @@ def decode(text: str) -> Event | None:
     """None: a type that we do not know, which is nothing bad. Raises `TalkError` if broken."""
     message = deepgram.decode_server(text.encode())
     match message:
+        case deepgram.Mended(message=mended):
+            return mended
         case deepgram.Malformed(type, reason):
             raise TalkError(f"the relay sent a broken message {type!r}: {reason}")
         case deepgram.Unknown(type):

@@ -7,7 +7,6 @@ opens it and translates errors. All instants are those of the database.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime
 from uuid import UUID
 
 from control.flush import Connection
@@ -74,7 +73,7 @@ async def sweep(connection: Connection, grace: float) -> int:
 # --- a browser attaches ------------------------------------------------------------------------
 
 
-async def take(connection: Connection, arrival: Arrival, *, now: datetime) -> Taken | None:
+async def take(connection: Connection, arrival: Arrival) -> Taken | None:
     """Use a ticket up, the first one or a resume ticket: of two that come with it one is `taken`.
 
     Its node is the owner from now on; the owner before, and other sessions of the conversation,
@@ -98,16 +97,17 @@ async def take(connection: Connection, arrival: Arrival, *, now: datetime) -> Ta
         SELECT s.conversation_id, s.user_id, s.timezone, s.audio, s.voice, s.language, s.state,
                s.epoch,
                s.resume_hash IS NOT DISTINCT FROM $2 AS resumes,
-               s.node_id IS NOT DISTINCT FROM $6 AND s.state <> 'ended' AS is_ours,
-               s.state = 'new' AND s.ticket_used_at IS NULL AND s.ticket_expires_at > $3 AS unused,
+               s.node_id IS NOT DISTINCT FROM $5 AND s.state <> 'ended' AS is_ours,
+               s.state = 'new' AND s.ticket_used_at IS NULL
+                   AND s.ticket_expires_at > now() AS unused,
                s.end_asked IS NOT NULL OR s.state = 'ended' AND (
                    s.end_reason IS DISTINCT FROM 'shutdown'
-                   OR s.released_at <= now() - make_interval(secs => $4)
+                   OR s.released_at <= now() - make_interval(secs => $3)
                ) AS over,
                s.state = 'ended' AS ended,
                EXISTS (
                    SELECT FROM voice.nodes AS n
-                   WHERE n.id = s.node_id AND n.seen_at > now() - make_interval(secs => $5)
+                   WHERE n.id = s.node_id AND n.seen_at > now() - make_interval(secs => $4)
                ) AS owner_lives,
                EXISTS (
                    SELECT FROM voice.sessions AS other
@@ -119,7 +119,6 @@ async def take(connection: Connection, arrival: Arrival, *, now: datetime) -> Ta
         """,
         arrival.session_id,
         arrival.ticket_hash,
-        now,
         arrival.grace,
         DEAD_SECONDS,
         arrival.node_id,
@@ -131,7 +130,8 @@ async def take(connection: Connection, arrival: Arrival, *, now: datetime) -> Ta
     if taken and row["resumes"]:
         await _take_over(connection, arrival, row["epoch"])
     elif taken:
-        await _take_first(connection, arrival, row["conversation_id"], now)
+        await _take_first(connection, arrival)
+        await supersede(connection, row["conversation_id"], arrival.session_id)
     return Taken(
         conversation_id=row["conversation_id"],
         user_id=row["user_id"],
@@ -148,21 +148,25 @@ async def take(connection: Connection, arrival: Arrival, *, now: datetime) -> Ta
     )
 
 
-async def _take_first(
-    connection: Connection, arrival: Arrival, conversation_id: UUID, now: datetime
-) -> None:
+async def _take_first(connection: Connection, arrival: Arrival) -> None:
     await connection.execute(
         """
         UPDATE voice.sessions
-        SET ticket_used_at = $2, node_id = $3, epoch = 1, resume_hash = $4
+        SET ticket_used_at = now(), node_id = $2, epoch = 1, resume_hash = $3
         WHERE id = $1
         """,
         arrival.session_id,
-        now,
         arrival.node_id,
         arrival.resume_hash,
     )
-    # A conversation has one numbering and so one session at a time; the newest wins.
+
+
+async def supersede(connection: Connection, conversation_id: UUID, session_id: UUID) -> None:
+    """This session has the conversation now: it has one numbering, and so one session at a time.
+
+    The others hear that they are over. The caller has locked the conversation.
+    """
+    await supersede_direct(connection, conversation_id, session_id)
     superseded = await connection.fetch(
         """
         UPDATE voice.sessions SET end_asked = 'superseded'
@@ -171,9 +175,22 @@ async def _take_first(
         RETURNING id
         """,
         conversation_id,
-        arrival.session_id,
+        session_id,
     )
     await notify(connection, [row["id"] for row in superseded])
+
+
+async def supersede_direct(connection: Connection, conversation_id: UUID, session_id: UUID) -> None:
+    """End the direct sessions of the conversation: nobody is their owner, who could."""
+    await connection.execute(
+        """
+        UPDATE voice.sessions
+        SET end_asked = 'superseded', state = 'ended', ended_at = now(), end_reason = 'superseded'
+        WHERE conversation_id = $1 AND id <> $2 AND transport = 'direct' AND state <> 'ended'
+        """,
+        conversation_id,
+        session_id,
+    )
 
 
 async def _take_over(connection: Connection, arrival: Arrival, epoch: int) -> None:
@@ -213,8 +230,11 @@ async def is_elsewhere(connection: Connection, session_id: UUID, node_id: UUID) 
     return found
 
 
-async def may_settle(connection: Connection, session_id: UUID, taken: Taken) -> bool:
-    """Whether an owner before us is alive and has not said yet that it stored all it had."""
+async def may_settle(
+    connection: Connection, session_id: UUID, conversation_id: UUID, *, before_us: bool
+) -> bool:
+    """Whether an owner is alive and has not said yet that it stored all it had: one of another
+    session of the conversation, or (`before_us`) of this one."""
     found: bool = await connection.fetchval(
         """
         SELECT EXISTS (
@@ -228,10 +248,10 @@ async def may_settle(connection: Connection, session_id: UUID, taken: Taken) -> 
             SELECT FROM voice.sessions AS s WHERE s.id = $2 AND s.settled_epoch < s.epoch - 1
         )
         """,
-        taken.conversation_id,
+        conversation_id,
         session_id,
         DEAD_SECONDS,
-        taken.taken_over and taken.owner_lives,
+        before_us,
     )
     return found
 

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from control import owners
 from control.flush import Connection, flush
 from control.rows import Message, storable
 from relay import deepgram
@@ -36,15 +37,24 @@ class Reporting(msgspec.Struct, frozen=True, kw_only=True):
     last_role: deepgram.Role | None
 
 
-async def mark_direct(connection: Connection, session_id: UUID) -> None:
-    """The session is of the direct transport, and live: nobody attaches to it."""
+async def begin(connection: Connection, session_id: UUID, conversation_id: UUID) -> datetime:
+    """The session is of the direct transport, and live, from this instant on: nobody attaches to
+    it, and who had the conversation has it no longer."""
     await connection.execute(
+        "SELECT FROM voice.conversations WHERE id = $1 FOR NO KEY UPDATE", conversation_id
+    )
+    await owners.supersede(connection, conversation_id, session_id)
+    now: datetime = await connection.fetchval(
         """
-        UPDATE voice.sessions SET transport = 'direct', state = 'live', started_at = now()
-        WHERE id = $1
+        WITH begun AS (
+            UPDATE voice.sessions SET transport = 'direct', state = 'live', started_at = now()
+            WHERE id = $1
+        )
+        SELECT now()
         """,
         session_id,
     )
+    return now
 
 
 async def enter(
@@ -65,13 +75,10 @@ async def enter(
         """
         SELECT timezone, CASE
                  WHEN transport <> 'direct' THEN 'relay'
+                 WHEN end_asked = 'superseded' THEN 'superseded'
                  WHEN state = 'ended' OR created_at < now() - $3::text::interval THEN 'over'
-                 WHEN EXISTS (
-                     SELECT FROM voice.sessions AS newer
-                     WHERE newer.conversation_id = shown.conversation_id AND newer.id > shown.id
-                 ) THEN 'superseded'
                  ELSE 'direct' END AS standing
-        FROM voice.sessions AS shown WHERE id = $1 AND conversation_id = $2
+        FROM voice.sessions WHERE id = $1 AND conversation_id = $2
         """,
         session_id,
         conversation_id,
@@ -86,13 +93,17 @@ async def enter(
         """,
         conversation_id,
     )
-    return Reporting(
+    reporting = Reporting(
         standing=row["standing"],
         timezone=row["timezone"],
-        last_seq=max(locked, last["seq"] if last else 0),
+        last_seq=last["seq"] if last else 0,
         last_turn=last["turn"] if last else 0,
         last_role=last["role"] if last else None,
     )
+    if locked <= reporting.last_seq:
+        return reporting
+    # Numbers were left free for an owner before; its turns have none that is higher (owners.py).
+    return msgspec.structs.replace(reporting, last_seq=locked, last_turn=locked, last_role=None)
 
 
 async def find_message(connection: Connection, message_id: UUID) -> tuple[UUID, Message] | None:

@@ -1,7 +1,8 @@
 """Retention: conversations that nobody has touched for long are erased.
 
 Control plane; it runs in every node, and one at a time does the work. A little at a time, so that
-nobody waits for a lock of ours. What still has a call on its way to the Orchestrator stays.
+nobody waits for a lock of ours. What still has a call on its way to the Orchestrator stays, and
+what somebody has or is about to resume.
 """
 
 from __future__ import annotations
@@ -70,24 +71,43 @@ def _say_delayed(error: Exception) -> None:
     log.warning("retention_delayed reason=%s", error)
 
 
+# Not: somebody has it, is about to (a ticket that is good), or may come back to it. None of that is
+# news in the list, so the age does not tell. A direct session that nobody ends stays live.
+_UNUSED = """
+    updated_at < now() - make_interval(secs => $1 * 86400)
+    AND NOT EXISTS (
+        SELECT FROM voice.intents WHERE conversation_id = old.id AND status = 'submitting'
+    )
+    AND NOT EXISTS (
+        SELECT FROM voice.sessions WHERE conversation_id = old.id AND CASE state
+            WHEN 'new' THEN ticket_used_at IS NOT NULL OR ticket_expires_at > now()
+            WHEN 'live' THEN transport = 'relay' OR started_at > now() - interval '1 day'
+            ELSE ended_at > now() - interval '1 hour'
+        END
+    )
+    AND NOT EXISTS (
+        SELECT FROM voice.grants WHERE conversation_id = old.id AND expires_at > now()
+    )
+"""
+
+
 async def erase_old(connection: Connection, days: float, *, limit: int) -> int:
     """Erase up to `limit` conversations with all that is in them; 0 also when another node does."""
     if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
         return 0
-    done = await connection.execute(
-        """
-        DELETE FROM voice.conversations WHERE id IN (
-            SELECT id FROM voice.conversations AS old
-            WHERE updated_at < now() - make_interval(secs => $1 * 86400)
-              AND NOT EXISTS (
-                  SELECT FROM voice.intents
-                  WHERE conversation_id = old.id AND status = 'submitting'
-              )
-            ORDER BY updated_at LIMIT $2
-            FOR UPDATE SKIP LOCKED
-        )
+    rows = await connection.fetch(
+        f"""
+        SELECT id FROM voice.conversations AS old WHERE {_UNUSED}
+        ORDER BY updated_at LIMIT $2
+        FOR UPDATE SKIP LOCKED
         """,
         days,
         limit,
+    )
+    # Looked at again, now that nobody can begin a session in them: one may have begun meanwhile.
+    done = await connection.execute(
+        f"DELETE FROM voice.conversations AS old WHERE id = ANY ($2::uuid[]) AND {_UNUSED}",
+        days,
+        [row["id"] for row in rows],
     )
     return int(done.split()[-1])

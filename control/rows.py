@@ -108,13 +108,14 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session row starts with; `audio` is JSON."""
+    """What a session row starts with; `audio` is JSON, `ticket_seconds` is for how long its ticket
+    is good."""
 
     id: UUID
     conversation_id: UUID
     user_id: str
     ticket_hash: bytes
-    ticket_expires_at: datetime
+    ticket_seconds: float
     timezone: str
     audio: bytes
     voice: str | None = None

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Literal, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from litestar import Controller, Request, Response, delete, get, post
@@ -33,6 +32,7 @@ from control.rows import (
     SessionState,
 )
 from control.store import Store
+from relay import timezones
 from relay.audio import AudioWish, choose_audio
 from relay.opening import Refused
 from relay.records import Figures, SessionLatency
@@ -41,6 +41,7 @@ from relay.ticket import hash_ticket, new_ticket
 log = logging.getLogger(__name__)
 
 PREFIX = "/api/v1/voice"
+UTC = "UTC"  # the time zone of who does not say, or does not know
 DRAINING_RETRY_SECONDS = 10  # by then another relay, or the next one here, answers
 NOT_KEPT = {"Cache-Control": "no-store"}
 HUNG_UP = "hung_up"  # the end of a session that was closed over REST before it began
@@ -80,12 +81,12 @@ Live = SkipValidation[NamedDependency[LiveSessions]]
 
 
 class SessionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`conversation_id` resumes; `timezone` is an IANA name and tells the model what today is;
-    `voice` and `language` are names that policy.yaml offers."""
+    """`conversation_id` resumes; `timezone` is an IANA name and tells the model what today is (UTC
+    if it is none); `voice` and `language` are names that policy.yaml offers."""
 
     conversation_id: UUID | None = None
     audio: AudioWish = AudioWish()
-    timezone: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "UTC"
+    timezone: str | None = None
     voice: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     language: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     transport: Literal["relay", "direct"] = "relay"
@@ -94,7 +95,8 @@ class SessionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class SessionBegun(msgspec.Struct, frozen=True, kw_only=True):
     """Open `websocket_url` with the subprotocols `relay.v1` and `ticket` before it expires.
 
-    `messages` are the newest stored ones of a resumed conversation, in order.
+    `messages` are the newest stored ones of a resumed conversation, in order. `timezone` is the one
+    that counts; `warnings` say what of the request counts for something else.
     """
 
     session_id: UUID
@@ -103,7 +105,9 @@ class SessionBegun(msgspec.Struct, frozen=True, kw_only=True):
     ticket: str
     ticket_expires_at: datetime
     audio: Audio
+    timezone: str
     messages: list[Message]
+    warnings: list[Mistake] = []
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,8 +159,10 @@ class SessionController(Controller):
         if wanted.conversation_id is None:  # else it may take the place of another: at the attach
             _check_room(live, request, user)
         audio = _check(wanted, agent, policy)
+        timezone, warnings = read_timezone(wanted.timezone)
         if wanted.transport == "direct":
-            shown = await direct.begin(user, wanted.conversation_id, wanted.timezone, audio)
+            shown = await direct.begin(user, wanted.conversation_id, timezone, audio)
+            shown = msgspec.structs.replace(shown, warnings=warnings)
             return Response(shown, status_code=201, headers=NOT_KEPT)
         ticket = new_ticket()
         session = NewSession(
@@ -164,14 +170,15 @@ class SessionController(Controller):
             conversation_id=wanted.conversation_id or uuid7(),
             user_id=user.id,
             ticket_hash=hash_ticket(ticket),
-            ticket_expires_at=datetime.now(UTC) + timedelta(seconds=settings.ticket_seconds),
-            timezone=wanted.timezone,
+            ticket_seconds=settings.ticket_seconds,
+            timezone=timezone,
             audio=msgspec.json.encode(audio),
             voice=wanted.voice,
             language=wanted.language,
         )
         resume = wanted.conversation_id is not None
-        if not await store.create_session(session, resume=resume):
+        expires_at = await store.create_session(session, resume=resume)
+        if expires_at is None:
             raise not_found("conversation")
         live.expect(session.id)
         history = await store.load_history(session.conversation_id) if resume else None
@@ -182,9 +189,11 @@ class SessionController(Controller):
                 settings.public_url or str(request.base_url), session.id
             ),
             ticket=ticket,
-            ticket_expires_at=session.ticket_expires_at,
+            ticket_expires_at=expires_at,
             audio=audio,
+            timezone=timezone,
             messages=history.messages if history else [],
+            warnings=warnings,
         )
         return Response(begun, status_code=201, headers=NOT_KEPT)
 
@@ -217,10 +226,7 @@ class SessionController(Controller):
         user: NamedDependency[User],
         session_id: FromPath[UUID],
     ) -> None:
-        closed = await store.close_session(
-            session_id, user_id=user.id, reason=HUNG_UP, now=datetime.now(UTC)
-        )
-        if not closed:
+        if not await store.close_session(session_id, user_id=user.id, reason=HUNG_UP):
             raise not_found("session")
         live.hang_up(session_id)
 
@@ -244,8 +250,7 @@ def _check_room(live: LiveSessions, request: Request[Any, Any, Any], user: User)
 
 def _check(wanted: SessionRequest, agent: Agent, policy: Policy) -> Audio:
     """The audio of the session. Raises `ProblemError` with every mistake of the request."""
-    mistakes = check_timezone(wanted.timezone)
-    mistakes += _check_choice("voice", wanted.voice, policy.voices)
+    mistakes = _check_choice("voice", wanted.voice, policy.voices)
     mistakes += _check_choice("language", wanted.language, policy.languages)
     if not mistakes:
         agent = choose(agent, policy, wanted.voice, wanted.language)
@@ -257,13 +262,15 @@ def _check(wanted: SessionRequest, agent: Agent, policy: Policy) -> Audio:
     return audio
 
 
-def check_timezone(name: str) -> list[Mistake]:
-    """What is wrong with it as an IANA name."""
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return [Mistake("timezone", f"expected an IANA name like Europe/Berlin, got {name!r}")]
-    return []
+def read_timezone(name: str | None) -> tuple[str, list[Mistake]]:
+    """The zone that counts, and a warning if it is not the one asked for.
+
+    A browser that does not know where it is says `Etc/Unknown`; its user may talk all the same.
+    """
+    if name is None or timezones.find(name) is not None:
+        return name or UTC, []
+    got = f"got {name[: timezones.LONGEST]!r}; it is {UTC}"
+    return UTC, [Mistake("timezone", f"expected an IANA name like Europe/Berlin, {got}")]
 
 
 def _check_choice(path: str, name: str | None, offered: Mapping[str, object]) -> list[Mistake]:

@@ -37,6 +37,7 @@ from control.rows import (
     Waiting,
     storable,
 )
+from control.search import Term, parse
 from relay.journal import WriteFailed
 from relay.records import (
     IntentStatus,
@@ -190,27 +191,30 @@ class Store:
     ) -> list[Conversation]:
         """Like `list_conversations`, where the title or one message has the words of `q`.
 
-        `q` as people type it: all words, "a phrase", or, -not. Nothing to look for finds nothing.
+        `q` as people type it: all words or beginnings of words, "a phrase", or, -not; capitals and
+        accents do not matter. Nothing to look for finds nothing.
         """
         updated_at, last_id = before or (None, None)
         async with self._reading() as connection:
+            query = await _make_query(connection, parse(storable(q)))
+            if query is None:
+                return []
             rows = await connection.fetch(
                 """
                 WITH found AS (
                     SELECT id FROM voice.conversations
-                    WHERE (to_tsvector('simple', coalesce(title, ''))
+                    WHERE (to_tsvector('simple', voice.fold(coalesce(title, '')))
                            || array_to_tsvector(ARRAY['=' || user_id]))
-                          @@ (websearch_to_tsquery('simple', $3) && $2::text::tsquery)
+                          @@ ($3::text::tsquery && $2::text::tsquery)
                     UNION
                     SELECT conversation_id FROM voice.messages
-                    WHERE (to_tsvector('simple', left(content, 100000))
+                    WHERE (to_tsvector('simple', voice.fold(content))
                            || array_to_tsvector(ARRAY['=' || user_id]))
-                          @@ (websearch_to_tsquery('simple', $3) && $2::text::tsquery)
+                          @@ ($3::text::tsquery && $2::text::tsquery)
                 )
                 SELECT id, title, status, created_at, updated_at
                 FROM voice.conversations
                 WHERE id IN (SELECT id FROM found)
-                  AND numnode(websearch_to_tsquery('simple', $3)) > 0
                   AND user_id = $1
                   AND ($4::text IS NULL OR status = $4)
                   AND ($5::timestamptz IS NULL OR (updated_at, id) < ($5, $6::uuid))
@@ -219,7 +223,7 @@ class Store:
                 """,
                 user_id,
                 _quote_word(f"={user_id}"),
-                storable(q),
+                query,
                 status,
                 updated_at,
                 last_id,
@@ -450,10 +454,10 @@ class Store:
 
     # --- sessions ----------------------------------------------------------------------------
 
-    async def create_session(self, session: NewSession, *, resume: bool) -> bool:
+    async def create_session(self, session: NewSession, *, resume: bool) -> datetime | None:
         """Add a session to a new conversation, or (`resume`) to one that the user has.
 
-        False: there is none to resume. A closed conversation is open again.
+        When its ticket expires. None: there is none to resume. A closed conversation is open again.
         """
         async with self._writing() as connection:
             if resume:
@@ -463,30 +467,32 @@ class Store:
                     session.user_id,
                 )
                 if done != "UPDATE 1":
-                    return False
+                    return None
+                await owners.supersede_direct(connection, session.conversation_id, session.id)
             else:
                 await connection.execute(
                     "INSERT INTO voice.conversations (id, user_id) VALUES ($1, $2)",
                     session.conversation_id,
                     session.user_id,
                 )
-            await connection.execute(
+            expires_at: datetime = await connection.fetchval(
                 """
                 INSERT INTO voice.sessions (id, conversation_id, user_id, ticket_hash,
                                             ticket_expires_at, timezone, audio, voice, language)
-                VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9)
+                VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5), $6, $7::jsonb, $8, $9)
+                RETURNING ticket_expires_at
                 """,
                 session.id,
                 session.conversation_id,
                 session.user_id,
                 session.ticket_hash,
-                session.ticket_expires_at,
+                session.ticket_seconds,
                 session.timezone,
                 session.audio.decode(),
                 session.voice,
                 session.language,
             )
-        return True
+        return expires_at
 
     async def get_session(self, session_id: UUID, *, user_id: str) -> Session | None:
         async with self._reading() as connection:
@@ -502,9 +508,7 @@ class Store:
             )
         return None if row is None else _read_session(row)
 
-    async def close_session(
-        self, session_id: UUID, *, user_id: str, reason: str, now: datetime
-    ) -> bool:
+    async def close_session(self, session_id: UUID, *, user_id: str, reason: str) -> bool:
         """Close its conversation; end it if it never began. False: the user has no such session.
 
         One that is live is ended by its owner: its `SessionEnded` says how.
@@ -525,12 +529,11 @@ class Store:
                 return False
             await connection.execute(
                 """
-                UPDATE voice.sessions SET state = 'ended', ended_at = $2, end_reason = $3
+                UPDATE voice.sessions SET state = 'ended', ended_at = now(), end_reason = $2
                 WHERE id = $1 AND state <> 'ended'
                   AND (ticket_used_at IS NULL AND state = 'new' OR transport = 'direct')
                 """,
                 session_id,
-                now,
                 reason,
             )
             await owners.ask_to_hang_up(connection, session_id)
@@ -626,6 +629,30 @@ async def _transaction(connection: Connection, **options: Any) -> AsyncIterator[
 
 async def _keep_as_is(_: object) -> None:
     """Nothing was changed on a connection, so nothing is reset when it goes back to the pool."""
+
+
+async def _make_query(connection: Connection, terms: Sequence[Term]) -> str | None:
+    """The tsquery of these terms, as text; None: there is no word in them."""
+    query: str | None = await connection.fetchval(
+        """
+        SELECT string_agg('(' || together || ')', ' | ')
+        FROM (
+            SELECT string_agg(CASE WHEN negated THEN '!' ELSE '' END
+                              || '(' || words || CASE WHEN prefix THEN ':*' ELSE '' END || ')',
+                              ' & ') AS together
+            FROM unnest($1::int[], $2::text[], $3::bool[], $4::bool[])
+                     AS t (place, said, negated, prefix),
+                 CAST(phraseto_tsquery('simple', voice.fold(said)) AS text) AS words
+            WHERE words <> ''
+            GROUP BY place
+        ) AS alternative
+        """,
+        [term.place for term in terms],
+        [term.text for term in terms],
+        [term.negated for term in terms],
+        [term.prefix for term in terms],
+    )
+    return query
 
 
 def _quote_word(word: str) -> str:

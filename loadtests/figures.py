@@ -190,7 +190,7 @@ async def fill_history(
         )
         await connection.execute("SET maintenance_work_mem = '256MB'")
         # The index of the words is made again afterwards: many times faster than row by row.
-        index = "voice.messages_words"
+        index = "voice.messages_search"
         words = await connection.fetchval("SELECT pg_get_indexdef($1::text::regclass)", index)
         await connection.execute(f"DROP INDEX {index}")
         for first in range(0, messages, FILL_CHUNK):

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from relay.deepgram import Error, Role, Warning, Welcome
+from relay.deepgram import ConversationText, Error, Role, Warning, Welcome
 from relay.records import IntentStatus
 
 SUBPROTOCOL = "relay.v1"
@@ -146,7 +146,7 @@ Event = (
 )
 
 # What we say to a browser in Deepgram's own words.
-OfDeepgram = Error | Warning | Welcome
+OfDeepgram = ConversationText | Error | Warning | Welcome
 
 _encoder = msgspec.json.Encoder()
 

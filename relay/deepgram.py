@@ -18,6 +18,9 @@ from config.nesting import flatten
 
 Role = Literal["user", "assistant"]
 
+# What is said by the way (`conversational_behavior`), without taking the turn.
+_NO_TURN = ("backchannel", "presence_check", "filler")
+
 
 class _Message(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, kw_only=True):
     """One JSON object with a `type`; optional fields at their default are not written."""
@@ -39,6 +42,12 @@ class ConversationText(_Message, frozen=True, tag=True):
 
     role: Role
     content: str
+    conversational_behavior: Any = None
+
+    @property
+    def is_turn(self) -> bool:
+        """False: said by the way, the turn stays whose it is."""
+        return self.conversational_behavior not in _NO_TURN
 
 
 class UserStartedSpeaking(_Message, frozen=True, tag=True):
@@ -229,6 +238,17 @@ class Malformed(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Mended(msgspec.Struct, frozen=True):
+    """A line that was not as described; `message` is what can be read of it.
+
+    It is told as this and not as it came, so that what is shown is what is stored: U+FFFD stands
+    for what is no text.
+    """
+
+    message: ConversationText
+    reason: str
+
+
 ServerMessage = (
     Welcome
     | SettingsApplied
@@ -270,26 +290,45 @@ class _Head(msgspec.Struct, frozen=True):
     type: str
 
 
+class _Line(msgspec.Struct, frozen=True):
+    """A `ConversationText` of which all may be wrong."""
+
+    role: Any = None
+    content: msgspec.Raw = msgspec.Raw(b"null")
+    conversational_behavior: Any = None
+
+
 _server: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)
 _client: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
 _head = msgspec.json.Decoder(_Head)
+_line = msgspec.json.Decoder(_Line)
+_text = msgspec.json.Decoder(str)
 _encoder = msgspec.json.Encoder()
 # The last one: some thousand brackets inside one another, also in a field that is skipped.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _DEEPEST = 100  # of what is read entry by entry; arguments may be less deep than that
-_HALF_LETTER = re.compile("[\ud800-\udfff]")  # half of a surrogate pair: not in UTF-8
+# One escape of a JSON string: a whole pair of surrogates, half of one, or any other.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
 _KNOWN = {
     _server: {struct.__name__ for struct in ServerMessage.__args__},
     _client: {struct.__name__ for struct in ClientMessage.__args__},
 }
 
 
-def decode_server(text: bytes | memoryview) -> ServerMessage | Unknown | Malformed:
+def decode_server(text: bytes | memoryview) -> ServerMessage | Mended | Unknown | Malformed:
     """What the agent says. Never raises."""
     try:
-        return _server.decode(text)
+        message = _server.decode(text)
     except _UNREADABLE as error:
-        return _read_entries(bytes(text)) or _tell_apart(text, _KNOWN[_server], error)
+        return _read_again(text, error)
+    if isinstance(message, ConversationText) and "\0" in message.content:
+        content = message.content.replace("\0", "\ufffd")
+        return Mended(msgspec.structs.replace(message, content=content), "NUL in content")
+    return message
 
 
 def decode_client(text: bytes | memoryview) -> ClientMessage | Unknown | Malformed:
@@ -298,6 +337,47 @@ def decode_client(text: bytes | memoryview) -> ClientMessage | Unknown | Malform
         return _client.decode(text)
     except _UNREADABLE as error:
         return _tell_apart(text, _KNOWN[_client], error)
+
+
+def _read_again(
+    text: bytes | memoryview, error: Exception
+) -> ServerMessage | Mended | Unknown | Malformed:
+    """Without halves of surrogate pairs, which other parsers take; a line field by field, and
+    function calls entry by entry."""
+    whole = _ESCAPE.sub(_keep_whole, bytes(text))
+    if entries := _read_entries(whole):
+        return entries
+    kind = _tell_apart(whole, _KNOWN[_server], error)
+    if not isinstance(kind, Malformed):
+        return kind
+    if kind.type == "ConversationText":
+        return _mend(whole, kind)
+    try:
+        return _server.decode(whole)
+    except _UNREADABLE:
+        return kind
+
+
+def _keep_whole(escape: re.Match[bytes]) -> bytes:
+    return rb"\ufffd" if escape["half"] else escape[0]
+
+
+def _mend(text: bytes, malformed: Malformed) -> Mended | Malformed:
+    """Malformed stays what nobody of the two says, and what has no content at all."""
+    try:
+        line = _line.decode(text)
+        written = bytes(line.content).strip()
+        content = _text.decode(written) if written[:1] == b'"' else written.decode()
+    except _UNREADABLE:
+        return malformed
+    if line.role not in ("user", "assistant") or written == b"null":
+        return malformed
+    message = ConversationText(
+        role=line.role,
+        content=content.replace("\0", "\ufffd"),
+        conversational_behavior=line.conversational_behavior,
+    )
+    return Mended(message, malformed.reason)
 
 
 def _tell_apart(text: bytes | memoryview, known: set[str], error: Exception) -> Unknown | Malformed:
@@ -317,7 +397,7 @@ def _read_entries(text: bytes) -> FunctionCallRequest | FunctionCallCancelled | 
     if b"FunctionCall" not in text:
         return None
     try:
-        # Takes what our decoder does not: half of a surrogate pair, and NaN.
+        # Takes what our decoder does not: NaN.
         message = json.loads(flatten(text, _DEEPEST))
     except ValueError:
         return None
@@ -371,8 +451,8 @@ def _read_id(entry: Any) -> str | None:
 
 
 def _read_text(value: Any) -> str:
-    """Without half letters; nothing where a text was expected and something else came."""
-    return _HALF_LETTER.sub("\ufffd", value) if isinstance(value, str) else ""
+    """Nothing where a text was expected and something else came."""
+    return value if isinstance(value, str) else ""
 
 
 def encode(message: ServerMessage | ClientMessage) -> bytes:

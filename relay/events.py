@@ -39,7 +39,7 @@ class EndReason(StrEnum):
 
 
 class FromAgent(msgspec.Struct, frozen=True):
-    message: deepgram.ServerMessage | deepgram.Unknown | deepgram.Malformed
+    message: deepgram.ServerMessage | deepgram.Mended | deepgram.Unknown | deepgram.Malformed
 
 
 class FromBrowser(msgspec.Struct, frozen=True):

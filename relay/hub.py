@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, date, datetime
+from functools import partial
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import msgspec
 
 from config.check import Configuration
-from relay import deepgram, policy
+from relay import agent_settings
 from relay.ahead import Ahead
 from relay.asgi import Handshake
 from relay.bridge import Bridge
@@ -168,15 +167,9 @@ class Hub:
         browser = Leg(self._lane(opening), max_message_bytes=limits.browser_message_bytes)
         dialled = self._ahead.take(opening.session_id)
 
-        def today() -> date:
-            return datetime.now(UTC).astimezone(ZoneInfo(opening.timezone)).date()
-
-        def settle(history: Sequence[deepgram.History]) -> deepgram.Settings:
-            return policy.settings(self._configuration, opening, today(), history)
-
         bridge = Bridge(
             opening,
-            settle,
+            partial(agent_settings.compose, self._configuration, opening),
             legs=(browser, dialled.leg if dialled else self._new_agent_leg()),
             dials=(dialled.connect if dialled else self._dial, self._dial),
             functions=self._functions,

@@ -15,13 +15,16 @@ import msgspec
 from config.agent import agent_section, session_section
 from config.check import Configuration
 from config.policy import Messages, choose, longest_of
-from relay import browser, deepgram
+from relay import browser, context, deepgram
 from relay.opening import Opening
 
 # What the next agent is told of a call whose own agent was lost before the answer.
 STILL_RUNNING = json.dumps({"status": "accepted", "note": "being submitted; do not ask again"})
 
 TOO_LONG = "too long"  # the reason of a text that was not decoded
+
+# Of Settings, in JSON. The agent's own limit is not published; common servers take a megabyte.
+LONGEST_SETTINGS = 512 * 1024
 
 # Never wrong to be told, and silent about prompt and configuration.
 _SAFE_DESCRIPTIONS = {
@@ -35,6 +38,7 @@ _SAFE_DESCRIPTIONS = {
 # Texts of these types may carry what is not for browsers, so a broken one does not pass either.
 _PRIVATE = {
     "",
+    "ConversationText",  # not of one of the two who speak: perhaps the prompt
     "Error",
     "Warning",
     "FunctionCallRequest",
@@ -50,7 +54,10 @@ def settings(
     today: date,
     history: Sequence[deepgram.History],
 ) -> deepgram.Settings:
-    """The Settings of one agent; a conversation with a history is not greeted again."""
+    """The Settings of one agent; a conversation with a history is not greeted again.
+
+    Of a long history the newest is told, as far as an agent takes it.
+    """
     agent = choose(configuration.agent, configuration.policy, opening.voice, opening.language)
     section = agent_section(
         agent,
@@ -61,9 +68,11 @@ def settings(
     )
     if history or opening.takeover:
         section.pop("greeting", None)
-    if history:
-        section["context"] = {"messages": [msgspec.to_builtins(line) for line in history]}
-    return deepgram.Settings(agent=section, **session_section(agent, opening.audio))
+    settings = deepgram.Settings(agent=section, **session_section(agent, opening.audio))
+    room = min(context.LONGEST, LONGEST_SETTINGS - len(deepgram.encode(settings)))
+    if told := context.fit(history, room):
+        section["context"] = {"messages": [msgspec.to_builtins(line) for line in told]}
+    return settings
 
 
 def read(

@@ -259,7 +259,7 @@ class Session:
 
     def _from_agent(
         self,
-        message: deepgram.ServerMessage | deepgram.Unknown | deepgram.Malformed,
+        message: deepgram.ServerMessage | deepgram.Mended | deepgram.Unknown | deepgram.Malformed,
         now: float,
     ) -> list[Action]:
         match message:
@@ -267,13 +267,11 @@ class Session:
                 return self._welcomed(request_id)
             case deepgram.SettingsApplied():
                 return self._applied(now)
-            case deepgram.ConversationText(role=role, content=content):
-                self._turn = Turn.RUNNING
-                self._conduct.stir(now)
-                stored = self._store(role, content, now)
-                if role == "user" and not self._browser.is_away:
-                    return [stored, actions.Forward(), actions.AwaitReply()]
-                return [stored, actions.Forward()]
+            case deepgram.ConversationText():
+                return self._said(message, actions.Forward(), now)
+            case deepgram.Mended(message=said, reason=reason):
+                note = actions.Note("agent_malformed", f"ConversationText: {reason}")
+                return [note, *self._said(said, actions.SendBrowser(said), now)]
             case deepgram.LatencyReport(total_latency=seconds):
                 if seconds is None:
                     return [actions.Forward()]
@@ -348,8 +346,20 @@ class Session:
         """Whether an agent was ready before: then this one takes its place unseen."""
         return self._tries.was_well
 
-    def _store(self, role: deepgram.Role, content: str, now: float) -> Action:
-        turn = self._last.turn + (self._last.role != role)
+    def _said(self, said: deepgram.ConversationText, told: Action, now: float) -> list[Action]:
+        """A line: what is `told` to the browser is stored, each once."""
+        self._conduct.stir(now)
+        asked = [self._store(said, now), told]
+        if said.is_turn:
+            self._turn = Turn.RUNNING
+            if said.role == "user" and not self._browser.is_away:
+                asked.append(actions.AwaitReply())
+        return asked
+
+    def _store(self, said: deepgram.ConversationText, now: float) -> Action:
+        role, last = said.role, self._last
+        takes_turn = last.role != role and (said.is_turn or last.role is None)
+        turn = last.turn + takes_turn
         message = MessageSaid(
             id=self._new_id(),
             conversation_id=self._opening.conversation_id,
@@ -357,12 +367,13 @@ class Session:
             seq=self._last.seq + 1,
             turn=turn,
             role=role,
-            content=content,
+            content=said.content,
             at=self._wall + timedelta(seconds=now),
             epoch=self._opening.epoch,
         )
-        self._last = _Place(message.seq, turn, role)
-        self._past.append(deepgram.History(role=role, content=content))
+        # What is said by the way stands in the turn of the other, who goes on with it.
+        self._last = _Place(message.seq, turn, role if said.is_turn or takes_turn else last.role)
+        self._past.append(deepgram.History(role=role, content=said.content))
         return actions.Store(message)
 
     def _called(self, request: deepgram.FunctionCallRequest) -> list[Action]:

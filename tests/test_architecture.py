@@ -15,9 +15,9 @@ ROOMS = {"config": set(), "relay": {"config"}, "control": {"config", "relay"}}
 OURS = {*ROOMS, "loadtests", "tests", "migrations"}
 
 PURE = [
-    "actions", "allowance", "audio", "backlog", "browser", "calls", "conduct", "crowd", "deepgram",
-    "dial_limit", "dropin", "events", "latency", "opening", "policy", "presence", "records",
-    "redial", "repeats", "session", "share", "sound", "submission", "upgrade",
+    "actions", "allowance", "audio", "backlog", "browser", "calls", "conduct", "context", "crowd",
+    "deepgram", "dial_limit", "dropin", "events", "latency", "opening", "policy", "presence",
+    "records", "redial", "repeats", "session", "share", "sound", "submission", "upgrade",
 ]  # fmt: skip
 IMPURE = {
     "asyncio", "time", "logging", "socket", "ssl", "threading", "subprocess", "os", "sys", "random",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from uuid import UUID
 
 from control import owners
@@ -12,12 +11,12 @@ from control.rows import Arrival
 NODE = UUID(int=0xA)
 
 
-async def take(store, session_id, ticket_hash, *, now=None, **given):
+async def take(store, session_id, ticket_hash, **given):
     """Use a ticket up, at node A unless it is said otherwise; `given` are fields of `Arrival`."""
     fields = {"node_id": NODE, "resume_hash": b"next", "grace": 30.0} | given
     arrival = Arrival(session_id=session_id, ticket_hash=ticket_hash, **fields)
     async with store.transaction() as connection:
-        return await owners.take(connection, arrival, now=now or datetime.now(UTC))
+        return await owners.take(connection, arrival)
 
 
 def admission(store, settle, **given):

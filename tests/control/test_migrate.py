@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import asyncpg
 import msgspec
@@ -128,14 +128,14 @@ async def use_every_statement(store, user, session_id):
         conversation_id=conversation_id,
         user_id=user,
         ticket_hash=b"hash",
-        ticket_expires_at=now + timedelta(seconds=60),
+        ticket_seconds=60.0,
         timezone="UTC",
         audio=b"{}",
     )
     assert await store.create_session(new, resume=False)
     resumed = msgspec.structs.replace(new, id=uuid7())
     assert await store.create_session(resumed, resume=True)
-    assert (await take(store, session_id, b"hash", now=now)).taken
+    assert (await take(store, session_id, b"hash")).taken
     said = MessageSaid(
         id=uuid7(),
         conversation_id=conversation_id,
@@ -190,7 +190,7 @@ async def use_every_statement(store, user, session_id):
     assert await store.rename_conversation(conversation_id, user_id=user, title="greeting")
     assert (await store.get_conversation(conversation_id, user_id=user)).title == "greeting"
     for each in (resumed.id, session_id):
-        assert await store.close_session(each, user_id=user, reason="hung_up", now=now)
+        assert await store.close_session(each, user_id=user, reason="hung_up")
     other = await store.create_conversation(uuid7(), user_id=user)
     assert await store.erase_conversation(other.id, user_id=user) == []
     return conversation_id

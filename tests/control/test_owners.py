@@ -44,7 +44,7 @@ async def begin(store, conversation_id=None):
         conversation_id=conversation_id or uuid7(),
         user_id=USER,
         ticket_hash=hash_ticket("first"),
-        ticket_expires_at=datetime.now(UTC) + timedelta(seconds=60),
+        ticket_seconds=60.0,
         timezone="UTC",
         audio=msgspec.json.encode(Audio()),
     )
@@ -170,7 +170,7 @@ async def test_a_node_does_not_take_a_session_over_from_itself(store):
 async def test_a_drained_session_that_is_hung_up_or_continued_is_over(store):
     hung_up, superseded = await attach(store), await attach(store)
     await store.write([ended(s, reason="shutdown") for s in (hung_up, superseded)])
-    await store.close_session(hung_up.id, user_id=USER, reason="hung_up", now=now())
+    await store.close_session(hung_up.id, user_id=USER, reason="hung_up")
     await attach(store, superseded.conversation_id)
 
     assert (await take_over(store, hung_up)).over
@@ -217,7 +217,7 @@ async def test_a_session_that_ended_is_over_everywhere(store, reason):
 
 async def test_who_hung_up_or_went_on_elsewhere_does_not_come_back(store):
     hung_up, superseded = await attach(store), await attach(store)
-    await store.close_session(hung_up.id, user_id=USER, reason="hung_up", now=now())
+    await store.close_session(hung_up.id, user_id=USER, reason="hung_up")
     await attach(store, superseded.conversation_id)
 
     assert (await take_over(store, hung_up)).over
@@ -299,7 +299,12 @@ async def test_only_an_owner_that_lives_is_waited_for(store, node_seen, waits):
 
     async def may_settle(of, taken):
         async with store.transaction() as connection:
-            return await owners.may_settle(connection, of.id, taken)
+            return await owners.may_settle(
+                connection,
+                of.id,
+                of.conversation_id,
+                before_us=taken.taken_over and taken.owner_lives,
+            )
 
     assert await may_settle(session, taken) is waits
     await store.write([ended(session)])

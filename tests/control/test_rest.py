@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hashlib
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -282,11 +282,7 @@ async def test_a_session_over_https_gets_a_wss_url(store, live):
 @pytest.mark.parametrize(
     ("body", "path"),
     [
-        ({"timezone": "Mars/Olympus"}, "timezone"),
-        ({"timezone": "../../etc/passwd"}, "timezone"),
-        ({"timezone": "Europe"}, "timezone"),
-        ({"timezone": ""}, "timezone"),
-        ({"timezone": "a\0b"}, "timezone"),
+        ({"timezone": 7}, "timezone"),
         ({"audio": {"input": {"encoding": "flac", "sample_rate": 48000}}}, "audio.input.encoding"),
         (
             {"audio": {"input": {"encoding": "opus", "sample_rate": 8000}}},
@@ -336,7 +332,7 @@ async def test_a_body_that_is_no_json_object_is_refused(client, body):
 
 async def test_all_mistakes_are_reported_at_once(client):
     body = {
-        "timezone": "Nowhere",
+        "voice": "nobody",
         "audio": {"input": {"encoding": "flac"}, "output": {"encoding": "mp3"}},
     }
     response = await client.post(f"{PREFIX}/session", json=body)
@@ -512,20 +508,25 @@ async def test_a_bad_ticket_disturbs_nobody(client, store):
 
 async def test_every_bad_ticket_gets_the_same_answer(client, store):
     begun, other = await begin(client), await begin(client)
-    late = admission(store, settled, clock=lambda: datetime.now(UTC) + timedelta(hours=1))
+    late = await begin(client)
     admit = admission(store, settled)
     session_id = UUID(begun["session_id"])
+    async with store.transaction() as connection:
+        await connection.execute(
+            "UPDATE voice.sessions SET ticket_expires_at = now() WHERE id = $1",
+            UUID(late["session_id"]),
+        )
     answers = set()
-    for tried, id_, ticket in [
-        (admit, session_id, "wrong"),
-        (admit, session_id, ""),
-        (admit, session_id, "\udcff"),
-        (admit, session_id, other["ticket"]),
-        (admit, uuid7(), begun["ticket"]),
-        (late, session_id, begun["ticket"]),
+    for id_, ticket in [
+        (session_id, "wrong"),
+        (session_id, ""),
+        (session_id, "\udcff"),
+        (session_id, other["ticket"]),
+        (uuid7(), begun["ticket"]),
+        (UUID(late["session_id"]), late["ticket"]),
     ]:
         with pytest.raises(Refused) as refused:
-            await tried(id_, ticket)
+            await admit(id_, ticket)
         answers.add((refused.value.status, refused.value.code, refused.value.detail))
 
     assert len(answers) == 1

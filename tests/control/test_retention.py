@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
 from control import retention
+from control.grant import Grant, Grants
 from control.retention import Retention, erase_old
 from control.store import Store, StoreUnavailable
 from relay import journal as journal_module
@@ -104,7 +106,7 @@ async def test_what_a_dead_process_left_does_not_come_back_either(store, tmp_pat
 
 async def test_what_is_old_is_erased_with_all_that_is_in_it(store):
     old = await converse(store, "hello")
-    await store.create_session(new_session(old), resume=True)
+    await store.create_session(new_session(old, ticket_seconds=0.0), resume=True)
     await store.write([called(old, id=uuid7(), status=IntentStatus.SUBMITTED)])
     young = await converse(store, "hello")
     await age(store, old, 31)
@@ -168,3 +170,94 @@ async def test_without_a_database_it_is_tried_later(caplog):
         while "retention_delayed" not in caplog.text:  # noqa: ASYNC110 (a log has no event)
             await asyncio.sleep(0.01)
     await away.close()
+
+
+async def begin_again(store, conversation_id, **row):
+    """Somebody resumes it: a session that then is as `row` says."""
+    session = new_session(conversation_id, id=uuid7())
+    await store.create_session(session, resume=True)
+    for column, value in row.items():
+        await fetch(
+            store, f"UPDATE voice.sessions SET {column} = {value} WHERE id = $1", session.id
+        )
+
+
+@pytest.mark.parametrize(
+    ("row", "is_kept"),
+    [
+        ({}, True),  # a ticket that is good
+        ({"ticket_expires_at": "now()"}, False),
+        ({"ticket_expires_at": "now()", "ticket_used_at": "now()"}, True),
+        ({"state": "'live'"}, True),
+        ({"state": "'live'", "transport": "'direct'", "started_at": "now()"}, True),
+        (
+            {"state": "'live'", "transport": "'direct'", "started_at": "now() - '2 d'::interval"},
+            False,
+        ),
+        ({"state": "'ended'", "ended_at": "now()"}, True),  # perhaps taken over in a moment
+        ({"state": "'ended'", "ended_at": "now() - '2 hours'::interval"}, False),
+    ],
+)
+async def test_what_is_being_resumed_is_not_erased(store, row, is_kept):
+    old = await converse(store, "hello")
+    await begin_again(store, old, **row)
+    await age(store, old, 31)
+
+    assert await Retention(store, 30).sweep() == (0 if is_kept else 1)
+
+
+async def test_a_grant_for_a_conversation_keeps_it(store):
+    old = await converse(store, "hello")
+    grant = Grant(user_id=USER, conversation_id=old, timezone="UTC")
+    await Grants(store).add("ticket", grant, ttl=60)
+    await age(store, old, 31)
+
+    assert await Retention(store, 30).sweep() == 0
+
+
+# A table of grants that nobody can finish reading while somebody has the lock 1.
+SLOW_GRANTS = """
+    ALTER TABLE voice.grants RENAME TO all_grants;
+    CREATE FUNCTION voice.read_slowly() RETURNS SETOF voice.all_grants LANGUAGE plpgsql AS
+        'BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN; END';
+    CREATE VIEW voice.grants AS SELECT * FROM voice.read_slowly();
+"""
+
+
+async def somebody_waits(connection):
+    while not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):  # noqa: ASYNC110 (a lock has no event)
+        await asyncio.sleep(0.01)
+
+
+async def test_a_session_that_begins_while_old_ones_are_looked_for_is_not_erased(
+    store, database_url
+):
+    """Retention has seen that nobody has the conversation, and has not locked it yet."""
+    old = await converse(store, "hello")
+    await age(store, old, 31)
+    gate = await asyncpg.connect(database_url)
+    await gate.execute(SLOW_GRANTS)
+    await gate.execute("SELECT pg_advisory_lock(1)")
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        sweeping = tasks.create_task(Retention(store, 30).sweep())
+        await somebody_waits(gate)
+        assert await store.create_session(new_session(old, id=uuid7()), resume=True)
+        await gate.execute("SELECT pg_advisory_unlock(1)")
+
+    assert sweeping.result() == 0
+    assert await store.get_conversation(old, user_id=USER)
+    await gate.close()
+
+
+async def test_who_resumes_what_is_just_being_erased_is_told_that_it_is_gone(store):
+    old = await converse(store, "hello")
+    await age(store, old, 31)
+
+    async with asyncio.timeout(20), store.transaction() as connection:
+        assert await erase_old(connection, 30, limit=5) == 1
+        session = new_session(old, id=uuid7())
+        resuming = asyncio.create_task(store.create_session(session, resume=True))
+        await somebody_waits(connection)
+
+    assert await resuming is None

@@ -67,13 +67,15 @@ def called(conversation_id, *, id, status=IntentStatus.SUBMITTING, at=NOW, **cha
     )
 
 
-def new_session(conversation_id, *, id=SESSION, ticket_hash=b"hash", user_id=USER):
+def new_session(
+    conversation_id, *, id=SESSION, ticket_hash=b"hash", user_id=USER, ticket_seconds=60.0
+):
     return NewSession(
         id=id,
         conversation_id=conversation_id,
         user_id=user_id,
         ticket_hash=ticket_hash,
-        ticket_expires_at=NOW + timedelta(seconds=60),
+        ticket_seconds=ticket_seconds,
         timezone="Europe/Berlin",
         audio=b'{"input": {}}',
     )
@@ -299,7 +301,7 @@ async def test_search_works_for_any_user_id(store, user_id):
 async def test_a_closed_conversation_is_found_by_its_status(store):
     conversation_id = uuid7()
     await store.create_session(new_session(conversation_id), resume=False)
-    await store.close_session(SESSION, user_id=USER, reason="hung_up", now=NOW)
+    await store.close_session(SESSION, user_id=USER, reason="hung_up")
 
     closed = await store.list_conversations(USER, status="closed", limit=10)
 
@@ -357,18 +359,19 @@ async def test_a_ticket_opens_one_of_many_that_come_with_it(store):
     await store.create_session(new_session(uuid7()), resume=False)
 
     async with asyncio.TaskGroup() as tasks:
-        tries = [tasks.create_task(take(store, SESSION, b"hash", now=NOW)) for _ in range(8)]
+        tries = [tasks.create_task(take(store, SESSION, b"hash")) for _ in range(8)]
 
     assert sum(task.result().taken for task in tries) == 1
 
 
 async def test_a_wrong_ticket_is_nobodys_and_an_expired_one_is_not_taken(store):
     await store.create_session(new_session(uuid7()), resume=False)
-    late = NOW + timedelta(seconds=61)
+    late = new_session(uuid7(), id=UUID(int=9), ticket_seconds=0.0)
+    await store.create_session(late, resume=False)
 
-    assert await take(store, SESSION, b"other", now=NOW) is None
-    assert await take(store, UUID(int=8), b"hash", now=NOW) is None
-    assert not (await take(store, SESSION, b"hash", now=late)).taken
+    assert await take(store, SESSION, b"other") is None
+    assert await take(store, UUID(int=8), b"hash") is None
+    assert not (await take(store, late.id, b"hash")).taken
 
 
 async def test_a_session_is_told_from_its_records(store):
@@ -413,7 +416,7 @@ async def test_resuming_what_the_user_does_not_have_makes_nothing(store):
 async def test_resuming_opens_a_closed_conversation(store):
     conversation_id = uuid7()
     await store.create_session(new_session(conversation_id), resume=False)
-    await store.close_session(SESSION, user_id=USER, reason="hung_up", now=NOW)
+    await store.close_session(SESSION, user_id=USER, reason="hung_up")
 
     assert await store.create_session(new_session(conversation_id, id=uuid7()), resume=True)
 
@@ -505,14 +508,14 @@ SOMEBODY = "user-5"
             lambda s, c: s.list_conversations(SOMEBODY, status="closed", limit=5),
             "conversations_by_user_status ",
         ),
-        (lambda s, c: s.search_conversations(SOMEBODY, "the", limit=5), "messages_words "),
-        (lambda s, c: s.search_conversations(SOMEBODY, "title", limit=5), "conversations_words "),
+        (lambda s, c: s.search_conversations(SOMEBODY, "the", limit=5), "messages_search "),
+        (lambda s, c: s.search_conversations(SOMEBODY, "title", limit=5), "conversations_search "),
         (lambda s, c: s.list_messages(c, after_seq=1, limit=5), "messages_pkey "),
         (lambda s, c: s.list_calls(c, limit=5), "intents_by_conversation "),
         (lambda s, c: s.load_history(c), "messages_pkey "),
         (lambda s, c: s.load_history(c), "intents_by_conversation "),
         (lambda s, c: s.get_session(c, user_id=SOMEBODY), "sessions_pkey "),
-        (lambda s, c: take(s, c, b"h", now=NOW), "sessions_pkey "),
+        (lambda s, c: take(s, c, b"h"), "sessions_pkey "),
     ],
 )
 async def test_every_question_uses_its_index(crowded, explain, call, index):

@@ -55,7 +55,7 @@ async def test_a_history_is_filled_evenly_and_the_search_still_has_its_index(dat
         assert messages[0].role == "user"
     word = messages[0].content.split()[0]
     assert await store.search_conversations(USER_ID, word, limit=20)
-    assert await count(database_url, "SELECT to_regclass('voice.messages_words')::text")
+    assert await count(database_url, "SELECT to_regclass('voice.messages_search')::text")
 
 
 async def test_pages_are_read_from_a_real_relay(database_url, relay):

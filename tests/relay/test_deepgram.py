@@ -88,6 +88,57 @@ def test_what_does_not_fit_is_malformed(text, kind):
     assert message.reason
 
 
+@pytest.mark.parametrize(
+    ("fields", "content"),
+    [
+        (r'"role":"user","content":"a\ud83d"', "a\ufffd"),
+        (r'"role":"user","content":"\udc00\ud83d\ude00\\\ud83d"', "\ufffd\U0001f600\\\ufffd"),
+        (r'"role":"user","content":"a\u0000"', "a\ufffd"),
+        (r'"role":"user","content":["\u0000"]', r'["\u0000"]'),
+        ('"role":"user","content": 1e3 ', "1e3"),
+        ('"role":"user","content":{"a":"ü"}', '{"a":"ü"}'),
+    ],
+)
+def test_a_line_in_an_odd_form_is_mended(fields, content):
+    text = f'{{"type":"ConversationText",{fields}}}'.encode()
+
+    message = deepgram.decode_server(text)
+
+    assert isinstance(message, deepgram.Mended)
+    assert message.message == deepgram.ConversationText(role="user", content=content)
+    assert message.reason
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"role":"system","content":"x"',
+        '"role":[],"content":"x"',
+        '"content":"x"',
+        '"role":"user"',
+        '"role":"user","content":null',
+        '"role":"user","content":7,"conversational_behavior":' + "[" * 4000 + "]" * 4000,
+    ],
+)
+def test_a_line_that_nobody_says_or_without_content_is_malformed(fields):
+    message = deepgram.decode_server(f'{{"type":"ConversationText",{fields}}}'.encode())
+
+    assert isinstance(message, deepgram.Malformed)
+
+
+def test_a_line_that_is_not_utf_8_is_malformed():
+    text = b'{"type":"ConversationText","role":"user","content":"\xff"}'
+
+    assert isinstance(deepgram.decode_server(text), deepgram.Malformed)
+
+
+def test_half_a_surrogate_pair_breaks_no_message():
+    assert deepgram.decode_server(rb'{"type":"Warning","code":"\ud83d"}') == deepgram.Warning(
+        code="\ufffd"
+    )
+    assert deepgram.decode_server(rb'{"type":"New","x":"\ud83d"}') == deepgram.Unknown("New")
+
+
 def test_a_client_message_is_told_from_a_server_message():
     text = b'{"type":"InjectUserMessage","content":"hi"}'
 

@@ -1095,6 +1095,35 @@ def test_what_is_remembered_is_bounded(live):
     assert told[-1].content == f"line {HISTORY_LENGTH + 9}"
 
 
+def test_a_mended_line_is_told_as_it_is_stored(live):
+    line = deepgram.ConversationText(role="user", content="\ufffd")
+
+    note, stored, told, reply = live.handle(FromAgent(deepgram.Mended(line, "why")), 2.0)
+
+    assert (note.what, note.detail) == ("agent_malformed", "ConversationText: why")
+    assert stored.message.content == "\ufffd"
+    assert told == actions.SendBrowser(line)
+    assert reply == actions.AwaitReply()
+
+
+def test_what_is_said_by_the_way_stands_in_the_turn_of_the_other(live):
+    def say(role, behaviour=None):
+        line = deepgram.ConversationText(role=role, content="x", conversational_behavior=behaviour)
+        return live.handle(FromAgent(line), 2.0)
+
+    asked = [say("assistant", "filler"), say("user"), say("assistant", "backchannel"), say("user")]
+    asked.append(say("user", "backchannel"))
+
+    assert [of(actions.Store, each)[0].message.turn for each in asked] == [1, 2, 2, 2, 2]
+    assert [bool(of(actions.AwaitReply, each)) for each in asked] == [
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
 # --- the planned roll-over --------------------------------------------------------------------
 
 ROLL_OVER = 1.0 + TIMES.roll_over_seconds  # `live` applied its Settings at second 1
