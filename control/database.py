@@ -217,6 +217,8 @@ _POOLER_WORDS = (
 
 def _explain_refusal(error: asyncpg.PostgresError, said: str) -> Trouble:
     code = error.sqlstate or ""
+    if code:
+        said = f"{said} ({code})"
     if code[:2] in ("08", "XX", "58", "0A", ""):  # as poolers say whatever they have to say
         words = said.lower()
         code = next((known for word, known in _POOLER_WORDS if word in words), code)

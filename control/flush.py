@@ -183,7 +183,7 @@ async def _upsert_calls(connection: Connection, calls: Sequence[IntentCalled]) -
              status, attempts, result, response, created_at, updated_at, accepted_at,
              next_attempt_at, in_doubt, last_error, claims, idempotency_key)
         SELECT id, conversation_id, session_id, call_id, after_seq, function, intent, arguments,
-               status, attempts, result::jsonb, response, at, at, at,
+               status, attempts, result::jsonb, response, at, at, now(),
                now() + make_interval(secs => due_in), in_doubt, error, claim,
                idempotency_key
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[],

@@ -15,7 +15,6 @@ covers the seam.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import socket
 from collections.abc import Callable
@@ -222,17 +221,10 @@ class Handshake(asyncio.Protocol):
 
     def _refuse_head(self, refused: Refused) -> None:
         """Before the application is asked, or while it thinks."""
-        problem = {
-            "type": "about:blank",
-            "title": HTTPStatus(refused.status).phrase,
-            "status": refused.status,
-            "detail": refused.detail,
-            "code": refused.code,
-        }
         headers = [(b"content-type", b"application/problem+json")]
         if refused.status == HTTPStatus.UPGRADE_REQUIRED:
             headers += [(b"upgrade", b"websocket"), (b"sec-websocket-version", upgrade.VERSION)]
-        self._refuse(refused.status, headers, json.dumps(problem).encode())
+        self._refuse(refused.status, headers, refused.problem)
         if not self._key:  # else the application's task sees to that when it ends
             self.finish()
 

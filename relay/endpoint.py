@@ -7,9 +7,7 @@ refused with an HTTP status; after the 101 only close codes are left.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -107,14 +105,7 @@ async def _accept(socket: Socket) -> None:
 
 
 async def _refuse(socket: Socket, refused: Refused) -> None:
-    problem = {
-        "type": "about:blank",
-        "title": HTTPStatus(refused.status).phrase,
-        "status": refused.status,
-        "detail": refused.detail,
-        "code": refused.code,
-    }
-    await refuse(socket, refused, b"application/problem+json", json.dumps(problem).encode())
+    await refuse(socket, refused, b"application/problem+json", refused.problem)
 
 
 async def refuse(socket: Socket, refused: Refused, content_type: bytes, body: bytes) -> None:

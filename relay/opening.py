@@ -7,6 +7,7 @@ status.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from uuid import UUID
 
 import msgspec
@@ -70,6 +71,18 @@ class Refused(Exception):
         self.code = code
         self.detail = detail
         self.retry_after = retry_after
+
+    @property
+    def problem(self) -> bytes:
+        """As `application/problem+json` (RFC 9457)."""
+        told = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+        }
+        return msgspec.json.encode(told)
 
 
 Admit = Callable[[UUID, str, Seen], Awaitable[Opening]]

@@ -309,7 +309,7 @@ async def test_grants_have_bounds(database_url, tmp_path):
         short = (await program.http.post("/v1/auth/grant", json={"ttl_seconds": 1})).json()
         assert plain["expires_in"] == 60
         assert short["expires_in"] == 1
-        for wrong in ({"ttl_seconds": 0}, {"ttl_seconds": 3601}, {"timezone": "Mars"}, [1]):
+        for wrong in ({"ttl_seconds": 0}, {"ttl_seconds": 3601}, {"timezone": 7}, [1]):
             answer = await program.http.post("/v1/auth/grant", json=wrong)
             assert answer.status_code == 400, answer.text
             assert set(answer.json()) == {"err_code", "err_msg", "request_id"}

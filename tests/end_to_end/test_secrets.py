@@ -161,7 +161,7 @@ async def test_nothing_secret_is_said_when_everything_goes_wrong(database_url, t
                 answer = await client.get("/conversations", headers={"Authorization": header})
                 assert answer.status_code in (401, 503)
                 bodies.append(answer.text)
-            for body in (b"{", b'{"timezone": "Mars"}', b'{"transport": "direct"}'):
+            for body in (b"{", b'{"timezone": 7}', b'{"transport": "direct"}'):
                 answer = await client.post("/session", content=body)
                 assert answer.status_code >= 400
                 bodies.append(answer.text)

@@ -54,6 +54,8 @@ def days(number):
         ("", 0.0),
         ("7", 7.0),
     ],
+    # A date depends on when the tests are collected, and each process of pytest-xdist does that.
+    ids=[str(number) for number in range(12)],
 )
 async def test_a_wait_is_never_longer_than_what_we_wait_ourselves(value, seconds):
     async with planner(answer(503, Retry_After=value)) as it, asking(it.url) as orchestrator:
