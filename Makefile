@@ -29,8 +29,9 @@ lint: $(STAMP)
 unit: $(STAMP)
 	@sh deploy/browsers.sh
 	@sh deploy/proxies.sh
-	@# Two at a time, one file after the other: many tests wait, and files share what they started.
-	$(PYTHON_BIN) -m pytest -n 4 --dist loadfile --cov --cov-report=
+	@# Four at a time, one file after the other: most of a test is waiting, and files share what they
+	@# started. In the order of the folders, or the longest files would come last and alone.
+	$(PYTHON_BIN) -m pytest -n 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=
 	@# Says nothing when all is well: the last words are those of pytest.
 	@$(PYTHON_BIN) -m coverage report --include='$(PURE)' --fail-under=100 >/dev/null || \
 		{ $(PYTHON_BIN) -m coverage report -m --skip-covered --include='$(PURE)'; exit 1; }
