@@ -16,6 +16,7 @@ from functools import partial
 from uuid import UUID
 
 from control import owners
+from control.database_errors import ValuesRefused
 from control.flush import Connection
 from control.store import Store, StoreUnavailable
 from relay.share import Share
@@ -71,7 +72,7 @@ class Governor:
             async with asyncio.timeout(ASK_SECONDS), self._asking:
                 if self._share.used >= self._share.size:  # nobody has asked meanwhile
                     await self.ask(hungry=True)
-        except (StoreUnavailable, TimeoutError) as error:
+        except (StoreUnavailable, ValuesRefused, TimeoutError) as error:
             self._note(error)
 
     async def ask(self, *, hungry: bool = False) -> None:

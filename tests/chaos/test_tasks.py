@@ -1,8 +1,9 @@
-"""A background task meets an error that it did not foresee: the heartbeat, which two of them do."""
+"""A background task meets an error that it did not foresee: the heartbeat, or the governor."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 
 import asyncpg
@@ -11,6 +12,7 @@ import pytest
 from tests.chaos.stage import staged, until
 
 pytestmark = pytest.mark.timeout(900)
+TABLES = {"node": "voice.nodes", "governor": "voice.agent_shares"}  # that a task writes to
 ERRORS = ("42P01", "42501", "XX000", "55P03", "22012", "23514", "P0001")
 
 
@@ -22,17 +24,23 @@ async def execute(database_url, sql):
         await connection.close()
 
 
-async def break_node(database_url, error):
-    """Each heartbeat raises this error from now on."""
+async def break_table(database_url, table, error):
+    """Each write to it raises this error from now on."""
     await execute(
         database_url,
         f"""
         CREATE FUNCTION voice.fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
             RAISE EXCEPTION 'by the chaos' USING ERRCODE = '{error}'; END $$;
-        CREATE TRIGGER fail BEFORE INSERT OR UPDATE ON voice.nodes
+        CREATE TRIGGER fail BEFORE INSERT OR UPDATE ON {table}
             FOR EACH ROW EXECUTE FUNCTION voice.fail()
         """,
     )
+
+
+async def failures(stage, relay, task):
+    text = (await stage.http.get(f"{relay.url}/metrics")).text
+    found = re.search(rf'^relay_task_failures_total{{task="{task}"}} (\S+)$', text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
 
 
 async def test_one_background_task_dies_and_nobody_notices(
@@ -45,23 +53,24 @@ async def test_one_background_task_dies_and_nobody_notices(
         recovered = []
         async with stage.people(chance, 3) as browsers:
             for _ in range(rounds):
-                failed = relay.output.count("task=node") + relay.output.count("node_unseen")
-                await break_node(database_url, chance.choice(ERRORS))
+                task = chance.choice(sorted(TABLES))
+                before = await failures(stage, relay, task)
+                await break_table(database_url, TABLES[task], chance.choice(ERRORS))
 
-                async def has_failed(before=failed):
-                    said = relay.output.count("task=node") + relay.output.count("node_unseen")
-                    return said > before
+                async def has_failed(task=task, before=before):
+                    return await failures(stage, relay, task) > before
 
                 await until(has_failed, 20)
                 answered = await asyncio.gather(*(browser.turn(15) for browser in browsers))
                 assert all(answered), "a conversation fell silent with a background task"
                 await asyncio.sleep(chance.uniform(0.0, 8.0 if is_long else 1.0))
-                well = relay.output.count("task_recovered task=node")
+                said = f"task_recovered task={task} "
+                well = relay.output.count(said)
                 await execute(database_url, "DROP FUNCTION voice.fail() CASCADE")
                 mended = time.monotonic()
 
-                async def is_well(before=well):
-                    return relay.output.count("task_recovered task=node") > before
+                async def is_well(said=said, before=well):
+                    return relay.output.count(said) > before
 
                 await until(is_well, 20)
                 recovered.append(time.monotonic() - mended)
