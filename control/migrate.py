@@ -3,7 +3,7 @@
 Control plane. Forward only, one transaction each, checksums kept, so that an edited migration is
 noticed. The lock belongs to the transaction and not to the connection: that also holds behind a
 transaction pooler. Nobody waits for it inside a transaction: one who does holds up the index that
-the other one builds, for ever (control/outside.py).
+the other one builds, for ever (control/concurrent_index.py).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import TypeVar
 import asyncpg
 import msgspec
 
+from control.concurrent_index import Blocked, Connection, name_holders, run_outside
 from control.database import ConnectFailed, connected, describe, log_ignored
-from control.outside import Blocked, Connection, name_holders, run_outside
 
 LOCK = 0x766F6963  # "voic": one number for all who migrate this database
 LOCK_SECONDS = 5.0  # who waits for a table's lock keeps everybody else from the table

@@ -37,7 +37,7 @@ DOORS = {
         "control/database_errors.py",
         "control/flush.py",
         "control/migrate.py",
-        "control/outside.py",
+        "control/concurrent_index.py",
         "control/inspection.py",
         "control/notices.py",
         "control/local_orchestrator.py",
