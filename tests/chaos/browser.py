@@ -85,14 +85,18 @@ class Browser:
             await self.leave()
             task.cancel()
 
+    def coming_line(self, turns: int = 1) -> str:
+        """What is said so many turns from now. A turn that failed had a line, too."""
+        return f"{self.name} line {self._lines + turns}"
+
     # --- what a person does --------------------------------------------------------------------
 
     async def turn(self, seconds: float = 3.0) -> bool:
         """Say a line that was never said before and hear the answer out; False: it did not come, or
         the connection broke before.
         """
+        line = self.coming_line()
         self._lines += 1
-        line = f"{self.name} line {self._lines}"
         socket = self._socket
         try:
             if socket is None:

@@ -221,7 +221,7 @@ async def test_one_record_that_is_refused_is_kept_and_holds_nobody_up(stage, dat
     relay = stage.relay(DATABASE_URL=database.relay_url)
     await relay.start()
     async with stage.people(random.Random(1), 2) as browsers:
-        poison = f"{browsers[0].name} line 3"
+        poison = browsers[0].coming_line(2)
         async with database.changed(
             f"ALTER TABLE voice.messages ADD CONSTRAINT wise CHECK (content <> '{poison}')",
             "ALTER TABLE voice.messages DROP CONSTRAINT wise",
