@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -43,7 +42,7 @@ class OwnPostgres:
         self._fault = fault
         match fault:
             case "stopped":
-                self._signal(signal.SIGSTOP)
+                self._freeze()
             case "killed":
                 await asyncio.to_thread(self._server.kill)
             case "restarted":
@@ -51,19 +50,26 @@ class OwnPostgres:
 
     async def come_back(self):
         if self._fault == "stopped":
-            self._signal(signal.SIGCONT)
+            self._thaw()
         elif self._fault:
             assert await asyncio.to_thread(self._server.start) == self.url
         self._fault = ""
 
-    def _signal(self, how):
+    def _freeze(self):
         server = psutil.Process(self._server.pid)
-        for process in (server, *server.children(recursive=True)):
-            process.send_signal(how)
+        server.suspend()  # first: from now on no child begins, and none that ends is forgotten
+        for child in server.children(recursive=True):
+            child.suspend()
+
+    def _thaw(self):
+        server = psutil.Process(self._server.pid)
+        for child in server.children(recursive=True):
+            child.resume()  # some end at once; their numbers stay until the server sees it
+        server.resume()
 
     def stop(self):
         if self._fault == "stopped":
-            self._signal(signal.SIGCONT)
+            self._thaw()
         self._server.stop()
 
 
