@@ -140,14 +140,24 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+# Numbers that this process has given away: others of ours leave them alone while it lives.
+_given: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port that nobody has, and that no connection of the system's choosing gets meanwhile: those
-    are from 32768 up (Linux), and who asked for this one opens it a moment later."""
+    """A port that nobody has, and that nobody gets before who asked for it opens it: no connection
+    of the system's choosing, those are from 32768 up (Linux), and no other process that asks here.
+    """
     while True:
         port = 20_000 + secrets.randbelow(12_000)
+        # Of UDP, as a mark: it does not stand in the way of who listens there with TCP.
+        mark = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with socket.socket() as probe:
             try:
+                mark.bind((HOST, port))
                 probe.bind((HOST, port))
             except OSError:
+                mark.close()
                 continue
+        _given.append(mark)
         return port
