@@ -12,8 +12,8 @@ help: ## What there is
 
 setup: $(STAMP) ## Make .venv and install pinned dependencies
 
-$(STAMP): pyproject.toml constraints.txt deploy/setup.sh
-	@sh deploy/setup.sh $(VENV)
+$(STAMP): pyproject.toml constraints.txt scripts/setup.sh
+	@sh scripts/setup.sh $(VENV)
 	@touch $(STAMP)
 
 dev: $(STAMP) ## Run everything on this machine, with a sandbox agent
@@ -27,8 +27,8 @@ lint: $(STAMP)
 	$(PYTHON_BIN) -m mypy
 
 unit: $(STAMP)
-	@sh deploy/browsers.sh
-	@sh deploy/proxies.sh
+	@sh scripts/browsers.sh
+	@sh scripts/proxies.sh
 	@# Four at a time, one file after the other: most of a test is waiting, and files share what they
 	@# started. In the order of the folders, or the longest files would come last and alone.
 	$(PYTHON_BIN) -m pytest -n 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=
@@ -37,7 +37,7 @@ unit: $(STAMP)
 		{ $(PYTHON_BIN) -m coverage report -m --skip-covered --include='$(PURE)'; exit 1; }
 
 chaos: $(STAMP) ## Break everything, many times: half an hour; SEED=... repeats a run, ONLY=... chooses
-	@sh deploy/proxies.sh
+	@sh scripts/proxies.sh
 	@CHAOS=long CHAOS_SEED=$(SEED) $(PYTHON_BIN) -m pytest -s tests/chaos -k '$(or $(ONLY),not soak)'
 
 soak: $(STAMP) ## Twenty minutes of coming and going: does anything grow? SOAK=... minutes
@@ -51,9 +51,11 @@ bench: $(STAMP) ## A short load test: minutes, and a line that says whether the 
 comma := ,
 empty :=
 space := $(empty) $(empty)
-PURE_ROOMS := actions allowance audio backlog browser calls conduct context crowd deepgram dial_limit dropin \
-	events latency opening policy presence records redial repeats session share sound submission upgrade
-PURE := $(subst $(space),$(comma),$(PURE_ROOMS:%=relay/%.py))
+PURE_FILES := relay/protocol/* relay/core/* relay/backoff.py relay/token_bucket.py \
+	relay/functions/submission.py relay/live/agent_quota.py relay/live/quotas.py \
+	relay/telemetry/histogram.py relay/telemetry/log_limit.py relay/transport/dial_limit.py \
+	relay/transport/request_head.py
+PURE := $(subst $(space),$(comma),$(PURE_FILES))
 
 clean: ## Remove .venv and what tests leave behind
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

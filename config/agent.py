@@ -15,10 +15,10 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from config.document import read_document
+from config.env_types import Secret
 from config.errors import ConfigError, shown
-from config.readers import Secret
-from config.shape import build
+from config.validation import build
+from config.yaml_loader import read_document
 
 Name = Annotated[str, Meta(min_length=1)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]

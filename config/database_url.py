@@ -14,8 +14,8 @@ from urllib.parse import quote, unquote, urlencode
 
 import msgspec
 
+from config.env_types import Secret
 from config.errors import listed
-from config.readers import Secret
 
 FORM = 'expected "postgresql://user:password@host/name", got another form'
 # Of other client libraries, of poolers' dashboards, or what this program decides itself.

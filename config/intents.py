@@ -16,9 +16,9 @@ from jsonschema import Draft202012Validator
 from msgspec import Meta
 
 from config.arguments import FORMATS, Checker, json_path, shorten
-from config.document import read_document
 from config.errors import ConfigError, did_you_mean, listed, shown
-from config.shape import build
+from config.validation import build
+from config.yaml_loader import read_document
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -16,9 +16,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from config.agent import Agent, Listen, Name, Speak, audio_mistakes, language_mistakes
-from config.document import read_document
 from config.errors import ConfigError, shown
-from config.shape import build
+from config.validation import build
+from config.yaml_loader import read_document
 
 LONGEST_TEXT = 20_000  # characters of one typed turn that a file may allow
 

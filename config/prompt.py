@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from config.document import read_text
 from config.errors import ConfigError, did_you_mean
 from config.intents import Intent, Registry
+from config.yaml_loader import read_text
 
 PLACEHOLDERS = ("today", "time_zone", "intents")
 LONGEST = 25_000  # characters; Deepgram cuts off the rest for the models that it runs

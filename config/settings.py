@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from config import readers
+from config import env_types
 from config.database_url import read_as_secret
+from config.env_types import Secret
 from config.errors import ConfigError, did_you_mean
-from config.readers import Secret
 
 CONFIG_DIR = Path(__file__).parent
 """The files that ship."""
@@ -157,10 +157,10 @@ def _unknown_names(environ: Mapping[str, str]) -> list[str]:
     ]
 
 
-_BYTES = readers.whole(1024, 1 << 30)
-_LIMIT = readers.whole(0, 1_000_000)
-_seconds = readers.positive("seconds")
-_seconds_or_none = readers.positive_or_none("seconds")
+_BYTES = env_types.whole(1024, 1 << 30)
+_LIMIT = env_types.whole(0, 1_000_000)
+_seconds = env_types.positive("seconds")
+_seconds_or_none = env_types.positive_or_none("seconds")
 
 VARIABLES: tuple[Variable, ...] = (
     Variable(
@@ -168,7 +168,7 @@ VARIABLES: tuple[Variable, ...] = (
         "deepgram_api_key",
         None,
         "the API key of the Deepgram project; it never leaves the server",
-        readers.credential,
+        env_types.credential,
     ),
     Variable(
         "DATABASE_URL",
@@ -182,54 +182,56 @@ VARIABLES: tuple[Variable, ...] = (
         "orchestrator_url",
         None,
         "the Orchestrator that intents are sent to, an intent's path is put behind it",
-        readers.url("http", "https"),
+        env_types.url("http", "https"),
     ),
     Variable(
         "ORCHESTRATOR_TOKEN",
         "orchestrator_token",
         "",
         "the bearer token for the Orchestrator",
-        readers.credential,
+        env_types.credential,
     ),
     Variable(
         "ORCHESTRATOR_SECRET",
         "orchestrator_secret",
         "",
         "what requests to the Orchestrator are signed with",
-        readers.credential,
+        env_types.credential,
     ),
     Variable(
         "DEEPGRAM_AGENT_URL",
         "deepgram_agent_url",
         "wss://agent.deepgram.com/v1/agent/converse",
         "the WebSocket of the Voice Agent API (a region, a proxy, the sandbox)",
-        readers.url("wss", "ws"),
+        env_types.url("wss", "ws"),
     ),
     Variable(
         "DEEPGRAM_API_URL",
         "deepgram_api_url",
         "https://api.deepgram.com",
         "Deepgram's REST API, for temporary tokens of the direct transport",
-        readers.url("https", "http", query=False),
+        env_types.url("https", "http", query=False),
     ),
     Variable(
         "RELAY_EGRESS_PROXY",
         "egress_proxy",
         "",
         "the proxy of all connections that leave: http, https or socks5, with user:password@",
-        readers.proxy,
+        env_types.proxy,
     ),
-    Variable("HTTPS_PROXY", "https_proxy", "", "the proxy for https:// and wss://", readers.proxy),
-    Variable("HTTP_PROXY", "http_proxy", "", "the proxy for http:// and ws://", readers.proxy),
     Variable(
-        "ALL_PROXY", "all_proxy", "", "the proxy where the two above say nothing", readers.proxy
+        "HTTPS_PROXY", "https_proxy", "", "the proxy for https:// and wss://", env_types.proxy
+    ),
+    Variable("HTTP_PROXY", "http_proxy", "", "the proxy for http:// and ws://", env_types.proxy),
+    Variable(
+        "ALL_PROXY", "all_proxy", "", "the proxy where the two above say nothing", env_types.proxy
     ),
     Variable(
         "NO_PROXY",
         "no_proxy",
         "",
         "hosts, domains, addresses and networks that are reached without a proxy",
-        readers.hosts,
+        env_types.hosts,
     ),
     Variable(
         "RELAY_TLS_CA_FILE",
@@ -257,24 +259,24 @@ VARIABLES: tuple[Variable, ...] = (
         "tls_min_version",
         "1.2",
         "the oldest TLS that is spoken: 1.2 or 1.3",
-        readers.one_of("1.2", "1.3"),
+        env_types.one_of("1.2", "1.3"),
     ),
     Variable(
         "RELAY_AUTH",
         "auth",
         "",
         "who signs users in: jwt, or mock (everybody is one user)",
-        readers.one_of("mock", "jwt"),
+        env_types.one_of("mock", "jwt"),
     ),
     Variable(
-        "RELAY_JWT_SECRET", "jwt_secret", "", "the secret of HS256 tokens", readers.jwt_secret
+        "RELAY_JWT_SECRET", "jwt_secret", "", "the secret of HS256 tokens", env_types.jwt_secret
     ),
     Variable(
         "RELAY_JWT_JWKS_URL",
         "jwt_jwks_url",
         "",
         "where the public keys of RS256 and ES256 tokens are",
-        readers.url("https", "http"),
+        env_types.url("https", "http"),
     ),
     Variable("RELAY_JWT_ISSUER", "jwt_issuer", "", "the issuer (iss) that tokens must have", str),
     Variable(
@@ -289,25 +291,25 @@ VARIABLES: tuple[Variable, ...] = (
         "direct_transport",
         "off",
         "on: a session may be begun with transport direct, which shows prompt and functions",
-        readers.switch,
+        env_types.switch,
     ),
     Variable("RELAY_HOST", "host", "127.0.0.1", "the address to listen on", str),
-    Variable("RELAY_PORT", "port", "8080", "the port to listen on", readers.whole(0, 65535)),
-    Variable("RELAY_WORKERS", "workers", "1", "worker processes", readers.whole(1, 256)),
+    Variable("RELAY_PORT", "port", "8080", "the port to listen on", env_types.whole(0, 65535)),
+    Variable("RELAY_WORKERS", "workers", "1", "worker processes", env_types.whole(1, 256)),
     Variable("RELAY_DATA_DIR", "data_dir", ".relay", "where the relay keeps its own files", Path),
     Variable(
         "RELAY_PUBLIC_URL",
         "public_url",
         "",
         "the URL that browsers reach the relay under; if unset, taken from the request",
-        readers.public_url,
+        env_types.public_url,
     ),
     Variable(
         "RELAY_ALLOWED_ORIGINS",
         "allowed_origins",
         "",
         "origins of pages that may connect besides the relay's own, with commas between them",
-        readers.origins,
+        env_types.origins,
     ),
     Variable(
         "RELAY_CONFIG_DIR",
@@ -380,24 +382,24 @@ VARIABLES: tuple[Variable, ...] = (
         "dial_ahead",
         "32",
         "agents dialled at once before their browser attaches; 0 turns it off (one worker only)",
-        readers.whole(0, 10_000),
+        env_types.whole(0, 10_000),
     ),
     Variable(
         "RELAY_JOURNAL_BYTES",
         "journal_bytes",
         "268435456",
         "what the journal may take on disk, all workers together",
-        readers.whole(1 << 20, 1 << 40),
+        env_types.whole(1 << 20, 1 << 40),
     ),
     Variable(
         "RELAY_OUTBOX_HOURS",
         "outbox_hours",
         "24",
         "how long an accepted call is tried until it has failed for good",
-        readers.positive("hours"),
+        env_types.positive("hours"),
     ),
     Variable(
-        "RELAY_CLIENT", "client", "on", "whether the web client is served at /", readers.switch
+        "RELAY_CLIENT", "client", "on", "whether the web client is served at /", env_types.switch
     ),
     Variable(
         "RELAY_BROWSER_MESSAGE_BYTES",
@@ -411,14 +413,14 @@ VARIABLES: tuple[Variable, ...] = (
         "messages_per_second",
         "20",
         "text messages of a browser; twice as many may come at once",
-        readers.positive("a number"),
+        env_types.positive("a number"),
     ),
     Variable(
         "RELAY_AUDIO_SPEED",
         "audio_speed",
         "2",
         "how many times faster than real time a browser's audio may come; 0: as fast as it likes",
-        readers.positive_or_none("a number"),
+        env_types.positive_or_none("a number"),
     ),
     Variable(
         "RELAY_AUDIO_BURST_SECONDS",
@@ -470,7 +472,7 @@ VARIABLES: tuple[Variable, ...] = (
         "handshakes",
         "1000",
         "connections of a process that have not been let in yet",
-        readers.whole(1, 1_000_000),
+        env_types.whole(1, 1_000_000),
     ),
     Variable(
         "RELAY_HANDSHAKE_SECONDS",
@@ -484,27 +486,27 @@ VARIABLES: tuple[Variable, ...] = (
         "trusted_proxies",
         "127.0.0.1,::1",
         "proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, with commas",
-        readers.networks,
+        env_types.networks,
     ),
     Variable(
         "RELAY_METRICS_NETWORKS",
         "metrics_networks",
         "127.0.0.0/8,::1",
         "who may read /metrics, with commas; only directly, not through a proxy",
-        readers.networks,
+        env_types.networks,
     ),
     Variable(
         "RELAY_RETENTION_DAYS",
         "retention_days",
         "0",
         "conversations that were not touched for so long are erased; 0: never",
-        readers.positive_or_none("days"),
+        env_types.positive_or_none("days"),
     ),
     Variable(
         "RELAY_LOG_LEVEL",
         "log_level",
         "info",
         "debug, info, warning, error or critical",
-        readers.one_of("debug", "info", "warning", "error", "critical"),
+        env_types.one_of("debug", "info", "warning", "error", "critical"),
     ),
 )

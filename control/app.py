@@ -14,23 +14,15 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from uuid_utils.compat import uuid7
 
-from config.check import Configuration
-from config.readers import Secret
+from config.env_types import Secret
+from config.loader import Configuration
 from config.settings import Settings
-from control import client, grant, history, intents, sessions
-from control.admission import Admission
-from control.auth import USER_ID, SignIn
-from control.delivery import Delivery
-from control.direct import Direct, DirectController
-from control.errors import exception_handlers
-from control.governor import Governor
-from control.health import get_live, get_ready
-from control.lobby import Lobby
-from control.node import Node
-from control.notices import Notices
-from control.orchestrator import Orchestrator, connect
-from control.retention import Retention
-from control.shield import (
+from control.api import conversations, grants, intents, sessions, web_client
+from control.api.direct import Direct, DirectController
+from control.api.health import get_live, get_ready
+from control.api.problems import exception_handlers
+from control.api.request_target import METRICS, TargetMiddleware
+from control.api.security import (
     MAX_BODY_BYTES,
     add_headers,
     allowed_origins,
@@ -38,23 +30,31 @@ from control.shield import (
     guard_origin,
     make_cors,
 )
-from control.store import Store
-from control.target import METRICS, TargetMiddleware
-from control.temporary_token import Minter
-from relay.conduct import Bounds
-from relay.converse import converse
-from relay.crowd import Room
-from relay.dial import Dialler
-from relay.egress import Egress
-from relay.endpoint import attach
-from relay.functions import Functions
-from relay.hub import Hub, Limits
-from relay.journal import Journal
-from relay.lag import watching
-from relay.metrics import Metrics
-from relay.session import Times
-from relay.share import Share
+from control.auth.current_user import USER_ID, SignIn
+from control.cluster.capacity import Governor
+from control.cluster.heartbeat import Node
+from control.cluster.listener import Notices
+from control.db.conversations import Store
+from control.db.retention import Retention
+from control.http.connection_limits import Lobby
+from control.outbox.orchestrator_client import Orchestrator, connect
+from control.outbox.worker import Delivery
+from control.sessions.admission import Admission
+from control.sessions.deepgram_token import Minter
+from relay.core.rate_limit import Bounds
+from relay.core.session import Times
+from relay.functions.executor import Functions
+from relay.journal.journal import Journal
+from relay.live.agent_quota import Share
+from relay.live.deepgram_endpoint import converse
+from relay.live.endpoints import attach
+from relay.live.quotas import Room
+from relay.live.session_registry import Hub, Limits
 from relay.supervisor import Supervisor
+from relay.telemetry.loop_lag import watching
+from relay.telemetry.metrics import Metrics
+from relay.transport.dial import Dialler
+from relay.transport.egress import Egress
 
 GRACE_SECONDS = 5.0  # for running function calls, and again for the journal, when we stop
 SETTLE_SECONDS = 5.0  # what a resumed session waits for the end of the one before
@@ -209,7 +209,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
             await store.close()
 
     admit = Admission(store, settle, node_id=node.id, grace=settings.grace_seconds)
-    admit_grant = grant.GrantAdmission(
+    admit_grant = grants.GrantAdmission(
         store, configuration.agent, hub, admit, ticket_seconds=settings.ticket_seconds
     )
     given = {
@@ -239,15 +239,15 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
                 sessions.PREFIX,
                 route_handlers=[
                     sessions.SessionController,
-                    history.HistoryController,
+                    conversations.HistoryController,
                     DirectController,
                     intents.list_intents,
                 ],
             ),
-            grant.grant_ticket,
+            grants.grant_ticket,
             attach,
             converse,
-            *(client.routes() if settings.client else ()),
+            *(web_client.routes() if settings.client else ()),
             get_live,
             get_ready,
             get_metrics,

@@ -21,25 +21,25 @@ import click
 import uvloop
 
 from config.agent import agent_section, session_section
-from config.check import Configuration, load, write_json_schemas
 from config.database_url import ignored_parameters
 from config.errors import ConfigError
-from config.installation import say_how_to_add
+from config.install_advice import say_how_to_add
+from config.loader import Configuration, load, write_json_schemas
 from config.settings import CONFIG_DIR, STAND_INS, VARIABLES, Settings, from_environment
-from control import logs
+from control.api.health import find_reasons
 from control.app import create_app
-from control.auth import USER_ID
-from control.database import ConnectFailed, connected, log_ignored
-from control.health import find_reasons
-from control.migrate import MigrationError, refuse_newer
-from control.migrate import migrate as apply_migrations
-from control.server import ServeError, listen, serving
-from control.stop import Stop
-from control.store import Store
-from control.workers import serve_workers
-from relay.condemned import RestoreFailed
-from relay.condemned import restore as restore_condemned
-from relay.egress import Egress
+from control.auth.current_user import USER_ID
+from control.db.conversations import Store
+from control.db.migrate import MigrationError, refuse_newer
+from control.db.migrate import migrate as apply_migrations
+from control.db.pool import ConnectFailed, connected, log_ignored
+from control.http.server import ServeError, listen, serving
+from control.http.shutdown import Stop
+from control.http.workers import serve_workers
+from control.logging import set_up as set_up_logging
+from relay.journal.condemned import RestoreFailed
+from relay.journal.condemned import restore as restore_condemned
+from relay.transport.egress import Egress
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +75,11 @@ def dev() -> None:
     ORCHESTRATOR_URL each put the real thing in the place of ours. Ctrl-C ends all of it.
     """
     try:
-        from control.dev import everything
-        from control.embedded import EmbeddedError
+        from control.dev.postgres import EmbeddedError
+        from control.dev.stack import everything
     except ImportError as error:
         _fail_for_extra(error, "dev")
-    logs.set_up(os.environ.get("RELAY_LOG_LEVEL", "info"))
+    set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
 
     async def run() -> None:
         stop = Stop()
@@ -110,7 +110,7 @@ def serve() -> None:
     DEEPGRAM_API_KEY, DATABASE_URL and ORCHESTRATOR_URL have to be set, and the database migrated.
     """
     settings = _settings()
-    logs.set_up(settings.log_level)
+    set_up_logging(settings.log_level)
     listener = _listen(settings.host, settings.port)
     _run(_check_database(settings))
     if settings.auth == "mock":
@@ -137,7 +137,7 @@ def serve() -> None:
 def worker(descriptor: int) -> None:
     """One of the processes of `serve`, on a listening socket that it inherits."""
     settings = _settings()
-    logs.set_up(settings.log_level)
+    set_up_logging(settings.log_level)
     app = create_app(settings, _configuration(settings))
 
     async def run() -> None:
@@ -156,10 +156,10 @@ def migrate() -> None:
     It is the one at DATABASE_URL; nothing else has to be set.
     """
     database_url = _database_url()
-    logs.set_up(os.environ.get("RELAY_LOG_LEVEL", "info"))
+    set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
 
     async def run() -> None:
-        applied = await apply_migrations(database_url, log=logging.getLogger("control.migrate"))
+        applied = await apply_migrations(database_url, log=logging.getLogger("control.db.migrate"))
         click.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do")
 
     _run(run())
@@ -232,10 +232,10 @@ def doctor(as_json: bool, with_settings: bool, timeout: float) -> None:
     no audio and closes it at once: Deepgram bills no more than that moment.
     Exit code 0 if nothing failed.
     """
-    from control.doctor import examine
-    from control.findings import write_json, write_text
+    from control.doctor.doctor import examine
+    from control.doctor.report import write_json, write_text
 
-    logs.set_up("error")
+    set_up_logging("error")
     report = asyncio.run(examine(os.environ, settings=with_settings, seconds=timeout))
     click.echo(write_json(report).decode() if as_json else write_text(report))
     sys.exit(0 if report.is_well else 1)
@@ -279,7 +279,7 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
         from relay.sandbox.speech import Speech, SpeechError
     except ImportError as error:
         _fail_for_extra(error, "sandbox")
-    logs.set_up(os.environ.get("RELAY_LOG_LEVEL", "info"))
+    set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
     try:
         turns = parse_script(script.read_text("utf-8")) if script else None
         speech = None if script else Speech.load()
@@ -308,9 +308,9 @@ def orchestrator(host: str, port: int) -> None:
     It keeps goals and tasks at DATABASE_URL, in a schema of its own. With ORCHESTRATOR_SECRET it
     refuses what is not signed with it.
     """
-    from control.local_orchestrator import create_app as create_orchestrator
+    from control.dev.orchestrator import create_app as create_orchestrator
 
-    logs.set_up(os.environ.get("RELAY_LOG_LEVEL", "info"))
+    set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
     database_url = _database_url()
     secret = os.environ.get("ORCHESTRATOR_SECRET") or None
     listener = _listen(host, port)
@@ -382,11 +382,11 @@ def talk(
       voice-relay talk --say "Add a task to buy milk" --say "yes" --json
     """
     try:
-        from control.talk import Line, TalkOptions, Wav
-        from control.talk import talk as converse
+        from control.talk.cli import Line, TalkOptions, Wav
+        from control.talk.cli import talk as converse
     except ImportError as error:
         _fail_for_extra(error, "sandbox")
-    logs.set_up("warning")
+    set_up_logging("warning")
     inputs = tuple(
         Wav(Path(value)) if kind == "wav" else Line(value) for kind, value in ctx.meta["inputs"]
     )

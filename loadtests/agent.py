@@ -23,7 +23,7 @@ from loadtests.partner import Message, hurry, obey
 from loadtests.samples import Samples
 from loadtests.traffic import ECHO, Traffic
 from loadtests.wheel import Wheel
-from relay import deepgram
+from relay.protocol import deepgram
 
 HOST = "127.0.0.1"
 BINARY = WSMsgType.BINARY

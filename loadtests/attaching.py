@@ -22,14 +22,15 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 import config
-from config.check import load
-from control.auth import USER_ID
-from control.sessions import PREFIX
+from config.loader import load
+from control.api.sessions import PREFIX
+from control.auth.current_user import USER_ID
 from loadtests.pinning import ANYWHERE
 from loadtests.processes import Program, free_port, program
 from loadtests.results import Figure, summarize_values
-from relay import deepgram, policy
-from relay.opening import Opening
+from relay.core import message_policy
+from relay.core.admission import Opening
+from relay.protocol import deepgram
 
 KEY = "a-key-for-load-tests"
 SECONDS = 60.0  # the longest that one step may take
@@ -191,7 +192,7 @@ def _compose_settings() -> str:
         timezone="UTC",
         audio=configuration.agent.audio,
     )
-    composed = policy.settings(configuration, opening, datetime.now(UTC).date(), [])
+    composed = message_policy.settings(configuration, opening, datetime.now(UTC).date(), [])
     return deepgram.encode(composed).decode()
 
 

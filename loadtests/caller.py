@@ -32,8 +32,8 @@ from loadtests.results import Latency, summarize_values
 from loadtests.samples import Samples
 from loadtests.traffic import Traffic
 from loadtests.wheel import Wheel
-from relay import deepgram
-from relay.browser import SUBPROTOCOL
+from relay.protocol import deepgram
+from relay.protocol.relay_events import SUBPROTOCOL
 
 BINARY = WSMsgType.BINARY
 TEXT = WSMsgType.TEXT

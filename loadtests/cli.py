@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import uvloop
 
-from control import logs
+from control import logging as logs
 from loadtests import bench, page, pinning, report, scenarios, target
 from loadtests.results import Arm
 from loadtests.scenarios import FULL, PARTS, QUICK

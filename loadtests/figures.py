@@ -24,19 +24,19 @@ import asyncpg
 import msgspec
 import uuid_utils.compat as uuids
 
-from control.auth import USER_ID
-from control.embedded import embedded
-from control.migrate import migrate
-from control.sessions import PREFIX
-from control.store import Store, StoreUnavailable
+from control.api.sessions import PREFIX
+from control.auth.current_user import USER_ID
+from control.db.conversations import Store, StoreUnavailable
+from control.db.migrate import migrate
+from control.dev.postgres import embedded
 from loadtests.attaching import KEY, compare_waits, run_relay, weigh_sessions
 from loadtests.results import Figure, Latency, summarize_values
-from relay import deepgram
-from relay.journal import Journal, WriteFailed
-from relay.metrics import Metrics
-from relay.records import MessageSaid, Record
+from relay.core.records import MessageSaid, Record
+from relay.journal.journal import Journal, WriteFailed
+from relay.protocol import deepgram
 from relay.sandbox.options import Options
 from relay.sandbox.server import serve as serve_sandbox
+from relay.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

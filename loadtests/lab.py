@@ -122,8 +122,8 @@ def _allow_many_files() -> None:
 async def _start_database(
     stack: AsyncExitStack, folder: Path, pinning: Pinning, notes: list[str]
 ) -> tuple[str | None, int | None]:
-    from control.embedded import EmbeddedError, EmbeddedPostgres
-    from control.migrate import migrate
+    from control.db.migrate import migrate
+    from control.dev.postgres import EmbeddedError, EmbeddedPostgres
 
     server = EmbeddedPostgres(folder / "database")
     try:

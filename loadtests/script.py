@@ -11,7 +11,7 @@ from functools import cache
 
 import msgspec
 
-from relay import deepgram
+from relay.protocol import deepgram
 
 FRAME_BYTES = 960  # 20 ms of linear16 at 24,000 Hz
 FRAME_SECONDS = 0.020

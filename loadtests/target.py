@@ -17,8 +17,8 @@ from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
 from loadtests.results import Latency, summarize_values
-from relay import deepgram
-from relay.browser import SUBPROTOCOL
+from relay.protocol import deepgram
+from relay.protocol.relay_events import SUBPROTOCOL
 
 LINE = "Hello, what can you do for me?"
 FRAME_SECONDS = 0.020
@@ -214,7 +214,7 @@ async def _session(
 def _read(path: Path) -> list[bytes]:
     """The frames of a file up to the end of its words."""
     # Needs the extra "sandbox" (numpy); typed turns do not.
-    from control.recording import make_speech, read_wav
+    from control.talk.audio import make_speech, read_wav
 
     speech = make_speech(read_wav(path), RATE)
     return speech.frames[: speech.voiced]

@@ -17,8 +17,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from relay.metrics import Metrics
-from relay.submission import Backoff
+from relay.backoff import Backoff
+from relay.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

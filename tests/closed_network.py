@@ -23,7 +23,7 @@ import trustme
 from websockets.asyncio.server import serve
 
 from config.settings import STAND_INS, from_environment
-from relay.egress import Egress
+from relay.transport.egress import Egress
 from tests.relay.wires import Agent
 
 ROOT = Path(__file__).parents[1]

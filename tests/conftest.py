@@ -9,9 +9,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from control.embedded import EmbeddedPostgres
-from control.migrate import migrate
-from control.store import Store
+from control.db.conversations import Store
+from control.db.migrate import migrate
+from control.dev.postgres import EmbeddedPostgres
 from tests.closed_network import Authority, http_proxy
 
 # Nothing here has to survive a power cut.

@@ -28,9 +28,11 @@ OFFERED = {
 }  # fmt: skip
 # All others, by the file that uses them.
 PRIVATE = {
-    "control/server.py": {"uvicorn.lifespan.on.LifespanOn"},
-    "control/lobby.py": {"uvicorn.protocols.http.httptools_impl.HttpToolsProtocol"},
-    "relay/asgi.py": {
+    "control/http/server.py": {"uvicorn.lifespan.on.LifespanOn"},
+    "control/http/connection_limits.py": {
+        "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol"
+    },
+    "relay/transport/upgrade.py": {
         "picows.picows.WSProtocol",
         "uvicorn.config.Config",
         "uvicorn.protocols.utils.get_local_addr",
@@ -38,14 +40,14 @@ PRIVATE = {
         "uvicorn.protocols.utils.is_ssl",
         "uvicorn.server.ServerState",
     },
-    "relay/agent_handshake.py": {
+    "relay/transport/agent_handshake.py": {
         "picows.picows.WSProtocol",
         "picows.proxy.ConnectedTransport",
         "picows.proxy.WSSocketFactory",
         "picows.proxy.connect_through_optional_proxy",
         "picows.url.WSParsedURL",
     },
-    "relay/dial.py": {
+    "relay/transport/dial.py": {
         "picows.picows.WSProtocol",
         "picows.url.parse_url",
         "python_socks._errors.IncompleteReadError",

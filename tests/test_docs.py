@@ -16,15 +16,16 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from config.check import load
+from config.loader import load
 from config.policy import Messages
 from config.settings import CONFIG_DIR, STAND_INS, VARIABLES, from_environment
 from control.app import create_app
 from control.cli import main
-from relay import browser, deepgram, policy
-from relay.metrics import Metrics
-from relay.records import IntentStatus
-from relay.session import EndReason, State
+from relay.core import message_policy
+from relay.core.session import EndReason, State
+from relay.protocol import deepgram, relay_events
+from relay.protocol.relay_events import IntentStatus
+from relay.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -36,7 +37,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 DEPLOYMENT = sorted((ROOT / "deploy").iterdir())
 OTHER_VARIABLES = {"DEBIAN_FRONTEND"}  # of other programs
 
-EVENTS = browser.Event.__args__
+EVENTS = relay_events.Event.__args__
 WHAT_CLIENTS_SAY: dict[str, dict[str, object]] = {
     "Settings": {"audio": {}, "agent": {}},
     "UpdateListen": {"listen": {}},
@@ -170,7 +171,8 @@ def test_every_command_and_option_of_the_readme_exists():
 
 @pytest.mark.parametrize("room", ["config", "relay", "control"])
 def test_every_file_of_a_room_is_in_the_walk(room):
-    names = [path.name for path in (ROOT / room).glob("*.py") if path.name != "__init__.py"]
+    paths = (ROOT / room).rglob("*.py")
+    names = [p.name for p in paths if p.name != "__init__.py" and "sandbox" not in p.parts]
     walk = section("The rooms", ARCHITECTURE)
 
     assert [name for name in names if not re.search(rf"(?<!\w){name}", walk)] == []
@@ -267,7 +269,7 @@ def test_every_event_of_ours_has_examples_that_fit_and_all_its_fields(event):
 
     assert shown
     for example in shown:
-        assert json.loads(browser.encode(msgspec.convert(example, event))) == example
+        assert json.loads(relay_events.encode(msgspec.convert(example, event))) == example
     assert fields == {name for example in shown for name in example}
     assert set(re.findall(r'"(\w+)":', text)) >= fields
 
@@ -292,7 +294,7 @@ def test_every_status_of_an_intent_is_described():
 
 def close_code_mistakes(text):
     table = section("Close codes", text)
-    codes = {n: v for n, v in vars(browser).items() if n.isupper() and isinstance(v, int)}
+    codes = {n: v for n, v in vars(relay_events).items() if n.isupper() and isinstance(v, int)}
     found = []
     for name, code in codes.items():
         if name.startswith("_"):
@@ -320,7 +322,9 @@ def test_what_a_browser_may_send_is_what_policy_lets_pass():
         for name, fields in WHAT_CLIENTS_SAY.items()
     }
     allowed = {
-        name for name, message in said.items() if policy.refusal(message, Messages()) is None
+        name
+        for name, message in said.items()
+        if message_policy.refusal(message, Messages()) is None
     }
     described = ASYNCAPI["channels"]["/api/v1/voice/session/{session_id}/ws"]["publish"]
     names = {one["$ref"].rsplit("/", 1)[1] for one in described["message"]["oneOf"]}
@@ -355,7 +359,7 @@ def test_each_of_the_dozen_has_a_guard():
 
 
 def test_the_numbers_in_the_tests_are_those_of_the_table():
-    source = (ROOT / "tests/relay/test_bridge.py").read_text("utf-8")
+    source = (ROOT / "tests/relay/live/test_session_runner.py").read_text("utf-8")
     marked = re.findall(r"def (test_\w+)\(.*\):  # \[([\d, ]+)\]", source)
 
     assert len(marked) >= 8

@@ -1,4 +1,4 @@
-"""`deploy/setup.sh` on machines that lack something: one clear line, and nothing is made."""
+"""`scripts/setup.sh` on machines that lack something: one clear line, and nothing is made."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "deploy" / "setup.sh"
+SCRIPT = Path(__file__).parents[1] / "scripts" / "setup.sh"
 TOO_OLD = "#!/bin/sh\nexit 1\n"
 WITHOUT_VENV = '#!/bin/sh\ncase "$2" in *ensurepip*) exit 1;; esac\nexit 0\n'
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from relay import deepgram
+from relay.protocol import deepgram
 from relay.sandbox import settings_check
 from relay.sandbox.agenda import Agenda
 from relay.sandbox.dialogue import Dialogue, Phase

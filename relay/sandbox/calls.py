@@ -7,7 +7,7 @@ from functools import partial
 
 import msgspec
 
-from relay import deepgram
+from relay.protocol import deepgram
 from relay.sandbox.agenda import Agenda, Step
 from relay.sandbox.options import Options
 from relay.sandbox.script import Call, Turn

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from relay import deepgram
+from relay.protocol import deepgram
 from relay.sandbox.agenda import Agenda
 from relay.sandbox.calls import Calls
 from relay.sandbox.mind import Mind

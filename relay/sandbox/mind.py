@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from relay import deepgram
+from relay.protocol import deepgram
 from relay.sandbox.script import Call, Turn
 from relay.sandbox.slots import Function, Kind, Slot, answer, fill, is_wish, mentions, read_function
 from relay.sandbox.verdict import read_verdict

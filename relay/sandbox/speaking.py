@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relay import deepgram
+from relay.protocol import deepgram
 from relay.sandbox.agenda import Agenda, Step
 from relay.sandbox.moves import SendAudio, Voice
 from relay.sandbox.options import Options

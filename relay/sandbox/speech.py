@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from config.installation import say_how_to_add
+from config.install_advice import say_how_to_add
 from relay.sandbox.codec import EAR_RATE, Samples, to_format
 from relay.sandbox.ear import Detector
 from relay.sandbox.sound import Format

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from relay import deepgram
+from relay.protocol import deepgram
 from relay.sandbox import settings_check
 from relay.sandbox.sound import OUTPUT_RATES, Format
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from relay import deepgram
+from relay.protocol import deepgram
 from relay.sandbox.mind import Mind
 from relay.sandbox.script import Call, Progress, Script, Turn
 

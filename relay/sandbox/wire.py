@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from relay import deepgram
+from relay.protocol import deepgram
 from relay.sandbox.moves import Action, SendAudio, SendText
 from relay.sandbox.options import Options
 from relay.sandbox.terms import Terms

@@ -13,8 +13,8 @@ from pathlib import Path
 import asyncpg
 import psutil
 
-from control.embedded import EmbeddedPostgres
-from control.migrate import migrate
+from control.db.migrate import migrate
+from control.dev.postgres import EmbeddedPostgres
 
 
 class OwnPostgres:

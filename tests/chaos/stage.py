@@ -25,7 +25,7 @@ import asyncpg
 import httpx
 
 from config.settings import CONFIG_DIR
-from control import local_orchestrator
+from control.dev import orchestrator as local_orchestrator
 from loadtests.processes import free_port
 from relay.sandbox.handshake import AGENT_PATH
 from relay.sandbox.options import Options

@@ -21,7 +21,7 @@ from tests.chaos.stage import staged, until
 pytestmark = pytest.mark.timeout(1800)
 PEOPLE = 4
 SECONDS = 60.0  # for everybody to be answered, on a machine with other things to do
-DRAINED = 15.0  # control/server.py: after this uvicorn cancels
+DRAINED = 15.0  # control/http/server.py: after this uvicorn cancels
 BEYOND = 22.0  # longer than an owner without a heartbeat is taken to live
 FAULTS = ("kill", "kill unstored", "stop", "stop for long", "drain")
 

@@ -11,7 +11,7 @@ import pytest
 from tests.chaos.stage import staged
 
 pytestmark = pytest.mark.timeout(900)
-GRACE = 15.0  # control/server.py: after this uvicorn cancels
+GRACE = 15.0  # control/http/server.py: after this uvicorn cancels
 
 
 async def test_a_stop_in_mid_turn_loses_nothing(database_url, tmp_path, chance, is_long, publish):

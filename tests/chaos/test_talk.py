@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from control.talk import Line, TalkOptions, talk
+from control.talk.cli import Line, TalkOptions, talk
 from tests.chaos.browser import API
 from tests.chaos.link import Link, Mood
 from tests.chaos.stage import staged, until
@@ -72,7 +72,7 @@ async def test_talk_comes_back_and_goes_on_where_it_was(database_url, tmp_path):
 
 
 async def test_talk_gives_up_when_there_is_no_way_back(database_url, tmp_path, monkeypatch):
-    monkeypatch.setattr("control.connection.TRIES", 2)
+    monkeypatch.setattr("control.talk.connection.TRIES", 2)
     async with staged(tmp_path, database_url) as stage, AsyncExitStack() as stack:
         relay = stage.relay()
         await relay.start()

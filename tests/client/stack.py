@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 
-from control import local_orchestrator
-from control.server import listen, serving
+from control.dev import orchestrator as local_orchestrator
+from control.http.server import listen, serving
 from loadtests.processes import free_port
 from relay.sandbox.options import Options
 from relay.sandbox.server import serve

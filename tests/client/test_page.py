@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.async_playwright import Axe
 
-from control.client import load_files
+from control.api.web_client import load_files
 from relay.sandbox.script import Call, Script, Turn
 from tests.client.conftest import DESKTOP, PHONE, needs_chromium
 

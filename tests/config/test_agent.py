@@ -16,8 +16,8 @@ from config.agent import (
     load_agent,
     session_section,
 )
+from config.env_types import Secret
 from config.errors import ConfigError
-from config.readers import Secret
 
 SHIPPED = Path(config.__file__).parent / "agent.yaml"
 NOVA = {"type": "deepgram", "version": "v1", "model": "nova-3"}

@@ -14,7 +14,7 @@ from config.database_url import (
     read_as_secret,
     read_database_url,
 )
-from config.readers import Secret
+from config.env_types import Secret
 
 
 def parameters(text):

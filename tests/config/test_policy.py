@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from config.agent import load_agent
-from config.check import load
 from config.errors import ConfigError
+from config.loader import load
 from config.policy import NEVER, Limited, Messages, Policy, choose, load_policy
 from config.settings import CONFIG_DIR
 
@@ -123,7 +123,7 @@ def test_a_choice_has_to_go_with_the_agent(tmp_path):
 
 
 def test_every_type_of_the_wire_has_its_line():
-    from relay import deepgram
+    from relay.protocol import deepgram
 
     names = {message.__name__ for message in deepgram.ClientMessage.__args__}
 

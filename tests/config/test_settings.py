@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from config.env_types import Secret
 from config.errors import ConfigError
-from config.readers import Secret
 from config.settings import VARIABLES, Settings, from_environment
 
 NEEDED = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from control import owners
-from control.admission import Admission
-from control.rows import Arrival
+from control.db import ownership
+from control.db.rows import Arrival
+from control.sessions.admission import Admission
 
 NODE = UUID(int=0xA)
 
@@ -16,7 +16,7 @@ async def take(store, session_id, ticket_hash, **given):
     fields = {"node_id": NODE, "resume_hash": b"next", "grace": 30.0} | given
     arrival = Arrival(session_id=session_id, ticket_hash=ticket_hash, **fields)
     async with store.transaction() as connection:
-        return await owners.take(connection, arrival)
+        return await ownership.take(connection, arrival)
 
 
 def admission(store, settle, **given):

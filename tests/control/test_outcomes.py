@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from uuid_utils.compat import uuid7
 
-from control.flush import _split_calls
-from relay.records import IntentStatus
-from tests.control.test_store import called, converse
+from control.db.batch_writer import _split_calls
+from relay.protocol.relay_events import IntentStatus
+from tests.control.db.test_conversations import called, converse
 
 SUBMITTING, SUBMITTED = IntentStatus.SUBMITTING, IntentStatus.SUBMITTED
 FAILED, REJECTED, CANCELLED = IntentStatus.FAILED, IntentStatus.REJECTED, IntentStatus.CANCELLED

@@ -12,14 +12,14 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from config.check import load
 from config.intents import Intent
+from config.loader import load
 from config.settings import CONFIG_DIR
-from control import orchestrator
 from control.app import create_app
-from control.http_client import open_client
-from control.temporary_token import Minter, TokenUnavailable
-from relay.submission import Delayed, Submission, Submitted
+from control.http.client import open_client
+from control.outbox import orchestrator_client
+from control.sessions.deepgram_token import Minter, TokenUnavailable
+from relay.functions.submission import Delayed, Submission, Submitted
 from tests.closed_network import (
     PASSWORD,
     agent_with,
@@ -139,7 +139,7 @@ async def test_all_four_go_through_each_kind_of_proxy(authority, proxy, secure_p
             base = f"https://api.example:{api.port}"
             async with open_client(egress, base) as client:
                 assert (await client.get(f"{base}/keys")).status_code == 200
-            async with orchestrator.connect(base, "token", egress=egress) as planner:
+            async with orchestrator_client.connect(base, "token", egress=egress) as planner:
                 assert isinstance(await planner.submit(make_submission()), Submitted)
             minter = Minter(base, settings_of().deepgram_api_key, egress, seconds=60)
             async with minter.running():
@@ -173,7 +173,7 @@ async def test_what_goes_wrong_has_the_same_name_for_orchestrator_and_token(
     caplog.set_level(logging.INFO)
     async with service(tls, {}) as api:
         url = f"https://api.example:{api.port}"
-        async with orchestrator.connect(url, "token-hush", egress=egress) as planner:
+        async with orchestrator_client.connect(url, "token-hush", egress=egress) as planner:
             outcome = await planner.submit(make_submission())
         minter = Minter(url, settings_of().deepgram_api_key, egress, seconds=60)
         async with minter.running():

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from control.recording import read_wav, resample
+from control.talk.audio import read_wav, resample
 from relay.sandbox.speech import Speech
 from tests.end_to_end.conftest import AUDIO, talk
 

@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from relay.hub import Hub
+from relay.live.session_registry import Hub
 from relay.sandbox.options import Fault
 from relay.sandbox.script import Ending, Script, Turn
 from tests.end_to_end.test_relay import GOAL, whole

@@ -13,10 +13,10 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
 import config
-from config.check import load
+from config.loader import load
 from config.settings import from_environment
 from control.app import create_app
-from control.server import listen, serving
+from control.http.server import listen, serving
 from tests.relay.wires import Agent, next_event
 
 API = "/api/v1/voice"

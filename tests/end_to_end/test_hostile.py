@@ -25,11 +25,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import config
-from config.check import load
+from config.loader import load
 from config.settings import from_environment
-from control import local_orchestrator
 from control.app import create_app
-from control.server import listen, serving
+from control.dev import orchestrator as local_orchestrator
+from control.http.server import listen, serving
 from relay.sandbox.options import Options
 from relay.sandbox.script import Call, Script, Turn
 from relay.sandbox.server import serve

@@ -18,10 +18,10 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from control.store import Store, StoreUnavailable
-from relay.journal import Journal, WriteFailed
-from relay.metrics import Metrics
-from relay.records import MessageSaid
+from control.db.conversations import Store, StoreUnavailable
+from relay.core.records import MessageSaid
+from relay.journal.journal import Journal, WriteFailed
+from relay.telemetry.metrics import Metrics
 
 ROUNDS = 30
 SEED = random.randrange(1 << 32)  # printed; put a number here to see a failure again
@@ -79,7 +79,7 @@ class Journalling:
 @pytest.fixture(scope="module")
 def processes():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "control.store", "relay.journal"])
+    context.set_forkserver_preload([__name__, "control.db.conversations", "relay.journal.journal"])
     return context
 
 

@@ -1,7 +1,7 @@
 """Sessions of every kind come and go: nothing of them is left, and no garbage collector is needed.
 
 What is only freed by the collector waits for it, and after the start that comes seldom
-(`settle_memory` in control/server.py): a cycle in a session looks like a leak for hours.
+(`settle_memory` in control/http/server.py): a cycle in a session looks like a leak for hours.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import config
-from config.check import load
+from config.loader import load
 from config.settings import from_environment
-from control import local_orchestrator
 from control.app import create_app
-from control.lobby import Caller
-from control.server import listen, serving
-from relay.ahead import Dialled
-from relay.asgi import Handshake
-from relay.backlog import Backlog
-from relay.bridge import Bridge
-from relay.dropin import DropIn
-from relay.endpoint import Socket
-from relay.functions import Call
-from relay.lane import Lane
-from relay.legs import Leg
-from relay.opening import Opening
+from control.dev import orchestrator as local_orchestrator
+from control.http.connection_limits import Caller
+from control.http.server import listen, serving
+from relay.core.admission import Opening
+from relay.core.deepgram_session import DropIn
+from relay.core.replay import Backlog
+from relay.core.session import Session
+from relay.functions.executor import Call
+from relay.live.dial_ahead import Dialled
+from relay.live.endpoints import Socket
+from relay.live.session_runner import Bridge
 from relay.sandbox.options import Options
 from relay.sandbox.script import Ending, Script, Turn
 from relay.sandbox.server import serve
-from relay.session import Session
+from relay.transport.connection import Leg
+from relay.transport.send_queue import Lane
+from relay.transport.upgrade import Handshake
 from tests.end_to_end.test_converse import SETTINGS
 from tests.end_to_end.test_relay import API, GOAL, Whole
 from tests.relay.wires import listening, next_event

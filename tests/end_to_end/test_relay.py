@@ -17,10 +17,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import config
-from config.check import load
+from config.loader import load
 from config.settings import from_environment
-from control import local_orchestrator
 from control.app import create_app
+from control.dev import orchestrator as local_orchestrator
 from relay.sandbox.options import Options
 from relay.sandbox.script import Call, Ending, Script, Turn
 from relay.sandbox.server import serve

@@ -22,9 +22,9 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from control.owners import GAP
-from control.server import listen
-from control.store import Store
+from control.db.conversations import Store
+from control.db.ownership import GAP
+from loadtests.processes import free_port
 from tests.conftest import copy_database
 from tests.relay.wires import Agent
 
@@ -42,8 +42,7 @@ class Relay:
     """A `voice-relay serve` of its own; killed, stopped and started again as a test likes."""
 
     def __init__(self, database_url, agent_url, data_dir):
-        with listen("127.0.0.1", 0) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environ = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("RELAY_", "DEEPGRAM_"))},

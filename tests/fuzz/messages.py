@@ -16,7 +16,8 @@ import atheris
 
 with atheris.instrument_imports(include=["relay", "config"]):
     from config.policy import Messages
-    from relay import browser, deepgram, policy
+    from relay.core import message_policy
+    from relay.protocol import deepgram, relay_events
 
 DATA = Path(__file__).parents[1] / "sandbox" / "data"
 MESSAGES = Messages()
@@ -33,19 +34,19 @@ def check(data: bytes) -> None:
             again = decode(deepgram.encode(message))
             assert type(again) is type(message), (message, again)
         if isinstance(message, deepgram.Error | deepgram.Warning):
-            told = policy.told(message)
+            told = message_policy.told(message)
             assert len(told.description) < 100, told
 
-    message = policy.read(data, MESSAGES)
-    refused = policy.refusal(message, MESSAGES)
+    message = message_policy.read(data, MESSAGES)
+    refused = message_policy.refusal(message, MESSAGES)
     if refused is None:
         assert isinstance(message, ALLOWED), message
         assert types(data) <= {type(message).__name__}
         if isinstance(message, deepgram.InjectUserMessage):
             assert len(message.content) <= 4000
     else:
-        assert len(browser.encode(refused)) < 1000, refused
-    policy.is_text(data, MESSAGES)
+        assert len(relay_events.encode(refused)) < 1000, refused
+    message_policy.is_text(data, MESSAGES)
 
 
 def types(text: bytes) -> set[str]:

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from control.auth import USER_ID
+from control.auth.current_user import USER_ID
 from loadtests import attaching, budgets, figures
 from loadtests.attaching import KEY, run_relay
 from loadtests.results import Figure, Results

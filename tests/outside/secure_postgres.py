@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import asyncpg
 
-from control.embedded import EmbeddedPostgres
+from control.dev.postgres import EmbeddedPostgres
 from loadtests.processes import free_port
 from tests.conftest import FORGETFUL
 

@@ -107,7 +107,7 @@ async def test_errors_of_the_heartbeat_end_nothing(stage):
         assert verdict.told > 0
     # Unforeseen: where it was is said, with what it was.
     assert "Traceback (most recent call last)" in relay.output
-    assert "control/node.py" in relay.output
+    assert "control/cluster/heartbeat.py" in relay.output
 
 
 async def test_a_schema_renamed_away_ends_nothing(stage):

@@ -21,7 +21,7 @@ from tests.chaos.stage import VOICE_RELAY, staged, until
 
 API = "/api/v1/voice"
 # What a server, a pooler or a trigger may say about a row that is fine; the second of a pair
-# comes before all is well again. tests/control/test_database_errors.py has more of them.
+# comes before all is well again. tests/control/db/test_errors.py has more of them.
 PAIRS = [("XX000", "40001"), ("P0001", "08006"), ("53200", "25P02"), ("58030", "ZZ999")]
 
 

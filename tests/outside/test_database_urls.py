@@ -18,8 +18,8 @@ import pytest
 from config.database_url import read_database_url
 from config.errors import ConfigError
 from config.settings import STAND_INS, from_environment
-from control.database import ConnectFailed, connect
-from control.migrate import MigrationError, migrate
+from control.db.migrate import MigrationError, migrate
+from control.db.pool import ConnectFailed, connect
 from tests.outside.secure_postgres import refusing_pooler, tls_before
 
 VOICE_RELAY = str(Path(sys.executable).with_name("voice-relay"))

@@ -14,9 +14,9 @@ from email.utils import format_datetime
 
 import pytest
 
-from relay.dial import DialFailed, Dialler
-from relay.lane import Lane
-from relay.legs import Leg
+from relay.transport.connection import Leg
+from relay.transport.dial import DialFailed, Dialler
+from relay.transport.send_queue import Lane
 from tests.closed_network import agent_with, egress_of, socks_proxy
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

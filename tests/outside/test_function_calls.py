@@ -14,9 +14,10 @@ import asyncpg
 import pytest
 
 from config.settings import CONFIG_DIR
-from relay.records import IntentCalled, IntentStatus
+from relay.core.records import IntentCalled
+from relay.functions.submission import Submitted
+from relay.protocol.relay_events import IntentStatus
 from relay.sandbox.script import Call, Script, Turn
-from relay.submission import Submitted
 from tests.chaos.stage import VOICE_RELAY, staged, until
 from tests.relay.wires import agent_and_relay, next_event
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from config import installation
-from config.installation import say_how_to_add
+from config import install_advice
+from config.install_advice import say_how_to_add
 
 ROOT = Path(__file__).parents[2]
 FROM_AN_INDEX = re.compile(r"""(pip install|install)\s+['"]?voice-relay(\[\w+\])?+['"]?+(?! ?@)""")
@@ -36,7 +36,7 @@ def installed(monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "path", [str(folder)])
         importlib.invalidate_caches()
         (folder / "config").mkdir()
-        monkeypatch.setattr(installation.config, "__file__", str(folder / "config/__init__.py"))
+        monkeypatch.setattr(install_advice.config, "__file__", str(folder / "config/__init__.py"))
         return say_how_to_add("dev")
 
     return install

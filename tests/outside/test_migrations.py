@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from control.migrate import Migration, MigrationError, load_migrations, migrate
+from control.db.migrate import Migration, MigrationError, load_migrations, migrate
 
 log = logging.getLogger("tests")
 INDEX = (
@@ -198,7 +198,7 @@ async def test_an_index_is_built_where_transactions_are_repeatable_read(empty_da
 
 KILLED = """
 import asyncio, logging, sys
-from control.migrate import migrate
+from control.db.migrate import migrate
 from tests.outside.test_migrations import BUILD, FIRST
 asyncio.run(migrate(sys.argv[1], log=logging.getLogger("x"), migrations=[FIRST, BUILD]))
 """

@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from config.env_types import mask_query
 from config.errors import ConfigError
-from config.readers import mask_query
 from config.settings import STAND_INS, from_environment
-from control.breaker import FAILURES, State
-from control.orchestrator import LONGEST_WAIT, Orchestrator, _retry_after, connect
-from relay.egress import Egress
-from relay.submission import Delayed, Submitted
-from tests.control.test_orchestrator import answer, planner, submission
+from control.outbox.circuit_breaker import FAILURES, State
+from control.outbox.orchestrator_client import LONGEST_WAIT, Orchestrator, _retry_after, connect
+from relay.functions.submission import Delayed, Submitted
+from relay.transport.egress import Egress
+from tests.control.outbox.test_orchestrator_client import answer, planner, submission
 
 
 @asynccontextmanager

@@ -13,15 +13,15 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from control.doctor import Doctor
-from control.findings import Report, write_text
-from control.health import find_reasons
-from control.migrate import MigrationError, load_migrations, migrate
-from control.store import Store
-from relay.egress import Egress
+from control.api.health import find_reasons
+from control.db.conversations import Store
+from control.db.migrate import MigrationError, load_migrations, migrate
+from control.doctor.doctor import Doctor
+from control.doctor.report import Report, write_text
+from relay.transport.egress import Egress
 from tests.chaos.stage import staged, until
 from tests.closed_network import settings_of
-from tests.control.test_migrate import use_every_statement
+from tests.control.db.test_migrate import use_every_statement
 
 DEPLOY = (Path(__file__).parents[2] / "docs/deploy.md").read_text("utf-8")
 log = logging.getLogger("tests")

@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from control.migrate import migrate
-from control.store import Store
-from relay.records import MessageSaid
-from tests.control.test_store import NOW, USER, converse
+from control.db.conversations import Store
+from control.db.migrate import migrate
+from relay.core.records import MessageSaid
+from tests.control.db.test_conversations import NOW, USER, converse
 from tests.outside.page import API, talking
 
 NFD = unicodedata.normalize("NFD", "café crème brûlée")

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from relay import deepgram
-from relay.conduct import Bounds
-from relay.events import AgentOpened, FromAgent, Woken
-from relay.metrics import Metrics
-from relay.records import SessionEnded
-from relay.session import State
-from relay.watch import Watch
-from tests.relay import test_session
+from relay.core.events import AgentOpened, FromAgent, Woken
+from relay.core.rate_limit import Bounds
+from relay.core.records import SessionEnded
+from relay.core.session import State
+from relay.protocol import deepgram
+from relay.telemetry.metrics import Metrics
+from relay.telemetry.session_timing import Watch
 from tests.relay.conftest import BOUNDS, make_session
+from tests.relay.core import test_session
 from tests.relay.wires import LIMITS, agent_and_relay, next_event
 
 WELCOME = FromAgent(deepgram.Welcome(request_id="r"))

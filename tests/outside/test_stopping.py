@@ -12,7 +12,7 @@ import asyncpg
 import psutil
 import pytest
 
-from control.stop import LAST_SECONDS
+from control.http.shutdown import LAST_SECONDS
 from tests.chaos.postgres import own_server
 from tests.chaos.stage import answers, staged, until
 
@@ -96,7 +96,7 @@ async def test_when_nothing_else_helps_the_process_is_ended_and_says_where_it_hu
     hanging_disk = """
         import threading
         from control import stop
-        from relay.ledger import Ledger
+        from relay.journal.segments import Ledger
 
         stop.LAST_SECONDS = 4.0
         Ledger._close = lambda self: threading.Event().wait()
@@ -108,7 +108,7 @@ async def test_when_nothing_else_helps_the_process_is_ended_and_says_where_it_hu
 
     assert await ended(relay) == 1, relay.output
     assert "Timeout (0:00:04)" in relay.output
-    assert "ledger.py" in relay.output
+    assert "segments.py" in relay.output
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -118,7 +118,7 @@ async def test_a_program_whose_composition_ends_by_itself_ends_with_code_1(stage
         import asyncio
         import pathlib
         from contextlib import asynccontextmanager
-        from relay.hub import Hub
+        from relay.live.session_registry import Hub
 
         running = Hub.running
 

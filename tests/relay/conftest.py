@@ -11,11 +11,12 @@ import msgspec
 import pytest
 
 from config.agent import Audio
-from relay import actions, deepgram
-from relay.conduct import Bounds
-from relay.events import AgentOpened, FromAgent
-from relay.opening import Opening
-from relay.session import Session, Times
+from relay.core import actions
+from relay.core.admission import Opening
+from relay.core.events import AgentOpened, FromAgent
+from relay.core.rate_limit import Bounds
+from relay.core.session import Session, Times
+from relay.protocol import deepgram
 
 BEGAN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

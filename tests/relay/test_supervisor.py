@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
-from relay.metrics import Metrics
 from relay.supervisor import FAILING_SECONDS, Supervisor
+from relay.telemetry.metrics import Metrics
 
 
 class Trouble(Exception):

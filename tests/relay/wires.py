@@ -23,20 +23,21 @@ from websockets.exceptions import ConnectionClosedError
 
 import config
 from config.agent import Audio
-from config.check import load
-from relay.asgi import Handshake
-from relay.conduct import Bounds
-from relay.dial import Dialler
-from relay.endpoint import attach
-from relay.functions import Functions
-from relay.hub import Hub, Limits
-from relay.journal import Journal
-from relay.metrics import Metrics
-from relay.opening import Opening, Refused, Seen
-from relay.records import Record
-from relay.session import Times
-from relay.share import Share
-from relay.submission import Submission, Submit, Submitted
+from config.loader import load
+from relay.core.admission import Opening, Seen
+from relay.core.rate_limit import Bounds
+from relay.core.records import Record
+from relay.core.session import Times
+from relay.functions.executor import Functions
+from relay.functions.submission import Submission, Submit, Submitted
+from relay.journal.journal import Journal
+from relay.live.agent_quota import Share
+from relay.live.endpoints import attach
+from relay.live.session_registry import Hub, Limits
+from relay.protocol.refusal import Refused
+from relay.telemetry.metrics import Metrics
+from relay.transport.dial import Dialler
+from relay.transport.upgrade import Handshake
 
 AgentHandler = Callable[[ServerConnection], Awaitable[None]]
 TICKET = "ticket-of-the-test"

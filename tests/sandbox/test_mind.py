@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from relay import deepgram
+from relay.protocol import deepgram
 from relay.sandbox.mind import Mind, Stage
 from relay.sandbox.script import Call
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from relay import deepgram
+from relay.protocol import deepgram
 from relay.sandbox import settings_check
 from relay.sandbox.moves import Heard, SpeechStarted
 from relay.sandbox.script import Call, Script, Turn

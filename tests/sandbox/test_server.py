@@ -9,7 +9,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from relay import deepgram
+from relay.protocol import deepgram
 from relay.sandbox.options import Fault, Options
 from relay.sandbox.script import Ending, Script, Turn
 from relay.sandbox.server import run, serve

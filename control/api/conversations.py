@@ -1,0 +1,281 @@
+"""REST: the conversations of a user, what was said in them and which functions were called.
+
+Control plane, under /api/v1/voice/conversations. What belongs to another user is not there (404).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+
+from config import arguments
+from control.api.pagination import LIMIT, Cursor, Limit, read_cursor, split_page, write_cursor
+from control.api.problems import describe_problems
+from control.api.sessions import Live
+from control.auth.current_user import User
+from control.db.conversations import Store
+from control.db.rows import Call, Conversation, Message, Status
+from control.errors import ProblemError, invalid, not_found
+from relay.functions.submission import saved
+from relay.protocol.relay_events import IntentStatus
+
+TITLE_MAX = 200
+SEQ_MAX = 2**63 - 1
+
+
+class ConversationPage(msgspec.Struct, frozen=True):
+    items: list[Conversation]
+    next_cursor: str | None
+
+
+class MessagePage(msgspec.Struct, frozen=True):
+    items: list[Message]
+    next_cursor: str | None
+
+
+class IntentCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A function call: `intent` is null for a function that is not in the registry.
+
+    `arguments` is what the model sent: JSON, or the text itself where it was none. `after_seq` is
+    the `seq` of the last message before the call. While it is `submitting`, `next_attempt_at` says
+    when it is tried again at the latest; `last_error` is what went wrong last.
+    """
+
+    id: UUID
+    call_id: str
+    session_id: UUID
+    after_seq: int
+    intent: str | None
+    function: str
+    arguments: Any
+    status: IntentStatus
+    attempts: int
+    result: Any
+    response: str | None
+    next_attempt_at: datetime | None
+    last_error: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class IntentCallPage(msgspec.Struct, frozen=True):
+    items: list[IntentCall]
+    next_cursor: str | None
+
+
+class Rename(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    title: Annotated[str, msgspec.Meta(min_length=1, max_length=TITLE_MAX)]
+
+
+class _ConversationPosition(msgspec.Struct, frozen=True, array_like=True):
+    updated_at: datetime
+    id: UUID
+
+
+class _MessagePosition(msgspec.Struct, frozen=True, array_like=True):
+    seq: Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)]
+
+
+class _CallPosition(msgspec.Struct, frozen=True, array_like=True):
+    after_seq: Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)]
+    id: UUID
+
+
+class HistoryController(Controller):
+    path = "/conversations"
+    tags = ("history",)
+
+    @get(
+        "/", summary="List conversations, newest first", responses=describe_problems(400, 401, 503)
+    )
+    async def list_conversations(
+        self,
+        store: NamedDependency[Store],
+        user: NamedDependency[User],
+        *,
+        status: FromQuery[Literal["open", "closed"] | None] = None,
+        q: Annotated[
+            str | None,
+            QueryParameter(max_length=200, description='words, "a phrase", or, -not'),
+        ] = None,
+        limit: Limit = LIMIT,
+        cursor: Cursor = None,
+    ) -> ConversationPage:
+        position = read_cursor(cursor, _ConversationPosition)
+        before = None if position is None else (position.updated_at, position.id)
+        found = await _find(store, user, q, status=status, before=before, limit=limit + 1)
+        items, more = split_page(found, limit)
+        if not more:
+            return ConversationPage(items, None)
+        position = _ConversationPosition(items[-1].updated_at, items[-1].id)
+        return ConversationPage(items, write_cursor(position))
+
+    @get(
+        "/{conversation_id:uuid}",
+        summary="Get a conversation",
+        responses=describe_problems(401, 404, 503),
+    )
+    async def get_conversation(
+        self,
+        store: NamedDependency[Store],
+        user: NamedDependency[User],
+        conversation_id: FromPath[UUID],
+    ) -> Conversation:
+        return await _require(store, user, conversation_id)
+
+    @patch(
+        "/{conversation_id:uuid}",
+        summary="Rename a conversation",
+        responses=describe_problems(400, 401, 403, 404, 413, 503),
+    )
+    async def rename_conversation(
+        self,
+        store: NamedDependency[Store],
+        user: NamedDependency[User],
+        conversation_id: FromPath[UUID],
+        data: JSONBody[Rename],
+    ) -> Conversation:
+        title = " ".join(data.title.split())
+        if not title:
+            raise invalid("title", "expected a title that is not blank")
+        renamed = await store.rename_conversation(conversation_id, user_id=user.id, title=title)
+        if renamed is None:
+            raise not_found("conversation")
+        return renamed
+
+    @delete(
+        "/{conversation_id:uuid}",
+        summary="Erase a conversation, its messages and intents",
+        responses=describe_problems(401, 403, 404, 503),
+    )
+    async def erase_conversation(
+        self,
+        store: NamedDependency[Store],
+        live: Live,
+        user: NamedDependency[User],
+        conversation_id: FromPath[UUID],
+    ) -> None:
+        sessions = await store.erase_conversation(conversation_id, user_id=user.id)
+        if sessions is None:
+            raise not_found("conversation")
+        for session_id in sessions:
+            live.hang_up(session_id)
+
+    @get(
+        "/{conversation_id:uuid}/messages",
+        summary="List the messages of a conversation, in order",
+        responses=describe_problems(400, 401, 404, 503),
+    )
+    async def list_messages(
+        self,
+        store: NamedDependency[Store],
+        user: NamedDependency[User],
+        conversation_id: FromPath[UUID],
+        *,
+        after_seq: Annotated[int, QueryParameter(ge=0, le=SEQ_MAX)] = 0,
+        limit: Limit = LIMIT,
+        cursor: Cursor = None,
+    ) -> MessagePage:
+        position = read_cursor(cursor, _MessagePosition)
+        if position is not None:
+            after_seq = max(after_seq, position.seq)
+        await _require(store, user, conversation_id)
+        found = await store.list_messages(conversation_id, after_seq=after_seq, limit=limit + 1)
+        items, more = split_page(found, limit)
+        return MessagePage(items, write_cursor(_MessagePosition(items[-1].seq)) if more else None)
+
+    @get(
+        "/{conversation_id:uuid}/intents",
+        summary="List the function calls of a conversation, in order",
+        responses=describe_problems(400, 401, 404, 503),
+    )
+    async def list_intents(
+        self,
+        store: NamedDependency[Store],
+        user: NamedDependency[User],
+        conversation_id: FromPath[UUID],
+        *,
+        limit: Limit = LIMIT,
+        cursor: Cursor = None,
+    ) -> IntentCallPage:
+        position = read_cursor(cursor, _CallPosition)
+        after = None if position is None else (position.after_seq, position.id)
+        await _require(store, user, conversation_id)
+        found = await store.list_calls(conversation_id, after=after, limit=limit + 1)
+        calls, more = split_page(found, limit)
+        items = [_show(call) for call in calls]
+        if not more:
+            return IntentCallPage(items, None)
+        position = _CallPosition(calls[-1].after_seq, calls[-1].id)
+        return IntentCallPage(items, write_cursor(position))
+
+    @post(
+        "/{conversation_id:uuid}/intents/{intent_id:uuid}/retry",
+        summary="Submit a function call again that has failed",
+        status_code=202,
+        responses=describe_problems(400, 401, 403, 404, 409, 413, 503),
+    )
+    async def retry_intent(
+        self,
+        store: NamedDependency[Store],
+        user: NamedDependency[User],
+        conversation_id: FromPath[UUID],
+        intent_id: FromPath[UUID],
+    ) -> IntentCall:
+        found = await store.retry_call(
+            intent_id, conversation_id, user_id=user.id, response=saved("the user asked again")
+        )
+        if found is None:
+            raise not_found("intent")
+        call, was_failed = found
+        if not was_failed:
+            raise ProblemError(409, "not_failed", f"expected a failed call, it is {call.status}")
+        return _show(call)
+
+
+async def _find(
+    store: Store,
+    user: User,
+    q: str | None,
+    *,
+    status: Status | None,
+    before: tuple[datetime, UUID] | None,
+    limit: int,
+) -> list[Conversation]:
+    # An empty search box is no search.
+    if q is None or not q.strip():
+        return await store.list_conversations(user.id, status=status, before=before, limit=limit)
+    return await store.search_conversations(user.id, q, status=status, before=before, limit=limit)
+
+
+async def _require(store: Store, user: User, conversation_id: UUID) -> Conversation:
+    conversation = await store.get_conversation(conversation_id, user_id=user.id)
+    if conversation is None:
+        raise not_found("conversation")
+    return conversation
+
+
+def _show(call: Call) -> IntentCall:
+    return IntentCall(
+        id=call.id,
+        call_id=call.call_id,
+        session_id=call.session_id,
+        after_seq=call.after_seq,
+        intent=call.intent,
+        function=call.function,
+        arguments=arguments.show(call.arguments),
+        status=call.status,
+        attempts=call.attempts,
+        result=call.result,
+        response=call.response,
+        next_attempt_at=call.next_attempt_at,
+        last_error=call.last_error,
+        created_at=call.created_at,
+        updated_at=call.updated_at,
+    )

@@ -1,0 +1,136 @@
+"""What a request is for: the host and the path that it names. Before the router sees it.
+
+Control plane. Whoever allows or denies paths in front of us (a proxy) must see the path that we
+see, so there is one spelling of each: any other is not found. And a name that is not ours is not
+answered: a page of another site may have made its name lead here (DNS rebinding), and would then be
+of the same origin as we are.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import msgspec
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+
+from config.origins import split_host
+from config.settings import Settings
+from control.api.forwarded import (
+    Address,
+    Networks,
+    came_by_proxy,
+    find_client,
+    find_scheme,
+    read_address,
+)
+from control.api.problems import PROBLEM_JSON, Problem
+from control.errors import ProblemError
+
+METRICS = "/metrics"
+PROBES = frozenset({"/health/live", "/health/ready", METRICS})  # asked by address, or any name
+_SEGMENT = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+"
+_PATH = re.compile(rf"/|(?:/{_SEGMENT})+".encode())
+
+
+class TargetMiddleware:
+    """Litestar's application behind these checks; `scope` says who asks and how, from here on."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._proxies = Networks(settings.trusted_proxies)
+        self._watchers = Networks(settings.metrics_networks)
+        public = settings.public_url
+        parts = None if public is None else split_host(urlsplit(public).netloc)
+        self._public_host = None if parts is None else parts[0]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = scope["headers"]
+        peer = read_address(scope["client"][0]) if scope["client"] else None
+        self._believe(scope, peer)
+        try:
+            check_path(scope["raw_path"])
+            self._check_host(scope)
+            if scope["path"] == METRICS:
+                self._check_watcher(peer, headers)
+        except ProblemError as error:
+            await _answer(error, scope, send)
+            return
+        if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD":
+            # The same headers as for GET; the server leaves the body out, by its own scope.
+            scope = cast(HTTPScope, {**scope, "method": "GET"})
+        await self._app(scope, receive, send)
+
+    def _believe(self, scope: Scope, peer: Address | None) -> None:
+        if peer is None or scope["client"] is None:
+            return
+        port = scope["client"][1]
+        if peer in self._proxies:
+            client = find_client(scope["headers"], peer, self._proxies)
+            port = port if client == peer else 0
+            scheme: Any = find_scheme(scope["headers"])
+            if scheme is not None:
+                is_socket = scope["type"] == ScopeType.WEBSOCKET
+                scope["scheme"] = scheme.replace("http", "ws") if is_socket else scheme
+            peer = client
+        scope["client"] = str(peer), port
+
+    def _check_host(self, scope: Scope) -> None:
+        names = [value for name, value in scope["headers"] if name == b"host"]
+        if len(names) > 1:
+            raise ProblemError(400, "host", "expected one Host")
+        if self._public_host is None or scope["path"] in PROBES:
+            return
+        parts = split_host(names[0].decode("latin-1")) if names else None
+        if parts is None or not self._is_ours(parts[0], scope):
+            raise ProblemError(400, "host", "expected Host to be that of RELAY_PUBLIC_URL")
+
+    def _is_ours(self, host: str, scope: Scope) -> bool:
+        here = scope["server"][0] if scope["server"] else ""
+        address = read_address(host.strip("[]"))
+        if address is not None and address == read_address(here):
+            return True
+        return host == self._public_host or _is_loopback(host)
+
+    def _check_watcher(self, peer: Address | None, headers: Any) -> None:
+        """Metrics are for who asks directly, from a network that is named."""
+        host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1")
+        parts = split_host(host)
+        is_odd = peer is not None and peer.is_loopback and parts and not _is_loopback(parts[0])
+        if peer not in self._watchers or came_by_proxy(headers) or is_odd:
+            raise _no_path()
+
+
+def check_path(raw: bytes) -> None:
+    """Raises `ProblemError` (404) for a path that is not spelled as ours are."""
+    if _PATH.fullmatch(raw) is None:
+        raise _no_path()
+
+
+def _no_path() -> ProblemError:
+    return ProblemError(404, "not_found", "Not Found")
+
+
+def _is_loopback(host: str) -> bool:
+    """A name of this machine, which no other name server has a say in, or its address."""
+    address = read_address(host.strip("[]"))
+    if address is not None:
+        return address.is_loopback
+    return host == "localhost" or host.endswith(".localhost")
+
+
+async def _answer(error: ProblemError, scope: Scope, send: Send) -> None:
+    title = HTTPStatus(error.status).phrase
+    problem = Problem(title=title, status=error.status, detail=error.detail, code=error.code)
+    body = msgspec.json.encode(problem)
+    is_socket = scope["type"] == ScopeType.WEBSOCKET
+    kind: Any = "websocket.http.response" if is_socket else "http.response"
+    headers = [
+        (b"content-type", PROBLEM_JSON.encode()),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    await send({"type": f"{kind}.start", "status": error.status, "headers": headers})  # type: ignore[misc,arg-type]
+    await send({"type": f"{kind}.body", "body": body, "more_body": False})  # type: ignore[misc,arg-type]

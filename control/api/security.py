@@ -1,0 +1,152 @@
+"""What stands before every REST handler and on every answer: headers, origins, sizes.
+
+Control plane. Browsers of other sites are kept out three times: they may not read (CORS), may not
+change anything (the Origin of a request that is no GET is checked, because a form needs no CORS),
+and may not show us in a frame. The WebSocket has the same list of origins: live/endpoints.py.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from litestar import Request
+from litestar.config.cors import CORSConfig
+from litestar.connection import ASGIConnection
+from litestar.datastructures import MutableScopeHeaders
+from litestar.handlers import BaseRouteHandler
+from litestar.types import BeforeMessageSendHookHandler, Guard, Message, Scope
+
+from config import origins
+from config.settings import Settings
+from control.errors import ProblemError
+from relay.live.endpoints import check_origin
+from relay.protocol.refusal import Refused
+
+MAX_BODY_BYTES = 64 * 1024
+MAX_DEPTH = 32  # of JSON; ours has six
+HSTS = "max-age=31536000"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+ANSWERS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.close"})
+
+# What Deepgram's JavaScript SDK adds to a grant: a page of another origin could not send it.
+OFFICIAL = [
+    *(f"X-Fern-{name}" for name in ("Language", "SDK-Name", "SDK-Version")),
+    *(f"X-Fern-{name}" for name in ("Runtime", "Runtime-Version")),
+    "X-Deepgram-Session-Id",
+]
+_FROM_US = ("script-src", "style-src", "img-src", "font-src", "worker-src", "manifest-src")
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+
+
+def allowed_origins(settings: Settings) -> frozenset[str]:
+    """Of pages that may use us: those of the setting, and our own under its public name."""
+    own = None
+    if settings.public_url is not None:
+        parts = urlsplit(settings.public_url)
+        own = origins.normalise(f"{parts.scheme}://{parts.netloc}")
+    return frozenset(settings.allowed_origins) | ({own} if own else set())
+
+
+class Cors(CORSConfig):
+    """Litestar's, with origins compared as everywhere else."""
+
+    def is_origin_allowed(self, origin: str) -> bool:
+        return origins.normalise(origin) in self.allow_origins
+
+
+def make_cors(settings: Settings) -> CORSConfig | None:
+    """None: no page of another site may read anything."""
+    if not settings.allowed_origins:
+        return None
+    return Cors(
+        allow_origins=list(settings.allowed_origins),
+        allow_methods=["GET", "POST", "PATCH", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", *OFFICIAL],
+        expose_headers=["Retry-After"],
+        max_age=600,
+    )
+
+
+def make_headers(settings: Settings) -> dict[str, str]:
+    """Those of every answer. Old browsers do not take 'self' for a WebSocket: it is spelled out."""
+    connect = "'self'"
+    if settings.public_url is not None:
+        parts = urlsplit(settings.public_url)
+        scheme = {"https": "wss", "http": "ws"}[parts.scheme]
+        connect += f" {scheme}://{parts.netloc}"
+    if settings.direct_transport:  # then our own pages speak to the agent
+        parts = urlsplit(settings.deepgram_agent_url)
+        connect += f" {parts.scheme}://{parts.netloc}"
+    policy = [
+        "default-src 'none'",
+        f"connect-src {connect}",
+        *(f"{kind} 'self'" for kind in _FROM_US),
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+    return {
+        "Content-Security-Policy": "; ".join(policy),
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Permissions-Policy": "microphone=(self), camera=(), geolocation=(), payment=(), usb=()",
+        "Cross-Origin-Opener-Policy": "same-origin",
+    }
+
+
+def add_headers(settings: Settings) -> BeforeMessageSendHookHandler:
+    """A hook that puts them on what is sent, whoever sends it: a handler, an error, a refusal."""
+    always = make_headers(settings)
+    public_tls = (settings.public_url or "").startswith("https://")
+
+    async def add(message: Message, scope: Scope) -> None:
+        if message["type"] not in ANSWERS:
+            return
+        message.setdefault("headers", [])  # type: ignore[typeddict-item]  # of a close: for upgrade.py
+        headers = MutableScopeHeaders.from_message(message)
+        for name, value in always.items():
+            headers.setdefault(name, value)
+        allowed = headers.get("Allow", "")
+        if "GET" in allowed and "HEAD" not in allowed:  # control/api/request_target.py answers it
+            headers["Allow"] = allowed.replace("GET", "GET, HEAD")
+        if public_tls or scope["scheme"] in ("https", "wss"):
+            headers.setdefault("Strict-Transport-Security", HSTS)
+
+    return add
+
+
+def guard_origin(allowed: frozenset[str]) -> Guard:
+    """Refuses what changes something when a page of another site asks for it."""
+
+    def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        if not isinstance(connection, Request) or connection.method in SAFE_METHODS:
+            return
+        try:
+            check_origin(connection, allowed)
+        except Refused:
+            raise ProblemError(403, "origin", "this Origin may not do that") from None
+
+    return guard
+
+
+async def bound_body(request: Request[Any, Any, Any]) -> None:
+    """Before a handler reads the body: it is not too deep. Litestar sees to its length."""
+    if request.method in SAFE_METHODS:
+        return
+    if measure_depth(await request.body()) > MAX_DEPTH:
+        raise ProblemError(400, "invalid", f"body: expected at most {MAX_DEPTH} levels of JSON")
+
+
+def measure_depth(body: bytes) -> int:
+    """How deep brackets are nested, strings left out; counting stops above the bound."""
+    depth = deepest = 0
+    for byte in _STRING.sub(b"", body).translate(None, delete=_NO_BRACKETS):
+        depth += 1 if byte in b"[{" else -1
+        deepest = max(deepest, depth)
+        if depth > MAX_DEPTH:
+            break
+    return deepest

@@ -1,0 +1,308 @@
+"""REST: begin, look at and end a session.
+
+Control plane, under /api/v1/voice/session. A session is begun here and gets a ticket, which its
+WebSocket is opened with (admission.py), once. Only the ticket's SHA-256 is stored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal, Protocol
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, Request, Response, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody, SkipValidation
+from uuid_utils.compat import uuid7
+
+from config import timezones
+from config.agent import Agent, Audio
+from config.policy import Policy, choose
+from config.settings import Settings
+from control.api.direct import Direct, DirectBegun
+from control.api.problems import describe_problems
+from control.auth.current_user import User
+from control.db.conversations import Store
+from control.db.rows import (
+    Message,
+    NewSession,
+    Session,
+    SessionState,
+)
+from control.errors import Mistake, ProblemError, not_found
+from relay.core.records import Figures
+from relay.live.tickets import hash_ticket, new_ticket
+from relay.protocol.audio_formats import AudioWish, choose_audio
+from relay.protocol.refusal import Refused
+from relay.telemetry.histogram import SessionLatency
+
+log = logging.getLogger(__name__)
+
+PREFIX = "/api/v1/voice"
+UTC = "UTC"  # the time zone of who does not say, or does not know
+DRAINING_RETRY_SECONDS = 10  # by then another relay, or the next one here, answers
+NOT_KEPT = {"Cache-Control": "no-store"}
+HUNG_UP = "hung_up"  # the end of a session that was closed over REST before it began
+
+
+class LiveSessions(Protocol):
+    """The sessions that are live in this process."""
+
+    @property
+    def is_draining(self) -> bool:
+        """The server is about to stop: no new sessions."""
+        ...
+
+    def hang_up(self, session_id: UUID) -> bool:
+        """End it; True if it was live here."""
+        ...
+
+    def figures(self, session_id: UUID) -> Figures | None:
+        """What it carried so far; None: not live here."""
+        ...
+
+    def check(self, address: str, user_id: str | None = None) -> None:
+        """Raises `Refused` if no more sessions may begin."""
+        ...
+
+    def count_refusal(self, refused: Refused) -> None:
+        """Somebody was not let in."""
+        ...
+
+    def expect(self, session_id: UUID) -> None:
+        """A browser will attach to this session in a moment."""
+        ...
+
+
+# A protocol has no instances that a validator could tell.
+Live = SkipValidation[NamedDependency[LiveSessions]]
+
+
+class SessionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`conversation_id` resumes; `timezone` is an IANA name and tells the model what today is (UTC
+    if it is none); `voice` and `language` are names that policy.yaml offers."""
+
+    conversation_id: UUID | None = None
+    audio: AudioWish = AudioWish()
+    timezone: str | None = None
+    voice: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    language: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    transport: Literal["relay", "direct"] = "relay"
+
+
+class SessionBegun(msgspec.Struct, frozen=True, kw_only=True):
+    """Open `websocket_url` with the subprotocols `relay.v1` and `ticket` before it expires.
+
+    `messages` are the newest stored ones of a resumed conversation, in order. `timezone` is the one
+    that counts; `warnings` say what of the request counts for something else.
+    """
+
+    session_id: UUID
+    conversation_id: UUID
+    websocket_url: str
+    ticket: str
+    ticket_expires_at: datetime
+    audio: Audio
+    timezone: str
+    messages: list[Message]
+    warnings: list[Mistake] = []
+
+
+class SessionView(msgspec.Struct, frozen=True, kw_only=True):
+    """Frames and bytes by the side that they came from. `close_reason` is a word for programs."""
+
+    id: UUID
+    conversation_id: UUID
+    state: SessionState
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    close_reason: str | None
+    browser_code: int | None
+    agent_code: int | None
+    agent_request_id: str | None
+    browser_frames: int
+    browser_bytes: int
+    agent_frames: int
+    agent_bytes: int
+    latency: SessionLatency | None
+
+
+class SessionController(Controller):
+    path = "/session"
+    tags = ("session",)
+
+    @post(
+        "/",
+        summary="Begin a session, in a new conversation or in a stored one",
+        responses=describe_problems(400, 401, 403, 404, 413, 429, 503),
+    )
+    async def begin_session(
+        self,
+        request: Request[Any, Any, Any],
+        store: NamedDependency[Store],
+        settings: NamedDependency[Settings],
+        agent: NamedDependency[Agent],
+        policy: NamedDependency[Policy],
+        live: Live,
+        direct: NamedDependency[Direct],
+        user: NamedDependency[User],
+        data: JSONBody[SessionRequest | None] = None,
+    ) -> Response[SessionBegun | DirectBegun]:
+        if live.is_draining:
+            raise ProblemError(
+                503, "stopping", "the relay stops", retry_after=DRAINING_RETRY_SECONDS
+            )
+        wanted = data or SessionRequest()
+        if wanted.conversation_id is None:  # else it may take the place of another: at the attach
+            _check_room(live, request, user)
+        audio = _check(wanted, agent, policy)
+        timezone, warnings = read_timezone(wanted.timezone)
+        if wanted.transport == "direct":
+            shown = await direct.begin(user, wanted.conversation_id, timezone, audio)
+            shown = msgspec.structs.replace(shown, warnings=warnings)
+            return Response(shown, status_code=201, headers=NOT_KEPT)
+        ticket = new_ticket()
+        session = NewSession(
+            id=uuid7(),
+            conversation_id=wanted.conversation_id or uuid7(),
+            user_id=user.id,
+            ticket_hash=hash_ticket(ticket),
+            ticket_seconds=settings.ticket_seconds,
+            timezone=timezone,
+            audio=msgspec.json.encode(audio),
+            voice=wanted.voice,
+            language=wanted.language,
+        )
+        resume = wanted.conversation_id is not None
+        expires_at = await store.create_session(session, resume=resume)
+        if expires_at is None:
+            raise not_found("conversation")
+        live.expect(session.id)
+        history = await store.load_history(session.conversation_id) if resume else None
+        begun = SessionBegun(
+            session_id=session.id,
+            conversation_id=session.conversation_id,
+            websocket_url=make_websocket_url(
+                settings.public_url or str(request.base_url), session.id
+            ),
+            ticket=ticket,
+            ticket_expires_at=expires_at,
+            audio=audio,
+            timezone=timezone,
+            messages=history.messages if history else [],
+            warnings=warnings,
+        )
+        return Response(begun, status_code=201, headers=NOT_KEPT)
+
+    @get(
+        "/{session_id:uuid}",
+        summary="Look at a session",
+        responses=describe_problems(401, 404, 503),
+    )
+    async def get_session(
+        self,
+        store: NamedDependency[Store],
+        live: Live,
+        user: NamedDependency[User],
+        session_id: FromPath[UUID],
+    ) -> SessionView:
+        session = await store.get_session(session_id, user_id=user.id)
+        if session is None:
+            raise not_found("session")
+        return _show(session, live.figures(session_id))
+
+    @delete(
+        "/{session_id:uuid}",
+        summary="End a session and close its conversation",
+        responses=describe_problems(401, 403, 404, 503),
+    )
+    async def end_session(
+        self,
+        store: NamedDependency[Store],
+        live: Live,
+        user: NamedDependency[User],
+        session_id: FromPath[UUID],
+    ) -> None:
+        if not await store.close_session(session_id, user_id=user.id, reason=HUNG_UP):
+            raise not_found("session")
+        live.hang_up(session_id)
+
+
+def make_websocket_url(public_url: str, session_id: UUID) -> str:
+    """`public_url` is http(s) or ws(s), with the path that a proxy puts us under, if any."""
+    parts = urlsplit(public_url)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    path = f"{parts.path.rstrip('/')}{PREFIX}/session/{session_id}/ws"
+    return f"{scheme}://{parts.netloc}{path}"
+
+
+def _check_room(live: LiveSessions, request: Request[Any, Any, Any], user: User) -> None:
+    """Raises `Refused`: sooner than at the attach, and nothing is written."""
+    try:
+        live.check(request.client.host if request.client else "", user.id)
+    except Refused as refused:
+        live.count_refusal(refused)
+        raise
+
+
+def _check(wanted: SessionRequest, agent: Agent, policy: Policy) -> Audio:
+    """The audio of the session. Raises `ProblemError` with every mistake of the request."""
+    mistakes = _check_choice("voice", wanted.voice, policy.voices)
+    mistakes += _check_choice("language", wanted.language, policy.languages)
+    if not mistakes:
+        agent = choose(agent, policy, wanted.voice, wanted.language)
+    audio, lines = choose_audio(wanted.audio, agent.audio, agent)
+    mistakes += _read_mistakes(lines)
+    if mistakes:
+        detail = "; ".join(f"{m.path}: {m.detail}" for m in mistakes)
+        raise ProblemError(400, "invalid", detail, mistakes=mistakes)
+    return audio
+
+
+def read_timezone(name: str | None) -> tuple[str, list[Mistake]]:
+    """The zone that counts, and a warning if it is not the one asked for.
+
+    A browser that does not know where it is says `Etc/Unknown`; its user may talk all the same.
+    """
+    if name is None or timezones.find(name) is not None:
+        return name or UTC, []
+    got = f"got {name[: timezones.LONGEST]!r}; it is {UTC}"
+    return UTC, [Mistake("timezone", f"expected an IANA name like Europe/Berlin, {got}")]
+
+
+def _check_choice(path: str, name: str | None, offered: Mapping[str, object]) -> list[Mistake]:
+    if name is None or name in offered:
+        return []
+    names = f"one of {', '.join(offered)}" if offered else "none: nothing is offered"
+    return [Mistake(path, f"expected {names}, got {name!r}")]
+
+
+def _read_mistakes(lines: list[str]) -> list[Mistake]:
+    parted = (line.partition(": ") for line in lines)
+    return [Mistake(path, detail) for path, _, detail in parted]
+
+
+def _show(session: Session, figures: Figures | None) -> SessionView:
+    counted = figures or session
+    return SessionView(
+        id=session.id,
+        conversation_id=session.conversation_id,
+        state=session.state if figures is None else "live",
+        created_at=session.created_at,
+        started_at=session.started_at,
+        ended_at=session.ended_at,
+        close_reason=session.end_reason,
+        browser_code=session.browser_code,
+        agent_code=session.agent_code,
+        agent_request_id=session.agent_request_id,
+        browser_frames=counted.browser_frames,
+        browser_bytes=counted.browser_bytes,
+        agent_frames=counted.agent_frames,
+        agent_bytes=counted.agent_bytes,
+        latency=counted.latency,
+    )

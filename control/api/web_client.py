@@ -1,0 +1,61 @@
+"""Serves the web client: the files of relay/client, as they are, at the root of the server.
+
+Control plane. They are read once, at the start, and each has its own route, so that no path of a
+request ever becomes the path of a file. Browsers keep them and ask each time whether they are still
+the same (ETag): after an update nobody runs half of the old client.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, get
+from litestar.handlers import HTTPRouteHandler
+
+FOLDER = Path(__file__).parents[2] / "relay" / "client"
+TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+}  # what is of another type (the declarations) is for developers and is not served
+INDEX = "index.html"
+
+
+class File(msgspec.Struct, frozen=True):
+    content: bytes
+    media_type: str
+    etag: str
+
+
+def load_files(folder: Path = FOLDER) -> dict[str, File]:
+    """The files by the name in the URL; "" is the page itself."""
+    files = {}
+    for path in sorted(folder.iterdir()):
+        if media_type := TYPES.get(path.suffix):
+            content = path.read_bytes()
+            etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+            name = "" if path.name == INDEX else path.name
+            files[name] = File(content, media_type, etag)
+    return files
+
+
+def routes(folder: Path = FOLDER) -> Sequence[HTTPRouteHandler]:
+    """The handler for all files of the client."""
+    files = load_files(folder)
+
+    @get([f"/{name}" for name in files], include_in_schema=False, sync_to_thread=False)
+    def get_file(request: Request[Any, Any, Any]) -> Response[bytes]:
+        file = files[request.scope["path"].removeprefix("/")]
+        headers = {"Cache-Control": "no-cache", "ETag": file.etag}
+        if file.etag in request.headers.get("if-none-match", ""):
+            return Response(b"", status_code=304, headers=headers, media_type=file.media_type)
+        return Response(file.content, headers=headers, media_type=file.media_type)
+
+    return [get_file]

@@ -1,0 +1,114 @@
+"""The public keys that tokens are signed with, from a JWKS URL.
+
+Control plane. They are kept for ten minutes; a token with a key that is not among them makes us
+look again, but not more often than every ten seconds, whatever is sent. Keys that were once read go
+on counting while the URL does not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+import httpx
+import jwt
+import msgspec
+
+from relay.transport import network_errors
+
+log = logging.getLogger(__name__)
+
+KEPT_SECONDS = 600.0
+PAUSE_SECONDS = 10.0
+LONG_PAUSE_SECONDS = 60.0  # when the URL does not answer and the key is known
+FETCH_SECONDS = 5.0
+LARGEST = 256 * 1024  # bytes of the answer
+
+
+class KeysUnavailable(Exception):
+    """No keys could be read yet."""
+
+
+class Jwks:
+    """`client` is set by who opens it. `clock` gives monotonic seconds."""
+
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.client: httpx.AsyncClient | None = None
+        self._url = url
+        self._clock = clock
+        self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._read_at = float("-inf")
+        self._tried_at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Jwks keys={len(self._keys)}>"
+
+    async def find(self, kid: str | None) -> jwt.PyJWK | None:
+        """The key with this id; None: there is none. Without an id: the only one.
+
+        Raises `KeysUnavailable` when none was ever read.
+        """
+        if self._is_old or self._look_up(kid) is None:
+            await self._refresh(kid)
+        if not self._keys:
+            raise KeysUnavailable("the keys could not be read yet")
+        return self._look_up(kid)
+
+    @property
+    def _is_old(self) -> bool:
+        return self._clock() - self._read_at > KEPT_SECONDS
+
+    def _look_up(self, kid: str | None) -> jwt.PyJWK | None:
+        if kid is None and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        return self._keys.get(kid)
+
+    async def _refresh(self, kid: str | None) -> None:
+        async with self._lock:  # one request for all who wait
+            if not self._is_old and self._look_up(kid) is not None:
+                return
+            # Whoever has a known key waits for us as well: not again and again.
+            pause = PAUSE_SECONDS if self._look_up(kid) is None else LONG_PAUSE_SECONDS
+            if self._clock() - self._tried_at < pause:
+                return
+            self._tried_at = self._clock()
+            try:
+                self._keys = _read(await self._fetch())
+                self._read_at = self._clock()
+            except (httpx.HTTPError, TimeoutError, ValueError, jwt.PyJWTError) as error:
+                log.error("jwks_unavailable reason=%s", _why(error))
+
+    async def _fetch(self) -> bytes:
+        if self.client is None:
+            raise RuntimeError("the client is not open")
+        body = bytearray()
+        async with (
+            asyncio.timeout(FETCH_SECONDS),
+            self.client.stream("GET", self._url, follow_redirects=False) as answer,
+        ):
+            if answer.status_code != 200:
+                raise ValueError(f"HTTP {answer.status_code}")
+            async for chunk in answer.aiter_bytes():
+                body += chunk
+                if len(body) > LARGEST:
+                    raise ValueError("the answer is too long")
+        return bytes(body)
+
+
+def _read(body: bytes) -> dict[str | None, jwt.PyJWK]:
+    """Those that we can use; what is for encryption or of another kind is left out."""
+    document = msgspec.json.decode(body)  # its error is a ValueError
+    if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
+        raise ValueError("not a set of keys")
+    keys = jwt.PyJWKSet.from_dict(document).keys
+    return {key.key_id: key for key in keys if key.public_key_use in (None, "sig")}
+
+
+def _why(error: Exception) -> str:
+    word = network_errors.find_word(error)
+    if word != network_errors.NOTHING:
+        return word
+    return str(error) if type(error) is ValueError else type(error).__name__

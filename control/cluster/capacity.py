@@ -1,0 +1,138 @@
+"""How many agents this node may have, of the number that all nodes together may.
+
+Control plane. A part of that number belongs to each node, in `voice.agent_shares`; sessions begin
+within it without a look at the database. The part grows when it is used up, and every 5 s what is
+not needed goes back. A node that is not seen any more (`voice.nodes`) has no part: what it had is
+free for the others. When the database is away, each node goes on with the part that it had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from uuid import UUID
+
+from control.db import ownership
+from control.db.batch_writer import Connection
+from control.db.conversations import Store, StoreUnavailable
+from control.db.errors import ValuesRefused
+from relay.live.agent_quota import Share
+from relay.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+BALANCE_SECONDS = 5.0
+ASK_SECONDS = 2.0  # what a browser waits for it before it is refused
+_LOCK = 0x766F696365  # "voice": one node at a time
+
+
+class Governor:
+    """Keeps `share` of this node at the right size."""
+
+    def __init__(
+        self, store: Store, node_id: UUID, share: Share, supervisor: Supervisor | None = None
+    ) -> None:
+        self._store = store
+        self._node_id = node_id
+        self._share = share
+        self._supervisor = supervisor or Supervisor()
+        self._asking = asyncio.Lock()
+        self._failing = False
+
+    def __repr__(self) -> str:
+        return f"<Governor {self._share!r}>"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Balance while inside. The part goes with the node's row when the node leaves."""
+        if not self._on:
+            yield
+            return
+        async with self._supervisor.repeating(
+            "governor",
+            self._balance,
+            pause=partial(asyncio.sleep, BALANCE_SECONDS),
+            foreseen=(StoreUnavailable,),
+            say=self._note,
+        ):
+            yield
+
+    @property
+    def _on(self) -> bool:
+        return self._share.limit > 0
+
+    async def grow(self) -> None:
+        """The part is used up: ask for more, if there is any. Does not raise."""
+        if not self._on:
+            return
+        try:
+            async with asyncio.timeout(ASK_SECONDS), self._asking:
+                if self._share.used >= self._share.size:  # nobody has asked meanwhile
+                    await self.ask(hungry=True)
+        except (StoreUnavailable, ValuesRefused, TimeoutError) as error:
+            self._note(error)
+
+    async def ask(self, *, hungry: bool = False) -> None:
+        """Tell the database what is used and hear what may be. Raises `StoreUnavailable`."""
+        share = self._share
+        async with self._store.transaction() as connection:
+            size, free = await claim(
+                connection,
+                self._node_id,
+                limit=share.limit,
+                used=share.used,
+                wanted=share.wanted,
+                hungry=hungry,
+            )
+        share.resize(size, free)
+        self._failing = False
+
+    async def _balance(self) -> None:
+        async with self._asking:
+            await self.ask()
+
+    def _note(self, error: Exception) -> None:
+        if not self._failing:
+            log.error("governor_unavailable size=%d reason=%s", self._share.size, error)
+        self._failing = True
+
+
+async def claim(
+    connection: Connection, node_id: UUID, *, limit: int, used: int, wanted: int, hungry: bool
+) -> tuple[int, int]:
+    """The part of a node, from `used` (never less: that many are there) to `wanted`; and what
+    nobody has. While another is hungry a node gets none to spare. Asking is a heartbeat, too.
+    """
+    await ownership.beat(connection, node_id)
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+    row = await connection.fetchrow(
+        """
+        WITH others AS (
+            SELECT coalesce(sum(s.size), 0)::int AS taken,
+                   coalesce(bool_or(s.hungry), false) AS wait
+            FROM voice.agent_shares AS s JOIN voice.nodes AS n ON n.id = s.node_id
+            WHERE n.id <> $1 AND n.seen_at > now() - make_interval(secs => $6)
+        ), part AS (
+            SELECT greatest($3::int, least(
+                       CASE WHEN wait THEN $3::int + $5::bool::int ELSE $4::int END, $2::int - taken
+                   )) AS size, taken
+            FROM others
+        )
+        INSERT INTO voice.agent_shares AS mine (node_id, size, hungry)
+        SELECT $1, part.size, $5 AND part.size <= $3
+        FROM part
+        ON CONFLICT (node_id) DO UPDATE SET size = excluded.size, hungry = excluded.hungry
+        RETURNING size, greatest(0, $2::int - size - (SELECT taken FROM part)) AS free
+        """,
+        node_id,
+        limit,
+        used,
+        wanted,
+        hungry,
+        ownership.DEAD_SECONDS,
+    )
+    assert row is not None, "one row goes in"
+    return row["size"], row["free"]

@@ -1,0 +1,148 @@
+"""This process as others see it, and what others want of it.
+
+Control plane. One relay process is one node, with an id of its own for each start: a row in
+`voice.nodes`, kept fresh. It is dead for others after 20 s without a heartbeat. With each heartbeat
+it looks whether its live sessions are still its own: a browser may have gone to another node with
+one, or somebody may have ended one there. A notice of the database lets it look at once.
+
+Nothing of a conversation waits for this: while the database is away, the voice goes on, and the
+heartbeat resumes when it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Protocol
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from control.cluster.listener import Notices
+from control.db import ownership
+from control.db.conversations import Store, StoreUnavailable
+from relay.core.events import EndReason
+from relay.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 5.0
+LEAVE_SECONDS = 2.0
+
+
+class Owned(Protocol):
+    """The live sessions of this process: a hub."""
+
+    @property
+    def owned(self) -> Mapping[UUID, int]:
+        """Each with our number among its owners."""
+        ...
+
+    def lose(self, session_id: UUID, reason: EndReason) -> None:
+        """End it: it is not ours any more, or somebody elsewhere wants so."""
+        ...
+
+
+class Node:
+    """`grace` is for how many seconds sessions of a dead node may be taken over."""
+
+    def __init__(
+        self,
+        store: Store,
+        hub: Owned,
+        notices: Notices,
+        *,
+        grace: float,
+        supervisor: Supervisor | None = None,
+        node_id: UUID | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.id = node_id or uuid7()
+        self._store = store
+        self._hub = hub
+        self._notices = notices
+        self._supervisor = supervisor or Supervisor()
+        self._grace = grace
+        self._clock = clock
+        self._missing: frozenset[tuple[UUID, int]] = frozenset()
+        self._seen_since = math.inf
+        self._asked = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Node {self.id}{' unseen' if self._seen_since == math.inf else ''}>"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Be alive for others while inside; on the way out, say that we stop."""
+        async with (
+            self._supervisor.repeating(
+                "node", self.beat, pause=self._wait, foreseen=(StoreUnavailable,), say=_say_unseen
+            ),
+            self._notices.listening_for(self._hear, self._supervisor),
+        ):
+            yield
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS), self._store.transaction() as connection:
+                await ownership.leave(connection, self.id)
+        except (StoreUnavailable, TimeoutError):
+            pass  # then others see that it is dead
+
+    async def beat(self) -> None:
+        """Say that we live, look after our sessions, and end what dead nodes have left.
+
+        Raises `StoreUnavailable`.
+        """
+        now = self._clock()
+        # Whatever goes wrong from here on: nobody knows whether we were seen.
+        seen_since, self._seen_since = self._seen_since, math.inf
+        async with self._store.transaction() as connection:
+            await ownership.beat(connection, self.id)
+        self._seen_since = min(seen_since, now)
+        await self.look()
+        async with self._store.transaction() as connection:
+            missing = await ownership.find_missing(connection, self.id, self._hub.owned)
+            # Twice, because its end may be on its way through the journal.
+            await ownership.end_missing(connection, missing & self._missing)
+        self._missing = missing
+        # After an outage everybody looks dead: the others get time to be seen again.
+        if now - self._seen_since >= ownership.DEAD_SECONDS + self._grace:
+            async with self._store.transaction() as connection:
+                swept = await ownership.sweep(connection, self._grace)
+            if swept:
+                log.warning("node_lost sessions=%d", swept)
+
+    async def look(self) -> None:
+        """End those of our sessions that are not ours any more. Raises `StoreUnavailable`."""
+        if not (owned := self._hub.owned):
+            return
+        async with self._store.transaction() as connection:
+            lost = await ownership.find_lost(connection, self.id, owned)
+        for session_id, why in lost.items():
+            self._hub.lose(session_id, EndReason(why))
+
+    def _hear(self, session_id: UUID | None) -> None:
+        if session_id is None or session_id in self._hub.owned:
+            self._asked.set()
+
+    async def _wait(self) -> None:
+        """Until the next beat; what others want of our sessions is not waited for so long.
+
+        Raises `StoreUnavailable`.
+        """
+        until = self._clock() + BEAT_SECONDS
+        while (left := until - self._clock()) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    await self._asked.wait()
+                self._asked.clear()
+                await self.look()
+            except TimeoutError:
+                return
+
+
+def _say_unseen(error: Exception) -> None:
+    log.error("node_unseen reason=%s", error)

@@ -1,0 +1,172 @@
+"""What a client of the direct transport reports, into the tables: the SQL.
+
+Control plane. Every function works within the transaction that its connection is in; the store
+opens it and translates errors. The conversation is locked first, so that reports get their numbers
+one after the other, and none comes between a newer session and the history that it was told.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from control.db import ownership
+from control.db.batch_writer import Connection, flush
+from control.db.rows import Message, storable
+from relay.core.records import IntentCalled, MessageSaid
+from relay.protocol import deepgram
+
+LONGEST = "2 hours 5 minutes"  # Deepgram ends a session after two hours
+
+Standing = Literal["direct", "relay", "over", "superseded"]
+
+
+class Reporting(msgspec.Struct, frozen=True, kw_only=True):
+    """A session that something is reported for; the conversation is locked.
+
+    `last_seq`, `last_turn` and `last_role` are of the newest message (0 and None: there is none).
+    """
+
+    standing: Standing
+    timezone: str
+    last_seq: int
+    last_turn: int
+    last_role: deepgram.Role | None
+
+
+async def begin(connection: Connection, session_id: UUID, conversation_id: UUID) -> datetime:
+    """The session is of the direct transport, and live, from this instant on: nobody attaches to
+    it, and who had the conversation has it no longer."""
+    await connection.execute(
+        "SELECT FROM voice.conversations WHERE id = $1 FOR NO KEY UPDATE", conversation_id
+    )
+    await ownership.supersede(connection, conversation_id, session_id)
+    now: datetime = await connection.fetchval(
+        """
+        WITH begun AS (
+            UPDATE voice.sessions SET transport = 'direct', state = 'live', started_at = now()
+            WHERE id = $1
+        )
+        SELECT now()
+        """,
+        session_id,
+    )
+    return now
+
+
+async def enter(
+    connection: Connection, session_id: UUID, conversation_id: UUID, *, user_id: str
+) -> Reporting | None:
+    """Lock the conversation and look at the session. None: the user has no such session."""
+    locked = await connection.fetchval(
+        """
+        SELECT numbered_from FROM voice.conversations WHERE id = $1 AND user_id = $2
+        FOR NO KEY UPDATE
+        """,
+        conversation_id,
+        user_id,
+    )
+    if locked is None:
+        return None
+    row = await connection.fetchrow(
+        """
+        SELECT timezone, CASE
+                 WHEN transport <> 'direct' THEN 'relay'
+                 WHEN end_asked = 'superseded' THEN 'superseded'
+                 WHEN state = 'ended' OR created_at < now() - $3::text::interval THEN 'over'
+                 ELSE 'direct' END AS standing
+        FROM voice.sessions WHERE id = $1 AND conversation_id = $2
+        """,
+        session_id,
+        conversation_id,
+        LONGEST,
+    )
+    if row is None:
+        return None
+    last = await connection.fetchrow(
+        """
+        SELECT seq, turn, role FROM voice.messages WHERE conversation_id = $1
+        ORDER BY seq DESC LIMIT 1
+        """,
+        conversation_id,
+    )
+    reporting = Reporting(
+        standing=row["standing"],
+        timezone=row["timezone"],
+        last_seq=last["seq"] if last else 0,
+        last_turn=last["turn"] if last else 0,
+        last_role=last["role"] if last else None,
+    )
+    if locked <= reporting.last_seq:
+        return reporting
+    # Numbers were left free for an owner before; its turns have none that is higher (ownership.py).
+    return msgspec.structs.replace(reporting, last_seq=locked, last_turn=locked, last_role=None)
+
+
+async def find_message(connection: Connection, message_id: UUID) -> tuple[UUID, Message] | None:
+    """The message of this id with its conversation, whosever it is."""
+    row = await connection.fetchrow(
+        """
+        SELECT conversation_id, id, seq, turn, role, content, session_id, created_at
+        FROM voice.messages WHERE id = $1
+        """,
+        message_id,
+    )
+    if row is None:
+        return None
+    fields = dict(row)
+    return fields.pop("conversation_id"), Message(**fields)
+
+
+async def add_message(
+    connection: Connection,
+    reporting: Reporting,
+    *,
+    message_id: UUID,
+    conversation_id: UUID,
+    session_id: UUID,
+    role: deepgram.Role,
+    content: str,
+) -> Message:
+    """The next message of a conversation that is locked."""
+    message = Message(
+        id=message_id,
+        seq=reporting.last_seq + 1,
+        turn=reporting.last_turn + (role != reporting.last_role),
+        role=role,
+        content=storable(content),
+        session_id=session_id,
+        created_at=datetime.now(UTC),
+    )
+    said = MessageSaid(
+        id=message.id,
+        conversation_id=conversation_id,
+        session_id=session_id,
+        seq=message.seq,
+        turn=message.turn,
+        role=role,
+        content=content,
+        at=message.created_at,
+    )
+    await flush(connection, [said])
+    return message
+
+
+async def add_call(connection: Connection, call: IntentCalled) -> bool:
+    """Store a call if its row is not there yet; False: it is."""
+    known = await connection.fetchval("SELECT 1 FROM voice.intents WHERE id = $1", call.id)
+    if known is None:
+        await flush(connection, [call])
+    return known is None
+
+
+async def find_call(connection: Connection, row_id: UUID) -> tuple[str, str | None, str | None]:
+    """Status, intent and response of a call that is there."""
+    row = await connection.fetchrow(
+        "SELECT status, intent, response FROM voice.intents WHERE id = $1", row_id
+    )
+    assert row is not None, "it is there"
+    return row["status"], row["intent"], row["response"]

@@ -1,0 +1,119 @@
+"""A database as this program finds it, without changing anything: for the doctor.
+
+Control plane. Postgres itself is asked what the account may do, for each table that there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TypeAlias
+from uuid import uuid4
+
+import asyncpg
+import msgspec
+
+from control.db.pool import CONNECT_SECONDS, ConnectFailed, connected, describe
+
+Connection: TypeAlias = (
+    "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+)
+
+NOTICE_SECONDS = 2.0
+
+# `serve` writes all tables but the list of migrations.
+LACKING = """
+    SELECT format('%s on voice.%s', privilege, c.relname)
+    FROM pg_class c, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
+    WHERE c.relnamespace = to_regnamespace('voice') AND c.relkind IN ('r', 'p')
+    AND (c.relname <> 'migrations' OR privilege = 'SELECT')
+    AND NOT has_table_privilege(c.oid, privilege)
+    ORDER BY 1
+"""
+# `program` is the policy of migrations/0012; it is not for a role that one has switched to.
+HIDDEN = """
+    SELECT 'voice.' || c.relname FROM pg_class c
+    WHERE c.relnamespace = to_regnamespace('voice') AND c.relkind IN ('r', 'p')
+    AND row_security_active(c.oid) AND NOT EXISTS (
+        SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polpermissive AND p.polcmd = '*'
+        AND (p.polname <> 'program' OR current_user = session_user)
+        AND EXISTS (
+            SELECT FROM unnest(p.polroles) AS role
+            WHERE role = 0 OR pg_has_role(current_user, role, 'USAGE')
+        )
+    )
+    ORDER BY 1
+"""
+NO_SCHEMA = "USAGE on schema voice"
+
+
+class Inspected(msgspec.Struct, frozen=True):
+    """`lacking`: privileges that `serve` needs, as `INSERT on voice.messages`; `hidden`: tables of
+    which row security shows the account nothing. `applied` is empty where it may not be read."""
+
+    version: int  # major
+    read_only: bool
+    lacking: tuple[str, ...]
+    hidden: tuple[str, ...]
+    applied: Mapping[str, str]
+    hears: bool  # notices come
+
+
+class InspectionFailed(Exception):
+    """It does not let us look; the text is one line that says why."""
+
+
+async def inspect(database_url: str) -> Inspected:
+    """Look without changing anything. Raises `InspectionFailed`."""
+    try:
+        async with (
+            connected(database_url, command_timeout=CONNECT_SECONDS) as connection,
+            connection.transaction(readonly=True),
+        ):
+            found = await _look(connection)
+        return msgspec.structs.replace(found, hears=await _hears(database_url))
+    except ConnectFailed as error:
+        raise InspectionFailed(str(error)) from error
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise InspectionFailed(f"the database does not let us look: {describe(error)}") from error
+
+
+async def _look(connection: Connection) -> Inspected:
+    version = await connection.fetchval("SELECT current_setting('server_version_num')::int")
+    read_only = await connection.fetchval(
+        "SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool"
+    )
+    there = await connection.fetchval("SELECT to_regnamespace('voice') IS NOT NULL")
+    if there and not await connection.fetchval("SELECT has_schema_privilege('voice', 'USAGE')"):
+        return Inspected(version // 10_000, read_only, (NO_SCHEMA,), (), {}, True)
+    lacking = await find_lacking(connection)
+    hidden = tuple(row[0] for row in await connection.fetch(HIDDEN))
+    applied = {}
+    if (
+        "SELECT on voice.migrations" not in lacking
+        and "voice.migrations" not in hidden
+        and await connection.fetchval("SELECT to_regclass('voice.migrations')::text")
+    ):
+        rows = await connection.fetch("SELECT name, checksum FROM voice.migrations")
+        applied = {row["name"]: row["checksum"] for row in rows}
+    return Inspected(version // 10_000, read_only, lacking, hidden, applied, True)
+
+
+async def find_lacking(connection: Connection) -> tuple[str, ...]:
+    """Privileges on tables that `serve` needs and the account has not."""
+    return tuple(row[0] for row in await connection.fetch(LACKING))
+
+
+async def _hears(database_url: str) -> bool:
+    """Whether a notice comes: not behind a pooler in transaction mode."""
+    channel, heard = f"doctor_{uuid4().hex}", asyncio.Event()
+    async with connected(database_url) as listener, connected(database_url) as speaker:
+        await listener.add_listener(channel, lambda *_: heard.set())
+        try:
+            await speaker.execute(f"NOTIFY {channel}")
+            async with asyncio.timeout(NOTICE_SECONDS):
+                await heard.wait()
+        except (TimeoutError, asyncpg.ReadOnlySQLTransactionError):
+            pass
+        await listener.remove_listener(channel, lambda *_: None)
+    return heard.is_set()

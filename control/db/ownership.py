@@ -1,0 +1,376 @@
+"""Which node has which session: the SQL of nodes, takeovers and ends that another node asks for.
+
+Control plane. Every function works within the transaction that its connection is in; the store
+opens it and translates errors. All instants are those of the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from uuid import UUID
+
+from control.db.batch_writer import Connection
+from control.db.rows import Arrival, Numbering, Taken
+from relay.protocol import deepgram
+
+DEAD_SECONDS = 20.0  # without a heartbeat
+CHANNEL = "voice_sessions"  # NOTIFY with the id of a session: its owner is to look at its row
+# What is left free for messages of an owner before that are not stored yet: more than fit into a
+# journal. JavaScript counts exactly to nine thousand million times this.
+GAP = 1_000_000
+
+
+async def beat(connection: Connection, node_id: UUID) -> None:
+    """This node is alive; it is known from its first beat on."""
+    await connection.execute(
+        """
+        INSERT INTO voice.nodes (id) VALUES ($1)
+        ON CONFLICT (id) DO UPDATE SET seen_at = now()
+        """,
+        node_id,
+    )
+
+
+async def leave(connection: Connection, node_id: UUID) -> None:
+    """This node stops; with sessions that are not ended in the database it stays, and is dead soon.
+
+    Then others see for how long those may be taken over.
+    """
+    await connection.execute(
+        """
+        DELETE FROM voice.nodes WHERE id = $1 AND NOT EXISTS (
+            SELECT FROM voice.sessions WHERE node_id = $1 AND state <> 'ended'
+        )
+        """,
+        node_id,
+    )
+
+
+async def sweep(connection: Connection, grace: float) -> int:
+    """End the sessions of nodes that are dead for `grace` seconds, and forget these nodes.
+
+    How many sessions that were. The epoch stays: an owner that lives after all and could not reach
+    the database goes on.
+    """
+    done = await connection.execute(
+        """
+        UPDATE voice.sessions AS s
+        SET state = 'ended', ended_at = now(), end_reason = coalesce(end_asked, 'node_lost')
+        WHERE s.state <> 'ended' AND s.node_id IS NOT NULL AND NOT EXISTS (
+            SELECT FROM voice.nodes AS n
+            WHERE n.id = s.node_id AND n.seen_at > now() - make_interval(secs => $1)
+        )
+        """,
+        DEAD_SECONDS + grace,
+    )
+    await connection.execute(
+        "DELETE FROM voice.nodes WHERE seen_at <= now() - make_interval(secs => $1)",
+        DEAD_SECONDS + grace,
+    )
+    return int(done.split()[-1])
+
+
+# --- a browser attaches ------------------------------------------------------------------------
+
+
+async def take(connection: Connection, arrival: Arrival) -> Taken | None:
+    """Use a ticket up, the first one or a resume ticket: of two that come with it one is `taken`.
+
+    Its node is the owner from now on; the owner before, and other sessions of the conversation,
+    hear that they are over. None: it is not a ticket of this session.
+    """
+    # The conversation first, as a batch of the journal does, or the two could wait for each other.
+    found = await connection.fetchrow(
+        """
+        SELECT s.conversation_id FROM voice.sessions AS s
+        JOIN voice.conversations AS c ON c.id = s.conversation_id
+        WHERE s.id = $1 AND ($2 IN (s.ticket_hash, s.resume_hash))
+        FOR NO KEY UPDATE OF c
+        """,
+        arrival.session_id,
+        arrival.ticket_hash,
+    )
+    if found is None:
+        return None
+    row = await connection.fetchrow(
+        """
+        SELECT s.conversation_id, s.user_id, s.timezone, s.audio, s.voice, s.language, s.state,
+               s.epoch,
+               s.resume_hash IS NOT DISTINCT FROM $2 AS resumes,
+               s.node_id IS NOT DISTINCT FROM $5 AND s.state <> 'ended' AS is_ours,
+               s.state = 'new' AND s.ticket_used_at IS NULL
+                   AND s.ticket_expires_at > now() AS unused,
+               s.end_asked IS NOT NULL OR s.state = 'ended' AND (
+                   s.end_reason IS DISTINCT FROM 'shutdown'
+                   OR s.released_at <= now() - make_interval(secs => $3)
+               ) AS over,
+               s.state = 'ended' AS ended,
+               EXISTS (
+                   SELECT FROM voice.nodes AS n
+                   WHERE n.id = s.node_id AND n.seen_at > now() - make_interval(secs => $4)
+               ) AS owner_lives,
+               EXISTS (
+                   SELECT FROM voice.sessions AS other
+                   WHERE other.conversation_id = s.conversation_id AND other.id <> s.id
+               ) AS resumed
+        FROM voice.sessions AS s
+        WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
+        FOR NO KEY UPDATE
+        """,
+        arrival.session_id,
+        arrival.ticket_hash,
+        arrival.grace,
+        DEAD_SECONDS,
+        arrival.node_id,
+    )
+    # Whom our own hub did not let in has an old ticket: it knows the newest before Postgres does.
+    if row is None or (row["resumes"] and row["is_ours"]):
+        return None
+    taken = not row["over"] if row["resumes"] else row["unused"]
+    if taken and row["resumes"]:
+        await _take_over(connection, arrival, row["epoch"])
+    elif taken:
+        await _take_first(connection, arrival)
+        await supersede(connection, row["conversation_id"], arrival.session_id)
+    return Taken(
+        conversation_id=row["conversation_id"],
+        user_id=row["user_id"],
+        timezone=row["timezone"],
+        voice=row["voice"],
+        language=row["language"],
+        audio=row["audio"],
+        taken=taken,
+        over=row["over"] if row["resumes"] else row["ended"],
+        taken_over=row["resumes"],
+        resumed=row["resumed"],
+        owner_lives=row["owner_lives"],
+        epoch=row["epoch"] + 1,
+    )
+
+
+async def _take_first(connection: Connection, arrival: Arrival) -> None:
+    await connection.execute(
+        """
+        UPDATE voice.sessions
+        SET ticket_used_at = now(), node_id = $2, epoch = 1, resume_hash = $3
+        WHERE id = $1
+        """,
+        arrival.session_id,
+        arrival.node_id,
+        arrival.resume_hash,
+    )
+
+
+async def supersede(connection: Connection, conversation_id: UUID, session_id: UUID) -> None:
+    """This session has the conversation now: it has one numbering, and so one session at a time.
+
+    The others hear that they are over. The caller has locked the conversation.
+    """
+    await supersede_direct(connection, conversation_id, session_id)
+    superseded = await connection.fetch(
+        """
+        UPDATE voice.sessions SET end_asked = 'superseded'
+        WHERE conversation_id = $1 AND id <> $2 AND epoch > 0 AND end_asked IS NULL
+          AND (state <> 'ended' OR end_reason = 'shutdown')
+        RETURNING id
+        """,
+        conversation_id,
+        session_id,
+    )
+    await notify(connection, [row["id"] for row in superseded])
+
+
+async def supersede_direct(connection: Connection, conversation_id: UUID, session_id: UUID) -> None:
+    """End the direct sessions of the conversation: nobody is their owner, who could."""
+    await connection.execute(
+        """
+        UPDATE voice.sessions
+        SET end_asked = 'superseded', state = 'ended', ended_at = now(), end_reason = 'superseded'
+        WHERE conversation_id = $1 AND id <> $2 AND transport = 'direct' AND state <> 'ended'
+        """,
+        conversation_id,
+        session_id,
+    )
+
+
+async def _take_over(connection: Connection, arrival: Arrival, epoch: int) -> None:
+    await connection.execute(
+        "INSERT INTO voice.takeovers (session_id, epoch, received) VALUES ($1, $2, $3)",
+        arrival.session_id,
+        epoch,
+        arrival.received,
+    )
+    await connection.execute(
+        """
+        UPDATE voice.sessions
+        SET node_id = $2, epoch = epoch + 1, resume_hash = $3, ended_at = NULL, end_reason = NULL,
+            released_at = NULL,
+            state = CASE state WHEN 'ended' THEN 'live' ELSE state END
+        WHERE id = $1
+        """,
+        arrival.session_id,
+        arrival.node_id,
+        arrival.resume_hash,
+    )
+    await notify(connection, [arrival.session_id])
+
+
+async def is_elsewhere(connection: Connection, session_id: UUID, node_id: UUID) -> bool:
+    """Whether another node has it, and so perhaps a ticket that is not known here yet."""
+    found: bool = await connection.fetchval(
+        """
+        SELECT EXISTS (
+            SELECT FROM voice.sessions
+            WHERE id = $1 AND state <> 'ended' AND epoch > 0 AND node_id <> $2
+        )
+        """,
+        session_id,
+        node_id,
+    )
+    return found
+
+
+async def may_settle(
+    connection: Connection, session_id: UUID, conversation_id: UUID, *, before_us: bool
+) -> bool:
+    """Whether an owner is alive and has not said yet that it stored all it had: one of another
+    session of the conversation, or (`before_us`) of this one."""
+    found: bool = await connection.fetchval(
+        """
+        SELECT EXISTS (
+            SELECT FROM voice.sessions AS s
+            WHERE s.conversation_id = $1 AND s.id <> $2 AND s.settled_epoch < s.epoch
+              AND EXISTS (
+                  SELECT FROM voice.nodes AS n
+                  WHERE n.id = s.node_id AND n.seen_at > now() - make_interval(secs => $3)
+              )
+        ) OR $4 AND EXISTS (
+            SELECT FROM voice.sessions AS s WHERE s.id = $2 AND s.settled_epoch < s.epoch - 1
+        )
+        """,
+        conversation_id,
+        session_id,
+        DEAD_SECONDS,
+        before_us,
+    )
+    return found
+
+
+async def number(connection: Connection, conversation_id: UUID, session_id: UUID) -> Numbering:
+    """Where the numbering of the newest owner begins: behind all that is stored or may yet be."""
+    numbered_from = await connection.fetchval(
+        "SELECT numbered_from FROM voice.conversations WHERE id = $1 FOR NO KEY UPDATE",
+        conversation_id,
+    )
+    last = await connection.fetchrow(
+        """
+        SELECT seq, turn, role FROM voice.messages WHERE conversation_id = $1
+        ORDER BY seq DESC LIMIT 1
+        """,
+        conversation_id,
+    )
+    unsettled = await connection.fetch(
+        """
+        UPDATE voice.sessions AS s
+        SET settled_epoch = s.epoch - CASE s.id WHEN $2 THEN 1 ELSE 0 END
+        WHERE s.conversation_id = $1
+          AND s.settled_epoch < s.epoch - CASE s.id WHEN $2 THEN 1 ELSE 0 END
+        RETURNING s.id
+        """,
+        conversation_id,
+        session_id,
+    )
+    seq = max(last["seq"] if last else 0, numbered_from or 0)
+    turn: int = last["turn"] if last else 0
+    role: deepgram.Role | None = last["role"] if last else None
+    if unsettled:
+        seq += GAP
+        turn, role = seq, None  # a conversation never has more turns than messages
+    await connection.execute(
+        "UPDATE voice.conversations SET numbered_from = $2 WHERE id = $1", conversation_id, seq
+    )
+    return Numbering(last_seq=seq, last_turn=turn, last_role=role)
+
+
+async def find_missing(
+    connection: Connection, node_id: UUID, owned: Iterable[UUID]
+) -> frozenset[tuple[UUID, int]]:
+    """What this node is said to have and does not, each with its epoch: it has just ended or is
+    about to begin, or its browser was refused after all."""
+    rows = await connection.fetch(
+        """
+        SELECT id, epoch FROM voice.sessions
+        WHERE node_id = $1 AND state <> 'ended' AND id <> ALL ($2::uuid[])
+        """,
+        node_id,
+        list(owned),
+    )
+    return frozenset((row["id"], row["epoch"]) for row in rows)
+
+
+async def end_missing(connection: Connection, sessions: Collection[tuple[UUID, int]]) -> None:
+    """Mark them ended. One that begins after all is live again when `find_lost` sees it."""
+    await connection.execute(
+        """
+        UPDATE voice.sessions AS s
+        SET state = 'ended', ended_at = now(), end_reason = coalesce(end_asked, 'node_lost')
+        FROM unnest($1::uuid[], $2::int[]) AS m (id, epoch)
+        WHERE s.id = m.id AND s.epoch = m.epoch AND s.state <> 'ended'
+        """,
+        [session_id for session_id, _ in sessions],
+        [epoch for _, epoch in sessions],
+    )
+
+
+# --- an owner is to hear that it is over ---------------------------------------------------------
+
+
+async def notify(connection: Connection, sessions: Iterable[UUID]) -> None:
+    """Tell their owners, wherever they are, when the transaction is done."""
+    await connection.execute(
+        "SELECT pg_notify($1, id::text) FROM unnest($2::uuid[]) AS id", CHANNEL, list(sessions)
+    )
+
+
+async def ask_to_hang_up(connection: Connection, session_id: UUID) -> None:
+    """Its owner is to end it; nobody takes it over any more."""
+    await connection.execute(
+        """
+        UPDATE voice.sessions SET end_asked = 'hung_up'
+        WHERE id = $1 AND epoch > 0 AND (state <> 'ended' OR end_reason = 'shutdown')
+        """,
+        session_id,
+    )
+    await notify(connection, [session_id])
+
+
+async def find_lost(
+    connection: Connection, node_id: UUID, owned: Mapping[UUID, int]
+) -> dict[UUID, str]:
+    """Which of these sessions, each with its epoch, are this node's no longer, and why.
+
+    'moved', 'hung_up' or 'superseded'. What was taken for dead meanwhile, and is not, is live.
+    """
+    given = list(owned), list(owned.values())
+    rows = await connection.fetch(
+        """
+        SELECT o.id, CASE WHEN s.id IS NULL THEN 'hung_up'  -- erased
+                          WHEN s.epoch <> o.epoch THEN 'moved'
+                          ELSE s.end_asked END AS why
+        FROM unnest($1::uuid[], $2::int[]) AS o (id, epoch)
+        LEFT JOIN voice.sessions AS s ON s.id = o.id
+        WHERE s.id IS NULL OR s.epoch <> o.epoch OR s.end_asked IS NOT NULL
+        """,
+        *given,
+    )
+    await connection.execute(
+        """
+        UPDATE voice.sessions AS s SET state = 'live', ended_at = NULL, end_reason = NULL
+        FROM unnest($1::uuid[], $2::int[]) AS o (id, epoch)
+        WHERE s.id = o.id AND s.epoch = o.epoch AND s.node_id = $3
+          AND s.state = 'ended' AND s.end_reason = 'node_lost'
+        """,
+        *given,
+        node_id,
+    )
+    return {row["id"]: row["why"] for row in rows}

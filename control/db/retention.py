@@ -1,0 +1,113 @@
+"""Retention: conversations that nobody has touched for long are erased.
+
+Control plane; it runs in every node, and one at a time does the work. A little at a time, so that
+nobody waits for a lock of ours. What still has a call on its way to the Orchestrator stays, and
+what somebody has or is about to resume.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from control.db.batch_writer import Connection
+from control.db.conversations import Store, StoreUnavailable
+from relay.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 600.0
+BATCH = 200
+_LOCK = 0x72657461696E  # "retain"
+
+
+class Retention:
+    """Erases what was not touched for `days`; 0: nothing."""
+
+    def __init__(self, store: Store, days: float, supervisor: Supervisor | None = None) -> None:
+        self._store = store
+        self._days = days
+        self._supervisor = supervisor or Supervisor()
+
+    def __repr__(self) -> str:
+        return f"<Retention {self._days:g} days>"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look every ten minutes while inside."""
+        if not self._days:
+            yield
+            return
+        async with self._supervisor.repeating(
+            "retention",
+            self.sweep,
+            pause=partial(asyncio.sleep, LOOK_SECONDS),
+            foreseen=(StoreUnavailable,),
+            say=_say_delayed,
+        ):
+            yield
+
+    async def sweep(self) -> int:
+        """Erase all that is too old, unless another node is about it; how many there were.
+
+        Raises `StoreUnavailable`.
+        """
+        erased = 0
+        while True:
+            async with self._store.transaction() as connection:
+                count = await erase_old(connection, self._days, limit=BATCH)
+            erased += count
+            if count < BATCH:
+                break
+        if erased:
+            log.info("retention_erased conversations=%d", erased)
+        return erased
+
+
+def _say_delayed(error: Exception) -> None:
+    log.warning("retention_delayed reason=%s", error)
+
+
+# Not: somebody has it, is about to (a ticket that is good), or may come back to it. None of that is
+# news in the list, so the age does not tell. A direct session that nobody ends stays live.
+_UNUSED = """
+    updated_at < now() - make_interval(secs => $1 * 86400)
+    AND NOT EXISTS (
+        SELECT FROM voice.intents WHERE conversation_id = old.id AND status = 'submitting'
+    )
+    AND NOT EXISTS (
+        SELECT FROM voice.sessions WHERE conversation_id = old.id AND CASE state
+            WHEN 'new' THEN ticket_used_at IS NOT NULL OR ticket_expires_at > now()
+            WHEN 'live' THEN transport = 'relay' OR started_at > now() - interval '1 day'
+            ELSE ended_at > now() - interval '1 hour'
+        END
+    )
+    AND NOT EXISTS (
+        SELECT FROM voice.grants WHERE conversation_id = old.id AND expires_at > now()
+    )
+"""
+
+
+async def erase_old(connection: Connection, days: float, *, limit: int) -> int:
+    """Erase up to `limit` conversations with all that is in them; 0 also when another node does."""
+    if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
+        return 0
+    rows = await connection.fetch(
+        f"""
+        SELECT id FROM voice.conversations AS old WHERE {_UNUSED}
+        ORDER BY updated_at LIMIT $2
+        FOR UPDATE SKIP LOCKED
+        """,
+        days,
+        limit,
+    )
+    # Looked at again, now that nobody can begin a session in them: one may have begun meanwhile.
+    done = await connection.execute(
+        f"DELETE FROM voice.conversations AS old WHERE id = ANY ($2::uuid[]) AND {_UNUSED}",
+        days,
+        [row["id"] for row in rows],
+    )
+    return int(done.split()[-1])

@@ -1,0 +1,228 @@
+"""What is stored, as structs, and how texts are made fit for Postgres.
+
+Control plane, pure: the store fills these, the REST side shows them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from relay.protocol import deepgram
+from relay.protocol.relay_events import IntentStatus
+from relay.telemetry.histogram import SessionLatency
+
+TITLE_LENGTH = 80
+
+Status = Literal["open", "closed"]
+SessionState = Literal["new", "live", "ended"]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NUL_IN_JSON = re.compile(r"(\\\\)|\\u0000")  # the first branch skips an escaped backslash
+
+
+class Conversation(msgspec.Struct, frozen=True, kw_only=True):
+    """`title` is the beginning of what the user said first, until somebody renames it."""
+
+    id: UUID
+    title: str | None
+    status: Status
+    created_at: datetime
+    updated_at: datetime
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a conversation, in the order of `seq`; `turn` groups the lines of one reply."""
+
+    id: UUID
+    seq: int
+    turn: int
+    role: deepgram.Role
+    content: str
+    session_id: UUID
+    created_at: datetime
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One function call: `arguments` and `response` are the texts of Deepgram's wire."""
+
+    id: UUID
+    call_id: str
+    session_id: UUID
+    after_seq: int
+    function: str
+    intent: str | None
+    arguments: str
+    status: IntentStatus
+    attempts: int
+    result: Any
+    response: str | None
+    next_attempt_at: datetime | None
+    last_error: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that is ours to deliver for a while: all that a request and its record need.
+
+    `idempotency_key` is what the Orchestrator knows it by (None: the `call_id`, as the version
+    before sent it), `claim` the number of the claim, `age` the seconds since the call was accepted;
+    `in_doubt`: a request before this one may have arrived.
+    """
+
+    id: UUID
+    conversation_id: UUID
+    session_id: UUID
+    user_id: str
+    call_id: str
+    after_seq: int
+    function: str
+    intent: str | None
+    arguments: str
+    attempts: int
+    in_doubt: bool
+    idempotency_key: str | None
+    claim: int
+    age: float
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a call; `response` is the text for a model."""
+
+    id: UUID
+    status: IntentStatus
+    result: Any
+    response: str
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """How many calls have no outcome yet, and the seconds since the oldest was accepted."""
+
+    count: int
+    oldest: float
+
+
+class NewSession(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session row starts with; `audio` is JSON, `ticket_seconds` is for how long its ticket
+    is good."""
+
+    id: UUID
+    conversation_id: UUID
+    user_id: str
+    ticket_hash: bytes
+    ticket_seconds: float
+    timezone: str
+    audio: bytes
+    voice: str | None = None
+    language: str | None = None
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """A session row as the REST side sees it, without its ticket."""
+
+    id: UUID
+    conversation_id: UUID
+    state: SessionState
+    agent_request_id: str | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    end_reason: str | None
+    browser_code: int | None
+    agent_code: int | None
+    browser_frames: int
+    browser_bytes: int
+    agent_frames: int
+    agent_bytes: int
+    latency: SessionLatency | None
+
+
+class Arrival(msgspec.Struct, frozen=True, kw_only=True):
+    """A browser with a ticket, at a node that would be the owner of its session.
+
+    `resume_hash` is of the ticket that the browser gets next (None: none). Another node's session
+    that was drained may be had for `grace` seconds. `received`: text frames, 0: not known.
+    """
+
+    session_id: UUID
+    ticket_hash: bytes
+    node_id: UUID
+    resume_hash: bytes | None
+    grace: float = 0.0
+    received: int = 0
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """A session whose ticket was shown: `taken` is whether this call used it up.
+
+    `over`: the session has ended, or is about to. `taken_over`: another node had it, and
+    `owner_lives` as far as one knows. `resumed`: its conversation has another session, and so
+    perhaps a history.
+    """
+
+    conversation_id: UUID
+    user_id: str
+    timezone: str
+    audio: str
+    voice: str | None
+    language: str | None
+    taken: bool
+    over: bool
+    taken_over: bool
+    owner_lives: bool
+    resumed: bool
+    epoch: int
+
+
+class Numbering(msgspec.Struct, frozen=True, kw_only=True):
+    """What a new owner of a conversation numbers on from."""
+
+    last_seq: int
+    last_turn: int
+    last_role: deepgram.Role | None
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest messages of a conversation and the calls among them, each in order."""
+
+    messages: list[Message]
+    calls: list[Call]
+
+
+NO_HISTORY = History(messages=[], calls=[])
+
+
+def make_title(content: str) -> str:
+    """The beginning of a message, on one line, cut between words."""
+    line = " ".join(storable(content).split())
+    if len(line) <= TITLE_LENGTH:
+        return line
+    head = line[: TITLE_LENGTH - 1]
+    between_words = head.rpartition(" ")[0]
+    return f"{between_words if len(between_words) > TITLE_LENGTH // 2 else head}…"
+
+
+def storable(text: str) -> str:
+    """NUL and halves of surrogate pairs, which Postgres refuses, become replacement characters."""
+    if "\0" in text:
+        text = text.replace("\0", "�")
+    if not text.isascii():
+        text = _SURROGATE.sub("�", text)
+    return text
+
+
+def storable_json(value: object) -> str | None:
+    """JSON for a jsonb column, which refuses NUL too; None is the SQL null."""
+    if value is None:
+        return None
+    try:
+        text = msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON may have and UTF-8 may not
+        text = storable(json.dumps(value, ensure_ascii=False))
+    return _NUL_IN_JSON.sub(lambda found: found[1] or "\\ufffd", text)

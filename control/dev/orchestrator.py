@@ -1,0 +1,434 @@
+"""A small Goal Planner for development: goals and tasks in Postgres, behind HTTP.
+
+A program of its own that lives next door: the relay knows it only by its URL, and it knows nothing
+of the relay. It has its own schema, made at the start, and only the door to Postgres in common.
+
+A `POST` takes `{intent, parameters, user_id, conversation_id, call_id}` and answers once per
+`Idempotency-Key`: the same request again gets the stored answer, another request under the same
+key is a 422. A request without a key is simply done. Errors are `application/problem+json`, with
+a `detail` that can be said aloud.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from difflib import SequenceMatcher
+from typing import Annotated, Any, TypeAlias, TypeVar
+
+import asyncpg
+import msgspec
+from litestar import Litestar, Request, Response, get, post
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from msgspec import Meta
+
+from control.db.pool import make_pool
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 64 * 1024
+SIGNATURE_SECONDS = 300  # how far the clocks of both may be apart
+LISTED = 500  # newest ones in a list
+CONSIDERED = 1_000  # newest tasks of a user in which a name is looked for
+CLOSE_ENOUGH = 0.85  # likeness of two names when speech recognition erred in a letter or two
+
+SCHEMA = """
+create schema if not exists local_orchestrator;
+create table if not exists local_orchestrator.goals (
+    id bigint generated always as identity primary key,
+    user_id text not null,
+    title text not null,
+    deadline text,
+    details text,
+    parameters jsonb not null,
+    created_at timestamptz not null default now()
+);
+create table if not exists local_orchestrator.tasks (
+    id bigint generated always as identity primary key,
+    user_id text not null,
+    title text not null,
+    due text,
+    notes text,
+    parameters jsonb not null,
+    created_at timestamptz not null default now()
+);
+create index if not exists tasks_user on local_orchestrator.tasks (user_id, id desc);
+create table if not exists local_orchestrator.answers (
+    key text primary key,
+    fingerprint text not null,
+    status int not null,
+    body jsonb not null,
+    created_at timestamptz not null default now()
+);
+"""
+
+Text = Annotated[str, Meta(min_length=1, max_length=1_000, pattern=r"\S")]
+Id = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class Goal(msgspec.Struct):
+    title: Text
+    deadline: Annotated[str, Meta(max_length=1_000)] | None = None
+    details: Annotated[str, Meta(max_length=4_000)] | None = None
+
+
+class Task(msgspec.Struct):
+    title: Text
+    due: Annotated[str, Meta(max_length=1_000)] | None = None
+    notes: Annotated[str, Meta(max_length=4_000)] | None = None
+
+
+class Reschedule(msgspec.Struct):
+    task: Text
+    when: Text
+
+
+class Order(msgspec.Struct):
+    """What every `POST` brings. `parameters` stays raw until the handler knows its kind."""
+
+    intent: Id
+    parameters: msgspec.Raw
+    user_id: Id
+    conversation_id: Id | None = None
+    call_id: Id | None = None
+
+
+class Answer(msgspec.Struct):
+    status: int
+    body: dict[str, Any]
+
+
+class Problem(Exception):
+    """An answer that is not a success; `detail` can be said aloud."""
+
+    def __init__(self, status: int, title: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.title = title
+        self.detail = detail
+
+    def answer(self) -> Answer:
+        body = {
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        return Answer(self.status, body)
+
+
+Kind = TypeVar("Kind")
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+Work = Callable[["Connection", Order], Awaitable[Answer]]
+
+
+def create_app(database_url: str, secret: str | None = None) -> Litestar:
+    """The service; it connects and makes its schema when it starts.
+
+    With a `secret`, a `POST` that is not signed with it is refused.
+    """
+
+    @asynccontextmanager
+    async def database(app: Litestar) -> AsyncIterator[None]:
+        async with make_pool(
+            database_url, size=5, command_timeout=10, application_name="local orchestrator"
+        ) as pool:
+            async with pool.acquire() as connection, connection.transaction():
+                # Two of us starting at once must not both make the schema.
+                await connection.execute("select pg_advisory_xact_lock(hashtext($1))", __name__)
+                await connection.execute(SCHEMA)
+            app.state.pool = pool
+            app.state.secret = secret
+            yield
+
+    return Litestar(
+        route_handlers=[index, list_goals, list_tasks, create_goal, create_task, reschedule_task],
+        lifespan=[database],
+        exception_handlers={
+            Problem: _told,
+            HTTPException: _http_error,
+            asyncpg.DataError: _not_storable,
+            asyncpg.PostgresError: _no_database,
+            asyncpg.InterfaceError: _no_database,
+            OSError: _no_database,  # refused, reset, and TimeoutError
+        },
+        request_max_body_size=MAX_BODY,
+        openapi_config=None,
+        logging_config=None,  # whoever runs it says how it logs
+    )
+
+
+@get("/")
+async def index(state: State) -> dict[str, Any]:
+    row = await state.pool.fetchrow(
+        """
+        select (select count(*) from local_orchestrator.goals) as goals,
+               (select count(*) from local_orchestrator.tasks) as tasks
+        """
+    )
+    return {"service": "voice-relay local orchestrator", "purpose": "development", **dict(row)}
+
+
+@get("/goals")
+async def list_goals(request: Request[Any, Any, Any], state: State) -> dict[str, Any]:
+    """The newest first; `?user_id=` for those of one user."""
+    rows = await state.pool.fetch(
+        """
+        select id, user_id, title, deadline, details, created_at
+        from local_orchestrator.goals
+        where $1::text is null or user_id = $1
+        order by id desc limit $2
+        """,
+        request.query_params.get("user_id"),
+        LISTED,
+    )
+    return {"items": [dict(row) for row in rows]}
+
+
+@get("/tasks")
+async def list_tasks(request: Request[Any, Any, Any], state: State) -> dict[str, Any]:
+    """The newest first; `?user_id=` for those of one user."""
+    rows = await state.pool.fetch(
+        """
+        select id, user_id, title, due, notes, created_at
+        from local_orchestrator.tasks
+        where $1::text is null or user_id = $1
+        order by id desc limit $2
+        """,
+        request.query_params.get("user_id"),
+        LISTED,
+    )
+    return {"items": [dict(row) for row in rows]}
+
+
+@post("/goals")
+async def create_goal(request: Request[Any, Any, Any], state: State) -> Response[bytes]:
+    return await _answer_once(request, state, _add_goal)
+
+
+@post("/tasks")
+async def create_task(request: Request[Any, Any, Any], state: State) -> Response[bytes]:
+    return await _answer_once(request, state, _add_task)
+
+
+@post("/tasks/reschedule")
+async def reschedule_task(request: Request[Any, Any, Any], state: State) -> Response[bytes]:
+    return await _answer_once(request, state, _move_task)
+
+
+async def _add_goal(connection: Connection, order: Order) -> Answer:
+    goal = _decode(order.parameters, Goal, "parameters")
+    goal_id = await connection.fetchval(
+        """
+        insert into local_orchestrator.goals (user_id, title, deadline, details, parameters)
+        values ($1, $2, $3, $4, $5) returning id
+        """,
+        order.user_id,
+        goal.title.strip(),
+        goal.deadline,
+        goal.details,
+        bytes(order.parameters).decode(),
+    )
+    return Answer(201, {"id": goal_id, "title": goal.title.strip(), "deadline": goal.deadline})
+
+
+async def _add_task(connection: Connection, order: Order) -> Answer:
+    task = _decode(order.parameters, Task, "parameters")
+    task_id = await connection.fetchval(
+        """
+        insert into local_orchestrator.tasks (user_id, title, due, notes, parameters)
+        values ($1, $2, $3, $4, $5) returning id
+        """,
+        order.user_id,
+        task.title.strip(),
+        task.due,
+        task.notes,
+        bytes(order.parameters).decode(),
+    )
+    return Answer(201, {"id": task_id, "title": task.title.strip(), "due": task.due})
+
+
+async def _move_task(connection: Connection, order: Order) -> Answer:
+    wish = _decode(order.parameters, Reschedule, "parameters")
+    rows = await connection.fetch(
+        """
+        select id, title, due from local_orchestrator.tasks
+        where user_id = $1 order by id desc limit $2
+        """,
+        order.user_id,
+        CONSIDERED,
+    )
+    found = find_tasks(wish.task, [row["title"] for row in rows])
+    if not found:
+        raise Problem(404, "No such task", f"there is no task called {_spoken_name(wish.task)}")
+    if len(found) > 1:
+        names = " and ".join(rows[index]["title"] for index in found[:3])
+        raise Problem(409, "More than one task", f"more than one task is like that: {names}")
+    row = rows[found[0]]
+    await connection.execute(
+        "update local_orchestrator.tasks set due = $2 where id = $1", row["id"], wish.when
+    )
+    return Answer(
+        200, {"id": row["id"], "title": row["title"], "due": wish.when, "was_due": row["due"]}
+    )
+
+
+async def _answer_once(
+    request: Request[Any, Any, Any], state: State, work: Work
+) -> Response[bytes]:
+    raw = await request.body()
+    if state.secret is not None:
+        _check_signature(request.headers.get("X-Voice-Signature", ""), state.secret, raw)
+    order = _decode(raw, Order, "the body")
+    key = request.headers.get("Idempotency-Key", "").strip()
+    if len(key) > 200:
+        raise Problem(422, "Invalid request", "the Idempotency-Key is longer than 200 characters")
+    async with state.pool.acquire() as connection, connection.transaction():
+        if not key:
+            return _response(await _answer(work, connection, order))
+        # Held to the end of the transaction: a twin that comes meanwhile waits for our answer.
+        await connection.execute("select pg_advisory_xact_lock(hashtext($1))", "answer " + key)
+        fingerprint = _fingerprint(request.url.path, raw)
+        stored = await _stored_answer(connection, key, fingerprint)
+        if stored is not None:
+            return _response(stored, replayed=True)
+        answer = await _answer(work, connection, order)
+        await connection.execute(
+            """
+            insert into local_orchestrator.answers (key, fingerprint, status, body)
+            values ($1, $2, $3, $4)
+            """,
+            key,
+            fingerprint,
+            answer.status,
+            msgspec.json.encode(answer.body).decode(),
+        )
+        return _response(answer)
+
+
+def _check_signature(signature: str, secret: str, raw: bytes) -> None:
+    """`t=<Unix seconds>,v1=<hex HMAC-SHA-256 of "t.body">`; an old one may be a copy."""
+    found = re.fullmatch(r"t=(\d{1,12}),v1=([0-9a-f]{64})", signature, re.ASCII)
+    if found is None:
+        raise Problem(401, "Not signed", "the request is not signed")
+    expected = hmac.new(secret.encode(), f"{found[1]}.".encode() + raw, hashlib.sha256).hexdigest()
+    if not hmac.compare_digest(found[2], expected):
+        raise Problem(401, "Wrong signature", "the signature of the request is wrong")
+    if abs(time.time() - int(found[1])) > SIGNATURE_SECONDS:
+        raise Problem(401, "Old signature", "the signature of the request is too old")
+
+
+async def _answer(work: Work, connection: Connection, order: Order) -> Answer:
+    """A refusal is an answer too: asked again under its key, it is the same refusal."""
+    try:
+        return await work(connection, order)
+    except Problem as problem:
+        return problem.answer()
+
+
+async def _stored_answer(connection: Connection, key: str, fingerprint: str) -> Answer | None:
+    row = await connection.fetchrow(
+        "select fingerprint, status, body from local_orchestrator.answers where key = $1", key
+    )
+    if row is None:
+        return None
+    if row["fingerprint"] != fingerprint:
+        raise Problem(
+            422, "Idempotency-Key reused", "this Idempotency-Key was used for another request"
+        )
+    return Answer(row["status"], msgspec.json.decode(row["body"]))
+
+
+def find_tasks(name: str, titles: list[str]) -> list[int]:
+    """The places in `titles` (newest first) that `name` may mean; several only if it is unclear.
+
+    The best of three ways counts: the same words; the words of the one among those of the other;
+    nearly the same letters. Case, word order, plural and small words do not matter.
+    """
+    wanted = _words(name)
+    if not wanted:
+        return []
+    words = [_words(title) for title in titles]
+    same = [index for index, each in enumerate(words) if each == wanted]
+    if same:
+        return same[:1]  # the newest of equal names
+    within = [i for i, each in enumerate(words) if each and (wanted <= each or each <= wanted)]
+    if within:
+        closest = max(len(wanted & words[index]) / len(wanted | words[index]) for index in within)
+        best = [i for i in within if len(wanted & words[i]) / len(wanted | words[i]) == closest]
+        return best if len({frozenset(words[index]) for index in best}) > 1 else best[:1]
+    likeness = [_likeness(wanted, each) for each in words]
+    if likeness and max(likeness) >= CLOSE_ENOUGH:
+        return [likeness.index(max(likeness))]
+    return []
+
+
+SMALL_WORDS = frozenset(
+    {"a", "an", "the", "my", "our", "your", "this", "that", "task", "to", "for", "of", "on", "with"}
+)
+
+
+def _words(name: str) -> set[str]:
+    words = re.findall(r"\w+", name.casefold().replace("'", ""))
+    return {word[:-1] if len(word) > 3 and word.endswith("s") else word for word in words} - (
+        SMALL_WORDS
+    )
+
+
+def _likeness(one: set[str], other: set[str]) -> float:
+    return SequenceMatcher(None, " ".join(sorted(one)), " ".join(sorted(other))).ratio()
+
+
+def _spoken_name(name: str) -> str:
+    line = " ".join(name.split())[:100].strip(" .,!?\"'")
+    return re.sub(r"^(?:(?:the|my|a|an|our|your)\s+)+(?=\S)", "", line, flags=re.IGNORECASE)
+
+
+def _fingerprint(path: str, raw: bytes) -> str:
+    # White space and the order of keys do not make another request.
+    canonical = msgspec.json.encode(msgspec.json.decode(raw), order="sorted")
+    return hashlib.sha256(path.encode() + b"\n" + canonical).hexdigest()
+
+
+def _decode(raw: bytes | msgspec.Raw, kind: type[Kind], name: str) -> Kind:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Problem(422, "Invalid request", f"{name}: {error}") from error
+
+
+def _response(answer: Answer, *, replayed: bool = False) -> Response[bytes]:
+    return Response(
+        msgspec.json.encode(answer.body),
+        status_code=answer.status,
+        media_type="application/problem+json" if answer.status >= 400 else "application/json",
+        headers={"Idempotent-Replayed": "true"} if replayed else {},
+    )
+
+
+def _told(request: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
+    return _response(problem.answer())
+
+
+def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    problem = Problem(error.status_code, "Invalid request", error.detail)
+    response = _response(problem.answer())
+    for name, value in (error.headers or {}).items():
+        response.headers[name] = value
+    return response
+
+
+def _not_storable(request: Request[Any, Any, Any], error: asyncpg.DataError) -> Response[bytes]:
+    # What JSON may say and Postgres may not keep: the character U+0000.
+    return _response(Problem(422, "Invalid request", "a text cannot be stored").answer())
+
+
+def _no_database(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    log.error("local_orchestrator_database_failed cause=%s", type(error).__name__)
+    return _response(Problem(503, "No database", "the planner cannot reach its database").answer())

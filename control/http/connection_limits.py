@@ -1,0 +1,204 @@
+"""Connections that have not said yet what they want: so many at once, each for so many seconds.
+
+Control plane. uvicorn itself waits for a request for ever and takes a head of any length. Here, who
+does not finish one in time is cut off, and when too many wait, the one that has waited longest has
+to go: an honest client needs milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from relay.transport import request_head
+
+MAX_HEAD_BYTES = 32 * 1024
+RETRY_SECONDS = 5
+
+
+class Lobby:
+    """`count` hears of each refusal."""
+
+    def __init__(
+        self,
+        limit: int = 1000,
+        seconds: float = 10.0,
+        count: Callable[[str], None] = lambda code: None,
+    ) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self._count = count
+        self._waiting: dict[Caller, asyncio.TimerHandle] = {}  # in the order of arrival
+
+    def __repr__(self) -> str:
+        return f"<Lobby waiting={len(self._waiting)} of {self._limit}>"
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def enter(self, caller: Caller) -> None:
+        """It has `seconds` from now; it may be here already."""
+        if caller in self._waiting:
+            return
+        loop = asyncio.get_running_loop()
+        self._waiting[caller] = loop.call_later(self._seconds, self._expire, caller)
+        if len(self._waiting) > self._limit:
+            self.refuse(next(iter(self._waiting)), HTTPStatus.SERVICE_UNAVAILABLE, "handshakes")
+
+    def leave(self, caller: Caller) -> None:
+        """It has said what it wants, or is gone."""
+        timer = self._waiting.pop(caller, None)
+        if timer is not None:
+            timer.cancel()
+
+    def refuse(self, caller: Caller, status: HTTPStatus, code: str) -> None:
+        """Say why, and hang up."""
+        self.leave(caller)
+        self._count(code)
+        caller.dismiss(status)
+
+    def _expire(self, caller: Caller) -> None:
+        self.refuse(caller, HTTPStatus.REQUEST_TIMEOUT, "handshake_timeout")
+
+
+class _HeadTooLarge(Exception):
+    """Out of a callback of the parser."""
+
+
+class Caller(HttpToolsProtocol):
+    """One connection, as uvicorn has it; in the lobby until its request is complete."""
+
+    config: Config
+    _head_bytes = 0  # as they came, while the head is not complete
+    _field_bytes = 0  # of what was understood of it
+    _head_is_open = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.config.lobby.enter(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.config.lobby.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """uvicorn's, but that no head is too long, and that nothing behind one is lost."""
+        self._unset_keepalive_if_required()
+        while data and not self.transport.is_closing():
+            if self._head_is_open:
+                self._head_bytes += len(data)
+            data = self._feed(data)
+        is_too_long = self._head_is_open and self._head_bytes > MAX_HEAD_BYTES
+        if is_too_long and not self.transport.is_closing():
+            self._refuse_head()
+
+    def _feed(self, data: bytes) -> bytes:
+        """What is to be fed next."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as asked:
+            return self._change_protocol(data[asked.args[0] :])
+        except httptools.HttpParserError:
+            if self._field_bytes > MAX_HEAD_BYTES:
+                self._refuse_head()
+            else:
+                self.send_400_response("Invalid HTTP request received.")
+        return b""
+
+    def _change_protocol(self, rest: bytes) -> bytes:
+        """The parser has stopped after a head and has not read the body, if there is one.
+
+        To any protocol but ours a server may say nothing and go on with HTTP. So do we: the head is
+        read again, without that wish. (Java's HttpClient has it in every first request.)
+        """
+        if request_head.is_asked(self.headers):
+            self._hand_over(rest)
+            return b""
+        fields = [field for field in self.headers if field[0] != b"upgrade"]
+        if len(fields) == len(self.headers):  # CONNECT, which is for proxies
+            self.send_400_response("Invalid HTTP request received.")
+            return b""
+        return self._head(fields) + rest
+
+    def _head(self, fields: list[tuple[bytes, bytes]]) -> bytes:
+        method, version = self.scope["method"].encode(), self.scope["http_version"].encode()
+        lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
+        lines += [b"%s: %s" % field for field in fields]
+        return b"\r\n".join((*lines, b"", b""))
+
+    def _refuse_head(self) -> None:
+        too_large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        self.config.lobby.refuse(self, too_large, "head_too_large")
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        """Of a head that came in one piece; the parser stops and nothing more is kept."""
+        self._field_bytes += size
+        if self._field_bytes > MAX_HEAD_BYTES:
+            raise _HeadTooLarge
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.config.lobby.enter(self)
+
+    def on_headers_complete(self) -> None:
+        self._head_is_open = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._head_is_open, self._head_bytes, self._field_bytes = True, 0, 0  # for the next request
+        self.config.lobby.leave(self)
+        super().on_message_complete()
+
+    def _should_upgrade(self) -> bool:
+        return True  # whatever the protocol: uvicorn does not begin to answer
+
+    def _hand_over(self, rest: bytes) -> None:
+        """To the WebSocket, with the head; `rest` came behind it."""
+        self.config.lobby.leave(self)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.dismiss(HTTPStatus.BAD_REQUEST)  # an answer is on its way
+            return
+        self.connections.discard(self)
+        handshake = self.ws_protocol_class(  # type: ignore[call-arg, misc]  # as in uvicorn
+            config=self.config, server_state=self.server_state, app_state=self.app_state
+        )
+        handshake.connection_made(self.transport)
+        handshake.data_received(self._head(self.headers) + rest)
+        self.transport.set_protocol(handshake)
+        # They know one another, and we are not told when this connection is lost.
+        self.parser = None  # type: ignore[assignment]  # as uvicorn does then
+
+    def dismiss(self, status: HTTPStatus) -> None:
+        """The last words, unless an answer is on its way."""
+        if self.cycle is None or self.cycle.response_complete:
+            head = f"HTTP/1.1 {status.value} {status.phrase}\r\nconnection: close\r\n"
+            retry = f"retry-after: {RETRY_SECONDS}\r\n" if status.value >= 500 else ""
+            self.transport.write(f"{head}{retry}content-length: 0\r\n\r\n".encode())
+        self.transport.close()
+
+
+class Config(uvicorn.Config):
+    """uvicorn's, with the lobby that the application brings: `app.state["lobby"]`."""
+
+    lobby: Lobby
+
+    def __init__(self, app: Any, **more: Any) -> None:
+        super().__init__(app, http=Caller, proxy_headers=False, **more)
+
+    def load(self) -> None:
+        super().load()
+        self.lobby = getattr(self.loaded_app, "state", {}).get("lobby", Lobby())

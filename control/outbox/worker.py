@@ -1,0 +1,304 @@
+"""The outbox: finishes accepted calls that whoever accepted them did not finish.
+
+Control plane; it runs in every process. A call that is `submitting` and due is claimed for a while,
+submitted with the same Idempotency-Key, and what came of it goes through the journal like
+everything else that is stored; so it survives a database that is away, and it counts only while the
+claim holds. What is not settled is tried again, later and later, until the call is too old.
+
+Here, too, the sessions of this process are told what became of calls that they were told are saved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+
+from config.intents import Intent, Registry
+from control.db.conversations import Store, StoreUnavailable
+from control.db.rows import Claimed
+from control.outbox.circuit_breaker import State
+from relay.backoff import Backoff
+from relay.core.records import IntentCalled
+from relay.functions import submission
+from relay.functions.submission import (
+    UNCERTAIN,
+    Delayed,
+    Failed,
+    Outcome,
+    Settled,
+    Submission,
+    Submitted,
+)
+from relay.journal.journal import Journal
+from relay.protocol.relay_events import IntentStatus
+from relay.supervisor import Contained, Supervisor
+from relay.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 8  # requests of one process; a planner that comes back is not to be overrun
+POLL_SECONDS = 2.0
+COUNT_SECONDS = 15.0
+ATTEMPT_SECONDS = 30.0  # nobody waits, so it may take longer than the intent's time-out
+SETTLE_SECONDS = 5.0
+LEASE_MARGIN = 15.0
+BACKOFF = Backoff(first=1.0, longest=300.0, shortest=0.5)
+# A 409 to a repetition may mean that the first copy is still at work; after that it is an answer.
+CONFLICTS = 6
+
+
+class Planner(Protocol):
+    """Where calls go: an Orchestrator."""
+
+    @property
+    def state(self) -> State: ...
+    @property
+    def wait(self) -> float: ...
+    async def submit(self, submission: Submission) -> Outcome: ...
+
+
+class Listener(Protocol):
+    """Who wants to hear of calls: Functions."""
+
+    @property
+    def awaited(self) -> list[UUID]: ...
+    def settled(self, row_id: UUID, status: IntentStatus, result: Any, content: str) -> None: ...
+
+
+class Delivery:
+    """`max_age` is in seconds; a call that is older than that is not sent any more."""
+
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        registry: Registry,
+        metrics: Metrics,
+        *,
+        planner: Planner,
+        listener: Listener,
+        max_age: float,
+        supervisor: Supervisor | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._intents = {intent.name: intent for intent in registry.intents}
+        self._metrics = metrics
+        self._supervisor = supervisor or Supervisor(metrics)
+        self._planner = planner
+        self._listener = listener
+        self._max_age = max_age
+        self._jitter = jitter
+        longest = max((intent.timeout for intent in registry.intents), default=0.0)
+        self._lease = max(ATTEMPT_SECONDS, longest) + LEASE_MARGIN
+        self._running: set[asyncio.Task[Any]] = set()
+        self._ended = asyncio.Event()
+        self._count_at = 0.0
+        self._full = False
+
+    def __repr__(self) -> str:
+        return f"<Delivery running={len(self._running)}>"
+
+    @asynccontextmanager
+    async def running(self, *, grace: float) -> AsyncIterator[None]:
+        """Deliver while inside; what does not end within `grace` seconds is left to others."""
+        async with (
+            self._supervisor.containing("delivery call", seconds=grace) as tasks,
+            self._supervisor.repeating(
+                "delivery",
+                partial(self._look, tasks),
+                pause=self._pause,
+                foreseen=(StoreUnavailable,),
+                say=_say_paused,
+            ),
+        ):
+            self._running = tasks.running
+            yield
+
+    async def sweep(self) -> int:
+        """Deliver what is due now, as much as goes at once; how many calls that were."""
+        async with asyncio.TaskGroup() as tasks:
+            claimed = await self._claim()
+            for call in claimed:
+                tasks.create_task(self._deliver(call), name=f"delivery {call.id}")
+        return len(claimed)
+
+    async def tell(self) -> None:
+        """Tell the sessions of this process what became of their saved calls."""
+        awaited = self._listener.awaited
+        if awaited:
+            for one in await self._store.list_outcomes(awaited):
+                self._listener.settled(one.id, one.status, one.result, one.response)
+
+    async def _look(self, tasks: Contained) -> None:
+        self._ended.clear()
+        for call in await self._claim():
+            task = tasks.start(self._deliver(call), name=f"delivery {call.id}")
+            task.add_done_callback(lambda _: self._ended.set())
+        self._full = len(tasks.running) >= AT_ONCE
+        await self.tell()
+        await self._count()
+
+    async def _pause(self) -> None:
+        if self._full:
+            await self._ended.wait()
+        else:
+            await asyncio.sleep(POLL_SECONDS * (0.5 + self._jitter()))
+
+    async def _claim(self) -> list[Claimed]:
+        free = AT_ONCE - len(self._running)
+        if self._planner.wait > 0 or free <= 0:
+            return []
+        if self._planner.state is not State.CLOSED:
+            free = 1  # to see whether it is well again
+        # What came of a call may be on our disk and not in its row yet: then it is not open.
+        if not await self._journal.settled(SETTLE_SECONDS):
+            return []
+        return await self._store.claim_calls(free, lease=self._lease)
+
+    async def _count(self) -> None:
+        if time.monotonic() >= self._count_at:
+            self._count_at = time.monotonic() + COUNT_SECONDS
+            waiting = await self._store.count_waiting()
+            self._metrics.outbox_waiting.set(waiting.count)
+            self._metrics.outbox_oldest.set(waiting.oldest)
+
+    # --- one call ----------------------------------------------------------------------------
+
+    async def _deliver(self, call: Claimed) -> None:
+        in_doubt = call.in_doubt
+        outcome: Outcome | None
+        try:
+            outcome = self._given_up(call)
+            if outcome is None:
+                in_doubt = True
+                outcome = await self._planner.submit(self._submission(call))
+        except asyncio.CancelledError:
+            self._note(call, IntentStatus.SUBMITTING, due_in=0.0, in_doubt=in_doubt)
+            raise
+        except Exception:
+            # The top of this task: one call that breaks us must not stop the others.
+            self._supervisor.count("delivery call")
+            log.exception("delivery_broken intent=%s call=%s", call.intent, call.id)
+            outcome = Delayed(reason="something went wrong on our side", cause="defect", attempts=1)
+        attempts = call.attempts + outcome.attempts
+        if isinstance(outcome, Delayed):
+            self._delay(call, outcome, attempts)
+        else:
+            self._finish(call, outcome, attempts)
+
+    def _given_up(self, call: Claimed) -> Settled | None:
+        """What is to be said of a call that is not to be sent."""
+        intent = self._intents.get(call.intent or "")
+        if intent is None:
+            return Failed("this is no longer offered", 0)
+        if call.age >= self._max_age:
+            return Failed(self._too_old(), 0)
+        if call.in_doubt and not intent.retry:
+            return Failed(UNCERTAIN, 0)
+        return None
+
+    def _too_old(self) -> str:
+        return f"it could not be delivered within {self._max_age / 3600:g} hours"
+
+    def _submission(self, call: Claimed) -> Submission:
+        intent = self._intent(call)
+        return Submission(
+            intent=intent,
+            parameters=msgspec.json.decode(call.arguments or "{}"),  # valid when it was accepted
+            user_id=call.user_id,
+            conversation_id=call.conversation_id,
+            call_id=call.call_id if call.idempotency_key is None else call.idempotency_key,
+            seconds=max(ATTEMPT_SECONDS, intent.timeout),
+            in_doubt=call.in_doubt and call.claim <= CONFLICTS,
+        )
+
+    def _intent(self, call: Claimed) -> Intent:
+        return self._intents[call.intent or ""]
+
+    def _delay(self, call: Claimed, outcome: Delayed, attempts: int) -> None:
+        if not submission.may_repeat(self._intent(call), outcome, in_doubt=call.in_doubt):
+            self._finish(call, Failed(outcome.reason, 0), attempts)
+            return
+        pause = max(BACKOFF.pause(max(attempts, 1), self._jitter()), outcome.wait)
+        if call.age + pause >= self._max_age:
+            self._finish(call, Failed(f"{self._too_old()}: {outcome.reason}", 0), attempts)
+            return
+        self._note(
+            call,
+            IntentStatus.SUBMITTING,
+            attempts=attempts,
+            due_in=pause,
+            in_doubt=call.in_doubt or not outcome.unsent,
+            error=f"{outcome.reason} ({outcome.cause})",
+        )
+        self._tally(call, "delayed", attempts)
+
+    def _finish(self, call: Claimed, outcome: Settled, attempts: int) -> None:
+        status, result, content = submission.settle(outcome)
+        error = None if isinstance(outcome, Submitted) else outcome.reason
+        self._note(call, status, attempts=attempts, result=result, response=content, error=error)
+        self._tally(call, status.value, attempts)
+
+    def _tally(self, call: Claimed, status: str, attempts: int) -> None:
+        self._metrics.deliveries.labels(status=status).inc()
+        log.info(
+            "outbox_delivery intent=%s status=%s attempts=%d age=%.0f session=%s call=%s",
+            call.intent,
+            status,
+            attempts,
+            call.age,
+            call.session_id,
+            call.id,
+        )
+
+    def _note(
+        self,
+        call: Claimed,
+        status: IntentStatus,
+        *,
+        attempts: int | None = None,
+        result: Any = None,
+        response: str | None = None,
+        due_in: float | None = None,
+        in_doubt: bool = False,
+        error: str | None = None,
+    ) -> None:
+        # Refused by a full journal: then the lease runs out, and somebody asks again.
+        self._journal.append(
+            IntentCalled(
+                id=call.id,
+                conversation_id=call.conversation_id,
+                session_id=call.session_id,
+                call_id=call.call_id,
+                after_seq=call.after_seq,
+                function=call.function,
+                intent=call.intent,
+                arguments=call.arguments,
+                status=status,
+                attempts=call.attempts if attempts is None else attempts,
+                result=result,
+                response=response,
+                at=datetime.now(UTC),
+                due_in=due_in,
+                in_doubt=in_doubt,
+                error=error,
+                claim=call.claim,
+                idempotency_key=call.idempotency_key,
+            )
+        )
+
+
+def _say_paused(error: Exception) -> None:
+    log.error("delivery_paused reason=%s", error)

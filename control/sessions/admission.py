@@ -1,0 +1,134 @@
+"""Who may attach to a session: with its first ticket, or from another relay.
+
+Control plane. From then on this node is the owner of the session. What is said before in the
+conversation is in Postgres first, as far as that is possible.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import msgspec
+
+from config.agent import Audio
+from control.db import ownership
+from control.db.conversations import Store, StoreUnavailable
+from control.db.rows import NO_HISTORY, Arrival, History, Numbering, Taken
+from control.errors import RETRY_SECONDS
+from control.sessions.context import tell_history
+from control.sessions.takeover import Handover
+from relay.core.admission import Opening, Seen, Takeover
+from relay.live.tickets import hash_ticket, new_ticket
+from relay.protocol.refusal import Refused
+from relay.protocol.relay_events import StoredMessage
+
+log = logging.getLogger(__name__)
+
+# A ticket that was issued just now may still be on its way from its relay to the database.
+TICKET_PAUSES = (0.0, 0.1, 0.3)
+
+NOTHING_SEEN = Seen()
+
+
+class Admission:
+    """Lets a browser attach, with the first ticket of its session or from another relay:
+    `relay.opening.Admit`. From then on this node is the session's owner.
+
+    Whatever is wrong with a ticket (unknown session, another's, used, expired), the answer is the
+    same 401, so that nothing can be learnt by trying. Who has the right ticket of a session that is
+    over is told so (409).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settle: Callable[[UUID], Awaitable[bool]],
+        *,
+        node_id: UUID,
+        grace: float,
+    ) -> None:
+        """`settle` is that of `Handover`. `grace`: seconds that a drained session may be had after
+        its end."""
+        self._store = store
+        self._handover = Handover(store, settle)
+        self._node_id = node_id
+        self._grace = grace
+
+    async def __call__(self, session_id: UUID, ticket: str, seen: Seen = NOTHING_SEEN) -> Opening:
+        try:
+            return await self._admit(session_id, ticket, seen)
+        except StoreUnavailable as error:
+            raise refuse_unavailable(session_id, error) from error
+
+    async def _admit(self, session_id: UUID, ticket: str, seen: Seen) -> Opening:
+        next_ticket = new_ticket() if self._grace else None
+        arrival = Arrival(
+            session_id=session_id,
+            ticket_hash=hash_ticket(ticket),
+            node_id=self._node_id,
+            resume_hash=hash_ticket(next_ticket) if next_ticket else None,
+            grace=self._grace,
+            received=seen.received,
+        )
+        taken = await self._take(arrival)
+        if taken is not None and taken.over:
+            raise Refused(409, "session_ended", "the session is over; begin another")
+        if taken is None or not taken.taken:
+            raise Refused(401, "ticket_refused", "the ticket is not valid for this session")
+        history = NO_HISTORY
+        numbering = Numbering(last_seq=0, last_turn=0, last_role=None)
+        if taken.resumed or taken.taken_over:
+            numbering, history = await self._handover.complete(
+                session_id,
+                taken.conversation_id,
+                taken_over=taken.taken_over,
+                owner_lives=taken.owner_lives,
+            )
+        if taken.taken_over:
+            log.info("session_taken_over session=%s epoch=%d", session_id, taken.epoch)
+        return Opening(
+            session_id=session_id,
+            conversation_id=taken.conversation_id,
+            user_id=taken.user_id,
+            timezone=taken.timezone,
+            audio=msgspec.json.decode(taken.audio, type=Audio),
+            voice=taken.voice,
+            language=taken.language,
+            last_seq=numbering.last_seq,
+            last_turn=numbering.last_turn,
+            last_role=numbering.last_role,
+            history=tell_history(history),
+            epoch=taken.epoch,
+            resume_ticket=next_ticket,
+            takeover=_tell_takeover(ticket, seen, history) if taken.taken_over else None,
+        )
+
+    async def _take(self, arrival: Arrival) -> Taken | None:
+        for pause in TICKET_PAUSES:
+            await asyncio.sleep(pause)
+            async with self._store.transaction() as connection:
+                taken = await ownership.take(connection, arrival)
+                if taken is not None or not await ownership.is_elsewhere(
+                    connection, arrival.session_id, self._node_id
+                ):
+                    return taken
+        return None
+
+
+def refuse_unavailable(session_id: UUID, error: StoreUnavailable) -> Refused:
+    """Nobody can attach without the database: what to raise."""
+    log.error("admission_unavailable session=%s reason=%s", session_id, error)
+    detail = "the database does not answer; try again"
+    return Refused(503, "database_unavailable", detail, retry_after=RETRY_SECONDS)
+
+
+def _tell_takeover(ticket: str, seen: Seen, history: History) -> Takeover:
+    missed = [
+        StoredMessage(seq=m.seq, message_id=m.id, role=m.role, content=m.content)
+        for m in history.messages
+        if m.seq > seen.seq
+    ]
+    return Takeover(ticket=ticket, messages=missed)

@@ -1,0 +1,169 @@
+"""What a session may ask for. Pure: the bridge does it.
+
+`Forward` speaks of the frame whose event is being handled, so that the core never sees a wire text
+and what is passed on is passed on byte for byte.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import msgspec
+
+from relay.core.records import MessageSaid
+from relay.protocol import deepgram, relay_events
+
+
+class DialAgent(msgspec.Struct, frozen=True):
+    """Open a new WebSocket to the agent; what is for it is held until `ReleaseHeld`."""
+
+
+class DropAgent(msgspec.Struct, frozen=True):
+    """Let go of this agent, another may follow: close it, and hold what is for the next one."""
+
+
+class SendSettings(msgspec.Struct, frozen=True):
+    """Ahead of all that is held for the agent; asked for once for each agent."""
+
+    settings: deepgram.Settings
+
+
+class SendAgent(msgspec.Struct, frozen=True):
+    message: deepgram.ClientMessage
+
+
+class SendSilence(msgspec.Struct, frozen=True):
+    """To the agent, in the session's format: a moment in which nobody speaks."""
+
+
+class SendBrowser(msgspec.Struct, frozen=True):
+    event: relay_events.Event | relay_events.OfDeepgram
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """Tell the browser that something of it went nowhere, and count it; `told`: in these words."""
+
+    error: relay_events.RelayError
+    told: deepgram.Error | None = None
+
+
+class BlockAudio(msgspec.Struct, frozen=True):
+    """Throw the browser's audio away, or (False) let it pass again."""
+
+    blocked: bool
+
+
+class Forward(msgspec.Struct, frozen=True):
+    """Pass the frame being handled to the other side, untouched."""
+
+
+class ReleaseHeld(msgspec.Struct, frozen=True):
+    """The agent listens: it gets what the browser sent so far, in order, and all that follows."""
+
+
+class ClearAudio(msgspec.Struct, frozen=True):
+    """Throw away agent audio that is still queued for the browser (barge-in)."""
+
+
+class Store(msgspec.Struct, frozen=True):
+    """Hand a message to the journal; `MessageStored` comes back when Postgres has it."""
+
+    message: MessageSaid
+
+
+class Began(msgspec.Struct, frozen=True):
+    """The agent applied the Settings: note it, with Deepgram's name for the session."""
+
+    agent_request_id: str | None
+
+
+class AwaitReply(msgspec.Struct, frozen=True):
+    """The user's words came as text: measure until the first agent audio goes to the browser."""
+
+
+class Reported(msgspec.Struct, frozen=True):
+    """The agent measured a reply: `seconds` from the end of speech to its first audio."""
+
+    seconds: float
+
+
+class CallFunction(msgspec.Struct, frozen=True):
+    """Run a function beside the audio; `FunctionStarted` and `FunctionReturned` come back, with
+    this `id`, which is ours."""
+
+    id: UUID
+    call: deepgram.FunctionCall
+    after_seq: int
+
+
+class CancelFunction(msgspec.Struct, frozen=True):
+    """The model took a call back and wants no answer: do not send it if it was not sent yet."""
+
+    id: UUID
+
+
+class DetachBrowser(msgspec.Struct, frozen=True):
+    """Let go of this browser, it may come back: close it, if it is not, and throw away what is
+    queued for it. Until then audio for it disappears and texts are kept for `Replay`."""
+
+    code: int
+    reason: str
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """Tell the browser every text after the first `received` ones, in order."""
+
+    received: int
+
+
+class CloseBrowser(msgspec.Struct, frozen=True):
+    code: int
+    reason: str
+
+
+class CloseAgent(msgspec.Struct, frozen=True):
+    """Also while the agent is still being dialled: then the dialling is given up."""
+
+    code: int
+    reason: str
+
+
+class End(msgspec.Struct, frozen=True):
+    """The session is over; asked for once. `detail` is for operators."""
+
+    reason: str
+    detail: str
+
+
+class Note(msgspec.Struct, frozen=True):
+    """A fact for log and metrics: `what` is one of a few words, `detail` never a transcript."""
+
+    what: str
+    detail: str
+
+
+Action = (
+    DialAgent
+    | DropAgent
+    | SendSettings
+    | SendAgent
+    | SendSilence
+    | SendBrowser
+    | Refuse
+    | BlockAudio
+    | Forward
+    | ReleaseHeld
+    | ClearAudio
+    | Store
+    | Began
+    | AwaitReply
+    | Reported
+    | CallFunction
+    | CancelFunction
+    | DetachBrowser
+    | Replay
+    | CloseBrowser
+    | CloseAgent
+    | End
+    | Note
+)

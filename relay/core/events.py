@@ -1,0 +1,171 @@
+"""What a session may be told. Pure.
+
+Decoded messages come wrapped in the side that they came from; what is not a message has a struct of
+its own.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from relay.core.records import MessageSaid
+from relay.protocol import deepgram
+from relay.protocol.relay_events import IntentStatus
+
+
+class EndReason(StrEnum):
+    BROWSER_LEFT = "browser_left"
+    BROWSER_LOST = "browser_lost"
+    BROWSER_TOO_SLOW = "browser_too_slow"
+    BAD_SETTINGS = "bad_settings"
+    AGENT_LEFT = "agent_left"
+    AGENT_LOST = "agent_lost"
+    AGENT_TOO_SLOW = "agent_too_slow"
+    AGENT_ERROR = "agent_error"
+    AGENT_UNREACHABLE = "agent_unreachable"
+    SETUP_TIMEOUT = "setup_timeout"
+    HUNG_UP = "hung_up"
+    SUPERSEDED = "superseded"
+    MOVED = "moved"
+    SHUTDOWN = "shutdown"
+    ABUSE = "abuse"
+    IDLE = "idle"
+    LONGEST = "longest"
+    INTERNAL_ERROR = "internal_error"
+
+
+class FromAgent(msgspec.Struct, frozen=True):
+    message: deepgram.ServerMessage | deepgram.Mended | deepgram.Unknown | deepgram.Malformed
+
+
+class FromBrowser(msgspec.Struct, frozen=True):
+    message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed
+
+
+class TextInBinary(msgspec.Struct, frozen=True):
+    """The browser sent a text message as a binary one."""
+
+
+class ControlFrame(msgspec.Struct, frozen=True):
+    """The browser sent a ping, or a pong that nobody waits for."""
+
+
+class AgentOpened(msgspec.Struct, frozen=True):
+    """The agent's WebSocket is open."""
+
+
+class AgentUnreachable(msgspec.Struct, frozen=True):
+    """Dialling failed; `detail` is for operators, `final`: it would fail again. `retry_after`:
+    seconds that the agent asks to be left alone for."""
+
+    detail: str
+    final: bool = False
+    retry_after: float = 0.0
+
+
+class AgentClosed(msgspec.Struct, frozen=True):
+    """`code` as seen: 1005 without a status, 1006 without a close frame."""
+
+    code: int
+    reason: str
+
+
+class BrowserClosed(msgspec.Struct, frozen=True):
+    """`code` as seen: 1005 without a status, 1006 without a close frame."""
+
+    code: int
+    reason: str
+
+
+class BrowserReturning(msgspec.Struct, frozen=True):
+    """A ticket let a browser come back: its socket is about to open."""
+
+
+class BrowserAttached(msgspec.Struct, frozen=True):
+    """Its socket is open. `received` is the number of text frames that it has got so far, without
+    `RelaySession`; `browser_frames` counts the audio frames that came from it."""
+
+    ticket: str
+    received: int
+    browser_frames: int
+
+
+class GoAway(msgspec.Struct, frozen=True):
+    """The relay is about to stop: end where it hurts least, and soon."""
+
+
+class HangUp(msgspec.Struct, frozen=True):
+    """We end it: `reason` is one of those that `_HANG_UP` lists, `detail` is for operators."""
+
+    reason: EndReason
+    detail: str = ""
+
+
+class Woken(msgspec.Struct, frozen=True):
+    """The deadline is reached; `browser_frames` counts audio frames of the browser so far, and
+    `browser_bytes` what was in them; `thrown_away` counts those that did not go to the agent."""
+
+    browser_frames: int
+    browser_bytes: int = 0
+    thrown_away: int = 0
+
+
+class MessageStored(msgspec.Struct, frozen=True):
+    """Postgres has the message."""
+
+    message: MessageSaid
+
+
+class FunctionStarted(msgspec.Struct, frozen=True):
+    """The call is valid and on its way; `say` is to be said if it takes over `say_after` s.
+
+    `id` is ours, `call_id` the model's.
+    """
+
+    id: UUID
+    call_id: str
+    intent: str
+    arguments: Any
+    say: str | None
+    say_after: float
+
+
+class FunctionReturned(msgspec.Struct, frozen=True):
+    """What came of a call; `content` is the text for the model.
+
+    `next_attempt_at`: it is saved, and submitted again then.
+    """
+
+    id: UUID
+    call_id: str
+    intent: str | None
+    status: IntentStatus
+    arguments: Any
+    result: Any
+    content: str
+    next_attempt_at: datetime | None = None
+
+
+Event = (
+    FromAgent
+    | FromBrowser
+    | TextInBinary
+    | ControlFrame
+    | AgentOpened
+    | AgentUnreachable
+    | AgentClosed
+    | BrowserClosed
+    | BrowserReturning
+    | BrowserAttached
+    | GoAway
+    | HangUp
+    | Woken
+    | MessageStored
+    | FunctionStarted
+    | FunctionReturned
+)

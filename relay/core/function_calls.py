@@ -1,0 +1,157 @@
+"""The function calls of one session: which are open, and what becomes of them. Pure.
+
+Each call gets one answer, or is taken back by the model. One whose agent is lost before the answer
+is parked: the next agent is told of it, so that it does not ask again.
+
+A call is known by an id of ours. The model's own may be that of another open call, or empty: it is
+only what goes back to it with the answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+import msgspec
+
+from config.arguments import MAX_LENGTH
+from relay.core import actions, message_policy
+from relay.core.actions import Action
+from relay.protocol import deepgram
+
+# An answer every model needs and no user waits for: more calls at once are a runaway model.
+MAX_OPEN_CALLS = 16
+MAX_REQUESTED = 1_000  # entries of one request that get an answer at all
+
+
+class _OpenCall(msgspec.Struct):
+    """A call that has no answer yet; `say_at` is None once there is nothing more to say."""
+
+    call: deepgram.FunctionCall
+    say: str | None = None
+    say_at: float | None = None
+
+
+class Calls:
+    """`len` counts those that are open. `new_id` gives a fresh UUID a call."""
+
+    def __init__(self, new_id: Callable[[], UUID]) -> None:
+        self._new_id = new_id
+        self._open: dict[UUID, _OpenCall] = {}
+        self._running: dict[UUID, deepgram.FunctionCall] = {}  # without an answer or an agent
+        self._parked: dict[UUID, deepgram.FinishedCall] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def deadline(self) -> float:
+        """The monotonic second at which there is something to say; infinite: nothing."""
+        return min((each.say_at for each in self._open.values() if each.say_at), default=math.inf)
+
+    def begin(self, functions: Sequence[deepgram.FunctionCall], after_seq: int) -> list[Action]:
+        """The model asks for these, after the message `after_seq`."""
+        asked: list[Action] = []
+        for call in functions[:MAX_REQUESTED]:
+            # Entries with client_side false run at Deepgram.
+            if not call.client_side or self._is_open(call):
+                continue
+            if (id := self._find_running(call)) is not None:
+                self._open[id] = _OpenCall(self._running.pop(id))
+                continue
+            if len(self._open) >= MAX_OPEN_CALLS:
+                asked.append(respond(_finish(call, message_policy.too_many_calls(MAX_OPEN_CALLS))))
+                continue
+            id = self._new_id()
+            self._open[id] = _OpenCall(call)
+            asked.append(actions.CallFunction(id, call, after_seq))
+        return asked
+
+    def _is_open(self, call: deepgram.FunctionCall) -> bool:
+        """Whether this is a repetition of what the agent waits for."""
+        return any(_are_same(call, each.call) for each in self._open.values())
+
+    def _find_running(self, call: deepgram.FunctionCall) -> UUID | None:
+        """Another agent asks for what one before it has asked for: it gets that answer."""
+        return next((id for id, each in self._running.items() if _are_same(call, each)), None)
+
+    def take_back(self, functions: Sequence[deepgram.CancelledCall]) -> list[Action]:
+        """The model wants no response any more. What the Orchestrator was already asked stays
+        asked; the record of the call says what came of it."""
+        asked: list[Action] = []
+        for cancelled in functions:
+            id = self._find(cancelled)
+            if id is not None:
+                del self._open[id]
+                asked.append(actions.CancelFunction(id))
+        return asked
+
+    def _find(self, cancelled: deepgram.CancelledCall) -> UUID | None:
+        """The newest open call with this id; of several, one of this name if there is one."""
+        found = [id for id, each in self._open.items() if each.call.id == cancelled.id]
+        named = [id for id in found if self._open[id].call.name == cancelled.name]
+        return next(reversed(named or found), None)
+
+    def promise(self, id: UUID, say: str, at: float) -> None:
+        """If the call is still open at `at`, the agent is to say something meanwhile."""
+        if each := self._open.get(id):
+            each.say, each.say_at = say, at
+
+    def speak(self, now: float) -> list[Action]:
+        """What is to be said meanwhile."""
+        asked: list[Action] = []
+        for each in self._open.values():
+            if each.say and each.say_at is not None and now >= each.say_at:
+                each.say_at = None
+                filler = deepgram.InjectAgentMessage(message=each.say, behavior="queue")
+                asked.append(actions.SendAgent(filler))
+        return asked
+
+    def answer(self, id: UUID, content: str) -> deepgram.FinishedCall | None:
+        """The call with its answer, once; None: the agent that asked does not wait for it."""
+        self._running.pop(id, None)
+        if each := self._open.pop(id, None):
+            return _finish(each.call, content)
+        if parked := self._parked.get(id):
+            self._parked[id] = msgspec.structs.replace(parked, response=content)
+        return None
+
+    def park(self) -> None:
+        """The agent is gone: an answer to it is not possible any more."""
+        for id, each in self._open.items():
+            self._running[id] = each.call
+            self._parked[id] = _finish(each.call, message_policy.STILL_RUNNING)
+        self._open.clear()
+
+    def take_parked(self) -> list[deepgram.FinishedCall]:
+        """What the next agent has to be told, answered or not; once."""
+        parked, self._parked = list(self._parked.values()), {}
+        return parked
+
+
+def _are_same(one: deepgram.FunctionCall, other: deepgram.FunctionCall) -> bool:
+    """With an id alone they are not: models use one again, and some send none."""
+    return (one.id, one.name, one.arguments) == (other.id, other.name, other.arguments)
+
+
+def respond(finished: deepgram.FinishedCall) -> Action:
+    """The answer, for the agent that asked."""
+    response = deepgram.FunctionCallResponse(
+        id=finished.id,
+        name=finished.name,
+        content=finished.response,
+        thought_signature=finished.thought_signature,
+    )
+    return actions.SendAgent(response)
+
+
+def _finish(call: deepgram.FunctionCall, response: str) -> deepgram.FinishedCall:
+    return deepgram.FinishedCall(
+        id=call.id,
+        name=call.name,
+        client_side=True,
+        arguments=call.arguments if len(call.arguments) <= MAX_LENGTH else "{}",  # refused
+        response=response,
+        thought_signature=call.thought_signature,
+    )

@@ -1,0 +1,150 @@
+"""What may pass between a browser and the agent, and what Settings the agent is given.
+
+Pure. The `agent` section of Settings is ours: prompt, functions and providers never come from a
+browser and never reach one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import date
+
+import msgspec
+
+from config.agent import agent_section, session_section
+from config.loader import Configuration
+from config.policy import Messages, choose, longest_of
+from relay.core import context
+from relay.core.admission import Opening
+from relay.protocol import deepgram, relay_events
+
+# What the next agent is told of a call whose own agent was lost before the answer.
+STILL_RUNNING = json.dumps({"status": "accepted", "note": "being submitted; do not ask again"})
+
+TOO_LONG = "too long"  # the reason of a text that was not decoded
+
+# Of Settings, in JSON. The agent's own limit is not published; common servers take a megabyte.
+LONGEST_SETTINGS = 512 * 1024
+
+# Never wrong to be told, and silent about prompt and configuration.
+_SAFE_DESCRIPTIONS = {
+    "CLIENT_MESSAGE_TIMEOUT": "the agent heard nothing for too long",
+    "MAXIMUM_SESSION_LENGTH_APPROACHING": "the session reaches its maximum length soon",
+    "MAXIMUM_SESSION_LENGTH_REACHED": "the session reached its maximum length",
+    "SLOW_THINK_REQUEST": "the answer takes longer than usual",
+    "SLOW_SPEAK_REQUEST": "the voice takes longer than usual",
+    "USER_AUDIO_FORMAT": "the audio does not have the format of the session",
+}
+# Texts of these types may carry what is not for browsers, so a broken one does not pass either.
+_PRIVATE = {
+    "",
+    "ConversationText",  # not of one of the two who speak: perhaps the prompt
+    "Error",
+    "Warning",
+    "FunctionCallRequest",
+    "FunctionCallResponse",
+    "FunctionCallCancelled",
+    "History",
+}
+
+
+def settings(
+    configuration: Configuration,
+    opening: Opening,
+    today: date,
+    history: Sequence[deepgram.History],
+) -> deepgram.Settings:
+    """The Settings of one agent; a conversation with a history is not greeted again.
+
+    Of a long history the newest is told, as far as an agent takes it.
+    """
+    agent = choose(configuration.agent, configuration.policy, opening.voice, opening.language)
+    section = agent_section(
+        agent,
+        prompt=configuration.prompt.render(
+            today=today, time_zone=opening.timezone, registry=configuration.registry
+        ),
+        functions=configuration.registry.functions(),
+    )
+    if history or opening.takeover:
+        section.pop("greeting", None)
+    settings = deepgram.Settings(agent=section, **session_section(agent, opening.audio))
+    room = min(context.LONGEST, LONGEST_SETTINGS - len(deepgram.encode(settings)))
+    if told := context.fit(history, room):
+        section["context"] = {"messages": [msgspec.to_builtins(line) for line in told]}
+    return settings
+
+
+def read(
+    text: bytes, messages: Messages
+) -> deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed:
+    """What a browser says. A text that no allowed message can be so long as is not decoded."""
+    if len(text) > messages.longest_text:
+        return deepgram.Malformed(type="", reason=TOO_LONG)
+    return deepgram.decode_client(text)
+
+
+def refusal(
+    message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed,
+    messages: Messages,
+) -> relay_events.RelayError | None:
+    """Why a client may not send this at all; None if it may, as far as the message itself goes.
+
+    How often it may is not known here: `relay.conduct` asks this first and counts then.
+    """
+    match message:
+        case deepgram.Malformed(reason=reason) if reason == TOO_LONG:
+            detail = f"expected a text message of at most {messages.longest_text} bytes"
+            return relay_events.RelayError(code="too_long", detail=detail)
+        case deepgram.Malformed(type=kind):
+            detail = f"{kind or 'the message'}: expected the fields of Deepgram's description"
+            return relay_events.RelayError(code="malformed", detail=detail)
+        case deepgram.Unknown(type=kind):
+            return _not_allowed(kind)
+        case deepgram.InjectUserMessage(content=text) | deepgram.InjectAgentMessage(message=text):
+            pass
+        case _:
+            text = ""
+    kind = type(message).__name__
+    rule = messages.rule(kind)
+    if rule == "refuse":
+        return _not_allowed(kind)
+    most = longest_of(rule)
+    if len(text) > most:
+        detail = f"{kind}: expected at most {most} characters, got {len(text)}"
+        return relay_events.RelayError(code="too_long", detail=detail)
+    return None
+
+
+def _not_allowed(kind: str) -> relay_events.RelayError:
+    return relay_events.RelayError(
+        code="not_allowed", detail=f"{kind[:40]!r} may not be sent by a browser"
+    )
+
+
+def is_text(payload: bytes | memoryview, messages: Messages) -> bool:
+    """Whether a binary message is a text one that was sent the wrong way."""
+    if len(payload) > messages.longest_text or payload[:1] != b"{" or payload[-1:] != b"}":
+        return False
+    match deepgram.decode_client(payload):
+        case deepgram.Malformed(type=""):
+            return False
+        case _:
+            return True
+
+
+def told(problem: deepgram.Error | deepgram.Warning) -> deepgram.Error | deepgram.Warning:
+    """The same problem with a description that is fit for a browser."""
+    description = _SAFE_DESCRIPTIONS.get(problem.code, "the agent reported a problem")
+    return msgspec.structs.replace(problem, description=description)
+
+
+def malformed_may_pass(kind: str) -> bool:
+    """Whether a message of a known type that does not fit our struct may go to a browser."""
+    return kind not in _PRIVATE
+
+
+def too_many_calls(limit: int) -> str:
+    """The answer to a model that asks for more than `limit` functions at once."""
+    return json.dumps({"error": f"more than {limit} functions at once; wait for the answers"})

@@ -1,0 +1,121 @@
+"""What a session leaves behind: the facts that are stored, as structs.
+
+Pure. A session hands these to the journal; the control plane writes them to Postgres. Instants are
+aware datetimes in UTC. `seq` counts the messages of a conversation from 1; `turn` is the run of
+messages of one side until the other speaks, from 1. Both grow and may skip numbers, where another
+relay has taken the conversation on.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from relay.protocol import deepgram
+from relay.protocol.relay_events import IntentStatus
+from relay.telemetry.histogram import SessionLatency
+
+# What the Orchestrator answered. The rest is what we think: it gives way, whenever a fact comes.
+FACTS = frozenset({IntentStatus.SUBMITTED, IntentStatus.REJECTED})
+
+
+class MessageSaid(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """One line of a conversation; idempotent by `(conversation_id, seq)`.
+
+    `epoch` is the number of the owner that its session had, `frame` which of that owner's text
+    frames told it to the browser, counted from 1.
+    """
+
+    id: UUID
+    conversation_id: UUID
+    session_id: UUID
+    seq: int
+    turn: int
+    role: deepgram.Role
+    content: str
+    at: datetime
+    epoch: int = 0
+    frame: int = 0
+
+
+class IntentCalled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A function call and how it stands; a later one with the same `id` replaces it.
+
+    `call_id` is the model's, `idempotency_key` what the Orchestrator knows the call by (None: the
+    `call_id`, as the version before sent it).
+
+    `after_seq` is the `seq` of the last message before the call (0: none), so that a history can
+    be told in order. `arguments` and `response` are the texts that went over Deepgram's wire.
+
+    The last four are the outbox's, while the status is `submitting`: seconds from when this is
+    written until any process may take the call over (None: nobody may), whether a request may have
+    arrived, what went wrong last, and which claim the writer had on it (0: it accepted the call).
+    """
+
+    id: UUID
+    conversation_id: UUID
+    session_id: UUID
+    call_id: str
+    after_seq: int
+    function: str
+    intent: str | None
+    arguments: str
+    status: IntentStatus
+    attempts: int
+    result: Any
+    response: str | None
+    at: datetime
+    due_in: float | None = None
+    in_doubt: bool = False
+    error: str | None = None
+    claim: int = 0
+    idempotency_key: str | None = None
+
+
+class SessionBegan(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The agent applied the Settings; `agent_request_id` is Deepgram's name for the session."""
+
+    session_id: UUID
+    agent_request_id: str | None
+    at: datetime
+    epoch: int = 0
+
+
+class TicketIssued(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The browser of a session has another ticket to come back with; `hash` is its SHA-256."""
+
+    session_id: UUID
+    hash: bytes
+    epoch: int = 0
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session carried: audio frames and bytes by the side that they came from."""
+
+    browser_frames: int
+    browser_bytes: int
+    agent_frames: int
+    agent_bytes: int
+    latency: SessionLatency
+
+
+class SessionEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Why a session ended and what it carried; `detail` is for operators, never for browsers.
+
+    The last word of an owner: all that it had to say about messages stands before it.
+    """
+
+    session_id: UUID
+    reason: str
+    detail: str
+    browser_code: int
+    agent_code: int
+    figures: Figures
+    at: datetime
+    epoch: int = 0
+
+
+Record = MessageSaid | IntentCalled | SessionBegan | TicketIssued | SessionEnded

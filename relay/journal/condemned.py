@@ -1,0 +1,123 @@
+"""Records that the database will never take, in a file beside the journal: nothing is dropped.
+
+`condemned.jsonl` has one JSON object in a line for each: `at`, `reason` and the `record` as it is
+(of a kind that is not known here: its bytes, as `body` in base64). People look at it, mend what can
+be mended and put it back with `voice-relay restore`. All processes on the directory append to it.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from relay.core.records import Record
+from relay.journal.directory import Folder
+from relay.journal.segment import DiskFailed, decode
+
+NAME = "condemned.jsonl"
+LIMIT_BYTES = 64 << 20
+_PRIVATE = 0o600  # what people said
+
+
+class RestoreFailed(Exception):
+    """The file is as it was; the text says what is wrong with it."""
+
+
+class Condemned:
+    """The file in one directory; it is there once something was added."""
+
+    def __init__(self, directory: Path, *, limit: int = LIMIT_BYTES) -> None:
+        self.path = directory / NAME
+        self._limit = limit
+
+    def __repr__(self) -> str:
+        return f"<Condemned {self.path}>"
+
+    def add(self, record: Record | bytes, reason: str) -> None:
+        """Append one; on return it is forced to disk. Raises `DiskFailed`: full, or no disk."""
+        kept: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "reason": reason}
+        if isinstance(record, bytes):
+            kept["body"] = base64.b64encode(record).decode()
+        else:
+            kept["record"] = msgspec.to_builtins(record)
+        line = json.dumps(kept).encode() + b"\n"
+        try:
+            with _locked(self.path.parent):
+                self._append(line)
+        except OSError as error:
+            raise DiskFailed(f"{self.path}: {error.strerror}") from error
+
+    def _append(self, line: bytes) -> None:
+        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _PRIVATE)
+        try:
+            size = os.fstat(file).st_size
+            if size + len(line) > self._limit:
+                raise DiskFailed(
+                    f"{self.path} has its {self._limit} bytes: restore it, or move it away"
+                )
+            if os.write(file, line) < len(line):
+                os.ftruncate(file, size)  # no half lines
+                raise DiskFailed(f"{self.path}: no room for {len(line)} bytes")
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def restore(path: Path) -> int:
+    """Put what a file of condemned records has into the journal of its directory; how many.
+
+    The file is gone then: a relay that runs there, or the next that starts, delivers its records,
+    and condemns anew what the database still refuses. Raises `RestoreFailed`.
+    """
+    try:
+        with _locked(path.parent):
+            lines = path.read_bytes().splitlines()
+            bodies = [_read(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
+            if bodies:
+                folder = Folder.create(path.parent)
+                try:
+                    segment = folder.new_segment()
+                    segment.extend(list(enumerate(bodies, 1)))
+                    segment.close()
+                finally:
+                    folder.release()
+            path.unlink()
+    except (OSError, DiskFailed) as error:
+        raise RestoreFailed(str(error)) from error
+    return len(bodies)
+
+
+def _read(line: bytes, where: str) -> bytes:
+    """A record as the journal keeps it. Its text is that of people: an error quotes nothing."""
+    try:
+        kept = json.loads(line)
+        if "body" in kept:
+            return base64.b64decode(kept["body"], validate=True)
+        body = json.dumps(kept["record"]).encode()
+        decode(body)
+    except (ValueError, TypeError, KeyError, msgspec.MsgspecError) as error:
+        raise RestoreFailed(
+            f"{where}: expected a condemned record, got what is none ({type(error).__name__}); "
+            "mend the line or take it out"
+        ) from None
+    return body
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """No other process appends to the file or takes it, while inside."""
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)

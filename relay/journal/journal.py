@@ -1,0 +1,315 @@
+"""Durable write-behind: what sessions leave behind, on its way to Postgres.
+
+A record is on local disk when `append` returns, so it survives the process; nothing waits for
+Postgres. One task writes in batches and in order, and only what is written is dropped: a database
+that does not answer delays the records, never a conversation. What another process left behind,
+because it died or could not finish, is found here and written too, at start and every few seconds.
+A batch may be written twice, after a crash for instance; whoever writes has to bear that.
+
+What Postgres will never take is put aside into a file: writer.py has the rule.
+
+When the disk does not take a record, or the journal has its limit, records are kept in memory, and
+when that is full as well the newest is refused: a hole at the end can be seen and one in the middle
+cannot. All of this is logged and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from relay.core.records import Record
+from relay.journal.directory import Folder
+from relay.journal.segment import DiskFailed, Read, Segment, SegmentBroken, encode
+from relay.journal.segments import MEMORY_BYTES, Ledger, LedgerFull
+from relay.journal.writer import BATCH, Write, WriteFailed, Writer, WriteRefused
+from relay.supervisor import Supervisor
+from relay.telemetry.metrics import Metrics
+
+__all__ = ["Journal", "Write", "WriteFailed", "WriteRefused"]
+
+log = logging.getLogger(__name__)
+
+# What a record waits for others: a batch costs us nearly the same with one or with a hundred.
+GATHER_SECONDS = 0.5
+SWEEP_SECONDS = 5.0  # how soon the journal of a worker that died is found by the others
+TIDY_SECONDS = 10.0  # what is in Postgres does not stay on disk for longer
+DISK_RETRY_SECONDS = 1.0
+TOLD = 100_000  # how many may wait to hear that their record is written; the others do not hear
+
+Saved = Callable[[], None]
+
+
+class Journal:
+    """An ordered queue of records on disk, and what brings it to Postgres."""
+
+    def __init__(
+        self,
+        write: Write,
+        metrics: Metrics,
+        directory: Path,
+        *,
+        limit: int = 256 << 20,
+        memory_limit: int = MEMORY_BYTES,
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        """`limit` is in bytes on disk, for all processes that share the directory."""
+        self._metrics = metrics
+        self._supervisor = supervisor or Supervisor(metrics)
+        self._ledger = Ledger(directory, limit=limit, memory_limit=memory_limit)
+        # One for what is appended here and one for what others left: neither waits for the other.
+        self._own = Writer(write, self._ledger, metrics, lambda: self._ledger.waiting)
+        self._others = Writer(write, self._ledger, metrics, lambda: self._orphaned)
+        # The newest records as they came: those that are written soon need not be read again.
+        self._fresh: deque[tuple[int, Record]] = deque(maxlen=BATCH)
+        self._saved: deque[tuple[int, Saved]] = deque()
+        self._settling: deque[tuple[int, asyncio.Event]] = deque()
+        self._sweep_asked = asyncio.Event()
+        self._swept: list[asyncio.Event] = []
+        self._orphaned = 0  # records of others, found and not written yet
+        self._unreadable: set[Path] = set()
+        self._arrived = asyncio.Event()
+        self._hurried = asyncio.Event()  # somebody waits, or there is enough for a batch
+        self._hurried_to = 0
+        metrics.journal_waiting.set_function(lambda: self._ledger.waiting + self._orphaned)
+        metrics.journal_volatile.set_function(lambda: self._ledger.volatile)
+        metrics.journal_bytes.set_function(lambda: self._ledger.size)
+        metrics.journal_failing.set_function(lambda: self.failing)
+
+    def __repr__(self) -> str:
+        return f"<Journal waiting={self._ledger.waiting} failing={self.failing}>"
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last write failed."""
+        return self._own.failing or self._others.failing
+
+    @property
+    def failing_seconds(self) -> float:
+        """For how long Postgres has taken nothing; 0 when the last write worked."""
+        return max(self._own.failing_seconds, self._others.failing_seconds)
+
+    @property
+    def trouble(self) -> str:
+        """Why records are in memory instead of on disk; empty when they are on disk."""
+        return self._ledger.trouble
+
+    def append(
+        self, record: Record, saved: Saved | None = None, *, in_a_hurry: bool = False
+    ) -> bool:
+        """Take a record: on return it survives the process. False: full, not taken.
+
+        `in_a_hurry`: another process waits for it, so it is not gathered with others.
+        `saved` is called when it is in Postgres. Without a disk it is in memory only; see
+        `trouble`.
+        """
+        try:
+            self._ledger.append(encode(record))
+        except LedgerFull as error:
+            self._metrics.journal_lost.inc()
+            log.error("journal_full reason=%s", error)
+            return False
+        self._fresh.append((self._ledger.last, record))
+        if saved is not None and len(self._saved) < TOLD:
+            self._saved.append((self._ledger.last, saved))
+        self._arrived.set()
+        if in_a_hurry:
+            self._hurried_to = self._ledger.last
+        if in_a_hurry or self._ledger.waiting >= BATCH:
+            self._hurried.set()
+        return True
+
+    async def settled(self, seconds: float) -> bool:
+        """Wait until all that was appended before now is in Postgres; False: not in time.
+
+        So is what processes that are gone by now have left in the directory, if it can be read.
+        """
+        last = self._ledger.last
+        try:
+            async with asyncio.timeout(seconds):
+                await self._sweep_soon()
+                await self._reach(last)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _sweep_soon(self) -> None:
+        swept = asyncio.Event()
+        self._swept.append(swept)
+        self._sweep_asked.set()
+        await swept.wait()
+
+    async def _reach(self, position: int) -> None:
+        if self._ledger.written < position:
+            self._hurried.set()
+            reached = asyncio.Event()
+            self._settling.append((position, reached))
+            await reached.wait()
+
+    @asynccontextmanager
+    async def running(self, *, grace: float) -> AsyncIterator[None]:
+        """Write while inside; on the way out, up to `grace` seconds for what is still waiting.
+
+        What is not in Postgres then stays on disk, for the next process to find.
+        """
+        await self._ledger.open()
+        try:
+            async with AsyncExitStack() as tasks:
+                for name, work in (
+                    ("journal", self._write_own),
+                    ("journal of others", self._adopt),
+                    ("journal files", self._tidy),
+                ):
+                    # None of them ends, so there is nothing to pause for.
+                    repeating = self._supervisor.repeating(
+                        name, work, pause=partial(asyncio.sleep, 0)
+                    )
+                    await tasks.enter_async_context(repeating)
+                yield
+                try:
+                    async with asyncio.timeout(grace):
+                        await self._reach(self._ledger.last)
+                except TimeoutError:
+                    pass  # said below
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        lost = self._ledger.close()
+        if left := self._ledger.waiting - lost:
+            log.error("journal_left records=%d: not in Postgres, on disk for the next start", left)
+        if lost:
+            self._metrics.journal_lost.inc(lost)
+            log.error("journal_abandoned records=%d: neither in Postgres nor on disk", lost)
+
+    # --- what this process appends -----------------------------------------------------------
+
+    async def _write_own(self) -> None:
+        while True:
+            await self._arrived.wait()
+            await self._gather()
+            try:
+                rows = self._read_fresh() or await self._ledger.read(BATCH)
+            except DiskFailed as error:
+                await self._own.back_off(error)
+                continue
+            except SegmentBroken as error:
+                self._lose(await self._ledger.skip_broken(), f"its file is broken: {error}")
+                self._reached(tell=False)
+                continue
+            if not rows:
+                self._arrived.clear()
+                continue
+            async for done, written in self._own.deliver(rows):
+                self._ledger.drop(done[-1][0])
+                self._reached(tell=written)
+
+    def _read_fresh(self) -> list[Read]:
+        """What Postgres does not have; empty when that is more than we remember."""
+        fresh, written = self._fresh, self._ledger.written
+        while fresh and fresh[0][0] <= written:
+            fresh.popleft()
+        return list(fresh) if fresh and fresh[0][0] == written + 1 else []
+
+    async def _gather(self) -> None:
+        # One who was in a hurry once must not make all that follow go one by one.
+        waited_for = self._settling or self._ledger.written < self._hurried_to
+        if not waited_for and self._ledger.waiting < BATCH:
+            self._hurried.clear()
+        try:
+            async with asyncio.timeout(GATHER_SECONDS):
+                await self._hurried.wait()
+        except TimeoutError:
+            pass  # it was a quiet moment
+
+    def _reached(self, *, tell: bool) -> None:
+        """Tell who waits for what is written now."""
+        soon = asyncio.get_running_loop().call_soon
+        while self._saved and self._saved[0][0] <= self._ledger.written:
+            _, saved = self._saved.popleft()
+            if tell:
+                soon(saved)  # what goes wrong in it is not ours
+        while self._settling and self._settling[0][0] <= self._ledger.written:
+            soon(self._settling.popleft()[1].set)
+
+    def _lose(self, count: int, why: str) -> None:
+        self._metrics.journal_lost.inc(count)
+        log.error("journal_records_lost count=%d: %s", count, why)
+
+    # --- what others left --------------------------------------------------------------------
+
+    async def _adopt(self) -> None:
+        while True:
+            self._sweep_asked.clear()
+            asked, self._swept = self._swept, []
+            passed_over: set[Path] = set()
+            while folder := await self._ledger.take_orphan(passed_over):
+                passed_over.add(folder.path)
+                await self._adopt_folder(folder)
+            for swept in asked:
+                swept.set()
+            try:
+                async with asyncio.timeout(SWEEP_SECONDS):
+                    await self._sweep_asked.wait()
+            except TimeoutError:
+                pass  # then without being asked
+
+    async def _adopt_folder(self, folder: Folder) -> None:
+        adopted = 0
+        segments: list[Segment] = []
+        try:
+            segments = await self._ledger.run(folder.segments)
+            for segment in segments:
+                adopted += await self._adopt_segment(segment)
+        except DiskFailed as error:
+            if folder.path not in self._unreadable:  # it is tried again at every sweep
+                self._unreadable.add(folder.path)
+                log.error("journal_unreadable folder=%s: %s", folder.path, error)
+        finally:
+            self._orphaned = 0
+            for segment in segments:
+                self._ledger.submit(segment.close)
+            self._ledger.submit(folder.release)
+            if adopted:
+                log.warning("journal_adopted folder=%s records=%d", folder.path.name, adopted)
+
+    async def _adopt_segment(self, segment: Segment) -> int:
+        """Write it and remove it; how many records were in it."""
+        run = self._ledger.run
+        found = adopted = position = 0
+        try:
+            found = await run(segment.survey)
+            self._orphaned += found
+            while position < segment.last:
+                rows = await run(segment.read, position, BATCH)
+                async for done, written in self._others.deliver(rows):
+                    adopted += len(done)
+                    self._orphaned -= len(done)
+                    self._metrics.journal_adopted.inc(len(done) if written else 0)
+                position = rows[-1][0] if rows else segment.last
+        except SegmentBroken as error:
+            self._lose(found - adopted or 1, f"its file is broken: {error}")
+            await run(self._ledger.put_aside, segment)
+        else:
+            await run(segment.remove)
+        return adopted
+
+    # --- the files ---------------------------------------------------------------------------
+
+    async def _tidy(self) -> None:
+        ledger = self._ledger
+        while True:
+            try:
+                async with asyncio.timeout(DISK_RETRY_SECONDS if ledger.trouble else TIDY_SECONDS):
+                    await ledger.untidy.wait()
+            except TimeoutError:
+                await ledger.turn_page()
+            try:
+                await ledger.tidy()
+            except (DiskFailed, SegmentBroken):
+                await asyncio.sleep(DISK_RETRY_SECONDS)  # that it fails was said when it began

@@ -1,0 +1,42 @@
+"""The Settings for an agent at this moment: of a new session, of a resumed one, of the next agent.
+
+What they consist of is in message_policy.py and context.py; here are the day and the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+
+from config import timezones
+from config.loader import Configuration
+from relay.core import context, message_policy
+from relay.core.admission import Opening
+from relay.protocol import deepgram
+
+log = logging.getLogger(__name__)
+
+
+def compose(
+    configuration: Configuration, opening: Opening, history: Sequence[deepgram.History]
+) -> deepgram.Settings:
+    """For an agent that is told this history. Today is what it is where the user is, now."""
+    today = datetime.now(timezones.find_or_utc(opening.timezone)).date()
+    settings = message_policy.settings(configuration, opening, today, history)
+    assert isinstance(settings.agent, dict), (
+        "not the name of a stored one: it is made of agent.yaml"
+    )
+    told = settings.agent.get("context", {}).get("messages", [])
+    wanted = context.with_words(history)
+    whole, rest = context.size(wanted), context.size(told)
+    if rest < whole:
+        log.warning(
+            "context_cut session=%s lines=%d of=%d bytes=%d of=%d",
+            opening.session_id,
+            len(told),
+            len(wanted),
+            rest,
+            whole,
+        )
+    return settings

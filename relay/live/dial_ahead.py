@@ -1,0 +1,137 @@
+"""Agents dialled ahead: a socket that is open, or on its way, before its browser has come.
+
+When a session is made the browser still has to open its WebSocket. The handshake with the agent
+happens meanwhile. What nobody comes for is closed: Deepgram itself gives up a socket without
+Settings after 10 to 15 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from relay.live.agent_quota import Share
+from relay.protocol import relay_events
+from relay.supervisor import Contained, Supervisor
+from relay.telemetry.metrics import Metrics
+from relay.transport.connection import Leg
+from relay.transport.dial import Dial, DialFailed
+
+KEPT_SECONDS = 8.0  # docs/protocol.md: CLIENT_MESSAGE_TIMEOUT after 10 to 15 s without Settings
+
+
+class Dialled:
+    """One leg on its way; `connect` is a `Dial` for just this leg."""
+
+    def __init__(self, leg: Leg, task: asyncio.Task[DialFailed | None]) -> None:
+        self.leg = leg
+        self.task = task
+        self.expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may still become, or is, an open socket."""
+        if self.task.done() and (self.task.cancelled() or self.task.result() is not None):
+            return False
+        return not self.leg.is_closed
+
+    async def connect(self, leg: Leg) -> None:
+        """Wait until the socket is open. Raises `DialFailed`; cancelled, it stops the dialling."""
+        failed = await self.task
+        if failed is not None:
+            raise failed
+
+
+class Ahead:
+    """At most `limit` agents wait at once; 0 turns it off."""
+
+    def __init__(
+        self,
+        dial: Dial,
+        new_leg: Callable[[], Leg],
+        metrics: Metrics,
+        *,
+        share: Share,
+        limit: int,
+        seconds: float = KEPT_SECONDS,
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        self._dial = dial
+        self._new_leg = new_leg
+        self._metrics = metrics
+        self._share = share
+        self._limit = limit
+        self._seconds = seconds
+        self._supervisor = supervisor or Supervisor(metrics)
+        self._waiting: dict[UUID, Dialled] = {}
+        self._tasks: Contained | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Dial while inside; on the way out what waits is closed."""
+        async with self._supervisor.containing("dial ahead", seconds=0.0) as tasks:
+            self._tasks = tasks
+            yield
+            self._tasks = None
+            for session_id in list(self._waiting):
+                self._drop(session_id)
+
+    def begin(self, session_id: UUID) -> None:
+        """Dial for a session whose browser is about to come; does nothing when too many wait."""
+        if self._tasks is None or len(self._waiting) >= self._limit or session_id in self._waiting:
+            return
+        if not self._share.enter(session_id):
+            return  # at the attach more may be asked for
+        leg = self._new_leg()
+        leg.keep()
+        task = self._tasks.start(self._try(leg), name=f"dial ahead {session_id}")
+        dialled = Dialled(leg, task)
+        loop = asyncio.get_running_loop()
+        dialled.expiry = loop.call_later(self._seconds, self._expire, session_id)
+        self._waiting[session_id] = dialled
+
+    def take(self, session_id: UUID) -> Dialled | None:
+        """What was dialled for this session, if it is any good; from now on it is the caller's.
+
+        So is its place in the share, even if it is not.
+        """
+        dialled = self._waiting.pop(session_id, None)
+        if dialled is None:
+            return None
+        if dialled.expiry is not None:
+            dialled.expiry.cancel()
+        self._metrics.dialled_ahead.labels(outcome="used" if dialled.usable else "failed").inc()
+        if dialled.usable:
+            return dialled
+        dialled.leg.forget()
+        return None
+
+    def cancel(self, session_id: UUID) -> None:
+        """Nobody will come for this one."""
+        if session_id in self._waiting:
+            self._drop(session_id)
+
+    async def _try(self, leg: Leg) -> DialFailed | None:
+        try:
+            await self._dial(leg)
+        except DialFailed as error:
+            return error
+        return None
+
+    def _expire(self, session_id: UUID) -> None:
+        self._metrics.dialled_ahead.labels(outcome="expired").inc()
+        self._drop(session_id)
+
+    def _drop(self, session_id: UUID) -> None:
+        dialled = self._waiting.pop(session_id)
+        self._share.leave(session_id)
+        if dialled.expiry is not None:
+            dialled.expiry.cancel()
+        dialled.task.cancel()
+        dialled.leg.forget()
+        dialled.leg.close(relay_events.NORMAL, "")

@@ -1,0 +1,314 @@
+"""The live sessions of this process: attach, look up, hang up, drain."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from uuid import UUID
+
+import msgspec
+
+from config.loader import Configuration
+from relay.core.admission import Opening, Seen
+from relay.core.deepgram_session import DEFAULT_AUDIO
+from relay.core.events import EndReason
+from relay.core.rate_limit import Bounds
+from relay.core.records import Figures
+from relay.core.session import Times
+from relay.functions.executor import Functions
+from relay.journal.journal import Journal
+from relay.live import agent_settings
+from relay.live.agent_quota import Share
+from relay.live.dial_ahead import Ahead
+from relay.live.quotas import Crowd, Room
+from relay.live.session_runner import Bridge
+from relay.protocol.audio_bytes import bytes_per_second
+from relay.protocol.refusal import Refused
+from relay.supervisor import Contained, Supervisor
+from relay.telemetry.log_limit import Repeats
+from relay.telemetry.metrics import Metrics
+from relay.transport.connection import Leg
+from relay.transport.dial import Dial, LimitedDial
+from relay.transport.send_queue import Lane
+from relay.transport.upgrade import Handshake
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 10  # what Retry-After says while we stop
+END_SECONDS = 3.0  # for sessions that were hung up; a socket is cut after 0.8 s
+
+
+def _no_agents() -> Refused:
+    detail = "there are as many voice agents as there may be; try again later"
+    return Refused(503, "agent_sessions", detail, retry_after=RETRY_SECONDS)
+
+
+async def _grow_nothing() -> None:
+    """There is nobody to share with."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one session may take; seconds and bytes."""
+
+    times: Times
+    bounds: Bounds = Bounds()
+    room: Room = Room()
+    handshakes: int = 1000
+    ping_seconds: float
+    max_message_bytes: int
+    browser_message_bytes: int = 256 << 10
+    held_audio_bytes: int
+    lane_bytes: int
+    lane_seconds: float
+    dial_ahead: int
+
+
+class Hub:
+    """Every live session of this process, by its id."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        limits: Limits,
+        *,
+        dial: Dial,
+        functions: Functions,
+        journal: Journal,
+        metrics: Metrics,
+        share: Share | None = None,
+        grow: Callable[[], Awaitable[None]] = _grow_nothing,
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        """`share` is this process's part of the agents that all relays may have; `grow` asks for
+        more of it, and does not raise."""
+        self._configuration = configuration
+        self._limits = limits
+        self._dial = LimitedDial(dial, metrics).dial
+        self._repeats = Repeats()
+        self._functions = functions
+        self._journal = journal
+        self._metrics = metrics
+        self.is_draining = False
+        self._live: dict[UUID, Bridge] = {}
+        self._share = share or Share()
+        self._grow = grow
+        metrics.agents_used.set_function(lambda: self._share.used)
+        metrics.agents_headroom.set_function(lambda: self._share.headroom)
+        self._crowd = Crowd(limits.room)
+        self._attaching = 0
+        self._supervisor = supervisor or Supervisor(metrics)
+        self._tasks: Contained | None = None
+        self._ahead = Ahead(
+            self._dial,
+            self._new_agent_leg,
+            metrics,
+            share=self._share,
+            limit=limits.dial_ahead,
+            supervisor=self._supervisor,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Hub live={len(self._live)}>"
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    @contextmanager
+    def admitting(self, handshake: Handshake) -> Iterator[None]:
+        """Somebody asks to attach: until that is answered, and only so many at once.
+
+        Raises `Refused` when there is no room, before anybody else is asked.
+        """
+        if self._attaching >= self._limits.handshakes:
+            detail = "too many wait to be let in; try again"
+            raise Refused(503, "handshakes", detail, retry_after=RETRY_SECONDS)
+        self.check(handshake.address)
+        self._attaching += 1
+        try:
+            yield
+        finally:
+            self._attaching -= 1
+
+    def check(self, address: str, user_id: str | None = None) -> None:
+        """Raises `Refused` if no more sessions may begin: here, from there, or of that user."""
+        self._crowd.check(address, user_id)
+        if not self._share.headroom:
+            raise _no_agents()
+
+    def count_refusal(self, refused: Refused) -> None:
+        """Somebody was not let in."""
+        self._metrics.refusals.labels(code=refused.code).inc()
+
+    async def prepare(
+        self, opening: Opening, handshake: Handshake, *, is_drop_in: bool = False
+    ) -> Bridge:
+        """A bridge whose browser leg waits for `handshake` to be accepted; `start` has to follow.
+
+        `is_drop_in`: it speaks Deepgram's protocol, in which there is no coming back. Raises
+        `Refused` when the user, or who is at this address, has enough sessions, or when there is
+        no agent left.
+        """
+        limits = self._limits
+        times = limits.times
+        if is_drop_in:
+            times = msgspec.structs.replace(times, grace_seconds=0.0)
+            opening = msgspec.structs.replace(opening, audio=DEFAULT_AUDIO)  # until its Settings
+        if not self._share.enter(opening.session_id):
+            await self._grow()
+            if not self._share.enter(opening.session_id):
+                raise _no_agents()
+        try:
+            self._crowd.check(handshake.address, opening.user_id)
+        except Refused:
+            self._ahead.cancel(opening.session_id)
+            self._share.leave(opening.session_id)
+            raise
+        browser = Leg(self._lane(opening), max_message_bytes=limits.browser_message_bytes)
+        dialled = self._ahead.take(opening.session_id)
+
+        bridge = Bridge(
+            opening,
+            partial(agent_settings.compose, self._configuration, opening),
+            legs=(browser, dialled.leg if dialled else self._new_agent_leg()),
+            dials=(dialled.connect if dialled else self._dial, self._dial),
+            functions=self._functions,
+            journal=self._journal,
+            metrics=self._metrics,
+            repeats=self._repeats,
+            times=times,
+            bounds=limits.bounds,
+            drop_in=self._configuration.agent if is_drop_in else None,
+        )
+        bridge.address = handshake.address
+        bridge.on_lingering = self._lingers
+        self._equip(handshake, browser)
+        return bridge
+
+    def resume(self, session_id: UUID, ticket: str, seen: Seen, handshake: Handshake) -> bool:
+        """Let a browser come back to a session that is live here; no database is asked.
+
+        False: there is no such session, or the ticket is not its. Raises `Refused` when it cannot
+        have `seen` so much, and when nobody may attach any more.
+        """
+        self.check_open()
+        bridge = self._live.get(session_id)
+        leg = bridge.resume(ticket, seen.received) if bridge else None
+        if bridge is None or leg is None:
+            return False
+        self._equip(handshake, leg)
+        return True
+
+    def check_open(self) -> None:
+        """Raises `Refused` when nobody may attach any more."""
+        if self.is_draining:
+            raise Refused(503, "stopping", "the relay stops", retry_after=RETRY_SECONDS)
+
+    def _equip(self, handshake: Handshake, browser: Leg) -> None:
+        handshake.leg = browser
+        handshake.ping_seconds = self._limits.ping_seconds
+        handshake.max_message_bytes = self._limits.browser_message_bytes
+        handshake.on_shutdown = self.drain
+
+    def _lane(self, opening: Opening) -> Lane:
+        """Towards a browser: what is older than so many seconds of speech nobody wants to hear."""
+        a_second = bytes_per_second(opening.audio.output)
+        most = None if a_second is None else int(a_second * self._limits.lane_seconds)
+        return Lane(self._limits.lane_bytes, audio_limit=most)
+
+    def _lingers(self, leg: Leg) -> None:
+        """An agent that is let go counts beside the next one, as long as its socket is there."""
+        key = object()
+        self._share.hold(key)
+        leg.on_freed = lambda: self._share.leave(key)
+
+    def _new_agent_leg(self) -> Leg:
+        lane = Lane(self._limits.held_audio_bytes, held=True)
+        return Leg(lane, max_message_bytes=self._limits.max_message_bytes)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Sessions may begin while inside; on the way out those that live are ended."""
+        async with self._supervisor.containing("session", seconds=END_SECONDS) as tasks:
+            self._tasks = tasks
+            try:
+                async with self._ahead.running():
+                    yield
+            finally:  # also when we may not wait and are cancelled
+                self._tasks = None
+                for bridge in list(self._live.values()):
+                    bridge.hang_up(EndReason.SHUTDOWN)
+
+    def expect(self, session_id: UUID) -> None:
+        """A browser is about to attach: have its agent ready."""
+        self._ahead.begin(session_id)
+
+    def start(self, session_id: UUID, bridge: Bridge) -> None:
+        """Relay in a task of our own: the request that began the session ends here."""
+        if self._tasks is None:
+            raise RuntimeError("the hub is not running")
+        self._live[session_id] = bridge
+        self._crowd.enter(session_id, bridge.user_id, bridge.address)
+        self._metrics.sessions_live.set(len(self._live))
+        self._tasks.start(self._relay(session_id, bridge), name=f"session {session_id}")
+
+    async def _relay(self, session_id: UUID, bridge: Bridge) -> None:
+        try:
+            await bridge.run()
+        except Exception:
+            # The top of this task: one session that breaks must not take the others with it.
+            self._supervisor.count("session")
+            log.exception("session_broken session=%s", session_id)
+        finally:
+            # It may have gone to another relay and come back while this one was closing.
+            if self._live.get(session_id) is bridge:
+                del self._live[session_id]
+                self._crowd.leave(session_id)
+                self._share.leave(session_id)
+            self._metrics.sessions_live.set(len(self._live))
+
+    async def make_room(self, conversation_id: UUID, seconds: float) -> bool:
+        """End what is live in a conversation and have all of it in Postgres.
+
+        A conversation has one numbering and so one session at a time; the newest wins. False when
+        the database did not take it in `seconds`.
+        """
+        for session_id, bridge in list(self._live.items()):
+            if bridge.conversation_id == conversation_id:
+                self._crowd.leave(session_id)  # it makes room for the one that takes its place
+                bridge.hang_up(EndReason.SUPERSEDED)
+        return await self._journal.settled(seconds)
+
+    def drain(self) -> None:
+        """The server is about to stop: no browser may attach, and sessions end, soon."""
+        if self.is_draining:
+            return
+        self.is_draining = True
+        log.info("drain_began sessions=%d", len(self._live))
+        for bridge in list(self._live.values()):
+            bridge.go_away()
+
+    def hang_up(self, session_id: UUID) -> bool:
+        """End a session as the user asked; False when it is not live here."""
+        self._ahead.cancel(session_id)
+        bridge = self._live.get(session_id)
+        if bridge is None:
+            return False
+        bridge.hang_up(EndReason.HUNG_UP)
+        return True
+
+    @property
+    def owned(self) -> dict[UUID, int]:
+        """The sessions that are live here, each with our number among its owners."""
+        return {i: bridge.epoch for i, bridge in self._live.items() if bridge.is_live}
+
+    def lose(self, session_id: UUID, reason: EndReason) -> None:
+        """End a session because somebody elsewhere wants it so."""
+        if bridge := self._live.get(session_id):
+            bridge.hang_up(reason)
+
+    def figures(self, session_id: UUID) -> Figures | None:
+        """What a live session carried so far."""
+        bridge = self._live.get(session_id)
+        return bridge.figures if bridge else None

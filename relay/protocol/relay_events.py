@@ -1,0 +1,167 @@
+"""What we say to browsers beside Deepgram's own messages: the `Relay…` events and close codes.
+
+Pure. These events are sent on the subprotocol `relay.v1` only; docs/protocol.md describes them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from relay.protocol.deepgram import ConversationText, Error, Role, Warning, Welcome
+
+
+class IntentStatus(StrEnum):
+    """`submitting` is the only one that changes by itself; `failed` may be submitted again."""
+
+    SUBMITTING = "submitting"  # validated, on its way to the Orchestrator or waiting to be
+    SUBMITTED = "submitted"  # the Orchestrator took it
+    REJECTED = "rejected"  # refused for good: unknown, invalid, or a 4xx with its reason
+    FAILED = "failed"  # the Orchestrator could not be asked, or it is not known whether it took it
+    CANCELLED = "cancelled"  # the model took it back before it was sent
+
+
+SUBPROTOCOL = "relay.v1"
+
+# Registered WebSocket close codes (RFC 6455 section 7.4 and its IANA registry).
+NORMAL = 1000
+GOING_AWAY = 1001
+PROTOCOL_ERROR = 1002
+POLICY = 1008
+TOO_BIG = 1009
+INTERNAL = 1011
+RESTART = 1012
+TRY_AGAIN = 1013
+AGENT_UNREACHABLE = 1014
+# These two describe what was seen and may not be put in a close frame (RFC 6455 section 7.4.1).
+NO_STATUS = 1005
+ABNORMAL = 1006
+
+_REGISTERED = {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014}
+_REASON_BYTES = 123  # what a control frame has left after the code
+
+
+def sendable(code: int, *, instead: int) -> int:
+    """`code` if it may stand in a close frame, else `instead`."""
+    return code if code in _REGISTERED or 3000 <= code <= 4999 else instead
+
+
+def short(reason: str) -> str:
+    """`reason`, cut to what fits into a close frame without splitting a character."""
+    return reason.encode()[:_REASON_BYTES].decode(errors="ignore")
+
+
+class _Event(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, omit_defaults=True):
+    """One JSON object with a `type` that starts with `Relay`."""
+
+
+class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message of the conversation that is in Postgres."""
+
+    seq: int
+    message_id: UUID
+    role: Role
+    content: str
+
+
+class RelaySession(_Event, frozen=True, tag=True):
+    """The first event after the WebSocket is open.
+
+    `resume_ticket` opens the next WebSocket of this session, once, for `resume_within` seconds
+    after this one has broken (0: not at all). The next `ConversationText` is `last_seq` + 1; None:
+    the numbering goes on. `taken_over`: another relay had the session before; the count of text
+    frames starts anew, and `messages` are those after the `seq` that the browser gave.
+    """
+
+    session_id: UUID
+    conversation_id: UUID
+    resume_ticket: str
+    resume_within: float
+    last_seq: int | None = None
+    taken_over: bool = False
+    messages: list[StoredMessage] = []
+
+
+class RelayMessageSaved(_Event, frozen=True, tag=True):
+    """The message is in Postgres."""
+
+    seq: int
+    message_id: UUID
+    role: Role
+
+
+class RelayIntent(_Event, frozen=True, tag=True):
+    """A function call and how it stands; sent again when the status changes.
+
+    `id` is the call's, as in the history; `call_id` is the model's and may be that of several.
+    `intent` is the name in the registry, None when the model asked for something unknown;
+    `arguments` are the model's, parsed where they are JSON. `next_attempt_at`: it is saved, and
+    submitted again then.
+    """
+
+    id: UUID
+    call_id: str
+    intent: str | None
+    status: IntentStatus
+    arguments: Any = None
+    result: Any = None
+    next_attempt_at: datetime | None = None
+
+
+class RelayReconnecting(_Event, frozen=True, tag=True):
+    """The agent was lost and is dialled again; keep sending audio, it is kept for a while."""
+
+
+class RelayReconnected(_Event, frozen=True, tag=True):
+    """The agent is back and knows what was said."""
+
+
+class RelayGoAway(_Event, frozen=True, tag=True):
+    """The relay is about to stop: this WebSocket is closed with 1012 in a moment.
+
+    For `reconnect_within` seconds from then `resume_ticket` may open the session elsewhere.
+    """
+
+    resume_ticket: str
+    reconnect_within: float
+
+
+class RelayNotice(_Event, frozen=True, tag=True):
+    """The session ends in `ends_in` seconds: nobody speaks (`idle`), which speaking changes, or it
+    is as long as one may be (`longest`)."""
+
+    code: str
+    ends_in: float
+
+
+class RelayError(_Event, frozen=True, tag=True):
+    """Something went wrong; `code` is a word for programs, `detail` a sentence for people."""
+
+    code: str
+    detail: str
+
+
+Event = (
+    RelaySession
+    | RelayMessageSaved
+    | RelayIntent
+    | RelayReconnecting
+    | RelayReconnected
+    | RelayGoAway
+    | RelayNotice
+    | RelayError
+)
+
+# What we say to a browser in Deepgram's own words.
+OfDeepgram = ConversationText | Error | Warning | Welcome
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(event: Event) -> bytes:
+    """JSON with `type` first."""
+    return _encoder.encode(event)

@@ -1,0 +1,81 @@
+"""The stop-watch of one session: what took how long, for it and for the whole process."""
+
+from __future__ import annotations
+
+from relay.telemetry.histogram import Histogram, SessionLatency
+from relay.telemetry.metrics import Metrics
+
+
+class Watch:
+    """Told by the bridge what happens at which second of the event loop's clock."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.up = Histogram()
+        self.down = Histogram()
+        self._times = metrics.times
+        self._reply: Histogram | None = None
+        self._agent_total: Histogram | None = None
+        # Of what is being waited for: the socket, then SettingsApplied. None: nothing is.
+        self._since: float | None = None
+        self._connect: float | None = None
+        self._settings: float | None = None
+        self._asked: float | None = None
+
+    @property
+    def latency(self) -> SessionLatency:
+        """So far."""
+        return SessionLatency(
+            connect_ms=_milliseconds(self._connect),
+            settings_ms=_milliseconds(self._settings),
+            up=self.up.percentiles(),
+            down=self.down.percentiles(),
+            reply=self._reply.percentiles() if self._reply else None,
+            agent_total=self._agent_total.percentiles() if self._agent_total else None,
+        )
+
+    def dialled(self, now: float) -> None:
+        """An agent is wanted: comes first, for each of them."""
+        self._since = now
+
+    def opened(self, now: float) -> None:
+        """Its socket is open: how long the session waited for that (dialled ahead: about 0). Not
+        measured where it was open before the session wanted one."""
+        if self._since is not None:
+            self._connect = now - self._since
+            self._times["agent_connect"].record(self._connect)
+            self._since = None
+
+    def settings_sent(self, now: float) -> None:
+        self._since = now
+
+    def applied(self, now: float) -> None:
+        if self._since is not None:
+            self._settings = now - self._since
+            self._times["agent_settings"].record(self._settings)
+            self._since = None
+
+    def asked(self, now: float) -> None:
+        """The user's words came as text."""
+        self._asked = now
+
+    def replied(self, now: float) -> None:
+        """The first agent audio after them went to the browser."""
+        if self._asked is not None:
+            self._reply = self._reply or Histogram()
+            self._reply.record(now - self._asked)
+            self._times["reply"].record(now - self._asked)
+            self._asked = None
+
+    def reported(self, seconds: float) -> None:
+        self._agent_total = self._agent_total or Histogram()
+        self._agent_total.record(seconds)
+        self._times["agent_total"].record(seconds)
+
+    def end(self) -> None:
+        """The session is over: what it measured per frame goes into the figures of the process."""
+        self._times["up"].merge(self.up)
+        self._times["down"].merge(self.down)
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

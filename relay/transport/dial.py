@@ -1,0 +1,221 @@
+"""Opens the agent's WebSocket with the real key, and leaves nothing behind when it is given up.
+
+The key goes into the request and nowhere else: no log line, no exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from time import monotonic
+from urllib.parse import urlsplit
+
+from aiohappyeyeballs import start_connection
+from picows import WSAutoPingStrategy, WSError, WSInvalidStatusError, WSParsedURL
+from picows.picows import WSProtocol  # type: ignore[attr-defined]  # not in its stubs
+from picows.url import parse_url
+from python_socks import ProxyError
+from python_socks._errors import IncompleteReadError  # picows lets it through
+
+from relay.telemetry.metrics import Metrics
+from relay.transport import network_errors
+from relay.transport.agent_handshake import shake_hands
+from relay.transport.connection import Leg
+from relay.transport.dial_limit import FAILURES, DialLimit
+from relay.transport.egress import Egress
+
+log = logging.getLogger(__name__)
+# picows logs each connection at INFO with addresses; ours is the one line at the end of a session.
+frames_log = logging.getLogger("relay.agent_frames")
+
+NEXT_ADDRESS_SECONDS = 0.25  # what RFC 8305 recommends
+MAX_BODY = 2_000  # of a refusal, for who looks after it
+READ_BUFFER_BYTES = 8 * 1024  # a sentence comes in frames of 1 to 4 KiB; it grows when they do not
+
+
+class DialFailed(Exception):
+    """The agent's WebSocket did not open; the text says why, for operators.
+
+    `status` is the HTTP status of a refusal and `body` the beginning of its text, None and empty
+    when there was none; `retry_after` is for how many seconds it asks to be left alone. Without a
+    status the text begins with one of `trouble.WORDS`, if it has a name.
+    """
+
+    def __init__(
+        self, text: str, status: int | None = None, body: bytes = b"", retry_after: float = 0.0
+    ) -> None:
+        super().__init__(text)
+        self.status = status
+        self.body = body
+        self.retry_after = retry_after
+
+
+Dial = Callable[[Leg], Awaitable[None]]
+"""Connects a leg; raises `DialFailed` and nothing else."""
+
+
+class Dialler:
+    """How to reach the agent: address, key, the way out and time-outs."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        ping_seconds: float,
+        seconds: float,
+        max_message_bytes: int,
+        egress: Egress | None = None,
+    ) -> None:
+        """Without `egress`: no proxy, and the system's TLS."""
+        self._url = url
+        self._key = key
+        make_tls = egress.make_tls if egress else ssl.create_default_context
+        self._tls = make_tls() if urlsplit(url).scheme == "wss" else None
+        found = egress.find_proxy(url) if egress else None
+        # python-socks has one name for both; it lets the proxy resolve names.
+        self._proxy = found.reveal().replace("socks5h://", "socks5://", 1) if found else None
+        needs_tls = self._proxy and self._proxy.startswith("https://")
+        self._proxy_tls = make_tls() if needs_tls else None
+        self._ping_seconds = ping_seconds
+        self._seconds = seconds
+        self._max_message_bytes = max_message_bytes
+
+    def __repr__(self) -> str:
+        return f"<Dialler {self._url}>"
+
+    async def dial(self, leg: Leg) -> None:
+        """Connect `leg`. Raises `DialFailed`; when cancelled, no socket stays open."""
+        sockets: list[socket.socket] = []
+
+        async def open_socket(url: WSParsedURL) -> socket.socket:
+            opened = await _connect(url.host, url.port)
+            sockets.append(opened)
+            return opened
+
+        try:
+            url = parse_url(self._url)
+            await shake_hands(
+                lambda: self._make_frames(url, leg),
+                url,
+                tls=self._tls,
+                proxy=parse_url(self._proxy, False) if self._proxy else None,
+                proxy_tls=self._proxy_tls,
+                open_socket=open_socket,
+            )
+        except asyncio.CancelledError:
+            # picows leaves a connection open whose handshake was cancelled: shut it ourselves.
+            # One whose handshake is done belongs to its leg, and is closed politely by it.
+            if not leg.is_open:
+                for opened in sockets:
+                    _shut(opened)
+            raise
+        except WSInvalidStatusError as error:
+            raise _refused(error) from None
+        except WSError as error:
+            raise DialFailed(f"{type(error).__name__}: {error}") from None
+        except (OSError, UnicodeError, ProxyError, IncompleteReadError) as error:
+            raise DialFailed(
+                network_errors.explain(error, proxied=self._proxy is not None)
+            ) from None
+
+    def _make_frames(self, url: WSParsedURL, leg: Leg) -> WSProtocol:
+        return WSProtocol(
+            url.netloc,
+            url.resource_name,
+            True,  # is_client_side
+            lambda: leg,
+            frames_log,
+            True,  # disconnect_on_exception
+            self._seconds,
+            True,  # enable_auto_ping
+            self._ping_seconds,
+            self._ping_seconds,  # auto_ping_reply_timeout
+            WSAutoPingStrategy.PING_WHEN_IDLE,
+            False,  # enable_auto_pong: the leg does it, within bounds
+            self._max_message_bytes,
+            {"Authorization": f"Token {self._key}"},
+            READ_BUFFER_BYTES,
+        )
+
+
+class LimitedDial:
+    """A `Dial` for all sessions of a process: few when none gets through, and nothing that a dial
+    raises ends more than it."""
+
+    def __init__(self, dial: Dial, metrics: Metrics) -> None:
+        self._dial = dial
+        self._dials = metrics.dials
+        self._limit = DialLimit()
+        self._last = DialFailed("")
+
+    async def dial(self, leg: Leg) -> None:
+        """As `Dial` says; while dials are limited it may fail as the last one did."""
+        if not self._limit.enter(monotonic()):
+            self._dials.labels(outcome="limited").inc()
+            last = self._last
+            said = f"not dialled, too many failed: {last}"
+            raise DialFailed(said, last.status, last.body, last.retry_after)
+        try:
+            await self._dial(leg)
+        except DialFailed as error:
+            self._failed("failed", error)
+            raise
+        except Exception as error:
+            log.exception("dial_broken")
+            failed = DialFailed(f"{network_errors.NOTHING}: {type(error).__name__}")
+            self._failed("broken", failed)
+            raise failed from error
+        self._dials.labels(outcome="opened").inc()
+        if self._limit.succeeded():
+            log.warning("dials_recovered")
+
+    def _failed(self, outcome: str, error: DialFailed) -> None:
+        self._dials.labels(outcome=outcome).inc()
+        self._last = error
+        if self._limit.failed(monotonic()):
+            log.warning("dials_limited failures=%d last=%s", FAILURES, error)
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    """An address of `host` that accepts, several tried at once where one is slow (RFC 8305);
+    raises OSError, or UnicodeError for what can be no name."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    if not found:
+        raise socket.gaierror(socket.EAI_NONAME, "no address")
+    return await start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS)
+
+
+def _refused(error: WSInvalidStatusError) -> DialFailed:
+    answer = error.response
+    if answer is None:
+        return DialFailed("the agent answered HTTP None")
+    body = bytes(error.raw_body or b"")[:MAX_BODY]
+    wait = _read_retry_after(answer.headers.get("Retry-After", ""))
+    status = int(answer.status)
+    return DialFailed(f"the agent answered HTTP {status}", status, body, wait)
+
+
+def _read_retry_after(text: str) -> float:
+    """Seconds, from a number of them or a date (RFC 9110 section 10.2.3); 0: it says nothing."""
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    return max(0.0, (at - datetime.now(UTC)).total_seconds()) if at.tzinfo else 0.0
+
+
+def _shut(opened: socket.socket) -> None:
+    # The event loop owns the descriptor; a shut-down is seen by it as the end of the connection.
+    try:
+        opened.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it was gone already

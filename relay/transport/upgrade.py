@@ -1,0 +1,258 @@
+"""The WebSocket protocol that uvicorn uses for us: Litestar decides, picows carries the frames.
+
+uvicorn builds `Handshake` when an HTTP request asks to become a WebSocket, hands it the transport
+and the request's head. A head that cannot become a WebSocket is refused here (request_head.py);
+with any other the application runs as usual. It finds this object in
+`scope["extensions"]["relay.handshake"]` and puts its `leg` there before it accepts. On
+`websocket.accept` picows takes the transport over and writes the 101; a refusal is a plain HTTP
+answer. From then on frames go to the leg; the application's task may end. The server waits for the
+handshake until the leg's socket is gone: a session may live longer, and may have several.
+
+`WSProtocol` is not among picows's public names: its version is pinned and the tests of
+this module cover the seam.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote
+
+from picows import WSAutoPingStrategy, WSUpgradeRequest, WSUpgradeResponse
+from picows import WSUpgradeResponseWithListener as UpgradeWithListener
+from picows.picows import WSProtocol  # type: ignore[attr-defined]  # not in its stubs
+from uvicorn.config import Config
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
+
+from relay.protocol.refusal import Refused
+from relay.transport import request_head
+from relay.transport.connection import Leg
+
+log = logging.getLogger(__name__)
+frames_log = logging.getLogger("relay.browser_frames")
+
+READ_BUFFER_BYTES = 4 * 1024  # microphone frames are 0.2 to 8 KiB; it grows when it has to
+# And never shrinks: it becomes twice as long as what the kernel had at once, which of a flood may
+# be 16 MiB. Of a browser nobody needs more than this at once.
+RECEIVE_BYTES = 128 * 1024
+
+Message = dict[str, Any]
+EXTENSION = "relay.handshake"
+
+
+class Handshake(asyncio.Protocol):
+    """One WebSocket request until it is accepted or refused.
+
+    The application sets `leg`, `ping_seconds` and `max_message_bytes` before it accepts, and may
+    set `on_shutdown`, which is called when the server stops while the socket is open.
+    """
+
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any]
+    ) -> None:
+        self.leg: Leg | None = None
+        self.ping_seconds = 10.0
+        self.max_message_bytes = 1 << 20
+        self.on_shutdown: Callable[[], None] | None = None
+        self._app = config.loaded_app
+        self._root_path = config.root_path
+        self._state = server_state
+        self._app_state = app_state
+        self._asked = False
+        self._left: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._key = b""  # of the head, once that is judged
+        self._asked_by: Message = {}  # the scope, with what a trusted proxy says of the client
+        self._refusal: Message | None = None
+        self._answered = False
+        self._accepted = False
+
+    # --- what uvicorn and the event loop call ------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
+
+    def data_received(self, data: bytes) -> None:
+        """The request's head, as uvicorn read it; frames before the 101 are a broken client."""
+        if self._answered:
+            return
+        try:
+            head = request_head.read_head(data if not self._key else b"")
+        except Refused as refused:
+            self._refuse_head(refused)
+            return
+        self._key = head.key
+        self._asked_by = self._scope(head)
+        task = asyncio.get_running_loop().create_task(
+            self._app(self._asked_by, self._receive, self._send), name="websocket"
+        )
+        self._state.tasks.add(task)
+        task.add_done_callback(self._answer_ended)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The browser left before it was answered."""
+        self._state.connections.discard(self)
+        if not self._left.done():
+            self._left.set_result({"type": "websocket.disconnect", "code": 1006})
+
+    @property
+    def address(self) -> str:
+        """Where the browser is, as far as it can be known; until it is answered."""
+        client = self._asked_by.get("client")
+        return client[0] if client else ""
+
+    def shutdown(self) -> None:
+        """The server stops: end this socket now."""
+        if self.on_shutdown is not None:
+            self.on_shutdown()
+        else:
+            self._transport.close()
+
+    def finish(self) -> None:
+        """The socket is gone: the server need not wait for it any longer."""
+        self._state.connections.discard(self)
+        self._transport.close()
+
+    # --- what the application calls ----------------------------------------------------------
+
+    async def _receive(self) -> Message:
+        if self._asked:
+            return await self._left
+        self._asked = True
+        return {"type": "websocket.connect"}
+
+    async def _send(self, message: Message) -> None:
+        match message["type"]:
+            case "websocket.accept":
+                self._accept(message)
+            case "websocket.http.response.start":
+                self._refusal = message
+            case "websocket.http.response.body":
+                if self._refusal is not None:
+                    headers = self._refusal.get("headers", [])
+                    self._refuse(self._refusal["status"], headers, message.get("body", b""))
+            case "websocket.close" if not self._answered:
+                # Litestar closes before it accepts when a path is unknown or a handler fails; it
+                # says 4500 both times and tells them apart by the reason alone.
+                not_found = message.get("reason") == HTTPStatus.NOT_FOUND.phrase
+                status = HTTPStatus.NOT_FOUND if not_found else HTTPStatus.INTERNAL_SERVER_ERROR
+                body = HTTPStatus(status).phrase.encode()
+                headers = [(b"content-type", b"text/plain"), *message.get("headers", [])]
+                self._refuse(status, headers, body)
+            case "websocket.close" if self.leg is not None:
+                self.leg.close(message.get("code", 1000), message.get("reason") or "")
+            case "websocket.close":
+                pass  # it was refused
+            case kind:
+                raise RuntimeError(f"expected accept, a refusal or close, got {kind!r}")
+
+    # --- the rest ----------------------------------------------------------------------------
+
+    def _scope(self, head: request_head.Head) -> Message:
+        path, query = request_head.split_target(head.target)
+        headers = head.headers
+        offered = b",".join(v for n, v in headers if n == b"sec-websocket-protocol").decode(
+            "latin-1"
+        )
+        return {
+            "type": "websocket",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "wss" if is_ssl(self._transport) else "ws",
+            "server": get_local_addr(self._transport),
+            "client": get_remote_addr(self._transport),
+            "root_path": self._root_path,
+            "path": self._root_path + unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "headers": headers,
+            "subprotocols": [name.strip() for name in offered.split(",") if name.strip()],
+            "state": self._app_state.copy(),
+            "extensions": {"websocket.http.response": {}, EXTENSION: self},
+        }
+
+    def _accept(self, message: Message) -> None:
+        leg = self.leg
+        if leg is None:
+            raise RuntimeError("the application accepted without setting a leg")
+        if self._answered or self._transport.is_closing():
+            return  # connection_lost has been or will be called
+        self._answered = True
+        extra = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in message.get("headers", [])]
+        if chosen := message.get("subprotocol"):
+            extra.append(("Sec-WebSocket-Protocol", chosen))
+
+        def answer(request: WSUpgradeRequest) -> UpgradeWithListener:
+            return UpgradeWithListener(WSUpgradeResponse.create_101_response(extra), leg)
+
+        frames = WSProtocol(
+            None,  # host_port: clients only
+            None,  # ws_path: clients only
+            False,  # is_client_side
+            answer,
+            frames_log,
+            True,  # disconnect_on_exception
+            5.0,  # websocket_handshake_timeout: the head is here already
+            True,  # enable_auto_ping
+            self.ping_seconds,
+            self.ping_seconds,  # auto_ping_reply_timeout
+            WSAutoPingStrategy.PING_WHEN_IDLE,
+            False,  # enable_auto_pong: the leg does it, within bounds
+            self.max_message_bytes,
+            None,  # extra_headers: clients only
+            READ_BUFFER_BYTES,
+        )
+        leg.on_freed = self.finish
+        wire = self._transport.get_extra_info("socket")
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        frames.connection_made(self._transport)
+        head = request_head.head_for(self._key)
+        frames.get_buffer(-1)[: len(head)] = head
+        frames.buffer_updated(len(head))
+        if not leg.is_open:
+            raise RuntimeError("picows did not take a head that was judged to be right")
+        self._transport.set_protocol(frames)
+        self._accepted = True
+
+    def _refuse_head(self, refused: Refused) -> None:
+        """Before the application is asked, or while it thinks."""
+        headers = [(b"content-type", b"application/problem+json")]
+        if refused.status == HTTPStatus.UPGRADE_REQUIRED:
+            headers += [
+                (b"upgrade", b"websocket"),
+                (b"sec-websocket-version", request_head.VERSION),
+            ]
+        self._refuse(refused.status, headers, refused.problem)
+        if not self._key:  # else the application's task sees to that when it ends
+            self.finish()
+
+    def _refuse(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        if self._answered:
+            return
+        self._answered = True
+        if self._transport.is_closing():
+            return  # whoever asked has not waited for the answer
+        lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
+        lines += [b"%s: %s" % (name, value) for name, value in self._state.default_headers]
+        lines += [b"%s: %s" % (n, v) for n, v in headers if n.lower() != b"content-length"]
+        lines += [b"content-length: %d" % len(body), b"connection: close", b"", body]
+        self._transport.write(b"\r\n".join(lines))
+        self._transport.close()
+
+    def _answer_ended(self, task: asyncio.Task[None]) -> None:
+        self._state.tasks.discard(task)
+        self._asked_by = {}  # we are in it
+        failed = not task.cancelled() and task.exception() is not None
+        if failed:
+            log.error("websocket_application_failed", exc_info=task.exception())
+            self._refuse(500, [(b"content-type", b"text/plain")], b"Internal Server Error")
+        if self._accepted and not failed:
+            return  # the socket lives on; `finish` is called when it does not
+        if self.leg is not None:
+            self.leg.abort()
+        self.finish()

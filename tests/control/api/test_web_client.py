@@ -1,0 +1,90 @@
+"""The web client as it is served: every file, its type, its headers; and turned off."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+from litestar import Litestar
+from litestar.testing import TestClient
+
+from config.loader import load
+from config.settings import CONFIG_DIR, STAND_INS, from_environment
+from control.api.web_client import FOLDER, load_files, routes
+from control.app import create_app
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def http():
+    with TestClient(Litestar(routes(), openapi_config=None)) as client:
+        yield client
+
+
+def paths(**environ):
+    settings = from_environment(STAND_INS | environ)
+    return {route.path for route in create_app(settings, load(CONFIG_DIR, {})).routes}
+
+
+@pytest.mark.parametrize("name", load_files())
+def test_every_file_comes_whole_with_its_type(http, name):
+    answer = http.get(f"/{name}")
+
+    assert answer.status_code == 200
+    assert answer.content == (FOLDER / (name or "index.html")).read_bytes()
+    assert answer.headers["content-type"].split(";")[0] == load_files()[name].media_type
+    assert answer.headers["cache-control"] == "no-cache"
+
+
+def test_what_a_browser_has_already_is_not_sent_again(http):
+    etag = http.get("/app.js").headers["etag"]
+
+    again = http.get("/app.js", headers={"If-None-Match": etag})
+    other = http.get("/app.js", headers={"If-None-Match": '"something-else"'})
+
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == etag
+    assert other.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/session.d.ts", "/../pyproject.toml", "/%2e%2e/pyproject.toml", "/x.js"]
+)
+def test_nothing_else_is_served(http, path):
+    assert http.get(path).status_code == 404
+
+
+def test_it_can_be_turned_off():
+    assert {"/", "/app.js", "/worker.js"} <= paths()
+    assert not {"/", "/app.js", "/worker.js"} & paths(RELAY_CLIENT="off")
+
+
+def test_the_page_has_nothing_inline_and_nothing_from_elsewhere():
+    page = (FOLDER / "index.html").read_text("utf-8")
+
+    assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:|<script(?![^>]*\ssrc=)", page)
+    for path in FOLDER.glob("*.*"):
+        if path.suffix in (".js", ".css", ".html"):
+            elsewhere = re.findall(
+                r"https?://(?!www\.w3\.org/)[^\s\"']+|blob:", path.read_text("utf-8")
+            )
+            assert elsewhere == [], path.name
+
+
+def test_the_wheel_has_every_file():
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    patterns = told["tool"]["setuptools"]["package-data"]["relay"]
+
+    for path in FOLDER.iterdir():
+        assert any(fnmatch(f"client/{path.name}", pattern) for pattern in patterns)
+
+
+def test_every_file_is_in_its_document():
+    text = (ROOT / "docs/client.md").read_text("utf-8")
+    named = {path.name for path in FOLDER.iterdir() if path.suffix != ".png"} - {"icon.svg"}
+
+    assert [name for name in sorted(named) if f"`{name}`" not in text] == []

@@ -1,0 +1,200 @@
+"""How several nodes share the agents of a project, on a real Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from control.cluster.capacity import Governor
+from control.db import ownership
+from control.db.conversations import Store
+from relay.live.agent_quota import Share
+from tests.control.cluster.test_heartbeat import fetch, silence
+
+
+def make(store, limit=20):
+    return Governor(store, uuid4(), Share(limit))
+
+
+def enter(governor, count):
+    """So many sessions begin, as far as they may; how many did."""
+    share = governor._share
+    return sum(share.enter((governor._node_id, share.used)) for _ in range(count))
+
+
+async def begin(governor, count):
+    """The same, asking for more where the part is used up."""
+    began = 0
+    for _ in range(count):
+        if not enter(governor, 1):
+            await governor.grow()
+            if not enter(governor, 1):
+                break
+        began += 1
+    return began
+
+
+async def test_one_node_may_have_them_all_and_no_more(store):
+    governor = make(store)
+
+    assert await begin(governor, 30) == 20
+    assert governor._share.headroom == 0
+
+
+async def test_two_nodes_have_together_what_one_may_have(store):
+    one, two = make(store), make(store)
+
+    began = await asyncio.gather(begin(one, 30), begin(two, 30))
+
+    assert sum(began) == 20
+
+
+async def test_what_is_not_needed_goes_back(store):
+    one, two = make(store), make(store)
+    await begin(one, 20)
+    assert await begin(two, 1) == 0
+    for key in list(one._share._keys)[:5]:
+        one._share.leave(key)
+
+    await one.ask()
+
+    assert await begin(two, 9) == 5
+
+
+async def test_while_another_is_hungry_nobody_keeps_some_to_spare(store):
+    one, two = make(store), make(store)
+    await begin(one, 19)  # and one to spare
+    await two.grow()
+    assert one._share.size == 20
+    assert not enter(two, 1)
+
+    await one.ask()
+
+    assert one._share.size == 19
+    assert await begin(two, 5) == 1
+
+
+async def test_a_node_that_died_has_none(store):
+    one, two = make(store), make(store)
+    await begin(one, 20)
+    await silence(store, one._node_id, 19.0)
+    assert await begin(two, 5) == 0
+    await silence(store, one._node_id, 21.0)
+
+    assert await begin(two, 5) == 5
+
+
+async def test_a_node_that_was_taken_for_dead_keeps_what_it_uses_and_gets_no_more(store):
+    one, two = make(store), make(store)
+    await begin(one, 15)
+    await silence(store, one._node_id, 60.0)
+    await begin(two, 20)
+
+    await one.ask()
+
+    assert (one._share.size, one._share.used) == (15, 15)
+    assert not enter(one, 1)
+    await two.ask()
+    assert two._share.headroom == 0
+
+
+async def test_a_node_that_leaves_gives_everything_back(store):
+    one, two = make(store), make(store)
+    await begin(one, 20)
+
+    async with store.transaction() as connection:
+        await ownership.leave(connection, one._node_id)
+
+    assert await begin(two, 30) == 20
+    rows = await fetch(store, "SELECT node_id FROM voice.agent_shares")
+    assert [row["node_id"] for row in rows] == [two._node_id]
+
+
+async def test_without_a_database_the_last_part_holds(store, caplog):
+    away = Store("postgresql://u:p@127.0.0.1:1/x")
+    await away.open()
+    governor = make(store)
+    await begin(governor, 3)
+    size = governor._share.size
+    governor._store = away
+
+    assert enter(governor, 20) == size - 3
+    await governor.grow()
+    await governor.grow()
+
+    assert governor._share.size == size
+    assert caplog.text.count("governor_unavailable") == 1
+    await away.close()
+
+
+async def test_without_a_limit_nobody_is_asked():
+    governor = make(Store("postgresql://u:p@127.0.0.1:1/x"), limit=0)
+
+    async with governor.running():
+        await governor.grow()
+        assert enter(governor, 100) == 100
+
+
+async def test_it_balances_by_itself(store):
+    governor = make(store)
+
+    async with governor.running(), asyncio.timeout(5):
+        while not governor._share.size:  # noqa: ASYNC110 (its own beat is what we wait for)
+            await asyncio.sleep(0.01)
+
+    assert enter(governor, 1) == 1
+
+
+steps = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from(["begin", "end", "ask", "die"])), max_size=40
+)
+
+
+@asynccontextmanager
+async def opened(url):
+    store = Store(url)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("limit", [1, 5])
+def test_together_they_never_have_more(postgres, template, limit, request):
+    """Any order of beginnings, ends, deaths and balancing, of three nodes."""
+    from tests.conftest import _execute, _with_database
+
+    name = f"test_{uuid4().hex}"
+    asyncio.run(_execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template}"))
+    url = _with_database(postgres, name)
+
+    @given(steps)
+    @hypothesis_settings(max_examples=15, deadline=None)
+    def play(asked):
+        asyncio.run(run(asked))
+
+    async def run(asked):
+        async with opened(url) as store:
+            await fetch(store, "DELETE FROM voice.nodes")
+            nodes = [make(store, limit) for _ in range(3)]
+            for number, what in asked:
+                governor = nodes[number]
+                if what == "begin":
+                    await begin(governor, 2)
+                elif what == "end" and governor._share.used:
+                    governor._share.leave(next(iter(governor._share._keys)))
+                elif what == "ask":
+                    await governor.ask()
+                elif what == "die":
+                    await silence(store, governor._node_id, 60.0)
+                    nodes[number] = make(store, limit)
+                assert sum(one._share.used for one in nodes) <= limit
+
+    play()

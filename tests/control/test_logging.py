@@ -1,0 +1,42 @@
+"""What is logged of an exception: where and of which kind, not what it may quote."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from control.logging import describe_error, format_error
+
+SECRET = "what somebody said"
+
+
+def caught(error, cause=None):
+    try:
+        raise error from cause
+    except Exception as found:
+        return found
+
+
+def test_the_text_of_an_exception_is_left_out_and_its_place_and_kind_are_not():
+    text = format_error(caught(ValueError(SECRET), caught(KeyError(SECRET))))
+
+    assert SECRET not in text
+    assert text.index("KeyError") < text.index("then:") < text.index("ValueError")
+    assert text.count("test_logs.py") == 2
+
+
+def test_those_in_a_group_are_told_each():
+    text = format_error(ExceptionGroup("x", [caught(ValueError(SECRET)), caught(KeyError())]))
+
+    assert SECRET not in text
+    assert "ValueError" in text
+    assert "KeyError" in text
+
+
+def test_of_a_databases_error_the_first_line_is_told_unless_it_quotes_a_value():
+    missing = asyncpg.UndefinedTableError(f'relation "voice.nodes" does not exist\n{SECRET}')
+    wrong = asyncpg.InvalidTextRepresentationError(f'invalid input syntax: "{SECRET}"')
+
+    assert describe_error(missing) == (
+        'asyncpg.exceptions.UndefinedTableError (42P01): relation "voice.nodes" does not exist'
+    )
+    assert describe_error(wrong) == "asyncpg.exceptions.InvalidTextRepresentationError (22P02)"

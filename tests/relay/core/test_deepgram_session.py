@@ -1,0 +1,411 @@
+"""The drop-in: Settings first, then a session in Deepgram's words."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+import config
+from config.agent import Audio, AudioInput, AudioOutput, load_agent
+from relay.core import actions
+from relay.core.admission import Opening
+from relay.core.deepgram_session import MAX_CONTROLS, MAX_EARLY, SETTINGS_SECONDS, DropIn
+from relay.core.events import (
+    AgentClosed,
+    AgentOpened,
+    AgentUnreachable,
+    BrowserClosed,
+    ControlFrame,
+    EndReason,
+    FromAgent,
+    FromBrowser,
+    FunctionReturned,
+    GoAway,
+    HangUp,
+    MessageStored,
+    Woken,
+)
+from relay.core.session import Times
+from relay.protocol import deepgram, relay_events
+from relay.protocol.relay_events import IntentStatus
+from tests.relay.conftest import make_session
+
+AGENT = load_agent(Path(config.__file__).parent / "agent.yaml")
+OURS = deepgram.Settings(audio={"of": "agent.yaml"}, agent={"think": {"prompt": "secret"}})
+TIMES = Times(setup_seconds=10.0, roll_over_seconds=1000.0, grace_seconds=0.0)
+WELCOME = FromAgent(deepgram.Welcome(request_id="of the agent"))
+APPLIED = FromAgent(deepgram.SettingsApplied())
+
+
+def client_settings(audio=None, **more):
+    agent = {"think": {"prompt": "of the client"}}
+    return FromBrowser(deepgram.Settings(audio=audio or {}, agent=agent, **more))
+
+
+@pytest.fixture
+def drop_in(opening):
+    return make_drop_in(opening)
+
+
+def make_drop_in(opening):
+    begun = []
+
+    def begin(opening, now):
+        begun.append(opening)
+        session = make_session(opening, OURS, TIMES)
+        session._ready_by += now  # `make_session` begins at second 0
+        session._look_at += now
+        return session
+
+    made = DropIn(opening, AGENT, begin, 0.0)
+    made.begun = begun
+    return made
+
+
+@pytest.fixture
+def live(drop_in):
+    drop_in.begin()
+    drop_in.handle(client_settings(), 0.1)
+    for event in (AgentOpened(), WELCOME, APPLIED):
+        asked = drop_in.handle(event, 0.2)
+    assert actions.Forward() in asked
+    return drop_in
+
+
+def of(kind, asked):
+    return [action for action in asked if isinstance(action, kind)]
+
+
+def told(asked):
+    return [action.event for action in of(actions.SendBrowser, asked)]
+
+
+def sent_settings(asked):
+    (sent,) = of(actions.SendSettings, asked)
+    return sent.settings
+
+
+# --- before Settings -----------------------------------------------------------------------------
+
+
+def test_welcome_is_ours_and_nobody_is_dialled_before_settings(drop_in, opening):
+    asked = drop_in.begin()
+
+    welcome = deepgram.Welcome(request_id=str(opening.session_id))
+    assert asked == [actions.SendBrowser(welcome)]
+    assert drop_in.is_waiting
+    assert drop_in.deadline == SETTINGS_SECONDS
+
+
+def test_settings_begin_the_session_with_the_audio_that_they_ask_for(drop_in):
+    audio = {"input": {"encoding": "linear16", "sample_rate": 44100}}
+
+    asked = drop_in.handle(client_settings(audio), 3.0)
+
+    assert asked == [actions.DialAgent()]
+    assert not drop_in.is_waiting
+    (opening,) = drop_in.begun
+    assert opening.audio == Audio(input=AudioInput(sample_rate=44100), output=AudioOutput())
+    assert drop_in.deadline == 13.0
+
+
+def test_the_agent_gets_our_settings_with_the_audio_of_the_client(drop_in):
+    drop_in.handle(client_settings(), 0.1)
+    drop_in.handle(AgentOpened(), 0.2)
+
+    asked = drop_in.handle(WELCOME, 0.3)
+
+    sent = sent_settings(asked)
+    assert sent.agent == OURS.agent
+    assert sent.audio["input"] == {"encoding": "linear16", "sample_rate": 24000}
+    assert not of(actions.Forward, asked)  # the client had a Welcome
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [(None, True), ({}, True), ({"history": False}, False), ({"history": "?"}, True)],
+)
+def test_history_is_on_unless_the_client_turns_it_off(drop_in, flags, wanted):
+    drop_in.handle(client_settings(flags=flags), 0.1)
+    drop_in.handle(AgentOpened(), 0.2)
+
+    assert sent_settings(drop_in.handle(WELCOME, 0.3)).flags == {"history": wanted}
+
+
+@pytest.mark.parametrize(
+    ("output", "rate"),
+    [
+        ({"encoding": "mulaw"}, 8000),
+        ({"encoding": "alaw", "sample_rate": 16000}, 16000),
+        ({"encoding": "linear16", "container": "wav"}, 24000),
+    ],
+)
+def test_output_has_deepgrams_defaults(drop_in, output, rate):
+    drop_in.handle(client_settings({"output": output}), 0.1)
+
+    (opening,) = drop_in.begun
+    assert opening.audio.output.sample_rate == rate
+
+
+def test_what_an_agent_dialled_ahead_said_is_heard_after_settings(drop_in):
+    early = [AgentOpened(), WELCOME]
+    assert [drop_in.handle(event, 0.1) for event in early] == [[], []]
+
+    asked = drop_in.handle(client_settings(), 0.2)
+
+    assert [type(action) for action in asked] == [actions.DialAgent, actions.SendSettings]
+
+
+def test_an_agent_that_left_before_settings_is_dialled_again(drop_in):
+    for event in (AgentOpened(), AgentClosed(1005, "")):
+        drop_in.handle(event, 0.1)
+
+    asked = drop_in.handle(client_settings(), 0.2)
+
+    assert of(actions.DropAgent, asked)
+    assert not told(asked)
+    assert drop_in.handle(Woken(0), drop_in.deadline) == [actions.DialAgent()]
+
+
+def test_an_agent_that_talks_before_settings_is_not_remembered_for_ever(drop_in):
+    for _ in range(MAX_EARLY + 1):
+        drop_in.handle(WELCOME, 0.1)
+
+    asked = drop_in.handle(client_settings(), 0.2)
+
+    assert len(of(actions.Note, asked)) == MAX_EARLY
+
+
+def refusal(asked):
+    """Its code, once it is the whole of a refusal."""
+    error, *end = asked
+    assert [type(action) for action in end] == [
+        actions.CloseBrowser,
+        actions.CloseAgent,
+        actions.End,
+    ]
+    assert end[0].code == relay_events.NORMAL
+    assert end[2] == actions.End("bad_settings", error.event.code)
+    assert isinstance(error.event, deepgram.Error)
+    return error.event.code
+
+
+@pytest.mark.parametrize(
+    ("event", "code"),
+    [
+        (FromBrowser(deepgram.KeepAlive()), "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS"),
+        (FromBrowser(deepgram.Malformed("", "?")), "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS"),
+        (FromBrowser(deepgram.Malformed("Settings", "?")), "UNPARSABLE_CLIENT_MESSAGE"),
+        (client_settings({"input": {"sample_rate": 11025}}), "INVALID_SETTINGS"),
+        (client_settings({"output": {"container": "ogg"}}), "INVALID_SETTINGS"),
+        (client_settings({"input": {"encoding": "flac"}}), "INVALID_SETTINGS"),
+        (client_settings({"input": {"encoding": "x" * 9999}}), "INVALID_SETTINGS"),
+        (client_settings({"microphone": {}}), "INVALID_SETTINGS"),
+        (Woken(0), "CLIENT_MESSAGE_TIMEOUT"),
+    ],
+)
+def test_anything_else_than_good_settings_ends_it(drop_in, event, code):
+    asked = drop_in.handle(event, SETTINGS_SECONDS)
+
+    assert refusal(asked) == code
+    assert len(asked[0].event.description) <= 300
+    assert drop_in.deadline is None
+    assert drop_in.handle(client_settings(), 16.0) == []
+
+
+def test_audio_before_settings_ends_it(drop_in):
+    assert refusal(drop_in.hear_too_early(1.0)) == "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS"
+
+
+def test_some_pings_may_come_before_settings_and_a_flood_of_them_ends_it(drop_in):
+    asked = [drop_in.handle(ControlFrame(), 1.0) for _ in range(MAX_CONTROLS + 1)]
+
+    assert asked[:-1] == [[]] * MAX_CONTROLS
+    assert refusal(asked[-1]) == "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS"
+
+
+def test_waking_too_early_changes_nothing(drop_in):
+    assert drop_in.handle(Woken(0), SETTINGS_SECONDS - 0.1) == []
+    assert drop_in.is_waiting
+
+
+@pytest.mark.parametrize(
+    ("event", "reason", "codes"),
+    [
+        (BrowserClosed(1006, ""), "browser_lost", []),
+        (BrowserClosed(1001, ""), "browser_left", []),
+        (HangUp(EndReason.HUNG_UP), "hung_up", []),
+        (GoAway(), "shutdown", ["SERVER_GOING_AWAY"]),
+    ],
+)
+def test_an_end_before_settings(drop_in, event, reason, codes):
+    asked = drop_in.handle(event, 1.0)
+
+    (end,) = of(actions.End, asked)
+    assert end.reason == reason
+    assert [error.code for error in told(asked)] == codes
+    assert of(actions.CloseBrowser, asked)[0].code == relay_events.NORMAL
+
+
+# --- in Deepgram's words -------------------------------------------------------------------------
+
+
+def test_settings_a_second_time_end_it(live):
+    assert refusal(live.handle(client_settings(), 1.0)) == "SETTINGS_ALREADY_APPLIED"
+
+
+def test_what_may_not_be_sent_is_an_error_and_the_session_goes_on(live):
+    for message, code in [
+        (deepgram.UpdatePrompt(prompt="x"), "INSUFFICIENT_PERMISSIONS"),
+        (deepgram.Malformed("InjectUserMessage", "?"), "UNPARSABLE_CLIENT_MESSAGE"),
+    ]:
+        (action,) = live.handle(FromBrowser(message), 1.0)
+        assert action.told.code == code
+    assert live.handle(FromBrowser(deepgram.KeepAlive()), 1.0) == [actions.Forward()]
+
+
+def test_no_event_of_ours_is_sent(live):
+    returned = FunctionReturned(UUID(int=9), "c", "GOAL", IntentStatus.SUBMITTED, {}, {}, "{}")
+    said = FromAgent(deepgram.ConversationText(role="assistant", content="x"))
+    (stored, forward) = live.handle(said, 1.0)
+
+    assert forward == actions.Forward()
+    assert live.handle(returned, 1.0) == []
+    assert live.handle(MessageStored(stored.message), 1.0) == []
+
+
+def test_a_lost_agent_is_replaced_unseen(live):
+    asked = live.handle(AgentClosed(1006, ""), 1.0)
+    assert not told(asked)
+    live.handle(Woken(0), live.deadline)
+    live.handle(AgentOpened(), 2.0)
+
+    assert sent_settings(live.handle(WELCOME, 2.0)).audio["input"]["sample_rate"] == 24000
+    asked = live.handle(APPLIED, 2.0)
+    assert actions.ReleaseHeld() in asked
+    assert not told(asked) + of(actions.Forward, asked)
+
+
+def test_warnings_and_errors_of_the_agent_come_through(live):
+    warning = deepgram.Warning(description="of the prompt", code="PROMPT_TOO_LONG")
+    error = deepgram.Error(description="of the prompt", code="INVALID_SETTINGS")
+
+    (first,) = told(live.handle(FromAgent(warning), 1.0))
+    asked = live.handle(FromAgent(error), 1.0)
+
+    assert first.code == "PROMPT_TOO_LONG"
+    assert [event.code for event in told(asked)] == ["INVALID_SETTINGS"]  # once
+    assert of(actions.CloseBrowser, asked) == [actions.CloseBrowser(1000, "INVALID_SETTINGS")]
+
+
+def test_an_agent_that_cannot_be_reached_is_an_error_of_the_server(drop_in):
+    drop_in.handle(client_settings(), 0.1)
+
+    asked = drop_in.handle(AgentUnreachable("refused", final=True), 0.2)
+
+    assert [event.code for event in told(asked)] == ["INTERNAL_SERVER_ERROR"]
+    assert of(actions.CloseBrowser, asked)[0].code == relay_events.NORMAL
+
+
+@pytest.mark.parametrize(
+    ("event", "code"),
+    [
+        (GoAway(), "SERVER_GOING_AWAY"),
+        (HangUp(EndReason.BROWSER_TOO_SLOW), "TOO_MANY_REQUESTS"),
+        (HangUp(EndReason.INTERNAL_ERROR), "INTERNAL_SERVER_ERROR"),
+        (AgentClosed(4000, "bye"), "INTERNAL_SERVER_ERROR"),
+        (AgentClosed(1000, ""), None),
+        (HangUp(EndReason.SUPERSEDED), None),
+    ],
+)
+def test_a_close_code_becomes_an_error_and_1000(live, event, code):
+    asked = live.handle(event, 1.0)
+
+    assert [error.code for error in told(asked)] == ([code] if code else [])
+    assert [close.code for close in of(actions.CloseBrowser, asked)] == [1000]
+
+
+def test_a_client_that_left_is_told_nothing(live):
+    asked = live.handle(BrowserClosed(4001, "bye"), 1.0)
+
+    assert not told(asked)
+    assert live.handle(client_settings(), 2.0) == []
+
+
+def test_how_much_audio_may_come_is_known_from_settings_on(drop_in):
+    assert drop_in.most == (math.inf, math.inf)
+
+    drop_in.handle(client_settings(), 0.1)
+
+    assert drop_in.most == drop_in._session.most
+
+
+def test_there_is_no_way_back(live):
+    assert not live.admits("ticket-1", 0)
+    assert "OPEN" in repr(live)
+
+
+EVENTS = st.sampled_from(
+    [
+        client_settings(),
+        client_settings({"input": {"sample_rate": 1}}),
+        FromBrowser(deepgram.KeepAlive()),
+        FromBrowser(deepgram.UpdatePrompt(prompt="x")),
+        AgentOpened(),
+        WELCOME,
+        APPLIED,
+        FromAgent(deepgram.ConversationText(role="user", content="x")),
+        FromAgent(deepgram.AgentAudioDone()),
+        FromAgent(deepgram.History(role="user", content="x")),
+        FromAgent(
+            deepgram.FunctionCallRequest(functions=[deepgram.FunctionCall(id="c", name="f")])
+        ),
+        FromAgent(deepgram.Error(code="FAILED_TO_THINK")),
+        FunctionReturned(UUID(int=9), "c", "GOAL", IntentStatus.SUBMITTED, {}, {}, "{}"),
+        AgentClosed(1006, ""),
+        AgentClosed(1000, ""),
+        AgentUnreachable("refused"),
+        BrowserClosed(1005, ""),
+        GoAway(),
+        HangUp(EndReason.HUNG_UP),
+        Woken(0),
+    ]
+)
+OPENING = Opening(
+    session_id=UUID(int=1),
+    conversation_id=UUID(int=2),
+    user_id="user",
+    timezone="UTC",
+    audio=Audio(),
+)
+
+
+@given(st.booleans(), st.lists(st.tuples(EVENTS, st.floats(0, 6)), max_size=50))
+@hypothesis_settings(max_examples=300, deadline=None)
+def test_any_interleaving_keeps_the_promises(begun, steps):
+    drop_in = make_drop_in(OPENING)
+    asked, now, dialled = drop_in.begin(), 0.0, False
+    if begun:
+        steps = [(e, 0.0) for e in (client_settings(), AgentOpened(), WELCOME, APPLIED)] + steps
+    for event, passed in steps:
+        now += passed
+        new = drop_in.handle(event, now)
+        asked += new
+        dialled = dialled or actions.DialAgent() in new
+        # Nothing is said to an agent before the client's Settings, and its Welcome is never shown.
+        assert dialled or not of((actions.SendSettings, actions.SendAgent), new)
+        assert not (event is WELCOME and of(actions.Forward, new))
+
+    said = told(asked)
+    assert all(isinstance(event, relay_events.OfDeepgram) for event in said)
+    assert [type(event) for event in said].count(deepgram.Welcome) == 1
+    assert all(close.code == 1000 for close in of(actions.CloseBrowser, asked))
+    assert len(of(actions.End, asked)) <= 1
+    if of(actions.End, asked):
+        assert isinstance(asked[-1], actions.End)

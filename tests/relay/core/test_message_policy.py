@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import config
+from config.agent import DeepgramSpeak, Speak
+from config.loader import load
+from config.policy import NEVER, Language, Limited, Messages, Policy
+from relay.core import message_policy
+from relay.core.admission import Takeover
+from relay.protocol import deepgram
+
+TODAY = date(2026, 11, 22)
+
+
+@pytest.fixture(scope="module")
+def configuration():
+    return load(Path(config.__file__).parent, {})
+
+
+def test_the_prompt_knows_the_day_the_zone_and_the_intents(configuration, opening):
+    settings = message_policy.settings(configuration, opening, TODAY, [])
+
+    prompts = [think["prompt"] for think in settings.agent["think"]]
+    for prompt in prompts:
+        assert "2026" in prompt
+        assert "Europe/Vienna" in prompt
+        assert "create_goal" in prompt or "goal" in prompt.lower()
+
+
+def test_a_new_conversation_is_greeted(configuration, opening):
+    settings = message_policy.settings(configuration, opening, TODAY, [])
+
+    assert settings.agent["greeting"]
+    assert "context" not in settings.agent
+
+
+def test_nobody_is_greeted_twice_because_another_relay_had_the_session(configuration, opening):
+    opening = msgspec.structs.replace(opening, takeover=Takeover(ticket="t", messages=[]))
+
+    settings = message_policy.settings(configuration, opening, TODAY, [])
+
+    assert "greeting" not in settings.agent
+
+
+def test_a_resumed_conversation_has_its_history_and_no_greeting(configuration, opening):
+    finished = deepgram.FinishedCall(
+        id="call_1", name="create_goal", client_side=True, arguments="{}", response="{}"
+    )
+    history = [
+        deepgram.History(role="user", content="Hello."),
+        deepgram.History(function_calls=[finished]),
+    ]
+
+    settings = message_policy.settings(configuration, opening, TODAY, history)
+
+    assert "greeting" not in settings.agent
+    assert settings.agent["context"] == {
+        "messages": [
+            {"type": "History", "role": "user", "content": "Hello."},
+            {
+                "type": "History",
+                "function_calls": [
+                    {
+                        "id": "call_1",
+                        "name": "create_goal",
+                        "client_side": True,
+                        "arguments": "{}",
+                        "response": "{}",
+                    }
+                ],
+            },
+        ]
+    }
+
+
+def test_settings_contain_nothing_that_is_null(configuration, opening):
+    sent = json.loads(deepgram.encode(message_policy.settings(configuration, opening, TODAY, [])))
+
+    def nulls(value, path="$"):
+        if value is None:
+            yield path
+        elif isinstance(value, dict):
+            for name, inner in value.items():
+                yield from nulls(inner, f"{path}.{name}")
+        elif isinstance(value, list):
+            for at, inner in enumerate(value):
+                yield from nulls(inner, f"{path}[{at}]")
+
+    assert list(nulls(sent)) == []
+    assert sent["type"] == "Settings"
+
+
+def test_a_long_unknown_type_is_not_echoed_whole():
+    refusal = message_policy.refusal(deepgram.Unknown(type="x" * 10_000), Messages())
+
+    assert len(refusal.detail) < 200
+
+
+@pytest.mark.parametrize("code", ["CLIENT_MESSAGE_TIMEOUT", "SOMETHING_NEW"])
+def test_a_problem_keeps_its_code_and_loses_its_description(code):
+    told = message_policy.told(deepgram.Error(code=code, description="the prompt is: be nice"))
+
+    assert told.code == code
+    assert told.description
+    assert "nice" not in told.description
+
+
+def say(**message):
+    return json.dumps(message).encode()
+
+
+CHOSEN = Messages(
+    InjectUserMessage=Limited(per_minute=1, max_characters=10),
+    InjectAgentMessage="allow",
+    ForceEndTurn="refuse",
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ({"type": "InjectUserMessage", "content": "x" * 10}, None),
+        ({"type": "InjectUserMessage", "content": "x" * 11}, "too_long"),
+        ({"type": "InjectAgentMessage", "message": "x" * 11}, None),
+        ({"type": "InjectAgentMessage", "message": "x" * 20_001}, "too_long"),
+        ({"type": "InjectAgentMessage", "message": "x" * 300_000}, "too_long"),
+        ({"type": "ForceEndTurn"}, "not_allowed"),
+        ({"type": "KeepAlive"}, None),
+        ({"type": "KeepAlive", "agent": {"think": {"prompt": "x"}}}, None),
+        ({"type": "NeverHeard"}, "not_allowed"),
+        ({"type": "unknown"}, "not_allowed"),
+        ({"type": "InjectUserMessage", "content": 7}, "malformed"),
+        ({"no": "type"}, "malformed"),
+        ([], "malformed"),
+    ],
+)
+def test_the_table_of_the_configuration_holds(message, code):
+    text = message if isinstance(message, bytes) else json.dumps(message).encode()
+
+    refused = message_policy.refusal(message_policy.read(text, CHOSEN), CHOSEN)
+
+    assert (refused and refused.code) == code
+
+
+@pytest.mark.parametrize("kind", sorted(NEVER))
+def test_what_cannot_be_allowed_is_refused_by_any_table(kind):
+    assert Messages().rule(kind) == "refuse"
+    assert CHOSEN.rule(kind) == "refuse"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[" * 40_000,
+        b'{"a":' * 9_000,
+        b'{"type":"UpdateThink","think":' + b'{"a":' * 8_000,
+        b'{"type":"KeepAlive","x":' + b"[" * 20_000 + b"]" * 20_000 + b"}",
+    ],
+)
+def test_brackets_inside_brackets_are_malformed(text):
+    refused = message_policy.refusal(message_policy.read(text, Messages()), Messages())
+
+    assert refused.code == "malformed"
+    assert isinstance(deepgram.decode_server(text), deepgram.Malformed)
+
+
+@given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
+def test_no_bytes_break_what_reads_them(text):
+    messages = Messages()
+
+    message_policy.refusal(message_policy.read(text, messages), messages)
+    message_policy.is_text(text, messages)
+    deepgram.decode_server(text)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+names = st.sampled_from(sorted(s.__name__ for s in deepgram.ClientMessage.__args__))
+fields = st.sampled_from(["content", "message", "prompt", "think", "agent", "audio", "id", "name"])
+
+
+@given(names | st.text(), st.dictionaries(fields, json_values))
+def test_only_three_types_ever_pass_by_default(kind, more):
+    messages = Messages()
+    text = json.dumps({**more, "type": kind}).encode()
+
+    if message_policy.refusal(message_policy.read(text, messages), messages) is None:
+        assert kind in ("KeepAlive", "ForceEndTurn", "InjectUserMessage")
+
+
+def test_a_text_in_a_binary_message_is_told_from_audio():
+    messages = Messages()
+
+    assert message_policy.is_text(say(type="KeepAlive"), messages)
+    assert message_policy.is_text(memoryview(say(type="Whatever")), messages)
+    assert message_policy.is_text(say(type="InjectUserMessage"), messages)
+    assert not message_policy.is_text(b"{\x00\x01}", messages)
+    assert not message_policy.is_text(b"{" + bytes(100_000) + b"}", messages)
+    assert not message_policy.is_text(bytes(640), messages)
+
+
+def test_what_was_chosen_is_in_the_settings_and_nothing_else(configuration, opening):
+    chosen = Policy(
+        voices={"orion": Speak(provider=DeepgramSpeak(model="aura-2-orion-en"))},
+        languages={"spanish": Language(greeting="¡Hola!")},
+    )
+    offered = msgspec.structs.replace(configuration, policy=chosen)
+    asked = msgspec.structs.replace(opening, voice="orion", language="spanish")
+    gone = msgspec.structs.replace(opening, voice="gone", language="gone")
+
+    usual = message_policy.settings(offered, opening, TODAY, []).agent
+    section = message_policy.settings(offered, asked, TODAY, []).agent
+
+    assert section["speak"] == {"provider": {"type": "deepgram", "model": "aura-2-orion-en"}}
+    assert section["greeting"] == "¡Hola!"
+    assert {k for k in usual if usual[k] != section[k]} == {"speak", "greeting"}
+    assert message_policy.settings(offered, gone, TODAY, []).agent == usual

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from relay.core.reconnect import (
+    LONGEST_RETRY_AFTER,
+    LONGEST_WAIT,
+    MAX_TRIES,
+    STABLE_SECONDS,
+    Tries,
+)
+from relay.telemetry.log_limit import KINDS, SECONDS, Repeats
+from relay.transport.dial_limit import FAILURES, PER_SECOND, DialLimit
+
+# --- the tries of one session -----------------------------------------------------------------
+
+
+def test_the_waits_double_and_end():
+    tries = Tries()
+
+    waits = [tries.wait(0.0, 1.0) for _ in range(MAX_TRIES + 1)]
+
+    assert waits == [0.25, 0.5, 1.0, 2.0, LONGEST_WAIT, None]
+
+
+def test_jitter_takes_at_most_half_of_a_wait():
+    assert Tries().wait(0.0, 0.0) == 0.125
+
+
+def test_an_agent_that_was_well_for_a_while_gives_the_tries_back_once():
+    """Not for each try that follows: a dead agent would be dialled for ever."""
+    tries = Tries()
+    tries.succeed(0.0)
+
+    waits = [tries.wait(STABLE_SECONDS + second, 1.0) for second in range(MAX_TRIES + 1)]
+
+    assert waits[-1] is None
+    assert tries.was_well
+
+
+def test_an_agent_that_was_well_for_a_moment_gives_nothing_back():
+    tries = Tries()
+    for _ in range(MAX_TRIES):
+        tries.succeed(0.0)
+        tries.wait(1.0, 1.0)
+
+    assert tries.wait(1.0, 1.0) is None
+
+
+def test_what_the_agent_asks_for_is_waited_up_to_a_limit():
+    assert Tries().wait(0.0, 0.0, at_least=3.0) == 3.0
+    assert Tries().wait(0.0, 1.0, at_least=3.0) == 3.25
+    assert Tries().wait(0.0, 0.0, at_least=1e9) == LONGEST_RETRY_AFTER
+
+
+# --- the dials of all sessions ----------------------------------------------------------------
+
+
+def test_dials_are_limited_when_the_last_ones_all_failed():
+    limit = DialLimit()
+    began = [limit.failed(0.0) for _ in range(FAILURES)]
+
+    assert began == [False] * (FAILURES - 1) + [True]
+    assert limit.is_limited
+    assert sum(limit.enter(0.0) for _ in range(100)) == PER_SECOND
+    assert sum(limit.enter(1.0) for _ in range(100)) == PER_SECOND
+    assert not limit.failed(1.0), "it is limited already"
+
+
+def test_one_that_gets_through_ends_the_limit():
+    limit = DialLimit()
+    for _ in range(FAILURES):
+        limit.failed(0.0)
+
+    assert limit.succeeded()
+    assert not limit.succeeded()
+    assert all(limit.enter(0.0) for _ in range(100))
+    assert not limit.failed(0.0)
+
+
+def test_failures_are_counted_in_a_row():
+    limit = DialLimit()
+    for _ in range(3 * FAILURES):
+        assert not limit.failed(0.0)
+        limit.succeeded()
+
+    assert "failures=0" in repr(limit)
+
+
+# --- their log lines --------------------------------------------------------------------------
+
+
+def test_equal_lines_are_written_once_in_a_while_with_a_count():
+    repeats = Repeats()
+
+    counts = [repeats.count("a", now) for now in (0.0, 1.0, 2.0, SECONDS, SECONDS + 1)]
+
+    assert counts == [0, None, None, 2, None]
+    assert repeats.count("b", 1.0) == 0
+
+
+def test_the_kinds_that_are_remembered_are_bounded():
+    repeats = Repeats()
+    for number in range(KINDS + 1):
+        repeats.count(number, 0.0)
+
+    assert repr(repeats) == f"<Repeats kinds={KINDS}>"
+    assert repeats.count(0, 0.0) == 0, "the oldest is forgotten"
