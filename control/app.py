@@ -31,25 +31,25 @@ from control.api.security import (
     make_cors,
 )
 from control.auth.current_user import USER_ID, SignIn
-from control.cluster.capacity import Governor
-from control.cluster.heartbeat import Node
-from control.cluster.listener import Notices
+from control.cluster.capacity import Capacity
+from control.cluster.heartbeat import Heartbeat
+from control.cluster.listener import NoticeListener
 from control.db.conversations import Store
 from control.db.retention import Retention
-from control.http.connection_limits import Lobby
+from control.http.connection_limits import ConnectionLimits
 from control.outbox.orchestrator_client import Orchestrator, connect
-from control.outbox.worker import Delivery
+from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
 from control.sessions.deepgram_token import Minter
 from relay.core.rate_limit import Bounds
 from relay.core.session import Times
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
-from relay.live.agent_quota import Share
+from relay.live.agent_quota import AgentQuota
 from relay.live.deepgram_endpoint import converse
 from relay.live.endpoints import attach
 from relay.live.quotas import Room
-from relay.live.session_registry import Hub, Limits
+from relay.live.session_registry import Limits, SessionRegistry
 from relay.supervisor import Supervisor
 from relay.telemetry.loop_lag import watching
 from relay.telemetry.metrics import Metrics
@@ -123,10 +123,10 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         # The browser may reach another worker than the one that made its session.
         dial_ahead=settings.dial_ahead if settings.workers == 1 else 0,
     )
-    share = Share(settings.agent_sessions)
+    share = AgentQuota(settings.agent_sessions)
     node_id = uuid7()  # of this start
-    governor = Governor(store, node_id, share, supervisor)
-    hub = Hub(
+    capacity = Capacity(store, node_id, share, supervisor)
+    session_registry = SessionRegistry(
         configuration,
         limits,
         dial=dialler.dial,
@@ -134,22 +134,22 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         journal=journal,
         metrics=metrics,
         share=share,
-        grow=governor.grow,
+        grow=capacity.grow,
         supervisor=supervisor,
     )
 
-    notices = Notices(settings.database_url.reveal())
-    node = Node(
+    notice_listener = NoticeListener(settings.database_url.reveal())
+    node = Heartbeat(
         store,
-        hub,
-        notices,
+        session_registry,
+        notice_listener,
         grace=settings.grace_seconds,
         node_id=node_id,
         supervisor=supervisor,
     )
 
     async def settle(conversation_id: UUID) -> bool:
-        return await hub.make_room(conversation_id, SETTLE_SECONDS)
+        return await session_registry.make_room(conversation_id, SETTLE_SECONDS)
 
     minter = Minter(
         settings.deepgram_api_url,
@@ -167,9 +167,9 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         settle=settle,
     )
 
-    def deliver(orchestrator: Orchestrator) -> Delivery:
-        metrics.breaker.set_function(lambda: orchestrator.state.value)
-        return Delivery(
+    def deliver(orchestrator: Orchestrator) -> OutboxWorker:
+        metrics.circuit_breaker.set_function(lambda: orchestrator.state.value)
+        return OutboxWorker(
             store,
             journal,
             configuration.registry,
@@ -194,12 +194,12 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
                     egress=egress,
                 ) as orchestrator,
                 node.running(),  # left last: by then its sessions have ended
-                governor.running(),
+                capacity.running(),
                 Retention(store, settings.retention_days, supervisor).running(),
                 journal.running(grace=GRACE_SECONDS),
                 functions.running(orchestrator.submit, grace=GRACE_SECONDS),
                 deliver(orchestrator).running(grace=GRACE_SECONDS),
-                hub.running(),
+                session_registry.running(),
                 sign_in.running(),
                 minter.running(),
             ):
@@ -210,7 +210,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
 
     admit = Admission(store, settle, node_id=node.id, grace=settings.grace_seconds)
     admit_grant = grants.GrantAdmission(
-        store, configuration.agent, hub, admit, ticket_seconds=settings.ticket_seconds
+        store, configuration.agent, session_registry, admit, ticket_seconds=settings.ticket_seconds
     )
     given = {
         "store": store,
@@ -220,15 +220,15 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         "registry": configuration.registry,
         "metrics": metrics,
         "supervisor": supervisor,
-        "hub": hub,
+        "session_registry": session_registry,
         "journal": journal,
-        "live": hub,
+        "live": session_registry,
         "direct": direct,
         "admit": admit,
         "admit_grant": admit_grant,
         "allowed_origins": origins,
     }
-    lobby = Lobby(
+    connection_limits = ConnectionLimits(
         settings.handshakes,
         settings.handshake_seconds,
         lambda code: metrics.refusals.labels(code=code).inc(),
@@ -239,7 +239,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
                 sessions.PREFIX,
                 route_handlers=[
                     sessions.SessionController,
-                    conversations.HistoryController,
+                    conversations.ConversationController,
                     DirectController,
                     intents.list_intents,
                 ],
@@ -261,7 +261,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         before_send=[add_headers(settings)],
         cors_config=make_cors(settings),
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"lobby": lobby}),
+        state=State({"lobby": connection_limits}),
         exception_handlers=exception_handlers,
         lifespan=[open_all],
         openapi_config=OpenAPIConfig(

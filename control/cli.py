@@ -34,7 +34,7 @@ from control.db.migrate import MigrationError, refuse_newer
 from control.db.migrate import migrate as apply_migrations
 from control.db.pool import ConnectFailed, connected, log_ignored
 from control.http.server import ServeError, listen, serving
-from control.http.shutdown import Stop
+from control.http.shutdown import Shutdown
 from control.http.workers import serve_workers
 from control.logging import set_up as set_up_logging
 from relay.journal.condemned import RestoreFailed
@@ -82,7 +82,7 @@ def dev() -> None:
     set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
 
     async def run() -> None:
-        stop = Stop()
+        stop = Shutdown()
         stop.hear_signals()
 
         def say(what: str) -> None:
@@ -120,7 +120,7 @@ def serve() -> None:
         _check_composition(settings, configuration)
 
     async def run() -> None:
-        stop = Stop()
+        stop = Shutdown()
         stop.hear_signals_as_server()
         if settings.workers > 1:
             await serve_workers(WORKER, listener, settings.workers, stop)
@@ -141,7 +141,7 @@ def worker(descriptor: int) -> None:
     app = create_app(settings, _configuration(settings))
 
     async def run() -> None:
-        stop = Stop()
+        stop = Shutdown()
         stop.hear_signals_as_server(is_worker=True)
         async with serving(app, socket.socket(fileno=descriptor), stop):
             await stop.asked.wait()
@@ -288,7 +288,7 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
     options = Options(api_key=key, script=turns, speech=speech, timeout=timeout)
 
     async def serve_until_stopped() -> None:
-        stop = Stop()
+        stop = Shutdown()
         stop.hear_signals()
         click.echo(f"sandbox agent on ws://{host}:{port}/v1/agent/converse", err=True)
         try:
@@ -317,7 +317,7 @@ def orchestrator(host: str, port: int) -> None:
     _run(_check_connection(database_url))
 
     async def run() -> None:
-        stop = Stop()
+        stop = Shutdown()
         stop.hear_signals()
         async with serving(create_orchestrator(database_url, secret), listener, stop):
             click.echo(f"orchestrator on http://{host}:{port}", err=True)

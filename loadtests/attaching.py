@@ -29,7 +29,7 @@ from loadtests.pinning import ANYWHERE
 from loadtests.processes import Program, free_port, program
 from loadtests.results import Figure, summarize_values
 from relay.core import message_policy
-from relay.core.admission import Opening
+from relay.core.admission import Admitted
 from relay.protocol import deepgram
 
 KEY = "a-key-for-load-tests"
@@ -185,7 +185,7 @@ async def _expect(connection: ClientConnection, kind: str) -> None:
 def _compose_settings() -> str:
     """What our own configuration makes of a new conversation."""
     configuration = load(Path(config.__path__[0]), os.environ)
-    opening = Opening(
+    opening = Admitted(
         session_id=UUID(int=1),
         conversation_id=UUID(int=1),
         user_id=USER_ID,

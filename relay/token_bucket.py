@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Allowance:
+class TokenBucket:
     """A token bucket: it holds `burst`, full at first, and gets `rate` a second.
 
     Takes no clock: `now` is a monotonic second and never goes back. What was taken is taken: the
@@ -17,7 +17,7 @@ class Allowance:
         self._at = now
 
     def __repr__(self) -> str:
-        return f"<Allowance {self.level:.0f} of {self._burst:.0f}>"
+        return f"<TokenBucket {self.level:.0f} of {self._burst:.0f}>"
 
     def take(self, amount: float, now: float) -> bool:
         """Whether so much may come now; if not, nothing is taken."""

@@ -87,7 +87,7 @@ class _CallPosition(msgspec.Struct, frozen=True, array_like=True):
     id: UUID
 
 
-class HistoryController(Controller):
+class ConversationController(Controller):
     path = "/conversations"
     tags = ("history",)
 

@@ -35,8 +35,8 @@ from control.db.rows import NO_HISTORY, History, Message, NewSession
 from control.errors import RETRY_SECONDS, Mistake, ProblemError, not_found
 from control.sessions.context import tell_history
 from control.sessions.deepgram_token import Minter, TokenUnavailable
-from control.sessions.takeover import Handover
-from relay.core.admission import Opening
+from control.sessions.takeover import SessionTakeover
+from relay.core.admission import Admitted
 from relay.core.events import FunctionReturned, FunctionStarted
 from relay.core.records import IntentCalled
 from relay.functions import submission
@@ -112,14 +112,15 @@ class Direct:
         agent_url: str,
         settle: Callable[[UUID], Awaitable[bool]],
     ) -> None:
-        """`settle` is that of `Handover`. Raises `ConfigError` when a client would see a key."""
+        """`settle` is that of `SessionTakeover`. Raises `ConfigError` when a client would see a
+        key."""
         self._store = store
         self._configuration = configuration
         self._functions = functions
         self._minter = minter
         self._allowed = allowed
         self._agent_url = agent_url
-        self._handover = Handover(store, settle)
+        self._handover = SessionTakeover(store, settle)
         longest = max((intent.timeout for intent in configuration.registry.intents), default=0.0)
         self._patience = longest + WAIT_MARGIN
         self._running: dict[UUID, asyncio.Future[CallAnswer]] = {}
@@ -175,9 +176,9 @@ class Direct:
         )
 
     def _make_settings(self, session: NewSession, audio: Audio, history: History) -> dict[str, Any]:
-        opening = _make_opening(session.id, session.conversation_id, session.user_id, audio)
-        opening = msgspec.structs.replace(opening, timezone=session.timezone)
-        settings = agent_settings.compose(self._configuration, opening, tell_history(history))
+        admitted = _make_opening(session.id, session.conversation_id, session.user_id, audio)
+        admitted = msgspec.structs.replace(admitted, timezone=session.timezone)
+        settings = agent_settings.compose(self._configuration, admitted, tell_history(history))
         told: dict[str, Any] = msgspec.json.decode(deepgram.encode(settings))
         return told
 
@@ -279,7 +280,7 @@ class Direct:
     ) -> None:
         self._running[row_id] = answer
         answer.add_done_callback(lambda _: self._running.pop(row_id, None))
-        opening = _make_opening(asked.session_id, conversation_id, user.id, Audio())
+        admitted = _make_opening(asked.session_id, conversation_id, user.id, Audio())
 
         def report(event: FunctionStarted | FunctionReturned) -> None:
             if isinstance(event, FunctionReturned) and not answer.done():
@@ -287,7 +288,7 @@ class Direct:
                 self._functions.forget(asked.session_id)  # the history has what comes later
 
         call = deepgram.FunctionCall(id=asked.id, name=asked.name, arguments=asked.arguments)
-        self._functions.start(opening, call, reporting.last_seq, report, row_id=row_id)
+        self._functions.start(admitted, call, reporting.last_seq, report, row_id=row_id)
 
     async def _check_arguments(self, asked: ReportedCall) -> tuple[Intent | None, Rejected | None]:
         """The intent, and why the call cannot be."""
@@ -352,8 +353,8 @@ def _require_direct(reporting: Reporting | None) -> None:
             raise ProblemError(409, "superseded", "the conversation is continued elsewhere")
 
 
-def _make_opening(session_id: UUID, conversation_id: UUID, user_id: str, audio: Audio) -> Opening:
-    return Opening(
+def _make_opening(session_id: UUID, conversation_id: UUID, user_id: str, audio: Audio) -> Admitted:
+    return Admitted(
         session_id=session_id,
         conversation_id=conversation_id,
         user_id=user_id,

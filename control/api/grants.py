@@ -32,7 +32,7 @@ from control.db.conversations import Store, StoreUnavailable
 from control.db.rows import NewSession
 from control.errors import RETRY_SECONDS, Mistake, ProblemError
 from control.sessions.admission import refuse_unavailable
-from relay.core.admission import Admit, Opening, Seen
+from relay.core.admission import Admit, Admitted, ResumePoint
 from relay.live.deepgram_endpoint import DeepgramProblem, problem_body
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol.refusal import Refused
@@ -129,7 +129,7 @@ class GrantAdmission:
         self._ticket_seconds = ticket_seconds
         self._audio = msgspec.json.encode(agent.audio)  # until the client says which
 
-    async def __call__(self, ticket: str) -> Opening:
+    async def __call__(self, ticket: str) -> Admitted:
         session_id = uuid7()
         try:
             grant = await self._grants.take(ticket)
@@ -150,7 +150,7 @@ class GrantAdmission:
         except StoreUnavailable as error:
             raise refuse_unavailable(session_id, error) from error
         self._live.expect(session_id)
-        return await self._admit(session_id, ticket, Seen())
+        return await self._admit(session_id, ticket, ResumePoint())
 
 
 def _read(error: Exception) -> tuple[int, str | None, int | None]:

@@ -19,7 +19,7 @@ from control.db import ownership
 from control.db.batch_writer import Connection
 from control.db.conversations import Store, StoreUnavailable
 from control.db.errors import ValuesRefused
-from relay.live.agent_quota import Share
+from relay.live.agent_quota import AgentQuota
 from relay.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -29,11 +29,11 @@ ASK_SECONDS = 2.0  # what a browser waits for it before it is refused
 _LOCK = 0x766F696365  # "voice": one node at a time
 
 
-class Governor:
+class Capacity:
     """Keeps `share` of this node at the right size."""
 
     def __init__(
-        self, store: Store, node_id: UUID, share: Share, supervisor: Supervisor | None = None
+        self, store: Store, node_id: UUID, share: AgentQuota, supervisor: Supervisor | None = None
     ) -> None:
         self._store = store
         self._node_id = node_id
@@ -43,7 +43,7 @@ class Governor:
         self._failing = False
 
     def __repr__(self) -> str:
-        return f"<Governor {self._share!r}>"
+        return f"<Capacity {self._share!r}>"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

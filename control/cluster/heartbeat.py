@@ -22,7 +22,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from control.cluster.listener import Notices
+from control.cluster.listener import NoticeListener
 from control.db import ownership
 from control.db.conversations import Store, StoreUnavailable
 from relay.core.events import EndReason
@@ -47,14 +47,14 @@ class Owned(Protocol):
         ...
 
 
-class Node:
+class Heartbeat:
     """`grace` is for how many seconds sessions of a dead node may be taken over."""
 
     def __init__(
         self,
         store: Store,
-        hub: Owned,
-        notices: Notices,
+        session_registry: Owned,
+        notice_listener: NoticeListener,
         *,
         grace: float,
         supervisor: Supervisor | None = None,
@@ -63,8 +63,8 @@ class Node:
     ) -> None:
         self.id = node_id or uuid7()
         self._store = store
-        self._hub = hub
-        self._notices = notices
+        self._session_registry = session_registry
+        self._notice_listener = notice_listener
         self._supervisor = supervisor or Supervisor()
         self._grace = grace
         self._clock = clock
@@ -73,7 +73,7 @@ class Node:
         self._asked = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<Node {self.id}{' unseen' if self._seen_since == math.inf else ''}>"
+        return f"<Heartbeat {self.id}{' unseen' if self._seen_since == math.inf else ''}>"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -82,7 +82,7 @@ class Node:
             self._supervisor.repeating(
                 "node", self.beat, pause=self._wait, foreseen=(StoreUnavailable,), say=_say_unseen
             ),
-            self._notices.listening_for(self._hear, self._supervisor),
+            self._notice_listener.listening_for(self._hear, self._supervisor),
         ):
             yield
         try:
@@ -104,7 +104,9 @@ class Node:
         self._seen_since = min(seen_since, now)
         await self.look()
         async with self._store.transaction() as connection:
-            missing = await ownership.find_missing(connection, self.id, self._hub.owned)
+            missing = await ownership.find_missing(
+                connection, self.id, self._session_registry.owned
+            )
             # Twice, because its end may be on its way through the journal.
             await ownership.end_missing(connection, missing & self._missing)
         self._missing = missing
@@ -117,15 +119,15 @@ class Node:
 
     async def look(self) -> None:
         """End those of our sessions that are not ours any more. Raises `StoreUnavailable`."""
-        if not (owned := self._hub.owned):
+        if not (owned := self._session_registry.owned):
             return
         async with self._store.transaction() as connection:
             lost = await ownership.find_lost(connection, self.id, owned)
         for session_id, why in lost.items():
-            self._hub.lose(session_id, EndReason(why))
+            self._session_registry.lose(session_id, EndReason(why))
 
     def _hear(self, session_id: UUID | None) -> None:
-        if session_id is None or session_id in self._hub.owned:
+        if session_id is None or session_id in self._session_registry.owned:
             self._asked.set()
 
     async def _wait(self) -> None:

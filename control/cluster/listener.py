@@ -37,13 +37,13 @@ _LOST = (
 )
 
 
-class Notices:
+class NoticeListener:
     def __init__(self, database_url: str) -> None:
         self._url = database_url
         self.listening = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<Notices {'listening' if self.listening.is_set() else 'deaf'}>"
+        return f"<NoticeListener {'listening' if self.listening.is_set() else 'deaf'}>"
 
     @asynccontextmanager
     async def listening_for(self, heard: Heard, supervisor: Supervisor) -> AsyncIterator[None]:

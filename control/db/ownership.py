@@ -123,7 +123,8 @@ async def take(connection: Connection, arrival: Arrival) -> Taken | None:
         DEAD_SECONDS,
         arrival.node_id,
     )
-    # Whom our own hub did not let in has an old ticket: it knows the newest before Postgres does.
+    # Whom our own session registry did not let in has an old ticket: it knows the newest before
+    # Postgres does.
     if row is None or (row["resumes"] and row["is_ours"]):
         return None
     taken = not row["over"] if row["resumes"] else row["unused"]

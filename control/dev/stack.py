@@ -22,7 +22,7 @@ from control.db.migrate import migrate, refuse_newer
 from control.dev import orchestrator as local_orchestrator
 from control.dev.postgres import embedded
 from control.http.server import listen, serving
-from control.http.shutdown import Stop
+from control.http.shutdown import Shutdown
 from relay.sandbox.options import Options
 from relay.sandbox.server import serve as serve_sandbox
 from relay.sandbox.speech import Speech
@@ -42,7 +42,7 @@ class Part(msgspec.Struct, frozen=True):
 async def everything(
     environ: Mapping[str, str],
     progress: Callable[[str], None],
-    stop: Stop | None = None,
+    stop: Shutdown | None = None,
 ) -> AsyncIterator[list[Part]]:
     """Run all parts while inside; yields what runs where. `progress` hears what is being started;
     when `stop` is asked for twice, the relay does not wait for its sessions on the way out.

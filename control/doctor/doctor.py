@@ -35,10 +35,10 @@ from control.doctor.report import Report
 from control.http.client import open_client
 from relay.protocol import deepgram, relay_events
 from relay.transport import network_errors
-from relay.transport.connection import Leg
+from relay.transport.connection import Connection
 from relay.transport.dial import DialFailed, Dialler
 from relay.transport.egress import Egress
-from relay.transport.send_queue import Lane
+from relay.transport.send_queue import SendQueue
 
 SKEW_SECONDS = 30.0  # more than that, and signatures and tokens are refused
 SOON = timedelta(days=14)  # a certificate that ends before this is worth a word
@@ -181,14 +181,14 @@ class Doctor:
             egress=self._egress,
         )
         said: asyncio.Queue[Said] = asyncio.Queue(100)
-        leg = Leg(Lane(1 << 16), max_message_bytes=known.max_message_bytes)
-        leg.on_text = lambda text: _put(said, deepgram.decode_server(text))
-        leg.on_closed = lambda code, reason: _put(said, None)
+        connection = Connection(SendQueue(1 << 16), max_message_bytes=known.max_message_bytes)
+        connection.on_text = lambda text: _put(said, deepgram.decode_server(text))
+        connection.on_closed = lambda code, reason: _put(said, None)
         gone = asyncio.Event()
-        leg.on_gone = gone.set
+        connection.on_gone = gone.set
         try:
             async with asyncio.timeout(self._seconds):
-                await dialler.dial(leg)
+                await dialler.dial(connection)
         except DialFailed as error:
             self._refused(error)
             return
@@ -198,10 +198,10 @@ class Doctor:
         self._report.ok("agent upgrade", "101 Switching Protocols")
         try:
             if await self._expect(said, deepgram.Welcome, "agent welcome") and settings:
-                leg.lane.send_text(deepgram.encode(make_settings(configuration)))
+                connection.queue.send_text(deepgram.encode(make_settings(configuration)))
                 await self._expect(said, deepgram.SettingsApplied, "agent settings")
         finally:
-            leg.close(relay_events.NORMAL, "")
+            connection.close(relay_events.NORMAL, "")
             await gone.wait()  # within a second
 
     async def _expect(

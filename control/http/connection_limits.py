@@ -22,7 +22,7 @@ MAX_HEAD_BYTES = 32 * 1024
 RETRY_SECONDS = 5
 
 
-class Lobby:
+class ConnectionLimits:
     """`count` hears of each refusal."""
 
     def __init__(
@@ -37,7 +37,7 @@ class Lobby:
         self._waiting: dict[Caller, asyncio.TimerHandle] = {}  # in the order of arrival
 
     def __repr__(self) -> str:
-        return f"<Lobby waiting={len(self._waiting)} of {self._limit}>"
+        return f"<ConnectionLimits waiting={len(self._waiting)} of {self._limit}>"
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -81,10 +81,10 @@ class Caller(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.config.lobby.enter(self)
+        self.config.connection_limits.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.config.lobby.leave(self)
+        self.config.connection_limits.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -134,7 +134,7 @@ class Caller(HttpToolsProtocol):
 
     def _refuse_head(self) -> None:
         too_large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-        self.config.lobby.refuse(self, too_large, "head_too_large")
+        self.config.connection_limits.refuse(self, too_large, "head_too_large")
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -152,7 +152,7 @@ class Caller(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.config.lobby.enter(self)
+        self.config.connection_limits.enter(self)
 
     def on_headers_complete(self) -> None:
         self._head_is_open = False
@@ -160,7 +160,7 @@ class Caller(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._head_is_open, self._head_bytes, self._field_bytes = True, 0, 0  # for the next request
-        self.config.lobby.leave(self)
+        self.config.connection_limits.leave(self)
         super().on_message_complete()
 
     def _should_upgrade(self) -> bool:
@@ -168,7 +168,7 @@ class Caller(HttpToolsProtocol):
 
     def _hand_over(self, rest: bytes) -> None:
         """To the WebSocket, with the head; `rest` came behind it."""
-        self.config.lobby.leave(self)
+        self.config.connection_limits.leave(self)
         if self.cycle is not None and not self.cycle.response_complete:
             self.dismiss(HTTPStatus.BAD_REQUEST)  # an answer is on its way
             return
@@ -194,11 +194,13 @@ class Caller(HttpToolsProtocol):
 class Config(uvicorn.Config):
     """uvicorn's, with the lobby that the application brings: `app.state["lobby"]`."""
 
-    lobby: Lobby
+    connection_limits: ConnectionLimits
 
     def __init__(self, app: Any, **more: Any) -> None:
         super().__init__(app, http=Caller, proxy_headers=False, **more)
 
     def load(self) -> None:
         super().load()
-        self.lobby = getattr(self.loaded_app, "state", {}).get("lobby", Lobby())
+        self.connection_limits = getattr(self.loaded_app, "state", {}).get(
+            "lobby", ConnectionLimits()
+        )

@@ -15,7 +15,7 @@ import uvicorn
 from uvicorn.lifespan.on import LifespanOn
 
 from control.http.connection_limits import Config
-from control.http.shutdown import STOP_SECONDS, Stop, wait_for
+from control.http.shutdown import STOP_SECONDS, Shutdown, wait_for
 from relay.transport.upgrade import Handshake
 
 # For requests that are on their way when all sessions have ended; then uvicorn cancels.
@@ -62,7 +62,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 @asynccontextmanager
 async def serving(
-    app: Any, listener: socket.socket, stop: Stop | None = None
+    app: Any, listener: socket.socket, stop: Shutdown | None = None
 ) -> AsyncIterator[None]:
     """Serve `app` while inside; on the way out sessions end and what they left is flushed.
 
@@ -71,7 +71,7 @@ async def serving(
     leaving raises. Raises `ServeError`, also when the application does not start (its reason is in
     the log) or does not stop.
     """
-    stop = stop or Stop()
+    stop = stop or Shutdown()
     server = _Server(_config(app), stop)
     run = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
     try:
@@ -119,7 +119,7 @@ class _LifespanLog(logging.Logger):
 class _Server(uvicorn.Server):
     """Says when it has started; signals belong to whoever runs several servers in one process."""
 
-    def __init__(self, config: uvicorn.Config, stop: Stop) -> None:
+    def __init__(self, config: uvicorn.Config, stop: Shutdown) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
         self.has_failed = False

@@ -19,7 +19,7 @@ STOP_SECONDS = 11.0  # for all that is waited for in order; then nothing is wait
 LAST_SECONDS = 15.0  # then the process ends, wherever it stands
 
 
-class Stop:
+class Shutdown:
     """Events: `asked` to stop, and to do so `at_once`."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from control.http.server import ServeError
-from control.http.shutdown import LAST_SECONDS, Stop, wait_for
+from control.http.shutdown import LAST_SECONDS, Shutdown, wait_for
 from relay.backoff import Backoff
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ KILL_SECONDS = LAST_SECONDS + 1.0  # a worker ends itself before that, if it can
 
 
 async def serve_workers(
-    command: Sequence[str], listener: socket.socket, count: int, stop: Stop
+    command: Sequence[str], listener: socket.socket, count: int, stop: Shutdown
 ) -> None:
     """Keep `count` processes running until `stop` is asked for.
 
@@ -41,7 +41,7 @@ async def serve_workers(
         raise group.exceptions[0] from None
 
 
-async def _keep(command: Sequence[str], listener: socket.socket, stop: Stop) -> None:
+async def _keep(command: Sequence[str], listener: socket.socket, stop: Shutdown) -> None:
     ends = 0
     while not stop.asked.is_set():
         began = time.monotonic()
@@ -61,7 +61,7 @@ async def _keep(command: Sequence[str], listener: socket.socket, stop: Stop) -> 
             pause.cancel()
 
 
-async def _run(command: Sequence[str], listener: socket.socket, stop: Stop) -> int:
+async def _run(command: Sequence[str], listener: socket.socket, stop: Shutdown) -> int:
     """One worker, until it ends or has to; its exit code.
 
     It knows by its standard input whether we are still there.

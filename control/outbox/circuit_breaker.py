@@ -22,7 +22,7 @@ class State(Enum):
     OPEN = 2  # nothing passes
 
 
-class Breaker:
+class CircuitBreaker:
     """`on_change(state)` is called for each change; seconds are monotonic."""
 
     def __init__(self, on_change: Callable[[State], None] = lambda state: None) -> None:
@@ -34,7 +34,7 @@ class Breaker:
         self._probing = False
 
     def __repr__(self) -> str:
-        return f"<Breaker {self.state.name} failed={len(self._failed)}>"
+        return f"<CircuitBreaker {self.state.name} failed={len(self._failed)}>"
 
     def wait(self, now: float) -> float:
         """Seconds until it makes sense to ask; 0: now."""

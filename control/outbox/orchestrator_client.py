@@ -42,7 +42,7 @@ import msgspec
 from config.nesting import is_deeper
 from control.db.rows import storable
 from control.http.client import open_client
-from control.outbox.circuit_breaker import Breaker, State
+from control.outbox.circuit_breaker import CircuitBreaker, State
 from relay.functions.submission import (
     UNCERTAIN,
     Delayed,
@@ -136,32 +136,34 @@ class Orchestrator:
         self._client = client
         self._clock = clock
         self._wall = wall
-        self._breaker = Breaker(_log_change)
+        self._circuit_breaker = CircuitBreaker(_log_change)
 
     def __repr__(self) -> str:
         parts = urlsplit(self._address)
-        return f"<Orchestrator {parts.scheme}://{parts.hostname} {self._breaker.state.name}>"
+        return (
+            f"<Orchestrator {parts.scheme}://{parts.hostname} {self._circuit_breaker.state.name}>"
+        )
 
     @property
     def state(self) -> State:
         """Whether it is asked at all."""
-        return self._breaker.state
+        return self._circuit_breaker.state
 
     @property
     def wait(self) -> float:
         """Seconds until it makes sense to ask again; 0: now."""
-        return self._breaker.wait(self._clock())
+        return self._circuit_breaker.wait(self._clock())
 
     async def submit(self, submission: Submission) -> Outcome:
         """One attempt, of `submission.seconds` in all."""
-        if not self._breaker.enter(self._clock()):
+        if not self._circuit_breaker.enter(self._clock()):
             return Delayed(
                 reason=UNREACHABLE, cause="breaker open", attempts=0, unsent=True, wait=self.wait
             )
         try:
             return await self._settle(submission)
         except BaseException:
-            self._breaker.abandoned()
+            self._circuit_breaker.abandoned()
             raise
 
     async def _settle(self, submission: Submission) -> Outcome:
@@ -183,9 +185,9 @@ class Orchestrator:
                 wait=trouble.wait,
             )
         if well:
-            self._breaker.succeeded()
+            self._circuit_breaker.succeeded()
         else:
-            self._breaker.failed(submission.call_id, self._clock())
+            self._circuit_breaker.failed(submission.call_id, self._clock())
         if cause:
             log.warning(
                 "orchestrator_failed intent=%s call=%r seconds=%.2f cause=%s",

@@ -75,7 +75,7 @@ class Listener(Protocol):
     def settled(self, row_id: UUID, status: IntentStatus, result: Any, content: str) -> None: ...
 
 
-class Delivery:
+class OutboxWorker:
     """`max_age` is in seconds; a call that is older than that is not sent any more."""
 
     def __init__(
@@ -108,7 +108,7 @@ class Delivery:
         self._full = False
 
     def __repr__(self) -> str:
-        return f"<Delivery running={len(self._running)}>"
+        return f"<OutboxWorker running={len(self._running)}>"
 
     @asynccontextmanager
     async def running(self, *, grace: float) -> AsyncIterator[None]:

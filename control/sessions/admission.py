@@ -19,8 +19,8 @@ from control.db.conversations import Store, StoreUnavailable
 from control.db.rows import NO_HISTORY, Arrival, History, Numbering, Taken
 from control.errors import RETRY_SECONDS
 from control.sessions.context import tell_history
-from control.sessions.takeover import Handover
-from relay.core.admission import Opening, Seen, Takeover
+from control.sessions.takeover import SessionTakeover
+from relay.core.admission import Admitted, ResumePoint, Takeover
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol.refusal import Refused
 from relay.protocol.relay_events import StoredMessage
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 # A ticket that was issued just now may still be on its way from its relay to the database.
 TICKET_PAUSES = (0.0, 0.1, 0.3)
 
-NOTHING_SEEN = Seen()
+NOTHING_SEEN = ResumePoint()
 
 
 class Admission:
@@ -50,20 +50,22 @@ class Admission:
         node_id: UUID,
         grace: float,
     ) -> None:
-        """`settle` is that of `Handover`. `grace`: seconds that a drained session may be had after
-        its end."""
+        """`settle` is that of `SessionTakeover`. `grace`: seconds that a drained session may be had
+        after its end."""
         self._store = store
-        self._handover = Handover(store, settle)
+        self._handover = SessionTakeover(store, settle)
         self._node_id = node_id
         self._grace = grace
 
-    async def __call__(self, session_id: UUID, ticket: str, seen: Seen = NOTHING_SEEN) -> Opening:
+    async def __call__(
+        self, session_id: UUID, ticket: str, seen: ResumePoint = NOTHING_SEEN
+    ) -> Admitted:
         try:
             return await self._admit(session_id, ticket, seen)
         except StoreUnavailable as error:
             raise refuse_unavailable(session_id, error) from error
 
-    async def _admit(self, session_id: UUID, ticket: str, seen: Seen) -> Opening:
+    async def _admit(self, session_id: UUID, ticket: str, seen: ResumePoint) -> Admitted:
         next_ticket = new_ticket() if self._grace else None
         arrival = Arrival(
             session_id=session_id,
@@ -89,7 +91,7 @@ class Admission:
             )
         if taken.taken_over:
             log.info("session_taken_over session=%s epoch=%d", session_id, taken.epoch)
-        return Opening(
+        return Admitted(
             session_id=session_id,
             conversation_id=taken.conversation_id,
             user_id=taken.user_id,
@@ -125,7 +127,7 @@ def refuse_unavailable(session_id: UUID, error: StoreUnavailable) -> Refused:
     return Refused(503, "database_unavailable", detail, retry_after=RETRY_SECONDS)
 
 
-def _tell_takeover(ticket: str, seen: Seen, history: History) -> Takeover:
+def _tell_takeover(ticket: str, seen: ResumePoint, history: History) -> Takeover:
     missed = [
         StoredMessage(seq=m.seq, message_id=m.id, role=m.role, content=m.content)
         for m in history.messages

@@ -20,7 +20,7 @@ HANDOVER_SECONDS = 1.0  # what an owner that lives gets to store its last words
 HANDOVER_LOOK = 0.05
 
 
-class Handover:
+class SessionTakeover:
     """Those who had the conversation were told that they are over, before this is asked."""
 
     def __init__(self, store: Store, settle: Callable[[UUID], Awaitable[bool]]) -> None:

@@ -1,4 +1,4 @@
-"""What a session may ask for. Pure: the bridge does it.
+"""What a session may ask for. Pure: the session runner does it.
 
 `Forward` speaks of the frame whose event is being handled, so that the core never sees a wire text
 and what is passed on is passed on byte for byte.

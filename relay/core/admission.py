@@ -1,6 +1,6 @@
 """What the control plane tells the data plane when a browser may attach to a session.
 
-Pure. `Opening` is the yes, `Refused` the no; a refusal is answered before the 101 with a real HTTP
+Pure. `Admitted` is the yes, `Refused` the no; a refusal is answered before the 101 with a real HTTP
 status.
 """
 
@@ -15,7 +15,7 @@ from config.agent import Audio
 from relay.protocol import deepgram, relay_events
 
 
-class Seen(msgspec.Struct, frozen=True):
+class ResumePoint(msgspec.Struct, frozen=True):
     """What a browser that comes back says that it has: text frames of this session, without
     `RelaySession`, and the `seq` of the newest message that it knows to be stored."""
 
@@ -30,7 +30,7 @@ class Takeover(msgspec.Struct, frozen=True, kw_only=True):
     messages: list[relay_events.StoredMessage]  # those that it may not have, in order
 
 
-class Opening(msgspec.Struct, frozen=True, kw_only=True):
+class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     """All a session has to know of its conversation; `history` is empty for a new one.
 
     `last_seq`, `last_turn` and `last_role` are what the numbering goes on from (0 and None: there
@@ -59,8 +59,8 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
         return self.takeover is not None and ticket == self.takeover.ticket
 
 
-Admit = Callable[[UUID, str, Seen], Awaitable[Opening]]
+Admit = Callable[[UUID, str, ResumePoint], Awaitable[Admitted]]
 """`await admit(session_id, ticket, seen)` uses the ticket up; raises `Refused`."""
 
-AdmitGrant = Callable[[str], Awaitable[Opening]]
+AdmitGrant = Callable[[str], Awaitable[Admitted]]
 """`await admit_grant(ticket)` uses a grant up, which begins a session; raises `Refused`."""

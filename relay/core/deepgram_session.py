@@ -17,7 +17,7 @@ import msgspec
 from config.agent import Agent, Audio, AudioInput, AudioOutput
 from relay.core import actions
 from relay.core.actions import Action
-from relay.core.admission import Opening
+from relay.core.admission import Admitted
 from relay.core.events import (
     AgentClosed,
     AgentOpened,
@@ -64,16 +64,16 @@ _CODES = {
 # What a close code would have said.
 _CLOSED = {relay_events.RESTART: "SERVER_GOING_AWAY", relay_events.POLICY: "TOO_MANY_REQUESTS"}
 
-Begin = Callable[[Opening, float], Session]
+Begin = Callable[[Admitted, float], Session]
 """Makes the session at this monotonic second."""
 
 
-class DropIn:
+class DeepgramSession:
     """One connection of an official client; it becomes a session when its Settings have come."""
 
-    def __init__(self, opening: Opening, agent: Agent, begin: Begin, now: float) -> None:
+    def __init__(self, admitted: Admitted, agent: Agent, begin: Begin, now: float) -> None:
         """`opening.audio` does not count: the client says which."""
-        self._opening = opening
+        self._admitted = admitted
         self._agent = agent
         self._begin = begin
         self._settings_by = now + SETTINGS_SECONDS
@@ -83,7 +83,7 @@ class DropIn:
         self._wanted: dict[str, Any] = {}  # of the client's Settings, for each agent
 
     def __repr__(self) -> str:
-        return f"<DropIn {self._session!r}>"
+        return f"<DeepgramSession {self._session!r}>"
 
     @property
     def is_waiting(self) -> bool:
@@ -102,7 +102,7 @@ class DropIn:
 
     def begin(self) -> list[Action]:
         """The client's WebSocket is open. Our Welcome, so that nobody waits for the agent's."""
-        welcome = deepgram.Welcome(request_id=str(self._opening.session_id))
+        welcome = deepgram.Welcome(request_id=str(self._admitted.session_id))
         return [actions.SendBrowser(welcome)]
 
     def admits(self, ticket: str, browser_frames: int) -> bool:
@@ -166,7 +166,7 @@ class DropIn:
         if mistakes:
             return self._refuse("INVALID_SETTINGS", "; ".join(mistakes), now)
         history = (settings.flags or {}).get("history", True)  # Deepgram's default
-        self._opening = msgspec.structs.replace(self._opening, audio=audio)
+        self._admitted = msgspec.structs.replace(self._admitted, audio=audio)
         self._wanted = {
             "audio": msgspec.to_builtins(audio),
             "flags": {"history": history is not False},
@@ -179,7 +179,7 @@ class DropIn:
         return self._told(asked, passes=False)
 
     def _start(self, now: float) -> Session:
-        self._session = self._begin(self._opening, now)
+        self._session = self._begin(self._admitted, now)
         del self._begin  # who made us is in it, and has us
         return self._session
 

@@ -16,7 +16,7 @@ from config.agent import agent_section, session_section
 from config.loader import Configuration
 from config.policy import Messages, choose, longest_of
 from relay.core import context
-from relay.core.admission import Opening
+from relay.core.admission import Admitted
 from relay.protocol import deepgram, relay_events
 
 # What the next agent is told of a call whose own agent was lost before the answer.
@@ -51,7 +51,7 @@ _PRIVATE = {
 
 def settings(
     configuration: Configuration,
-    opening: Opening,
+    admitted: Admitted,
     today: date,
     history: Sequence[deepgram.History],
 ) -> deepgram.Settings:
@@ -59,17 +59,17 @@ def settings(
 
     Of a long history the newest is told, as far as an agent takes it.
     """
-    agent = choose(configuration.agent, configuration.policy, opening.voice, opening.language)
+    agent = choose(configuration.agent, configuration.policy, admitted.voice, admitted.language)
     section = agent_section(
         agent,
         prompt=configuration.prompt.render(
-            today=today, time_zone=opening.timezone, registry=configuration.registry
+            today=today, time_zone=admitted.timezone, registry=configuration.registry
         ),
         functions=configuration.registry.functions(),
     )
-    if history or opening.takeover:
+    if history or admitted.takeover:
         section.pop("greeting", None)
-    settings = deepgram.Settings(agent=section, **session_section(agent, opening.audio))
+    settings = deepgram.Settings(agent=section, **session_section(agent, admitted.audio))
     room = min(context.LONGEST, LONGEST_SETTINGS - len(deepgram.encode(settings)))
     if told := context.fit(history, room):
         section["context"] = {"messages": [msgspec.to_builtins(line) for line in told]}

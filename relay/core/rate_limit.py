@@ -1,8 +1,8 @@
 """How a browser behaves: how much it sends, how often it is refused, how long nobody speaks. Pure.
 
 One for each session. Texts are judged one by one; audio is not looked at frame by frame: its bytes
-and frames are counted by the leg, and once a second `look` holds the counts against what real time
-allows. Seconds are monotonic and passed in.
+and frames are counted by the connection, and once a second `look` holds the counts against what
+real time allows. Seconds are monotonic and passed in.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from config.policy import Abuse, Limited, Messages
 from relay.core import message_policy
 from relay.protocol import deepgram, relay_events
 from relay.protocol.audio_bytes import bytes_per_second
-from relay.token_bucket import Allowance
+from relay.token_bucket import TokenBucket
 
 LOOK_SECONDS = 2.0  # at the audio of a browser; a look costs some 20 µs
 NOTICE_SECONDS = 30.0  # before a session ends because nobody speaks, or because it is long
@@ -57,7 +57,7 @@ class Look(msgspec.Struct, frozen=True):
     refusal: relay_events.RelayError | None
 
 
-class Conduct:
+class BrowserLimits:
     """The behaviour of one browser since second `now`."""
 
     def __init__(self, bounds: Bounds, audio: AudioInput, now: float) -> None:
@@ -66,14 +66,14 @@ class Conduct:
         frames = FRAMES_A_SECOND * bounds.audio_speed
         seconds = bounds.audio_burst_seconds / (bounds.audio_speed or 1)
         self._odd = 2 if audio.encoding == "linear16" else 1  # whole samples only
-        self._bytes = Allowance(rate, rate * seconds, now)
-        self._frames = Allowance(frames, frames * seconds, now)
+        self._bytes = TokenBucket(rate, rate * seconds, now)
+        self._frames = TokenBucket(frames, frames * seconds, now)
         self._gross = -GROSS * rate, -GROSS * frames
         self._seen = 0, 0
         self._flow = Flow.PASS
         per_second = bounds.messages_per_second
-        self._texts = Allowance(per_second, 2 * per_second, now)
-        self._kinds: dict[str, Allowance] = {}
+        self._texts = TokenBucket(per_second, 2 * per_second, now)
+        self._kinds: dict[str, TokenBucket] = {}
         self._refusals: deque[float] = deque(maxlen=bounds.abuse.refusals)
         self._stirred = now
         self._ends_at = now + bounds.longest_seconds if bounds.longest_seconds else math.inf
@@ -83,7 +83,7 @@ class Conduct:
         self._plan()
 
     def __repr__(self) -> str:
-        return f"<Conduct {self._flow.value} refusals={len(self._refusals)}>"
+        return f"<BrowserLimits {self._flow.value} refusals={len(self._refusals)}>"
 
     # --- texts -------------------------------------------------------------------------------
 
@@ -111,7 +111,7 @@ class Conduct:
             return None
         limit = self._kinds.get(kind)
         if limit is None:
-            limit = self._kinds[kind] = Allowance(rule.per_minute / 60, rule.per_minute, now)
+            limit = self._kinds[kind] = TokenBucket(rule.per_minute / 60, rule.per_minute, now)
         if limit.take(1, now):
             return None
         detail = f"{kind}: expected at most {rule.per_minute} a minute"

@@ -13,7 +13,7 @@ from relay.protocol import relay_events
 KEPT_BYTES = 64 * 1024  # some minutes of conversation
 
 
-class Backlog:
+class ReplayBuffer:
     """The newest text frames of one session, at most `limit` bytes; `count` is of all so far."""
 
     def __init__(self, limit: int = KEPT_BYTES) -> None:
@@ -23,7 +23,7 @@ class Backlog:
         self._bytes = 0
 
     def __repr__(self) -> str:
-        return f"<Backlog count={self.count} kept={len(self._frames)} bytes={self._bytes}>"
+        return f"<ReplayBuffer count={self.count} kept={len(self._frames)} bytes={self._bytes}>"
 
     def append(self, text: bytes) -> None:
         """This is what the browser is told next, if it is here."""

@@ -1,8 +1,8 @@
 """The rules of one session: event in, actions out.
 
 Pure: no clock, no I/O, no await; time is an argument and `deadline` is when the core wants to be
-woken. Audio does not come through here: it goes from leg to leg, and what is for the agent is held
-in its lane until `ReleaseHeld`. docs/architecture.md shows the states.
+woken. Audio does not come through here: it goes from connection to connection, and what is for the
+agent is held in its send queue until `ReleaseHeld`. docs/architecture.md shows the states.
 
 Invariants (tests/relay/core/test_session.py plays any order of events against them): nothing is
 sent to an agent before Settings, each agent gets them once, each function call gets at most one
@@ -22,7 +22,7 @@ import msgspec
 
 from relay.core import actions, message_policy
 from relay.core.actions import Action
-from relay.core.admission import Opening, Takeover
+from relay.core.admission import Admitted, Takeover
 from relay.core.events import (
     AgentClosed,
     AgentOpened,
@@ -44,7 +44,7 @@ from relay.core.events import (
     Woken,
 )
 from relay.core.function_calls import Calls, respond
-from relay.core.rate_limit import Bounds, Conduct, Flow
+from relay.core.rate_limit import Bounds, BrowserLimits, Flow
 from relay.core.reconnect import FINAL_ERRORS, LOST_CODES, Tries
 from relay.core.records import MessageSaid
 from relay.core.resume import Presence
@@ -127,7 +127,7 @@ class Session:
 
     def __init__(
         self,
-        opening: Opening,
+        admitted: Admitted,
         settle: Settle,
         *,
         now: float,
@@ -141,22 +141,22 @@ class Session:
         """`began` is the wall-clock instant (UTC) of `now`; `new_id` and `new_ticket` give a fresh
         UUID and a fresh secret a call, `jitter` a number from 0 to 1."""
         self.state = State.DIALLING
-        self._opening = opening
+        self._admitted = admitted
         self._settle = settle
         self._wall = began - timedelta(seconds=now)
         self._times = times
         self._new_id = new_id
         self._jitter = jitter
-        takeover = opening.takeover
+        takeover = admitted.takeover
         self._browser = Presence(
             times.grace_seconds,
             new_ticket,
-            first=opening.resume_ticket,
+            first=admitted.resume_ticket,
             came_with=takeover.ticket if takeover else None,
         )
-        self._conduct = Conduct(bounds, opening.audio.input, now)
-        self._last = _Place(opening.last_seq, opening.last_turn, opening.last_role)
-        self._past = deque(opening.history, maxlen=HISTORY_LENGTH)
+        self._conduct = BrowserLimits(bounds, admitted.audio.input, now)
+        self._last = _Place(admitted.last_seq, admitted.last_turn, admitted.last_role)
+        self._past = deque(admitted.history, maxlen=HISTORY_LENGTH)
         self._turn = Turn.QUIET
         self._calls = Calls(new_id)
         self._tries = Tries()
@@ -197,7 +197,7 @@ class Session:
 
     def begin(self) -> list[Action]:
         """The browser's WebSocket is open: what it is told first, and who is called."""
-        return [self._introduce(0, self._opening.takeover), actions.DialAgent()]
+        return [self._introduce(0, self._admitted.takeover), actions.DialAgent()]
 
     def admits(self, ticket: str, browser_frames: int) -> bool:
         """Whether a browser with this ticket may take this session on."""
@@ -236,7 +236,9 @@ class Session:
             case BrowserAttached(ticket, received, browser_frames):
                 self._browser.arrive(ticket, browser_frames)
                 back = actions.Note("browser_back", "")
-                takeover = self._opening.takeover if self._opening.brings_nothing(ticket) else None
+                takeover = (
+                    self._admitted.takeover if self._admitted.brings_nothing(ticket) else None
+                )
                 told = self._introduce(received, takeover)
                 return [told, actions.Replay(received), back]
             case GoAway():
@@ -321,7 +323,7 @@ class Session:
     def _welcomed(self, request_id: str) -> list[Action]:
         if self.state is not State.WELCOMING:
             return [actions.Note("agent_unexpected", "Welcome a second time")]
-        first = self._agent_request_id is None and self._opening.takeover is None
+        first = self._agent_request_id is None and self._admitted.takeover is None
         self._agent_request_id = request_id
         self.state = State.APPLYING
         if parked := self._calls.take_parked():
@@ -364,14 +366,14 @@ class Session:
         turn = last.turn + takes_turn
         message = MessageSaid(
             id=self._new_id(),
-            conversation_id=self._opening.conversation_id,
-            session_id=self._opening.session_id,
+            conversation_id=self._admitted.conversation_id,
+            session_id=self._admitted.session_id,
             seq=self._last.seq + 1,
             turn=turn,
             role=role,
             content=said.content,
             at=self._wall + timedelta(seconds=now),
-            epoch=self._opening.epoch,
+            epoch=self._admitted.epoch,
         )
         # What is said by the way stands in the turn of the other, who goes on with it.
         self._last = _Place(message.seq, turn, role if said.is_turn or takes_turn else last.role)
@@ -464,11 +466,11 @@ class Session:
 
     def _introduce(self, received: int, takeover: Takeover | None) -> Action:
         told = relay_events.RelaySession(
-            session_id=self._opening.session_id,
-            conversation_id=self._opening.conversation_id,
+            session_id=self._admitted.session_id,
+            conversation_id=self._admitted.conversation_id,
             resume_ticket=self._browser.ticket,
             resume_within=self._browser.grace,
-            last_seq=None if received else self._opening.last_seq,
+            last_seq=None if received else self._admitted.last_seq,
             taken_over=takeover is not None,
             messages=takeover.messages if takeover else [],
         )
@@ -600,8 +602,9 @@ class Session:
         return asked + self._maybe_roll_over(now)
 
     def _end(self, why: EndReason, detail: str, code: int, reason: str) -> list[Action]:
-        """Close both legs; `code` and `reason` go to the side that did not end it. The agent hears
-        a browser's code only where it is one of a client's own: the rest is between us two."""
+        """Close both connections; `code` and `reason` go to the side that did not end it. The agent
+        hears a browser's code only where it is one of a client's own: the rest is between us
+        two."""
         self.state = State.CLOSED
         own = code in _CLIENTS_OWN or code in _FREE
         left = why is EndReason.BROWSER_LEFT and own

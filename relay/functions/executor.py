@@ -27,7 +27,7 @@ from config import arguments
 from config.arguments import ArgumentsError
 from config.intents import Intent, Registry
 from relay.backoff import Backoff
-from relay.core.admission import Opening
+from relay.core.admission import Admitted
 from relay.core.events import FunctionReturned, FunctionStarted
 from relay.core.records import FACTS, IntentCalled
 from relay.functions import submission
@@ -65,7 +65,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One function call with where it belongs; `id` names its row."""
 
     id: UUID
-    opening: Opening
+    admitted: Admitted
     function: deepgram.FunctionCall
     after_seq: int
     report: Report
@@ -143,7 +143,7 @@ class Functions:
 
     def start(
         self,
-        opening: Opening,
+        admitted: Admitted,
         function: deepgram.FunctionCall,
         after_seq: int,
         report: Report,
@@ -155,7 +155,7 @@ class Functions:
             raise RuntimeError("functions are not running")
         call = Call(
             id=row_id,
-            opening=opening,
+            admitted=admitted,
             function=function,
             after_seq=after_seq,
             report=report,
@@ -178,9 +178,9 @@ class Functions:
     def forget(self, session_id: UUID) -> None:
         """The session is over: nobody waits for its saved calls any more."""
         for progress in self._running.values():
-            if progress.call.opening.session_id == session_id:
+            if progress.call.admitted.session_id == session_id:
                 progress.heard = False
-        ended = [i for i, a in self._awaited.items() if a.call.opening.session_id == session_id]
+        ended = [i for i, a in self._awaited.items() if a.call.admitted.session_id == session_id]
         for call_id in ended:
             del self._awaited[call_id]
 
@@ -288,8 +288,8 @@ class Functions:
                 Submission(
                     intent=intent,
                     parameters=parameters,
-                    user_id=progress.call.opening.user_id,
-                    conversation_id=progress.call.opening.conversation_id,
+                    user_id=progress.call.admitted.user_id,
+                    conversation_id=progress.call.admitted.conversation_id,
                     call_id=str(progress.call.id),
                     seconds=deadline - self._clock(),
                     in_doubt=in_doubt,
@@ -364,7 +364,7 @@ class Functions:
             intent.name if intent else None,
             status,
             attempts,
-            progress.call.opening.session_id,
+            progress.call.admitted.session_id,
             progress.call.id,
         )
 
@@ -427,8 +427,8 @@ class Functions:
         return self._journal.append(
             IntentCalled(
                 id=call.id,
-                conversation_id=call.opening.conversation_id,
-                session_id=call.opening.session_id,
+                conversation_id=call.admitted.conversation_id,
+                session_id=call.admitted.session_id,
                 call_id=call.function.id,
                 idempotency_key=str(call.id),
                 after_seq=call.after_seq,

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from relay.core.records import Record
-from relay.journal.directory import Folder
+from relay.journal.directory import JournalDirectory
 from relay.journal.segment import DiskFailed, decode
 
 NAME = "condemned.jsonl"
@@ -83,7 +83,7 @@ def restore(path: Path) -> int:
             lines = path.read_bytes().splitlines()
             bodies = [_read(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
             if bodies:
-                folder = Folder.create(path.parent)
+                folder = JournalDirectory.create(path.parent)
                 try:
                     segment = folder.new_segment()
                     segment.extend(list(enumerate(bodies, 1)))

@@ -19,7 +19,7 @@ from relay.journal.segment import DiskFailed, Segment, size_of
 _PRIVATE = 0o700  # what people said
 
 
-class Folder:
+class JournalDirectory:
     """A folder that this process holds; `create` and `take` are the ways to get one."""
 
     def __init__(self, path: Path, lock: int) -> None:
@@ -28,10 +28,10 @@ class Folder:
         self._number = 0
 
     def __repr__(self) -> str:
-        return f"<Folder {self.path.name}>"
+        return f"<JournalDirectory {self.path.name}>"
 
     @classmethod
-    def create(cls, directory: Path) -> Folder:
+    def create(cls, directory: Path) -> JournalDirectory:
         """A new folder. Raises `DiskFailed`."""
         try:
             directory.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ class Folder:
             raise DiskFailed(f"{directory}: {error.strerror}") from error
 
     @classmethod
-    def take(cls, path: Path) -> Folder | None:
+    def take(cls, path: Path) -> JournalDirectory | None:
         """The folder at `path`; None when another process holds it, or it is not there."""
         try:
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -85,10 +85,10 @@ class Folder:
             os.close(self._lock)
 
 
-def take_orphan(directory: Path, passed_over: set[Path]) -> Folder | None:
+def take_orphan(directory: Path, passed_over: set[Path]) -> JournalDirectory | None:
     """The oldest folder whose process is gone, held from now on; None: there is none."""
     for path in _folders(directory):
-        if path not in passed_over and (folder := Folder.take(path)):
+        if path not in passed_over and (folder := JournalDirectory.take(path)):
             return folder
     return None
 

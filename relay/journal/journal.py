@@ -24,9 +24,9 @@ from functools import partial
 from pathlib import Path
 
 from relay.core.records import Record
-from relay.journal.directory import Folder
+from relay.journal.directory import JournalDirectory
 from relay.journal.segment import DiskFailed, Read, Segment, SegmentBroken, encode
-from relay.journal.segments import MEMORY_BYTES, Ledger, LedgerFull
+from relay.journal.segments import MEMORY_BYTES, Segments, SegmentsFull
 from relay.journal.writer import BATCH, Write, WriteFailed, Writer, WriteRefused
 from relay.supervisor import Supervisor
 from relay.telemetry.metrics import Metrics
@@ -61,10 +61,10 @@ class Journal:
         """`limit` is in bytes on disk, for all processes that share the directory."""
         self._metrics = metrics
         self._supervisor = supervisor or Supervisor(metrics)
-        self._ledger = Ledger(directory, limit=limit, memory_limit=memory_limit)
+        self._segments = Segments(directory, limit=limit, memory_limit=memory_limit)
         # One for what is appended here and one for what others left: neither waits for the other.
-        self._own = Writer(write, self._ledger, metrics, lambda: self._ledger.waiting)
-        self._others = Writer(write, self._ledger, metrics, lambda: self._orphaned)
+        self._own = Writer(write, self._segments, metrics, lambda: self._segments.waiting)
+        self._others = Writer(write, self._segments, metrics, lambda: self._orphaned)
         # The newest records as they came: those that are written soon need not be read again.
         self._fresh: deque[tuple[int, Record]] = deque(maxlen=BATCH)
         self._saved: deque[tuple[int, Saved]] = deque()
@@ -76,13 +76,13 @@ class Journal:
         self._arrived = asyncio.Event()
         self._hurried = asyncio.Event()  # somebody waits, or there is enough for a batch
         self._hurried_to = 0
-        metrics.journal_waiting.set_function(lambda: self._ledger.waiting + self._orphaned)
-        metrics.journal_volatile.set_function(lambda: self._ledger.volatile)
-        metrics.journal_bytes.set_function(lambda: self._ledger.size)
+        metrics.journal_waiting.set_function(lambda: self._segments.waiting + self._orphaned)
+        metrics.journal_volatile.set_function(lambda: self._segments.volatile)
+        metrics.journal_bytes.set_function(lambda: self._segments.size)
         metrics.journal_failing.set_function(lambda: self.failing)
 
     def __repr__(self) -> str:
-        return f"<Journal waiting={self._ledger.waiting} failing={self.failing}>"
+        return f"<Journal waiting={self._segments.waiting} failing={self.failing}>"
 
     @property
     def failing(self) -> bool:
@@ -97,7 +97,7 @@ class Journal:
     @property
     def trouble(self) -> str:
         """Why records are in memory instead of on disk; empty when they are on disk."""
-        return self._ledger.trouble
+        return self._segments.trouble
 
     def append(
         self, record: Record, saved: Saved | None = None, *, in_a_hurry: bool = False
@@ -109,18 +109,18 @@ class Journal:
         `trouble`.
         """
         try:
-            self._ledger.append(encode(record))
-        except LedgerFull as error:
+            self._segments.append(encode(record))
+        except SegmentsFull as error:
             self._metrics.journal_lost.inc()
             log.error("journal_full reason=%s", error)
             return False
-        self._fresh.append((self._ledger.last, record))
+        self._fresh.append((self._segments.last, record))
         if saved is not None and len(self._saved) < TOLD:
-            self._saved.append((self._ledger.last, saved))
+            self._saved.append((self._segments.last, saved))
         self._arrived.set()
         if in_a_hurry:
-            self._hurried_to = self._ledger.last
-        if in_a_hurry or self._ledger.waiting >= BATCH:
+            self._hurried_to = self._segments.last
+        if in_a_hurry or self._segments.waiting >= BATCH:
             self._hurried.set()
         return True
 
@@ -129,7 +129,7 @@ class Journal:
 
         So is what processes that are gone by now have left in the directory, if it can be read.
         """
-        last = self._ledger.last
+        last = self._segments.last
         try:
             async with asyncio.timeout(seconds):
                 await self._sweep_soon()
@@ -145,7 +145,7 @@ class Journal:
         await swept.wait()
 
     async def _reach(self, position: int) -> None:
-        if self._ledger.written < position:
+        if self._segments.written < position:
             self._hurried.set()
             reached = asyncio.Event()
             self._settling.append((position, reached))
@@ -157,7 +157,7 @@ class Journal:
 
         What is not in Postgres then stays on disk, for the next process to find.
         """
-        await self._ledger.open()
+        await self._segments.open()
         try:
             async with AsyncExitStack() as tasks:
                 for name, work in (
@@ -173,15 +173,15 @@ class Journal:
                 yield
                 try:
                     async with asyncio.timeout(grace):
-                        await self._reach(self._ledger.last)
+                        await self._reach(self._segments.last)
                 except TimeoutError:
                     pass  # said below
         finally:
             self._close()
 
     def _close(self) -> None:
-        lost = self._ledger.close()
-        if left := self._ledger.waiting - lost:
+        lost = self._segments.close()
+        if left := self._segments.waiting - lost:
             log.error("journal_left records=%d: not in Postgres, on disk for the next start", left)
         if lost:
             self._metrics.journal_lost.inc(lost)
@@ -194,32 +194,32 @@ class Journal:
             await self._arrived.wait()
             await self._gather()
             try:
-                rows = self._read_fresh() or await self._ledger.read(BATCH)
+                rows = self._read_fresh() or await self._segments.read(BATCH)
             except DiskFailed as error:
                 await self._own.back_off(error)
                 continue
             except SegmentBroken as error:
-                self._lose(await self._ledger.skip_broken(), f"its file is broken: {error}")
+                self._lose(await self._segments.skip_broken(), f"its file is broken: {error}")
                 self._reached(tell=False)
                 continue
             if not rows:
                 self._arrived.clear()
                 continue
             async for done, written in self._own.deliver(rows):
-                self._ledger.drop(done[-1][0])
+                self._segments.drop(done[-1][0])
                 self._reached(tell=written)
 
     def _read_fresh(self) -> list[Read]:
         """What Postgres does not have; empty when that is more than we remember."""
-        fresh, written = self._fresh, self._ledger.written
+        fresh, written = self._fresh, self._segments.written
         while fresh and fresh[0][0] <= written:
             fresh.popleft()
         return list(fresh) if fresh and fresh[0][0] == written + 1 else []
 
     async def _gather(self) -> None:
         # One who was in a hurry once must not make all that follow go one by one.
-        waited_for = self._settling or self._ledger.written < self._hurried_to
-        if not waited_for and self._ledger.waiting < BATCH:
+        waited_for = self._settling or self._segments.written < self._hurried_to
+        if not waited_for and self._segments.waiting < BATCH:
             self._hurried.clear()
         try:
             async with asyncio.timeout(GATHER_SECONDS):
@@ -230,11 +230,11 @@ class Journal:
     def _reached(self, *, tell: bool) -> None:
         """Tell who waits for what is written now."""
         soon = asyncio.get_running_loop().call_soon
-        while self._saved and self._saved[0][0] <= self._ledger.written:
+        while self._saved and self._saved[0][0] <= self._segments.written:
             _, saved = self._saved.popleft()
             if tell:
                 soon(saved)  # what goes wrong in it is not ours
-        while self._settling and self._settling[0][0] <= self._ledger.written:
+        while self._settling and self._settling[0][0] <= self._segments.written:
             soon(self._settling.popleft()[1].set)
 
     def _lose(self, count: int, why: str) -> None:
@@ -248,7 +248,7 @@ class Journal:
             self._sweep_asked.clear()
             asked, self._swept = self._swept, []
             passed_over: set[Path] = set()
-            while folder := await self._ledger.take_orphan(passed_over):
+            while folder := await self._segments.take_orphan(passed_over):
                 passed_over.add(folder.path)
                 await self._adopt_folder(folder)
             for swept in asked:
@@ -259,11 +259,11 @@ class Journal:
             except TimeoutError:
                 pass  # then without being asked
 
-    async def _adopt_folder(self, folder: Folder) -> None:
+    async def _adopt_folder(self, folder: JournalDirectory) -> None:
         adopted = 0
         segments: list[Segment] = []
         try:
-            segments = await self._ledger.run(folder.segments)
+            segments = await self._segments.run(folder.segments)
             for segment in segments:
                 adopted += await self._adopt_segment(segment)
         except DiskFailed as error:
@@ -273,14 +273,14 @@ class Journal:
         finally:
             self._orphaned = 0
             for segment in segments:
-                self._ledger.submit(segment.close)
-            self._ledger.submit(folder.release)
+                self._segments.submit(segment.close)
+            self._segments.submit(folder.release)
             if adopted:
                 log.warning("journal_adopted folder=%s records=%d", folder.path.name, adopted)
 
     async def _adopt_segment(self, segment: Segment) -> int:
         """Write it and remove it; how many records were in it."""
-        run = self._ledger.run
+        run = self._segments.run
         found = adopted = position = 0
         try:
             found = await run(segment.survey)
@@ -294,7 +294,7 @@ class Journal:
                 position = rows[-1][0] if rows else segment.last
         except SegmentBroken as error:
             self._lose(found - adopted or 1, f"its file is broken: {error}")
-            await run(self._ledger.put_aside, segment)
+            await run(self._segments.put_aside, segment)
         else:
             await run(segment.remove)
         return adopted
@@ -302,14 +302,16 @@ class Journal:
     # --- the files ---------------------------------------------------------------------------
 
     async def _tidy(self) -> None:
-        ledger = self._ledger
+        segments = self._segments
         while True:
             try:
-                async with asyncio.timeout(DISK_RETRY_SECONDS if ledger.trouble else TIDY_SECONDS):
-                    await ledger.untidy.wait()
+                async with asyncio.timeout(
+                    DISK_RETRY_SECONDS if segments.trouble else TIDY_SECONDS
+                ):
+                    await segments.untidy.wait()
             except TimeoutError:
-                await ledger.turn_page()
+                await segments.turn_page()
             try:
-                await ledger.tidy()
+                await segments.tidy()
             except (DiskFailed, SegmentBroken):
                 await asyncio.sleep(DISK_RETRY_SECONDS)  # that it fails was said when it began

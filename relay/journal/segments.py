@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from relay.journal.condemned import Condemned
-from relay.journal.directory import Folder, measure, take_orphan
+from relay.journal.directory import JournalDirectory, measure, take_orphan
 from relay.journal.segment import DiskFailed, Read, Row, Segment, SegmentBroken, read_body
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class LedgerFull(Exception):
+class SegmentsFull(Exception):
     """Neither disk nor memory took the record."""
 
 
@@ -63,7 +63,7 @@ class Memory:
             self.bytes -= len(self._rows.popleft()[1])
 
 
-class Ledger:
+class Segments:
     """An ordered store of encoded records; a record's position counts from 1."""
 
     def __init__(self, directory: Path, *, limit: int, memory_limit: int = MEMORY_BYTES) -> None:
@@ -79,14 +79,14 @@ class Ledger:
         self._segments: deque[Segment | Memory] = deque([Memory()])
         self._bytes_behind = 0  # of all segments but the last, and of other processes
         self._bytes_others = 0
-        self._folder: Folder | None = None
+        self._folder: JournalDirectory | None = None
         self._spare: Segment | None = None
         self._trouble = ""
         self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
     def __repr__(self) -> str:
-        return f"<Ledger {self.written}..{self.last} segments={len(self._segments)}>"
+        return f"<Segments {self.written}..{self.last} segments={len(self._segments)}>"
 
     @property
     def waiting(self) -> int:
@@ -113,12 +113,12 @@ class Ledger:
     # --- on the event loop -------------------------------------------------------------------
 
     def append(self, body: bytes) -> None:
-        """Store a record; on return it survives the process. Raises `LedgerFull`: not taken.
+        """Store a record; on return it survives the process. Raises `SegmentsFull`: not taken.
 
         When the disk does not take it, it is in memory and `trouble` says why.
         """
         if self._closed:
-            raise LedgerFull("the journal is closed")
+            raise SegmentsFull("the journal is closed")
         position = self.last + 1
         active = self._segments[-1]
         if isinstance(active, Segment):
@@ -139,7 +139,7 @@ class Ledger:
         memory = self._segments[-1]
         assert isinstance(memory, Memory)
         if memory.bytes + len(body) > self._memory_limit:
-            raise LedgerFull(f"{self._trouble or 'not open yet'}, and memory is full as well")
+            raise SegmentsFull(f"{self._trouble or 'not open yet'}, and memory is full as well")
         memory.append(position, body)
         self.last = position
 
@@ -261,7 +261,7 @@ class Ledger:
 
     def _make_spare(self) -> None:
         if self._folder is None:
-            self._folder = Folder.create(self.directory)
+            self._folder = JournalDirectory.create(self.directory)
         self._spare = self._folder.new_segment()
 
     async def _pour(self, memory: Memory, spare: Segment) -> None:
@@ -285,7 +285,7 @@ class Ledger:
     def _not_in(self, spare: Segment, memory: Memory) -> list[Row]:
         return memory.rows(max(spare.last, self.written), _SLICE)
 
-    async def take_orphan(self, passed_over: set[Path]) -> Folder | None:
+    async def take_orphan(self, passed_over: set[Path]) -> JournalDirectory | None:
         """A folder that a dead process left."""
         return await self.run(take_orphan, self.directory, passed_over)
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from relay.core.records import Record
 from relay.journal.segment import DiskFailed, Read
-from relay.journal.segments import Ledger
+from relay.journal.segments import Segments
 from relay.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -45,13 +45,13 @@ class Writer:
     def __init__(
         self,
         write: Write,
-        ledger: Ledger,
+        segments: Segments,
         metrics: Metrics,
         waiting: Callable[[], int],
     ) -> None:
         """`waiting` is how many records wait for this writer; it is logged."""
         self._write = write
-        self._ledger = ledger
+        self._segments = segments
         self._metrics = metrics
         self._waiting = waiting
         self._size = BATCH
@@ -110,8 +110,8 @@ class Writer:
 
     async def _condemn(self, row: Read, why: str) -> None:
         position, record = row
-        condemned = self._ledger.condemned
-        await self._ledger.run(condemned.add, record, why)
+        condemned = self._segments.condemned
+        await self._segments.run(condemned.add, record, why)
         self._metrics.journal_lost.inc()
         self._metrics.journal_condemned.inc()
         log.error(

@@ -11,7 +11,7 @@ from collections.abc import Hashable
 SPARE_PART = 10  # one in so many of all agents is kept by each process before it is needed
 
 
-class Share:
+class AgentQuota:
     """`limit` is for all relays together; 0: no limit.
 
     An agent belongs to a key: a session, from the dial to its end, also while it has none for a
@@ -25,7 +25,7 @@ class Share:
         self._keys: set[Hashable] = set()
 
     def __repr__(self) -> str:
-        return f"<Share used={self.used} size={self.size} limit={self.limit}>"
+        return f"<AgentQuota used={self.used} size={self.size} limit={self.limit}>"
 
     @property
     def used(self) -> int:

@@ -12,18 +12,18 @@ from datetime import datetime
 from config import timezones
 from config.loader import Configuration
 from relay.core import context, message_policy
-from relay.core.admission import Opening
+from relay.core.admission import Admitted
 from relay.protocol import deepgram
 
 log = logging.getLogger(__name__)
 
 
 def compose(
-    configuration: Configuration, opening: Opening, history: Sequence[deepgram.History]
+    configuration: Configuration, admitted: Admitted, history: Sequence[deepgram.History]
 ) -> deepgram.Settings:
     """For an agent that is told this history. Today is what it is where the user is, now."""
-    today = datetime.now(timezones.find_or_utc(opening.timezone)).date()
-    settings = message_policy.settings(configuration, opening, today, history)
+    today = datetime.now(timezones.find_or_utc(admitted.timezone)).date()
+    settings = message_policy.settings(configuration, admitted, today, history)
     assert isinstance(settings.agent, dict), (
         "not the name of a stored one: it is made of agent.yaml"
     )
@@ -33,7 +33,7 @@ def compose(
     if rest < whole:
         log.warning(
             "context_cut session=%s lines=%d of=%d bytes=%d of=%d",
-            opening.session_id,
+            admitted.session_id,
             len(told),
             len(wanted),
             rest,

@@ -18,7 +18,7 @@ from litestar.di import NamedDependency
 
 from relay.core.admission import AdmitGrant
 from relay.live.endpoints import MAX_TICKET_CHARACTERS, Socket, check_origin, refuse
-from relay.live.session_registry import Hub
+from relay.live.session_registry import SessionRegistry
 from relay.protocol.refusal import Refused
 from relay.transport.upgrade import EXTENSION, Handshake
 
@@ -77,7 +77,7 @@ def read_credential(authorization: str | None, offered: Sequence[str]) -> Creden
 @websocket("/v1/agent/converse", websocket_class=Socket)
 async def converse(
     socket: Socket,
-    hub: NamedDependency[Hub],
+    session_registry: NamedDependency[SessionRegistry],
     admit_grant: NamedDependency[AdmitGrant],
     allowed_origins: NamedDependency[frozenset[str]],
 ) -> None:
@@ -88,16 +88,16 @@ async def converse(
         check_origin(socket, allowed_origins)
         offered = socket.scope["subprotocols"]
         ticket, chosen = read_credential(socket.headers.get("authorization"), offered)
-        hub.check_open()
-        with hub.admitting(handshake):
-            opening = await admit_grant(ticket)
-        bridge = await hub.prepare(opening, handshake, is_drop_in=True)
+        session_registry.check_open()
+        with session_registry.admitting(handshake):
+            admitted = await admit_grant(ticket)
+        runner = await session_registry.prepare(admitted, handshake, is_drop_in=True)
     except Refused as refused:
-        hub.count_refusal(refused)
+        session_registry.count_refusal(refused)
         await refuse(socket, refused, b"application/json", problem_body(refused.status))
         return
-    request_id = str(opening.session_id).encode()
+    request_id = str(admitted.session_id).encode()
     await socket.send(
         {"type": "websocket.accept", "subprotocol": chosen, "headers": [(REQUEST_ID, request_id)]}
     )
-    hub.start(opening.session_id, bridge)
+    session_registry.start(admitted.session_id, runner)

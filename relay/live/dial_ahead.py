@@ -12,21 +12,21 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
 
-from relay.live.agent_quota import Share
+from relay.live.agent_quota import AgentQuota
 from relay.protocol import relay_events
 from relay.supervisor import Contained, Supervisor
 from relay.telemetry.metrics import Metrics
-from relay.transport.connection import Leg
+from relay.transport.connection import Connection
 from relay.transport.dial import Dial, DialFailed
 
 KEPT_SECONDS = 8.0  # docs/protocol.md: CLIENT_MESSAGE_TIMEOUT after 10 to 15 s without Settings
 
 
 class Dialled:
-    """One leg on its way; `connect` is a `Dial` for just this leg."""
+    """One connection on its way; `connect` is a `Dial` for just this connection."""
 
-    def __init__(self, leg: Leg, task: asyncio.Task[DialFailed | None]) -> None:
-        self.leg = leg
+    def __init__(self, connection: Connection, task: asyncio.Task[DialFailed | None]) -> None:
+        self.connection = connection
         self.task = task
         self.expiry: asyncio.TimerHandle | None = None
 
@@ -35,31 +35,31 @@ class Dialled:
         """Whether it may still become, or is, an open socket."""
         if self.task.done() and (self.task.cancelled() or self.task.result() is not None):
             return False
-        return not self.leg.is_closed
+        return not self.connection.is_closed
 
-    async def connect(self, leg: Leg) -> None:
+    async def connect(self, connection: Connection) -> None:
         """Wait until the socket is open. Raises `DialFailed`; cancelled, it stops the dialling."""
         failed = await self.task
         if failed is not None:
             raise failed
 
 
-class Ahead:
+class DialAhead:
     """At most `limit` agents wait at once; 0 turns it off."""
 
     def __init__(
         self,
         dial: Dial,
-        new_leg: Callable[[], Leg],
+        new_connection: Callable[[], Connection],
         metrics: Metrics,
         *,
-        share: Share,
+        share: AgentQuota,
         limit: int,
         seconds: float = KEPT_SECONDS,
         supervisor: Supervisor | None = None,
     ) -> None:
         self._dial = dial
-        self._new_leg = new_leg
+        self._new_leg = new_connection
         self._metrics = metrics
         self._share = share
         self._limit = limit
@@ -87,10 +87,10 @@ class Ahead:
             return
         if not self._share.enter(session_id):
             return  # at the attach more may be asked for
-        leg = self._new_leg()
-        leg.keep()
-        task = self._tasks.start(self._try(leg), name=f"dial ahead {session_id}")
-        dialled = Dialled(leg, task)
+        connection = self._new_leg()
+        connection.keep()
+        task = self._tasks.start(self._try(connection), name=f"dial ahead {session_id}")
+        dialled = Dialled(connection, task)
         loop = asyncio.get_running_loop()
         dialled.expiry = loop.call_later(self._seconds, self._expire, session_id)
         self._waiting[session_id] = dialled
@@ -108,7 +108,7 @@ class Ahead:
         self._metrics.dialled_ahead.labels(outcome="used" if dialled.usable else "failed").inc()
         if dialled.usable:
             return dialled
-        dialled.leg.forget()
+        dialled.connection.forget()
         return None
 
     def cancel(self, session_id: UUID) -> None:
@@ -116,9 +116,9 @@ class Ahead:
         if session_id in self._waiting:
             self._drop(session_id)
 
-    async def _try(self, leg: Leg) -> DialFailed | None:
+    async def _try(self, connection: Connection) -> DialFailed | None:
         try:
-            await self._dial(leg)
+            await self._dial(connection)
         except DialFailed as error:
             return error
         return None
@@ -133,5 +133,5 @@ class Ahead:
         if dialled.expiry is not None:
             dialled.expiry.cancel()
         dialled.task.cancel()
-        dialled.leg.forget()
-        dialled.leg.close(relay_events.NORMAL, "")
+        dialled.connection.forget()
+        dialled.connection.close(relay_events.NORMAL, "")

@@ -18,8 +18,8 @@ from litestar.params import FromPath
 from litestar.types import Receive, Send
 
 from config import origins
-from relay.core.admission import Admit, Seen
-from relay.live.session_registry import Hub
+from relay.core.admission import Admit, ResumePoint
+from relay.live.session_registry import SessionRegistry
 from relay.protocol.refusal import Refused
 from relay.protocol.relay_events import SUBPROTOCOL
 from relay.transport.upgrade import EXTENSION, Handshake
@@ -46,7 +46,7 @@ class Socket(WebSocket[Any, Any, Any]):
 async def attach(
     socket: Socket,
     session_id: FromPath[UUID],
-    hub: NamedDependency[Hub],
+    session_registry: NamedDependency[SessionRegistry],
     admit: NamedDependency[Admit],
     allowed_origins: NamedDependency[frozenset[str]],
 ) -> None:
@@ -56,20 +56,20 @@ async def attach(
     try:
         check_origin(socket, allowed_origins)
         ticket = _ticket(socket.scope["subprotocols"])
-        seen = Seen(*(_count(socket.query_params, name) for name in ("received", "seq")))
+        seen = ResumePoint(*(_count(socket.query_params, name) for name in ("received", "seq")))
         # First, because it needs no database.
-        if hub.resume(session_id, ticket, seen, handshake):
+        if session_registry.resume(session_id, ticket, seen, handshake):
             await _accept(socket)
             return
-        with hub.admitting(handshake):
-            opening = await admit(session_id, ticket, seen)
-        bridge = await hub.prepare(opening, handshake)
+        with session_registry.admitting(handshake):
+            admitted = await admit(session_id, ticket, seen)
+        runner = await session_registry.prepare(admitted, handshake)
     except Refused as refused:
-        hub.count_refusal(refused)
+        session_registry.count_refusal(refused)
         await _refuse(socket, refused)
         return
     await _accept(socket)
-    hub.start(session_id, bridge)
+    session_registry.start(session_id, runner)
 
 
 def check_origin(asked: ASGIConnection[Any, Any, Any, Any], allowed: frozenset[str]) -> None:

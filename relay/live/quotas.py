@@ -26,7 +26,7 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
     exempt: frozenset[str] = frozenset()
 
 
-class Crowd:
+class SessionQuotas:
     """The sessions that are live."""
 
     def __init__(self, room: Room) -> None:
@@ -36,7 +36,7 @@ class Crowd:
         self._addresses: Counter[str] = Counter()
 
     def __repr__(self) -> str:
-        return f"<Crowd sessions={len(self._here)}>"
+        return f"<SessionQuotas sessions={len(self._here)}>"
 
     def __len__(self) -> int:
         return len(self._here)

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from config.loader import Configuration
-from relay.core.admission import Opening, Seen
+from relay.core.admission import Admitted, ResumePoint
 from relay.core.deepgram_session import DEFAULT_AUDIO
 from relay.core.events import EndReason
 from relay.core.rate_limit import Bounds
@@ -20,18 +20,18 @@ from relay.core.session import Times
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live import agent_settings
-from relay.live.agent_quota import Share
-from relay.live.dial_ahead import Ahead
-from relay.live.quotas import Crowd, Room
-from relay.live.session_runner import Bridge
+from relay.live.agent_quota import AgentQuota
+from relay.live.dial_ahead import DialAhead
+from relay.live.quotas import Room, SessionQuotas
+from relay.live.session_runner import SessionRunner
 from relay.protocol.audio_bytes import bytes_per_second
 from relay.protocol.refusal import Refused
 from relay.supervisor import Contained, Supervisor
-from relay.telemetry.log_limit import Repeats
+from relay.telemetry.log_limit import LogLimit
 from relay.telemetry.metrics import Metrics
-from relay.transport.connection import Leg
+from relay.transport.connection import Connection
 from relay.transport.dial import Dial, LimitedDial
-from relay.transport.send_queue import Lane
+from relay.transport.send_queue import SendQueue
 from relay.transport.upgrade import Handshake
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     dial_ahead: int
 
 
-class Hub:
+class SessionRegistry:
     """Every live session of this process, by its id."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Hub:
         functions: Functions,
         journal: Journal,
         metrics: Metrics,
-        share: Share | None = None,
+        share: AgentQuota | None = None,
         grow: Callable[[], Awaitable[None]] = _grow_nothing,
         supervisor: Supervisor | None = None,
     ) -> None:
@@ -86,21 +86,21 @@ class Hub:
         self._configuration = configuration
         self._limits = limits
         self._dial = LimitedDial(dial, metrics).dial
-        self._repeats = Repeats()
+        self._log_limit = LogLimit()
         self._functions = functions
         self._journal = journal
         self._metrics = metrics
         self.is_draining = False
-        self._live: dict[UUID, Bridge] = {}
-        self._share = share or Share()
+        self._live: dict[UUID, SessionRunner] = {}
+        self._share = share or AgentQuota()
         self._grow = grow
         metrics.agents_used.set_function(lambda: self._share.used)
         metrics.agents_headroom.set_function(lambda: self._share.headroom)
-        self._crowd = Crowd(limits.room)
+        self._quotas = SessionQuotas(limits.room)
         self._attaching = 0
         self._supervisor = supervisor or Supervisor(metrics)
         self._tasks: Contained | None = None
-        self._ahead = Ahead(
+        self._ahead = DialAhead(
             self._dial,
             self._new_agent_leg,
             metrics,
@@ -110,7 +110,7 @@ class Hub:
         )
 
     def __repr__(self) -> str:
-        return f"<Hub live={len(self._live)}>"
+        return f"<SessionRegistry live={len(self._live)}>"
 
     def __len__(self) -> int:
         return len(self._live)
@@ -133,7 +133,7 @@ class Hub:
 
     def check(self, address: str, user_id: str | None = None) -> None:
         """Raises `Refused` if no more sessions may begin: here, from there, or of that user."""
-        self._crowd.check(address, user_id)
+        self._quotas.check(address, user_id)
         if not self._share.headroom:
             raise _no_agents()
 
@@ -142,9 +142,10 @@ class Hub:
         self._metrics.refusals.labels(code=refused.code).inc()
 
     async def prepare(
-        self, opening: Opening, handshake: Handshake, *, is_drop_in: bool = False
-    ) -> Bridge:
-        """A bridge whose browser leg waits for `handshake` to be accepted; `start` has to follow.
+        self, admitted: Admitted, handshake: Handshake, *, is_drop_in: bool = False
+    ) -> SessionRunner:
+        """A session runner whose browser connection waits for `handshake` to be accepted; `start`
+        has to follow.
 
         `is_drop_in`: it speaks Deepgram's protocol, in which there is no coming back. Raises
         `Refused` when the user, or who is at this address, has enough sessions, or when there is
@@ -154,50 +155,52 @@ class Hub:
         times = limits.times
         if is_drop_in:
             times = msgspec.structs.replace(times, grace_seconds=0.0)
-            opening = msgspec.structs.replace(opening, audio=DEFAULT_AUDIO)  # until its Settings
-        if not self._share.enter(opening.session_id):
+            admitted = msgspec.structs.replace(admitted, audio=DEFAULT_AUDIO)  # until its Settings
+        if not self._share.enter(admitted.session_id):
             await self._grow()
-            if not self._share.enter(opening.session_id):
+            if not self._share.enter(admitted.session_id):
                 raise _no_agents()
         try:
-            self._crowd.check(handshake.address, opening.user_id)
+            self._quotas.check(handshake.address, admitted.user_id)
         except Refused:
-            self._ahead.cancel(opening.session_id)
-            self._share.leave(opening.session_id)
+            self._ahead.cancel(admitted.session_id)
+            self._share.leave(admitted.session_id)
             raise
-        browser = Leg(self._lane(opening), max_message_bytes=limits.browser_message_bytes)
-        dialled = self._ahead.take(opening.session_id)
+        browser = Connection(self._queue(admitted), max_message_bytes=limits.browser_message_bytes)
+        dialled = self._ahead.take(admitted.session_id)
 
-        bridge = Bridge(
-            opening,
-            partial(agent_settings.compose, self._configuration, opening),
-            legs=(browser, dialled.leg if dialled else self._new_agent_leg()),
+        runner = SessionRunner(
+            admitted,
+            partial(agent_settings.compose, self._configuration, admitted),
+            connections=(browser, dialled.connection if dialled else self._new_agent_leg()),
             dials=(dialled.connect if dialled else self._dial, self._dial),
             functions=self._functions,
             journal=self._journal,
             metrics=self._metrics,
-            repeats=self._repeats,
+            log_limit=self._log_limit,
             times=times,
             bounds=limits.bounds,
-            drop_in=self._configuration.agent if is_drop_in else None,
+            deepgram_agent=self._configuration.agent if is_drop_in else None,
         )
-        bridge.address = handshake.address
-        bridge.on_lingering = self._lingers
+        runner.address = handshake.address
+        runner.on_lingering = self._lingers
         self._equip(handshake, browser)
-        return bridge
+        return runner
 
-    def resume(self, session_id: UUID, ticket: str, seen: Seen, handshake: Handshake) -> bool:
+    def resume(
+        self, session_id: UUID, ticket: str, seen: ResumePoint, handshake: Handshake
+    ) -> bool:
         """Let a browser come back to a session that is live here; no database is asked.
 
         False: there is no such session, or the ticket is not its. Raises `Refused` when it cannot
         have `seen` so much, and when nobody may attach any more.
         """
         self.check_open()
-        bridge = self._live.get(session_id)
-        leg = bridge.resume(ticket, seen.received) if bridge else None
-        if bridge is None or leg is None:
+        runner = self._live.get(session_id)
+        connection = runner.resume(ticket, seen.received) if runner else None
+        if runner is None or connection is None:
             return False
-        self._equip(handshake, leg)
+        self._equip(handshake, connection)
         return True
 
     def check_open(self) -> None:
@@ -205,27 +208,27 @@ class Hub:
         if self.is_draining:
             raise Refused(503, "stopping", "the relay stops", retry_after=RETRY_SECONDS)
 
-    def _equip(self, handshake: Handshake, browser: Leg) -> None:
-        handshake.leg = browser
+    def _equip(self, handshake: Handshake, browser: Connection) -> None:
+        handshake.connection = browser
         handshake.ping_seconds = self._limits.ping_seconds
         handshake.max_message_bytes = self._limits.browser_message_bytes
         handshake.on_shutdown = self.drain
 
-    def _lane(self, opening: Opening) -> Lane:
+    def _queue(self, admitted: Admitted) -> SendQueue:
         """Towards a browser: what is older than so many seconds of speech nobody wants to hear."""
-        a_second = bytes_per_second(opening.audio.output)
+        a_second = bytes_per_second(admitted.audio.output)
         most = None if a_second is None else int(a_second * self._limits.lane_seconds)
-        return Lane(self._limits.lane_bytes, audio_limit=most)
+        return SendQueue(self._limits.lane_bytes, audio_limit=most)
 
-    def _lingers(self, leg: Leg) -> None:
+    def _lingers(self, connection: Connection) -> None:
         """An agent that is let go counts beside the next one, as long as its socket is there."""
         key = object()
         self._share.hold(key)
-        leg.on_freed = lambda: self._share.leave(key)
+        connection.on_freed = lambda: self._share.leave(key)
 
-    def _new_agent_leg(self) -> Leg:
-        lane = Lane(self._limits.held_audio_bytes, held=True)
-        return Leg(lane, max_message_bytes=self._limits.max_message_bytes)
+    def _new_agent_leg(self) -> Connection:
+        queue = SendQueue(self._limits.held_audio_bytes, held=True)
+        return Connection(queue, max_message_bytes=self._limits.max_message_bytes)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -237,34 +240,34 @@ class Hub:
                     yield
             finally:  # also when we may not wait and are cancelled
                 self._tasks = None
-                for bridge in list(self._live.values()):
-                    bridge.hang_up(EndReason.SHUTDOWN)
+                for runner in list(self._live.values()):
+                    runner.hang_up(EndReason.SHUTDOWN)
 
     def expect(self, session_id: UUID) -> None:
         """A browser is about to attach: have its agent ready."""
         self._ahead.begin(session_id)
 
-    def start(self, session_id: UUID, bridge: Bridge) -> None:
+    def start(self, session_id: UUID, runner: SessionRunner) -> None:
         """Relay in a task of our own: the request that began the session ends here."""
         if self._tasks is None:
             raise RuntimeError("the hub is not running")
-        self._live[session_id] = bridge
-        self._crowd.enter(session_id, bridge.user_id, bridge.address)
+        self._live[session_id] = runner
+        self._quotas.enter(session_id, runner.user_id, runner.address)
         self._metrics.sessions_live.set(len(self._live))
-        self._tasks.start(self._relay(session_id, bridge), name=f"session {session_id}")
+        self._tasks.start(self._relay(session_id, runner), name=f"session {session_id}")
 
-    async def _relay(self, session_id: UUID, bridge: Bridge) -> None:
+    async def _relay(self, session_id: UUID, runner: SessionRunner) -> None:
         try:
-            await bridge.run()
+            await runner.run()
         except Exception:
             # The top of this task: one session that breaks must not take the others with it.
             self._supervisor.count("session")
             log.exception("session_broken session=%s", session_id)
         finally:
             # It may have gone to another relay and come back while this one was closing.
-            if self._live.get(session_id) is bridge:
+            if self._live.get(session_id) is runner:
                 del self._live[session_id]
-                self._crowd.leave(session_id)
+                self._quotas.leave(session_id)
                 self._share.leave(session_id)
             self._metrics.sessions_live.set(len(self._live))
 
@@ -274,10 +277,10 @@ class Hub:
         A conversation has one numbering and so one session at a time; the newest wins. False when
         the database did not take it in `seconds`.
         """
-        for session_id, bridge in list(self._live.items()):
-            if bridge.conversation_id == conversation_id:
-                self._crowd.leave(session_id)  # it makes room for the one that takes its place
-                bridge.hang_up(EndReason.SUPERSEDED)
+        for session_id, runner in list(self._live.items()):
+            if runner.conversation_id == conversation_id:
+                self._quotas.leave(session_id)  # it makes room for the one that takes its place
+                runner.hang_up(EndReason.SUPERSEDED)
         return await self._journal.settled(seconds)
 
     def drain(self) -> None:
@@ -286,29 +289,29 @@ class Hub:
             return
         self.is_draining = True
         log.info("drain_began sessions=%d", len(self._live))
-        for bridge in list(self._live.values()):
-            bridge.go_away()
+        for runner in list(self._live.values()):
+            runner.go_away()
 
     def hang_up(self, session_id: UUID) -> bool:
         """End a session as the user asked; False when it is not live here."""
         self._ahead.cancel(session_id)
-        bridge = self._live.get(session_id)
-        if bridge is None:
+        runner = self._live.get(session_id)
+        if runner is None:
             return False
-        bridge.hang_up(EndReason.HUNG_UP)
+        runner.hang_up(EndReason.HUNG_UP)
         return True
 
     @property
     def owned(self) -> dict[UUID, int]:
         """The sessions that are live here, each with our number among its owners."""
-        return {i: bridge.epoch for i, bridge in self._live.items() if bridge.is_live}
+        return {i: runner.epoch for i, runner in self._live.items() if runner.is_live}
 
     def lose(self, session_id: UUID, reason: EndReason) -> None:
         """End a session because somebody elsewhere wants it so."""
-        if bridge := self._live.get(session_id):
-            bridge.hang_up(reason)
+        if runner := self._live.get(session_id):
+            runner.hang_up(reason)
 
     def figures(self, session_id: UUID) -> Figures | None:
         """What a live session carried so far."""
-        bridge = self._live.get(session_id)
-        return bridge.figures if bridge else None
+        runner = self._live.get(session_id)
+        return runner.figures if runner else None

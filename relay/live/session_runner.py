@@ -1,8 +1,10 @@
-"""Runs one session: a core, two legs, one deadline. Each side's leg may follow another.
+"""Runs one session: a core, two connections, one deadline. Each side's connection may follow
+another.
 
-The bridge decodes what the legs receive, lets the core decide and does what it asks for. Audio goes
-from leg to leg without passing here. A bridge is good for one session and owns every task, timer
-and socket of it: when `run` returns or raises, both sockets are closed.
+The session runner decodes what the connections receive, lets the core decide and does what it asks
+for. Audio goes
+from connection to connection without passing here. A session runner is good for one session and
+owns every task, timer and socket of it: when `run` returns or raises, both sockets are closed.
 """
 
 from __future__ import annotations
@@ -21,13 +23,13 @@ from uuid_utils.compat import uuid7
 from config.agent import Agent
 from relay.core import actions, events, message_policy
 from relay.core.actions import Action
-from relay.core.admission import Opening
-from relay.core.deepgram_session import DropIn
+from relay.core.admission import Admitted
+from relay.core.deepgram_session import DeepgramSession
 from relay.core.events import EndReason
 from relay.core.rate_limit import Bounds
 from relay.core.reconnect import FINAL_STATUSES
 from relay.core.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
-from relay.core.replay import KEPT_BYTES, Backlog
+from relay.core.replay import KEPT_BYTES, ReplayBuffer
 from relay.core.session import Session, Settle, Times
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
@@ -35,10 +37,10 @@ from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol import deepgram, relay_events
 from relay.protocol.audio_bytes import silence
 from relay.protocol.refusal import Refused
-from relay.telemetry.log_limit import Repeats
+from relay.telemetry.log_limit import LogLimit
 from relay.telemetry.metrics import Metrics
-from relay.telemetry.session_timing import Watch
-from relay.transport.connection import Leg
+from relay.telemetry.session_timing import SessionTiming
+from relay.transport.connection import Connection
 from relay.transport.dial import Dial, DialFailed
 from relay.transport.send_queue import Payload
 
@@ -49,37 +51,38 @@ SILENCE_SECONDS = 0.1
 _WAITED_FOR = (EndReason.MOVED, EndReason.SUPERSEDED, EndReason.SHUTDOWN)
 
 
-class Bridge:
-    """One live session. The browser's leg is attached or about to be; the agent's is dialled."""
+class SessionRunner:
+    """One live session. The browser's connection is attached or about to be; the agent's is
+    dialled."""
 
     def __init__(
         self,
-        opening: Opening,
+        admitted: Admitted,
         settle: Settle,
         *,
-        legs: tuple[Leg, Leg],
+        connections: tuple[Connection, Connection],
         dials: tuple[Dial, Dial],
         functions: Functions,
         journal: Journal,
         metrics: Metrics,
-        repeats: Repeats,
+        log_limit: LogLimit,
         times: Times,
         bounds: Bounds,
-        drop_in: Agent | None = None,
+        deepgram_agent: Agent | None = None,
     ) -> None:
-        """`legs` are the browser's and the agent's; `dials` are the way to the agent the first
-        time (it may be on its way already) and every other time. `drop_in`: the browser speaks
-        Deepgram's protocol, and this is the agent that its audio has to fit."""
+        """`connections` are the browser's and the agent's; `dials` are the way to the agent the
+        first time (it may be on its way already) and every other time. `deepgram_agent`: the
+        browser speaks Deepgram's protocol, and this is the agent that its audio has to fit."""
         self._loop = asyncio.get_running_loop()
-        self._opening = opening
-        self._browser, self._agent = legs
+        self._admitted = admitted
+        self._browser, self._agent = connections
         self._dial, self._redial = dials
         self._functions = functions
         self._journal = journal
         self._metrics = metrics
-        self._repeats = repeats
+        self._log_limit = log_limit
         self.address = ""  # where the browser came from first
-        self.on_lingering: Callable[[Leg], None] = lambda leg: None
+        self.on_lingering: Callable[[Connection], None] = lambda connection: None
         self._began = self._loop.time()
         self._timer: asyncio.Handle | None = None
         self._armed: float | None = None  # for this deadline; not every handle of uvloop knows it
@@ -88,19 +91,19 @@ class Bridge:
         self._dialling: asyncio.Task[None] | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._is_dial_due = False  # as soon as `run` has begun
-        self._backlog = Backlog(min(KEPT_BYTES, self._browser.lane.limit))
+        self._backlog = ReplayBuffer(min(KEPT_BYTES, self._browser.queue.limit))
         # The text being handled and whether the agent sent it: what `Forward` speaks of.
         self._frame = b"", False
         self._messages = bounds.messages
         self._hears_audio = False  # the first frame was looked at
         self._is_blocked = False
         self._thrown_away = 0  # audio frames of the browser that the agent did not get
-        self._watch = Watch(metrics)
+        self._watch = SessionTiming(metrics)
 
-        def begin(opening: Opening, now: float) -> Session:
-            self._opening = opening
+        def begin(admitted: Admitted, now: float) -> Session:
+            self._admitted = admitted
             return Session(
-                opening,
+                admitted,
                 settle,
                 now=now,
                 began=datetime.now(UTC),
@@ -111,34 +114,34 @@ class Bridge:
                 new_ticket=new_ticket,
             )
 
-        self._session: Session | DropIn
-        if drop_in is None:
-            self._session = begin(opening, self._began)
+        self._session: Session | DeepgramSession
+        if deepgram_agent is None:
+            self._session = begin(admitted, self._began)
         else:
-            self._session = DropIn(opening, drop_in, begin, self._began)
+            self._session = DeepgramSession(admitted, deepgram_agent, begin, self._began)
         # Now, and not in `run`: frames may follow the 101 before that has its turn.
         self._connect_browser()
-        if isinstance(self._session, DropIn):
+        if isinstance(self._session, DeepgramSession):
             self._expect_settings(self._session)
         self._browser.on_opened = self._begin
 
     def __repr__(self) -> str:
-        return f"<Bridge {self._opening.session_id} {self._session!r}>"
+        return f"<SessionRunner {self._admitted.session_id} {self._session!r}>"
 
     @property
     def conversation_id(self) -> UUID:
         """The conversation that this session is part of."""
-        return self._opening.conversation_id
+        return self._admitted.conversation_id
 
     @property
     def user_id(self) -> str:
         """Whose session it is."""
-        return self._opening.user_id
+        return self._admitted.user_id
 
     @property
     def epoch(self) -> int:
         """Our number among the owners of this session."""
-        return self._opening.epoch
+        return self._admitted.epoch
 
     @property
     def is_live(self) -> bool:
@@ -179,28 +182,30 @@ class Bridge:
                 self.handle(events.HangUp(EndReason.INTERNAL_ERROR))
             self._browser.abort()
             self._agent.abort()
-            for leg in (self._browser, self._agent):
-                leg.forget()
-                leg.lane.detach()
+            for connection in (self._browser, self._agent):
+                connection.forget()
+                connection.queue.detach()
 
-    def resume(self, ticket: str, received: int) -> Leg | None:
-        """The leg for a browser that comes back with `ticket`; the one before is let go.
+    def resume(self, ticket: str, received: int) -> Connection | None:
+        """The connection for a browser that comes back with `ticket`; the one before is let go.
 
         None: the ticket is not for this session as it is. Raises `Refused` when the browser cannot
         have `received` so much.
         """
         if self._tasks is None or not self._session.admits(ticket, self._browser.frames):
             return None
-        if self._opening.brings_nothing(ticket):
+        if self._admitted.brings_nothing(ticket):
             received = 0  # what it counted came from another relay
         if received > self._backlog.count:
             detail = f"expected received to be at most {self._backlog.count}, got {received}"
             raise Refused(400, "received", detail)
         self.handle(events.BrowserReturning())
-        self._browser = leg = self._browser.successor()
+        self._browser = connection = self._browser.successor()
         self._connect_browser()
-        leg.on_opened = lambda: self.handle(events.BrowserAttached(ticket, received, leg.frames))
-        return leg
+        connection.on_opened = lambda: self.handle(
+            events.BrowserAttached(ticket, received, connection.frames)
+        )
+        return connection
 
     def go_away(self) -> None:
         """The relay is about to stop: end the session at a turn boundary, or in some seconds."""
@@ -223,7 +228,7 @@ class Bridge:
             self._arm()
         except Exception as error:
             # The edge of the session: who called us has others to serve.
-            log.exception("session_failed session=%s", self._opening.session_id)
+            log.exception("session_failed session=%s", self._admitted.session_id)
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
@@ -239,7 +244,7 @@ class Bridge:
                     self._agent.close(relay_events.NORMAL, "")
                     self._end(why, detail)
         except Exception as another:
-            log.exception("session_failed session=%s", self._opening.session_id)
+            log.exception("session_failed session=%s", self._admitted.session_id)
             if not (self._is_over or self._finished.done()):
                 self._finished.set_exception(another)
 
@@ -267,7 +272,7 @@ class Bridge:
     def _drop_agent(self) -> None:
         if self._dialling is not None:
             self._dialling.cancel()
-        self._agent.lane.hold()
+        self._agent.queue.hold()
         self._agent.forget()
         if self._agent.has_socket:
             self.on_lingering(self._agent)
@@ -278,20 +283,20 @@ class Bridge:
     def _tell(self, text: bytes) -> None:
         """Tell the browser, now or when it comes back."""
         self._backlog.append(text)
-        self._browser.lane.send_text(text)
+        self._browser.queue.send_text(text)
 
     def _send_browser(self, event: relay_events.Event | relay_events.OfDeepgram) -> None:
         if isinstance(event, relay_events.RelaySession):  # of this socket alone
             self._keep_ticket(event.resume_ticket)
-            self._browser.lane.send_text(relay_events.encode(event))
+            self._browser.queue.send_text(relay_events.encode(event))
         else:
             self._tell(_encode(event))
 
     def _keep_ticket(self, ticket: str) -> None:
         """So that the browser may come to another relay with it. The first is stored already."""
-        if self._opening.resume_ticket not in (None, ticket):
+        if self._admitted.resume_ticket not in (None, ticket):
             issued = TicketIssued(
-                session_id=self._opening.session_id, hash=hash_ticket(ticket), epoch=self.epoch
+                session_id=self._admitted.session_id, hash=hash_ticket(ticket), epoch=self.epoch
             )
             self._journal.append(issued, in_a_hurry=True)
 
@@ -299,31 +304,31 @@ class Bridge:
         self._browser.forget()
         self._browser.on_gone = self._settle  # it may linger until the session is over
         self._browser.close(code, reason)
-        self._browser.lane.detach()
-        self._agent.feed(self._browser.lane)  # no reply is heard, none is measured
+        self._browser.queue.detach()
+        self._agent.feed(self._browser.queue)  # no reply is heard, none is measured
 
     def _replay(self, received: int) -> None:
         for text in self._backlog.since(received):
-            self._browser.lane.send_text(text)
+            self._browser.queue.send_text(text)
 
-    # --- legs --------------------------------------------------------------------------------
+    # --- connections ------------------------------------------------------------------------------
 
     def _connect_agent(self) -> None:
         self._agent.added = self._watch.down
-        self._agent.feed(self._browser.lane)
+        self._agent.feed(self._browser.queue)
         self._agent.on_text = self._agent_said
         # Not after the dialling: Welcome may come with the 101 in one piece.
         self._agent.on_opened = self._agent_opened
         self._agent.on_gone = self._settle
         self._agent.on_closed = lambda code, reason: self.handle(events.AgentClosed(code, reason))
-        self._agent.lane.on_overflow = lambda: self._overflowed(EndReason.AGENT_TOO_SLOW)
-        self._agent.lane.on_stalled = lambda: self.handle(
+        self._agent.queue.on_overflow = lambda: self._overflowed(EndReason.AGENT_TOO_SLOW)
+        self._agent.queue.on_stalled = lambda: self.handle(
             events.AgentClosed(relay_events.ABNORMAL, "reads nothing")
         )
 
     def _connect_browser(self) -> None:
-        self._browser.added = self._agent.lane.waited = self._watch.up
-        self._browser.lane.waited = self._watch.down
+        self._browser.added = self._agent.queue.waited = self._watch.up
+        self._browser.queue.waited = self._watch.down
         self._listen()
         self._browser.most = self._session.most
         self._browser.on_flood = lambda: self._overflowed(EndReason.ABUSE)
@@ -331,8 +336,8 @@ class Bridge:
         self._browser.on_control = lambda: self.handle(events.ControlFrame())
         self._browser.on_gone = self._settle
         self._browser.on_closed = self._browser_closed
-        self._browser.lane.on_overflow = lambda: self._overflowed(EndReason.BROWSER_TOO_SLOW)
-        self._browser.lane.on_stalled = lambda: self.handle(
+        self._browser.queue.on_overflow = lambda: self._overflowed(EndReason.BROWSER_TOO_SLOW)
+        self._browser.queue.on_stalled = lambda: self.handle(
             events.BrowserClosed(relay_events.TRY_AGAIN, "reads nothing")
         )
 
@@ -347,11 +352,11 @@ class Bridge:
 
     def _listen(self) -> None:
         """What becomes of the browser's audio: nearly always, straight to the agent."""
-        self._agent.lane.is_pcm = self._opening.audio.input.encoding == "linear16"
+        self._agent.queue.is_pcm = self._admitted.audio.input.encoding == "linear16"
         if self._is_blocked:
             self._browser.hand(self._throw_away)
         elif self._hears_audio:
-            self._browser.feed(self._agent.lane)
+            self._browser.feed(self._agent.queue)
         else:
             self._browser.hand(self._first_frame)
 
@@ -364,10 +369,10 @@ class Bridge:
             return False
         self._hears_audio = True
         self._listen()
-        return self._agent.lane.send_audio(payload)
+        return self._agent.queue.send_audio(payload)
 
     def _throw_away(self, payload: Payload) -> bool:
-        self._agent.lane.dropped += 1
+        self._agent.queue.dropped += 1
         self._thrown_away += 1
         return False
 
@@ -381,12 +386,12 @@ class Bridge:
         self._watch.opened(self._loop.time())
         self.handle(events.AgentOpened())
 
-    def _expect_settings(self, drop_in: DropIn) -> None:
+    def _expect_settings(self, deepgram_agent: DeepgramSession) -> None:
         """Audio passes from the first frame on that comes after them."""
 
         def hear(payload: Payload) -> bool:
-            if drop_in.is_waiting:
-                self._act(drop_in.hear_too_early)
+            if deepgram_agent.is_waiting:
+                self._act(deepgram_agent.hear_too_early)
                 return False
             self._listen()
             return self._browser.on_audio(payload)
@@ -395,7 +400,7 @@ class Bridge:
 
     def _first_audio(self, payload: Payload) -> bool:
         """Agent audio after the user's words: what the user waited for."""
-        self._agent.feed(self._browser.lane)
+        self._agent.feed(self._browser.queue)
         sent = self._agent.on_audio(payload)
         self._watch.replied(self._loop.time())
         return sent
@@ -404,7 +409,7 @@ class Bridge:
         def decide(now: float) -> list[Action]:
             self._frame = text, False
             # A client's Settings may be longer than all that comes after them.
-            is_first = isinstance(self._session, DropIn) and self._session.is_waiting
+            is_first = isinstance(self._session, DeepgramSession) and self._session.is_waiting
             said = (
                 deepgram.decode_client(text)
                 if is_first
@@ -463,7 +468,7 @@ class Bridge:
             match action:
                 case actions.Forward():
                     text, is_from_agent = self._frame
-                    pass_on = self._tell if is_from_agent else self._agent.lane.send_text
+                    pass_on = self._tell if is_from_agent else self._agent.queue.send_text
                     pass_on(text)
                 case actions.SendBrowser(event=event):
                     self._send_browser(event)
@@ -474,21 +479,21 @@ class Bridge:
                     self._is_blocked = blocked
                     self._listen()
                 case actions.SendAgent(message=message):
-                    self._agent.lane.send_text(deepgram.encode(message), for_this_end=True)
+                    self._agent.queue.send_text(deepgram.encode(message), for_this_end=True)
                 case actions.SendSilence():
-                    if frame := silence(self._opening.audio.input, SILENCE_SECONDS):
-                        self._agent.lane.send_audio(frame)
+                    if frame := silence(self._admitted.audio.input, SILENCE_SECONDS):
+                        self._agent.queue.send_audio(frame)
                 case actions.DialAgent():
                     self._dial_agent()
                 case actions.DropAgent():
                     self._drop_agent()
                 case actions.SendSettings(settings=settings):
                     self._watch.settings_sent(self._loop.time())
-                    self._agent.lane.send_first(deepgram.encode(settings))
+                    self._agent.queue.send_first(deepgram.encode(settings))
                 case actions.ReleaseHeld():
-                    self._agent.lane.release()
+                    self._agent.queue.release()
                 case actions.ClearAudio():
-                    self._browser.lane.clear_audio()
+                    self._browser.queue.clear_audio()
                 case actions.Store(message=message):
                     self._store(message)
                 case actions.Began(agent_request_id=request_id):
@@ -499,7 +504,7 @@ class Bridge:
                 case actions.Reported(seconds=seconds):
                     self._watch.reported(seconds)
                 case actions.CallFunction(id=id, call=call, after_seq=after_seq):
-                    self._functions.start(self._opening, call, after_seq, self.handle, row_id=id)
+                    self._functions.start(self._admitted, call, after_seq, self.handle, row_id=id)
                 case actions.CancelFunction(id=id):
                     self._functions.cancel(id)
                 case actions.DetachBrowser(code=code, reason=reason):
@@ -521,11 +526,11 @@ class Bridge:
         self._metrics.notes.labels(what=what).inc()
         more = ""
         if what == "agent_redialled":  # what happens to one happens to all, again and again
-            left_out = self._repeats.count(detail, self._loop.time())
+            left_out = self._log_limit.count(detail, self._loop.time())
             if left_out is None:
                 return
             more = f" (and {left_out} more since)" if left_out else ""
-        log.warning("%s session=%s %s%s", what, self._opening.session_id, detail, more)
+        log.warning("%s session=%s %s%s", what, self._admitted.session_id, detail, more)
 
     def _store(self, message: MessageSaid) -> None:
         def saved() -> None:
@@ -539,7 +544,7 @@ class Bridge:
         self._watch.applied(self._loop.time())
         self._journal.append(
             SessionBegan(
-                session_id=self._opening.session_id,
+                session_id=self._admitted.session_id,
                 agent_request_id=request_id,
                 at=datetime.now(UTC),
                 epoch=self.epoch,
@@ -548,10 +553,10 @@ class Bridge:
 
     def _end(self, reason: str, detail: str) -> None:
         seconds = self._loop.time() - self._began
-        dropped = self._agent.lane.dropped, self._browser.lane.dropped
+        dropped = self._agent.queue.dropped, self._browser.queue.dropped
         self._journal.append(
             SessionEnded(
-                session_id=self._opening.session_id,
+                session_id=self._admitted.session_id,
                 reason=reason,
                 detail=detail,
                 browser_code=self._browser.closed_code,
@@ -562,7 +567,7 @@ class Bridge:
             ),
             in_a_hurry=reason in _WAITED_FOR,
         )
-        self._functions.forget(self._opening.session_id)
+        self._functions.forget(self._admitted.session_id)
         self._watch.end()
         self._metrics.sessions_ended.labels(reason=reason).inc()
         self._metrics.frames.labels(source="browser").inc(self._browser.frames)
@@ -572,7 +577,7 @@ class Bridge:
         log.info(
             "session_ended session=%s reason=%s browser_code=%d agent_code=%d seconds=%.1f"
             " browser_frames=%d agent_frames=%d dropped=%d detail=%r",
-            self._opening.session_id,
+            self._admitted.session_id,
             reason,
             self._browser.closed_code,
             self._agent.closed_code,

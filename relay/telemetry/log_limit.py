@@ -15,14 +15,14 @@ class _Written(msgspec.Struct):
     since: int = 0  # lines that were left out
 
 
-class Repeats:
+class LogLimit:
     """Told of each line; seconds are monotonic."""
 
     def __init__(self) -> None:
         self._written: dict[Hashable, _Written] = {}
 
     def __repr__(self) -> str:
-        return f"<Repeats kinds={len(self._written)}>"
+        return f"<LogLimit kinds={len(self._written)}>"
 
     def count(self, kind: Hashable, now: float) -> int | None:
         """How many lines of this kind were left out before this one; None: leave this one out."""

@@ -47,7 +47,9 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.sessions_live = Gauge(
-            "relay_sessions_live", "Sessions with an open browser leg", registry=self.registry
+            "relay_sessions_live",
+            "Sessions with an open browser connection",
+            registry=self.registry,
         )
         self.sessions_ended = Counter(
             "relay_sessions_ended", "Sessions by why they ended", ["reason"], registry=self.registry
@@ -97,7 +99,7 @@ class Metrics:
             "Age of the oldest of them",
             registry=self.registry,
         )
-        self.breaker = Gauge(
+        self.circuit_breaker = Gauge(
             "relay_orchestrator_breaker",
             "Whether the Orchestrator is asked: 0 yes, 1 on trial, 2 no",
             registry=self.registry,

@@ -6,8 +6,8 @@ from relay.telemetry.histogram import Histogram, SessionLatency
 from relay.telemetry.metrics import Metrics
 
 
-class Watch:
-    """Told by the bridge what happens at which second of the event loop's clock."""
+class SessionTiming:
+    """Told by the session runner what happens at which second of the event loop's clock."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.up = Histogram()

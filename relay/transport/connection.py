@@ -1,9 +1,9 @@
-"""The two legs of a session: a WebSocket each, on picows.
+"""The two connections of a session: a WebSocket each, on picows.
 
-A `Leg` turns what arrives into calls: `on_opened` once, `on_audio` for a binary message, `on_text`
-for a text one, `on_control` for a ping (which it answers) or a pong that nobody waits for,
-`on_closed` once, `on_gone` when the socket is. Its `lane` is the way out. Audio
-goes `onward` from one leg into the other's lane: nothing is made, decoded or awaited for it.
+A `Connection` turns what arrives into calls: `on_opened` once, `on_audio` for a binary message,
+`on_text` for a text one, `on_control` for a ping (which it answers) or a pong that nobody waits
+for, `on_closed` once, `on_gone` when the socket is. Its `queue` is the way out. Audio goes `onward`
+from one connection into the other's send queue: nothing is made, decoded or awaited for it.
 
 What is passed to `on_audio` is a view into a buffer that is used again: whoever keeps it copies it.
 """
@@ -20,7 +20,7 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError,
 
 from relay.protocol import relay_events
 from relay.telemetry.histogram import Histogram
-from relay.transport.send_queue import BINARY, TEXT, Lane, Payload
+from relay.transport.send_queue import BINARY, TEXT, Payload, SendQueue
 
 # How long a close frame may wait for its answer before the socket is cut: promise 3 says 1 s.
 LINGER = 0.8
@@ -34,22 +34,22 @@ CLOSE = WSMsgType.CLOSE
 PING = WSMsgType.PING
 
 
-class Leg(WSListener):
+class Connection(WSListener):
     """One WebSocket; `frames` and `bytes` count the audio that arrived."""
 
-    def __init__(self, lane: Lane, *, max_message_bytes: int) -> None:
-        self.lane = lane
+    def __init__(self, queue: SendQueue, *, max_message_bytes: int) -> None:
+        self.queue = queue
         self.frames = 0
         self.bytes = 0
         self.closed_code = 0
-        self.onward: Lane | None = None  # where audio goes; None: to `on_audio`
+        self.onward: SendQueue | None = None  # where audio goes; None: to `on_audio`
         self.on_audio: Callable[[Payload], bool] = _ignore_audio
         self.on_text: Callable[[bytes], None] = _ignore_text
         self.on_control: Callable[[], None] = _nothing
         self.on_opened: Callable[[], None] = _nothing
         self.on_closed: Callable[[int, str], None] = _ignore_close
         self.added: Histogram | None = None
-        self.was_used = False  # as the way to an agent: the next one needs a leg of its own
+        self.was_used = False  # as the way to an agent: the next one needs a connection of its own
         self.has_socket = False
         self.most: tuple[float, float] = (math.inf, math.inf)  # frames, bytes; then `on_flood`
         self.on_flood: Callable[[], None] = _nothing
@@ -70,17 +70,17 @@ class Leg(WSListener):
         if self._is_closed:  # closed while it was being opened
             transport.disconnect(False)
             return
-        self.lane.attach(transport)
+        self.queue.attach(transport)
         self.on_opened()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         # What nearly every frame is comes first, and asks as little as can be: measured, a look at
         # an attribute of a frame is 30 ns, a call 100 ns, and several times that in a cold cache.
-        lane = self.onward
+        queue = self.onward
         if (
             frame.msg_type is BINARY
-            and lane is not None
-            and lane.is_clear
+            and queue is not None
+            and queue.is_clear
             and frame.fin
             and self._parts is None
             and not (frame.rsv1 or frame.rsv2 or frame.rsv3)
@@ -91,15 +91,15 @@ class Leg(WSListener):
             self.bytes += size
             if not count & SAMPLE_MASK:
                 self._sample(payload)
-            elif size & 1 and lane.is_pcm:
-                lane.send_audio(payload)
+            elif size & 1 and queue.is_pcm:
+                queue.send_audio(payload)
             else:
-                lane.send(BINARY, payload)
+                queue.send(BINARY, payload)
         else:
             self._receive(transport, frame)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self.lane.lose(transport)
+        self.queue.lose(transport)
         self._seen_closed(relay_events.ABNORMAL, "")
         self.has_socket = False
         self.on_gone()
@@ -107,12 +107,12 @@ class Leg(WSListener):
         freed()
 
     def pause_writing(self) -> None:
-        if self.lane.serves(self._transport):
-            self.lane.pause()
+        if self.queue.serves(self._transport):
+            self.queue.pause()
 
     def resume_writing(self) -> None:
-        if self.lane.serves(self._transport):
-            self.lane.resume()
+        if self.queue.serves(self._transport):
+            self.queue.resume()
 
     def _receive(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
@@ -129,8 +129,8 @@ class Leg(WSListener):
         elif kind in (TEXT, BINARY, CONTINUATION):
             self._assemble(kind, frame)
         else:
-            if kind is PING and self.lane.serves(transport):
-                self.lane.send_pong(frame.get_payload_as_bytes())
+            if kind is PING and self.queue.serves(transport):
+                self.queue.send_pong(frame.get_payload_as_bytes())
             self.on_control()
 
     def _heard(self, payload: Payload) -> None:
@@ -144,12 +144,12 @@ class Leg(WSListener):
     def _sample(self, payload: Payload) -> None:
         began = monotonic()
         sent = self.on_audio(payload)
-        if sent and self.added is not None:  # what is queued is timed by the lane
+        if sent and self.added is not None:  # what is queued is timed by the send queue
             self.added.record(monotonic() - began, SAMPLE_MASK + 1)
         if self.frames > self.most[0] or self.bytes > self.most[1]:  # one look in 16 will do
             self.on_flood()
 
-    # --- what the bridge calls ---------------------------------------------------------------
+    # --- what the session runner calls ------------------------------------------------------------
 
     @property
     def is_open(self) -> bool:
@@ -167,10 +167,10 @@ class Leg(WSListener):
         shaken = self._transport.close_handshake if self._transport is not None else None
         return 0 if shaken is None or shaken.sent is None else cast(int, shaken.sent.code)
 
-    def feed(self, lane: Lane) -> None:
-        """Audio goes into this lane from now on; not of a leg that is closed."""
-        self.onward = None if self._is_closed else lane
-        self.on_audio = lane.send_audio
+    def feed(self, queue: SendQueue) -> None:
+        """Audio goes into this send queue from now on; not of a connection that is closed."""
+        self.onward = None if self._is_closed else queue
+        self.on_audio = queue.send_audio
 
     def hand(self, on_audio: Callable[[Payload], bool]) -> None:
         """Audio goes to a function from now on, which says whether it was sent at once."""
@@ -204,9 +204,9 @@ class Leg(WSListener):
         transport = self._transport
         if transport is None or transport.is_disconnected:
             return
-        if self.lane.serves(transport):
-            self.lane.resume()  # last words go before the close frame, as far as they are read
-            self.lane.lose(transport)
+        if self.queue.serves(transport):
+            self.queue.resume()  # last words go before the close frame, as far as they are read
+            self.queue.lose(transport)
         transport.send_close(cast(WSCloseCode, code), reason.encode())
         # The answer is waited for: closing at once, with frames unread, makes the kernel send a
         # reset that can overtake our close frame.
@@ -218,22 +218,22 @@ class Leg(WSListener):
         if self._transport is not None:
             self._transport.disconnect(False)
 
-    def successor(self) -> Leg:
-        """A leg for the next socket of the same side: same lane, and it goes on counting; the code
-        is the last that was seen."""
-        next_leg = Leg(self.lane, max_message_bytes=self._max_message_bytes)
-        next_leg.frames, next_leg.bytes = self.frames, self.bytes
-        next_leg.closed_code = self.closed_code
-        return next_leg
+    def successor(self) -> Connection:
+        """A connection for the next socket of the same side: same send queue, and it goes on
+        counting; the code is the last that was seen."""
+        following = Connection(self.queue, max_message_bytes=self._max_message_bytes)
+        following.frames, following.bytes = self.frames, self.bytes
+        following.closed_code = self.closed_code
+        return following
 
     def forget(self) -> None:
-        """Drop the callbacks: a leg and whoever listens to it know one another."""
+        """Drop the callbacks: a connection and whoever listens to it know one another."""
         self.hand(_ignore_audio)
         self.on_text = _ignore_text
         self.on_flood = self.on_control = _nothing
         self.on_opened, self.on_closed, self.on_gone = _nothing, _ignore_close, _nothing
         self._happened.clear()
-        self.lane.on_overflow = self.lane.on_stalled = _nothing
+        self.queue.on_overflow = self.queue.on_stalled = _nothing
 
     # --- messages in parts, and the end ------------------------------------------------------
 

@@ -25,7 +25,7 @@ from python_socks._errors import IncompleteReadError  # picows lets it through
 from relay.telemetry.metrics import Metrics
 from relay.transport import network_errors
 from relay.transport.agent_handshake import shake_hands
-from relay.transport.connection import Leg
+from relay.transport.connection import Connection
 from relay.transport.dial_limit import FAILURES, DialLimit
 from relay.transport.egress import Egress
 
@@ -55,8 +55,8 @@ class DialFailed(Exception):
         self.retry_after = retry_after
 
 
-Dial = Callable[[Leg], Awaitable[None]]
-"""Connects a leg; raises `DialFailed` and nothing else."""
+Dial = Callable[[Connection], Awaitable[None]]
+"""Connects a connection; raises `DialFailed` and nothing else."""
 
 
 class Dialler:
@@ -89,8 +89,8 @@ class Dialler:
     def __repr__(self) -> str:
         return f"<Dialler {self._url}>"
 
-    async def dial(self, leg: Leg) -> None:
-        """Connect `leg`. Raises `DialFailed`; when cancelled, no socket stays open."""
+    async def dial(self, connection: Connection) -> None:
+        """Connect `connection`. Raises `DialFailed`; when cancelled, no socket stays open."""
         sockets: list[socket.socket] = []
 
         async def open_socket(url: WSParsedURL) -> socket.socket:
@@ -101,7 +101,7 @@ class Dialler:
         try:
             url = parse_url(self._url)
             await shake_hands(
-                lambda: self._make_frames(url, leg),
+                lambda: self._make_frames(url, connection),
                 url,
                 tls=self._tls,
                 proxy=parse_url(self._proxy, False) if self._proxy else None,
@@ -110,8 +110,8 @@ class Dialler:
             )
         except asyncio.CancelledError:
             # picows leaves a connection open whose handshake was cancelled: shut it ourselves.
-            # One whose handshake is done belongs to its leg, and is closed politely by it.
-            if not leg.is_open:
+            # One whose handshake is done belongs to its connection, and is closed politely by it.
+            if not connection.is_open:
                 for opened in sockets:
                     _shut(opened)
             raise
@@ -124,12 +124,12 @@ class Dialler:
                 network_errors.explain(error, proxied=self._proxy is not None)
             ) from None
 
-    def _make_frames(self, url: WSParsedURL, leg: Leg) -> WSProtocol:
+    def _make_frames(self, url: WSParsedURL, connection: Connection) -> WSProtocol:
         return WSProtocol(
             url.netloc,
             url.resource_name,
             True,  # is_client_side
-            lambda: leg,
+            lambda: connection,
             frames_log,
             True,  # disconnect_on_exception
             self._seconds,
@@ -137,7 +137,7 @@ class Dialler:
             self._ping_seconds,
             self._ping_seconds,  # auto_ping_reply_timeout
             WSAutoPingStrategy.PING_WHEN_IDLE,
-            False,  # enable_auto_pong: the leg does it, within bounds
+            False,  # enable_auto_pong: the connection does it, within bounds
             self._max_message_bytes,
             {"Authorization": f"Token {self._key}"},
             READ_BUFFER_BYTES,
@@ -154,7 +154,7 @@ class LimitedDial:
         self._limit = DialLimit()
         self._last = DialFailed("")
 
-    async def dial(self, leg: Leg) -> None:
+    async def dial(self, connection: Connection) -> None:
         """As `Dial` says; while dials are limited it may fail as the last one did."""
         if not self._limit.enter(monotonic()):
             self._dials.labels(outcome="limited").inc()
@@ -162,7 +162,7 @@ class LimitedDial:
             said = f"not dialled, too many failed: {last}"
             raise DialFailed(said, last.status, last.body, last.retry_after)
         try:
-            await self._dial(leg)
+            await self._dial(connection)
         except DialFailed as error:
             self._failed("failed", error)
             raise

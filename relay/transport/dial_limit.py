@@ -7,7 +7,7 @@ comes, and the first that succeeds lets all others go again.
 
 from __future__ import annotations
 
-from relay.token_bucket import Allowance
+from relay.token_bucket import TokenBucket
 
 # In a row. More than the tries of one session, so that one that is alone is never held up.
 FAILURES = 10
@@ -19,24 +19,24 @@ class DialLimit:
 
     def __init__(self) -> None:
         self._failures = 0
-        self._allowance: Allowance | None = None  # while it is limited
+        self._bucket: TokenBucket | None = None  # while it is limited
 
     def __repr__(self) -> str:
         return f"<DialLimit failures={self._failures}>"
 
     @property
     def is_limited(self) -> bool:
-        return self._allowance is not None
+        return self._bucket is not None
 
     def enter(self, now: float) -> bool:
         """Whether a dial may go out; if so, `succeeded`, `failed` or nothing (it was given up)
         follows."""
-        return self._allowance is None or self._allowance.take(1, now)
+        return self._bucket is None or self._bucket.take(1, now)
 
     def succeeded(self) -> bool:
         """An agent answered; whether that ends a limit."""
         ended = self.is_limited
-        self._failures, self._allowance = 0, None
+        self._failures, self._bucket = 0, None
         return ended
 
     def failed(self, now: float) -> bool:
@@ -44,5 +44,5 @@ class DialLimit:
         self._failures += 1
         if self.is_limited or self._failures < FAILURES:
             return False
-        self._allowance = Allowance(PER_SECOND, PER_SECOND, now)
+        self._bucket = TokenBucket(PER_SECOND, PER_SECOND, now)
         return True

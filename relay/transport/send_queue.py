@@ -1,6 +1,6 @@
 """The way out to one side of a session, and what waits for it. At most so much of it.
 
-A lane sends at once while the other end reads and keeps a bounded queue while it does not. It
+A send queue sends at once while the other end reads and keeps a bounded queue while it does not. It
 outlives the WebSocket that it sends by: the next one of that side takes it over.
 """
 
@@ -35,15 +35,15 @@ class _Waiting(NamedTuple):
     for_this_end: bool
 
 
-class Lane:
+class SendQueue:
     """At most `limit` bytes wait while it is held or does not read, `audio_limit` of them audio.
 
     Audio over a limit goes, oldest first, and is counted in `dropped`. Text is never dropped nor
     reordered; when text alone is over the limit, `on_overflow` is called. `on_stalled` is called
-    when the other end reads nothing for `stall_seconds`. A lane that is `held` keeps everything but
-    `send_first` until `release`; what was said to one other end alone does not outlive a `hold`.
-    With `is_pcm` each message begins with a whole sample: one that ends within a sample of two
-    bytes would make noise of all that follow, and is completed with a zero.
+    when the other end reads nothing for `stall_seconds`. A send queue that is `held` keeps
+    everything but `send_first` until `release`; what was said to one other end alone does not
+    outlive a `hold`. With `is_pcm` each message begins with a whole sample: one that ends within a
+    sample of two bytes would make noise of all that follow, and is completed with a zero.
     """
 
     def __init__(
@@ -59,7 +59,8 @@ class Lane:
         self.on_overflow: Callable[[], None] = _nothing
         self.on_stalled: Callable[[], None] = _nothing
         self.waited: Histogram | None = None  # what queued audio waited
-        # What the audio path of a leg asks and calls: `send` is the transport's while `is_open`.
+        # What the audio path of a connection asks and calls: `send` is the transport's while
+        # `is_open`.
         self.is_open = False  # attached, reading and not held
         self.is_clear = False  # and audio needs nothing before it: may go past `send_audio`
         self.is_pcm = False
@@ -78,7 +79,7 @@ class Lane:
         self._stalling: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Lane waiting={len(self._waiting)} bytes={self._bytes} open={self.is_open}>"
+        return f"<SendQueue waiting={len(self._waiting)} bytes={self._bytes} open={self.is_open}>"
 
     def attach(self, transport: WSTransport) -> None:
         """A WebSocket is open."""
@@ -160,8 +161,8 @@ class Lane:
             self._transport.send_reuse_external_bytearray(TEXT, room, _HEADER_BYTES)
 
     def send_pong(self, payload: bytes) -> None:
-        """Answer a ping, also while the lane is held. Of pings of an other end that does not read,
-        only the newest is answered when it does (RFC 6455, section 5.5.3)."""
+        """Answer a ping, also while the send queue is held. Of pings of an other end that does not
+        read, only the newest is answered when it does (RFC 6455, section 5.5.3)."""
         self._pong = payload
         if self._reading:
             self._answer_ping()

@@ -3,10 +3,11 @@
 uvicorn builds `Handshake` when an HTTP request asks to become a WebSocket, hands it the transport
 and the request's head. A head that cannot become a WebSocket is refused here (request_head.py);
 with any other the application runs as usual. It finds this object in
-`scope["extensions"]["relay.handshake"]` and puts its `leg` there before it accepts. On
+`scope["extensions"]["relay.handshake"]` and puts its `connection` there before it accepts. On
 `websocket.accept` picows takes the transport over and writes the 101; a refusal is a plain HTTP
-answer. From then on frames go to the leg; the application's task may end. The server waits for the
-handshake until the leg's socket is gone: a session may live longer, and may have several.
+answer. From then on frames go to the connection; the application's task may end. The server waits
+for the handshake until the connection's socket is gone: a session may live longer, and may have
+several.
 
 `WSProtocol` is not among picows's public names: its version is pinned and the tests of
 this module cover the seam.
@@ -31,7 +32,7 @@ from uvicorn.server import ServerState
 
 from relay.protocol.refusal import Refused
 from relay.transport import request_head
-from relay.transport.connection import Leg
+from relay.transport.connection import Connection
 
 log = logging.getLogger(__name__)
 frames_log = logging.getLogger("relay.browser_frames")
@@ -48,14 +49,14 @@ EXTENSION = "relay.handshake"
 class Handshake(asyncio.Protocol):
     """One WebSocket request until it is accepted or refused.
 
-    The application sets `leg`, `ping_seconds` and `max_message_bytes` before it accepts, and may
-    set `on_shutdown`, which is called when the server stops while the socket is open.
+    The application sets `connection`, `ping_seconds` and `max_message_bytes` before it accepts, and
+    may set `on_shutdown`, which is called when the server stops while the socket is open.
     """
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any]
     ) -> None:
-        self.leg: Leg | None = None
+        self.connection: Connection | None = None
         self.ping_seconds = 10.0
         self.max_message_bytes = 1 << 20
         self.on_shutdown: Callable[[], None] | None = None
@@ -144,8 +145,8 @@ class Handshake(asyncio.Protocol):
                 body = HTTPStatus(status).phrase.encode()
                 headers = [(b"content-type", b"text/plain"), *message.get("headers", [])]
                 self._refuse(status, headers, body)
-            case "websocket.close" if self.leg is not None:
-                self.leg.close(message.get("code", 1000), message.get("reason") or "")
+            case "websocket.close" if self.connection is not None:
+                self.connection.close(message.get("code", 1000), message.get("reason") or "")
             case "websocket.close":
                 pass  # it was refused
             case kind:
@@ -177,8 +178,8 @@ class Handshake(asyncio.Protocol):
         }
 
     def _accept(self, message: Message) -> None:
-        leg = self.leg
-        if leg is None:
+        connection = self.connection
+        if connection is None:
             raise RuntimeError("the application accepted without setting a leg")
         if self._answered or self._transport.is_closing():
             return  # connection_lost has been or will be called
@@ -188,7 +189,7 @@ class Handshake(asyncio.Protocol):
             extra.append(("Sec-WebSocket-Protocol", chosen))
 
         def answer(request: WSUpgradeRequest) -> UpgradeWithListener:
-            return UpgradeWithListener(WSUpgradeResponse.create_101_response(extra), leg)
+            return UpgradeWithListener(WSUpgradeResponse.create_101_response(extra), connection)
 
         frames = WSProtocol(
             None,  # host_port: clients only
@@ -202,19 +203,19 @@ class Handshake(asyncio.Protocol):
             self.ping_seconds,
             self.ping_seconds,  # auto_ping_reply_timeout
             WSAutoPingStrategy.PING_WHEN_IDLE,
-            False,  # enable_auto_pong: the leg does it, within bounds
+            False,  # enable_auto_pong: the connection does it, within bounds
             self.max_message_bytes,
             None,  # extra_headers: clients only
             READ_BUFFER_BYTES,
         )
-        leg.on_freed = self.finish
+        connection.on_freed = self.finish
         wire = self._transport.get_extra_info("socket")
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         frames.connection_made(self._transport)
         head = request_head.head_for(self._key)
         frames.get_buffer(-1)[: len(head)] = head
         frames.buffer_updated(len(head))
-        if not leg.is_open:
+        if not connection.is_open:
             raise RuntimeError("picows did not take a head that was judged to be right")
         self._transport.set_protocol(frames)
         self._accepted = True
@@ -253,6 +254,6 @@ class Handshake(asyncio.Protocol):
             self._refuse(500, [(b"content-type", b"text/plain")], b"Internal Server Error")
         if self._accepted and not failed:
             return  # the socket lives on; `finish` is called when it does not
-        if self.leg is not None:
-            self.leg.abort()
+        if self.connection is not None:
+            self.connection.abort()
         self.finish()

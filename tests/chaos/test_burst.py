@@ -24,13 +24,13 @@ async def test_a_burst_of_connects_is_served_and_disturbs_nobody(
         )
         await relay.start()
         async with stage.people(chance, 1) as (before,):
-            crowd = [stage.browser(chance, f"crowd {number}") for number in range(count)]
+            quotas = [stage.browser(chance, f"crowd {number}") for number in range(count)]
             all_ready = asyncio.Event()
 
             async def join(browser):
                 async with browser.at_work():
                     assert await browser.until(lambda: browser.is_ready, 300)
-                    if all(one.is_ready for one in crowd):
+                    if all(one.is_ready for one in quotas):
                         all_ready.set()
                     await all_ready.wait()
 
@@ -40,14 +40,14 @@ async def test_a_burst_of_connects_is_served_and_disturbs_nobody(
 
             began = time.monotonic()
             async with asyncio.TaskGroup() as tasks:
-                for browser in crowd:
+                for browser in quotas:
                     tasks.create_task(join(browser))
                 tasks.create_task(talk_on())
                 await all_ready.wait()
                 seconds = time.monotonic() - began
-            verdict = await stage.settle([before, *crowd], 120)
+            verdict = await stage.settle([before, *quotas], 120)
     # Who waits too long for a connection to the database is told 503, and comes again.
-    refused = sum(len(browser.refusals) for browser in crowd)
+    refused = sum(len(browser.refusals) for browser in quotas)
     note = (
         f"{count} browsers until the last has its agent; {refused} refusals on the way;"
         f" turns meanwhile {max(turns):.1f} s at most"

@@ -26,26 +26,38 @@ from control.app import create_app
 from control.dev import orchestrator as local_orchestrator
 from control.http.connection_limits import Caller
 from control.http.server import listen, serving
-from relay.core.admission import Opening
-from relay.core.deepgram_session import DropIn
-from relay.core.replay import Backlog
+from relay.core.admission import Admitted
+from relay.core.deepgram_session import DeepgramSession
+from relay.core.replay import ReplayBuffer
 from relay.core.session import Session
 from relay.functions.executor import Call
 from relay.live.dial_ahead import Dialled
 from relay.live.endpoints import Socket
-from relay.live.session_runner import Bridge
+from relay.live.session_runner import SessionRunner
 from relay.sandbox.options import Options
 from relay.sandbox.script import Ending, Script, Turn
 from relay.sandbox.server import serve
-from relay.transport.connection import Leg
-from relay.transport.send_queue import Lane
+from relay.transport.connection import Connection
+from relay.transport.send_queue import SendQueue
 from relay.transport.upgrade import Handshake
 from tests.end_to_end.test_converse import SETTINGS
 from tests.end_to_end.test_relay import API, GOAL, Whole
 from tests.relay.wires import listening, next_event
 
 AT_ONCE = 3
-KINDS = (Backlog, Bridge, Call, Dialled, DropIn, Handshake, Lane, Leg, Opening, Session, Socket)
+KINDS = (
+    ReplayBuffer,
+    SessionRunner,
+    Call,
+    Dialled,
+    DeepgramSession,
+    Handshake,
+    SendQueue,
+    Connection,
+    Admitted,
+    Session,
+    Socket,
+)
 SCRIPT = Script(
     turns=(
         Turn(when="text", calls=(GOAL,), say=("It is written down.",), seconds=0.1),

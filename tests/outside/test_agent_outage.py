@@ -293,16 +293,16 @@ async def test_a_dial_that_breaks_in_an_unforeseen_way_ends_one_session(ahead, l
         port = server.sockets[0].getsockname()[1]
         async with relaying(f"ws://127.0.0.1:{port}/") as relay, relay.attach() as neighbour:
             await next_event(neighbour, "SettingsApplied")
-            gate = relay.hub._dial.__self__
+            gate = relay.session_registry._dial.__self__
             well = gate._dial
 
-            async def broken(leg):
+            async def broken(connection):
                 raise Broken
 
             gate._dial = broken
             victim = relay.attach()
             if ahead:
-                relay.hub.expect(relay.session_id)
+                relay.session_registry.expect(relay.session_id)
             async with victim as browser:
                 assert await told_the_end(browser) == ("agent_unreachable", 1014)
             gate._dial = well

@@ -14,9 +14,9 @@ from email.utils import format_datetime
 
 import pytest
 
-from relay.transport.connection import Leg
+from relay.transport.connection import Connection
 from relay.transport.dial import DialFailed, Dialler
-from relay.transport.send_queue import Lane
+from relay.transport.send_queue import SendQueue
 from tests.closed_network import agent_with, egress_of, socks_proxy
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -42,15 +42,15 @@ async def server(handle, tls=None):
 
 async def dial(port, *, scheme="ws", host="127.0.0.1", seconds=5.0, **variables):
     """The leg of an agent; it is open."""
-    leg = Leg(Lane(1024), max_message_bytes=1 << 20)
+    connection = Connection(SendQueue(1024), max_message_bytes=1 << 20)
     egress = egress_of(**variables)
     url = f"{scheme}://{host}:{port}/v1/agent/converse"
     dialler = Dialler(
         url, "key", ping_seconds=5, seconds=seconds, max_message_bytes=1 << 20, egress=egress
     )
-    await dialler.dial(leg)
-    assert leg.is_open
-    return leg
+    await dialler.dial(connection)
+    assert connection.is_open
+    return connection
 
 
 async def failure(port, **how):
@@ -103,14 +103,16 @@ async def test_a_101_with_lists_of_words_opens_and_what_follows_it_is_heard(name
     frame = b"\x81" + bytes([len(WELCOME)]) + WELCOME
     heard = asyncio.Event()
     async with server(answering(*HEADS[name], pieces=pieces, then=frame)) as port:
-        leg = Leg(Lane(1024), max_message_bytes=1 << 20)
+        connection = Connection(SendQueue(1024), max_message_bytes=1 << 20)
         texts = []
-        leg.on_text = lambda text: (texts.append(text), heard.set())
+        connection.on_text = lambda text: (texts.append(text), heard.set())
         url = f"ws://127.0.0.1:{port}/"
-        await Dialler(url, "key", ping_seconds=5, seconds=5, max_message_bytes=1 << 20).dial(leg)
+        await Dialler(url, "key", ping_seconds=5, seconds=5, max_message_bytes=1 << 20).dial(
+            connection
+        )
         async with asyncio.timeout(3):
             await heard.wait()
-        leg.abort()
+        connection.abort()
 
         assert texts == [WELCOME]
 
@@ -262,9 +264,9 @@ async def test_one_dead_address_of_a_name_costs_a_moment_and_not_the_time_limit(
 
             monkeypatch.setattr(loop, "getaddrinfo", two_addresses)
             began = loop.time()
-            leg = await dial(port, host="agent.test")
+            connection = await dial(port, host="agent.test")
             took = loop.time() - began
-            leg.abort()
+            connection.abort()
 
             assert took < 2.0
             assert len(agent.connections) == 1

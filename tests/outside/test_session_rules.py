@@ -18,7 +18,7 @@ from relay.core.records import SessionEnded
 from relay.core.session import State
 from relay.protocol import deepgram
 from relay.telemetry.metrics import Metrics
-from relay.telemetry.session_timing import Watch
+from relay.telemetry.session_timing import SessionTiming
 from tests.relay.conftest import BOUNDS, make_session
 from tests.relay.core import test_session
 from tests.relay.wires import LIMITS, agent_and_relay, next_event
@@ -183,21 +183,21 @@ class Broken(Exception):
 
 def break_session(relay, how):
     """A defect in the session of the browser that attached last."""
-    bridge = relay.hub._live[relay.session_id]
+    runner = relay.session_registry._live[relay.session_id]
 
     def broken(*anything, **more):
         raise Broken
 
     if how == "timer":
-        bridge._session.handle, well = broken, bridge._session.handle
-        bridge._wake()
-        bridge._session.handle = well
+        runner._session.handle, well = broken, runner._session.handle
+        runner._wake()
+        runner._session.handle = well
     elif how == "core":
-        bridge._session.handle = broken
+        runner._session.handle = broken
     elif how == "journal":
-        bridge._journal = type("Journal", (), {"append": broken})()
+        runner._journal = type("Journal", (), {"append": broken})()
     elif how == "answer":
-        bridge._browser.lane.send_text = broken
+        runner._browser.queue.send_text = broken
 
 
 @pytest.mark.parametrize("how", ["timer", "core", "journal", "answer"])
@@ -223,7 +223,7 @@ async def test_a_defect_in_one_session_ends_that_one_alone(how):
 
 def test_an_agent_that_was_open_before_it_was_wanted_has_no_connect_time():
     """A drop-in whose agent was dialled ahead: 1,030,180 ms were reported."""
-    watch = Watch(Metrics())
+    watch = SessionTiming(Metrics())
     watch.opened(1000.0)
     watch.dialled(1030.0)
     watch.settings_sent(1030.5)

@@ -96,10 +96,10 @@ async def test_when_nothing_else_helps_the_process_is_ended_and_says_where_it_hu
     hanging_disk = """
         import threading
         from control import stop
-        from relay.journal.segments import Ledger
+        from relay.journal.segments import Segments
 
         stop.LAST_SECONDS = 4.0
-        Ledger._close = lambda self: threading.Event().wait()
+        Segments._close = lambda self: threading.Event().wait()
     """
     relay = stage.relay(PYTHONPATH=changed(stage.folder, hanging_disk))
     await relay.start()
@@ -118,9 +118,9 @@ async def test_a_program_whose_composition_ends_by_itself_ends_with_code_1(stage
         import asyncio
         import pathlib
         from contextlib import asynccontextmanager
-        from relay.live.session_registry import Hub
+        from relay.live.session_registry import SessionRegistry
 
-        running = Hub.running
+        running = SessionRegistry.running
 
         async def wait():
             while not pathlib.Path({str(flag)!r}).exists():
@@ -134,7 +134,7 @@ async def test_a_program_whose_composition_ends_by_itself_ends_with_code_1(stage
                 yield
                 task.cancel()
 
-        Hub.running = ending
+        SessionRegistry.running = ending
     """
     relay = stage.relay(RELAY_WORKERS=workers, PYTHONPATH=changed(stage.folder, defect))
     await relay.start()

@@ -12,7 +12,7 @@ import pytest
 
 from config.agent import Audio
 from relay.core import actions
-from relay.core.admission import Opening
+from relay.core.admission import Admitted
 from relay.core.events import AgentOpened, FromAgent
 from relay.core.rate_limit import Bounds
 from relay.core.session import Session, Times
@@ -22,8 +22,8 @@ BEGAN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def opening() -> Opening:
-    return Opening(
+def admitted() -> Admitted:
+    return Admitted(
         session_id=UUID(int=1),
         conversation_id=UUID(int=2),
         user_id="user",
@@ -61,7 +61,7 @@ BOUNDS = Bounds(audio_speed=0)
 
 
 def make_session(
-    opening: Opening,
+    admitted: Admitted,
     settings: deepgram.Settings,
     times: Times = TIMES,
     bounds: Bounds = BOUNDS,
@@ -72,7 +72,7 @@ def make_session(
         return msgspec.structs.replace(settings, flags={"told": list(history)})
 
     return Session(
-        opening,
+        admitted,
         settle,
         now=0.0,
         began=BEGAN,
@@ -85,8 +85,8 @@ def make_session(
 
 
 @pytest.fixture
-def session(opening: Opening, settings: deepgram.Settings) -> Session:
-    return make_session(opening, settings)
+def session(admitted: Admitted, settings: deepgram.Settings) -> Session:
+    return make_session(admitted, settings)
 
 
 @pytest.fixture

@@ -24,16 +24,16 @@ from websockets.exceptions import ConnectionClosedError
 import config
 from config.agent import Audio
 from config.loader import load
-from relay.core.admission import Opening, Seen
+from relay.core.admission import Admitted, ResumePoint
 from relay.core.rate_limit import Bounds
 from relay.core.records import Record
 from relay.core.session import Times
 from relay.functions.executor import Functions
 from relay.functions.submission import Submission, Submit, Submitted
 from relay.journal.journal import Journal
-from relay.live.agent_quota import Share
+from relay.live.agent_quota import AgentQuota
 from relay.live.endpoints import attach
-from relay.live.session_registry import Hub, Limits
+from relay.live.session_registry import Limits, SessionRegistry
 from relay.protocol.refusal import Refused
 from relay.telemetry.metrics import Metrics
 from relay.transport.dial import Dialler
@@ -134,9 +134,14 @@ class Relay:
     """A relay without a control plane: any session with the right ticket may attach."""
 
     def __init__(
-        self, hub: Hub, functions: Functions, metrics: Metrics, port: int, server: uvicorn.Server
+        self,
+        session_registry: SessionRegistry,
+        functions: Functions,
+        metrics: Metrics,
+        port: int,
+        server: uvicorn.Server,
     ) -> None:
-        self.hub = hub
+        self.session_registry = session_registry
         self.functions = functions
         self.metrics = metrics
         self.port = port
@@ -145,7 +150,7 @@ class Relay:
         self.session_id = uuid4()  # the last that was attached to
         self.stored = asyncio.Event()
         self.admits = True  # else nobody may ask
-        self.opening: dict[str, Any] = {}  # what else the control plane says of the next session
+        self.admitted: dict[str, Any] = {}  # what else the control plane says of the next session
         self.asked = asyncio.Event()  # somebody is about to be admitted
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -187,7 +192,7 @@ async def relaying(
     submit: Submit = submit,
     limits: Limits = LIMITS,
     origins: frozenset[str] = frozenset(),
-    share: Share | None = None,
+    share: AgentQuota | None = None,
 ) -> AsyncIterator[Relay]:
     """A relay on a free port whose agent is at `agent_url`."""
     configuration = load(Path(config.__file__).parent, {})
@@ -197,20 +202,20 @@ async def relaying(
     async def write(records: Any) -> None:
         await relay.write(records)
 
-    async def admit(session_id: UUID, ticket: str, seen: Seen) -> Opening:
+    async def admit(session_id: UUID, ticket: str, seen: ResumePoint) -> Admitted:
         if not relay.admits:
             raise AssertionError("the control plane was asked")
         relay.asked.set()
         await relay.may_answer.wait()
         if ticket != TICKET:
             raise Refused(401, "ticket", "no such ticket")
-        return Opening(
+        return Admitted(
             session_id=session_id,
             conversation_id=uuid4(),
             user_id="user",
             timezone="UTC",
             audio=Audio(),
-            **relay.opening,
+            **relay.admitted,
         )
 
     directory = tempfile.TemporaryDirectory(prefix="relay-journal-")
@@ -223,7 +228,7 @@ async def relaying(
         seconds=limits.times.setup_seconds,
         max_message_bytes=limits.max_message_bytes,
     )
-    hub = Hub(
+    session_registry = SessionRegistry(
         configuration,
         limits,
         dial=dialler.dial,
@@ -235,7 +240,7 @@ async def relaying(
     app = Litestar(
         [attach],
         dependencies={
-            "hub": Provide(lambda: hub, sync_to_thread=False),
+            "session_registry": Provide(lambda: session_registry, sync_to_thread=False),
             "admit": Provide(lambda: admit, sync_to_thread=False),
             "allowed_origins": Provide(lambda: origins, sync_to_thread=False),
         },
@@ -245,10 +250,10 @@ async def relaying(
         async with (
             journal.running(grace=2.0),
             functions.running(submit, grace=2.0),
-            hub.running(),
+            session_registry.running(),
             listening(app) as (port, server),
         ):
-            relay = Relay(hub, functions, metrics, port, server)
+            relay = Relay(session_registry, functions, metrics, port, server)
             yield relay
 
 

@@ -22,7 +22,7 @@ from config.intents import Intent, Registry
 from config.loader import load
 from config.policy import Language, Policy
 from config.settings import Settings
-from control.api.conversations import HistoryController
+from control.api.conversations import ConversationController
 from control.api.direct import Direct
 from control.api.health import get_live, get_ready
 from control.api.intents import list_intents
@@ -120,7 +120,9 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
     supervisor = supervisor or Supervisor()  # nor does this
     return Litestar(
         [
-            Router(PREFIX, route_handlers=[SessionController, HistoryController, list_intents]),
+            Router(
+                PREFIX, route_handlers=[SessionController, ConversationController, list_intents]
+            ),
             get_live,
             get_ready,
         ],
@@ -442,13 +444,13 @@ async def test_a_ticket_is_admitted_once(client, store):
     begun = await begin(client, timezone="Europe/Berlin")
     admit = admission(store, settled)
 
-    opening = await admit(UUID(begun["session_id"]), begun["ticket"])
+    admitted = await admit(UUID(begun["session_id"]), begun["ticket"])
 
-    assert opening.user_id == USER_ID
-    assert opening.timezone == "Europe/Berlin"
-    assert isinstance(opening.audio, Audio)
-    assert (opening.last_seq, opening.last_turn, opening.last_role) == (0, 0, None)
-    assert opening.history == []
+    assert admitted.user_id == USER_ID
+    assert admitted.timezone == "Europe/Berlin"
+    assert isinstance(admitted.audio, Audio)
+    assert (admitted.last_seq, admitted.last_turn, admitted.last_role) == (0, 0, None)
+    assert admitted.history == []
     with pytest.raises(Refused) as refused:
         await admit(UUID(begun["session_id"]), begun["ticket"])
     assert refused.value.status == 401
@@ -463,9 +465,9 @@ async def test_a_conversation_is_settled_before_its_history_is_read(client, stor
         await talk(store, begun, "the last words of the session before")
         return True
 
-    opening = await admission(store, settle)(UUID(begun["session_id"]), begun["ticket"])
+    admitted = await admission(store, settle)(UUID(begun["session_id"]), begun["ticket"])
 
-    assert opening.last_seq == 1
+    assert admitted.last_seq == 1
 
 
 async def test_a_new_conversation_has_nothing_to_settle(client, store):
@@ -474,9 +476,9 @@ async def test_a_new_conversation_has_nothing_to_settle(client, store):
     async def settle(conversation_id):
         pytest.fail("nothing was said in it yet")
 
-    opening = await admission(store, settle)(UUID(begun["session_id"]), begun["ticket"])
+    admitted = await admission(store, settle)(UUID(begun["session_id"]), begun["ticket"])
 
-    assert (opening.last_seq, opening.history) == (0, [])
+    assert (admitted.last_seq, admitted.history) == (0, [])
 
 
 async def test_a_conversation_that_does_not_settle_is_503(client, store):
@@ -551,19 +553,19 @@ async def test_history_has_messages_and_finished_calls_in_their_order(client, st
     )
     again = await begin(client, conversation_id=begun["conversation_id"])
 
-    opening = await admission(store, settled)(UUID(again["session_id"]), again["ticket"])
+    admitted = await admission(store, settled)(UUID(again["session_id"]), again["ticket"])
 
-    told = [h.content or h.function_calls[0].id for h in opening.history]
+    told = [h.content or h.function_calls[0].id for h in admitted.history]
     assert told == ["first", "a goal", "which?", "open", "run", "early", "done", "late"]
-    assert "do not ask again" in opening.history[3].function_calls[0].response
-    finished = opening.history[0].function_calls[0]
+    assert "do not ask again" in admitted.history[3].function_calls[0].response
+    finished = admitted.history[0].function_calls[0]
     assert (finished.name, finished.client_side, finished.arguments, finished.response) == (
         "create_goal",
         True,
         '{"title": "run"}',
         "done",
     )
-    assert (opening.last_seq, opening.last_turn, opening.last_role) == (4, 4, "assistant")
+    assert (admitted.last_seq, admitted.last_turn, admitted.last_role) == (4, 4, "assistant")
 
 
 async def test_admission_without_a_database_says_when_to_try_again():
@@ -923,8 +925,8 @@ async def test_two_requests_with_one_ticket_admit_one(client, store):
 async def test_a_voice_and_a_language_are_chosen_by_name(store, client, live):
     begun = await begin(client, voice="orion", language="spanish")
 
-    opening = await admission(store, settled)(UUID(begun["session_id"]), begun["ticket"])
-    assert (opening.voice, opening.language) == ("orion", "spanish")
+    admitted = await admission(store, settled)(UUID(begun["session_id"]), begun["ticket"])
+    assert (admitted.voice, admitted.language) == ("orion", "spanish")
 
 
 async def test_a_name_that_is_not_offered_is_answered_with_those_that_are(client):

@@ -11,40 +11,40 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from control.cluster.capacity import Governor
+from control.cluster.capacity import Capacity
 from control.db import ownership
 from control.db.conversations import Store
-from relay.live.agent_quota import Share
+from relay.live.agent_quota import AgentQuota
 from tests.control.cluster.test_heartbeat import fetch, silence
 
 
 def make(store, limit=20):
-    return Governor(store, uuid4(), Share(limit))
+    return Capacity(store, uuid4(), AgentQuota(limit))
 
 
-def enter(governor, count):
+def enter(capacity, count):
     """So many sessions begin, as far as they may; how many did."""
-    share = governor._share
-    return sum(share.enter((governor._node_id, share.used)) for _ in range(count))
+    share = capacity._share
+    return sum(share.enter((capacity._node_id, share.used)) for _ in range(count))
 
 
-async def begin(governor, count):
+async def begin(capacity, count):
     """The same, asking for more where the part is used up."""
     began = 0
     for _ in range(count):
-        if not enter(governor, 1):
-            await governor.grow()
-            if not enter(governor, 1):
+        if not enter(capacity, 1):
+            await capacity.grow()
+            if not enter(capacity, 1):
                 break
         began += 1
     return began
 
 
 async def test_one_node_may_have_them_all_and_no_more(store):
-    governor = make(store)
+    capacity = make(store)
 
-    assert await begin(governor, 30) == 20
-    assert governor._share.headroom == 0
+    assert await begin(capacity, 30) == 20
+    assert capacity._share.headroom == 0
 
 
 async def test_two_nodes_have_together_what_one_may_have(store):
@@ -119,36 +119,36 @@ async def test_a_node_that_leaves_gives_everything_back(store):
 async def test_without_a_database_the_last_part_holds(store, caplog):
     away = Store("postgresql://u:p@127.0.0.1:1/x")
     await away.open()
-    governor = make(store)
-    await begin(governor, 3)
-    size = governor._share.size
-    governor._store = away
+    capacity = make(store)
+    await begin(capacity, 3)
+    size = capacity._share.size
+    capacity._store = away
 
-    assert enter(governor, 20) == size - 3
-    await governor.grow()
-    await governor.grow()
+    assert enter(capacity, 20) == size - 3
+    await capacity.grow()
+    await capacity.grow()
 
-    assert governor._share.size == size
+    assert capacity._share.size == size
     assert caplog.text.count("governor_unavailable") == 1
     await away.close()
 
 
 async def test_without_a_limit_nobody_is_asked():
-    governor = make(Store("postgresql://u:p@127.0.0.1:1/x"), limit=0)
+    capacity = make(Store("postgresql://u:p@127.0.0.1:1/x"), limit=0)
 
-    async with governor.running():
-        await governor.grow()
-        assert enter(governor, 100) == 100
+    async with capacity.running():
+        await capacity.grow()
+        assert enter(capacity, 100) == 100
 
 
 async def test_it_balances_by_itself(store):
-    governor = make(store)
+    capacity = make(store)
 
-    async with governor.running(), asyncio.timeout(5):
-        while not governor._share.size:  # noqa: ASYNC110 (its own beat is what we wait for)
+    async with capacity.running(), asyncio.timeout(5):
+        while not capacity._share.size:  # noqa: ASYNC110 (its own beat is what we wait for)
             await asyncio.sleep(0.01)
 
-    assert enter(governor, 1) == 1
+    assert enter(capacity, 1) == 1
 
 
 steps = st.lists(
@@ -185,15 +185,15 @@ def test_together_they_never_have_more(postgres, template, limit, request):
             await fetch(store, "DELETE FROM voice.nodes")
             nodes = [make(store, limit) for _ in range(3)]
             for number, what in asked:
-                governor = nodes[number]
+                capacity = nodes[number]
                 if what == "begin":
-                    await begin(governor, 2)
-                elif what == "end" and governor._share.used:
-                    governor._share.leave(next(iter(governor._share._keys)))
+                    await begin(capacity, 2)
+                elif what == "end" and capacity._share.used:
+                    capacity._share.leave(next(iter(capacity._share._keys)))
                 elif what == "ask":
-                    await governor.ask()
+                    await capacity.ask()
                 elif what == "die":
-                    await silence(store, governor._node_id, 60.0)
+                    await silence(store, capacity._node_id, 60.0)
                     nodes[number] = make(store, limit)
                 assert sum(one._share.used for one in nodes) <= limit
 

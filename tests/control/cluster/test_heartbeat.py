@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from control.cluster.heartbeat import Node
-from control.cluster.listener import Notices
+from control.cluster.heartbeat import Heartbeat
+from control.cluster.listener import NoticeListener
 from control.db import ownership
 from control.db.conversations import Store, StoreUnavailable
 
@@ -28,7 +28,7 @@ def clock():
     return Clock()
 
 
-class Hub:
+class SessionRegistry:
     """No live sessions, unless a test puts some here: `owned`; `lost` are those that it ended."""
 
     def __init__(self):
@@ -41,7 +41,7 @@ class Hub:
 
 
 def make_node(store, database_url, **given):
-    return Node(store, Hub(), Notices(database_url), grace=GRACE, **given)
+    return Heartbeat(store, SessionRegistry(), NoticeListener(database_url), grace=GRACE, **given)
 
 
 async def fetch(store, sql, *arguments):
@@ -117,7 +117,7 @@ async def test_sessions_of_the_dead_end_after_the_grace_time_and_their_node_is_f
     async with store.transaction() as connection:
         await ownership.beat(connection, dead)
     left, ours = await add_session(store, dead), await add_session(store, node.id)
-    node._hub.owned[ours] = 1
+    node._session_registry.owned[ours] = 1
     began = await add_session(store, dead, state="new")
     await silence(store, dead, ownership.DEAD_SECONDS + GRACE - 1)
 

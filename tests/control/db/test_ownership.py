@@ -11,12 +11,12 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from config.agent import Audio
-from control.cluster.heartbeat import Node
-from control.cluster.listener import Notices
+from control.cluster.heartbeat import Heartbeat
+from control.cluster.listener import NoticeListener
 from control.db import ownership
 from control.db.ownership import DEAD_SECONDS, GAP
 from control.db.rows import NewSession
-from relay.core.admission import Seen
+from relay.core.admission import ResumePoint
 from relay.core.events import EndReason
 from relay.core.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
 from relay.live.tickets import hash_ticket
@@ -377,7 +377,7 @@ async def test_an_owner_that_was_taken_for_dead_goes_on(store):
     assert await row(store, session, "state, end_reason, ended_at") == ("live", None, None)
 
 
-class Hub:
+class SessionRegistry:
     def __init__(self, owned):
         self.owned = owned
         self.lost = {}
@@ -391,34 +391,42 @@ class Hub:
 
 async def test_a_node_ends_at_once_what_went_elsewhere(store, database_url):
     session, ours = await attach(store), await attach(store)
-    hub, notices = Hub({session.id: 1, ours.id: 1}), Notices(database_url)
+    session_registry, notice_listener = (
+        SessionRegistry({session.id: 1, ours.id: 1}),
+        NoticeListener(database_url),
+    )
 
-    async with asyncio.timeout(10), Node(store, hub, notices, grace=30.0).running():
-        await notices.listening.wait()
+    async with (
+        asyncio.timeout(10),
+        Heartbeat(store, session_registry, notice_listener, grace=30.0).running(),
+    ):
+        await notice_listener.listening.wait()
         await take_over(store, session)
         async with asyncio.timeout(4):  # before the next heartbeat
-            await hub.changed.wait()
+            await session_registry.changed.wait()
 
-        assert hub.lost == {session.id: EndReason.MOVED}
-        assert hub.owned == {ours.id: 1}
+        assert session_registry.lost == {session.id: EndReason.MOVED}
+        assert session_registry.owned == {ours.id: 1}
 
 
 async def test_a_node_without_notices_finds_out_with_its_heartbeat(store):
     session = await attach(store)
-    hub = Hub({session.id: 1})
-    node = Node(store, hub, Notices("postgresql://127.0.0.1:1/none"), grace=30.0)
+    session_registry = SessionRegistry({session.id: 1})
+    node = Heartbeat(
+        store, session_registry, NoticeListener("postgresql://127.0.0.1:1/none"), grace=30.0
+    )
     await take_over(store, session)
 
     await node.beat()
 
-    assert hub.lost == {session.id: EndReason.MOVED}
+    assert session_registry.lost == {session.id: EndReason.MOVED}
 
 
 async def test_a_connection_that_listens_is_opened_again(store, database_url, monkeypatch):
     monkeypatch.setattr("control.cluster.listener.PAUSE_SECONDS", 0.01)
     heard = asyncio.Queue()
-    notices = Notices(database_url)
-    listening = notices.listening_for(heard.put_nowait, Supervisor())
+    notice_listener = NoticeListener(database_url)
+    listening = notice_listener.listening_for(heard.put_nowait, Supervisor())
     async with asyncio.timeout(10), listening:
         assert await heard.get() is None  # at each start: we may have missed something
         await fetch(
@@ -435,7 +443,9 @@ async def test_a_connection_that_listens_is_opened_again(store, database_url, mo
 
 async def test_a_session_that_its_node_does_not_have_is_ended(store):
     session = await attach(store)
-    node = Node(store, Hub({}), Notices("postgresql://127.0.0.1:1/none"), grace=30.0)
+    node = Heartbeat(
+        store, SessionRegistry({}), NoticeListener("postgresql://127.0.0.1:1/none"), grace=30.0
+    )
     node.id = NODE
 
     await node.beat()
@@ -457,15 +467,15 @@ async def test_a_browser_from_another_node_is_told_what_it_may_not_have(store):
     await store.write([said(session, seq) for seq in (1, 2, 3)])
     admit = admission(store, settled, node_id=OTHER)
 
-    opening = await admit(session.id, "next", Seen(received=7, seq=1))
+    admitted = await admit(session.id, "next", ResumePoint(received=7, seq=1))
 
-    assert [m.seq for m in opening.takeover.messages] == [2, 3]
-    assert opening.takeover.ticket == "next"
-    assert (opening.epoch, opening.last_seq) == (2, GAP + 3)
-    assert [line.content for line in opening.history] == ["line 1", "line 2", "line 3"]
+    assert [m.seq for m in admitted.takeover.messages] == [2, 3]
+    assert admitted.takeover.ticket == "next"
+    assert (admitted.epoch, admitted.last_seq) == (2, GAP + 3)
+    assert [line.content for line in admitted.history] == ["line 1", "line 2", "line 3"]
     [(received,)] = await fetch(store, "SELECT received FROM voice.takeovers")
     assert received == 7
-    assert (await row(store, session, "resume_hash"))[0] == hash_ticket(opening.resume_ticket)
+    assert (await row(store, session, "resume_hash"))[0] == hash_ticket(admitted.resume_ticket)
     with pytest.raises(Refused, match="401"):
         await admit(session.id, "next")
 
@@ -480,10 +490,10 @@ async def test_the_last_words_of_an_owner_that_lives_are_waited_for(store):
         return False  # and that we have trouble of our own is no reason to lose the session
 
     async with asyncio.TaskGroup() as tasks:
-        opening = await admission(store, settle, node_id=OTHER)(session.id, "next")
+        admitted = await admission(store, settle, node_id=OTHER)(session.id, "next")
 
-    assert opening.last_seq == 1
-    assert [m.content for m in opening.takeover.messages] == ["line 1"]
+    assert admitted.last_seq == 1
+    assert [m.content for m in admitted.takeover.messages] == ["line 1"]
 
 
 async def test_a_ticket_that_is_still_on_its_way_is_waited_for(store):
@@ -501,7 +511,7 @@ async def test_a_ticket_that_is_still_on_its_way_is_waited_for(store):
 async def test_without_a_grace_time_nothing_is_taken_over(store):
     session = await begin(store)
 
-    opening = await admission(store, settled, grace=0.0)(session.id, "first")
+    admitted = await admission(store, settled, grace=0.0)(session.id, "first")
 
-    assert opening.resume_ticket is None
+    assert admitted.resume_ticket is None
     assert await row(store, session, "resume_hash, epoch") == (None, 1)

@@ -27,7 +27,7 @@ from control.db.migrate import load_migrations, migrate
 from control.dev import orchestrator as local_orchestrator
 from control.outbox.circuit_breaker import FAILURES, FIRST_REST, State
 from control.outbox.orchestrator_client import Orchestrator
-from control.outbox.worker import AT_ONCE, CONFLICTS, Delivery
+from control.outbox.worker import AT_ONCE, CONFLICTS, OutboxWorker
 from relay.core.records import IntentCalled
 from relay.functions.executor import LEASE_MARGIN
 from relay.functions.submission import UNCERTAIN
@@ -85,7 +85,7 @@ def outbox(store, tmp_path):
         async with httpx.AsyncClient(trust_env=False) as client, journal.running(grace=2.0):
             desk: Desk
             orchestrator = Orchestrator(url, None, client, clock=lambda: desk.now)
-            delivery = Delivery(
+            delivery = OutboxWorker(
                 store,
                 journal,
                 registry,
@@ -492,7 +492,7 @@ async def test_several_workers_never_submit_the_same_call(outbox, store, databas
             for other in others:
                 await other.open()
                 workers.append(
-                    Delivery(
+                    OutboxWorker(
                         other,
                         first.journal,
                         REGISTRY,

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import config
 from config.agent import Audio, AudioInput, AudioOutput, load_agent
 from relay.core import actions
-from relay.core.admission import Opening
-from relay.core.deepgram_session import MAX_CONTROLS, MAX_EARLY, SETTINGS_SECONDS, DropIn
+from relay.core.admission import Admitted
+from relay.core.deepgram_session import MAX_CONTROLS, MAX_EARLY, SETTINGS_SECONDS, DeepgramSession
 from relay.core.events import (
     AgentClosed,
     AgentOpened,
@@ -49,33 +49,33 @@ def client_settings(audio=None, **more):
 
 
 @pytest.fixture
-def drop_in(opening):
-    return make_drop_in(opening)
+def deepgram_agent(admitted):
+    return make_drop_in(admitted)
 
 
-def make_drop_in(opening):
+def make_drop_in(admitted):
     begun = []
 
-    def begin(opening, now):
-        begun.append(opening)
-        session = make_session(opening, OURS, TIMES)
+    def begin(admitted, now):
+        begun.append(admitted)
+        session = make_session(admitted, OURS, TIMES)
         session._ready_by += now  # `make_session` begins at second 0
         session._look_at += now
         return session
 
-    made = DropIn(opening, AGENT, begin, 0.0)
+    made = DeepgramSession(admitted, AGENT, begin, 0.0)
     made.begun = begun
     return made
 
 
 @pytest.fixture
-def live(drop_in):
-    drop_in.begin()
-    drop_in.handle(client_settings(), 0.1)
+def live(deepgram_agent):
+    deepgram_agent.begin()
+    deepgram_agent.handle(client_settings(), 0.1)
     for event in (AgentOpened(), WELCOME, APPLIED):
-        asked = drop_in.handle(event, 0.2)
+        asked = deepgram_agent.handle(event, 0.2)
     assert actions.Forward() in asked
-    return drop_in
+    return deepgram_agent
 
 
 def of(kind, asked):
@@ -94,32 +94,32 @@ def sent_settings(asked):
 # --- before Settings -----------------------------------------------------------------------------
 
 
-def test_welcome_is_ours_and_nobody_is_dialled_before_settings(drop_in, opening):
-    asked = drop_in.begin()
+def test_welcome_is_ours_and_nobody_is_dialled_before_settings(deepgram_agent, admitted):
+    asked = deepgram_agent.begin()
 
-    welcome = deepgram.Welcome(request_id=str(opening.session_id))
+    welcome = deepgram.Welcome(request_id=str(admitted.session_id))
     assert asked == [actions.SendBrowser(welcome)]
-    assert drop_in.is_waiting
-    assert drop_in.deadline == SETTINGS_SECONDS
+    assert deepgram_agent.is_waiting
+    assert deepgram_agent.deadline == SETTINGS_SECONDS
 
 
-def test_settings_begin_the_session_with_the_audio_that_they_ask_for(drop_in):
+def test_settings_begin_the_session_with_the_audio_that_they_ask_for(deepgram_agent):
     audio = {"input": {"encoding": "linear16", "sample_rate": 44100}}
 
-    asked = drop_in.handle(client_settings(audio), 3.0)
+    asked = deepgram_agent.handle(client_settings(audio), 3.0)
 
     assert asked == [actions.DialAgent()]
-    assert not drop_in.is_waiting
-    (opening,) = drop_in.begun
-    assert opening.audio == Audio(input=AudioInput(sample_rate=44100), output=AudioOutput())
-    assert drop_in.deadline == 13.0
+    assert not deepgram_agent.is_waiting
+    (admitted,) = deepgram_agent.begun
+    assert admitted.audio == Audio(input=AudioInput(sample_rate=44100), output=AudioOutput())
+    assert deepgram_agent.deadline == 13.0
 
 
-def test_the_agent_gets_our_settings_with_the_audio_of_the_client(drop_in):
-    drop_in.handle(client_settings(), 0.1)
-    drop_in.handle(AgentOpened(), 0.2)
+def test_the_agent_gets_our_settings_with_the_audio_of_the_client(deepgram_agent):
+    deepgram_agent.handle(client_settings(), 0.1)
+    deepgram_agent.handle(AgentOpened(), 0.2)
 
-    asked = drop_in.handle(WELCOME, 0.3)
+    asked = deepgram_agent.handle(WELCOME, 0.3)
 
     sent = sent_settings(asked)
     assert sent.agent == OURS.agent
@@ -131,11 +131,11 @@ def test_the_agent_gets_our_settings_with_the_audio_of_the_client(drop_in):
     ("flags", "wanted"),
     [(None, True), ({}, True), ({"history": False}, False), ({"history": "?"}, True)],
 )
-def test_history_is_on_unless_the_client_turns_it_off(drop_in, flags, wanted):
-    drop_in.handle(client_settings(flags=flags), 0.1)
-    drop_in.handle(AgentOpened(), 0.2)
+def test_history_is_on_unless_the_client_turns_it_off(deepgram_agent, flags, wanted):
+    deepgram_agent.handle(client_settings(flags=flags), 0.1)
+    deepgram_agent.handle(AgentOpened(), 0.2)
 
-    assert sent_settings(drop_in.handle(WELCOME, 0.3)).flags == {"history": wanted}
+    assert sent_settings(deepgram_agent.handle(WELCOME, 0.3)).flags == {"history": wanted}
 
 
 @pytest.mark.parametrize(
@@ -146,38 +146,38 @@ def test_history_is_on_unless_the_client_turns_it_off(drop_in, flags, wanted):
         ({"encoding": "linear16", "container": "wav"}, 24000),
     ],
 )
-def test_output_has_deepgrams_defaults(drop_in, output, rate):
-    drop_in.handle(client_settings({"output": output}), 0.1)
+def test_output_has_deepgrams_defaults(deepgram_agent, output, rate):
+    deepgram_agent.handle(client_settings({"output": output}), 0.1)
 
-    (opening,) = drop_in.begun
-    assert opening.audio.output.sample_rate == rate
+    (admitted,) = deepgram_agent.begun
+    assert admitted.audio.output.sample_rate == rate
 
 
-def test_what_an_agent_dialled_ahead_said_is_heard_after_settings(drop_in):
+def test_what_an_agent_dialled_ahead_said_is_heard_after_settings(deepgram_agent):
     early = [AgentOpened(), WELCOME]
-    assert [drop_in.handle(event, 0.1) for event in early] == [[], []]
+    assert [deepgram_agent.handle(event, 0.1) for event in early] == [[], []]
 
-    asked = drop_in.handle(client_settings(), 0.2)
+    asked = deepgram_agent.handle(client_settings(), 0.2)
 
     assert [type(action) for action in asked] == [actions.DialAgent, actions.SendSettings]
 
 
-def test_an_agent_that_left_before_settings_is_dialled_again(drop_in):
+def test_an_agent_that_left_before_settings_is_dialled_again(deepgram_agent):
     for event in (AgentOpened(), AgentClosed(1005, "")):
-        drop_in.handle(event, 0.1)
+        deepgram_agent.handle(event, 0.1)
 
-    asked = drop_in.handle(client_settings(), 0.2)
+    asked = deepgram_agent.handle(client_settings(), 0.2)
 
     assert of(actions.DropAgent, asked)
     assert not told(asked)
-    assert drop_in.handle(Woken(0), drop_in.deadline) == [actions.DialAgent()]
+    assert deepgram_agent.handle(Woken(0), deepgram_agent.deadline) == [actions.DialAgent()]
 
 
-def test_an_agent_that_talks_before_settings_is_not_remembered_for_ever(drop_in):
+def test_an_agent_that_talks_before_settings_is_not_remembered_for_ever(deepgram_agent):
     for _ in range(MAX_EARLY + 1):
-        drop_in.handle(WELCOME, 0.1)
+        deepgram_agent.handle(WELCOME, 0.1)
 
-    asked = drop_in.handle(client_settings(), 0.2)
+    asked = deepgram_agent.handle(client_settings(), 0.2)
 
     assert len(of(actions.Note, asked)) == MAX_EARLY
 
@@ -210,29 +210,29 @@ def refusal(asked):
         (Woken(0), "CLIENT_MESSAGE_TIMEOUT"),
     ],
 )
-def test_anything_else_than_good_settings_ends_it(drop_in, event, code):
-    asked = drop_in.handle(event, SETTINGS_SECONDS)
+def test_anything_else_than_good_settings_ends_it(deepgram_agent, event, code):
+    asked = deepgram_agent.handle(event, SETTINGS_SECONDS)
 
     assert refusal(asked) == code
     assert len(asked[0].event.description) <= 300
-    assert drop_in.deadline is None
-    assert drop_in.handle(client_settings(), 16.0) == []
+    assert deepgram_agent.deadline is None
+    assert deepgram_agent.handle(client_settings(), 16.0) == []
 
 
-def test_audio_before_settings_ends_it(drop_in):
-    assert refusal(drop_in.hear_too_early(1.0)) == "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS"
+def test_audio_before_settings_ends_it(deepgram_agent):
+    assert refusal(deepgram_agent.hear_too_early(1.0)) == "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS"
 
 
-def test_some_pings_may_come_before_settings_and_a_flood_of_them_ends_it(drop_in):
-    asked = [drop_in.handle(ControlFrame(), 1.0) for _ in range(MAX_CONTROLS + 1)]
+def test_some_pings_may_come_before_settings_and_a_flood_of_them_ends_it(deepgram_agent):
+    asked = [deepgram_agent.handle(ControlFrame(), 1.0) for _ in range(MAX_CONTROLS + 1)]
 
     assert asked[:-1] == [[]] * MAX_CONTROLS
     assert refusal(asked[-1]) == "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS"
 
 
-def test_waking_too_early_changes_nothing(drop_in):
-    assert drop_in.handle(Woken(0), SETTINGS_SECONDS - 0.1) == []
-    assert drop_in.is_waiting
+def test_waking_too_early_changes_nothing(deepgram_agent):
+    assert deepgram_agent.handle(Woken(0), SETTINGS_SECONDS - 0.1) == []
+    assert deepgram_agent.is_waiting
 
 
 @pytest.mark.parametrize(
@@ -244,8 +244,8 @@ def test_waking_too_early_changes_nothing(drop_in):
         (GoAway(), "shutdown", ["SERVER_GOING_AWAY"]),
     ],
 )
-def test_an_end_before_settings(drop_in, event, reason, codes):
-    asked = drop_in.handle(event, 1.0)
+def test_an_end_before_settings(deepgram_agent, event, reason, codes):
+    asked = deepgram_agent.handle(event, 1.0)
 
     (end,) = of(actions.End, asked)
     assert end.reason == reason
@@ -304,10 +304,10 @@ def test_warnings_and_errors_of_the_agent_come_through(live):
     assert of(actions.CloseBrowser, asked) == [actions.CloseBrowser(1000, "INVALID_SETTINGS")]
 
 
-def test_an_agent_that_cannot_be_reached_is_an_error_of_the_server(drop_in):
-    drop_in.handle(client_settings(), 0.1)
+def test_an_agent_that_cannot_be_reached_is_an_error_of_the_server(deepgram_agent):
+    deepgram_agent.handle(client_settings(), 0.1)
 
-    asked = drop_in.handle(AgentUnreachable("refused", final=True), 0.2)
+    asked = deepgram_agent.handle(AgentUnreachable("refused", final=True), 0.2)
 
     assert [event.code for event in told(asked)] == ["INTERNAL_SERVER_ERROR"]
     assert of(actions.CloseBrowser, asked)[0].code == relay_events.NORMAL
@@ -338,12 +338,12 @@ def test_a_client_that_left_is_told_nothing(live):
     assert live.handle(client_settings(), 2.0) == []
 
 
-def test_how_much_audio_may_come_is_known_from_settings_on(drop_in):
-    assert drop_in.most == (math.inf, math.inf)
+def test_how_much_audio_may_come_is_known_from_settings_on(deepgram_agent):
+    assert deepgram_agent.most == (math.inf, math.inf)
 
-    drop_in.handle(client_settings(), 0.1)
+    deepgram_agent.handle(client_settings(), 0.1)
 
-    assert drop_in.most == drop_in._session.most
+    assert deepgram_agent.most == deepgram_agent._session.most
 
 
 def test_there_is_no_way_back(live):
@@ -377,7 +377,7 @@ EVENTS = st.sampled_from(
         Woken(0),
     ]
 )
-OPENING = Opening(
+OPENING = Admitted(
     session_id=UUID(int=1),
     conversation_id=UUID(int=2),
     user_id="user",
@@ -389,13 +389,13 @@ OPENING = Opening(
 @given(st.booleans(), st.lists(st.tuples(EVENTS, st.floats(0, 6)), max_size=50))
 @hypothesis_settings(max_examples=300, deadline=None)
 def test_any_interleaving_keeps_the_promises(begun, steps):
-    drop_in = make_drop_in(OPENING)
-    asked, now, dialled = drop_in.begin(), 0.0, False
+    deepgram_agent = make_drop_in(OPENING)
+    asked, now, dialled = deepgram_agent.begin(), 0.0, False
     if begun:
         steps = [(e, 0.0) for e in (client_settings(), AgentOpened(), WELCOME, APPLIED)] + steps
     for event, passed in steps:
         now += passed
-        new = drop_in.handle(event, now)
+        new = deepgram_agent.handle(event, now)
         asked += new
         dialled = dialled or actions.DialAgent() in new
         # Nothing is said to an agent before the client's Settings, and its Welcome is never shown.

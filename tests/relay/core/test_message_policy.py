@@ -25,8 +25,8 @@ def configuration():
     return load(Path(config.__file__).parent, {})
 
 
-def test_the_prompt_knows_the_day_the_zone_and_the_intents(configuration, opening):
-    settings = message_policy.settings(configuration, opening, TODAY, [])
+def test_the_prompt_knows_the_day_the_zone_and_the_intents(configuration, admitted):
+    settings = message_policy.settings(configuration, admitted, TODAY, [])
 
     prompts = [think["prompt"] for think in settings.agent["think"]]
     for prompt in prompts:
@@ -35,22 +35,22 @@ def test_the_prompt_knows_the_day_the_zone_and_the_intents(configuration, openin
         assert "create_goal" in prompt or "goal" in prompt.lower()
 
 
-def test_a_new_conversation_is_greeted(configuration, opening):
-    settings = message_policy.settings(configuration, opening, TODAY, [])
+def test_a_new_conversation_is_greeted(configuration, admitted):
+    settings = message_policy.settings(configuration, admitted, TODAY, [])
 
     assert settings.agent["greeting"]
     assert "context" not in settings.agent
 
 
-def test_nobody_is_greeted_twice_because_another_relay_had_the_session(configuration, opening):
-    opening = msgspec.structs.replace(opening, takeover=Takeover(ticket="t", messages=[]))
+def test_nobody_is_greeted_twice_because_another_relay_had_the_session(configuration, admitted):
+    admitted = msgspec.structs.replace(admitted, takeover=Takeover(ticket="t", messages=[]))
 
-    settings = message_policy.settings(configuration, opening, TODAY, [])
+    settings = message_policy.settings(configuration, admitted, TODAY, [])
 
     assert "greeting" not in settings.agent
 
 
-def test_a_resumed_conversation_has_its_history_and_no_greeting(configuration, opening):
+def test_a_resumed_conversation_has_its_history_and_no_greeting(configuration, admitted):
     finished = deepgram.FinishedCall(
         id="call_1", name="create_goal", client_side=True, arguments="{}", response="{}"
     )
@@ -59,7 +59,7 @@ def test_a_resumed_conversation_has_its_history_and_no_greeting(configuration, o
         deepgram.History(function_calls=[finished]),
     ]
 
-    settings = message_policy.settings(configuration, opening, TODAY, history)
+    settings = message_policy.settings(configuration, admitted, TODAY, history)
 
     assert "greeting" not in settings.agent
     assert settings.agent["context"] == {
@@ -81,8 +81,8 @@ def test_a_resumed_conversation_has_its_history_and_no_greeting(configuration, o
     }
 
 
-def test_settings_contain_nothing_that_is_null(configuration, opening):
-    sent = json.loads(deepgram.encode(message_policy.settings(configuration, opening, TODAY, [])))
+def test_settings_contain_nothing_that_is_null(configuration, admitted):
+    sent = json.loads(deepgram.encode(message_policy.settings(configuration, admitted, TODAY, [])))
 
     def nulls(value, path="$"):
         if value is None:
@@ -210,16 +210,16 @@ def test_a_text_in_a_binary_message_is_told_from_audio():
     assert not message_policy.is_text(bytes(640), messages)
 
 
-def test_what_was_chosen_is_in_the_settings_and_nothing_else(configuration, opening):
+def test_what_was_chosen_is_in_the_settings_and_nothing_else(configuration, admitted):
     chosen = Policy(
         voices={"orion": Speak(provider=DeepgramSpeak(model="aura-2-orion-en"))},
         languages={"spanish": Language(greeting="¡Hola!")},
     )
     offered = msgspec.structs.replace(configuration, policy=chosen)
-    asked = msgspec.structs.replace(opening, voice="orion", language="spanish")
-    gone = msgspec.structs.replace(opening, voice="gone", language="gone")
+    asked = msgspec.structs.replace(admitted, voice="orion", language="spanish")
+    gone = msgspec.structs.replace(admitted, voice="gone", language="gone")
 
-    usual = message_policy.settings(offered, opening, TODAY, []).agent
+    usual = message_policy.settings(offered, admitted, TODAY, []).agent
     section = message_policy.settings(offered, asked, TODAY, []).agent
 
     assert section["speak"] == {"provider": {"type": "deepgram", "model": "aura-2-orion-en"}}

@@ -6,7 +6,7 @@ import pytest
 
 from config.agent import AudioInput
 from config.policy import Abuse, Limited, Messages
-from relay.core.rate_limit import Bounds, Conduct, Flow
+from relay.core.rate_limit import Bounds, BrowserLimits, Flow
 from relay.protocol import deepgram
 
 SECOND = 32_000  # bytes of linear16 at 16 kHz
@@ -14,7 +14,7 @@ TYPED = deepgram.InjectUserMessage(content="hello")
 
 
 def make(audio=None, **bounds):
-    return Conduct(Bounds(**bounds), audio or AudioInput(), 0.0)
+    return BrowserLimits(Bounds(**bounds), audio or AudioInput(), 0.0)
 
 
 def test_a_typed_turn_may_come_so_often_a_minute():

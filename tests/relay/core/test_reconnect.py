@@ -7,7 +7,7 @@ from relay.core.reconnect import (
     STABLE_SECONDS,
     Tries,
 )
-from relay.telemetry.log_limit import KINDS, SECONDS, Repeats
+from relay.telemetry.log_limit import KINDS, SECONDS, LogLimit
 from relay.transport.dial_limit import FAILURES, PER_SECOND, DialLimit
 
 # --- the tries of one session -----------------------------------------------------------------
@@ -89,18 +89,18 @@ def test_failures_are_counted_in_a_row():
 
 
 def test_equal_lines_are_written_once_in_a_while_with_a_count():
-    repeats = Repeats()
+    log_limit = LogLimit()
 
-    counts = [repeats.count("a", now) for now in (0.0, 1.0, 2.0, SECONDS, SECONDS + 1)]
+    counts = [log_limit.count("a", now) for now in (0.0, 1.0, 2.0, SECONDS, SECONDS + 1)]
 
     assert counts == [0, None, None, 2, None]
-    assert repeats.count("b", 1.0) == 0
+    assert log_limit.count("b", 1.0) == 0
 
 
 def test_the_kinds_that_are_remembered_are_bounded():
-    repeats = Repeats()
+    log_limit = LogLimit()
     for number in range(KINDS + 1):
-        repeats.count(number, 0.0)
+        log_limit.count(number, 0.0)
 
-    assert repr(repeats) == f"<Repeats kinds={KINDS}>"
-    assert repeats.count(0, 0.0) == 0, "the oldest is forgotten"
+    assert repr(log_limit) == f"<LogLimit kinds={KINDS}>"
+    assert log_limit.count(0, 0.0) == 0, "the oldest is forgotten"

@@ -7,11 +7,11 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.replay import Backlog
+from relay.core.replay import ReplayBuffer
 
 
 def filled(count, limit=1000):
-    backlog = Backlog(limit)
+    backlog = ReplayBuffer(limit)
     for number in range(count):
         backlog.append(b"%d" % number)
     return backlog
@@ -23,7 +23,7 @@ def test_it_has_everything_after_what_was_received():
     assert backlog.since(3) == [b"3", b"4"]
     assert backlog.since(5) == []
     assert backlog.since(0) == [b"0", b"1", b"2", b"3", b"4"]
-    assert repr(backlog) == "<Backlog count=5 kept=5 bytes=5>"
+    assert repr(backlog) == "<ReplayBuffer count=5 kept=5 bytes=5>"
 
 
 def test_the_oldest_goes_when_there_is_too_much():
@@ -42,7 +42,7 @@ def test_what_is_gone_is_told_and_the_rest_follows():
 
 
 def test_a_frame_over_the_limit_is_gone_at_once():
-    backlog = Backlog(10)
+    backlog = ReplayBuffer(10)
     backlog.append(bytes(11))
 
     (told,) = backlog.since(0)
@@ -52,7 +52,7 @@ def test_a_frame_over_the_limit_is_gone_at_once():
 
 @given(st.lists(st.one_of(st.integers(1, 30), st.just("return")), max_size=50), st.data())
 def test_a_browser_that_loses_and_returns_hears_everything_once_or_is_told(steps, data):
-    backlog = Backlog(100)
+    backlog = ReplayBuffer(100)
     said, heard = 0, []
     for step in [*steps, "return"]:
         if step == "return":

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from config.agent import Audio
 from config.arguments import MAX_LENGTH
 from relay.core import actions, message_policy
-from relay.core.admission import Opening, Takeover
+from relay.core.admission import Admitted, Takeover
 from relay.core.events import (
     AgentClosed,
     AgentOpened,
@@ -98,12 +98,12 @@ def said(role, content="words"):
 # --- the opening ------------------------------------------------------------------------------
 
 
-def test_the_browser_is_told_its_session_first(session, opening):
+def test_the_browser_is_told_its_session_first(session, admitted):
     told, dial = session.begin()
 
     assert dial == actions.DialAgent()
-    assert told.event.session_id == opening.session_id
-    assert told.event.conversation_id == opening.conversation_id
+    assert told.event.session_id == admitted.session_id
+    assert told.event.conversation_id == admitted.conversation_id
 
 
 def test_settings_are_sent_at_welcome_and_not_before(session, settings):
@@ -234,8 +234,8 @@ def test_the_sentences_of_one_reply_share_a_turn(live):
     assert turns == [1, 2, 2, 3, 3, 4]
 
 
-def test_a_resumed_conversation_goes_on_counting(opening, settings):
-    resumed = msgspec.structs.replace(opening, last_seq=7, last_turn=4, last_role="assistant")
+def test_a_resumed_conversation_goes_on_counting(admitted, settings):
+    resumed = msgspec.structs.replace(admitted, last_seq=7, last_turn=4, last_role="assistant")
     session = make_session(resumed, settings)
 
     (store, *_) = session.handle(said("user"), 2.0)
@@ -531,9 +531,9 @@ def test_what_a_browser_may_not_say_is_refused_and_the_session_goes_on(live, mes
     assert live.state is State.OPEN
 
 
-def bounded(opening, settings, **bounds):
+def bounded(admitted, settings, **bounds):
     """A session within bounds; it began at second 0."""
-    return make_session(opening, settings, bounds=Bounds(**bounds))
+    return make_session(admitted, settings, bounds=Bounds(**bounds))
 
 
 def begin(session):
@@ -578,8 +578,8 @@ def test_pings_are_counted_and_a_flood_of_them_is_the_end(live):
     assert of(actions.End, asked[-1]) == [actions.End("abuse", "too_often")]
 
 
-def test_audio_is_looked_at_every_other_second_blocked_and_let_through_again(opening, settings):
-    session = bounded(opening, settings, audio_speed=2.0, audio_burst_seconds=10.0)
+def test_audio_is_looked_at_every_other_second_blocked_and_let_through_again(admitted, settings):
+    session = bounded(admitted, settings, audio_speed=2.0, audio_burst_seconds=10.0)
     second = 32_000  # bytes of linear16 at 16 kHz
 
     assert session.deadline == 2.0
@@ -591,8 +591,8 @@ def test_audio_is_looked_at_every_other_second_blocked_and_let_through_again(ope
     assert session.handle(Woken(700, 16 * second), 6.0) == [actions.BlockAudio(False)]
 
 
-def test_a_flood_of_audio_is_the_end(opening, settings):
-    session = bounded(opening, settings)
+def test_a_flood_of_audio_is_the_end(admitted, settings):
+    session = bounded(admitted, settings)
 
     asked = session.handle(Woken(10, 1 << 30), 2.0)
 
@@ -600,8 +600,8 @@ def test_a_flood_of_audio_is_the_end(opening, settings):
     assert asked[-1] == actions.End("abuse", "flood")
 
 
-def test_a_session_in_which_nobody_speaks_is_told_and_ends(opening, settings):
-    session = bounded(opening, settings, audio_speed=0, idle_seconds=100.0)
+def test_a_session_in_which_nobody_speaks_is_told_and_ends(admitted, settings):
+    session = bounded(admitted, settings, audio_speed=0, idle_seconds=100.0)
     begin(session)
 
     assert session.deadline <= 70.0
@@ -616,8 +616,8 @@ def test_a_session_in_which_nobody_speaks_is_told_and_ends(opening, settings):
     assert of(actions.End, asked) == [actions.End("idle", "")]
 
 
-def test_a_session_that_is_as_long_as_one_may_be_is_told_and_ends(opening, settings):
-    session = bounded(opening, settings, audio_speed=0, longest_seconds=100.0)
+def test_a_session_that_is_as_long_as_one_may_be_is_told_and_ends(admitted, settings):
+    session = bounded(admitted, settings, audio_speed=0, longest_seconds=100.0)
     begin(session)
 
     (notice,) = of(actions.SendBrowser, session.handle(Woken(0), 70.0))
@@ -724,9 +724,9 @@ def told_ticket(asked):
     ],
 )
 def test_without_a_grace_time_a_browser_that_is_lost_ends_the_session(
-    opening, settings, event, reason, codes
+    admitted, settings, event, reason, codes
 ):
-    session = make_session(opening, settings, msgspec.structs.replace(TIMES, grace_seconds=0.0))
+    session = make_session(admitted, settings, msgspec.structs.replace(TIMES, grace_seconds=0.0))
     (ticket,) = [told_ticket(session.begin())]
 
     assert not session.admits(ticket, 0)
@@ -792,7 +792,7 @@ def test_the_agent_is_kept_alive_while_the_browser_is_away(live):
     assert actions.SendAgent(deepgram.KeepAlive()) in asked
 
 
-def test_a_browser_that_comes_back_is_told_its_session_then_what_it_missed(live, opening):
+def test_a_browser_that_comes_back_is_told_its_session_then_what_it_missed(live, admitted):
     live.handle(BrowserClosed(1006, ""), 2.0)
     assert live.admits("ticket-1", 5)
     live.handle(BrowserReturning(), 3.0)
@@ -800,8 +800,8 @@ def test_a_browser_that_comes_back_is_told_its_session_then_what_it_missed(live,
     introduced, replay, _ = live.handle(BrowserAttached("ticket-1", 7, 5), 3.1)
 
     assert introduced.event == relay_events.RelaySession(
-        session_id=opening.session_id,
-        conversation_id=opening.conversation_id,
+        session_id=admitted.session_id,
+        conversation_id=admitted.conversation_id,
         resume_ticket="ticket-2",
         resume_within=GRACE,
     )
@@ -810,14 +810,14 @@ def test_a_browser_that_comes_back_is_told_its_session_then_what_it_missed(live,
     assert not of(actions.End, live.handle(Woken(0), 2.0 + GRACE + 1)), "it is here"
 
 
-def taken_over(opening, settings):
+def taken_over(admitted, settings):
     """A session that another relay had before."""
     messages = [
         relay_events.StoredMessage(seq=7, message_id=UUID(int=9), role="user", content="Hi.")
     ]
     return make_session(
         msgspec.structs.replace(
-            opening,
+            admitted,
             last_seq=7,
             last_turn=4,
             epoch=2,
@@ -828,14 +828,14 @@ def taken_over(opening, settings):
     )
 
 
-def test_a_browser_from_another_relay_is_told_what_it_may_not_have(opening, settings):
-    session = taken_over(opening, settings)
+def test_a_browser_from_another_relay_is_told_what_it_may_not_have(admitted, settings):
+    session = taken_over(admitted, settings)
 
     introduced, dial = session.begin()
 
     assert introduced.event == relay_events.RelaySession(
-        session_id=opening.session_id,
-        conversation_id=opening.conversation_id,
+        session_id=admitted.session_id,
+        conversation_id=admitted.conversation_id,
         resume_ticket="ours",
         resume_within=GRACE,
         last_seq=7,
@@ -847,8 +847,8 @@ def test_a_browser_from_another_relay_is_told_what_it_may_not_have(opening, sett
     assert dial == actions.DialAgent()
 
 
-def test_an_agent_after_a_takeover_is_not_introduced_but_said_to_be_back(opening, settings):
-    session = taken_over(opening, settings)
+def test_an_agent_after_a_takeover_is_not_introduced_but_said_to_be_back(admitted, settings):
+    session = taken_over(admitted, settings)
     asked = session.handle(AgentOpened(), 0.1)
     asked += session.handle(FromAgent(deepgram.Welcome(request_id="r")), 0.2)
     asked += session.handle(FromAgent(deepgram.SettingsApplied()), 0.3)
@@ -859,8 +859,8 @@ def test_an_agent_after_a_takeover_is_not_introduced_but_said_to_be_back(opening
     assert (store.message.seq, store.message.epoch) == (8, 2)
 
 
-def test_a_browser_that_did_not_get_that_comes_again_with_the_ticket_it_brought(opening, settings):
-    session = taken_over(opening, settings)
+def test_a_browser_that_did_not_get_that_comes_again_with_the_ticket_it_brought(admitted, settings):
+    session = taken_over(admitted, settings)
     session.handle(BrowserClosed(1006, ""), 2.0)
 
     assert session.admits("theirs", 0)
@@ -1277,7 +1277,7 @@ events = st.one_of(
     st.builds(BrowserAttached, st.just("ticket"), st.integers(0, 9), st.integers(0, 3)),
     st.builds(HangUp, st.sampled_from([EndReason.HUNG_UP, EndReason.BROWSER_TOO_SLOW])),
 )
-OPENING = Opening(
+OPENING = Admitted(
     session_id=UUID(int=1),
     conversation_id=UUID(int=2),
     user_id="user",

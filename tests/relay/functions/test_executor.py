@@ -96,8 +96,8 @@ class Noting(Journal):
 class Desk:
     """Functions with a journal, a clock that only pauses move, and what the session heard."""
 
-    def __init__(self, opening):
-        self.opening = opening
+    def __init__(self, admitted):
+        self.admitted = admitted
         self.noted = []
         self.heard = []
         self.news = asyncio.Event()
@@ -122,7 +122,7 @@ class Desk:
     def call(self, id="call_1", *, name="create_goal", arguments='{"title":"Run"}'):
         function = deepgram.FunctionCall(id=id, name=name, arguments=arguments, client_side=True)
         row = uuid4()
-        self.functions.start(self.opening, function, 3, self.report, row_id=row)
+        self.functions.start(self.admitted, function, 3, self.report, row_id=row)
         return row
 
     async def until(self, count):
@@ -134,10 +134,10 @@ class Desk:
 
 
 @pytest.fixture
-def work(tmp_path, opening):
+def work(tmp_path, admitted):
     @asynccontextmanager
     async def working(*answers, grace=2.0, jitter=1.0, **intent):
-        desk = Desk(opening)
+        desk = Desk(admitted)
 
         async def write(records):
             pass
@@ -365,7 +365,7 @@ async def test_a_session_that_is_over_waits_for_nothing(work):
         await desk.until(2)
         assert len(desk.functions.awaited) == 1
 
-        desk.functions.forget(desk.opening.session_id)
+        desk.functions.forget(desk.admitted.session_id)
 
         assert desk.functions.awaited == []
 
@@ -375,7 +375,7 @@ async def test_a_call_that_is_saved_after_its_session_is_not_awaited(work):
         desk.sleeps = False
         desk.call()
         await desk.resting.wait()
-        desk.functions.forget(desk.opening.session_id)
+        desk.functions.forget(desk.admitted.session_id)
         desk.now = 100.0
         desk.wake.set()
         await desk.until(2)

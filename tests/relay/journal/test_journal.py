@@ -15,10 +15,10 @@ from relay.core.records import SessionBegan
 from relay.journal import journal as journal_module
 from relay.journal import writer as writer_module
 from relay.journal.condemned import NAME, restore
-from relay.journal.directory import Folder
+from relay.journal.directory import JournalDirectory
 from relay.journal.journal import BATCH, Journal, WriteFailed, WriteRefused
 from relay.journal.segment import Segment, encode
-from relay.journal.segments import Ledger
+from relay.journal.segments import Segments
 from relay.telemetry.metrics import Metrics
 from tests.disk import files_with
 
@@ -402,7 +402,7 @@ async def test_a_file_that_is_broken_is_put_aside_and_the_rest_is_written(caplog
 
 async def test_a_record_of_another_version_is_put_aside_alone_and_can_be_put_back(directory):
     new = b"\x81\xa4type\xa3New"
-    folder = Folder.create(directory)
+    folder = JournalDirectory.create(directory)
     segment = folder.new_segment()
     segment.extend([(1, encode(record(1))), (2, new), (3, encode(record(3)))])
     segment.close()
@@ -468,11 +468,11 @@ async def test_its_own_file_broken_loses_what_was_in_it_loudly_and_goes_on(caplo
 
 
 async def test_what_was_just_appended_is_written_without_reading_its_file(monkeypatch, directory):
-    async def read(ledger, limit):
-        assert ledger.last == ledger.written, "it was remembered"
+    async def read(segments, limit):
+        assert segments.last == segments.written, "it was remembered"
         return []
 
-    monkeypatch.setattr(Ledger, "read", read)
+    monkeypatch.setattr(Segments, "read", read)
     database = Database()
     async with journal_of(database, directory) as journal:
         for number in range(3):

@@ -14,9 +14,9 @@ import pytest
 
 from relay.core.records import IntentCalled, MessageSaid
 from relay.journal import segments as ledger_module
-from relay.journal.directory import Folder, measure, take_orphan
+from relay.journal.directory import JournalDirectory, measure, take_orphan
 from relay.journal.segment import DiskFailed, Segment, SegmentBroken, decode, encode
-from relay.journal.segments import Ledger, LedgerFull
+from relay.journal.segments import Segments, SegmentsFull
 from relay.protocol.relay_events import IntentStatus
 from tests.disk import fill_up, mounted
 
@@ -158,20 +158,20 @@ def test_an_append_never_waits_for_another_connection(segment):
 
 
 def test_a_folder_that_is_held_is_nobody_elses(tmp_path):
-    folder = Folder.create(tmp_path)
+    folder = JournalDirectory.create(tmp_path)
 
-    assert Folder.take(folder.path) is None
+    assert JournalDirectory.take(folder.path) is None
     assert take_orphan(tmp_path, set()) is None
     folder.new_segment().close()
     folder.release()
     taken = take_orphan(tmp_path, set())
     assert taken is not None
-    assert repr(taken) == f"<Folder {folder.path.name}>"
+    assert repr(taken) == f"<JournalDirectory {folder.path.name}>"
     taken.release()
 
 
 def test_a_folder_goes_when_it_is_released_empty(tmp_path):
-    folder = Folder.create(tmp_path)
+    folder = JournalDirectory.create(tmp_path)
     (folder.path / "00000001.db-wal").touch()  # of a table whose removal was cut short
     folder.release()
 
@@ -179,7 +179,7 @@ def test_a_folder_goes_when_it_is_released_empty(tmp_path):
 
 
 def test_orphans_are_taken_in_the_order_of_their_processes(tmp_path):
-    folders = [Folder.create(tmp_path) for _ in range(3)]
+    folders = [JournalDirectory.create(tmp_path) for _ in range(3)]
     for folder in folders:
         folder.new_segment().close()
         folder.release()
@@ -195,7 +195,7 @@ def test_orphans_are_taken_in_the_order_of_their_processes(tmp_path):
 
 
 def test_what_a_folder_takes_is_measured(tmp_path):
-    folder = Folder.create(tmp_path)
+    folder = JournalDirectory.create(tmp_path)
     segment = folder.new_segment()
 
     assert measure(tmp_path, without=None) >= 4096
@@ -234,72 +234,72 @@ def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
 
 @asynccontextmanager
 async def ledger_of(directory, *, limit=64 << 20, **more):
-    ledger = Ledger(directory, limit=limit, **more)
+    segments = Segments(directory, limit=limit, **more)
     async with asyncio.timeout(10):
-        await ledger.open()
+        await segments.open()
         try:
-            yield ledger
+            yield segments
         finally:
-            ledger.lost = ledger.close()
+            segments.lost = segments.close()
 
 
-async def read_all(ledger):
+async def read_all(segments):
     rows = []
-    while some := await ledger.read(100):
+    while some := await segments.read(100):
         rows += some
-        ledger.drop(some[-1][0])
+        segments.drop(some[-1][0])
     return rows
 
 
 async def test_records_come_out_in_order_over_many_segments(monkeypatch, tmp_path):
     monkeypatch.setattr(ledger_module, "SEGMENT_BYTES", 20_000)
-    async with ledger_of(tmp_path) as ledger:
+    async with ledger_of(tmp_path) as segments:
         for seq in range(1, 301):
-            ledger.append(encode(said(seq)))
-            if ledger.untidy.is_set():
-                await ledger.tidy()
+            segments.append(encode(said(seq)))
+            if segments.untidy.is_set():
+                await segments.tidy()
         assert len(list(tmp_path.glob("*/*.db"))) > 5
 
-        assert await read_all(ledger) == [(seq, said(seq)) for seq in range(1, 301)]
-        assert ledger.waiting == 0
-        await ledger.tidy()
+        assert await read_all(segments) == [(seq, said(seq)) for seq in range(1, 301)]
+        assert segments.waiting == 0
+        await segments.tidy()
         assert len(list(tmp_path.glob("*/*.db"))) == 2  # the one in use and a spare
 
-    assert ledger.lost == 0
+    assert segments.lost == 0
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_without_a_spare_the_segment_just_grows(monkeypatch, tmp_path):
     monkeypatch.setattr(ledger_module, "SEGMENT_BYTES", 5_000)
-    async with ledger_of(tmp_path) as ledger:
+    async with ledger_of(tmp_path) as segments:
         for seq in range(1, 101):  # no `tidy` in between
-            ledger.append(encode(said(seq)))
+            segments.append(encode(said(seq)))
 
-        assert len(await read_all(ledger)) == 100
+        assert len(await read_all(segments)) == 100
 
 
-async def fill(ledger):
+async def fill(segments):
     while True:
-        ledger.append(encode(said(ledger.last + 1)))
-        if ledger.untidy.is_set():
-            await ledger.tidy()
+        segments.append(encode(said(segments.last + 1)))
+        if segments.untidy.is_set():
+            await segments.tidy()
 
 
 async def test_at_its_limit_it_goes_on_in_memory_and_comes_back(monkeypatch, caplog, tmp_path):
     monkeypatch.setattr(ledger_module, "SEGMENT_BYTES", 20_000)
-    async with ledger_of(tmp_path, limit=100_000, memory_limit=10_000) as ledger:
-        with pytest.raises(LedgerFull, match="memory is full"):
-            await fill(ledger)
-        accepted = ledger.last
-        assert ledger.size <= 100_000 + 20_000
-        assert ledger.volatile > 10
-        assert "100000 bytes" in ledger.trouble
+    async with ledger_of(tmp_path, limit=100_000, memory_limit=10_000) as segments:
+        with pytest.raises(SegmentsFull, match="memory is full"):
+            await fill(segments)
+        accepted = segments.last
+        assert segments.size <= 100_000 + 20_000
+        assert segments.volatile > 10
+        assert "100000 bytes" in segments.trouble
 
-        written = await read_all(ledger)
-        await ledger.tidy()
-        assert ledger.trouble == ""
-        ledger.append(encode(said(accepted + 1)))
-        written += await read_all(ledger)
+        written = await read_all(segments)
+        await segments.tidy()
+        assert segments.trouble == ""
+        segments.append(encode(said(accepted + 1)))
+        written += await read_all(segments)
 
     assert written == [(seq, said(seq)) for seq in range(1, accepted + 2)]
     assert caplog.text.count("journal_disk_failed") == 1
@@ -310,39 +310,39 @@ async def test_what_others_have_counts_against_the_limit(tmp_path):
     async with ledger_of(tmp_path / "j") as other:
         for seq in range(1, 201):
             other.append(encode(said(seq)))
-        async with ledger_of(tmp_path / "j", limit=100_000) as ledger:
-            ledger.append(encode(said(1)))
+        async with ledger_of(tmp_path / "j", limit=100_000) as segments:
+            segments.append(encode(said(1)))
 
-            assert "100000 bytes" in ledger.trouble
-            assert ledger.size > 100_000
+            assert "100000 bytes" in segments.trouble
+            assert segments.size > 100_000
 
 
 async def test_what_memory_has_is_on_disk_before_anything_newer(tmp_path):
     place = tmp_path / "journal"
     place.touch()
-    async with ledger_of(place) as ledger:
+    async with ledger_of(place) as segments:
         for seq in range(1, 3001):
-            ledger.append(encode(said(seq)))
-        assert ledger.volatile == 3000
+            segments.append(encode(said(seq)))
+        assert segments.volatile == 3000
         place.unlink()
-        ledger.drop(500)
-        await ledger.tidy()
-        assert ledger.volatile == 0
-        ledger.append(encode(said(3001)))
+        segments.drop(500)
+        await segments.tidy()
+        assert segments.volatile == 0
+        segments.append(encode(said(3001)))
 
-        assert await read_all(ledger) == [(seq, said(seq)) for seq in range(501, 3002)]
+        assert await read_all(segments) == [(seq, said(seq)) for seq in range(501, 3002)]
 
 
 async def test_what_is_in_memory_at_the_end_is_left_on_disk_if_that_is_back(tmp_path):
     place = tmp_path / "journal"
     place.touch()
-    async with ledger_of(place) as ledger:
+    async with ledger_of(place) as segments:
         for seq in range(1, 4001):
-            ledger.append(encode(said(seq)))
-        ledger.drop(1000)
+            segments.append(encode(said(seq)))
+        segments.drop(1000)
         place.unlink()
 
-    assert ledger.lost == 0
+    assert segments.lost == 0
     folder = take_orphan(place, set())
     rows = [row for segment in folder.segments() for row in segment.read(0, 9999)]
     assert rows == [(seq, said(seq)) for seq in range(1001, 4001)]
@@ -350,18 +350,18 @@ async def test_what_is_in_memory_at_the_end_is_left_on_disk_if_that_is_back(tmp_
 
 
 async def test_a_new_page_drops_what_is_written(tmp_path):
-    async with ledger_of(tmp_path) as ledger:
-        await ledger.tidy()
-        ledger.append(encode(said(1)))
+    async with ledger_of(tmp_path) as segments:
+        await segments.tidy()
+        segments.append(encode(said(1)))
         (before,) = [p for p in tmp_path.glob("*/*.db-wal") if p.stat().st_size > 8000] or [None]
-        await ledger.turn_page()  # not written: it stays
-        assert await read_all(ledger) == [(1, said(1))]
+        await segments.turn_page()  # not written: it stays
+        assert await read_all(segments) == [(1, said(1))]
 
-        await ledger.turn_page()
-        await ledger.turn_page()  # nothing on it: it is not turned
+        await segments.turn_page()
+        await segments.turn_page()  # nothing on it: it is not turned
 
         assert before is None or not before.exists()
-        assert repr(ledger) == "<Ledger 1..1 segments=1>"
+        assert repr(segments) == "<Segments 1..1 segments=1>"
 
 
 # --- a disk that is full -------------------------------------------------------------------------
@@ -375,39 +375,39 @@ def small_disk(tmp_path):
 
 async def test_a_full_disk_loses_nothing_and_is_used_again_when_it_has_room(small_disk, caplog):
     filling = small_disk / "filling"
-    async with ledger_of(small_disk / "journal") as ledger:
-        await ledger.tidy()
+    async with ledger_of(small_disk / "journal") as segments:
+        await segments.tidy()
         seq = 0
-        while not ledger.trouble:
+        while not segments.trouble:
             seq += 1
-            ledger.append(encode(said(seq)))
+            segments.append(encode(said(seq)))
         assert seq > 50
         fill_up(filling)
         for _ in range(500):
             seq += 1
-            ledger.append(encode(said(seq)))
+            segments.append(encode(said(seq)))
         with pytest.raises(DiskFailed):
-            await ledger.tidy()
-        assert ledger.volatile >= 500
+            await segments.tidy()
+        assert segments.volatile >= 500
 
-        written = await read_all(ledger)
-        await ledger.tidy()
-        assert ledger.trouble == ""
+        written = await read_all(segments)
+        await segments.tidy()
+        assert segments.trouble == ""
         seq += 1
-        ledger.append(encode(said(seq)))
-        assert ledger.volatile == 0
-        written += await read_all(ledger)
+        segments.append(encode(said(seq)))
+        assert segments.volatile == 0
+        written += await read_all(segments)
 
     assert written == [(n, said(n)) for n in range(1, seq + 1)]
     assert "full" in caplog.text
 
 
 async def test_what_is_left_on_a_full_disk_can_be_read(small_disk):
-    async with ledger_of(small_disk / "journal") as ledger:
+    async with ledger_of(small_disk / "journal") as segments:
         seq = 0
-        while not ledger.trouble:
+        while not segments.trouble:
             seq += 1
-            ledger.append(encode(said(seq)))
+            segments.append(encode(said(seq)))
         fill_up(small_disk / "filling")
 
     folder = take_orphan(small_disk / "journal", set())

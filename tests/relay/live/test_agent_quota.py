@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import math
 
-from relay.live.agent_quota import Share
+from relay.live.agent_quota import AgentQuota
 
 
 def test_agents_are_had_within_the_size():
-    share = Share(40)
+    share = AgentQuota(40)
     assert not share.enter("a")
 
     share.resize(2, 10)
@@ -23,18 +23,18 @@ def test_agents_are_had_within_the_size():
 
 
 def test_what_is_there_counts_also_without_room():
-    share = Share(10)
+    share = AgentQuota(10)
     share.resize(1, 0)
     share.enter("session")
 
     share.hold("an old socket of it")
 
     assert (share.used, share.headroom) == (2, 0)
-    assert repr(share) == "<Share used=2 size=1 limit=10>"
+    assert repr(share) == "<AgentQuota used=2 size=1 limit=10>"
 
 
 def test_a_part_that_shrinks_takes_nothing_away():
-    share = Share(10)
+    share = AgentQuota(10)
     share.resize(3, 0)
     for key in "abc":
         share.enter(key)
@@ -47,7 +47,7 @@ def test_a_part_that_shrinks_takes_nothing_away():
 
 
 def test_without_a_limit_there_is_always_room():
-    share = Share()
+    share = AgentQuota()
 
     assert all(share.enter(number) for number in range(1000))
     assert share.headroom == math.inf

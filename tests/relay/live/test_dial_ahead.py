@@ -10,12 +10,12 @@ from uuid import uuid4
 import msgspec
 from websockets.asyncio.server import serve
 
-from relay.live.agent_quota import Share
-from relay.live.dial_ahead import Ahead
+from relay.live.agent_quota import AgentQuota
+from relay.live.dial_ahead import DialAhead
 from relay.telemetry.metrics import Metrics
-from relay.transport.connection import Leg
+from relay.transport.connection import Connection
 from relay.transport.dial import DialFailed
-from relay.transport.send_queue import Lane
+from relay.transport.send_queue import SendQueue
 from tests.relay.wires import LIMITS, Agent, agent_and_relay, next_event, relaying
 
 
@@ -29,8 +29,10 @@ async def reached(condition):
 @asynccontextmanager
 async def waiting(dial, **more):
     metrics = Metrics()
-    more = {"share": Share()} | more
-    ahead = Ahead(dial, lambda: Leg(Lane(100), max_message_bytes=100), metrics, **more)
+    more = {"share": AgentQuota()} | more
+    ahead = DialAhead(
+        dial, lambda: Connection(SendQueue(100), max_message_bytes=100), metrics, **more
+    )
     ahead.metrics = metrics
     async with ahead.running():
         yield ahead
@@ -39,7 +41,7 @@ async def waiting(dial, **more):
 async def test_an_agent_that_was_dialled_ahead_is_used_and_dialled_once():
     async with agent_and_relay() as (agent, relay):
         session_id = uuid4()
-        relay.hub.expect(session_id)
+        relay.session_registry.expect(session_id)
         await agent.connected.wait()
 
         async with relay.attach(session_id) as browser:
@@ -54,7 +56,7 @@ async def test_an_agent_that_was_dialled_ahead_is_used_and_dialled_once():
 async def test_no_settings_are_sent_before_the_browser_has_come():
     async with agent_and_relay() as (agent, relay):
         session_id = uuid4()
-        relay.hub.expect(session_id)
+        relay.session_registry.expect(session_id)
         await agent.connected.wait()
         pong = await agent.connections[0].ping()
         await pong
@@ -75,7 +77,7 @@ async def test_a_browser_that_comes_while_the_agent_is_still_dialled_waits_for_i
         port = server.sockets[0].getsockname()[1]
         async with relaying(f"ws://127.0.0.1:{port}/") as relay:
             session_id = uuid4()
-            relay.hub.expect(session_id)
+            relay.session_registry.expect(session_id)
             async with relay.attach(session_id) as browser:
                 await next_event(browser, "RelaySession")
                 go_on.set()
@@ -86,11 +88,11 @@ async def test_a_browser_that_comes_while_the_agent_is_still_dialled_waits_for_i
 async def test_an_agent_that_left_meanwhile_is_dialled_again():
     async with agent_and_relay() as (agent, relay):
         session_id = uuid4()
-        relay.hub.expect(session_id)
+        relay.session_registry.expect(session_id)
         await agent.connected.wait()
         await agent.connections[0].close()
-        dialled = relay.hub._ahead._waiting[session_id]
-        await reached(lambda: dialled.leg.is_closed)
+        dialled = relay.session_registry._ahead._waiting[session_id]
+        await reached(lambda: dialled.connection.is_closed)
 
         async with relay.attach(session_id) as browser:
             await next_event(browser, "SettingsApplied")
@@ -101,10 +103,10 @@ async def test_an_agent_that_left_meanwhile_is_dialled_again():
 async def test_what_nobody_comes_for_is_closed():
     async with agent_and_relay() as (agent, relay):
         session_id = uuid4()
-        relay.hub.expect(session_id)
-        dialled = relay.hub._ahead._waiting[session_id]
-        await reached(lambda: dialled.leg.is_open)
-        relay.hub._ahead._expire(session_id)
+        relay.session_registry.expect(session_id)
+        dialled = relay.session_registry._ahead._waiting[session_id]
+        await reached(lambda: dialled.connection.is_open)
+        relay.session_registry._ahead._expire(session_id)
 
         async with asyncio.timeout(5):
             await agent.gone.wait()
@@ -115,17 +117,17 @@ async def test_what_nobody_comes_for_is_closed():
 async def test_hanging_up_a_session_that_nobody_attached_to_closes_its_agent():
     async with agent_and_relay() as (agent, relay):
         session_id = uuid4()
-        relay.hub.expect(session_id)
+        relay.session_registry.expect(session_id)
         await agent.connected.wait()
 
-        relay.hub.hang_up(session_id)
+        relay.session_registry.hang_up(session_id)
 
         async with asyncio.timeout(5):
             await agent.gone.wait()
 
 
 async def test_it_expires_by_itself():
-    async def dial(leg):
+    async def dial(connection):
         await asyncio.Event().wait()
 
     async with waiting(dial, limit=2, seconds=0.0) as ahead:
@@ -136,17 +138,17 @@ async def test_it_expires_by_itself():
 async def test_at_most_so_many_wait_and_zero_turns_it_off():
     async with agent_and_relay() as (_, relay):
         for _ in range(10):
-            relay.hub.expect(uuid4())
-        assert len(relay.hub._ahead) == LIMITS.dial_ahead
+            relay.session_registry.expect(uuid4())
+        assert len(relay.session_registry._ahead) == LIMITS.dial_ahead
 
     limits = msgspec.structs.replace(LIMITS, dial_ahead=0)
     async with agent_and_relay(limits=limits) as (_, relay):
-        relay.hub.expect(uuid4())
-        assert len(relay.hub._ahead) == 0
+        relay.session_registry.expect(uuid4())
+        assert len(relay.session_registry._ahead) == 0
 
 
 async def test_a_dial_that_failed_is_not_handed_over():
-    async def dial(leg):
+    async def dial(connection):
         raise DialFailed("no")
 
     async with waiting(dial, limit=2) as ahead:
@@ -165,29 +167,29 @@ async def test_a_relay_that_stops_leaves_no_agent_behind():
     async with serve(agent.handle, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with relaying(f"ws://127.0.0.1:{port}/") as relay:
-            relay.hub.expect(uuid4())
+            relay.session_registry.expect(uuid4())
             await agent.connected.wait()
         async with asyncio.timeout(5):
             await agent.gone.wait()
 
 
 async def test_an_agent_that_talks_to_nobody_is_cut_off():
-    leg = Leg(Lane(100), max_message_bytes=100)
-    leg.keep()
+    connection = Connection(SendQueue(100), max_message_bytes=100)
+    connection.keep()
     for _ in range(17):
-        leg.on_text(b"{}")
+        connection.on_text(b"{}")
 
-    assert leg.is_closed
+    assert connection.is_closed
 
 
 async def test_an_agent_that_is_not_in_the_share_is_not_dialled_ahead():
     dialled = []
 
-    async def dial(leg):
-        dialled.append(leg)
+    async def dial(connection):
+        dialled.append(connection)
         await asyncio.Event().wait()
 
-    share = Share(10)
+    share = AgentQuota(10)
     share.resize(1, 0)
     async with waiting(dial, limit=4, share=share) as ahead:
         first = uuid4()

@@ -10,13 +10,13 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from relay.core.session import Times
-from relay.live.agent_quota import Share
+from relay.live.agent_quota import AgentQuota
 from relay.live.quotas import Room
 from tests.relay.wires import LIMITS, agent_and_relay, next_event
 
 
 def of(size, limit=10):
-    share = Share(limit)
+    share = AgentQuota(limit)
     share.resize(size, 0)
     return share
 
@@ -53,7 +53,7 @@ async def test_an_agent_that_was_dialled_ahead_counts_and_counts_once():
     share = of(2)
     async with agent_and_relay(share=share) as (_, relay):
         session_id = uuid4()
-        relay.hub.expect(session_id)
+        relay.session_registry.expect(session_id)
         assert share.used == 1
         async with relay.attach(session_id) as browser:
             await next_event(browser, "SettingsApplied")
@@ -94,7 +94,7 @@ async def test_a_user_who_has_enough_sessions_holds_no_agent():
     limits = msgspec.structs.replace(LIMITS, room=Room(per_user=1))
     async with agent_and_relay(share=share, limits=limits) as (_, relay), relay.attach() as browser:
         await next_event(browser, "SettingsApplied")
-        relay.hub.expect(session_id := uuid4())
+        relay.session_registry.expect(session_id := uuid4())
         with pytest.raises(InvalidStatus):
             async with relay.attach(session_id):
                 pass

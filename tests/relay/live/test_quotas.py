@@ -4,60 +4,63 @@ from uuid import UUID
 
 import pytest
 
-from relay.live.quotas import Crowd, Room, block
+from relay.live.quotas import Room, SessionQuotas, block
 from relay.protocol.refusal import Refused
 
 
-def code(crowd, *caller):
+def code(quotas, *caller):
     try:
-        crowd.check(*caller)
+        quotas.check(*caller)
     except Refused as refused:
         return refused.status, refused.code, refused.retry_after
     return None
 
 
 def test_one_user_has_so_many_sessions():
-    crowd = Crowd(Room(per_user=2))
-    crowd.enter(UUID(int=1), "ann", "10.0.0.1")
-    crowd.enter(UUID(int=2), "ann", "10.0.0.2")
+    quotas = SessionQuotas(Room(per_user=2))
+    quotas.enter(UUID(int=1), "ann", "10.0.0.1")
+    quotas.enter(UUID(int=2), "ann", "10.0.0.2")
 
-    assert code(crowd, "10.0.0.3", "ann") == (429, "user_sessions", 10)
-    assert code(crowd, "10.0.0.3", "bob") is None
-    assert code(crowd, "10.0.0.3") is None
-    crowd.leave(UUID(int=1))
-    crowd.leave(UUID(int=1))
-    assert code(crowd, "10.0.0.3", "ann") is None
+    assert code(quotas, "10.0.0.3", "ann") == (429, "user_sessions", 10)
+    assert code(quotas, "10.0.0.3", "bob") is None
+    assert code(quotas, "10.0.0.3") is None
+    quotas.leave(UUID(int=1))
+    quotas.leave(UUID(int=1))
+    assert code(quotas, "10.0.0.3", "ann") is None
 
 
 def test_one_address_has_so_many_sessions():
-    crowd = Crowd(Room(per_address=1))
-    crowd.enter(UUID(int=1), "ann", "2001:db8::1")
+    quotas = SessionQuotas(Room(per_address=1))
+    quotas.enter(UUID(int=1), "ann", "2001:db8::1")
 
-    assert code(crowd, "2001:db8::ffff") == (429, "address_sessions", 10)
-    assert code(crowd, "2001:db8:0:1::1") is None
+    assert code(quotas, "2001:db8::ffff") == (429, "address_sessions", 10)
+    assert code(quotas, "2001:db8:0:1::1") is None
 
 
 def test_a_session_that_comes_back_while_its_old_self_closes_counts_once():
-    crowd = Crowd(Room(per_user=2))
+    quotas = SessionQuotas(Room(per_user=2))
     session_id = UUID(int=1)
-    crowd.enter(session_id, "ann", "192.0.2.1")
-    crowd.enter(session_id, "ann", "192.0.2.9")
+    quotas.enter(session_id, "ann", "192.0.2.1")
+    quotas.enter(session_id, "ann", "192.0.2.9")
 
-    crowd.check("192.0.2.1", "ann")
-    crowd.leave(session_id)
-    assert len(crowd) == 0
+    quotas.check("192.0.2.1", "ann")
+    quotas.leave(session_id)
+    assert len(quotas) == 0
 
 
 def test_there_is_an_end_to_all():
-    crowd = Crowd(Room(total=1))
-    crowd.enter(UUID(int=1), "ann", "10.0.0.1")
+    quotas = SessionQuotas(Room(total=1))
+    quotas.enter(UUID(int=1), "ann", "10.0.0.1")
 
-    assert code(crowd, "10.0.0.2", "bob") == (503, "sessions", 10)
-    assert (len(crowd), repr(crowd)) == (1, "<Crowd sessions=1>")
+    assert code(quotas, "10.0.0.2", "bob") == (503, "sessions", 10)
+    assert (len(quotas), repr(quotas)) == (1, "<SessionQuotas sessions=1>")
 
 
 def test_no_limit_and_a_user_without_one():
-    free, limited = Crowd(Room()), Crowd(Room(per_user=1, exempt=frozenset({"ann"})))
+    free, limited = (
+        SessionQuotas(Room()),
+        SessionQuotas(Room(per_user=1, exempt=frozenset({"ann"}))),
+    )
     for number in range(50):
         free.enter(UUID(int=number), "ann", "10.0.0.1")
         limited.enter(UUID(int=number), "ann", "10.0.0.1")

@@ -96,8 +96,8 @@ async def loop_turns(count):
 
 async def noticed(relay, caller):
     """The relay has seen that the browser is gone."""
-    bridge = relay.hub._live[caller.session_id]
-    await loop_until(lambda: bridge._session._browser.is_away)
+    runner = relay.session_registry._live[caller.session_id]
+    await loop_until(lambda: runner._session._browser.is_away)
 
 
 async def sockets_left(relay, count):
@@ -151,7 +151,7 @@ async def test_the_microphone_goes_on_at_once_and_figures_are_of_both_sockets():
         await agent.until(lambda: len(agent.audio) == 2)
 
         assert agent.audio == [b"\1\1", b"\2\2"]
-        assert relay.hub.figures(caller.session_id).browser_frames == 2
+        assert relay.session_registry.figures(caller.session_id).browser_frames == 2
         await caller.socket.close(1000)
         ended = await relay.until(SessionEnded)
         assert (ended.reason, ended.browser_code) == ("browser_left", 1000)
@@ -176,7 +176,7 @@ async def test_it_may_come_back_many_times_and_one_end_is_recorded():
         await relay.until(SessionEnded)
         assert len([r for r in relay.records if isinstance(r, SessionEnded)]) == 1
         await sockets_left(relay, 0)
-        assert len(relay.hub) == 0
+        assert len(relay.session_registry) == 0
 
 
 async def test_what_is_said_while_away_is_stored_and_told_later():
@@ -249,7 +249,7 @@ async def test_a_ticket_is_good_for_its_own_session_only():
 
 async def test_the_next_ticket_is_stored_so_that_another_relay_lets_the_browser_in():
     async with agent_and_relay(limits=limits()) as (_agent, relay):
-        relay.opening = {"resume_ticket": "the-first", "epoch": 3}
+        relay.admitted = {"resume_ticket": "the-first", "epoch": 3}
         caller = Caller(relay)
         await caller.attach()
         await caller.until("SettingsApplied")
@@ -269,7 +269,7 @@ async def test_the_next_ticket_is_stored_so_that_another_relay_lets_the_browser_
 async def test_a_browser_from_another_relay_counts_anew_until_it_got_our_word():
     async with agent_and_relay(limits=limits()) as (agent, relay):
         message = StoredMessage(seq=7, message_id=uuid4(), role="user", content="Hi.")
-        relay.opening = {
+        relay.admitted = {
             "resume_ticket": "ours",
             "epoch": 2,
             "last_seq": 7,
@@ -316,7 +316,7 @@ async def test_when_the_wait_is_over_the_agent_is_closed():
         assert agent.closed[0] == 1000
         ended = await relay.until(SessionEnded)
         assert (ended.reason, ended.browser_code) == ("browser_lost", 1006)
-        assert len(relay.hub) == 0
+        assert len(relay.session_registry) == 0
         assert (await refusal(relay, caller)).status_code == 401
 
 
@@ -361,15 +361,15 @@ async def test_a_second_attach_wins():
         await caller.socket.send(b"\1\1")
         await agent.until(lambda: agent.audio)
         await sockets_left(relay, 1)
-        assert len(relay.hub) == 1
+        assert len(relay.session_registry) == 1
 
 
 async def test_a_first_socket_that_does_not_read_does_not_stop_the_second():
     async with calling(limits=limits(lane_bytes=64 * 1024)) as (agent, relay, caller):
         first = caller.socket
         first.transport.pause_reading()
-        lane = relay.hub._live[caller.session_id]._browser.lane
-        while not lane.dropped:
+        queue = relay.session_registry._live[caller.session_id]._browser.queue
+        while not queue.dropped:
             await agent.connections[-1].send(bytes(16 * 1024))
             await (await agent.connections[-1].ping())
         await agent.say(type="Marker", number=1)
@@ -387,9 +387,9 @@ async def test_a_first_socket_that_does_not_read_does_not_stop_the_second():
 async def test_a_browser_that_does_not_read_its_events_is_detached_and_may_come_back():
     async with calling(limits=limits(lane_bytes=64 * 1024)) as (agent, relay, caller):
         caller.socket.transport.pause_reading()
-        bridge = relay.hub._live[caller.session_id]
+        runner = relay.session_registry._live[caller.session_id]
         async with asyncio.timeout(10):
-            while not bridge._session._browser.is_away:
+            while not runner._session._browser.is_away:
                 await agent.say(type="Marker", text="x" * 16 * 1024)
                 await (await agent.connections[-1].ping())
 
@@ -488,7 +488,7 @@ async def test_a_hang_up_while_the_browser_is_away_closes_the_agent():
         caller.vanish()
         await noticed(relay, caller)
 
-        assert relay.hub.hang_up(caller.session_id)
+        assert relay.session_registry.hang_up(caller.session_id)
 
         async with asyncio.timeout(5):
             await agent.gone.wait()
@@ -557,7 +557,7 @@ async def test_a_browser_that_leaves_during_its_handshake_is_not_waited_for():
         ended = await relay.until(SessionEnded)
 
         assert (ended.reason, ended.browser_code) == ("browser_lost", 1006)
-        await loop_until(lambda: len(relay.hub) == 0)
+        await loop_until(lambda: len(relay.session_registry) == 0)
         assert await reader.read() == b""
 
 
@@ -600,14 +600,14 @@ async def test_leaving_and_returning_at_random_misses_doubles_and_reorders_nothi
 async def test_a_browser_that_sends_but_reads_nothing_for_too_long_is_detached_and_may_come_back():
     async with calling(limits=limits(lane_bytes=64 * 1024)) as (agent, relay, caller):
         caller.socket.transport.pause_reading()
-        bridge = relay.hub._live[caller.session_id]
-        lane = bridge._browser.lane
-        lane._stall_seconds = 0.05
+        runner = relay.session_registry._live[caller.session_id]
+        queue = runner._browser.queue
+        queue._stall_seconds = 0.05
         async with asyncio.timeout(10):
-            while not lane.dropped:
+            while not queue.dropped:
                 await agent.connections[-1].send(bytes(16 * 1024))
                 await (await agent.connections[-1].ping())
-            while not bridge._session._browser.is_away:
+            while not runner._session._browser.is_away:
                 await caller.socket.send(b"\1\1")  # its microphone goes on
                 await (await agent.connections[-1].ping())
 
@@ -615,17 +615,17 @@ async def test_a_browser_that_sends_but_reads_nothing_for_too_long_is_detached_a
         await caller.attach()
         await agent.say(type="Last")
         await caller.until("Last")
-        assert lane.dropped
+        assert queue.dropped
 
 
 async def test_an_agent_that_reads_nothing_for_too_long_is_dialled_again():
     async with calling() as (agent, relay, caller):
-        lane = relay.hub._live[caller.session_id]._agent.lane
-        lane._stall_seconds = 0.05
+        queue = relay.session_registry._live[caller.session_id]._agent.queue
+        queue._stall_seconds = 0.05
         silent = agent.connections[-1].transport
         silent.pause_reading()
         async with asyncio.timeout(10):
-            while lane.is_open:
+            while queue.is_open:
                 await caller.socket.send(bytes(16 * 1024))
 
         await caller.until("RelayReconnected")

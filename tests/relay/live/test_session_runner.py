@@ -346,7 +346,7 @@ async def test_an_agent_that_vanishes_is_replaced_and_the_browser_stays():  # [1
         # And it is a whole agent: both ways.
         await agent.connections[-1].send(FRAME)
         assert await browser.recv() == FRAME
-        assert relay.hub.figures(relay.session_id).browser_frames == len(spoken)
+        assert relay.session_registry.figures(relay.session_id).browser_frames == len(spoken)
 
 
 async def test_an_agent_that_stays_away_ends_the_session_with_1014():
@@ -379,7 +379,7 @@ async def test_the_browsers_close_reaches_the_agent(code):  # [5]
         assert agent.closed == (code, "bye")
         ended = await relay.until(SessionEnded)
         assert (ended.reason, ended.browser_code) == ("browser_left", code)
-        assert len(relay.hub) == 0
+        assert len(relay.session_registry) == 0
 
 
 async def test_a_browser_that_vanishes_leaves_no_agent_behind():
@@ -418,7 +418,7 @@ async def test_leaving_while_the_agent_is_dialled_leaks_nothing():  # [2]
 
             ended = await relay.until(SessionEnded)
             assert ended.reason == "browser_left"
-            assert len(relay.hub) == 0
+            assert len(relay.session_registry) == 0
 
 
 async def test_an_agent_that_refuses_closes_the_browser_with_1014():
@@ -468,14 +468,14 @@ async def test_hanging_up_closes_both_sides():
         session_id = uuid4()
         async with relay.attach(session_id) as browser:
             await next_event(browser, "SettingsApplied")
-            assert relay.hub.figures(session_id).browser_frames == 0
-            assert relay.hub.hang_up(session_id)
+            assert relay.session_registry.figures(session_id).browser_frames == 0
+            assert relay.session_registry.hang_up(session_id)
 
             assert await closed(browser) == (1000, "hung up")
             async with asyncio.timeout(5):
                 await agent.gone.wait()
-        assert not relay.hub.hang_up(session_id)
-        assert relay.hub.figures(session_id) is None
+        assert not relay.session_registry.hang_up(session_id)
+        assert relay.session_registry.figures(session_id) is None
 
 
 async def test_a_stopping_server_tells_the_browser_to_come_again():
@@ -494,8 +494,8 @@ async def test_a_browser_that_never_reads_is_bounded_and_its_events_stay_in_orde
         async with relay.attach(session_id, max_queue=1) as browser:
             await next_event(browser, "SettingsApplied")
             browser.transport.pause_reading()
-            bridge = relay.hub._live[session_id]
-            lane = bridge._browser.lane
+            runner = relay.session_registry._live[session_id]
+            queue = runner._browser.queue
             sentence = bytes(16 * 1024)
             for number in range(1200):  # about 20 MB: more than sockets and lane can take
                 await agent.connections[-1].send(sentence)
@@ -504,8 +504,8 @@ async def test_a_browser_that_never_reads_is_bounded_and_its_events_stay_in_orde
             await agent.say(type="Last")
             pong = await agent.connections[-1].ping()
             await pong
-            assert lane.dropped > 0
-            assert lane._bytes <= LIMITS.lane_bytes
+            assert queue.dropped > 0
+            assert queue._bytes <= LIMITS.lane_bytes
             # The other direction does not feel it.
             await browser.send(FRAME)
             await agent.until(lambda: agent.audio)
@@ -537,11 +537,11 @@ async def test_a_refused_message_gets_an_error_and_the_session_goes_on():
 async def test_while_the_browser_is_silent_the_agent_hears_silence():
     async with agent_and_relay() as (agent, relay), relay.attach() as browser:
         await next_event(browser, "SettingsApplied")
-        (bridge,) = relay.hub._live.values()
-        bridge._do([actions.SendSilence()])
+        (runner,) = relay.session_registry._live.values()
+        runner._do([actions.SendSilence()])
 
         await agent.until(lambda: agent.audio)
-        rate = bridge._opening.audio.input.sample_rate
+        rate = runner._admitted.audio.input.sample_rate
         assert agent.audio[0] == bytes(2 * rate // 10), "a tenth of a second of linear16"
 
 
@@ -618,7 +618,7 @@ async def test_what_took_how_long_is_told_per_session_and_for_the_process():
             await agent.connections[-1].send(FRAME)
             await next_event(browser, "LatencyReport")
             await agent.until(lambda: len(agent.audio) == 32)
-            assert relay.hub.figures(session_id).latency.up.count == 32
+            assert relay.session_registry.figures(session_id).latency.up.count == 32
         figures = (await relay.until(SessionEnded)).figures
 
         latency = figures.latency
@@ -651,12 +651,12 @@ def test_a_deadline_that_is_due_at_once_may_be_armed_again():
     async def arm_twice():
         async with agent_and_relay() as (agent, relay), relay.attach() as browser:
             await next_event(browser, "SettingsApplied")
-            (bridge,) = relay.hub._live.values()
-            rules = bridge._session
-            bridge._session = SimpleNamespace(deadline=asyncio.get_running_loop().time())
-            bridge._arm()
-            bridge._arm()
-            bridge._session = rules
+            (runner,) = relay.session_registry._live.values()
+            rules = runner._session
+            runner._session = SimpleNamespace(deadline=asyncio.get_running_loop().time())
+            runner._arm()
+            runner._arm()
+            runner._session = rules
             await agent.say(type="ConversationText", role="assistant", content="still here")
             return (await next_event(browser, "ConversationText"))["content"]
 

@@ -6,8 +6,8 @@ import pytest
 from picows import WSMsgType, WSProtocolError
 from picows.picows import _make_test_ws_frame
 
-from relay.transport.connection import SAMPLE_MASK, Leg
-from relay.transport.send_queue import BINARY, Lane
+from relay.transport.connection import SAMPLE_MASK, Connection
+from relay.transport.send_queue import BINARY, SendQueue
 from tests.relay.transport.test_send_queue import Wire
 
 
@@ -20,12 +20,12 @@ async def test_a_leg_that_was_closed_before_it_opened_is_cut_when_it_opens():
         def disconnect(self, graceful=True):
             cut.append(graceful)
 
-    leg = Leg(Lane(100), max_message_bytes=100)
-    leg.close(1000, "")
-    leg.on_ws_connected(Transport())
+    connection = Connection(SendQueue(100), max_message_bytes=100)
+    connection.close(1000, "")
+    connection.on_ws_connected(Transport())
 
     assert cut == [False]
-    assert leg.closed_code == 1000
+    assert connection.closed_code == 1000
 
 
 def frame(payload=b"ab", kind=BINARY, fin=True):
@@ -33,82 +33,86 @@ def frame(payload=b"ab", kind=BINARY, fin=True):
 
 
 def fed():
-    leg, onward, wire = Leg(Lane(100), max_message_bytes=100), Lane(1000), Wire()
+    connection, onward, wire = (
+        Connection(SendQueue(100), max_message_bytes=100),
+        SendQueue(1000),
+        Wire(),
+    )
     onward.attach(wire)
-    leg.feed(onward)
-    return leg, onward, wire
+    connection.feed(onward)
+    return connection, onward, wire
 
 
 def test_every_frame_of_audio_goes_onward_and_is_counted_the_timed_ones_too():
-    leg, _, wire = fed()
+    connection, _, wire = fed()
     count = 2 * (SAMPLE_MASK + 1)
 
     for at in range(count):
-        leg.on_ws_frame(None, frame(b"%02d" % at))
+        connection.on_ws_frame(None, frame(b"%02d" % at))
 
     assert [payload for _, payload in wire.sent] == [b"%02d" % at for at in range(count)]
-    assert (leg.frames, leg.bytes) == (count, 2 * count)
+    assert (connection.frames, connection.bytes) == (count, 2 * count)
 
 
 def test_audio_waits_in_a_lane_that_is_not_open_and_keeps_its_order():
-    leg, onward, wire = fed()
+    connection, onward, wire = fed()
     onward.hold()
-    leg.on_ws_frame(None, frame(b"1"))
+    connection.on_ws_frame(None, frame(b"1"))
     onward.release()
-    leg.on_ws_frame(None, frame(b"2"))
+    connection.on_ws_frame(None, frame(b"2"))
 
     assert [payload for _, payload in wire.sent] == [b"1", b"2"]
-    assert leg.frames == 2
+    assert connection.frames == 2
 
 
 def test_a_closed_leg_hears_nothing_even_if_it_is_fed_again():
-    leg, onward, wire = fed()
-    leg.abort()
-    leg.feed(onward)
+    connection, onward, wire = fed()
+    connection.abort()
+    connection.feed(onward)
 
-    leg.on_ws_frame(None, frame())
+    connection.on_ws_frame(None, frame())
 
     assert wire.sent == []
 
 
 def test_audio_in_between_the_parts_of_a_message_is_a_broken_peer():
-    leg, _, wire = fed()
-    leg.on_ws_frame(None, frame(b"part", fin=False))
+    connection, _, wire = fed()
+    connection.on_ws_frame(None, frame(b"part", fin=False))
 
     with pytest.raises(WSProtocolError):
-        leg.on_ws_frame(None, frame(b"whole"))
+        connection.on_ws_frame(None, frame(b"whole"))
     assert wire.sent == []
 
 
 def test_audio_can_be_handed_to_somebody_who_looks_at_it_first():
-    leg, onward, wire = fed()
+    connection, onward, wire = fed()
     seen = []
 
     def look(payload):
         seen.append(bytes(payload))
-        leg.feed(onward)
+        connection.feed(onward)
         return onward.send_audio(payload)
 
-    leg.hand(look)
-    leg.on_ws_frame(None, frame(b"1"))
-    leg.on_ws_frame(None, frame(b"2"))
+    connection.hand(look)
+    connection.on_ws_frame(None, frame(b"1"))
+    connection.on_ws_frame(None, frame(b"2"))
 
     assert seen == [b"1"]
     assert [payload for _, payload in wire.sent] == [b"1", b"2"]
 
 
 def test_a_ping_is_answered_by_the_leg_itself_and_counted_as_is_a_pong():
-    leg, wire, counted = Leg(Lane(100), max_message_bytes=100), Wire(), []
-    leg.on_ws_connected(wire)
-    leg.on_control = lambda: counted.append(1)
+    connection, wire, counted = Connection(SendQueue(100), max_message_bytes=100), Wire(), []
+    connection.on_ws_connected(wire)
+    connection.on_control = lambda: counted.append(1)
 
     for kind in (WSMsgType.PING, WSMsgType.PONG):
-        leg.on_ws_frame(wire, frame(b"x", kind))
+        connection.on_ws_frame(wire, frame(b"x", kind))
 
     assert wire.sent == [(WSMsgType.PONG, b"x")]
     assert len(counted) == 2
-    leg.forget()
-    leg.on_ws_frame(wire, frame(b"y", WSMsgType.PING))
-    leg.on_ws_frame(Wire(), frame(b"of a socket that lingers", WSMsgType.PING))
+    connection.forget()
+    connection.on_ws_frame(wire, frame(b"y", WSMsgType.PING))
+    connection.on_ws_frame(Wire(), frame(b"of a socket that lingers", WSMsgType.PING))
     assert wire.sent == [(WSMsgType.PONG, b"x"), (WSMsgType.PONG, b"y")]
     assert len(counted) == 2

@@ -10,9 +10,9 @@ import ssl
 
 import pytest
 
-from relay.transport.connection import Leg
+from relay.transport.connection import Connection
 from relay.transport.dial import DialFailed, Dialler
-from relay.transport.send_queue import Lane
+from relay.transport.send_queue import SendQueue
 from tests.closed_network import (
     PASSWORD,
     Authority,
@@ -44,10 +44,10 @@ def make_dialler(port, *, name="agent.example", scheme="wss", **variables):
 
 async def dial(port, **how):
     """Dial and hang up; True when it opened."""
-    leg = Leg(Lane(1024), max_message_bytes=1 << 20)
-    await make_dialler(port, **how).dial(leg)
-    opened = leg.is_open
-    leg.abort()
+    connection = Connection(SendQueue(1024), max_message_bytes=1 << 20)
+    await make_dialler(port, **how).dial(connection)
+    opened = connection.is_open
+    connection.abort()
     return opened
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 from picows import WSMsgType
 
-from relay.transport.send_queue import BINARY, TEXT, Lane
+from relay.transport.send_queue import BINARY, TEXT, SendQueue
 
 PONG = WSMsgType.PONG
 
@@ -16,7 +16,7 @@ class Wire:
 
     def __init__(self):
         self.sent = []
-        self.lane = None
+        self.queue = None
         self.full_after = None
 
     def send_reuse_external_bytearray(self, kind, room, offset):
@@ -28,108 +28,108 @@ class Wire:
     def send(self, kind, payload):
         self.sent.append((kind, bytes(payload)))
         if self.full_after is not None and len(self.sent) >= self.full_after:
-            self.lane.pause()
+            self.queue.pause()
 
 
 def open_lane(limit=100, *, held=False):
-    lane, wire = Lane(limit, held=held), Wire()
-    wire.lane = lane
-    lane.attach(wire)
-    return lane, wire
+    queue, wire = SendQueue(limit, held=held), Wire()
+    wire.queue = queue
+    queue.attach(wire)
+    return queue, wire
 
 
 def test_an_open_lane_sends_at_once():
-    lane, wire = open_lane()
+    queue, wire = open_lane()
 
-    lane.send_audio(memoryview(b"ab"))
-    lane.send_text(b"{}")
+    queue.send_audio(memoryview(b"ab"))
+    queue.send_text(b"{}")
 
     assert wire.sent == [(BINARY, b"ab"), (TEXT, b"{}")]
 
 
 def test_what_is_sent_before_the_socket_is_open_waits():
-    lane, wire = Lane(100), Wire()
-    lane.send_audio(b"a")
-    lane.send_text(b"{}")
+    queue, wire = SendQueue(100), Wire()
+    queue.send_audio(b"a")
+    queue.send_text(b"{}")
 
-    lane.attach(wire)
+    queue.attach(wire)
 
     assert wire.sent == [(BINARY, b"a"), (TEXT, b"{}")]
 
 
 def test_a_held_lane_sends_only_what_goes_first():
-    lane, wire = open_lane(held=True)
-    lane.send_audio(b"a")
-    lane.send_first(b"settings")
+    queue, wire = open_lane(held=True)
+    queue.send_audio(b"a")
+    queue.send_first(b"settings")
     assert wire.sent == [(TEXT, b"settings")]
 
-    lane.release()
-    lane.send_audio(b"b")
+    queue.release()
+    queue.send_audio(b"b")
 
     assert wire.sent == [(TEXT, b"settings"), (BINARY, b"a"), (BINARY, b"b")]
 
 
 def test_a_ping_is_answered_at_once_also_while_the_lane_is_held():
-    lane, wire = open_lane(held=True)
+    queue, wire = open_lane(held=True)
 
-    lane.send_pong(b"1")
+    queue.send_pong(b"1")
 
     assert wire.sent == [(PONG, b"1")]
 
 
 async def test_of_the_pings_of_somebody_who_does_not_read_the_newest_is_answered_first():
-    lane, wire = open_lane()
-    lane.pause()
-    lane.send_text(b"{}")
+    queue, wire = open_lane()
+    queue.pause()
+    queue.send_text(b"{}")
     for number in range(1000):
-        lane.send_pong(b"%d" % number)
+        queue.send_pong(b"%d" % number)
     assert wire.sent == []
 
-    lane.resume()
+    queue.resume()
 
     assert wire.sent == [(PONG, b"999"), (TEXT, b"{}")]
 
 
 async def test_a_ping_is_not_answered_on_another_socket():
-    lane, wire = open_lane()
-    lane.pause()
-    lane.send_pong(b"old")
-    lane.lose(wire)
+    queue, wire = open_lane()
+    queue.pause()
+    queue.send_pong(b"old")
+    queue.lose(wire)
 
-    lane.attach(after := Wire())
+    queue.attach(after := Wire())
 
     assert wire.sent == after.sent == []
 
 
 def test_a_queued_view_is_copied():
-    lane, wire = Lane(100), Wire()
+    queue, wire = SendQueue(100), Wire()
     buffer = bytearray(b"old")
-    lane.send_audio(memoryview(buffer))
+    queue.send_audio(memoryview(buffer))
     buffer[:] = b"new"
 
-    lane.attach(wire)
+    queue.attach(wire)
 
     assert wire.sent == [(BINARY, b"old")]
 
 
 def test_a_full_queue_drops_the_oldest_audio_and_counts_it():
-    lane, wire = Lane(6), Wire()
+    queue, wire = SendQueue(6), Wire()
     for payload in (b"11", b"22", b"33", b"44", b"55"):
-        lane.send_audio(payload)
+        queue.send_audio(payload)
 
-    assert lane.dropped == 2
-    lane.attach(wire)
+    assert queue.dropped == 2
+    queue.attach(wire)
     assert [payload for _, payload in wire.sent] == [b"33", b"44", b"55"]
 
 
 def test_text_is_neither_dropped_nor_reordered():
-    lane, wire = Lane(6), Wire()
+    queue, wire = SendQueue(6), Wire()
     for at in range(5):
-        lane.send_audio(b"%d%d" % (at, at))
+        queue.send_audio(b"%d%d" % (at, at))
         if at in (1, 3):
-            lane.send_text(b"t%d" % at)
+            queue.send_text(b"t%d" % at)
 
-    lane.attach(wire)
+    queue.attach(wire)
 
     texts = [payload for kind, payload in wire.sent if kind is TEXT]
     assert texts == [b"t1", b"t3"]
@@ -137,105 +137,105 @@ def test_text_is_neither_dropped_nor_reordered():
 
 
 def test_text_alone_over_the_limit_is_an_overflow_and_still_kept():
-    lane, wire = Lane(6), Wire()
+    queue, wire = SendQueue(6), Wire()
     overflows = []
-    lane.on_overflow = lambda: overflows.append(1)
-    lane.send_audio(b"aa")
-    lane.send_text(b"1234567")
+    queue.on_overflow = lambda: overflows.append(1)
+    queue.send_audio(b"aa")
+    queue.send_text(b"1234567")
 
     assert overflows == [1]
-    assert lane.dropped == 1
-    lane.attach(wire)
+    assert queue.dropped == 1
+    queue.attach(wire)
     assert wire.sent == [(TEXT, b"1234567")]
 
 
 def test_barge_in_empties_what_is_queued_but_not_the_events():
-    lane, wire = Lane(100), Wire()
-    lane.send_audio(b"old")
-    lane.send_text(b"event")
-    lane.send_audio(b"old")
+    queue, wire = SendQueue(100), Wire()
+    queue.send_audio(b"old")
+    queue.send_text(b"event")
+    queue.send_audio(b"old")
 
-    lane.clear_audio()
-    lane.send_text(b"UserStartedSpeaking")
-    lane.attach(wire)
+    queue.clear_audio()
+    queue.send_text(b"UserStartedSpeaking")
+    queue.attach(wire)
 
     assert wire.sent == [(TEXT, b"event"), (TEXT, b"UserStartedSpeaking")]
 
 
 async def test_a_lane_stops_when_the_other_end_does_and_goes_on_where_it_was():
-    lane, wire = Lane(100), Wire()
-    wire.lane = lane
+    queue, wire = SendQueue(100), Wire()
+    wire.queue = queue
     for payload in (b"1", b"2", b"3"):
-        lane.send_audio(payload)
+        queue.send_audio(payload)
     wire.full_after = 2
-    lane.attach(wire)
-    lane.send_audio(b"4")
+    queue.attach(wire)
+    queue.send_audio(b"4")
     assert [p for _, p in wire.sent] == [b"1", b"2"]
 
     wire.full_after = None
-    lane.resume()
-    lane.send_audio(b"5")
+    queue.resume()
+    queue.send_audio(b"5")
 
     assert [p for _, p in wire.sent] == [b"1", b"2", b"3", b"4", b"5"]
 
 
 def test_a_detached_lane_swallows_everything():
-    lane, wire = open_lane()
-    lane.on_overflow = lambda: wire.sent.append("overflow")
-    lane.detach()
+    queue, wire = open_lane()
+    queue.on_overflow = lambda: wire.sent.append("overflow")
+    queue.detach()
 
-    lane.send_audio(b"a" * 200)
-    lane.send_text(b"b" * 200)
-    lane.send_first(b"c")
-    lane.resume()
+    queue.send_audio(b"a" * 200)
+    queue.send_text(b"b" * 200)
+    queue.send_first(b"c")
+    queue.resume()
 
     assert wire.sent == []
 
 
 def test_audio_has_a_bound_of_its_own_and_text_is_not_counted_against_it():
-    lane, wire = Lane(100, audio_limit=4), Wire()
-    lane.send_text(b"a long event")
+    queue, wire = SendQueue(100, audio_limit=4), Wire()
+    queue.send_text(b"a long event")
     for payload in (b"11", b"22", b"33"):
-        lane.send_audio(payload)
+        queue.send_audio(payload)
 
-    lane.attach(wire)
+    queue.attach(wire)
 
-    assert lane.dropped == 1
+    assert queue.dropped == 1
     assert wire.sent == [(TEXT, b"a long event"), (BINARY, b"22"), (BINARY, b"33")]
 
 
 def test_audio_that_was_thrown_away_at_a_barge_in_is_no_longer_counted():
-    lane = Lane(100, audio_limit=4)
-    lane.send_audio(b"1111")
-    lane.clear_audio()
+    queue = SendQueue(100, audio_limit=4)
+    queue.send_audio(b"1111")
+    queue.clear_audio()
 
-    lane.send_audio(b"2222")
+    queue.send_audio(b"2222")
 
-    assert lane.dropped == 0
+    assert queue.dropped == 0
 
 
 async def test_who_reads_nothing_for_too_long_is_told_of():
-    lane, wire = Lane(100, stall_seconds=0.01), Wire()
+    queue, wire = SendQueue(100, stall_seconds=0.01), Wire()
     stalled = asyncio.Event()
-    lane.on_stalled = stalled.set
-    lane.attach(wire)
+    queue.on_stalled = stalled.set
+    queue.attach(wire)
 
-    lane.pause()
+    queue.pause()
 
     async with asyncio.timeout(5):
         await stalled.wait()
 
 
 async def test_who_reads_again_in_time_or_is_gone_has_not_stalled():
-    lane, wire = Lane(100, stall_seconds=0.01), Wire()
+    queue, wire = SendQueue(100, stall_seconds=0.01), Wire()
     stalled = asyncio.Event()
-    lane.on_stalled = stalled.set
-    lane.attach(wire)
-    lane.pause()
-    lane.resume()
-    lane.pause()
-    lane.lose(wire)
-    other, late = Lane(100, stall_seconds=0.02), asyncio.Event()  # a timer that ends after it
+    queue.on_stalled = stalled.set
+    queue.attach(wire)
+    queue.pause()
+    queue.resume()
+    queue.pause()
+    queue.lose(wire)
+    other, late = SendQueue(100, stall_seconds=0.02), asyncio.Event()  # a timer that ends after it
     other.on_stalled = late.set
     other.pause()
 
@@ -246,42 +246,42 @@ async def test_who_reads_again_in_time_or_is_gone_has_not_stalled():
 
 
 def test_a_lane_describes_itself():
-    lane = Lane(100)
-    lane.send_audio(b"abc")
+    queue = SendQueue(100)
+    queue.send_audio(b"abc")
 
-    assert repr(lane) == "<Lane waiting=1 bytes=3 open=False>"
+    assert repr(queue) == "<SendQueue waiting=1 bytes=3 open=False>"
 
 
 def test_what_was_for_one_end_alone_does_not_wait_for_the_next():
-    lane, _ = open_lane(held=True)
-    lane.send_text(b"an answer", for_this_end=True)
-    lane.send_text(b"typed")
-    lane.send_audio(b"\1\1")
-    lane.hold()
-    lane.send_text(b"another", for_this_end=True)
+    queue, _ = open_lane(held=True)
+    queue.send_text(b"an answer", for_this_end=True)
+    queue.send_text(b"typed")
+    queue.send_audio(b"\1\1")
+    queue.hold()
+    queue.send_text(b"another", for_this_end=True)
     wire = Wire()
-    lane.attach(wire)
-    lane.release()
+    queue.attach(wire)
+    queue.release()
 
     assert [payload for _, payload in wire.sent] == [b"typed", b"\1\1", b"another"]
 
 
 def test_an_odd_message_is_completed_before_the_next():
-    lane, wire = open_lane()
-    lane.is_pcm = True
-    lane.send_audio(b"odd")
-    assert not lane.is_clear
-    lane.send_audio(b"even")
+    queue, wire = open_lane()
+    queue.is_pcm = True
+    queue.send_audio(b"odd")
+    assert not queue.is_clear
+    queue.send_audio(b"even")
 
     assert [payload for _, payload in wire.sent] == [b"odd", b"\0", b"even"]
-    assert lane.is_clear
+    assert queue.is_clear
 
 
 def test_odd_audio_that_waits_is_whole_even_if_some_of_it_is_thrown_away():
-    lane, wire = open_lane(limit=8, held=True)
-    lane.is_pcm = True
+    queue, wire = open_lane(limit=8, held=True)
+    queue.is_pcm = True
     for payload in (b"odd", b"odd", b"odd"):
-        lane.send_audio(payload)
-    lane.release()
+        queue.send_audio(payload)
+    queue.release()
 
     assert [payload for _, payload in wire.sent] == [b"odd\0", b"odd\0"]
