@@ -12,7 +12,7 @@ import pytest
 from tests.chaos.stage import staged, until
 
 pytestmark = pytest.mark.timeout(900)
-TABLES = {"node": "voice.nodes", "capacity": "voice.agent_shares"}  # that a task writes to
+TABLES = {"node": "voice.nodes", "governor": "voice.agent_shares"}  # that a task writes to
 ERRORS = ("42P01", "42501", "XX000", "55P03", "22012", "23514", "P0001")
 
 

@@ -636,15 +636,15 @@ from uuid_utils.compat import uuid7
 from config.agent import Audio
 from config.loader import load
 from config.settings import STAND_INS, from_environment
-from control.outbox.worker import Delivery
-from control.outbox.orchestrator_client import connect
 from control.db.conversations import Store
-from relay import deepgram
-from relay.transport.egress import Egress
-from relay.functions import Functions
-from relay.journal import Journal
+from control.outbox.orchestrator_client import connect
+from control.outbox.worker import OutboxWorker
+from relay.core.admission import Admitted
+from relay.functions.executor import Functions
+from relay.journal.journal import Journal
+from relay.protocol import deepgram
 from relay.telemetry.metrics import Metrics
-from relay.core.admission import Opening
+from relay.transport.egress import Egress
 
 how, root, database, url, data, conversation = sys.argv[1:]
 
@@ -658,16 +658,16 @@ async def main():
         connect(url, None, egress=Egress(from_environment(STAND_INS))) as orchestrator,
         journal.running(grace=5),
         functions.running(orchestrator.submit, grace=5),
-        Delivery(store, journal, registry, metrics, planner=orchestrator, listener=functions,
-                 max_age=3600).running(grace=5),
+        OutboxWorker(store, journal, registry, metrics, planner=orchestrator, listener=functions,
+                     max_age=3600).running(grace=5),
     ):
         if how == "call":
-            opening = Opening(session_id=UUID(int=7), conversation_id=UUID(conversation),
-                              user_id="user-1", timezone="UTC", audio=Audio())
+            admitted = Admitted(session_id=UUID(int=7), conversation_id=UUID(conversation),
+                                user_id="user-1", timezone="UTC", audio=Audio())
             function = deepgram.FunctionCall(
                 id="call_killed", name="create_goal", client_side=True,
                 arguments='{"title": "run", "deadline": "none"}')
-            functions.start(opening, function, 1, lambda event: None, row_id=uuid7())
+            functions.start(admitted, function, 1, lambda event: None, row_id=uuid7())
         await asyncio.Event().wait()
 
 asyncio.run(main())
