@@ -206,7 +206,8 @@ def test_what_a_folder_takes_is_measured(tmp_path):
 
 def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from relay.journal.directory import JournalDirectory;"
+        "import sys; from pathlib import Path;"
+        "from relay.journal.directory import JournalDirectory;"
         "f = JournalDirectory.create(Path(sys.argv[1])); s = f.new_segment(); s.append(1, b'{}');"
         "print(f.path, flush=True); sys.stdin.read()"
     )
