@@ -1,5 +1,5 @@
-"""Samples: from the client's encoding and rate to 16 kHz for the ears, and from the voice's rate to
-what the client wants to hear. Pure; numpy is used here and in the ear only."""
+"""Samples: from the client's encoding and rate to 16 kHz for recognition, and from the voice's
+rate to what the client wants to hear. Pure; numpy is used here and in voice_activity.py only."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from relay.sandbox.sound import Format
+from relay.sandbox.audio import Format
 
 Samples = npt.NDArray[np.float32]
 """Mono, -1 to 1."""
 
-EAR_RATE = 16_000
+SPEECH_RATE = 16_000
 _FULL = 32_768.0
 
 

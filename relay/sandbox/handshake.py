@@ -94,6 +94,6 @@ def grant_seconds(body: bytes) -> float | None:
 
 
 def models_body() -> bytes:
-    """The one mind that lives here."""
+    """The one model that is here."""
     model = {"id": "slot-filler", "name": "Slot filler", "provider": "sandbox"}
     return msgspec.json.encode({"models": [model]})

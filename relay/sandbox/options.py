@@ -1,4 +1,4 @@
-"""How the sandbox agent behaves: access, timings, manners of the wire, faults. Pure."""
+"""How the sandbox agent behaves: access, timings, variants of the protocol, faults. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     refuse: int | None = None  # HTTP status instead of the upgrade
     handshake_delay: float = 0.0
 
-    # --- what drives it: a script, or else the slot filler; ears and voice, or else neither
+    # --- what drives it: a script, or else the slot filler; with speech engines or without
     script: Script | None = None
     speech: Speech | None = None
 
@@ -52,7 +52,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     warning_seconds: float = 300.0  # before the end of the longest session
     silence: float = 0.7  # this much of it ends the user's turn
 
-    # --- manners of the wire, where versions of the service differ
+    # --- variants of the protocol, where versions of the service differ
     strict: bool = True  # refuse unknown fields and wrong types
     frame_ms: int = 20
     pace: float = 2.2  # audio inside a sentence, times real time

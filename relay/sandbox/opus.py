@@ -1,4 +1,4 @@
-"""Opus packets to samples, for the sandbox agent's ear: one packet is one binary message."""
+"""Opus packets to samples, for recognition: one packet is one binary message."""
 
 from __future__ import annotations
 

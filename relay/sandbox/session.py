@@ -12,14 +12,14 @@ from typing import Any
 
 import msgspec
 
+from relay.sandbox.events import Action as AgentAction
+from relay.sandbox.events import PlayTurn, SendAudio, SendText
 from relay.sandbox.handshake import Credential
-from relay.sandbox.moves import Action as AgentAction
-from relay.sandbox.moves import Play, SendAudio, SendText
 from relay.sandbox.script import Ending, Turn
 
 KEPT_TEXTS = 10_000  # of a session, each way; older ones are forgotten
 
-Order = Play | list[AgentAction] | Ending
+Order = PlayTurn | list[AgentAction] | Ending
 """What `AgentSession` passes to the loop that runs the session."""
 
 
@@ -86,7 +86,7 @@ class AgentSession:
 
     def play(self, turn: Turn) -> None:
         """Do this turn now."""
-        self._orders.put_nowait(Play(turn))
+        self._orders.put_nowait(PlayTurn(turn))
 
     def send(self, frame: str | bytes) -> None:
         """Send this frame as it is."""

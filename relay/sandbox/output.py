@@ -8,18 +8,18 @@ from typing import Any
 import msgspec
 
 from relay.protocol import deepgram
-from relay.sandbox.moves import Action, SendAudio, SendText
+from relay.sandbox.events import Action, SendAudio, SendText
 from relay.sandbox.options import Options
-from relay.sandbox.terms import Terms
+from relay.sandbox.settings import AppliedSettings
 
 STT_INTERVAL = 0.24  # seconds of speech between two stt_latency reports
 
 
-class Wire:
-    """Collects until `take`. `terms` are those of the session, from Settings on."""
+class Output:
+    """Collects until `take`. `settings` are those of the session, from Settings on."""
 
     def __init__(self, options: Options) -> None:
-        self.terms = Terms()
+        self.settings = AppliedSettings()
         self._options = options
         self._actions: list[Action] = []
         self._heard_seconds = 0.0  # of user speech since the last report
@@ -63,7 +63,7 @@ class Wire:
         self.remember(deepgram.History(role=role, content=content))
 
     def remember(self, history: deepgram.History) -> None:
-        if self.terms.history:
+        if self.settings.history:
             self.send(history)
 
     # --- latencies -----------------------------------------------------------------------------
@@ -88,7 +88,7 @@ class Wire:
         voice = round(max(total - thought, 0.0), 3)
         self.send({"type": "LatencyReport", "tts_latency": voice})
         self.send({"type": "LatencyReport", "total_latency": total})
-        if self.terms.experimental:
+        if self.settings.experimental:
             self.send(
                 {
                     "type": "AgentStartedSpeaking",
