@@ -66,7 +66,7 @@ class Agent:
         self.request_id = request_id
         self.state = State.FRESH
         self._scheduler = Scheduler()
-        self._output = Output(options)
+        self._output = Output()
         self._dialogue = Dialogue(
             options, self._scheduler, self._output, new_id=new_id, end=self._end
         )
@@ -179,7 +179,7 @@ class Agent:
         if self.state is State.FRESH and name != "Settings":
             self._refuse_early()
             return
-        if self.options.strict and (wrong := settings_check.misfit(message)):
+        if wrong := settings_check.misfit(message):
             self._fail(settings_check.UNPARSABLE, wrong)
             return
         if self.state is State.APPLYING and name != "Settings":
@@ -218,8 +218,7 @@ class Agent:
             case deepgram.KeepAlive():
                 pass
             case deepgram.Malformed():
-                # Only when not strict, or for the one message whose text is optional.
-                if raw.get("is_dynamic") is True:
+                if raw.get("is_dynamic") is True:  # the one message whose text is optional
                     behavior = str(raw.get("behavior", "default"))
                     dialogue.inject("Are you still there?", behavior, now)
                 else:

@@ -76,19 +76,14 @@ class Dialogue:
     # --- the user ------------------------------------------------------------------------------
 
     def audio(self, frame: bytes, now: float) -> None:
-        """What comes from the microphone, as far as a script or a report wants to know."""
+        """What comes from the microphone, as far as a script wants to know."""
         script = self._options.script
-        reports = self._options.stt_latency and self.user_speaking
-        if script is None and not reports:
+        if script is None:
             return
-        seconds = len(frame) / self._output.settings.input.bytes_per_second
-        if script is not None:
-            if script.echo:
-                self._output.do(SendAudio(frame))
-            if self._planner.script.audio(seconds):
-                self._begin_next(now)
-        if reports:
-            self._output.report_hearing(seconds)
+        if script.echo:
+            self._output.do(SendAudio(frame))
+        if self._planner.script.audio(len(frame) / self._output.settings.input.bytes_per_second):
+            self._begin_next(now)
 
     def user_started(self, now: float) -> None:
         """The user speaks; a reply that is still being sent is cut (barge-in)."""
@@ -107,7 +102,7 @@ class Dialogue:
         if self.phase is not Phase.CALLING:
             self.phase = Phase.IDLE
             self._planner.turn = None
-        if audible and self._options.audio_done_after_barge_in:
+        if audible:
             self._output.send(deepgram.AgentAudioDone())
 
     def user_finished(self, text: str, now: float) -> None:
@@ -193,7 +188,7 @@ class Dialogue:
             kind = "tool" if turn.calls else "text"
             self._output.report_thinking(now - self._planner.asked, kind)
         for message in turn.messages:
-            self._output.send_raw(message)
+            self._output.send(message)
         if not turn.calls:
             self._say_turn(turn, now)
             return

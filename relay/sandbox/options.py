@@ -53,21 +53,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     silence: float = 0.7  # this much of it ends the user's turn
 
     # --- variants of the protocol, where versions of the service differ
-    strict: bool = True  # refuse unknown fields and wrong types
     frame_ms: int = 20
     pace: float = 2.2  # audio inside a sentence, times real time
     echo_function_response: bool = True
     end_of_turn: bool = True
     end_of_thought: bool = False  # seen in 2025
-    stt_latency: bool = False  # a LatencyReport each 240 ms of user speech
-    conversational_behavior: bool = False
     late_frames: int = 0  # binary frames still sent after a barge-in
-    audio_done_after_barge_in: bool = True
 
     # --- faults
     faults: tuple[Fault, ...] = ()
-    read_delay: float = 0.0  # a slow reader: pause before each frame is read
-    ping_seconds: float | None = None  # the server's own pings; Deepgram's were never seen
 
     # --- what is kept for whoever looks at `Running.sessions`
     keep_audio: bool = False  # the received audio itself, not only its size

@@ -91,7 +91,7 @@ async def serve(
         create_connection=connection_for(gate),
         compression=None,
         max_size=LARGEST_MESSAGE,
-        ping_interval=options.ping_seconds,
+        ping_interval=None,  # Deepgram's own were never seen
         close_timeout=CLOSE_SECONDS,
         open_timeout=10 + options.handshake_delay,
         server_header=None,
@@ -157,9 +157,10 @@ class _Handshake:
     async def converse(self, connection: ServerConnection) -> None:
         assert isinstance(connection, AgentConnection)
         assert connection.request is not None
+        who = _who(connection.request)
         session = AgentSession(
             request_id=str(connection.id),
-            who=_who(connection.request),
+            scheme=who.scheme if who else None,
             keep_audio=self._options.keep_audio,
         )
         self._running.add(session)

@@ -79,7 +79,7 @@ class SessionRunner:
         helpers = [(self._read(), "reader"), (self._orders(), "orders")]
         if self._options.speech is not None:
             helpers += [(self._recognise(), "recognition"), (self._speak(), "synthesis")]
-        elif not self._options.read_delay:
+        else:
             self._connection.taker = self._take_audio
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -214,8 +214,6 @@ class SessionRunner:
     async def _read(self) -> None:
         try:
             while True:
-                if self._options.read_delay:
-                    await asyncio.sleep(self._options.read_delay)
                 await self._take_in(await self._connection.recv())
                 self._connection.taken()
         except ConnectionClosed:
