@@ -130,8 +130,6 @@ class _Handshake:
         if self._options.handshake_delay:
             await asyncio.sleep(self._options.handshake_delay)
         path = request.path.partition("?")[0]
-        if path == handshake.MODELS_PATH:
-            return _json(200, handshake.models_body())
         request_id = str(connection.id)
         if path != handshake.AGENT_PATH:
             return _json(404, handshake.problem_body(404, request_id))

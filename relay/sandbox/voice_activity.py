@@ -13,9 +13,16 @@ import msgspec
 import numpy as np
 
 from relay.sandbox.audio import BYTES_PER_SAMPLE, Format
-from relay.sandbox.codec import SPEECH_RATE, Resampler, Samples, decode, encode
+from relay.sandbox.codec import (
+    OPUS_RATE,
+    SPEECH_RATE,
+    OpusPackets,
+    Resampler,
+    Samples,
+    decode,
+    encode,
+)
 from relay.sandbox.events import SpeechStarted
-from relay.sandbox.opus import OPUS_RATE, OpusPackets
 
 CHUNK = 512  # samples that the detector takes at a time
 CHUNK_SECONDS = CHUNK / SPEECH_RATE

@@ -136,7 +136,6 @@ async def test_a_granted_token_opens_as_bearer():
         ("/v1/auth/grant", b"{}", {}, 401),
         ("/v1/auth/grant", b"{}", {"Authorization": "Bearer key"}, 401),
         ("/v1/elsewhere", b"{}", KEY, 404),
-        ("/v1/agent/settings/think/models", None, {}, 200),
     ],
 )
 async def test_plain_http_is_answered(path, body, headers, status):
