@@ -1,7 +1,8 @@
 """A small Goal Planner for development: goals and tasks in Postgres, behind HTTP.
 
 A program of its own that lives next door: the relay knows it only by its URL, and it knows nothing
-of the relay. It has its own schema, made at the start, and only the door to Postgres in common.
+of the relay. It has its own schema, made at the start; only the code that connects to Postgres is
+shared.
 
 A `POST` takes `{intent, parameters, user_id, conversation_id, call_id}` and answers once per
 `Idempotency-Key`: the same request again gets the stored answer, another request under the same
@@ -114,13 +115,8 @@ class Problem(Exception):
         self.detail = detail
 
     def answer(self) -> Answer:
-        body = {
-            "type": "about:blank",
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail,
-        }
-        return Answer(self.status, body)
+        about = {"type": "about:blank", "title": self.title}
+        return Answer(self.status, {**about, "status": self.status, "detail": self.detail})
 
 
 Kind = TypeVar("Kind")
@@ -177,33 +173,29 @@ async def index(state: State) -> dict[str, Any]:
 
 @get("/goals")
 async def list_goals(request: Request[Any, Any, Any], state: State) -> dict[str, Any]:
-    """The newest first; `?user_id=` for those of one user."""
-    rows = await state.pool.fetch(
-        """
+    query = """
         select id, user_id, title, deadline, details, created_at
         from local_orchestrator.goals
         where $1::text is null or user_id = $1
         order by id desc limit $2
-        """,
-        request.query_params.get("user_id"),
-        LISTED,
-    )
-    return {"items": [dict(row) for row in rows]}
+        """
+    return await _list(request, state, query)
 
 
 @get("/tasks")
 async def list_tasks(request: Request[Any, Any, Any], state: State) -> dict[str, Any]:
-    """The newest first; `?user_id=` for those of one user."""
-    rows = await state.pool.fetch(
-        """
+    query = """
         select id, user_id, title, due, notes, created_at
         from local_orchestrator.tasks
         where $1::text is null or user_id = $1
         order by id desc limit $2
-        """,
-        request.query_params.get("user_id"),
-        LISTED,
-    )
+        """
+    return await _list(request, state, query)
+
+
+async def _list(request: Request[Any, Any, Any], state: State, query: str) -> dict[str, Any]:
+    """The newest first; `?user_id=` for those of one user."""
+    rows = await state.pool.fetch(query, request.query_params.get("user_id"), LISTED)
     return {"items": [dict(row) for row in rows]}
 
 

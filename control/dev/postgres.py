@@ -158,15 +158,8 @@ class EmbeddedPostgres:
         new.mkdir(mode=0o700)
         if account is not None:
             os.chown(new, account.pw_uid, account.pw_gid)
-        command = [
-            str(binaries / "initdb"),
-            "-D",
-            str(new),
-            "-U",
-            "postgres",
-            "--auth=trust",
-            "--no-sync",
-        ]
+        command = [str(binaries / "initdb"), "-D", str(new), "-U", "postgres"]
+        command += ["--auth=trust", "--no-sync"]
         # The same order of letters on every machine, whatever locales it has.
         command += ["-E", "UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
         command += ["--lc-collate=C", "--lc-ctype=C", "--no-instructions"]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
 from config.env_types import mask_query
 from config.loader import load
-from config.settings import STAND_INS, from_environment
+from config.settings import STAND_INS, Settings, from_environment
 from control.app import create_app
 from control.auth.current_user import USER_ID
 from control.db.migrate import migrate, refuse_newer
@@ -49,55 +49,65 @@ async def everything(
 
     Raises ConfigError, EmbeddedError, MigrationError or ServeError, each with what to do.
     """
-    values = dict(environ)
-    real = {name: bool(values.get(name)) for name in STAND_INS}
+    missing = {name: value for name, value in STAND_INS.items() if not environ.get(name)}
+    values = {**environ, **missing}
     # All mistakes of the environment before anything is started.
-    values |= {name: stand_in for name, stand_in in STAND_INS.items() if not real[name]}
     settings = from_environment(values)
     configuration = load(settings.config_dir, environ)
     listener = listen(settings.host, settings.port)
-    parts: list[Part] = []
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
-        if not real["DATABASE_URL"]:
+        if "DATABASE_URL" in missing:
             progress("starting PostgreSQL")
             values["DATABASE_URL"] = await stack.enter_async_context(embedded(settings.data_dir))
-            parts.append(Part("database", str(settings.data_dir), "embedded PostgreSQL"))
-        else:
-            parts.append(Part("database", "DATABASE_URL", "yours"))
         await migrate(values["DATABASE_URL"], log=log)
         await refuse_newer(values["DATABASE_URL"])
-        if not real["ORCHESTRATOR_URL"]:
+        if "ORCHESTRATOR_URL" in missing:
             progress("starting the local orchestrator")
-            door = listen("127.0.0.1", 0)
-            stack.callback(door.close)
-            secret = values.get("ORCHESTRATOR_SECRET") or None
-            app = local_orchestrator.create_app(values["DATABASE_URL"], secret)
-            await stack.enter_async_context(serving(app, door))
-            values["ORCHESTRATOR_URL"] = f"http://127.0.0.1:{door.getsockname()[1]}"
-            parts.append(
-                Part("orchestrator", values["ORCHESTRATOR_URL"], "local: GET /goals, GET /tasks")
-            )
-        else:
-            parts.append(Part("orchestrator", mask_query(values["ORCHESTRATOR_URL"]), "yours"))
-        if not real["DEEPGRAM_API_KEY"]:
+            values["ORCHESTRATOR_URL"] = await _serve_orchestrator(values, stack)
+        if "DEEPGRAM_API_KEY" in missing:
             progress("starting the sandbox agent")
             speech = await asyncio.to_thread(Speech.load)
-            running = await stack.enter_async_context(serve_sandbox(Options(speech=speech)))
-            values["DEEPGRAM_AGENT_URL"] = running.agent_url
-            values["DEEPGRAM_API_URL"] = running.api_url
-            parts.append(Part("agent", running.agent_url, "SANDBOX: no key, no cost, a small mind"))
-        else:
-            agent_url = mask_query(settings.deepgram_agent_url)
-            parts.append(Part("agent", agent_url, "Deepgram, with your key"))
-        if settings.auth == "jwt":
-            parts.append(Part("sign-in", "RELAY_AUTH=jwt", "bearer tokens"))
-        else:
-            parts.append(Part("sign-in", "MOCKED", f"everybody is user {USER_ID}"))
+            agent = await stack.enter_async_context(serve_sandbox(Options(speech=speech)))
+            values["DEEPGRAM_AGENT_URL"] = agent.agent_url
+            values["DEEPGRAM_API_URL"] = agent.api_url
         progress("starting the relay")
         settings = from_environment(values)
-        relay = create_app(settings, configuration)
-        await stack.enter_async_context(serving(relay, listener, stop))
-        shown = f"http://{settings.host}:{listener.getsockname()[1]}"
-        parts.append(Part("relay", shown, "API at /schema, health at /health/ready"))
-        yield parts
+        await stack.enter_async_context(
+            serving(create_app(settings, configuration), listener, stop)
+        )
+        yield _list_parts(settings, missing, listener.getsockname()[1])
+
+
+async def _serve_orchestrator(values: Mapping[str, str], stack: AsyncExitStack) -> str:
+    """Run it until `stack` is left; returns its URL."""
+    socket = listen("127.0.0.1", 0)
+    stack.callback(socket.close)
+    secret = values.get("ORCHESTRATOR_SECRET") or None
+    app = local_orchestrator.create_app(values["DATABASE_URL"], secret)
+    await stack.enter_async_context(serving(app, socket))
+    return f"http://127.0.0.1:{socket.getsockname()[1]}"
+
+
+def _list_parts(settings: Settings, missing: Container[str], port: int) -> list[Part]:
+    """What the relay uses, for the screen; `missing` names what the environment did not."""
+    database = Part("database", "DATABASE_URL", "yours")
+    if "DATABASE_URL" in missing:
+        database = Part("database", str(settings.data_dir), "embedded PostgreSQL")
+    local = "ORCHESTRATOR_URL" in missing
+    sandbox = "DEEPGRAM_API_KEY" in missing
+    agent_note = "SANDBOX: no key, no cost, a small mind" if sandbox else "Deepgram, with your key"
+    sign_in = Part("sign-in", "MOCKED", f"everybody is user {USER_ID}")
+    if settings.auth == "jwt":
+        sign_in = Part("sign-in", "RELAY_AUTH=jwt", "bearer tokens")
+    return [
+        database,
+        Part(
+            "orchestrator",
+            mask_query(settings.orchestrator_url),
+            "local: GET /goals, GET /tasks" if local else "yours",
+        ),
+        Part("agent", mask_query(settings.deepgram_agent_url), agent_note),
+        sign_in,
+        Part("relay", f"http://{settings.host}:{port}", "API at /schema, health at /health/ready"),
+    ]

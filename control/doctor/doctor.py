@@ -11,9 +11,10 @@ import asyncio
 import shutil
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -55,9 +56,23 @@ _REFUSALS = {
     429: "too many sessions of this project at once: wait, or ask Deepgram for more",
 }
 
+_RELAY_REFUSALS = {
+    403: "set RELAY_ALLOWED_ORIGINS there as it is here",
+    503: "it reaches a relay that is not ready: see its log",
+}
+_PROXY_REFUSALS = dict.fromkeys(
+    (400, 404, 405, 426),
+    "the load balancer does not pass Upgrade and Connection on, or another path",
+)
+
+Result = TypeVar("Result")
 Said = (
     deepgram.ServerMessage | deepgram.Mended | deepgram.Unknown | deepgram.Malformed | None
 )  # None: closed
+
+
+class HopFailed(Exception):
+    """Reported already; what comes behind it on this way cannot be looked at."""
 
 
 class Doctor:
@@ -71,62 +86,51 @@ class Doctor:
 
     # --- one way, hop by hop -----------------------------------------------------------------
 
+    async def _hop(self, name: str, where: str, work: Awaitable[Result]) -> Result:
+        """What `work` gives in time. Raises `HopFailed`, reported, where it does not."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await work
+        except OSError as error:
+            self._fail(name, error, where)
+            raise HopFailed from None
+
     @asynccontextmanager
-    async def walk(self, name: str, url: str) -> AsyncIterator[tuple[Route, Streams] | None]:
-        """Up to TLS; yields what is open, or None when a hop failed."""
+    async def _walk(self, name: str, url: str) -> AsyncIterator[tuple[Route, Streams]]:
+        """Up to TLS; yields what is open. Raises `HopFailed`."""
         route = Route(url, self._egress)
         first = f"{name} proxy" if route.proxy else name
-        try:
-            async with asyncio.timeout(self._seconds):
-                addresses = await route.resolve()
-        except OSError as error:
-            self._fail(f"{first} dns", error, route.next_host)
-            yield None
-            return
+        next_hop, target = f"{route.next_host}:{route.next_port}", f"{route.host}:{route.port}"
+        addresses = await self._hop(f"{first} dns", route.next_host, route.resolve())
         self._report.ok(f"{first} dns", f"{route.next_host} is {', '.join(addresses[:3])}")
-        try:
-            async with asyncio.timeout(self._seconds):
-                await route.connect()
-        except OSError as error:
-            self._fail(f"{first} connect", error, f"{route.next_host}:{route.next_port}")
-            yield None
-            return
-        self._report.ok(f"{first} connect", f"{route.next_host}:{route.next_port} answers")
-        try:
-            async with asyncio.timeout(self._seconds):
-                opened = route.tunnel()
-                streams = await opened.__aenter__()
-        except OSError as error:
-            self._fail(f"{name} proxy tunnel", error, f"{route.host}:{route.port}")
-            yield None
-            return
-        try:
+        await self._hop(f"{first} connect", next_hop, route.connect())
+        self._report.ok(f"{first} connect", f"{next_hop} answers")
+        async with AsyncExitStack() as stack:
+            tunnel = stack.enter_async_context(route.tunnel())
+            streams = await self._hop(f"{name} proxy tunnel", target, tunnel)
             if route.proxy:
-                self._report.ok(f"{name} proxy tunnel", f"to {route.host}:{route.port}")
-            secured = await self._secure(name, route, streams)
-            yield (route, streams) if secured else None
-        finally:
-            await opened.__aexit__(None, None, None)
+                self._report.ok(f"{name} proxy tunnel", f"to {target}")
+            await self._secure(name, route, streams)
+            yield route, streams
 
-    async def _secure(self, name: str, route: Route, streams: Streams) -> bool:
+    async def _secure(self, name: str, route: Route, streams: Streams) -> None:
         if not route.secure:
             self._report.add(
                 f"{name} tls", "warning" if _is_far(route) else "skipped", "not encrypted"
             )
-            return True
+            return
         try:
             async with asyncio.timeout(self._seconds):
                 shown = await route.secure_with(streams, self._egress.make_tls())
         except OSError as error:
             await self._explain_tls(name, route, error)
-            return False
+            raise HopFailed from None
         until = shown.ends.date().isoformat()
         detail = f"{shown.version}, {route.host} by {shown.issuer}, until {until}"
         if shown.ends - datetime.now(UTC) < SOON:
             self._report.add(f"{name} tls", "warning", detail, "the certificate ends soon")
         else:
             self._report.ok(f"{name} tls", detail)
-        return True
 
     async def _explain_tls(self, name: str, route: Route, error: OSError) -> None:
         said = ""
@@ -147,19 +151,14 @@ class Doctor:
 
     async def look_at_agent(self, configuration: Configuration, *, settings: bool) -> None:
         url = self._settings.deepgram_agent_url
-        async with self.walk("agent", url) as opened:
-            if opened is None:
-                return
-            await self._look_at_clock(*opened)
+        async with self._walk("agent", url) as (route, streams):
+            with suppress(HopFailed):
+                await self._look_at_clock(route, streams)
         await self._open_session(configuration, settings=settings)
 
     async def _look_at_clock(self, route: Route, streams: Streams) -> None:
-        try:
-            async with asyncio.timeout(self._seconds):
-                answer = await route.ask(streams, {"Connection": "close"})
-        except OSError as error:
-            self._fail("agent http", error, route.host)
-            return
+        asked = route.ask(streams, {"Connection": "close"})
+        answer = await self._hop("agent http", route.host, asked)
         if answer.date is None:
             self._report.add("clock", "skipped", "the agent says no date")
             return
@@ -243,16 +242,10 @@ class Doctor:
     # --- the rest ----------------------------------------------------------------------------
 
     async def look_at_orchestrator(self) -> None:
-        async with self.walk("orchestrator", self._settings.orchestrator_url) as opened:
-            if opened is None:
-                return
-            route, streams = opened
-            try:
-                async with asyncio.timeout(self._seconds):
-                    answer = await route.ask(streams, {"Connection": "close"})
-            except OSError as error:
-                self._fail("orchestrator answer", error, route.host)
-                return
+        url = self._settings.orchestrator_url
+        async with self._walk("orchestrator", url) as (route, streams):
+            asked = route.ask(streams, {"Connection": "close"})
+            answer = await self._hop("orchestrator answer", route.host, asked)
         if answer.status >= 500:
             advice = "it answers with an error of its own: look at its log"
             self._report.add("orchestrator answer", "warning", f"HTTP {answer.status}", advice)
@@ -351,10 +344,8 @@ class Doctor:
             return
         url = make_websocket_url(public, NOBODY)
         for origin in sorted(allowed_origins(self._settings)):
-            async with self.walk("public url", url) as opened:
-                if opened is None:
-                    return
-                await self._ask_ourselves(*opened, origin)
+            async with self._walk("public url", url) as (route, streams):
+                await self._ask_ourselves(route, streams, origin)
 
     async def _ask_ourselves(self, route: Route, streams: Streams, origin: str) -> None:
         hop = "public url upgrade"
@@ -366,25 +357,16 @@ class Doctor:
             "Sec-WebSocket-Protocol": "relay.v1, doctor",
             "Origin": origin,
         }
-        try:
-            async with asyncio.timeout(self._seconds):
-                answer = await route.ask(streams, upgrade)
-        except OSError as error:
-            self._fail(hop, error, route.host)
-            return
+        answer = await self._hop(hop, route.host, route.ask(streams, upgrade))
         ours = answer.headers.get("content-type", "").startswith("application/problem+json")
         detail = f"HTTP {answer.status} for a page of {origin}"
         if answer.status == 401 and ours:
             self._report.ok(hop, f"it reaches a relay, and a page of {origin} may connect")
-        elif answer.status == 403 and ours:
-            self._report.fail(hop, detail, "set RELAY_ALLOWED_ORIGINS there as it is here")
-        elif answer.status == 503 and ours:
-            self._report.fail(hop, detail, "it reaches a relay that is not ready: see its log")
-        elif answer.status in (400, 404, 405, 426):
-            advice = "the load balancer does not pass Upgrade and Connection on, or another path"
-            self._report.fail(hop, detail, advice)
         else:
-            self._report.fail(hop, detail, "something before the relay answers: look at it")
+            advice = "something before the relay answers: look at it"
+            known = _RELAY_REFUSALS if ours else {}
+            advice = known.get(answer.status) or _PROXY_REFUSALS.get(answer.status, advice)
+            self._report.fail(hop, detail, advice)
 
 
 async def examine(
@@ -392,11 +374,9 @@ async def examine(
 ) -> Report:
     """Everything that `environ` describes; `settings`: show the agent our Settings as well."""
     report = Report()
-    known = _read_settings(environ, report)
-    if known is None:
-        return report
-    report.secrets = _find_secrets(known)
     try:
+        known = _read_settings(environ, report)
+        report.secrets = _find_secrets(known)
         egress = Egress(known)
         configuration = load(known.config_dir, environ)
     except ConfigError as error:
@@ -406,10 +386,13 @@ async def examine(
     doctor = Doctor(known, egress, report, seconds)
     doctor.look_at_data_dir()
     await doctor.look_at_database()
-    await doctor.look_at_agent(configuration, settings=settings)
-    await doctor.look_at_orchestrator()
+    with suppress(HopFailed):
+        await doctor.look_at_agent(configuration, settings=settings)
+    with suppress(HopFailed):
+        await doctor.look_at_orchestrator()
     await doctor.look_at_keys()
-    await doctor.look_at_public_url()
+    with suppress(HopFailed):
+        await doctor.look_at_public_url()
     return report
 
 
@@ -424,13 +407,8 @@ def make_settings(configuration: Configuration) -> deepgram.Settings:
     return deepgram.Settings(agent=section, **session_section(agent, agent.audio))
 
 
-def _read_settings(environ: Mapping[str, str], report: Report) -> Settings | None:
-    try:
-        known = from_environment(environ)
-    except ConfigError as error:
-        for problem in error.problems:
-            report.fail("settings", problem)
-        return None
+def _read_settings(environ: Mapping[str, str], report: Report) -> Settings:
+    known = from_environment(environ)
     if known.auth is None:
         advice = "`serve` does not start without it: jwt, or mock"
         report.fail("settings", "RELAY_AUTH is not set", advice)

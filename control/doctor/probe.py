@@ -23,7 +23,6 @@ from python_socks.async_.asyncio import Proxy
 from relay.transport.egress import Egress
 
 PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
-LONGEST_HEAD = 64 * 1024
 
 
 class Certificate(msgspec.Struct, frozen=True):

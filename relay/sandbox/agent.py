@@ -2,11 +2,11 @@
 
 Two small machines. The connection (`State`, here) knows what may be said at all: Settings first and
 once, nothing for too long is the end. The turn (`dialogue.Phase`) knows what the agent does about
-the user. What happens later is a step on the agenda; time is an argument, and `deadline` says when
-the agent wants to be called again.
+the user. What happens later is a step of the scheduler; time is an argument, and `deadline` says
+when the agent wants to be called again.
 
 The order on the wire is that of the recordings (docs/protocol.md): see `Dialogue.user_said` and
-`user_started` (barge-in), `Speaking` (sentences) and `Calls` (functions).
+`user_started` (barge-in), `Playout` (sentences) and `FunctionCalls` (functions).
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ import msgspec
 
 from relay.protocol import deepgram
 from relay.sandbox import settings_check
-from relay.sandbox.agenda import Agenda
+from relay.sandbox.audio import BYTES_PER_SAMPLE
 from relay.sandbox.dialogue import Dialogue, Phase
-from relay.sandbox.moves import (
+from relay.sandbox.events import (
     Action,
+    AudioReady,
     End,
     EngineFailed,
     Event,
-    Heard,
     Listen,
-    Play,
+    PlayTurn,
     Received,
     SpeechStarted,
-    Voiced,
+    UserSaid,
     Wake,
 )
 from relay.sandbox.options import Fault, Options
+from relay.sandbox.output import Output
+from relay.sandbox.scheduler import Scheduler
 from relay.sandbox.script import Ending
-from relay.sandbox.sound import BYTES_PER_SAMPLE
-from relay.sandbox.terms import Terms, read_terms
-from relay.sandbox.wire import Wire
+from relay.sandbox.settings import AppliedSettings, read_settings
 
 PROMPT_LIMIT = 25_000  # characters that a managed model takes
 SILENT_MICROPHONE = (
@@ -65,9 +65,11 @@ class Agent:
         self.options = options
         self.request_id = request_id
         self.state = State.FRESH
-        self._agenda = Agenda()
-        self._wire = Wire(options)
-        self._dialogue = Dialogue(options, self._agenda, self._wire, new_id=new_id, end=self._end)
+        self._scheduler = Scheduler()
+        self._output = Output()
+        self._dialogue = Dialogue(
+            options, self._scheduler, self._output, new_id=new_id, end=self._end
+        )
         self._active = 0.0  # when the client was last heard of
         self._early: list[str] = []  # messages between Settings and SettingsApplied
         self._heard_audio = False
@@ -80,15 +82,15 @@ class Agent:
         return self._dialogue.phase
 
     @property
-    def terms(self) -> Terms:
-        return self._wire.terms
+    def settings(self) -> AppliedSettings:
+        return self._output.settings
 
     @property
     def deadline(self) -> float | None:
         if self.state is State.CLOSED:
             return None
         silence = self._active + self.options.timeout
-        step = self._agenda.next
+        step = self._scheduler.next
         return silence if step is None or silence < step else step
 
     # --- ways in -----------------------------------------------------------------------------
@@ -98,7 +100,7 @@ class Agent:
         self._active = now
         if self.options.welcome_delay is not None:
             welcome = deepgram.Welcome(request_id=self.request_id)
-            self._later(now + self.options.welcome_delay, lambda _: self._wire.send(welcome))
+            self._later(now + self.options.welcome_delay, lambda _: self._output.send(welcome))
         for fault in self.options.faults:
             if fault.on is None:
                 self._arm(fault, now)
@@ -116,22 +118,22 @@ class Agent:
                 self._received(text, now)
             case EngineFailed(code, reason):
                 self._fail(code, reason)
-            case SpeechStarted() | Heard() | Voiced() | Play():
+            case SpeechStarted() | UserSaid() | AudioReady() | PlayTurn():
                 if self.state is State.OPEN:
                     self._pass_on(event, now)
             case Wake():
                 pass
         return self._take(now)
 
-    def _pass_on(self, event: SpeechStarted | Heard | Voiced | Play, now: float) -> None:
+    def _pass_on(self, event: SpeechStarted | UserSaid | AudioReady | PlayTurn, now: float) -> None:
         match event:
             case SpeechStarted():
                 self._dialogue.user_started(now)
-            case Heard(text):
-                self._dialogue.heard(text, now)
-            case Voiced(reply, index, audio):
-                self._dialogue.voiced(reply, index, audio, now)
-            case Play(turn):
+            case UserSaid(text):
+                self._dialogue.user_finished(text, now)
+            case AudioReady(reply, index, audio):
+                self._dialogue.audio_ready(reply, index, audio, now)
+            case PlayTurn(turn):
                 self._dialogue.begin(turn, now)
 
     def audio(self, frame: bytes, now: float) -> list[Action]:
@@ -144,7 +146,7 @@ class Agent:
             self._fault_on("Audio", now)
         if self.state is State.OPEN:
             if self._is_deaf:
-                encoding = self.terms.input.encoding
+                encoding = self.settings.input.encoding
                 self._fail("USER_AUDIO_FORMAT", f"Audio in {encoding} cannot be decoded here.")
             else:
                 self._dialogue.audio(frame, now)
@@ -152,12 +154,12 @@ class Agent:
             self._refuse_early()
         elif self.state is State.APPLYING:
             pass  # thrown away without an error, as Deepgram does
-        return [] if self._wire.is_empty else self._take(now)
+        return [] if self._output.is_empty else self._take(now)
 
     @property
     def _is_deaf(self) -> bool:
-        """Whether there is an ear and it cannot read what the client sends."""
-        encoding = self.terms.input.encoding
+        """Whether there is a recogniser that cannot read what the client sends."""
+        encoding = self.settings.input.encoding
         return self.options.speech is not None and encoding not in (*BYTES_PER_SAMPLE, "opus")
 
     # --- texts from the client -----------------------------------------------------------------
@@ -177,7 +179,7 @@ class Agent:
         if self.state is State.FRESH and name != "Settings":
             self._refuse_early()
             return
-        if self.options.strict and (wrong := settings_check.misfit(message)):
+        if wrong := settings_check.misfit(message):
             self._fail(settings_check.UNPARSABLE, wrong)
             return
         if self.state is State.APPLYING and name != "Settings":
@@ -216,8 +218,7 @@ class Agent:
             case deepgram.KeepAlive():
                 pass
             case deepgram.Malformed():
-                # Only when not strict, or for the one message whose text is optional.
-                if raw.get("is_dynamic") is True:
+                if raw.get("is_dynamic") is True:  # the one message whose text is optional
                     behavior = str(raw.get("behavior", "default"))
                     dialogue.inject("Are you still there?", behavior, now)
                 else:
@@ -237,22 +238,22 @@ class Agent:
             self._fail("INTERNAL_SERVER_ERROR", "An error occurred while resolving agent ID.")
             return
         try:
-            self._wire.terms = read_terms(settings)
+            self._output.settings = read_settings(settings)
         except ValueError as error:
             self._fail("INVALID_SETTINGS", str(error))
             return
         self._think_settings(settings.agent.get("think", {}))
         context = settings.agent.get("context", {}).get("messages", [])
-        self._dialogue.mind.remember(msgspec.convert(context, list[deepgram.History]))
+        self._dialogue.slot_filler.remember(msgspec.convert(context, list[deepgram.History]))
         self.state = State.APPLYING
         if self.options.settings_delay is not None:
             self._later(now + self.options.settings_delay, self._applied)
 
     def _applied(self, now: float) -> None:
         self.state = State.OPEN
-        self._wire.send(deepgram.SettingsApplied())
+        self._output.send(deepgram.SettingsApplied())
         if not self._is_deaf:
-            self._wire.do(Listen(self.terms.input))
+            self._output.do(Listen(self.settings.input))
         self._check_prompt()
         self._dialogue.start(now)
         early, self._early = self._early, []
@@ -263,17 +264,17 @@ class Agent:
     def _think_settings(self, think: dict[str, Any] | list[dict[str, Any]]) -> None:
         """Replaces functions and prompt; of several, the first is the one that is used."""
         first = (think[0] if think else {}) if isinstance(think, list) else think
-        self._dialogue.mind.functions = first.get("functions", ())
-        self.terms.prompt_length = len(first.get("prompt", ""))
-        self.terms.managed = "endpoint" not in first
+        self._dialogue.slot_filler.functions = first.get("functions", ())
+        self.settings.prompt_length = len(first.get("prompt", ""))
+        self.settings.managed = "endpoint" not in first
 
     def _prompt(self, prompt: str) -> None:
-        self.terms.prompt_length += len(prompt)  # it is appended
+        self.settings.prompt_length += len(prompt)  # it is appended
         self._check_prompt()
 
     def _check_prompt(self) -> None:
-        if self.terms.prompt_length > PROMPT_LIMIT and self.terms.managed:
-            self._wire.warn("PROMPT_TOO_LONG", f"Prompt is cut to {PROMPT_LIMIT} characters.")
+        if self.settings.prompt_length > PROMPT_LIMIT and self.settings.managed:
+            self._output.warn("PROMPT_TOO_LONG", f"Prompt is cut to {PROMPT_LIMIT} characters.")
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -284,7 +285,7 @@ class Agent:
         )
 
     def _soon_too_long(self, now: float) -> None:
-        self._wire.warn(
+        self._output.warn(
             "MAXIMUM_SESSION_LENGTH_APPROACHING",
             f"The session ends in {self.options.warning_seconds:.0f} seconds.",
         )
@@ -301,10 +302,10 @@ class Agent:
             return
         if ending.kind == "error":
             error = {"type": "Error", "description": ending.reason, "code": str(ending.code)}
-            self._wire.send(error)
+            self._output.send(error)
         self.state = State.CLOSED
-        self._agenda.clear()
-        self._wire.do(End(ending))
+        self._scheduler.clear()
+        self._output.do(End(ending))
 
     def _arm(self, fault: Fault, now: float) -> None:
         self._later(now + (fault.after or 0.0), lambda _: self._end(fault.ending))
@@ -321,13 +322,13 @@ class Agent:
     # --- time ----------------------------------------------------------------------------------
 
     def _later(self, at: float, step: Callable[[float], None]) -> None:
-        self._agenda.add(at, step, lasting=True)
+        self._scheduler.add(at, step, lasting=True)
 
     def _take(self, now: float) -> list[Action]:
         """Do what is due, then hand over everything that is to be done outside."""
-        for step in self._agenda.due(now):
+        for step in self._scheduler.due(now):
             step(now)
         if self.state is not State.CLOSED and now >= self._active + self.options.timeout:
             opened = self.state is not State.FRESH
             self._fail("CLIENT_MESSAGE_TIMEOUT", SILENT_MICROPHONE if opened else SILENT_OPENING)
-        return self._wire.take()
+        return self._output.take()

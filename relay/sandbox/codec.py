@@ -1,19 +1,21 @@
-"""Samples: from the client's encoding and rate to 16 kHz for the ears, and from the voice's rate to
-what the client wants to hear. Pure; numpy is used here and in the ear only."""
+"""Samples: from the client's encoding and rate to 16 kHz for recognition, and from the voice's
+rate to what the client wants to hear. Pure; numpy is used here and in voice_activity.py only."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import av
 import numpy as np
 import numpy.typing as npt
 
-from relay.sandbox.sound import Format
+from relay.sandbox.audio import Format
 
 Samples = npt.NDArray[np.float32]
 """Mono, -1 to 1."""
 
-EAR_RATE = 16_000
+SPEECH_RATE = 16_000
+OPUS_RATE = 48_000  # what the library gives out, whatever went in
 _FULL = 32_768.0
 
 
@@ -96,6 +98,30 @@ def _smooth(samples: Samples, width: int) -> Samples:
 
 def to_format(samples: Samples, rate: int, output: Format) -> bytes:
     return encode(resample(samples, rate, output.rate), output.encoding)
+
+
+class OpusPackets:
+    """A decoder with the memory that the codec needs from one packet to the next; one packet is
+    one binary message."""
+
+    def __init__(self) -> None:
+        self._decoder = av.AudioCodecContext.create("libopus", "r")
+        self._decoder.sample_rate = OPUS_RATE
+        self._decoder.layout = "mono"
+        self._decoder.open()
+
+    def decode(self, packet: bytes) -> Samples:
+        """What is no packet is silence of no length, as for a service that throws it away."""
+        if not packet:
+            return np.zeros(0, np.float32)  # to the library that would be the end
+        try:
+            frames = self._decoder.decode(av.Packet(packet))
+        except av.FFmpegError:
+            return np.zeros(0, np.float32)
+        parts = [frame.to_ndarray().reshape(-1) for frame in frames]
+        if not parts:
+            return np.zeros(0, np.float32)
+        return np.concatenate(parts).astype(np.float32) / _FULL
 
 
 def _mulaw_table() -> Samples:

@@ -14,7 +14,6 @@ import msgspec
 
 AGENT_PATH = "/v1/agent/converse"
 GRANT_PATH = "/v1/auth/grant"
-MODELS_PATH = "/v1/agent/settings/think/models"
 GRANT_SECONDS = 30
 LONGEST_GRANT = 3600
 SCHEMES = ("token", "bearer")
@@ -91,9 +90,3 @@ def grant_seconds(body: bytes) -> float | None:
     except msgspec.DecodeError:
         return None
     return ttl if 1 <= ttl <= LONGEST_GRANT else None
-
-
-def models_body() -> bytes:
-    """The one mind that lives here."""
-    model = {"id": "slot-filler", "name": "Slot filler", "provider": "sandbox"}
-    return msgspec.json.encode({"models": [model]})

@@ -1,4 +1,4 @@
-"""How the sandbox agent behaves: access, timings, manners of the wire, faults. Pure."""
+"""How the sandbox agent behaves: access, timings, variants of the protocol, faults. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     refuse: int | None = None  # HTTP status instead of the upgrade
     handshake_delay: float = 0.0
 
-    # --- what drives it: a script, or else the slot filler; ears and voice, or else neither
+    # --- what drives it: a script, or else the slot filler; with speech engines or without
     script: Script | None = None
     speech: Speech | None = None
 
@@ -52,22 +52,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     warning_seconds: float = 300.0  # before the end of the longest session
     silence: float = 0.7  # this much of it ends the user's turn
 
-    # --- manners of the wire, where versions of the service differ
-    strict: bool = True  # refuse unknown fields and wrong types
+    # --- variants of the protocol, where versions of the service differ
     frame_ms: int = 20
     pace: float = 2.2  # audio inside a sentence, times real time
     echo_function_response: bool = True
     end_of_turn: bool = True
     end_of_thought: bool = False  # seen in 2025
-    stt_latency: bool = False  # a LatencyReport each 240 ms of user speech
-    conversational_behavior: bool = False
     late_frames: int = 0  # binary frames still sent after a barge-in
-    audio_done_after_barge_in: bool = True
 
     # --- faults
     faults: tuple[Fault, ...] = ()
-    read_delay: float = 0.0  # a slow reader: pause before each frame is read
-    ping_seconds: float | None = None  # the server's own pings; Deepgram's were never seen
 
     # --- what is kept for whoever looks at `Running.sessions`
     keep_audio: bool = False  # the received audio itself, not only its size

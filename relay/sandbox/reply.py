@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relay.sandbox.sound import Audio
+from relay.sandbox.audio import Audio
 
 
 class Reply:
@@ -23,7 +23,7 @@ class Reply:
     def __repr__(self) -> str:
         return f"<Reply {self.index + 1}/{len(self.sentences)} frame={self.sent}>"
 
-    def voiced(self, index: int, audio: Audio) -> None:
+    def audio_ready(self, index: int, audio: Audio) -> None:
         self._audio[index] = audio
 
     def can_begin(self, index: int) -> bool:

@@ -1,7 +1,7 @@
 """What a scripted agent does: turns from Python or from a YAML file, with no speech engine.
 
-Pure. A script takes the place of the mind (`mind.py`): relay tests and load tests say exactly what
-the agent says, when, how long the audio is, which functions it calls and how the session ends.
+Pure. A script takes the place of the slot filler: relay tests and load tests say exactly what the
+agent says, when, how long the audio is, which functions it calls and how the session ends.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     `when` says what begins it: "time" (`after` seconds since the turn before ended, or since
     SettingsApplied), "text" (the next InjectUserMessage), "audio" (`after` seconds of microphone
-    audio since the turn before) or "speech" (the user was heard: needs an ear).
+    audio since the turn before) or "speech" (the user was heard: needs speech engines).
     """
 
     when: Literal["time", "text", "audio", "speech"] = "time"
@@ -74,7 +74,7 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     turns: tuple[Turn, ...] = ()
     loop: bool = False  # begin again after the last turn
     echo: bool = False  # every microphone frame comes back as a frame of agent audio
-    stamp: bool = False  # agent frames begin with STAMP (see sound.py)
+    stamp: bool = False  # agent frames begin with STAMP (see audio.py)
 
 
 def parse_script(text: str | bytes) -> Script:

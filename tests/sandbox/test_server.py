@@ -136,7 +136,6 @@ async def test_a_granted_token_opens_as_bearer():
         ("/v1/auth/grant", b"{}", {}, 401),
         ("/v1/auth/grant", b"{}", {"Authorization": "Bearer key"}, 401),
         ("/v1/elsewhere", b"{}", KEY, 404),
-        ("/v1/agent/settings/think/models", None, {}, 200),
     ],
 )
 async def test_plain_http_is_answered(path, body, headers, status):
@@ -203,7 +202,7 @@ async def test_frames_and_turns_can_be_sent_from_outside(settings):
 
         seen = await until(socket, "AgentAudioDone")
         assert seen[:2] == [{"type": "FromTheFuture", "a": 1}, b"\1\2"]
-        assert session.audio_bytes_sent == sum(len(f) for f in seen if isinstance(f, bytes))
+        assert session.frames_sent == sum(isinstance(frame, bytes) for frame in seen)
 
 
 async def test_the_microphone_can_be_echoed(settings):
@@ -220,13 +219,6 @@ async def test_the_microphone_can_be_echoed(settings):
 
         assert [await socket.recv() for _ in frames] == frames
         assert bytes((await running.session()).audio) == b"".join(frames)
-
-
-async def test_a_slow_reader_still_reads(settings):
-    async with serve(Options(read_delay=0.01)) as running, dial(running) as socket:
-        await socket.send(json.dumps(settings()))
-
-        await until(socket, "SettingsApplied")
 
 
 async def test_the_server_goes_away_with_live_sessions(settings):

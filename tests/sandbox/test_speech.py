@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 
+from relay.sandbox.audio import Format
 from relay.sandbox.codec import decode, resample, to_format
-from relay.sandbox.ear import Ear, Utterance
-from relay.sandbox.moves import SpeechStarted
+from relay.sandbox.events import SpeechStarted
 from relay.sandbox.options import Options
 from relay.sandbox.server import serve
-from relay.sandbox.sound import Format
 from relay.sandbox.speech import Speech
+from relay.sandbox.voice_activity import Utterance, UtteranceDetector
 
 pytestmark = pytest.mark.speech
 
@@ -52,10 +52,10 @@ def near(one, other):
 @pytest.mark.parametrize("name", SAID)
 def test_recorded_speech_is_heard_as_one_turn_and_written_down(speech, name, audio):
     data = to_format(decode(recording(name), "linear16"), 16_000, audio)
-    ear = Ear(audio, speech.new_detector(), silence=0.7)
+    detector = UtteranceDetector(audio, speech.new_detector(), silence=0.7)
     size = audio.frame_bytes(20)
 
-    events = [e for at in range(0, len(data), size) for e in ear.hear(data[at : at + size])]
+    events = [e for at in range(0, len(data), size) for e in detector.hear(data[at : at + size])]
 
     assert [type(event) for event in events] == [SpeechStarted, Utterance]
     # The short "yes" suffers on the telephone; what counts is that it is still a yes.

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 Step = Callable[[float], None]
 
 
-class Agenda:
+class Scheduler:
     def __init__(self) -> None:
         self._steps: list[tuple[float, int, int | None, Step]] = []
         self._order = 0
         self._turn = 0
 
     def __repr__(self) -> str:
-        return f"<Agenda {len(self._steps)} next={self.next}>"
+        return f"<Scheduler {len(self._steps)} next={self.next}>"
 
     def add(self, at: float, step: Step, *, lasting: bool = False) -> None:
         """Do `step` at `at`; `lasting` steps survive `cancel()`. Equal times keep their order."""

@@ -8,10 +8,10 @@ import msgspec
 
 from relay.protocol import deepgram
 from relay.sandbox import settings_check
-from relay.sandbox.sound import OUTPUT_RATES, Format
+from relay.sandbox.audio import OUTPUT_RATES, Format
 
 
-class Terms(msgspec.Struct, kw_only=True):
+class AppliedSettings(msgspec.Struct, kw_only=True):
     history: bool = True
     experimental: bool = False
     flux: bool = False
@@ -23,7 +23,7 @@ class Terms(msgspec.Struct, kw_only=True):
     container: str = "none"
 
 
-def read_terms(settings: deepgram.Settings) -> Terms:
+def read_settings(settings: deepgram.Settings) -> AppliedSettings:
     """What Settings say. Raises ValueError for what is well-formed but cannot be had."""
     agent = settings.agent
     assert isinstance(agent, dict)
@@ -44,7 +44,7 @@ def read_terms(settings: deepgram.Settings) -> Terms:
         for function in think.get("functions", ()):
             if "think_live" not in agent and any("filler" in key for key in function):
                 raise ValueError("Invalid agent.think settings - fillers need think_live.")
-    return Terms(
+    return AppliedSettings(
         history=(settings.flags or {}).get("history", True),
         experimental=bool(settings.experimental),
         flux=settings_check.is_flux(agent.get("listen", {}).get("provider", {})),

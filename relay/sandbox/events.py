@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from relay.sandbox.audio import Audio, Format
 from relay.sandbox.reply import Reply
 from relay.sandbox.script import Ending, Turn
-from relay.sandbox.sound import Audio, Format
 
 # --- events ----------------------------------------------------------------------------------
 
@@ -18,31 +18,31 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class SpeechStarted(msgspec.Struct, frozen=True):
-    """The ear hears the user."""
+    """The user begins to speak."""
 
 
-class Heard(msgspec.Struct, frozen=True):
+class UserSaid(msgspec.Struct, frozen=True):
     """The user's turn is over and was written down; empty: it was only noise."""
 
     text: str
 
 
-class Voiced(msgspec.Struct, frozen=True):
-    """The audio that `Voice` asked for."""
+class AudioReady(msgspec.Struct, frozen=True):
+    """The audio that `Synthesize` asked for."""
 
     reply: Reply
     index: int
     audio: Audio
 
 
-class Play(msgspec.Struct, frozen=True):
+class PlayTurn(msgspec.Struct, frozen=True):
     """Do this turn now, whatever the script says: for tests that hold the strings."""
 
     turn: Turn
 
 
 class EngineFailed(msgspec.Struct, frozen=True):
-    """The ear or the voice does not work; `code` is Deepgram's for that."""
+    """Recognition or synthesis does not work; `code` is Deepgram's for that."""
 
     code: str
     reason: str
@@ -52,7 +52,7 @@ class Wake(msgspec.Struct, frozen=True):
     """The deadline is reached."""
 
 
-Event = Received | SpeechStarted | Heard | Voiced | Play | EngineFailed | Wake
+Event = Received | SpeechStarted | UserSaid | AudioReady | PlayTurn | EngineFailed | Wake
 
 
 # --- actions ---------------------------------------------------------------------------------
@@ -66,8 +66,8 @@ class SendAudio(msgspec.Struct, frozen=True):
     frame: bytes
 
 
-class Voice(msgspec.Struct, frozen=True):
-    """Make audio of this sentence; the answer is `Voiced`."""
+class Synthesize(msgspec.Struct, frozen=True):
+    """Make audio of this sentence; the answer is `AudioReady`."""
 
     reply: Reply
     index: int
@@ -81,7 +81,7 @@ class Listen(msgspec.Struct, frozen=True):
 
 
 class EndSpeech(msgspec.Struct, frozen=True):
-    """Take the user's turn as finished now; the answer is `Heard`."""
+    """Take the user's turn as finished now; the answer is `UserSaid`."""
 
 
 class End(msgspec.Struct, frozen=True):
@@ -90,4 +90,4 @@ class End(msgspec.Struct, frozen=True):
     ending: Ending
 
 
-Action = SendText | SendAudio | Voice | Listen | EndSpeech | End
+Action = SendText | SendAudio | Synthesize | Listen | EndSpeech | End

@@ -8,21 +8,16 @@ from typing import Any
 import msgspec
 
 from relay.protocol import deepgram
-from relay.sandbox.moves import Action, SendAudio, SendText
-from relay.sandbox.options import Options
-from relay.sandbox.terms import Terms
-
-STT_INTERVAL = 0.24  # seconds of speech between two stt_latency reports
+from relay.sandbox.events import Action, SendAudio, SendText
+from relay.sandbox.settings import AppliedSettings
 
 
-class Wire:
-    """Collects until `take`. `terms` are those of the session, from Settings on."""
+class Output:
+    """Collects until `take`. `settings` are those of the session, from Settings on."""
 
-    def __init__(self, options: Options) -> None:
-        self.terms = Terms()
-        self._options = options
+    def __init__(self) -> None:
+        self.settings = AppliedSettings()
         self._actions: list[Action] = []
-        self._heard_seconds = 0.0  # of user speech since the last report
         self._thought_seconds = 0.0
 
     @property
@@ -39,16 +34,16 @@ class Wire:
     def play(self, frames: Iterable[bytes]) -> None:
         self._actions.extend(map(SendAudio, frames))
 
-    def send(self, message: deepgram.ServerMessage | dict[str, Any]) -> None:
-        # As objects where the relay's structs leave out what is at its default but required.
-        if isinstance(message, dict):
-            text = msgspec.json.encode(message)
-        else:
-            text = deepgram.encode(message)
-        self._actions.append(SendText(text))
-
-    def send_raw(self, message: dict[str, Any] | str) -> None:
-        text = message.encode() if isinstance(message, str) else msgspec.json.encode(message)
+    def send(self, message: deepgram.ServerMessage | dict[str, Any] | str) -> None:
+        # As objects where the relay's structs leave out what is at its default but required;
+        # as text what a script wants to be sent as it is.
+        match message:
+            case str():
+                text = message.encode()
+            case dict():
+                text = msgspec.json.encode(message)
+            case _:
+                text = deepgram.encode(message)
         self._actions.append(SendText(text))
 
     def warn(self, code: str, description: str) -> None:
@@ -56,24 +51,14 @@ class Wire:
 
     def say(self, role: deepgram.Role, content: str) -> None:
         """The words of one side."""
-        text: dict[str, Any] = {"type": "ConversationText", "role": role, "content": content}
-        if self._options.conversational_behavior:
-            text["conversational_behavior"] = "default"
-        self.send(text)
+        self.send({"type": "ConversationText", "role": role, "content": content})
         self.remember(deepgram.History(role=role, content=content))
 
     def remember(self, history: deepgram.History) -> None:
-        if self.terms.history:
+        if self.settings.history:
             self.send(history)
 
     # --- latencies -----------------------------------------------------------------------------
-
-    def report_hearing(self, seconds: float) -> None:
-        """So much more of the user's speech was heard."""
-        self._heard_seconds += seconds
-        if self._heard_seconds >= STT_INTERVAL:
-            self._heard_seconds -= STT_INTERVAL
-            self.send(deepgram.LatencyReport(stt_latency=0.12))
 
     def report_thinking(self, seconds: float, kind: str) -> None:
         seconds = round(seconds, 3)
@@ -88,7 +73,7 @@ class Wire:
         voice = round(max(total - thought, 0.0), 3)
         self.send({"type": "LatencyReport", "tts_latency": voice})
         self.send({"type": "LatencyReport", "total_latency": total})
-        if self.terms.experimental:
+        if self.settings.experimental:
             self.send(
                 {
                     "type": "AgentStartedSpeaking",

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from relay.protocol import deepgram
-from relay.sandbox.mind import Mind
 from relay.sandbox.script import Call, Progress, Script, Turn
+from relay.sandbox.slot_filler import SlotFiller
 
 
-class Thoughts:
-    """A script, where there is one, takes the place of the mind."""
+class TurnPlanner:
+    """A script, where there is one, takes the place of the slot filler."""
 
-    def __init__(self, mind: Mind, script: Script | None) -> None:
-        self.mind = mind
+    def __init__(self, slot_filler: SlotFiller, script: Script | None) -> None:
+        self.slot_filler = slot_filler
         self.script = Progress(script)
         self._is_scripted = script is not None
         self.unheard: list[str] = []  # user turns that no thought has taken in
@@ -23,7 +23,7 @@ class Thoughts:
         self.acks: list[deepgram.ServerMessage | dict[str, Any]] = []
         self.asked: float | None = None  # when the user's turn ended
         self._unsaid: list[str] = []  # words that wait for the result of a call
-        self._thought: Turn | None = None  # the mind's last
+        self._thought: Turn | None = None  # the slot filler's last
 
     def conclude(self, results: Sequence[tuple[Call, str]]) -> Turn | None:
         """What to carry out: results of functions first, then what the user said meanwhile."""
@@ -35,9 +35,9 @@ class Thoughts:
         said, self._unsaid = self._unsaid, []
         calls: Sequence[Call] = ()
         for call, content in results:
-            said.extend(self.mind.answered(call, content).say)
+            said.extend(self.slot_filler.answered(call, content).say)
         if unheard:
-            thought = self.mind.hear(" ".join(unheard))
+            thought = self.slot_filler.hear(" ".join(unheard))
             said.extend(thought.say)
             calls = thought.calls
         if calls:
@@ -47,5 +47,5 @@ class Thoughts:
 
     @property
     def is_own(self) -> bool:
-        """Whether the mind, not a script, thought of what is being carried out."""
+        """Whether the slot filler, not a script, thought of what is being carried out."""
         return self.turn is self._thought

@@ -1,4 +1,4 @@
-"""The sandbox agent's ear: frames of any size in, "the user speaks" and whole utterances out.
+"""Voice activity: frames of any size in, "the user speaks" and whole utterances out.
 
 Voice activity is Silero's, on 32 ms of 16 kHz at a time: 1.3 ms of processor time each, and, unlike
 a threshold on the level, it is not fooled by a fan or a microphone with a high gain.
@@ -12,20 +12,27 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
-from relay.sandbox.codec import EAR_RATE, Resampler, Samples, decode, encode
-from relay.sandbox.moves import SpeechStarted
-from relay.sandbox.opus import OPUS_RATE, OpusPackets
-from relay.sandbox.sound import BYTES_PER_SAMPLE, Format
+from relay.sandbox.audio import BYTES_PER_SAMPLE, Format
+from relay.sandbox.codec import (
+    OPUS_RATE,
+    SPEECH_RATE,
+    OpusPackets,
+    Resampler,
+    Samples,
+    decode,
+    encode,
+)
+from relay.sandbox.events import SpeechStarted
 
 CHUNK = 512  # samples that the detector takes at a time
-CHUNK_SECONDS = CHUNK / EAR_RATE
+CHUNK_SECONDS = CHUNK / SPEECH_RATE
 SPEECH = 0.5  # probability from which a chunk is speech
 STARTING_CHUNKS = 4  # of the last STARTING_WINDOW: 130 ms of speech are a beginning, a click is not
 STARTING_WINDOW = 6
 KEPT_BEFORE = 0.4  # seconds before the beginning that belong to the utterance
 LONGEST = 30.0  # seconds of one utterance: what the recogniser takes
 
-Detector = Callable[[bytes], float]
+SpeechProbability = Callable[[bytes], float]
 """The probability of speech in one chunk of 16-bit samples."""
 
 
@@ -35,15 +42,15 @@ class Utterance(msgspec.Struct, frozen=True):
     samples: Samples
 
 
-class Ear:
+class UtteranceDetector:
     """`silence` seconds without speech end an utterance."""
 
-    def __init__(self, input: Format, detector: Detector, *, silence: float) -> None:
+    def __init__(self, input: Format, detector: SpeechProbability, *, silence: float) -> None:
         self._input = input
         self._detector = detector
         self._quiet_chunks = max(round(silence / CHUNK_SECONDS), 1)
         self._opus = OpusPackets() if input.encoding == "opus" else None
-        self._resampler = Resampler(OPUS_RATE if self._opus else input.rate, EAR_RATE)
+        self._resampler = Resampler(OPUS_RATE if self._opus else input.rate, SPEECH_RATE)
         self._bytes = b""  # less than a sample
         self._pending = np.zeros(0, np.float32)  # less than a chunk
         self._recent: deque[bool] = deque(maxlen=STARTING_WINDOW)

@@ -6,27 +6,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from relay.protocol import deepgram
-from relay.sandbox.agenda import Agenda, Step
-from relay.sandbox.moves import SendAudio, Voice
+from relay.sandbox.audio import Audio, Tone, tone_seconds, wav_header
+from relay.sandbox.events import SendAudio, Synthesize
 from relay.sandbox.options import Options
+from relay.sandbox.output import Output
 from relay.sandbox.reply import Reply
-from relay.sandbox.sound import Audio, Tone, tone_seconds, wav_header
-from relay.sandbox.wire import Wire
+from relay.sandbox.scheduler import Scheduler, Step
 
 
-class Speaking:
+class Playout:
     """One reply at a time. `over` is called when all of it has been sent, not when it was cut."""
 
-    def __init__(self, options: Options, agenda: Agenda, wire: Wire, *, over: Step) -> None:
+    def __init__(
+        self, options: Options, scheduler: Scheduler, output: Output, *, over: Step
+    ) -> None:
         self._options = options
-        self._agenda = agenda
-        self._wire = wire
+        self._scheduler = scheduler
+        self._output = output
         self._over = over
         self._reply: Reply | None = None
         self._frames = 0  # of the session
 
     def __repr__(self) -> str:
-        return f"<Speaking {self._reply} frames={self._frames}>"
+        return f"<Playout {self._reply} frames={self._frames}>"
 
     def begin(
         self,
@@ -41,22 +43,22 @@ class Speaking:
         self._reply = reply
         if self._options.speech is not None:
             for index, text in enumerate(reply.sentences):
-                self._wire.do(Voice(reply, index, text))
+                self._output.do(Synthesize(reply, index, text))
             return
         stamp = self._options.script is not None and self._options.script.stamp
         for index, text in enumerate(reply.sentences):
             length = tone_seconds(text) if seconds is None else seconds
-            tone = Tone(length, self._wire.terms.output, self._options.frame_ms, stamp=stamp)
-            reply.voiced(index, tone)
+            tone = Tone(length, self._output.settings.output, self._options.frame_ms, stamp=stamp)
+            reply.audio_ready(index, tone)
         wait = self._options.voice_delay if delay is None else delay
-        self._agenda.add(now + wait, self._sentence)
+        self._scheduler.add(now + wait, self._sentence)
 
-    def voiced(self, reply: Reply, index: int, audio: Audio, now: float) -> None:
-        reply.voiced(index, audio)
+    def audio_ready(self, reply: Reply, index: int, audio: Audio, now: float) -> None:
+        reply.audio_ready(index, audio)
         if reply is not self._reply or not reply.can_begin(index):
             return
         played = reply.played if reply.index >= 0 else now
-        self._agenda.add(max(now, played), self._sentence)
+        self._scheduler.add(max(now, played), self._sentence)
 
     def cut(self) -> bool:
         """Forget the reply; True if audio was under way."""
@@ -78,11 +80,11 @@ class Speaking:
         if reply is None or not reply.can_begin(reply.index + 1):
             return
         text = reply.begin(now)
-        self._wire.say("assistant", text)
+        self._output.say("assistant", text)
         if reply.asked is not None and reply.index == 0:
-            self._wire.report_voice(now - reply.asked)
-        if self._wire.terms.container == "wav" and reply.index == 0:
-            self._wire.do(SendAudio(wav_header(self._wire.terms.output)))
+            self._output.report_voice(now - reply.asked)
+        if self._output.settings.container == "wav" and reply.index == 0:
+            self._output.do(SendAudio(wav_header(self._output.settings.output)))
         self._stream(now)
 
     def _stream(self, now: float) -> None:
@@ -90,14 +92,14 @@ class Speaking:
         if reply is None:
             return
         while not reply.is_sent and reply.next_due <= now:
-            self._wire.do(SendAudio(self._next_frame(reply, now)))
+            self._output.do(SendAudio(self._next_frame(reply, now)))
         if not reply.is_sent:
-            self._agenda.add(reply.next_due, self._stream)
+            self._scheduler.add(reply.next_due, self._stream)
         elif not reply.is_last:
-            self._agenda.add(reply.played, self._sentence)
+            self._scheduler.add(reply.played, self._sentence)
         else:
             self._reply = None
-            self._wire.send(deepgram.AgentAudioDone())
+            self._output.send(deepgram.AgentAudioDone())
             self._over(now)
 
     def _next_frame(self, reply: Reply, now: float) -> bytes:

@@ -1,9 +1,9 @@
 """One session on its socket: what happens is told to the agent, what it decides is done.
 
-A reader, orders from outside, ears and voice tell the agent what happened; what it decides goes
-through one queue to one loop, so that nothing overtakes. There is one short cut: while the loop has
-nothing to do, audio and deadlines are dealt with on the spot, for as far as nothing has to be
-waited for. Ears and voice (`speech.Speech`) run in threads; nothing here waits for them.
+A reader, orders from outside and the speech engines tell the agent what happened; what it decides
+goes through one queue to one loop, so that nothing overtakes. There is one short cut: while the
+loop has nothing to do, audio and deadlines are dealt with on the spot, for as far as nothing has to
+be waited for. The speech engines (`speech.Speech`) run in threads; nothing here waits for them.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from collections.abc import Sequence
 from websockets.exceptions import ConnectionClosed
 
 from relay.sandbox.agent import Agent
-from relay.sandbox.door import Door
-from relay.sandbox.ear import Ear, Utterance
-from relay.sandbox.moves import (
+from relay.sandbox.audio import Format, Recorded
+from relay.sandbox.connection import AgentConnection
+from relay.sandbox.events import (
     Action,
+    AudioReady,
     End,
     EndSpeech,
     EngineFailed,
     Event,
-    Heard,
     Listen,
-    Play,
+    PlayTurn,
     Received,
     SendAudio,
     SendText,
     SpeechStarted,
-    Voice,
-    Voiced,
+    Synthesize,
+    UserSaid,
     Wake,
 )
 from relay.sandbox.options import Options
 from relay.sandbox.script import Ending
 from relay.sandbox.session import AgentSession
-from relay.sandbox.sound import Format, Recorded
 from relay.sandbox.speech import SpeechError
+from relay.sandbox.voice_activity import Utterance, UtteranceDetector
 
 WAITING_ACTIONS = 256  # batches of one session; the reader waits when there are more
 
 # Deepgram's codes for engines that do not work.
-NO_EAR = "FAILED_TO_START_LISTENING"
-EAR_FAILED = "ASR_CONNECTION_CLOSED"
+NO_RECOGNISER = "FAILED_TO_START_LISTENING"
+RECOGNISER_FAILED = "ASR_CONNECTION_CLOSED"
 VOICE_FAILED = "FAILED_TO_SPEAK"
 
 ReaderGone = None
@@ -58,8 +58,10 @@ def new_call_id() -> str:
     return "call_" + "".join(secrets.choice(letters) for _ in range(24))
 
 
-class Conversation:
-    def __init__(self, connection: Door, options: Options, session: AgentSession) -> None:
+class SessionRunner:
+    def __init__(
+        self, connection: AgentConnection, options: Options, session: AgentSession
+    ) -> None:
         self._connection = connection
         self._options = options
         self._session = session
@@ -68,16 +70,16 @@ class Conversation:
         self._resting = False  # whether the loop waits for something to do
         self._alarm: asyncio.TimerHandle | None = None
         self._armed = math.inf  # the deadline that the alarm is for
-        self._voices: asyncio.Queue[Voice] = asyncio.Queue()
+        self._voices: asyncio.Queue[Synthesize] = asyncio.Queue()
         self._utterances: asyncio.Queue[Utterance] = asyncio.Queue()
-        self._ear: Ear | None = None
+        self._detector: UtteranceDetector | None = None
 
     async def run(self) -> None:
         """Until one side ends it; the connection is gone on return."""
         helpers = [(self._read(), "reader"), (self._orders(), "orders")]
         if self._options.speech is not None:
-            helpers += [(self._write_down(), "ear"), (self._speak(), "voice")]
-        elif not self._options.read_delay:
+            helpers += [(self._recognise(), "recognition"), (self._speak(), "synthesis")]
+        else:
             self._connection.taker = self._take_audio
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -122,13 +124,13 @@ class Conversation:
                 case SendText(text):
                     await self._connection.send(text, text=True)
                     self._session.note_sent(action)
-                case Voice():
+                case Synthesize():
                     self._voices.put_nowait(action)
                 case Listen(input):
                     await self._listen(input)
                 case EndSpeech():
-                    if self._ear is not None:
-                        await self._hear(self._ear.finish())
+                    if self._detector is not None:
+                        await self._hear(self._detector.finish())
                 case End(ending):
                     await self._end(ending)
                     return False
@@ -212,8 +214,6 @@ class Conversation:
     async def _read(self) -> None:
         try:
             while True:
-                if self._options.read_delay:
-                    await asyncio.sleep(self._options.read_delay)
                 await self._take_in(await self._connection.recv())
                 self._connection.taken()
         except ConnectionClosed:
@@ -230,29 +230,31 @@ class Conversation:
             await self._decided.put(actions)
         elif self._resting:
             self._arm()
-        if self._ear is not None:
-            await self._hear(self._ear.hear(frame))
+        if self._detector is not None:
+            await self._hear(self._detector.hear(frame))
 
     async def _orders(self) -> None:
         while True:
             match order := await self._session.order():
                 case Ending():
                     await self._decided.put([End(order)])
-                case Play():
+                case PlayTurn():
                     await self._tell(order)
                 case _:
                     await self._decided.put(order)
 
-    # --- ears and voice --------------------------------------------------------------------------
+    # --- speech engines --------------------------------------------------------------------------
 
     async def _listen(self, input: Format) -> None:
         speech = self._options.speech
         if speech is None:
             return
         try:
-            self._ear = Ear(input, speech.new_detector(), silence=self._options.silence)
+            self._detector = UtteranceDetector(
+                input, speech.new_detector(), silence=self._options.silence
+            )
         except SpeechError as error:
-            await self._tell(EngineFailed(NO_EAR, str(error)))
+            await self._tell(EngineFailed(NO_RECOGNISER, str(error)))
 
     async def _hear(self, heard: Sequence[SpeechStarted | Utterance]) -> None:
         for event in heard:
@@ -261,7 +263,7 @@ class Conversation:
             else:
                 await self._tell(event)
 
-    async def _write_down(self) -> None:
+    async def _recognise(self) -> None:
         speech = self._options.speech
         assert speech is not None
         while True:
@@ -269,20 +271,20 @@ class Conversation:
             try:
                 text = await asyncio.to_thread(speech.transcribe, utterance.samples)
             except SpeechError as error:
-                await self._tell(EngineFailed(EAR_FAILED, str(error)))
+                await self._tell(EngineFailed(RECOGNISER_FAILED, str(error)))
             else:
-                await self._tell(Heard(text))
+                await self._tell(UserSaid(text))
 
     async def _speak(self) -> None:
         speech = self._options.speech
         assert speech is not None
         while True:
             voice = await self._voices.get()
-            output = self._agent.terms.output
+            output = self._agent.settings.output
             try:
                 samples = await asyncio.to_thread(speech.speak, voice.text, output)
             except SpeechError as error:
                 await self._tell(EngineFailed(VOICE_FAILED, str(error)))
             else:
                 audio = Recorded(samples, output, self._options.frame_ms)
-                await self._tell(Voiced(voice.reply, voice.index, audio))
+                await self._tell(AudioReady(voice.reply, voice.index, audio))

@@ -1,7 +1,7 @@
-"""The server's door: plain HTTP beside the WebSocket, and a short way for audio.
+"""A connection of the sandbox: plain HTTP beside the WebSocket, and a fast path for audio.
 
 `websockets` refuses requests that are no GET; Deepgram's API has a POST for temporary tokens on the
-same path tree. `Door` looks at the first bytes of a connection and answers a POST itself.
+same path tree. `AgentConnection` looks at the first bytes and answers a POST itself.
 
 Audio is nearly all that passes. A frame that comes or goes alone need not wake a task for it:
 `taker` is offered it right away, and `send_now` sends if nothing has to be waited for.
@@ -28,10 +28,10 @@ from relay.sandbox.handshake import (
 )
 
 LARGEST_REQUEST = 64 * 1024
-LARGEST_BACKLOG = 16 * 1024  # bytes not taken by the socket; with more, sending waits
+LARGEST_BUFFER = 16 * 1024  # bytes not taken by the socket; with more, sending waits
 
 
-class Door(ServerConnection):
+class AgentConnection(ServerConnection):
     """A connection that also knows POST. `gate` is set by a subclass made for one server.
 
     `taker` is offered each binary message that no message waits before; what it does not want is
@@ -65,7 +65,7 @@ class Door(ServerConnection):
         """False, and nothing sent, if this has to be waited for or the connection is not open."""
         if self.state is not State.OPEN:
             return False
-        if self.transport.get_write_buffer_size() > LARGEST_BACKLOG:
+        if self.transport.get_write_buffer_size() > LARGEST_BUFFER:
             return False
         broadcast((self,), message, text=text)
         return True
@@ -88,8 +88,8 @@ class Door(ServerConnection):
 _MESSAGE = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 
-def door_for(gate: Gate) -> type[Door]:
-    return type("Door", (Door,), {"gate": gate})
+def connection_for(gate: Gate) -> type[AgentConnection]:
+    return type("AgentConnection", (AgentConnection,), {"gate": gate})
 
 
 def answer_post(request: bytes, gate: Gate) -> bytes | None:

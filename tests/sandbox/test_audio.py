@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from relay.sandbox.codec import Resampler, UnknownEncoding, decode, encode, resample, to_format
-from relay.sandbox.sound import (
+from relay.sandbox.audio import (
     MAGIC,
     STAMP,
     Format,
@@ -13,6 +12,7 @@ from relay.sandbox.sound import (
     tone_seconds,
     wav_header,
 )
+from relay.sandbox.codec import Resampler, UnknownEncoding, decode, encode, resample, to_format
 
 
 @pytest.mark.parametrize(

@@ -8,27 +8,27 @@ from functools import partial
 import msgspec
 
 from relay.protocol import deepgram
-from relay.sandbox.agenda import Agenda, Step
 from relay.sandbox.options import Options
+from relay.sandbox.output import Output
+from relay.sandbox.scheduler import Scheduler, Step
 from relay.sandbox.script import Call, Turn
-from relay.sandbox.wire import Wire
 
 
-class Calls:
+class FunctionCalls:
     """`new_id` makes the ids. `done` is called when a call has been answered and told."""
 
     def __init__(
         self,
         options: Options,
-        agenda: Agenda,
-        wire: Wire,
+        scheduler: Scheduler,
+        output: Output,
         *,
         new_id: Callable[[], str],
         done: Step,
     ) -> None:
         self._options = options
-        self._agenda = agenda
-        self._wire = wire
+        self._scheduler = scheduler
+        self._output = output
         self._new_id = new_id
         self._done = done
         self._batches: list[list[Call]] = []  # requests not made yet
@@ -36,7 +36,7 @@ class Calls:
         self._results: list[tuple[Call, str]] = []  # that no thought has taken in
 
     def __repr__(self) -> str:
-        return f"<Calls open={len(self._open)} results={len(self._results)}>"
+        return f"<FunctionCalls open={len(self._open)} results={len(self._results)}>"
 
     @property
     def are_open(self) -> bool:
@@ -83,14 +83,14 @@ class Calls:
             }
             for call in batch
         ]
-        self._wire.send({"type": "FunctionCallRequest", "functions": functions})
+        self._output.send({"type": "FunctionCallRequest", "functions": functions})
         for call in batch:
             if not call.client_side:
                 result = deepgram.FunctionCallResponse(
                     id=call.id, name=call.name, content='{"status":"ok"}'
                 )
                 there = partial(self._answered_there, result)
-                self._agenda.add(now + self._options.call_delay, there, lasting=True)
+                self._scheduler.add(now + self._options.call_delay, there, lasting=True)
 
     def _answered_there(self, result: deepgram.FunctionCallResponse, now: float) -> None:
         self.answered(result, now, echo=True)
@@ -103,7 +103,7 @@ class Calls:
         if call is None:
             return  # late, cancelled or never asked for: dropped
         if echo or self._options.echo_function_response:
-            self._wire.send(response)
+            self._output.send(response)
         self._results.append((call, response.content))
         finished = deepgram.FinishedCall(
             id=call.id,
@@ -113,10 +113,10 @@ class Calls:
             response=response.content,
         )
         tell = partial(self._tell, deepgram.History(function_calls=[finished]))
-        self._agenda.add(now + self._options.history_delay, tell, lasting=True)
+        self._scheduler.add(now + self._options.history_delay, tell, lasting=True)
 
     def _tell(self, history: deepgram.History, now: float) -> None:
-        self._wire.remember(history)
+        self._output.remember(history)
         self._done(now)
 
     def cancel(self) -> bool:
@@ -124,7 +124,7 @@ class Calls:
         if not self._open:
             return False
         cancelled = [{"id": call.id, "name": call.name} for call in self._open.values()]
-        self._wire.send({"type": "FunctionCallCancelled", "functions": cancelled})
+        self._output.send({"type": "FunctionCallCancelled", "functions": cancelled})
         self._open = {}
         self._batches = []
         return True

@@ -1,7 +1,7 @@
 """The sandbox agent's stand-in for a language model: a slot filler that works for any registry.
 
 Pure and deterministic: the same words in the same order give the same replies, which is also how a
-conversation is taken up again: the history is simply heard once more. It picks a function by its
+conversation is taken up again: the history is read once more. It picks a function by its
 words, asks for what is required and missing, confirms, asks for the call and says what came of it.
 """
 
@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 
 from relay.protocol import deepgram
+from relay.sandbox.english import CANCEL, STOP_WORDS, alike, is_no, is_yes, split_name, stem, words
+from relay.sandbox.function_result import read_result
 from relay.sandbox.script import Call, Turn
 from relay.sandbox.slots import Function, Kind, Slot, answer, fill, is_wish, mentions, read_function
-from relay.sandbox.verdict import read_verdict
-from relay.sandbox.words import CANCEL, STOP_WORDS, alike, is_no, is_yes, split_name, stem, words
 
 NAME_WEIGHT = 3.0
 DESCRIPTION_WEIGHT = 1.0
@@ -49,7 +49,7 @@ class Form(msgspec.Struct):
         return next((s for s in slots if s.required and s.name not in self.values), None)
 
 
-class Mind:
+class SlotFiller:
     """`hear` and `answered` return what to do next, as a turn with `say` or `calls`."""
 
     def __init__(self, functions: Sequence[dict[str, Any]], new_id: Callable[[], str]) -> None:
@@ -60,7 +60,7 @@ class Mind:
         self._done: list[str] = []  # titles of what was submitted
 
     def __repr__(self) -> str:
-        return f"<Mind {self.stage.name} {self._form}>"
+        return f"<SlotFiller {self.stage.name} {self._form}>"
 
     @property
     def functions(self) -> tuple[Function, ...]:
@@ -103,13 +103,13 @@ class Mind:
         """The result of a function."""
         form = self._form
         self._drop()
-        verdict = read_verdict(content)
-        if not verdict.ok:
-            reason = verdict.reason or "it did not work"
+        result = read_result(content)
+        if not result.ok:
+            reason = result.reason or "it did not work"
             return _say(f"I could not do that: {reason.rstrip('.')}.", "What would you like to do?")
         if form is not None:
             self._done.append(_outline(form))
-        said = f"Done. {_sentence(verdict.reason)}" if verdict.reason else "Done."
+        said = f"Done. {_sentence(result.reason)}" if result.reason else "Done."
         return _say(said, "Is there anything else?")
 
     # --- picking -----------------------------------------------------------------------------

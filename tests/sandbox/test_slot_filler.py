@@ -6,8 +6,8 @@ import json
 import pytest
 
 from relay.protocol import deepgram
-from relay.sandbox.mind import Mind, Stage
 from relay.sandbox.script import Call
+from relay.sandbox.slot_filler import SlotFiller, Stage
 
 OTHER = [
     {
@@ -48,18 +48,18 @@ OTHER = [
 class Talk:
     def __init__(self, functions):
         ids = itertools.count()
-        self.mind = Mind(functions, lambda: f"call_{next(ids)}")
+        self.slot_filler = SlotFiller(functions, lambda: f"call_{next(ids)}")
         self.call = None
 
     def say(self, *lines):
         for line in lines:
-            turn = self.mind.hear(line)
+            turn = self.slot_filler.hear(line)
         self.call = turn.calls[0] if turn.calls else self.call
         return " ".join(turn.say)
 
     def result(self, content):
         text = content if isinstance(content, str) else json.dumps(content)
-        return " ".join(self.mind.answered(self.call, text).say)
+        return " ".join(self.slot_filler.answered(self.call, text).say)
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_the_result_is_said_in_words(talk, content, words):
     talk.say("Please move my dentist appointment to Friday.", "Yes")
 
     assert words in talk.result(content)
-    assert talk.mind.stage is Stage.FREE
+    assert talk.slot_filler.stage is Stage.FREE
 
 
 def test_words_during_a_call_are_put_off(talk):
@@ -185,7 +185,7 @@ def test_a_form_can_be_dropped(talk, words):
     talk.say("I want to run a marathon")
 
     assert "leave" in talk.say(words)
-    assert talk.mind.stage is Stage.FREE
+    assert talk.slot_filler.stage is Stage.FREE
 
 
 def test_another_wish_replaces_the_one_to_be_confirmed(talk):
@@ -254,7 +254,7 @@ def test_three_answers_that_do_not_fit_end_the_form(other):
     other.say("I need a table", "what", "what")
 
     assert "sorry" in other.say("what")
-    assert other.mind.stage is Stage.FREE
+    assert other.slot_filler.stage is Stage.FREE
 
 
 def test_places_and_choices_are_found_in_the_sentence(other):
@@ -320,7 +320,7 @@ DONE = deepgram.History(
 
 
 def test_a_conversation_goes_on_where_it_was_left(talk):
-    talk.mind.remember(GOAL)
+    talk.slot_filler.remember(GOAL)
 
     talk.say("Yes")
 
@@ -328,14 +328,14 @@ def test_a_conversation_goes_on_where_it_was_left(talk):
 
 
 def test_what_was_done_before_is_remembered_and_not_done_again(talk):
-    talk.mind.remember([*GOAL, deepgram.History(role="user", content="Yes"), DONE])
+    talk.slot_filler.remember([*GOAL, deepgram.History(role="user", content="Yes"), DONE])
 
     assert "run a marathon in April" in talk.say("What did we do?")
     assert talk.call is None
 
 
 def test_a_call_that_never_came_back_is_confirmed_again(talk):
-    talk.mind.remember([*GOAL, deepgram.History(role="user", content="Yes")])
+    talk.slot_filler.remember([*GOAL, deepgram.History(role="user", content="Yes")])
 
     talk.say("Yes")
 
@@ -343,7 +343,7 @@ def test_a_call_that_never_came_back_is_confirmed_again(talk):
 
 
 def test_a_result_for_nothing_known_is_still_said(talk):
-    said = talk.mind.answered(Call("create_goal"), '{"ok":true}').say
+    said = talk.slot_filler.answered(Call("create_goal"), '{"ok":true}').say
 
     assert said[0] == "Done."
-    assert "FREE" in repr(talk.mind)
+    assert "FREE" in repr(talk.slot_filler)

@@ -22,23 +22,23 @@ _BAD_TEXT = re.compile(
 LONGEST = 300  # characters that are read out
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class FunctionResult(msgspec.Struct, frozen=True):
     ok: bool
     reason: str
 
 
-def read_verdict(content: str) -> Verdict:
+def read_result(content: str) -> FunctionResult:
     """From the `content` of a FunctionCallResponse."""
     try:
         result = msgspec.json.decode(content)
     except msgspec.DecodeError:
-        return Verdict(not _BAD_TEXT.match(content), _short(content))
+        return FunctionResult(not _BAD_TEXT.match(content), _short(content))
     if isinstance(result, str):
-        return Verdict(not _BAD_TEXT.match(result), _short(result))
+        return FunctionResult(not _BAD_TEXT.match(result), _short(result))
     if not isinstance(result, dict):
-        return Verdict(True, "")
+        return FunctionResult(True, "")
     ok = not _is_bad(result)
-    return Verdict(ok, _short(_words_of(result, _NEWS if ok else _REASONS)))
+    return FunctionResult(ok, _short(_words_of(result, _NEWS if ok else _REASONS)))
 
 
 def _is_bad(result: dict[str, Any]) -> bool:
