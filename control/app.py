@@ -18,7 +18,7 @@ from config.env_types import Secret
 from config.loader import Configuration
 from config.settings import Settings
 from control.api import conversations, grants, intents, sessions, web_client
-from control.api.direct import Direct, DirectController
+from control.api.direct import DirectController
 from control.api.health import get_live, get_ready
 from control.api.problems import exception_handlers
 from control.api.request_target import METRICS, TargetMiddleware
@@ -41,6 +41,8 @@ from control.outbox.orchestrator_client import Orchestrator, connect
 from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
 from control.sessions.deepgram_token import Minter
+from control.sessions.direct import Direct
+from control.sessions.grants import GrantAdmission
 from relay.core.rate_limit import Bounds
 from relay.core.session import Times
 from relay.functions.executor import Functions
@@ -209,8 +211,12 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
             await store.close()
 
     admit = Admission(store, settle, node_id=node.id, grace=settings.grace_seconds)
-    admit_grant = grants.GrantAdmission(
-        store, configuration.agent, session_registry, admit, ticket_seconds=settings.ticket_seconds
+    admit_grant = GrantAdmission(
+        store,
+        configuration.agent,
+        session_registry.expect,
+        admit,
+        ticket_seconds=settings.ticket_seconds,
     )
     given = {
         "store": store,

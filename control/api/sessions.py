@@ -23,7 +23,6 @@ from config import timezones
 from config.agent import Agent, Audio
 from config.policy import Policy, choose
 from config.settings import Settings
-from control.api.direct import Direct, DirectBegun
 from control.api.problems import describe_problems
 from control.auth.current_user import User
 from control.db.conversations import Store
@@ -34,6 +33,7 @@ from control.db.rows import (
     SessionState,
 )
 from control.errors import Mistake, ProblemError, not_found
+from control.sessions.direct import Direct, DirectBegun
 from relay.core.records import Figures
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol.audio_formats import AudioWish, choose_audio
@@ -163,7 +163,7 @@ class SessionController(Controller):
         audio = _check(wanted, agent, policy)
         timezone, warnings = read_timezone(wanted.timezone)
         if wanted.transport == "direct":
-            shown = await direct.begin(user, wanted.conversation_id, timezone, audio)
+            shown = await direct.begin(user.id, wanted.conversation_id, timezone, audio)
             shown = msgspec.structs.replace(shown, warnings=warnings)
             return Response(shown, status_code=201, headers=NOT_KEPT)
         ticket = new_ticket()
