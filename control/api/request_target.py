@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import msgspec
 from litestar.enums import ScopeType
@@ -28,6 +27,7 @@ from control.api.forwarded import (
     read_address,
 )
 from control.api.problems import PROBLEM_JSON, Problem
+from control.api.security import public_origin
 from control.errors import ProblemError
 
 METRICS = "/metrics"
@@ -43,9 +43,9 @@ class TargetMiddleware:
         self._app = app
         self._proxies = Networks(settings.trusted_proxies)
         self._watchers = Networks(settings.metrics_networks)
-        public = settings.public_url
-        parts = None if public is None else split_host(urlsplit(public).netloc)
-        self._public_host = None if parts is None else parts[0]
+        _, _, netloc = (public_origin(settings) or "").partition("://")
+        parts = split_host(netloc)
+        self._public_host = parts[0] if parts else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = scope["headers"]
