@@ -31,8 +31,6 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
 
@@ -54,6 +52,7 @@ from relay.functions.submission import (
 )
 from relay.transport import network_errors
 from relay.transport.egress import Egress
+from relay.transport.retry_after import read_retry_after
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +222,7 @@ class Orchestrator:
             return Rejected(reason, result, 1)
         if status < 400:
             raise _Final(MISPLACED, f"status {status}")
-        wait = _retry_after(response) or 0.0
+        wait = min(read_retry_after(response.headers.get("Retry-After", "")), LONGEST_WAIT)
         raise _Trouble(BUSY, f"status {status}", wait=wait, well=at_work)
 
     async def _send(self, submission: Submission, deadline: float) -> httpx.Response:
@@ -380,17 +379,3 @@ def _clean(text: str, longest: int) -> str:
     """One line without control characters, shortened."""
     line = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", text).split())
     return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds to wait as the server asked, from either form of `Retry-After`, within reason."""
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value[:9]), LONGEST_WAIT)
-    try:
-        at = parsedate_to_datetime(value)
-        if at.tzinfo is None:
-            at = at.replace(tzinfo=UTC)
-        return min(max((at - datetime.now(UTC)).total_seconds(), 0.0), LONGEST_WAIT)
-    except (ValueError, OverflowError):
-        return None
