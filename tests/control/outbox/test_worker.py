@@ -244,6 +244,15 @@ async def test_trouble_is_tried_again_later_and_later_until_it_goes_well(outbox,
     assert len({headers["idempotency-key"] for _, headers, _ in it.requests}) == 1
 
 
+async def test_while_nothing_is_due_nothing_waits_for_the_journal(outbox, monkeypatch):
+    async with outbox("http://127.0.0.1:9") as desk:
+        asked = []
+        monkeypatch.setattr(desk.journal, "settled", asked.append)
+
+        assert await desk.delivery.sweep() == 0
+        assert asked == []
+
+
 async def test_retry_after_is_honoured(outbox, store, sql):
     async with planner(answer(429, Retry_After="120")) as it, outbox(it.url) as desk:
         (row,) = await accept(store)
