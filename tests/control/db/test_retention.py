@@ -12,6 +12,7 @@ from control.db import grants, retention
 from control.db.conversations import Store, StoreUnavailable
 from control.db.grants import Grant
 from control.db.retention import Retention, erase_old
+from relay.journal import adoption
 from relay.journal import journal as journal_module
 from relay.journal.journal import Journal, WriteFailed
 from relay.protocol.relay_events import IntentStatus
@@ -55,7 +56,7 @@ class Gate:
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(journal_module, "TIDY_SECONDS", 0.05)
-    monkeypatch.setattr(journal_module, "SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(adoption, "SWEEP_SECONDS", 0.05)
 
 
 async def until_gone(directory):
