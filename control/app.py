@@ -21,7 +21,7 @@ from control.api import conversations, grants, intents, sessions, web_client
 from control.api.direct import DirectController
 from control.api.health import get_live, get_ready
 from control.api.problems import exception_handlers
-from control.api.request_target import METRICS, TargetMiddleware
+from control.api.request_target import METRICS, RequestTargetMiddleware
 from control.api.security import (
     MAX_BODY_BYTES,
     add_headers,
@@ -33,7 +33,7 @@ from control.api.security import (
 from control.auth.current_user import USER_ID, SignIn
 from control.cluster.capacity import Capacity
 from control.cluster.heartbeat import Heartbeat
-from control.cluster.listener import NoticeListener
+from control.cluster.listener import NotificationListener
 from control.db.conversations import Store
 from control.db.retention import Retention
 from control.http.connection_limits import ConnectionLimits
@@ -140,11 +140,11 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         supervisor=supervisor,
     )
 
-    notice_listener = NoticeListener(settings.database_url.reveal())
+    notification_listener = NotificationListener(settings.database_url.reveal())
     node = Heartbeat(
         store,
         session_registry,
-        notice_listener,
+        notification_listener,
         grace=settings.grace_seconds,
         node_id=node_id,
         supervisor=supervisor,
@@ -267,7 +267,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         before_send=[add_headers(settings)],
         cors_config=make_cors(settings),
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"lobby": connection_limits}),
+        state=State({"connection_limits": connection_limits}),
         exception_handlers=exception_handlers,
         lifespan=[open_all],
         openapi_config=OpenAPIConfig(
@@ -280,7 +280,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         ),
         logging_config=None,
     )
-    app.asgi_handler = TargetMiddleware(app.asgi_handler, settings)
+    app.asgi_handler = RequestTargetMiddleware(app.asgi_handler, settings)
     return app
 
 

@@ -1,7 +1,7 @@
 """Hears at once what other nodes want of our sessions: LISTEN, on a connection of its own.
 
-Control plane. A convenience: a notice may be lost, and behind a pooler in transaction mode none
-comes. What it says is in the tables, where every heartbeat looks as well.
+Control plane. A convenience: a notification may be lost, and behind a pooler in transaction mode
+none comes. What it says is in the tables, where every heartbeat looks as well.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _LOST = (
 )
 
 
-class NoticeListener:
+class NotificationListener:
     def __init__(self, database_url: str) -> None:
         self._url = database_url
         self.listening = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<NoticeListener {'listening' if self.listening.is_set() else 'deaf'}>"
+        return f"<NotificationListener {'listening' if self.listening.is_set() else 'deaf'}>"
 
     @asynccontextmanager
     async def listening_for(self, heard: Heard, supervisor: Supervisor) -> AsyncIterator[None]:

@@ -132,7 +132,7 @@ class OutboxWorker:
                 tasks.create_task(self._deliver(call), name=f"delivery {call.id}")
         return len(claimed)
 
-    async def tell(self) -> None:
+    async def _notify_sessions(self) -> None:
         """Tell the sessions of this process what became of their saved calls."""
         awaited = self._listener.awaited
         if awaited:
@@ -144,7 +144,7 @@ class OutboxWorker:
         for call in await self._claim():
             tasks.start(self._deliver(call), name=f"delivery {call.id}")
         self._full = len(tasks.running) >= AT_ONCE
-        await self.tell()
+        await self._notify_sessions()
         await self._count()
 
     async def _pause(self) -> None:
@@ -245,15 +245,15 @@ class OutboxWorker:
             in_doubt=call.in_doubt or not outcome.unsent,
             error=f"{outcome.reason} ({outcome.cause})",
         )
-        self._tally(call, "delayed", attempts)
+        self._count_outcome(call, "delayed", attempts)
 
     def _finish(self, call: Claimed, outcome: Settled, attempts: int) -> None:
         status, result, content = submission.settle(outcome)
         error = None if isinstance(outcome, Submitted) else outcome.reason
         self._note(call, status, attempts=attempts, result=result, response=content, error=error)
-        self._tally(call, status.value, attempts)
+        self._count_outcome(call, status.value, attempts)
 
-    def _tally(self, call: Claimed, status: str, attempts: int) -> None:
+    def _count_outcome(self, call: Claimed, status: str, attempts: int) -> None:
         self._metrics.deliveries.labels(status=status).inc()
         log.info(
             "outbox_delivery intent=%s status=%s attempts=%d age=%.0f session=%s call=%s",

@@ -29,7 +29,7 @@ from control.db.conversations import Store
 from control.db.direct_sessions import Reporting
 from control.db.rows import NO_HISTORY, History, Message, NewSession
 from control.errors import RETRY_SECONDS, Mistake, ProblemError, not_found
-from control.sessions.context import tell_history
+from control.sessions.context import history_for_agent
 from control.sessions.deepgram_token import Minter, TokenUnavailable
 from control.sessions.takeover import SessionTakeover
 from relay.core.admission import Admitted
@@ -116,7 +116,7 @@ class Direct:
         self._minter = minter
         self._allowed = allowed
         self._agent_url = agent_url
-        self._handover = SessionTakeover(store, settle)
+        self._takeover = SessionTakeover(store, settle)
         longest = max((intent.timeout for intent in configuration.registry.intents), default=0.0)
         self._patience = longest + WAIT_MARGIN
         self._running: dict[UUID, asyncio.Future[CallAnswer]] = {}
@@ -158,7 +158,7 @@ class Direct:
             began = await direct_sessions.begin(connection, session.id, session.conversation_id)
         history = NO_HISTORY
         if resume:
-            _, history = await self._handover.complete(session.id, session.conversation_id)
+            _, history = await self._takeover.complete(session.id, session.conversation_id)
         return DirectBegun(
             session_id=session.id,
             conversation_id=session.conversation_id,
@@ -174,7 +174,7 @@ class Direct:
     def _make_settings(self, session: NewSession, audio: Audio, history: History) -> dict[str, Any]:
         admitted = _make_admitted(session.id, session.conversation_id, session.user_id, audio)
         admitted = msgspec.structs.replace(admitted, timezone=session.timezone)
-        settings = agent_settings.compose(self._configuration, admitted, tell_history(history))
+        settings = agent_settings.compose(self._configuration, admitted, history_for_agent(history))
         told: dict[str, Any] = msgspec.json.decode(deepgram.encode(settings))
         return told
 

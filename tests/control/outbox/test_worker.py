@@ -614,11 +614,11 @@ class Away(Store):
         self.asked = 0
         self.twice = asyncio.Event()
 
-    async def claim_calls(self, limit, *, lease):
+    def transaction(self):
         self.asked += 1
         if self.asked > 2:
             self.twice.set()
-        return await super().claim_calls(limit, lease=lease)
+        return super().transaction()
 
 
 async def test_a_database_that_is_away_pauses_the_loop_and_is_said_once(outbox, caplog):
@@ -645,15 +645,15 @@ from uuid_utils.compat import uuid7
 from config.agent import Audio
 from config.loader import load
 from config.settings import STAND_INS, from_environment
-from control.outbox.worker import Delivery
+from control.outbox.worker import OutboxWorker
 from control.outbox.orchestrator_client import connect
 from control.db.conversations import Store
-from relay import deepgram
+from relay.protocol import deepgram
 from relay.transport.egress import Egress
-from relay.functions import Functions
-from relay.journal import Journal
+from relay.functions.executor import Functions
+from relay.journal.journal import Journal
 from relay.telemetry.metrics import Metrics
-from relay.core.admission import Opening
+from relay.core.admission import Admitted
 
 how, root, database, url, data, conversation = sys.argv[1:]
 
@@ -667,16 +667,16 @@ async def main():
         connect(url, None, egress=Egress(from_environment(STAND_INS))) as orchestrator,
         journal.running(grace=5),
         functions.running(orchestrator.submit, grace=5),
-        Delivery(store, journal, registry, metrics, planner=orchestrator, listener=functions,
+        OutboxWorker(store, journal, registry, metrics, planner=orchestrator, listener=functions,
                  max_age=3600).running(grace=5),
     ):
         if how == "call":
-            opening = Opening(session_id=UUID(int=7), conversation_id=UUID(conversation),
+            admitted = Admitted(session_id=UUID(int=7), conversation_id=UUID(conversation),
                               user_id="user-1", timezone="UTC", audio=Audio())
             function = deepgram.FunctionCall(
                 id="call_killed", name="create_goal", client_side=True,
                 arguments='{"title": "run", "deadline": "none"}')
-            functions.start(opening, function, 1, lambda event: None, row_id=uuid7())
+            functions.start(admitted, function, 1, lambda event: None, row_id=uuid7())
         await asyncio.Event().wait()
 
 asyncio.run(main())
