@@ -19,11 +19,7 @@ from litestar.params import JSONBody
 from litestar.types import ExceptionHandlersMap
 
 from config.settings import Settings
-from control.api.sessions import (
-    DRAINING_RETRY_SECONDS,
-    Live,
-    read_timezone,
-)
+from control.api.sessions import DRAINING_RETRY_SECONDS, NOT_KEPT, Live, read_timezone
 from control.auth.current_user import User
 from control.db import grants
 from control.db.conversations import Store, StoreUnavailable
@@ -116,4 +112,4 @@ async def grant_ticket(
     if not is_added:
         raise not_found("conversation")
     granted = Granted(access_token=ticket, expires_in=ttl, warnings=warnings)
-    return Response(granted, headers={"Cache-Control": "no-store"})
+    return Response(granted, headers=NOT_KEPT)

@@ -26,12 +26,7 @@ from config.settings import Settings
 from control.api.problems import describe_problems
 from control.auth.current_user import User
 from control.db.conversations import Store
-from control.db.rows import (
-    Message,
-    NewSession,
-    Session,
-    SessionState,
-)
+from control.db.rows import Message, NewSession, Session, SessionState
 from control.errors import Mistake, ProblemError, not_found
 from control.sessions.direct import Direct, DirectBegun
 from relay.core.records import Figures
@@ -257,7 +252,8 @@ def _check(wanted: SessionRequest, agent: Agent, policy: Policy) -> Audio:
     if not mistakes:
         agent = choose(agent, policy, wanted.voice, wanted.language)
     audio, lines = choose_audio(wanted.audio, agent.audio, agent)
-    mistakes += _read_mistakes(lines)
+    parted = (line.partition(": ") for line in lines)
+    mistakes += [Mistake(path, detail) for path, _, detail in parted]
     if mistakes:
         detail = "; ".join(f"{m.path}: {m.detail}" for m in mistakes)
         raise ProblemError(400, "invalid", detail, mistakes=mistakes)
@@ -280,11 +276,6 @@ def _check_choice(path: str, name: str | None, offered: Mapping[str, object]) ->
         return []
     names = f"one of {', '.join(offered)}" if offered else "none: nothing is offered"
     return [Mistake(path, f"expected {names}, got {name!r}")]
-
-
-def _read_mistakes(lines: list[str]) -> list[Mistake]:
-    parted = (line.partition(": ") for line in lines)
-    return [Mistake(path, detail) for path, _, detail in parted]
 
 
 def _show(session: Session, figures: Figures | None) -> SessionView:

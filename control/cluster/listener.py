@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from uuid import UUID
 
@@ -72,7 +72,9 @@ class NotificationListener:
             heard(None)
             while not ended.is_set():
                 await connection.execute("SELECT 1")
-                await _wait(ended, CHECK_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CHECK_SECONDS):
+                        await ended.wait()
         finally:
             self.listening.clear()
             connection.terminate()
@@ -81,14 +83,6 @@ class NotificationListener:
 def _say_lost(error: Exception) -> None:
     # Nobody has to mend this: if the database is away, the heartbeat says so.
     log.debug("notices_lost reason=%s", error)
-
-
-async def _wait(ended: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await ended.wait()
-    except TimeoutError:
-        pass
 
 
 def _read(text: object) -> UUID | None:
