@@ -18,10 +18,10 @@ from config.env_types import Secret
 from config.loader import Configuration
 from config.settings import Settings
 from control.api import conversations, grants, intents, sessions, web_client
-from control.api.direct import Direct, DirectController
+from control.api.direct import DirectController
 from control.api.health import get_live, get_ready
 from control.api.problems import exception_handlers
-from control.api.request_target import METRICS, TargetMiddleware
+from control.api.request_target import METRICS, RequestTargetMiddleware
 from control.api.security import (
     MAX_BODY_BYTES,
     add_headers,
@@ -33,7 +33,7 @@ from control.api.security import (
 from control.auth.current_user import USER_ID, SignIn
 from control.cluster.capacity import Capacity
 from control.cluster.heartbeat import Heartbeat
-from control.cluster.listener import NoticeListener
+from control.cluster.listener import NotificationListener
 from control.db.conversations import Store
 from control.db.retention import Retention
 from control.http.connection_limits import ConnectionLimits
@@ -41,6 +41,8 @@ from control.outbox.orchestrator_client import Orchestrator, connect
 from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
 from control.sessions.deepgram_token import Minter
+from control.sessions.direct import Direct
+from control.sessions.grants import GrantAdmission
 from relay.core.rate_limit import Bounds
 from relay.core.session import Times
 from relay.functions.executor import Functions
@@ -138,11 +140,11 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         supervisor=supervisor,
     )
 
-    notice_listener = NoticeListener(settings.database_url.reveal())
+    notification_listener = NotificationListener(settings.database_url.reveal())
     node = Heartbeat(
         store,
         session_registry,
-        notice_listener,
+        notification_listener,
         grace=settings.grace_seconds,
         node_id=node_id,
         supervisor=supervisor,
@@ -209,8 +211,12 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
             await store.close()
 
     admit = Admission(store, settle, node_id=node.id, grace=settings.grace_seconds)
-    admit_grant = grants.GrantAdmission(
-        store, configuration.agent, session_registry, admit, ticket_seconds=settings.ticket_seconds
+    admit_grant = GrantAdmission(
+        store,
+        configuration.agent,
+        session_registry.expect,
+        admit,
+        ticket_seconds=settings.ticket_seconds,
     )
     given = {
         "store": store,
@@ -261,7 +267,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         before_send=[add_headers(settings)],
         cors_config=make_cors(settings),
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"lobby": connection_limits}),
+        state=State({"connection_limits": connection_limits}),
         exception_handlers=exception_handlers,
         lifespan=[open_all],
         openapi_config=OpenAPIConfig(
@@ -274,7 +280,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         ),
         logging_config=None,
     )
-    app.asgi_handler = TargetMiddleware(app.asgi_handler, settings)
+    app.asgi_handler = RequestTargetMiddleware(app.asgi_handler, settings)
     return app
 
 

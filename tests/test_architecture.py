@@ -97,6 +97,7 @@ ARROWS = {
         "control.errors",
         "control.http",
         "relay.core",
+        "relay.functions",
         "relay.live",
         "relay.protocol",
         "relay.transport",

@@ -6,7 +6,7 @@ Control plane, under /api/v1/voice/conversations. What belongs to another user i
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
@@ -20,10 +20,9 @@ from control.api.problems import describe_problems
 from control.api.sessions import Live
 from control.auth.current_user import User
 from control.db.conversations import Store
-from control.db.rows import Call, Conversation, Message, Status
+from control.db.rows import Conversation, IntentCall, Message, Status
 from control.errors import ProblemError, invalid, not_found
 from relay.functions.submission import saved
-from relay.protocol.relay_events import IntentStatus
 
 TITLE_MAX = 200
 SEQ_MAX = 2**63 - 1
@@ -37,31 +36,6 @@ class ConversationPage(msgspec.Struct, frozen=True):
 class MessagePage(msgspec.Struct, frozen=True):
     items: list[Message]
     next_cursor: str | None
-
-
-class IntentCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A function call: `intent` is null for a function that is not in the registry.
-
-    `arguments` is what the model sent: JSON, or the text itself where it was none. `after_seq` is
-    the `seq` of the last message before the call. While it is `submitting`, `next_attempt_at` says
-    when it is tried again at the latest; `last_error` is what went wrong last.
-    """
-
-    id: UUID
-    call_id: str
-    session_id: UUID
-    after_seq: int
-    intent: str | None
-    function: str
-    arguments: Any
-    status: IntentStatus
-    attempts: int
-    result: Any
-    response: str | None
-    next_attempt_at: datetime | None
-    last_error: str | None
-    created_at: datetime
-    updated_at: datetime
 
 
 class IntentCallPage(msgspec.Struct, frozen=True):
@@ -261,21 +235,5 @@ async def _require(store: Store, user: User, conversation_id: UUID) -> Conversat
     return conversation
 
 
-def _show(call: Call) -> IntentCall:
-    return IntentCall(
-        id=call.id,
-        call_id=call.call_id,
-        session_id=call.session_id,
-        after_seq=call.after_seq,
-        intent=call.intent,
-        function=call.function,
-        arguments=arguments.show(call.arguments),
-        status=call.status,
-        attempts=call.attempts,
-        result=call.result,
-        response=call.response,
-        next_attempt_at=call.next_attempt_at,
-        last_error=call.last_error,
-        created_at=call.created_at,
-        updated_at=call.updated_at,
-    )
+def _show(call: IntentCall) -> IntentCall:
+    return msgspec.structs.replace(call, arguments=arguments.show(call.arguments))

@@ -60,11 +60,7 @@ def answer_problem(error: ProblemError | Refused) -> Response[bytes]:
     )
 
 
-def _on_problem(_: Request[Any, Any, Any], error: ProblemError) -> Response[bytes]:
-    return answer_problem(error)
-
-
-def _on_refused(_: Request[Any, Any, Any], error: Refused) -> Response[bytes]:
+def _on_problem(_: Request[Any, Any, Any], error: ProblemError | Refused) -> Response[bytes]:
     return answer_problem(error)
 
 
@@ -116,7 +112,7 @@ def _on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
 
 exception_handlers: ExceptionHandlersMap = {
     ProblemError: _on_problem,
-    Refused: _on_refused,
+    Refused: _on_problem,
     StoreUnavailable: _on_store,
     ValidationException: _on_validation,
     HTTPException: _on_http,

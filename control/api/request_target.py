@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import msgspec
 from litestar.enums import ScopeType
@@ -28,6 +27,7 @@ from control.api.forwarded import (
     read_address,
 )
 from control.api.problems import PROBLEM_JSON, Problem
+from control.api.security import public_origin
 from control.errors import ProblemError
 
 METRICS = "/metrics"
@@ -36,26 +36,26 @@ _SEGMENT = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+"
 _PATH = re.compile(rf"/|(?:/{_SEGMENT})+".encode())
 
 
-class TargetMiddleware:
+class RequestTargetMiddleware:
     """Litestar's application behind these checks; `scope` says who asks and how, from here on."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._proxies = Networks(settings.trusted_proxies)
-        self._watchers = Networks(settings.metrics_networks)
-        public = settings.public_url
-        parts = None if public is None else split_host(urlsplit(public).netloc)
-        self._public_host = None if parts is None else parts[0]
+        self._metrics_networks = Networks(settings.metrics_networks)
+        _, _, netloc = (public_origin(settings) or "").partition("://")
+        parts = split_host(netloc)
+        self._public_host = parts[0] if parts else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = scope["headers"]
         peer = read_address(scope["client"][0]) if scope["client"] else None
-        self._believe(scope, peer)
+        self._apply_forwarded(scope, peer)
         try:
             check_path(scope["raw_path"])
             self._check_host(scope)
             if scope["path"] == METRICS:
-                self._check_watcher(peer, headers)
+                self._check_metrics_access(peer, headers)
         except ProblemError as error:
             await _answer(error, scope, send)
             return
@@ -64,7 +64,7 @@ class TargetMiddleware:
             scope = cast(HTTPScope, {**scope, "method": "GET"})
         await self._app(scope, receive, send)
 
-    def _believe(self, scope: Scope, peer: Address | None) -> None:
+    def _apply_forwarded(self, scope: Scope, peer: Address | None) -> None:
         if peer is None or scope["client"] is None:
             return
         port = scope["client"][1]
@@ -95,12 +95,12 @@ class TargetMiddleware:
             return True
         return host == self._public_host or _is_loopback(host)
 
-    def _check_watcher(self, peer: Address | None, headers: Any) -> None:
+    def _check_metrics_access(self, peer: Address | None, headers: Any) -> None:
         """Metrics are for who asks directly, from a network that is named."""
         host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1")
         parts = split_host(host)
         is_odd = peer is not None and peer.is_loopback and parts and not _is_loopback(parts[0])
-        if peer not in self._watchers or came_by_proxy(headers) or is_odd:
+        if peer not in self._metrics_networks or came_by_proxy(headers) or is_odd:
             raise _no_path()
 
 

@@ -41,12 +41,17 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
+def public_origin(settings: Settings) -> str | None:
+    """Ours, as `RELAY_PUBLIC_URL` says; None: it is not set."""
+    if settings.public_url is None:
+        return None
+    parts = urlsplit(settings.public_url)
+    return origins.normalise(f"{parts.scheme}://{parts.netloc}")
+
+
 def allowed_origins(settings: Settings) -> frozenset[str]:
     """Of pages that may use us: those of the setting, and our own under its public name."""
-    own = None
-    if settings.public_url is not None:
-        parts = urlsplit(settings.public_url)
-        own = origins.normalise(f"{parts.scheme}://{parts.netloc}")
+    own = public_origin(settings)
     return frozenset(settings.allowed_origins) | ({own} if own else set())
 
 
@@ -73,10 +78,8 @@ def make_cors(settings: Settings) -> CORSConfig | None:
 def make_headers(settings: Settings) -> dict[str, str]:
     """Those of every answer. Old browsers do not take 'self' for a WebSocket: it is spelled out."""
     connect = "'self'"
-    if settings.public_url is not None:
-        parts = urlsplit(settings.public_url)
-        scheme = {"https": "wss", "http": "ws"}[parts.scheme]
-        connect += f" {scheme}://{parts.netloc}"
+    if own := public_origin(settings):
+        connect += f" ws{own.removeprefix('http')}"
     if settings.direct_transport:  # then our own pages speak to the agent
         parts = urlsplit(settings.deepgram_agent_url)
         connect += f" {parts.scheme}://{parts.netloc}"
@@ -101,7 +104,7 @@ def make_headers(settings: Settings) -> dict[str, str]:
 def add_headers(settings: Settings) -> BeforeMessageSendHookHandler:
     """A hook that puts them on what is sent, whoever sends it: a handler, an error, a refusal."""
     always = make_headers(settings)
-    public_tls = (settings.public_url or "").startswith("https://")
+    public_tls = (public_origin(settings) or "").startswith("https://")
 
     async def add(message: Message, scope: Scope) -> None:
         if message["type"] not in ANSWERS:

@@ -23,17 +23,12 @@ from config import timezones
 from config.agent import Agent, Audio
 from config.policy import Policy, choose
 from config.settings import Settings
-from control.api.direct import Direct, DirectBegun
 from control.api.problems import describe_problems
 from control.auth.current_user import User
 from control.db.conversations import Store
-from control.db.rows import (
-    Message,
-    NewSession,
-    Session,
-    SessionState,
-)
+from control.db.rows import Message, NewSession, Session, SessionState
 from control.errors import Mistake, ProblemError, not_found
+from control.sessions.direct import Direct, DirectBegun
 from relay.core.records import Figures
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol.audio_formats import AudioWish, choose_audio
@@ -163,7 +158,7 @@ class SessionController(Controller):
         audio = _check(wanted, agent, policy)
         timezone, warnings = read_timezone(wanted.timezone)
         if wanted.transport == "direct":
-            shown = await direct.begin(user, wanted.conversation_id, timezone, audio)
+            shown = await direct.begin(user.id, wanted.conversation_id, timezone, audio)
             shown = msgspec.structs.replace(shown, warnings=warnings)
             return Response(shown, status_code=201, headers=NOT_KEPT)
         ticket = new_ticket()
@@ -257,7 +252,8 @@ def _check(wanted: SessionRequest, agent: Agent, policy: Policy) -> Audio:
     if not mistakes:
         agent = choose(agent, policy, wanted.voice, wanted.language)
     audio, lines = choose_audio(wanted.audio, agent.audio, agent)
-    mistakes += _read_mistakes(lines)
+    parted = (line.partition(": ") for line in lines)
+    mistakes += [Mistake(path, detail) for path, _, detail in parted]
     if mistakes:
         detail = "; ".join(f"{m.path}: {m.detail}" for m in mistakes)
         raise ProblemError(400, "invalid", detail, mistakes=mistakes)
@@ -280,11 +276,6 @@ def _check_choice(path: str, name: str | None, offered: Mapping[str, object]) ->
         return []
     names = f"one of {', '.join(offered)}" if offered else "none: nothing is offered"
     return [Mistake(path, f"expected {names}, got {name!r}")]
-
-
-def _read_mistakes(lines: list[str]) -> list[Mistake]:
-    parted = (line.partition(": ") for line in lines)
-    return [Mistake(path, detail) for path, _, detail in parted]
 
 
 def _show(session: Session, figures: Figures | None) -> SessionView:

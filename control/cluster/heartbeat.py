@@ -3,7 +3,7 @@
 Control plane. One relay process is one node, with an id of its own for each start: a row in
 `voice.nodes`, kept fresh. It is dead for others after 20 s without a heartbeat. With each heartbeat
 it looks whether its live sessions are still its own: a browser may have gone to another node with
-one, or somebody may have ended one there. A notice of the database lets it look at once.
+one, or somebody may have ended one there. A notification of the database lets it look at once.
 
 Nothing of a conversation waits for this: while the database is away, the voice goes on, and the
 heartbeat resumes when it is back.
@@ -22,7 +22,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from control.cluster.listener import NoticeListener
+from control.cluster.listener import NotificationListener
 from control.db import ownership
 from control.db.conversations import Store, StoreUnavailable
 from relay.core.events import EndReason
@@ -35,7 +35,7 @@ LEAVE_SECONDS = 2.0
 
 
 class Owned(Protocol):
-    """The live sessions of this process: a hub."""
+    """The live sessions of this process."""
 
     @property
     def owned(self) -> Mapping[UUID, int]:
@@ -54,7 +54,7 @@ class Heartbeat:
         self,
         store: Store,
         session_registry: Owned,
-        notice_listener: NoticeListener,
+        notification_listener: NotificationListener,
         *,
         grace: float,
         supervisor: Supervisor | None = None,
@@ -64,7 +64,7 @@ class Heartbeat:
         self.id = node_id or uuid7()
         self._store = store
         self._session_registry = session_registry
-        self._notice_listener = notice_listener
+        self._notification_listener = notification_listener
         self._supervisor = supervisor or Supervisor()
         self._grace = grace
         self._clock = clock
@@ -82,7 +82,7 @@ class Heartbeat:
             self._supervisor.repeating(
                 "node", self.beat, pause=self._wait, foreseen=(StoreUnavailable,), say=_say_unseen
             ),
-            self._notice_listener.listening_for(self._hear, self._supervisor),
+            self._notification_listener.listening_for(self._hear, self._supervisor),
         ):
             yield
         try:

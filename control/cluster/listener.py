@@ -1,7 +1,7 @@
 """Hears at once what other nodes want of our sessions: LISTEN, on a connection of its own.
 
-Control plane. A convenience: a notice may be lost, and behind a pooler in transaction mode none
-comes. What it says is in the tables, where every heartbeat looks as well.
+Control plane. A convenience: a notification may be lost, and behind a pooler in transaction mode
+none comes. What it says is in the tables, where every heartbeat looks as well.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from uuid import UUID
 
@@ -37,13 +37,13 @@ _LOST = (
 )
 
 
-class NoticeListener:
+class NotificationListener:
     def __init__(self, database_url: str) -> None:
         self._url = database_url
         self.listening = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<NoticeListener {'listening' if self.listening.is_set() else 'deaf'}>"
+        return f"<NotificationListener {'listening' if self.listening.is_set() else 'deaf'}>"
 
     @asynccontextmanager
     async def listening_for(self, heard: Heard, supervisor: Supervisor) -> AsyncIterator[None]:
@@ -72,7 +72,9 @@ class NoticeListener:
             heard(None)
             while not ended.is_set():
                 await connection.execute("SELECT 1")
-                await _wait(ended, CHECK_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CHECK_SECONDS):
+                        await ended.wait()
         finally:
             self.listening.clear()
             connection.terminate()
@@ -81,14 +83,6 @@ class NoticeListener:
 def _say_lost(error: Exception) -> None:
     # Nobody has to mend this: if the database is away, the heartbeat says so.
     log.debug("notices_lost reason=%s", error)
-
-
-async def _wait(ended: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await ended.wait()
-    except TimeoutError:
-        pass
 
 
 def _read(text: object) -> UUID | None:

@@ -25,10 +25,10 @@ from control.db.errors import FROM_DATABASE, ValuesRefused, describe, is_of_valu
 from control.db.inspection import find_lacking
 from control.db.pool import ROWS_HIDDEN, SILENT, ConnectFailed, find_reason, make_pool
 from control.db.rows import (
-    Call,
     Claimed,
     Conversation,
     History,
+    IntentCall,
     Message,
     NewSession,
     Session,
@@ -287,7 +287,7 @@ class Store:
 
     async def list_calls(
         self, conversation_id: UUID, *, after: tuple[int, UUID] | None = None, limit: int
-    ) -> list[Call]:
+    ) -> list[IntentCall]:
         """In order; `after` is (after_seq, id) of the last one seen."""
         after_seq, last_id = after or (-1, UUID(int=0))
         async with self._reading() as connection:
@@ -404,7 +404,7 @@ class Store:
 
     async def retry_call(
         self, call_id: UUID, conversation_id: UUID, *, user_id: str, response: str
-    ) -> tuple[Call, bool] | None:
+    ) -> tuple[IntentCall, bool] | None:
         """Submit a failed call again, at once; `response` is what a model is told meanwhile.
 
         The call as it is now, and whether it was failed. None: the user has no such call.
@@ -673,11 +673,11 @@ def _read_session(row: asyncpg.Record) -> Session:
     return Session(**fields)
 
 
-def _read_call(row: asyncpg.Record) -> Call:
+def _read_call(row: asyncpg.Record) -> IntentCall:
     fields = dict(row)
     fields["status"] = IntentStatus(fields["status"])
     fields["result"] = _read_json(fields["result"])
-    return Call(**fields)
+    return IntentCall(**fields)
 
 
 def _read_json(text: str | None) -> Any:

@@ -48,16 +48,21 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One function call: `arguments` and `response` are the texts of Deepgram's wire."""
+class IntentCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A function call: `intent` is null for a function that is not in the registry.
+
+    `arguments` is what the model sent: its text, and to users JSON where it is JSON. `after_seq` is
+    the `seq` of the last message before the call. While it is `submitting`, `next_attempt_at` says
+    when it is tried again at the latest; `last_error` is what went wrong last.
+    """
 
     id: UUID
     call_id: str
     session_id: UUID
     after_seq: int
-    function: str
     intent: str | None
-    arguments: str
+    function: str
+    arguments: Any
     status: IntentStatus
     attempts: int
     result: Any
@@ -192,7 +197,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     """The newest messages of a conversation and the calls among them, each in order."""
 
     messages: list[Message]
-    calls: list[Call]
+    calls: list[IntentCall]
 
 
 NO_HISTORY = History(messages=[], calls=[])

@@ -72,7 +72,7 @@ class _HeadTooLarge(Exception):
 
 
 class Caller(HttpToolsProtocol):
-    """One connection, as uvicorn has it; in the lobby until its request is complete."""
+    """One connection, as uvicorn has it; bounded until its request is complete."""
 
     config: Config
     _head_bytes = 0  # as they came, while the head is not complete
@@ -192,7 +192,7 @@ class Caller(HttpToolsProtocol):
 
 
 class Config(uvicorn.Config):
-    """uvicorn's, with the lobby that the application brings: `app.state["lobby"]`."""
+    """uvicorn's, with the limits that the application brings: `app.state["connection_limits"]`."""
 
     connection_limits: ConnectionLimits
 
@@ -202,5 +202,5 @@ class Config(uvicorn.Config):
     def load(self) -> None:
         super().load()
         self.connection_limits = getattr(self.loaded_app, "state", {}).get(
-            "lobby", ConnectionLimits()
+            "connection_limits", ConnectionLimits()
         )

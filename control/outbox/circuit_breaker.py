@@ -60,7 +60,7 @@ class CircuitBreaker:
         self._become(State.CLOSED)
 
     def failed(self, call_id: str, now: float) -> None:
-        """This call was not answered, or with trouble of the service."""
+        """This call was not answered, or with an error of the service."""
         if len(self._failed) < FAILURES:
             self._failed.add(call_id)
         if self.state is State.HALF_OPEN and self._probing:

@@ -1,6 +1,6 @@
 """The HTTP client to the Orchestrator: one attempt to deliver one `Submission`.
 
-It never raises for trouble of the network or for anything the other side answers: such things
+It never raises for an error of the network or for anything the other side answers: such things
 become `Rejected`, `Failed` or `Delayed`, with a reason that the model can say aloud. Who asks
 decides whether to ask again.
 
@@ -9,7 +9,7 @@ What an answer means:
 * 2xx: taken. The JSON body is the result; a body that is not JSON is kept as text, cleaned and
   shortened; an empty, unreadable or oversized body gives None. The status alone decides, because
   an intent that was taken must never be told as failed and asked for again.
-* 408, 425, 429 and 5xx: passing trouble. `Retry-After` is passed on, up to `LONGEST_WAIT`.
+* 408, 425, 429 and 5xx: a passing failure. `Retry-After` is passed on, up to `LONGEST_WAIT`.
 * 409 to a request that is in doubt: its first copy may still be at work, so this is passing too.
   The Orchestrator is well, so it does not count for the breaker.
 * Any other 4xx: final, with the reason of the body.
@@ -31,8 +31,6 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
 
@@ -54,6 +52,7 @@ from relay.functions.submission import (
 )
 from relay.transport import network_errors
 from relay.transport.egress import Egress
+from relay.transport.retry_after import read_retry_after
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ BUSY = "the planner has a problem at the moment"
 MISPLACED = "the planner is not set up correctly"
 
 
-class _Trouble(Exception):
+class _AttemptFailed(Exception):
     """An attempt that did not settle the matter. `cause` is for the log, `reason` for the model.
 
     `unsent`: nothing can have arrived, so another attempt cannot double anything. `well`: the
@@ -175,14 +174,14 @@ class Orchestrator:
         except _Final as final:
             outcome = Failed(final.reason, 1)
             cause = final.cause
-        except _Trouble as trouble:
-            well, cause = trouble.well, trouble.cause
+        except _AttemptFailed as failed:
+            well, cause = failed.well, failed.cause
             outcome = Delayed(
-                reason=trouble.reason,
+                reason=failed.reason,
                 cause=cause,
                 attempts=1,
-                unsent=trouble.unsent,
-                wait=trouble.wait,
+                unsent=failed.unsent,
+                wait=failed.wait,
             )
         if well:
             self._circuit_breaker.succeeded()
@@ -223,8 +222,8 @@ class Orchestrator:
             return Rejected(reason, result, 1)
         if status < 400:
             raise _Final(MISPLACED, f"status {status}")
-        wait = _retry_after(response) or 0.0
-        raise _Trouble(BUSY, f"status {status}", wait=wait, well=at_work)
+        wait = min(read_retry_after(response.headers.get("Retry-After", "")), LONGEST_WAIT)
+        raise _AttemptFailed(BUSY, f"status {status}", wait=wait, well=at_work)
 
     async def _send(self, submission: Submission, deadline: float) -> httpx.Response:
         left = max(deadline - self._clock(), 0.001)
@@ -248,11 +247,11 @@ class Orchestrator:
             async with asyncio.timeout(left):
                 return await self._client.send(request, stream=True, follow_redirects=False)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            _raise_trouble(error, proxied=self._proxied)
+            _raise_failure(error, proxied=self._proxied)
         except AttributeError as error:
             # anyio on uvloop asks a connection for its peer that was reset as it opened, and there
             # is none any more. Without this an accepted call would have failed for good.
-            raise _Trouble(BROKEN_OFF, type(error).__name__) from error
+            raise _AttemptFailed(BROKEN_OFF, type(error).__name__) from error
 
     def _signature(self, body: bytes) -> dict[str, str]:
         if self._secret is None:
@@ -293,7 +292,7 @@ def _log_change(state: State) -> None:
     log.warning("orchestrator_breaker state=%s", state.name.lower())
 
 
-def _raise_trouble(
+def _raise_failure(
     error: httpx.HTTPError | httpx.InvalidURL | TimeoutError, *, proxied: bool
 ) -> NoReturn:
     cause = type(error).__name__  # its text may quote the URL
@@ -305,12 +304,12 @@ def _raise_trouble(
         case (
             httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout() | httpx.ProxyError()
         ):
-            raise _Trouble(UNREACHABLE, cause, unsent=True) from error
+            raise _AttemptFailed(UNREACHABLE, cause, unsent=True) from error
         case httpx.InvalidURL() | httpx.UnsupportedProtocol() | httpx.LocalProtocolError():
             raise _Final(MISPLACED, cause) from error
         case httpx.TimeoutException() | TimeoutError():
-            raise _Trouble(SILENT, cause) from error
-    raise _Trouble(BROKEN_OFF, cause) from error
+            raise _AttemptFailed(SILENT, cause) from error
+    raise _AttemptFailed(BROKEN_OFF, cause) from error
 
 
 def _encode(submission: Submission) -> bytes:
@@ -380,17 +379,3 @@ def _clean(text: str, longest: int) -> str:
     """One line without control characters, shortened."""
     line = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", text).split())
     return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds to wait as the server asked, from either form of `Retry-After`, within reason."""
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value[:9]), LONGEST_WAIT)
-    try:
-        at = parsedate_to_datetime(value)
-        if at.tzinfo is None:
-            at = at.replace(tzinfo=UTC)
-        return min(max((at - datetime.now(UTC)).total_seconds(), 0.0), LONGEST_WAIT)
-    except (ValueError, OverflowError):
-        return None

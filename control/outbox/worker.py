@@ -5,7 +5,7 @@ submitted with the same Idempotency-Key, and what came of it goes through the jo
 everything else that is stored; so it survives a database that is away, and it counts only while the
 claim holds. What is not settled is tried again, later and later, until the call is too old.
 
-Here, too, the sessions of this process are told what became of calls that they were told are saved.
+Here, too, the sessions of this process hear what became of calls that were saved for later.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from uuid import UUID
 import msgspec
 
 from config.intents import Intent, Registry
+from control.db import due_calls
 from control.db.conversations import Store, StoreUnavailable
 from control.db.rows import Claimed
 from control.outbox.circuit_breaker import State
@@ -100,10 +101,7 @@ class OutboxWorker:
         self._listener = listener
         self._max_age = max_age
         self._jitter = jitter
-        longest = max((intent.timeout for intent in registry.intents), default=0.0)
-        self._lease = max(ATTEMPT_SECONDS, longest) + LEASE_MARGIN
         self._running: set[asyncio.Task[Any]] = set()
-        self._ended = asyncio.Event()
         self._count_at = 0.0
         self._full = False
 
@@ -134,7 +132,7 @@ class OutboxWorker:
                 tasks.create_task(self._deliver(call), name=f"delivery {call.id}")
         return len(claimed)
 
-    async def tell(self) -> None:
+    async def _notify_sessions(self) -> None:
         """Tell the sessions of this process what became of their saved calls."""
         awaited = self._listener.awaited
         if awaited:
@@ -142,18 +140,17 @@ class OutboxWorker:
                 self._listener.settled(one.id, one.status, one.result, one.response)
 
     async def _look(self, tasks: Contained) -> None:
-        self._ended.clear()
+        self._full = False
         for call in await self._claim():
-            task = tasks.start(self._deliver(call), name=f"delivery {call.id}")
-            task.add_done_callback(lambda _: self._ended.set())
+            tasks.start(self._deliver(call), name=f"delivery {call.id}")
         self._full = len(tasks.running) >= AT_ONCE
-        await self.tell()
+        await self._notify_sessions()
         await self._count()
 
     async def _pause(self) -> None:
-        if self._full:
-            await self._ended.wait()
-        else:
+        if len(self._running) >= AT_ONCE:
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        elif not self._full:  # else one has ended since, and there may be more that is due
             await asyncio.sleep(POLL_SECONDS * (0.5 + self._jitter()))
 
     async def _claim(self) -> list[Claimed]:
@@ -162,10 +159,15 @@ class OutboxWorker:
             return []
         if self._planner.state is not State.CLOSED:
             free = 1  # to see whether it is well again
+        async with self._store.transaction() as connection:
+            if not await due_calls.exist(connection):
+                return []
         # What came of a call may be on our disk and not in its row yet: then it is not open.
         if not await self._journal.settled(SETTLE_SECONDS):
             return []
-        return await self._store.claim_calls(free, lease=self._lease)
+        longest = max((intent.timeout for intent in self._intents.values()), default=0.0)
+        lease = max(ATTEMPT_SECONDS, longest) + LEASE_MARGIN
+        return await self._store.claim_calls(free, lease=lease)
 
     async def _count(self) -> None:
         if time.monotonic() >= self._count_at:
@@ -243,15 +245,15 @@ class OutboxWorker:
             in_doubt=call.in_doubt or not outcome.unsent,
             error=f"{outcome.reason} ({outcome.cause})",
         )
-        self._tally(call, "delayed", attempts)
+        self._count_outcome(call, "delayed", attempts)
 
     def _finish(self, call: Claimed, outcome: Settled, attempts: int) -> None:
         status, result, content = submission.settle(outcome)
         error = None if isinstance(outcome, Submitted) else outcome.reason
         self._note(call, status, attempts=attempts, result=result, response=content, error=error)
-        self._tally(call, status.value, attempts)
+        self._count_outcome(call, status.value, attempts)
 
-    def _tally(self, call: Claimed, status: str, attempts: int) -> None:
+    def _count_outcome(self, call: Claimed, status: str, attempts: int) -> None:
         self._metrics.deliveries.labels(status=status).inc()
         log.info(
             "outbox_delivery intent=%s status=%s attempts=%d age=%.0f session=%s call=%s",

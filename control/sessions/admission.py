@@ -18,7 +18,7 @@ from control.db import ownership
 from control.db.conversations import Store, StoreUnavailable
 from control.db.rows import NO_HISTORY, Arrival, History, Numbering, Taken
 from control.errors import RETRY_SECONDS
-from control.sessions.context import tell_history
+from control.sessions.context import history_for_agent
 from control.sessions.takeover import SessionTakeover
 from relay.core.admission import Admitted, ResumePoint, Takeover
 from relay.live.tickets import hash_ticket, new_ticket
@@ -35,7 +35,7 @@ NOTHING_SEEN = ResumePoint()
 
 class Admission:
     """Lets a browser attach, with the first ticket of its session or from another relay:
-    `relay.opening.Admit`. From then on this node is the session's owner.
+    `relay.core.admission.Admit`. From then on this node is the session's owner.
 
     Whatever is wrong with a ticket (unknown session, another's, used, expired), the answer is the
     same 401, so that nothing can be learnt by trying. Who has the right ticket of a session that is
@@ -53,7 +53,7 @@ class Admission:
         """`settle` is that of `SessionTakeover`. `grace`: seconds that a drained session may be had
         after its end."""
         self._store = store
-        self._handover = SessionTakeover(store, settle)
+        self._takeover = SessionTakeover(store, settle)
         self._node_id = node_id
         self._grace = grace
 
@@ -83,7 +83,7 @@ class Admission:
         history = NO_HISTORY
         numbering = Numbering(last_seq=0, last_turn=0, last_role=None)
         if taken.resumed or taken.taken_over:
-            numbering, history = await self._handover.complete(
+            numbering, history = await self._takeover.complete(
                 session_id,
                 taken.conversation_id,
                 taken_over=taken.taken_over,
@@ -102,10 +102,10 @@ class Admission:
             last_seq=numbering.last_seq,
             last_turn=numbering.last_turn,
             last_role=numbering.last_role,
-            history=tell_history(history),
+            history=history_for_agent(history),
             epoch=taken.epoch,
             resume_ticket=next_ticket,
-            takeover=_tell_takeover(ticket, seen, history) if taken.taken_over else None,
+            takeover=_make_takeover(ticket, seen, history) if taken.taken_over else None,
         )
 
     async def _take(self, arrival: Arrival) -> Taken | None:
@@ -127,7 +127,7 @@ def refuse_unavailable(session_id: UUID, error: StoreUnavailable) -> Refused:
     return Refused(503, "database_unavailable", detail, retry_after=RETRY_SECONDS)
 
 
-def _tell_takeover(ticket: str, seen: ResumePoint, history: History) -> Takeover:
+def _make_takeover(ticket: str, seen: ResumePoint, history: History) -> Takeover:
     missed = [
         StoredMessage(seq=m.seq, message_id=m.id, role=m.role, content=m.content)
         for m in history.messages

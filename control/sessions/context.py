@@ -10,7 +10,7 @@ from relay.core.message_policy import STILL_RUNNING
 from relay.protocol import deepgram
 
 
-def tell_history(history: History) -> list[deepgram.History]:
+def history_for_agent(history: History) -> list[deepgram.History]:
     """The stored conversation as Deepgram takes it: each call after the message it followed."""
     calls = list(reversed(history.calls))
     told: list[deepgram.History] = []

@@ -24,8 +24,8 @@ from functools import partial
 from pathlib import Path
 
 from relay.core.records import Record
-from relay.journal.directory import JournalDirectory
-from relay.journal.segment import DiskFailed, Read, Segment, SegmentBroken, encode
+from relay.journal.adoption import Adoption
+from relay.journal.segment import DiskFailed, Read, SegmentBroken, encode
 from relay.journal.segments import MEMORY_BYTES, Segments, SegmentsFull
 from relay.journal.writer import BATCH, Write, WriteFailed, Writer, WriteRefused
 from relay.supervisor import Supervisor
@@ -37,10 +37,9 @@ log = logging.getLogger(__name__)
 
 # What a record waits for others: a batch costs us nearly the same with one or with a hundred.
 GATHER_SECONDS = 0.5
-SWEEP_SECONDS = 5.0  # how soon the journal of a worker that died is found by the others
 TIDY_SECONDS = 10.0  # what is in Postgres does not stay on disk for longer
 DISK_RETRY_SECONDS = 1.0
-TOLD = 100_000  # how many may wait to hear that their record is written; the others do not hear
+CALLBACKS_MAX = 100_000  # of those that wait for their record to be written; others are not called
 
 Saved = Callable[[], None]
 
@@ -62,21 +61,19 @@ class Journal:
         self._metrics = metrics
         self._supervisor = supervisor or Supervisor(metrics)
         self._segments = Segments(directory, limit=limit, memory_limit=memory_limit)
-        # One for what is appended here and one for what others left: neither waits for the other.
-        self._own = Writer(write, self._segments, metrics, lambda: self._segments.waiting)
-        self._others = Writer(write, self._segments, metrics, lambda: self._orphaned)
+        # What others left has a writer of its own: neither waits for the other.
+        self._own = Writer(write, self._segments.files, metrics, lambda: self._segments.waiting)
+        self._adoption = Adoption(write, self._segments.files, metrics)
         # The newest records as they came: those that are written soon need not be read again.
         self._fresh: deque[tuple[int, Record]] = deque(maxlen=BATCH)
         self._saved: deque[tuple[int, Saved]] = deque()
         self._settling: deque[tuple[int, asyncio.Event]] = deque()
-        self._sweep_asked = asyncio.Event()
-        self._swept: list[asyncio.Event] = []
-        self._orphaned = 0  # records of others, found and not written yet
-        self._unreadable: set[Path] = set()
         self._arrived = asyncio.Event()
         self._hurried = asyncio.Event()  # somebody waits, or there is enough for a batch
         self._hurried_to = 0
-        metrics.journal_waiting.set_function(lambda: self._segments.waiting + self._orphaned)
+        metrics.journal_waiting.set_function(
+            lambda: self._segments.waiting + self._adoption.waiting
+        )
         metrics.journal_volatile.set_function(lambda: self._segments.volatile)
         metrics.journal_bytes.set_function(lambda: self._segments.size)
         metrics.journal_failing.set_function(lambda: self.failing)
@@ -87,17 +84,12 @@ class Journal:
     @property
     def failing(self) -> bool:
         """Whether the last write failed."""
-        return self._own.failing or self._others.failing
+        return self._own.failing or self._adoption.writer.failing
 
     @property
     def failing_seconds(self) -> float:
         """For how long Postgres has taken nothing; 0 when the last write worked."""
-        return max(self._own.failing_seconds, self._others.failing_seconds)
-
-    @property
-    def trouble(self) -> str:
-        """Why records are in memory instead of on disk; empty when they are on disk."""
-        return self._segments.trouble
+        return max(self._own.failing_seconds, self._adoption.writer.failing_seconds)
 
     def append(
         self, record: Record, saved: Saved | None = None, *, in_a_hurry: bool = False
@@ -105,8 +97,7 @@ class Journal:
         """Take a record: on return it survives the process. False: full, not taken.
 
         `in_a_hurry`: another process waits for it, so it is not gathered with others.
-        `saved` is called when it is in Postgres. Without a disk it is in memory only; see
-        `trouble`.
+        `saved` is called when it is in Postgres. Without a disk it is in memory only.
         """
         try:
             self._segments.append(encode(record))
@@ -115,7 +106,7 @@ class Journal:
             log.error("journal_full reason=%s", error)
             return False
         self._fresh.append((self._segments.last, record))
-        if saved is not None and len(self._saved) < TOLD:
+        if saved is not None and len(self._saved) < CALLBACKS_MAX:
             self._saved.append((self._segments.last, saved))
         self._arrived.set()
         if in_a_hurry:
@@ -132,17 +123,11 @@ class Journal:
         last = self._segments.last
         try:
             async with asyncio.timeout(seconds):
-                await self._sweep_soon()
+                await self._adoption.sweep()
                 await self._reach(last)
         except TimeoutError:
             return False
         return True
-
-    async def _sweep_soon(self) -> None:
-        swept = asyncio.Event()
-        self._swept.append(swept)
-        self._sweep_asked.set()
-        await swept.wait()
 
     async def _reach(self, position: int) -> None:
         if self._segments.written < position:
@@ -162,7 +147,7 @@ class Journal:
             async with AsyncExitStack() as tasks:
                 for name, work in (
                     ("journal", self._write_own),
-                    ("journal of others", self._adopt),
+                    ("journal of others", self._adoption.run),
                     ("journal files", self._tidy),
                 ):
                     # None of them ends, so there is nothing to pause for.
@@ -199,15 +184,15 @@ class Journal:
                 await self._own.back_off(error)
                 continue
             except SegmentBroken as error:
-                self._lose(await self._segments.skip_broken(), f"its file is broken: {error}")
-                self._reached(tell=False)
+                self._own.lose(await self._segments.skip_broken(), error)
+                self._reached(is_written=False)
                 continue
             if not rows:
                 self._arrived.clear()
                 continue
             async for done, written in self._own.deliver(rows):
                 self._segments.drop(done[-1][0])
-                self._reached(tell=written)
+                self._reached(is_written=written)
 
     def _read_fresh(self) -> list[Read]:
         """What Postgres does not have; empty when that is more than we remember."""
@@ -227,77 +212,15 @@ class Journal:
         except TimeoutError:
             pass  # it was a quiet moment
 
-    def _reached(self, *, tell: bool) -> None:
-        """Tell who waits for what is written now."""
+    def _reached(self, *, is_written: bool) -> None:
+        """Call those who wait for what is written now, or is never to be."""
         soon = asyncio.get_running_loop().call_soon
         while self._saved and self._saved[0][0] <= self._segments.written:
             _, saved = self._saved.popleft()
-            if tell:
+            if is_written:
                 soon(saved)  # what goes wrong in it is not ours
         while self._settling and self._settling[0][0] <= self._segments.written:
             soon(self._settling.popleft()[1].set)
-
-    def _lose(self, count: int, why: str) -> None:
-        self._metrics.journal_lost.inc(count)
-        log.error("journal_records_lost count=%d: %s", count, why)
-
-    # --- what others left --------------------------------------------------------------------
-
-    async def _adopt(self) -> None:
-        while True:
-            self._sweep_asked.clear()
-            asked, self._swept = self._swept, []
-            passed_over: set[Path] = set()
-            while folder := await self._segments.take_orphan(passed_over):
-                passed_over.add(folder.path)
-                await self._adopt_folder(folder)
-            for swept in asked:
-                swept.set()
-            try:
-                async with asyncio.timeout(SWEEP_SECONDS):
-                    await self._sweep_asked.wait()
-            except TimeoutError:
-                pass  # then without being asked
-
-    async def _adopt_folder(self, folder: JournalDirectory) -> None:
-        adopted = 0
-        segments: list[Segment] = []
-        try:
-            segments = await self._segments.run(folder.segments)
-            for segment in segments:
-                adopted += await self._adopt_segment(segment)
-        except DiskFailed as error:
-            if folder.path not in self._unreadable:  # it is tried again at every sweep
-                self._unreadable.add(folder.path)
-                log.error("journal_unreadable folder=%s: %s", folder.path, error)
-        finally:
-            self._orphaned = 0
-            for segment in segments:
-                self._segments.submit(segment.close)
-            self._segments.submit(folder.release)
-            if adopted:
-                log.warning("journal_adopted folder=%s records=%d", folder.path.name, adopted)
-
-    async def _adopt_segment(self, segment: Segment) -> int:
-        """Write it and remove it; how many records were in it."""
-        run = self._segments.run
-        found = adopted = position = 0
-        try:
-            found = await run(segment.survey)
-            self._orphaned += found
-            while position < segment.last:
-                rows = await run(segment.read, position, BATCH)
-                async for done, written in self._others.deliver(rows):
-                    adopted += len(done)
-                    self._orphaned -= len(done)
-                    self._metrics.journal_adopted.inc(len(done) if written else 0)
-                position = rows[-1][0] if rows else segment.last
-        except SegmentBroken as error:
-            self._lose(found - adopted or 1, f"its file is broken: {error}")
-            await run(self._segments.put_aside, segment)
-        else:
-            await run(segment.remove)
-        return adopted
 
     # --- the files ---------------------------------------------------------------------------
 
@@ -306,11 +229,11 @@ class Journal:
         while True:
             try:
                 async with asyncio.timeout(
-                    DISK_RETRY_SECONDS if segments.trouble else TIDY_SECONDS
+                    DISK_RETRY_SECONDS if segments.disk_error else TIDY_SECONDS
                 ):
                     await segments.untidy.wait()
             except TimeoutError:
-                await segments.turn_page()
+                await segments.rotate_written()
             try:
                 await segments.tidy()
             except (DiskFailed, SegmentBroken):

@@ -5,7 +5,7 @@ limit, what comes next is kept in memory, loudly and bounded too; when the disk 
 there before anything newer does. So the order of the segments is the order of the records.
 
 The event loop calls `append` and `drop`; whatever is slow (making, sealing, reading and deleting
-files) runs in the one thread of the ledger.
+files) runs in the one thread of files.py.
 """
 
 from __future__ import annotations
@@ -13,14 +13,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
-from relay.journal.condemned import Condemned
-from relay.journal.directory import JournalDirectory, measure, take_orphan
+from relay.journal.files import JournalFiles
 from relay.journal.segment import DiskFailed, Read, Row, Segment, SegmentBroken, read_body
 
 log = logging.getLogger(__name__)
@@ -29,9 +25,6 @@ SEGMENT_BYTES = 8 << 20  # the log of one segment: some 3,500 messages, a fifth 
 MEMORY_BYTES = 16 << 20  # what is kept when the disk does not take it: some 40,000 messages
 _SLICE = 2_000  # records that move from memory to disk in one transaction
 _AT_ONCE = 100  # records that may move from memory to disk on the event loop: 2 ms
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 
 class SegmentsFull(Exception):
@@ -68,10 +61,10 @@ class Segments:
 
     def __init__(self, directory: Path, *, limit: int, memory_limit: int = MEMORY_BYTES) -> None:
         """`limit` is in bytes and for the whole directory, other processes included."""
-        self.directory = directory
-        self.condemned = Condemned(directory)
+        self.files = JournalFiles(directory)
         self.last = 0  # the newest position
         self.written = 0  # Postgres has everything up to here
+        self.disk_error = ""  # why records are kept in memory; empty: they are not
         self.untidy = asyncio.Event()
         self._limit = limit
         self._memory_limit = memory_limit
@@ -79,11 +72,7 @@ class Segments:
         self._segments: deque[Segment | Memory] = deque([Memory()])
         self._bytes_behind = 0  # of all segments but the last, and of other processes
         self._bytes_others = 0
-        self._folder: JournalDirectory | None = None
-        self._spare: Segment | None = None
-        self._trouble = ""
         self._closed = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
     def __repr__(self) -> str:
         return f"<Segments {self.written}..{self.last} segments={len(self._segments)}>"
@@ -100,11 +89,6 @@ class Segments:
         return len(newest) if isinstance(newest, Memory) else 0
 
     @property
-    def trouble(self) -> str:
-        """Why records are kept in memory; empty: they are not."""
-        return self._trouble
-
-    @property
     def size(self) -> int:
         """What the journal takes on disk, as `limit` counts it."""
         active = self._segments[-1]
@@ -115,7 +99,7 @@ class Segments:
     def append(self, body: bytes) -> None:
         """Store a record; on return it survives the process. Raises `SegmentsFull`: not taken.
 
-        When the disk does not take it, it is in memory and `trouble` says why.
+        When the disk does not take it, it is in memory and `disk_error` says why.
         """
         if self._closed:
             raise SegmentsFull("the journal is closed")
@@ -123,41 +107,41 @@ class Segments:
         active = self._segments[-1]
         if isinstance(active, Segment):
             if self.size >= self._limit:
-                self._go_on_in_memory(self._full())
+                self._continue_in_memory(self._full())
             else:
                 if active.bytes >= self._segment_bytes:
-                    active = self._turn_over(active)
+                    active = self._rotate(active)
                 try:
                     active.append(position, body)
                     self.last = position
                     return
                 except DiskFailed as error:
-                    self._go_on_in_memory(str(error))
-        self._keep(position, body)
+                    self._continue_in_memory(str(error))
+        self._append_to_memory(position, body)
 
-    def _keep(self, position: int, body: bytes) -> None:
+    def _append_to_memory(self, position: int, body: bytes) -> None:
         memory = self._segments[-1]
         assert isinstance(memory, Memory)
         if memory.bytes + len(body) > self._memory_limit:
-            raise SegmentsFull(f"{self._trouble or 'not open yet'}, and memory is full as well")
+            raise SegmentsFull(f"{self.disk_error or 'not open yet'}, and memory is full as well")
         memory.append(position, body)
         self.last = position
 
-    def _go_on_in_memory(self, why: str) -> None:
-        self._note_trouble(why)
+    def _continue_in_memory(self, why: str) -> None:
+        self._note_disk_error(why)
         self._add(Memory())
 
     def _full(self) -> str:
         return f"the journal has its {self._limit} bytes"
 
-    def _note_trouble(self, why: str) -> None:
-        if not self._trouble:
+    def _note_disk_error(self, why: str) -> None:
+        if not self.disk_error:
             log.error("journal_disk_failed reason=%s: records are kept in memory", why)
-        self._trouble = why
+        self.disk_error = why
 
-    def _turn_over(self, active: Segment) -> Segment:
+    def _rotate(self, active: Segment) -> Segment:
         """Begin the next segment, if it is there already: making one takes too long to wait."""
-        spare, self._spare = self._spare, None
+        spare, self.files.spare = self.files.spare, None
         self.untidy.set()
         if spare is None:
             return active
@@ -166,10 +150,10 @@ class Segments:
 
     def _add(self, segment: Segment | Memory) -> None:
         self._segments.append(segment)
-        self._weigh()
+        self._recount_bytes()
         self.untidy.set()
 
-    def _weigh(self) -> None:
+    def _recount_bytes(self) -> None:
         behind = list(self._segments)[:-1]
         own = sum(segment.bytes for segment in behind if isinstance(segment, Segment))
         self._bytes_behind = own + self._bytes_others
@@ -192,7 +176,7 @@ class Segments:
                 return []
             if isinstance(head, Memory):
                 return [(at, read_body(body)) for at, body in head.rows(self.written, limit)]
-            if rows := await self.run(head.read, self.written, limit):
+            if rows := await self.files.run(head.read, self.written, limit):
                 return rows
             raise SegmentBroken(f"expected records up to {head.last}, got none")
 
@@ -201,35 +185,26 @@ class Segments:
         head = self._segments[0]
         assert isinstance(head, Segment)
         if head is self._segments[-1]:
-            self._go_on_in_memory(f"{head.path} is broken")
+            self._continue_in_memory(f"{head.path} is broken")
         before, self.written = self.written, max(self.written, head.last)
         self._segments.popleft()
-        self._weigh()
-        await self.run(self.put_aside, head)
+        self._recount_bytes()
+        await self.files.run(self.files.put_aside, head)
         return self.written - before
-
-    def put_aside(self, segment: Segment) -> None:
-        """Move a segment out of its folder, for people to look at."""
-        path = self.directory / f"{segment.path.parent.name}-{segment.path.stem}.broken"
-        log.error("journal_broken file=%s", path)
-        try:
-            segment.set_aside(path)
-        except DiskFailed as error:  # the next process finds it and tries again
-            log.error("journal_disk_failed file=%s: %s", segment.path, error)
 
     async def _forget_written(self) -> None:
         while len(self._segments) > 1 and self._segments[0].last <= self.written:
             done = self._segments.popleft()
-            self._weigh()
+            self._recount_bytes()
             if isinstance(done, Segment):
-                await self.run(self._finish, done)
+                await self.files.run(self.files.finish, done)
 
     async def open(self) -> None:
         """Be ready to append to disk; if that fails, memory has to do for now."""
         try:
             await self.tidy()
         except (DiskFailed, SegmentBroken) as error:
-            self._note_trouble(str(error))
+            self._note_disk_error(str(error))
 
     async def tidy(self) -> None:
         """What has to be done now and then, and when `untidy` is set. Raises `DiskFailed`."""
@@ -238,64 +213,46 @@ class Segments:
         # The last one behind is about to be in Postgres and gone, if all is well.
         for segment in list(self._segments)[:-2]:
             if isinstance(segment, Segment) and not segment.sealed:
-                await self.run(segment.seal)
-        own = self._folder.path if self._folder else None
-        self._bytes_others = await self.run(measure, self.directory, without=own)
-        self._weigh()
-        if self._spare is None and self.size < self._limit:
-            await self.run(self._make_spare)
+                await self.files.run(segment.seal)
+        self._bytes_others = await self.files.run(self.files.measure_others)
+        self._recount_bytes()
+        if self.files.spare is None and self.size < self._limit:
+            await self.files.run(self.files.make_spare)
         newest = self._segments[-1]
         if isinstance(newest, Memory):
             # Not at the first byte that is free: it would go to and fro.
-            if self._spare and self.size + 2 * newest.bytes <= 0.9 * self._limit:
-                await self._pour(newest, self._spare)
-            elif not self._trouble:
-                self._note_trouble(self._full())
+            if self.files.spare and self.size + 2 * newest.bytes <= 0.9 * self._limit:
+                await self._move_to_disk(newest, self.files.spare)
+            elif not self.disk_error:
+                self._note_disk_error(self._full())
 
-    async def turn_page(self) -> None:
+    async def rotate_written(self) -> None:
         """Begin a new segment if the present one is in Postgres: what was said does not stay."""
         active = self._segments[-1]
         if isinstance(active, Segment) and 0 < active.last <= self.written:
-            self._turn_over(active)
+            self._rotate(active)
             await self._forget_written()
 
-    def _make_spare(self) -> None:
-        if self._folder is None:
-            self._folder = JournalDirectory.create(self.directory)
-        self._spare = self._folder.new_segment()
-
-    async def _pour(self, memory: Memory, spare: Segment) -> None:
+    async def _move_to_disk(self, memory: Memory, spare: Segment) -> None:
         """From memory to disk, nearly all of it in the thread."""
         try:
             while len(rows := self._not_in(spare, memory)) > _AT_ONCE:
-                await self.run(spare.extend, rows)
+                await self.files.run(spare.extend, rows)
             if rows:
                 spare.extend(rows)
         except (DiskFailed, SegmentBroken) as error:
-            self._spare = None
-            await self.run(self._finish, spare, wanted=False)
+            self.files.spare = None
+            await self.files.run(self.files.finish, spare, wanted=False)
             raise DiskFailed(str(error)) from error
-        self._spare = None
+        self.files.spare = None
         self._segments[-1] = spare
         self.untidy.set()  # another spare
-        if self._trouble:
+        if self.disk_error:
             log.warning("journal_disk_recovered records=%d", len(memory))
-        self._trouble = ""
+        self.disk_error = ""
 
     def _not_in(self, spare: Segment, memory: Memory) -> list[Row]:
         return memory.rows(max(spare.last, self.written), _SLICE)
-
-    async def take_orphan(self, passed_over: set[Path]) -> JournalDirectory | None:
-        """A folder that a dead process left."""
-        return await self.run(take_orphan, self.directory, passed_over)
-
-    async def run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Call something slow in the thread; it is carried out even if we are cancelled."""
-        return await asyncio.shield(asyncio.wrap_future(self.submit(function, *args, **kwargs)))
-
-    def submit(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
-        """The same, without waiting for it; also from a task that is being cancelled."""
-        return self._thread.submit(function, *args, **kwargs)
 
     def close(self) -> int:
         """Leave to the next process what is not in Postgres; how many records could not be left.
@@ -303,39 +260,29 @@ class Segments:
         It blocks until the files are closed, so that it works in a task that is being cancelled.
         """
         self._closed = True
-        lost = self._thread.submit(self._close).result()
-        self._thread.shutdown()
+        lost = self.files.submit(self._close).result()
+        self.files.shut_down()
         return lost
 
     def _close(self) -> int:
         lost = self._save_memory()
-        for segment in [*self._segments, self._spare]:
+        for segment in [*self._segments, self.files.spare]:
             if isinstance(segment, Segment):
-                self._finish(segment, wanted=segment.last > self.written)
-        if self._folder is not None:
-            self._folder.release()
+                self.files.finish(segment, wanted=segment.last > self.written)
+        self.files.release()
         return lost
 
     def _save_memory(self) -> int:
         memory = self._segments[-1]
         try:
             while isinstance(memory, Memory) and self.written < self.last:
-                if self._spare is None:
-                    self._make_spare()
-                assert self._spare is not None
-                rows = self._not_in(self._spare, memory)
+                if self.files.spare is None:
+                    self.files.make_spare()
+                assert self.files.spare is not None
+                rows = self._not_in(self.files.spare, memory)
                 if not rows:
                     break
-                self._spare.extend(rows)
+                self.files.spare.extend(rows)
         except (DiskFailed, SegmentBroken):
             return self.volatile
         return 0
-
-    def _finish(self, segment: Segment, *, wanted: bool = False) -> None:
-        try:
-            if wanted:
-                segment.close()
-            else:
-                segment.remove()
-        except DiskFailed as error:  # the next process finds it
-            log.error("journal_disk_failed file=%s: %s", segment.path, error)

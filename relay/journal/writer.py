@@ -13,8 +13,8 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from relay.core.records import Record
+from relay.journal.files import JournalFiles
 from relay.journal.segment import DiskFailed, Read
-from relay.journal.segments import Segments
 from relay.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -45,13 +45,13 @@ class Writer:
     def __init__(
         self,
         write: Write,
-        segments: Segments,
+        files: JournalFiles,
         metrics: Metrics,
         waiting: Callable[[], int],
     ) -> None:
         """`waiting` is how many records wait for this writer; it is logged."""
         self._write = write
-        self._segments = segments
+        self._files = files
         self._metrics = metrics
         self._waiting = waiting
         self._size = BATCH
@@ -110,8 +110,8 @@ class Writer:
 
     async def _condemn(self, row: Read, why: str) -> None:
         position, record = row
-        condemned = self._segments.condemned
-        await self._segments.run(condemned.add, record, why)
+        condemned = self._files.condemned
+        await self._files.run(condemned.add, record, why)
         self._metrics.journal_lost.inc()
         self._metrics.journal_condemned.inc()
         log.error(
@@ -121,6 +121,11 @@ class Writer:
             condemned.path,
             why,
         )
+
+    def lose(self, count: int, error: Exception) -> None:
+        """Note that records cannot be read any more."""
+        self._metrics.journal_lost.inc(count)
+        log.error("journal_records_lost count=%d: its file is broken: %s", count, error)
 
     async def back_off(self, error: Exception) -> None:
         """Note a failure, and wait before the next try."""

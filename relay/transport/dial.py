@@ -10,8 +10,6 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from time import monotonic
 from urllib.parse import urlsplit
 
@@ -28,6 +26,7 @@ from relay.transport.agent_handshake import shake_hands
 from relay.transport.connection import Connection
 from relay.transport.dial_limit import FAILURES, DialLimit
 from relay.transport.egress import Egress
+from relay.transport.retry_after import read_retry_after
 
 log = logging.getLogger(__name__)
 # picows logs each connection at INFO with addresses; ours is the one line at the end of a session.
@@ -197,20 +196,9 @@ def _refused(error: WSInvalidStatusError) -> DialFailed:
     if answer is None:
         return DialFailed("the agent answered HTTP None")
     body = bytes(error.raw_body or b"")[:MAX_BODY]
-    wait = _read_retry_after(answer.headers.get("Retry-After", ""))
+    wait = read_retry_after(answer.headers.get("Retry-After", ""))
     status = int(answer.status)
     return DialFailed(f"the agent answered HTTP {status}", status, body, wait)
-
-
-def _read_retry_after(text: str) -> float:
-    """Seconds, from a number of them or a date (RFC 9110 section 10.2.3); 0: it says nothing."""
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        at = parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    return max(0.0, (at - datetime.now(UTC)).total_seconds()) if at.tzinfo else 0.0
 
 
 def _shut(opened: socket.socket) -> None:

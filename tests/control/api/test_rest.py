@@ -23,13 +23,13 @@ from config.loader import load
 from config.policy import Language, Policy
 from config.settings import Settings
 from control.api.conversations import ConversationController
-from control.api.direct import Direct
 from control.api.health import get_live, get_ready
 from control.api.intents import list_intents
 from control.api.problems import exception_handlers
 from control.api.sessions import PREFIX, SessionController
 from control.auth.current_user import USER_ID, User, get_current_user
 from control.db.conversations import Store
+from control.sessions.direct import Direct
 from relay.core.records import Figures, IntentCalled, MessageSaid, SessionEnded
 from relay.journal.journal import Journal
 from relay.protocol.refusal import Refused

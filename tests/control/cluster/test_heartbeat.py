@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from control.cluster.heartbeat import Heartbeat
-from control.cluster.listener import NoticeListener
+from control.cluster.listener import NotificationListener
 from control.db import ownership
 from control.db.conversations import Store, StoreUnavailable
 
@@ -41,7 +41,9 @@ class SessionRegistry:
 
 
 def make_node(store, database_url, **given):
-    return Heartbeat(store, SessionRegistry(), NoticeListener(database_url), grace=GRACE, **given)
+    return Heartbeat(
+        store, SessionRegistry(), NotificationListener(database_url), grace=GRACE, **given
+    )
 
 
 async def fetch(store, sql, *arguments):

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from config.agent import Audio
 from control.cluster.heartbeat import Heartbeat
-from control.cluster.listener import NoticeListener
+from control.cluster.listener import NotificationListener
 from control.db import ownership
 from control.db.ownership import DEAD_SECONDS, GAP
 from control.db.rows import NewSession
@@ -391,16 +391,16 @@ class SessionRegistry:
 
 async def test_a_node_ends_at_once_what_went_elsewhere(store, database_url):
     session, ours = await attach(store), await attach(store)
-    session_registry, notice_listener = (
+    session_registry, notification_listener = (
         SessionRegistry({session.id: 1, ours.id: 1}),
-        NoticeListener(database_url),
+        NotificationListener(database_url),
     )
 
     async with (
         asyncio.timeout(10),
-        Heartbeat(store, session_registry, notice_listener, grace=30.0).running(),
+        Heartbeat(store, session_registry, notification_listener, grace=30.0).running(),
     ):
-        await notice_listener.listening.wait()
+        await notification_listener.listening.wait()
         await take_over(store, session)
         async with asyncio.timeout(4):  # before the next heartbeat
             await session_registry.changed.wait()
@@ -413,7 +413,7 @@ async def test_a_node_without_notices_finds_out_with_its_heartbeat(store):
     session = await attach(store)
     session_registry = SessionRegistry({session.id: 1})
     node = Heartbeat(
-        store, session_registry, NoticeListener("postgresql://127.0.0.1:1/none"), grace=30.0
+        store, session_registry, NotificationListener("postgresql://127.0.0.1:1/none"), grace=30.0
     )
     await take_over(store, session)
 
@@ -425,8 +425,8 @@ async def test_a_node_without_notices_finds_out_with_its_heartbeat(store):
 async def test_a_connection_that_listens_is_opened_again(store, database_url, monkeypatch):
     monkeypatch.setattr("control.cluster.listener.PAUSE_SECONDS", 0.01)
     heard = asyncio.Queue()
-    notice_listener = NoticeListener(database_url)
-    listening = notice_listener.listening_for(heard.put_nowait, Supervisor())
+    notification_listener = NotificationListener(database_url)
+    listening = notification_listener.listening_for(heard.put_nowait, Supervisor())
     async with asyncio.timeout(10), listening:
         assert await heard.get() is None  # at each start: we may have missed something
         await fetch(
@@ -444,7 +444,10 @@ async def test_a_connection_that_listens_is_opened_again(store, database_url, mo
 async def test_a_session_that_its_node_does_not_have_is_ended(store):
     session = await attach(store)
     node = Heartbeat(
-        store, SessionRegistry({}), NoticeListener("postgresql://127.0.0.1:1/none"), grace=30.0
+        store,
+        SessionRegistry({}),
+        NotificationListener("postgresql://127.0.0.1:1/none"),
+        grace=30.0,
     )
     node.id = NODE
 

@@ -8,10 +8,11 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from control.api.grants import Grant, Grants
-from control.db import retention
+from control.db import grants, retention
 from control.db.conversations import Store, StoreUnavailable
+from control.db.grants import Grant
 from control.db.retention import Retention, erase_old
+from relay.journal import adoption
 from relay.journal import journal as journal_module
 from relay.journal.journal import Journal, WriteFailed
 from relay.protocol.relay_events import IntentStatus
@@ -55,7 +56,7 @@ class Gate:
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(journal_module, "TIDY_SECONDS", 0.05)
-    monkeypatch.setattr(journal_module, "SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(adoption, "SWEEP_SECONDS", 0.05)
 
 
 async def until_gone(directory):
@@ -209,7 +210,8 @@ async def test_what_is_being_resumed_is_not_erased(store, row, is_kept):
 async def test_a_grant_for_a_conversation_keeps_it(store):
     old = await converse(store, "hello")
     grant = Grant(user_id=USER, conversation_id=old, timezone="UTC")
-    await Grants(store).add("ticket", grant, ttl=60)
+    async with store.transaction() as connection:
+        await grants.add(connection, b"hash", grant, ttl=60)
     await age(store, old, 31)
 
     assert await Retention(store, 30).sweep() == 0

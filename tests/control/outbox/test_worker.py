@@ -244,6 +244,15 @@ async def test_trouble_is_tried_again_later_and_later_until_it_goes_well(outbox,
     assert len({headers["idempotency-key"] for _, headers, _ in it.requests}) == 1
 
 
+async def test_while_nothing_is_due_nothing_waits_for_the_journal(outbox, monkeypatch):
+    async with outbox("http://127.0.0.1:9") as desk:
+        asked = []
+        monkeypatch.setattr(desk.journal, "settled", asked.append)
+
+        assert await desk.delivery.sweep() == 0
+        assert asked == []
+
+
 async def test_retry_after_is_honoured(outbox, store, sql):
     async with planner(answer(429, Retry_After="120")) as it, outbox(it.url) as desk:
         (row,) = await accept(store)
@@ -605,11 +614,11 @@ class Away(Store):
         self.asked = 0
         self.twice = asyncio.Event()
 
-    async def claim_calls(self, limit, *, lease):
+    def transaction(self):
         self.asked += 1
         if self.asked > 2:
             self.twice.set()
-        return await super().claim_calls(limit, lease=lease)
+        return super().transaction()
 
 
 async def test_a_database_that_is_away_pauses_the_loop_and_is_said_once(outbox, caplog):
@@ -636,15 +645,15 @@ from uuid_utils.compat import uuid7
 from config.agent import Audio
 from config.loader import load
 from config.settings import STAND_INS, from_environment
-from control.db.conversations import Store
-from control.outbox.orchestrator_client import connect
 from control.outbox.worker import OutboxWorker
-from relay.core.admission import Admitted
+from control.outbox.orchestrator_client import connect
+from control.db.conversations import Store
+from relay.protocol import deepgram
+from relay.transport.egress import Egress
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
-from relay.protocol import deepgram
 from relay.telemetry.metrics import Metrics
-from relay.transport.egress import Egress
+from relay.core.admission import Admitted
 
 how, root, database, url, data, conversation = sys.argv[1:]
 
@@ -659,11 +668,11 @@ async def main():
         journal.running(grace=5),
         functions.running(orchestrator.submit, grace=5),
         OutboxWorker(store, journal, registry, metrics, planner=orchestrator, listener=functions,
-                     max_age=3600).running(grace=5),
+                 max_age=3600).running(grace=5),
     ):
         if how == "call":
             admitted = Admitted(session_id=UUID(int=7), conversation_id=UUID(conversation),
-                                user_id="user-1", timezone="UTC", audio=Audio())
+                              user_id="user-1", timezone="UTC", audio=Audio())
             function = deepgram.FunctionCall(
                 id="call_killed", name="create_goal", client_side=True,
                 arguments='{"title": "run", "deadline": "none"}')

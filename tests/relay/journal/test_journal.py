@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from relay.core.records import SessionBegan
+from relay.journal import adoption
 from relay.journal import journal as journal_module
 from relay.journal import writer as writer_module
 from relay.journal.condemned import NAME, restore
@@ -329,7 +330,7 @@ async def test_what_was_left_is_written_by_the_next_one_and_removed(caplog, dire
 
 
 async def test_what_one_that_died_leaves_later_is_found_while_running(monkeypatch, directory):
-    monkeypatch.setattr(journal_module, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(adoption, "SWEEP_SECONDS", 0.01)
     database = Database()
     async with journal_of(database, directory):
         await leave(directory, record(1))
@@ -505,11 +506,10 @@ async def test_without_a_disk_it_keeps_records_in_memory_and_says_so(
     database.go_on.clear()
     async with journal_of(database, directory) as journal:
         assert journal.append(record(1))
-        assert journal.trouble
         assert figure(journal, "relay_journal_volatile") == 1.0
         directory.unlink()
         async with asyncio.timeout(20):
-            while journal.trouble:
+            while figure(journal, "relay_journal_volatile"):
                 assert not await journal.settled(0.01)
         assert figure(journal, "relay_journal_volatile") == 0.0
         assert journal.append(record(2))
@@ -541,7 +541,7 @@ async def test_what_comes_after_it_stopped_is_refused(caplog):
 
 
 async def test_only_so_many_may_wait_to_hear(monkeypatch):
-    monkeypatch.setattr(journal_module, "TOLD", 1)
+    monkeypatch.setattr(journal_module, "CALLBACKS_MAX", 1)
     database = Database()
     heard = []
     async with journal_of(database) as journal:

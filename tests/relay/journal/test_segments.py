@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from relay.core.records import IntentCalled, MessageSaid
-from relay.journal import segments as ledger_module
+from relay.journal import segments as segments_module
 from relay.journal.directory import JournalDirectory, measure, take_orphan
 from relay.journal.segment import DiskFailed, Segment, SegmentBroken, decode, encode
 from relay.journal.segments import Segments, SegmentsFull
@@ -230,11 +230,11 @@ def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# --- the ledger ----------------------------------------------------------------------------------
+# --- segments ------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def ledger_of(directory, *, limit=64 << 20, **more):
+async def segments_of(directory, *, limit=64 << 20, **more):
     segments = Segments(directory, limit=limit, **more)
     async with asyncio.timeout(10):
         await segments.open()
@@ -253,8 +253,8 @@ async def read_all(segments):
 
 
 async def test_records_come_out_in_order_over_many_segments(monkeypatch, tmp_path):
-    monkeypatch.setattr(ledger_module, "SEGMENT_BYTES", 20_000)
-    async with ledger_of(tmp_path) as segments:
+    monkeypatch.setattr(segments_module, "SEGMENT_BYTES", 20_000)
+    async with segments_of(tmp_path) as segments:
         for seq in range(1, 301):
             segments.append(encode(said(seq)))
             if segments.untidy.is_set():
@@ -271,8 +271,8 @@ async def test_records_come_out_in_order_over_many_segments(monkeypatch, tmp_pat
 
 
 async def test_without_a_spare_the_segment_just_grows(monkeypatch, tmp_path):
-    monkeypatch.setattr(ledger_module, "SEGMENT_BYTES", 5_000)
-    async with ledger_of(tmp_path) as segments:
+    monkeypatch.setattr(segments_module, "SEGMENT_BYTES", 5_000)
+    async with segments_of(tmp_path) as segments:
         for seq in range(1, 101):  # no `tidy` in between
             segments.append(encode(said(seq)))
 
@@ -287,18 +287,18 @@ async def fill(segments):
 
 
 async def test_at_its_limit_it_goes_on_in_memory_and_comes_back(monkeypatch, caplog, tmp_path):
-    monkeypatch.setattr(ledger_module, "SEGMENT_BYTES", 20_000)
-    async with ledger_of(tmp_path, limit=100_000, memory_limit=10_000) as segments:
+    monkeypatch.setattr(segments_module, "SEGMENT_BYTES", 20_000)
+    async with segments_of(tmp_path, limit=100_000, memory_limit=10_000) as segments:
         with pytest.raises(SegmentsFull, match="memory is full"):
             await fill(segments)
         accepted = segments.last
         assert segments.size <= 100_000 + 20_000
         assert segments.volatile > 10
-        assert "100000 bytes" in segments.trouble
+        assert "100000 bytes" in segments.disk_error
 
         written = await read_all(segments)
         await segments.tidy()
-        assert segments.trouble == ""
+        assert segments.disk_error == ""
         segments.append(encode(said(accepted + 1)))
         written += await read_all(segments)
 
@@ -308,20 +308,20 @@ async def test_at_its_limit_it_goes_on_in_memory_and_comes_back(monkeypatch, cap
 
 
 async def test_what_others_have_counts_against_the_limit(tmp_path):
-    async with ledger_of(tmp_path / "j") as other:
+    async with segments_of(tmp_path / "j") as other:
         for seq in range(1, 201):
             other.append(encode(said(seq)))
-        async with ledger_of(tmp_path / "j", limit=100_000) as segments:
+        async with segments_of(tmp_path / "j", limit=100_000) as segments:
             segments.append(encode(said(1)))
 
-            assert "100000 bytes" in segments.trouble
+            assert "100000 bytes" in segments.disk_error
             assert segments.size > 100_000
 
 
 async def test_what_memory_has_is_on_disk_before_anything_newer(tmp_path):
     place = tmp_path / "journal"
     place.touch()
-    async with ledger_of(place) as segments:
+    async with segments_of(place) as segments:
         for seq in range(1, 3001):
             segments.append(encode(said(seq)))
         assert segments.volatile == 3000
@@ -337,7 +337,7 @@ async def test_what_memory_has_is_on_disk_before_anything_newer(tmp_path):
 async def test_what_is_in_memory_at_the_end_is_left_on_disk_if_that_is_back(tmp_path):
     place = tmp_path / "journal"
     place.touch()
-    async with ledger_of(place) as segments:
+    async with segments_of(place) as segments:
         for seq in range(1, 4001):
             segments.append(encode(said(seq)))
         segments.drop(1000)
@@ -351,15 +351,15 @@ async def test_what_is_in_memory_at_the_end_is_left_on_disk_if_that_is_back(tmp_
 
 
 async def test_a_new_page_drops_what_is_written(tmp_path):
-    async with ledger_of(tmp_path) as segments:
+    async with segments_of(tmp_path) as segments:
         await segments.tidy()
         segments.append(encode(said(1)))
         (before,) = [p for p in tmp_path.glob("*/*.db-wal") if p.stat().st_size > 8000] or [None]
-        await segments.turn_page()  # not written: it stays
+        await segments.rotate_written()  # not written: it stays
         assert await read_all(segments) == [(1, said(1))]
 
-        await segments.turn_page()
-        await segments.turn_page()  # nothing on it: it is not turned
+        await segments.rotate_written()
+        await segments.rotate_written()  # nothing on it: it is not turned
 
         assert before is None or not before.exists()
         assert repr(segments) == "<Segments 1..1 segments=1>"
@@ -376,10 +376,10 @@ def small_disk(tmp_path):
 
 async def test_a_full_disk_loses_nothing_and_is_used_again_when_it_has_room(small_disk, caplog):
     filling = small_disk / "filling"
-    async with ledger_of(small_disk / "journal") as segments:
+    async with segments_of(small_disk / "journal") as segments:
         await segments.tidy()
         seq = 0
-        while not segments.trouble:
+        while not segments.disk_error:
             seq += 1
             segments.append(encode(said(seq)))
         assert seq > 50
@@ -393,7 +393,7 @@ async def test_a_full_disk_loses_nothing_and_is_used_again_when_it_has_room(smal
 
         written = await read_all(segments)
         await segments.tidy()
-        assert segments.trouble == ""
+        assert segments.disk_error == ""
         seq += 1
         segments.append(encode(said(seq)))
         assert segments.volatile == 0
@@ -404,9 +404,9 @@ async def test_a_full_disk_loses_nothing_and_is_used_again_when_it_has_room(smal
 
 
 async def test_what_is_left_on_a_full_disk_can_be_read(small_disk):
-    async with ledger_of(small_disk / "journal") as segments:
+    async with segments_of(small_disk / "journal") as segments:
         seq = 0
-        while not segments.trouble:
+        while not segments.disk_error:
             seq += 1
             segments.append(encode(said(seq)))
         fill_up(small_disk / "filling")

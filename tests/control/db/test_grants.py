@@ -5,9 +5,26 @@ from __future__ import annotations
 import pytest
 from uuid_utils.compat import uuid7
 
-from control.api.grants import Grant, Grants
+from control.db import grants as sql
+from control.db.grants import Grant
+from relay.live.tickets import hash_ticket
 
 GRANT = Grant(user_id="user-1", conversation_id=None, timezone="Europe/Vienna")
+
+
+class Grants:
+    """Each statement in a transaction of its own."""
+
+    def __init__(self, store):
+        self.store = store
+
+    async def add(self, ticket, grant, *, ttl):
+        async with self.store.transaction() as connection:
+            return await sql.add(connection, hash_ticket(ticket), grant, ttl=ttl)
+
+    async def take(self, ticket):
+        async with self.store.transaction() as connection:
+            return await sql.take(connection, hash_ticket(ticket))
 
 
 @pytest.fixture
