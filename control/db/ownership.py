@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from uuid import UUID
 
-from control.db.batch_writer import Connection
+from control.db.batch_writer import Connection, Row
 from control.db.rows import Arrival, Numbering, Taken
 from relay.protocol import deepgram
 
 DEAD_SECONDS = 20.0  # without a heartbeat
+# In SQL: a node that was seen after this instant is alive; whether the owner of a session `s` is.
+ALIVE_SINCE = f"now() - interval '{DEAD_SECONDS} seconds'"
+OWNER_LIVES = f"""EXISTS (
+    SELECT FROM voice.nodes AS n WHERE n.id = s.node_id AND n.seen_at > {ALIVE_SINCE}
+)"""
 CHANNEL = "voice_sessions"  # NOTIFY with the id of a session: its owner is to look at its row
 # What is left free for messages of an owner before that are not stored yet: more than fit into a
 # journal. JavaScript counts exactly to nine thousand million times this.
@@ -53,19 +58,19 @@ async def sweep(connection: Connection, grace: float) -> int:
     the database goes on.
     """
     done = await connection.execute(
-        """
+        f"""
         UPDATE voice.sessions AS s
         SET state = 'ended', ended_at = now(), end_reason = coalesce(end_asked, 'node_lost')
         WHERE s.state <> 'ended' AND s.node_id IS NOT NULL AND NOT EXISTS (
             SELECT FROM voice.nodes AS n
-            WHERE n.id = s.node_id AND n.seen_at > now() - make_interval(secs => $1)
+            WHERE n.id = s.node_id AND n.seen_at > {ALIVE_SINCE} - make_interval(secs => $1)
         )
         """,
-        DEAD_SECONDS + grace,
+        grace,
     )
     await connection.execute(
-        "DELETE FROM voice.nodes WHERE seen_at <= now() - make_interval(secs => $1)",
-        DEAD_SECONDS + grace,
+        f"DELETE FROM voice.nodes WHERE seen_at <= {ALIVE_SINCE} - make_interval(secs => $1)",
+        grace,
     )
     return int(done.split()[-1])
 
@@ -79,50 +84,7 @@ async def take(connection: Connection, arrival: Arrival) -> Taken | None:
     Its node is the owner from now on; the owner before, and other sessions of the conversation,
     hear that they are over. None: it is not a ticket of this session.
     """
-    # The conversation first, as a batch of the journal does, or the two could wait for each other.
-    found = await connection.fetchrow(
-        """
-        SELECT s.conversation_id FROM voice.sessions AS s
-        JOIN voice.conversations AS c ON c.id = s.conversation_id
-        WHERE s.id = $1 AND ($2 IN (s.ticket_hash, s.resume_hash))
-        FOR NO KEY UPDATE OF c
-        """,
-        arrival.session_id,
-        arrival.ticket_hash,
-    )
-    if found is None:
-        return None
-    row = await connection.fetchrow(
-        """
-        SELECT s.conversation_id, s.user_id, s.timezone, s.audio, s.voice, s.language, s.state,
-               s.epoch,
-               s.resume_hash IS NOT DISTINCT FROM $2 AS resumes,
-               s.node_id IS NOT DISTINCT FROM $5 AND s.state <> 'ended' AS is_ours,
-               s.state = 'new' AND s.ticket_used_at IS NULL
-                   AND s.ticket_expires_at > now() AS unused,
-               s.end_asked IS NOT NULL OR s.state = 'ended' AND (
-                   s.end_reason IS DISTINCT FROM 'shutdown'
-                   OR s.released_at <= now() - make_interval(secs => $3)
-               ) AS over,
-               s.state = 'ended' AS ended,
-               EXISTS (
-                   SELECT FROM voice.nodes AS n
-                   WHERE n.id = s.node_id AND n.seen_at > now() - make_interval(secs => $4)
-               ) AS owner_lives,
-               EXISTS (
-                   SELECT FROM voice.sessions AS other
-                   WHERE other.conversation_id = s.conversation_id AND other.id <> s.id
-               ) AS resumed
-        FROM voice.sessions AS s
-        WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
-        FOR NO KEY UPDATE
-        """,
-        arrival.session_id,
-        arrival.ticket_hash,
-        arrival.grace,
-        DEAD_SECONDS,
-        arrival.node_id,
-    )
+    row = await _lock(connection, arrival)
     # Whom our own session registry did not let in has an old ticket: it knows the newest before
     # Postgres does.
     if row is None or (row["resumes"] and row["is_ours"]):
@@ -146,6 +108,47 @@ async def take(connection: Connection, arrival: Arrival) -> Taken | None:
         resumed=row["resumed"],
         owner_lives=row["owner_lives"],
         epoch=row["epoch"] + 1,
+    )
+
+
+async def _lock(connection: Connection, arrival: Arrival) -> Row | None:
+    """The session and its conversation, locked; None: it is not a ticket of this session."""
+    # The conversation first, as a batch of the journal does, or the two could wait for each other.
+    await connection.execute(
+        """
+        SELECT FROM voice.sessions AS s JOIN voice.conversations AS c ON c.id = s.conversation_id
+        WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
+        FOR NO KEY UPDATE OF c
+        """,
+        arrival.session_id,
+        arrival.ticket_hash,
+    )
+    return await connection.fetchrow(
+        f"""
+        SELECT s.conversation_id, s.user_id, s.timezone, s.audio, s.voice, s.language, s.state,
+               s.epoch,
+               s.resume_hash IS NOT DISTINCT FROM $2 AS resumes,
+               s.node_id IS NOT DISTINCT FROM $4 AND s.state <> 'ended' AS is_ours,
+               s.state = 'new' AND s.ticket_used_at IS NULL
+                   AND s.ticket_expires_at > now() AS unused,
+               s.end_asked IS NOT NULL OR s.state = 'ended' AND (
+                   s.end_reason IS DISTINCT FROM 'shutdown'
+                   OR s.released_at <= now() - make_interval(secs => $3)
+               ) AS over,
+               s.state = 'ended' AS ended,
+               {OWNER_LIVES} AS owner_lives,
+               EXISTS (
+                   SELECT FROM voice.sessions AS other
+                   WHERE other.conversation_id = s.conversation_id AND other.id <> s.id
+               ) AS resumed
+        FROM voice.sessions AS s
+        WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
+        FOR NO KEY UPDATE
+        """,
+        arrival.session_id,
+        arrival.ticket_hash,
+        arrival.grace,
+        arrival.node_id,
     )
 
 
@@ -237,21 +240,17 @@ async def may_settle(
     """Whether an owner is alive and has not said yet that it stored all it had: one of another
     session of the conversation, or (`before_us`) of this one."""
     found: bool = await connection.fetchval(
-        """
+        f"""
         SELECT EXISTS (
             SELECT FROM voice.sessions AS s
             WHERE s.conversation_id = $1 AND s.id <> $2 AND s.settled_epoch < s.epoch
-              AND EXISTS (
-                  SELECT FROM voice.nodes AS n
-                  WHERE n.id = s.node_id AND n.seen_at > now() - make_interval(secs => $3)
-              )
-        ) OR $4 AND EXISTS (
+              AND {OWNER_LIVES}
+        ) OR $3 AND EXISTS (
             SELECT FROM voice.sessions AS s WHERE s.id = $2 AND s.settled_epoch < s.epoch - 1
         )
         """,
         conversation_id,
         session_id,
-        DEAD_SECONDS,
         before_us,
     )
     return found
