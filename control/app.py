@@ -34,8 +34,8 @@ from control.auth.current_user import USER_ID, SignIn
 from control.cluster.capacity import Capacity
 from control.cluster.heartbeat import Heartbeat
 from control.cluster.listener import NoticeListener
-from control.db.conversations import Store
 from control.db.retention import Retention
+from control.db.store import Store
 from control.http.connection_limits import ConnectionLimits
 from control.outbox.orchestrator_client import Orchestrator, connect
 from control.outbox.worker import OutboxWorker

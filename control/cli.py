@@ -29,10 +29,10 @@ from config.settings import CONFIG_DIR, STAND_INS, VARIABLES, Settings, from_env
 from control.api.health import find_reasons
 from control.app import create_app
 from control.auth.current_user import USER_ID
-from control.db.conversations import Store
 from control.db.migrate import MigrationError, refuse_newer
 from control.db.migrate import migrate as apply_migrations
 from control.db.pool import ConnectFailed, connected, log_ignored
+from control.db.store import Store
 from control.http.server import ServeError, listen, serving
 from control.http.shutdown import Shutdown
 from control.http.workers import serve_workers

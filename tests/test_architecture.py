@@ -153,7 +153,7 @@ PURE_MAY_IMPORT = {
 DOORS = {
     "asyncpg": {
         "control/db/pool.py",
-        "control/db/conversations.py",
+        "control/db/store.py",
         "control/db/errors.py",
         "control/db/batch_writer.py",
         "control/db/migrate.py",

@@ -28,10 +28,10 @@ from config.intents import Intent
 from config.loader import Configuration
 from control.api.problems import describe_problems
 from control.auth.current_user import User
-from control.db import direct_sessions
-from control.db.conversations import Store
+from control.db import direct_sessions, sessions
 from control.db.direct_sessions import Reporting
 from control.db.rows import NO_HISTORY, History, Message, NewSession
+from control.db.store import Store
 from control.errors import RETRY_SECONDS, Mistake, ProblemError, not_found
 from control.sessions.context import tell_history
 from control.sessions.deepgram_token import Minter, TokenUnavailable
@@ -156,7 +156,7 @@ class Direct:
                 503, "token_unavailable", detail, retry_after=RETRY_SECONDS
             ) from error
         resume = conversation_id is not None
-        if await self._store.create_session(session, resume=resume) is None:
+        if await sessions.create_session(self._store, session, resume=resume) is None:
             raise not_found("conversation")
         async with self._store.transaction() as connection:
             began = await direct_sessions.begin(connection, session.id, session.conversation_id)

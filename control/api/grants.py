@@ -28,8 +28,9 @@ from control.api.sessions import (
     read_timezone,
 )
 from control.auth.current_user import User
-from control.db.conversations import Store, StoreUnavailable
+from control.db import sessions
 from control.db.rows import NewSession
+from control.db.store import Store, StoreUnavailable
 from control.errors import RETRY_SECONDS, Mistake, ProblemError
 from control.sessions.admission import refuse_unavailable
 from relay.core.admission import Admit, Admitted, ResumePoint
@@ -145,7 +146,7 @@ class GrantAdmission:
                 audio=self._audio,
             )
             resume = grant.conversation_id is not None
-            if await self._store.create_session(session, resume=resume) is None:
+            if await sessions.create_session(self._store, session, resume=resume) is None:
                 raise Refused(401, "ticket_refused", "the conversation was erased")
         except StoreUnavailable as error:
             raise refuse_unavailable(session_id, error) from error

@@ -26,13 +26,14 @@ from config.settings import Settings
 from control.api.direct import Direct, DirectBegun
 from control.api.problems import describe_problems
 from control.auth.current_user import User
-from control.db.conversations import Store
+from control.db import conversations, sessions
 from control.db.rows import (
     Message,
     NewSession,
     Session,
     SessionState,
 )
+from control.db.store import Store
 from control.errors import Mistake, ProblemError, not_found
 from relay.core.records import Figures
 from relay.live.tickets import hash_ticket, new_ticket
@@ -179,11 +180,13 @@ class SessionController(Controller):
             language=wanted.language,
         )
         resume = wanted.conversation_id is not None
-        expires_at = await store.create_session(session, resume=resume)
+        expires_at = await sessions.create_session(store, session, resume=resume)
         if expires_at is None:
             raise not_found("conversation")
         live.expect(session.id)
-        history = await store.load_history(session.conversation_id) if resume else None
+        history = (
+            await conversations.load_history(store, session.conversation_id) if resume else None
+        )
         begun = SessionBegun(
             session_id=session.id,
             conversation_id=session.conversation_id,
@@ -211,7 +214,7 @@ class SessionController(Controller):
         user: NamedDependency[User],
         session_id: FromPath[UUID],
     ) -> SessionView:
-        session = await store.get_session(session_id, user_id=user.id)
+        session = await sessions.get_session(store, session_id, user_id=user.id)
         if session is None:
             raise not_found("session")
         return _show(session, live.figures(session_id))
@@ -228,7 +231,7 @@ class SessionController(Controller):
         user: NamedDependency[User],
         session_id: FromPath[UUID],
     ) -> None:
-        if not await store.close_session(session_id, user_id=user.id, reason=HUNG_UP):
+        if not await sessions.close_session(store, session_id, user_id=user.id, reason=HUNG_UP):
             raise not_found("session")
         live.hang_up(session_id)
 

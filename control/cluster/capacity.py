@@ -17,8 +17,8 @@ from uuid import UUID
 
 from control.db import ownership
 from control.db.batch_writer import Connection
-from control.db.conversations import Store, StoreUnavailable
 from control.db.errors import ValuesRefused
+from control.db.store import Store, StoreUnavailable
 from relay.live.agent_quota import AgentQuota
 from relay.supervisor import Supervisor
 

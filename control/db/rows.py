@@ -198,6 +198,11 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 NO_HISTORY = History(messages=[], calls=[])
 
 
+def columns(row: type[msgspec.Struct]) -> str:
+    """The columns of a SELECT whose rows become such structs."""
+    return ", ".join(row.__struct_fields__)
+
+
 def make_title(content: str) -> str:
     """The beginning of a message, on one line, cut between words."""
     line = " ".join(storable(content).split())

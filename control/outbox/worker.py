@@ -24,8 +24,9 @@ from uuid import UUID
 import msgspec
 
 from config.intents import Intent, Registry
-from control.db.conversations import Store, StoreUnavailable
+from control.db import calls
 from control.db.rows import Claimed
+from control.db.store import Store, StoreUnavailable
 from control.outbox.circuit_breaker import State
 from relay.backoff import Backoff
 from relay.core.records import IntentCalled
@@ -138,7 +139,7 @@ class OutboxWorker:
         """Tell the sessions of this process what became of their saved calls."""
         awaited = self._listener.awaited
         if awaited:
-            for one in await self._store.list_outcomes(awaited):
+            for one in await calls.list_outcomes(self._store, awaited):
                 self._listener.settled(one.id, one.status, one.result, one.response)
 
     async def _look(self, tasks: Contained) -> None:
@@ -165,12 +166,12 @@ class OutboxWorker:
         # What came of a call may be on our disk and not in its row yet: then it is not open.
         if not await self._journal.settled(SETTLE_SECONDS):
             return []
-        return await self._store.claim_calls(free, lease=self._lease)
+        return await calls.claim_calls(self._store, free, lease=self._lease)
 
     async def _count(self) -> None:
         if time.monotonic() >= self._count_at:
             self._count_at = time.monotonic() + COUNT_SECONDS
-            waiting = await self._store.count_waiting()
+            waiting = await calls.count_waiting(self._store)
             self._metrics.outbox_waiting.set(waiting.count)
             self._metrics.outbox_oldest.set(waiting.oldest)
 

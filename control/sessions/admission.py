@@ -15,8 +15,8 @@ import msgspec
 
 from config.agent import Audio
 from control.db import ownership
-from control.db.conversations import Store, StoreUnavailable
 from control.db.rows import NO_HISTORY, Arrival, History, Numbering, Taken
+from control.db.store import Store, StoreUnavailable
 from control.errors import RETRY_SECONDS
 from control.sessions.context import tell_history
 from control.sessions.takeover import SessionTakeover

@@ -21,7 +21,7 @@ def test_the_text_of_an_exception_is_left_out_and_its_place_and_kind_are_not():
 
     assert SECRET not in text
     assert text.index("KeyError") < text.index("then:") < text.index("ValueError")
-    assert text.count("test_logs.py") == 2
+    assert text.count("test_logging.py") == 2
 
 
 def test_those_in_a_group_are_told_each():
