@@ -80,6 +80,7 @@ ARROWS = {
         "relay.transport",
     },
     "control.http": {"relay.backoff", "relay.transport"},
+    "control.logging": {"control.db"},
     "control.outbox": {
         "control.db",
         "control.http",

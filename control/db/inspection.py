@@ -13,7 +13,8 @@ from uuid import uuid4
 import asyncpg
 import msgspec
 
-from control.db.pool import CONNECT_SECONDS, ROWS_HIDDEN, ConnectFailed, connected, describe
+from control.db.errors import first_line
+from control.db.pool import CONNECT_SECONDS, ROWS_HIDDEN, ConnectFailed, connected
 
 Connection: TypeAlias = (
     "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -75,7 +76,7 @@ async def inspect(database_url: str) -> Inspected:
     except ConnectFailed as error:
         raise InspectionFailed(str(error)) from error
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise InspectionFailed(f"the database does not let us look: {describe(error)}") from error
+        raise InspectionFailed(f"the database does not let us look: {first_line(error)}") from error
 
 
 async def _look(connection: Connection) -> Inspected:

@@ -19,6 +19,7 @@ import certifi
 import msgspec
 
 from config.database_url import ignored_parameters, read_database_url
+from control.db.errors import first_line
 
 CONNECT_SECONDS = 10.0
 SILENT = "the database does not answer"
@@ -145,7 +146,7 @@ def find_reason(error: BaseException) -> str:
 
 def explain(error: BaseException) -> Trouble:
     """What a failed connection means. The server's own words are in it, the URL is not."""
-    said = describe(error)
+    said = first_line(error)
     match error:
         case ssl.SSLCertVerificationError():
             return Trouble(
@@ -227,13 +228,6 @@ def _explain_refusal(error: asyncpg.PostgresError, said: str) -> Trouble:
         return Trouble("the database refuses the connection", said, "see its log", True)
     reason, advice, passes = known
     return Trouble(reason, said, advice, passes)
-
-
-def describe(error: BaseException) -> str:
-    """One line about an error of the database's driver, which may have several or none."""
-    text = (error.args[0] if isinstance(error, asyncpg.PostgresError) else str(error)) or ""
-    lines = str(text).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 @functools.cache  # the file is large, and connections are opened while others are in conversation
