@@ -288,7 +288,7 @@ class Direct:
                 self._functions.forget(asked.session_id)  # the history has what comes later
 
         call = deepgram.FunctionCall(id=asked.id, name=asked.name, arguments=asked.arguments)
-        self._functions.start(admitted, call, reporting.last_seq, report, row_id=row_id)
+        self._functions.start(admitted, call, reporting.numbering.last_seq, report, row_id=row_id)
 
     async def _check_arguments(self, asked: ReportedCall) -> tuple[Intent | None, Rejected | None]:
         """The intent, and why the call cannot be."""
@@ -381,7 +381,7 @@ def _make_record(
         session_id=asked.session_id,
         call_id=asked.id,
         idempotency_key=str(row_id),
-        after_seq=reporting.last_seq,
+        after_seq=reporting.numbering.last_seq,
         function=asked.name,
         intent=intent.name if intent else None,
         arguments=asked.arguments,

@@ -11,7 +11,6 @@ from uuid import UUID
 
 from control.db.batch_writer import Connection, Row
 from control.db.rows import Arrival, Numbering, Taken
-from relay.protocol import deepgram
 
 DEAD_SECONDS = 20.0  # without a heartbeat
 # In SQL: a node that was seen after this instant is alive; whether the owner of a session `s` is.
@@ -262,13 +261,7 @@ async def number(connection: Connection, conversation_id: UUID, session_id: UUID
         "SELECT numbered_from FROM voice.conversations WHERE id = $1 FOR NO KEY UPDATE",
         conversation_id,
     )
-    last = await connection.fetchrow(
-        """
-        SELECT seq, turn, role FROM voice.messages WHERE conversation_id = $1
-        ORDER BY seq DESC LIMIT 1
-        """,
-        conversation_id,
-    )
+    last = await find_last(connection, conversation_id)
     unsettled = await connection.fetch(
         """
         UPDATE voice.sessions AS s
@@ -280,9 +273,7 @@ async def number(connection: Connection, conversation_id: UUID, session_id: UUID
         conversation_id,
         session_id,
     )
-    seq = max(last["seq"] if last else 0, numbered_from or 0)
-    turn: int = last["turn"] if last else 0
-    role: deepgram.Role | None = last["role"] if last else None
+    seq, turn, role = max(last.last_seq, numbered_from or 0), last.last_turn, last.last_role
     if unsettled:
         seq += GAP
         turn, role = seq, None  # a conversation never has more turns than messages
@@ -290,6 +281,18 @@ async def number(connection: Connection, conversation_id: UUID, session_id: UUID
         "UPDATE voice.conversations SET numbered_from = $2 WHERE id = $1", conversation_id, seq
     )
     return Numbering(last_seq=seq, last_turn=turn, last_role=role)
+
+
+async def find_last(connection: Connection, conversation_id: UUID) -> Numbering:
+    """The numbers of the newest message that is stored; 0 and None: there is none."""
+    row = await connection.fetchrow(
+        """
+        SELECT seq AS last_seq, turn AS last_turn, role AS last_role FROM voice.messages
+        WHERE conversation_id = $1 ORDER BY seq DESC LIMIT 1
+        """,
+        conversation_id,
+    )
+    return Numbering(**row) if row else Numbering(last_seq=0, last_turn=0, last_role=None)
 
 
 async def find_missing(
