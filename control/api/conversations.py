@@ -20,7 +20,7 @@ from control.api.problems import describe_problems
 from control.api.sessions import Live
 from control.auth.current_user import User
 from control.db import calls, conversations
-from control.db.rows import Call, Conversation, Message, Status
+from control.db.rows import Call, Conversation, Message
 from control.db.store import Store
 from control.errors import ProblemError, invalid, not_found
 from relay.functions.submission import saved
@@ -110,7 +110,14 @@ class ConversationController(Controller):
     ) -> ConversationPage:
         position = read_cursor(cursor, _ConversationPosition)
         before = None if position is None else (position.updated_at, position.id)
-        found = await _find(store, user, q, status=status, before=before, limit=limit + 1)
+        found = await conversations.list_conversations(
+            store,
+            user.id,
+            q=q if q and q.strip() else None,  # an empty search box is no search
+            status=status,
+            before=before,
+            limit=limit + 1,
+        )
         items, more = split_page(found, limit)
         if not more:
             return ConversationPage(items, None)
@@ -246,25 +253,6 @@ class ConversationController(Controller):
         if not was_failed:
             raise ProblemError(409, "not_failed", f"expected a failed call, it is {call.status}")
         return _show(call)
-
-
-async def _find(
-    store: Store,
-    user: User,
-    q: str | None,
-    *,
-    status: Status | None,
-    before: tuple[datetime, UUID] | None,
-    limit: int,
-) -> list[Conversation]:
-    # An empty search box is no search.
-    if q is None or not q.strip():
-        return await conversations.list_conversations(
-            store, user.id, status=status, before=before, limit=limit
-        )
-    return await conversations.search_conversations(
-        store, user.id, q, status=status, before=before, limit=limit
-    )
 
 
 async def _require(store: Store, user: User, conversation_id: UUID) -> Conversation:

@@ -115,11 +115,12 @@ async def retry_call(
     """
     async with store.transaction() as connection:
         row = await connection.fetchrow(
-            """
-            SELECT i.status FROM voice.intents AS i
-            JOIN voice.conversations AS c ON c.id = i.conversation_id
-            WHERE i.id = $1 AND i.conversation_id = $2 AND c.user_id = $3
-            FOR UPDATE OF i
+            f"""
+            SELECT {CALL_COLUMNS} FROM voice.intents
+            WHERE id = $1 AND conversation_id = $2 AND EXISTS (
+                SELECT FROM voice.conversations WHERE id = $2 AND user_id = $3
+            )
+            FOR UPDATE
             """,
             call_id,
             conversation_id,
@@ -129,26 +130,20 @@ async def retry_call(
             return None
         failed = row["status"] == IntentStatus.FAILED.value
         if failed:
-            await connection.execute(
+            row = await connection.fetchrow(
                 # A new claim: what was written about it before, and comes late, is void.
-                """
+                f"""
                 UPDATE voice.intents
                 SET status = 'submitting', attempts = 0, result = NULL, response = $2,
                     next_attempt_at = now(), accepted_at = now(), in_doubt = false,
                     last_error = NULL, claims = claims + 1,
                     updated_at = greatest(updated_at, now())
                 WHERE id = $1
+                RETURNING {CALL_COLUMNS}
                 """,
                 call_id,
                 response,
             )
-        row = await connection.fetchrow(
-            f"""
-            SELECT {CALL_COLUMNS}
-            FROM voice.intents WHERE id = $1
-            """,
-            call_id,
-        )
     assert row is not None, "it is locked"
     return read_call(row), failed
 

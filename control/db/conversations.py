@@ -21,6 +21,18 @@ HISTORY_LENGTH = 200  # the newest messages that a resumed session is told
 COLUMNS = columns(Conversation)
 MESSAGE_COLUMNS = columns(Message)
 
+# The user is a word of what is indexed, so that the index finds only texts of this user.
+_FOUND = """
+    SELECT id FROM voice.conversations
+    WHERE (to_tsvector('simple', voice.fold(coalesce(title, '')))
+           || array_to_tsvector(ARRAY['=' || user_id]))
+          @@ ($7::text::tsquery && $6::text::tsquery)
+    UNION
+    SELECT conversation_id FROM voice.messages
+    WHERE (to_tsvector('simple', voice.fold(content)) || array_to_tsvector(ARRAY['=' || user_id]))
+          @@ ($7::text::tsquery && $6::text::tsquery)
+"""
+
 
 async def create_conversation(store: Store, conversation_id: UUID, *, user_id: str) -> Conversation:
     async with store.transaction() as connection:
@@ -55,13 +67,24 @@ async def list_conversations(
     store: Store,
     user_id: str,
     *,
+    q: str | None = None,
     status: Status | None = None,
     before: tuple[datetime, UUID] | None = None,
     limit: int,
 ) -> list[Conversation]:
-    """Newest first; `before` is (updated_at, id) of the last one seen."""
-    updated_at, last_id = before or (None, None)
+    """Newest first; `before` is (updated_at, id) of the last one seen. With `q` those of which the
+    title or one message has its words.
+
+    `q` as people type it: all words or beginnings of words, "a phrase", or, -not; capitals and
+    accents do not matter. Nothing to look for finds nothing.
+    """
+    matches, words = "", []
     async with store.reading() as connection:
+        if q is not None:
+            query = await _make_query(connection, parse(storable(q)))
+            if query is None:
+                return []
+            matches, words = f"AND id IN ({_FOUND})", [_quote_word(f"={user_id}"), query]
         rows = await connection.fetch(
             f"""
             SELECT {COLUMNS}
@@ -69,66 +92,15 @@ async def list_conversations(
             WHERE user_id = $1
               AND ($2::text IS NULL OR status = $2)
               AND ($3::timestamptz IS NULL OR (updated_at, id) < ($3, $4::uuid))
+              {matches}
             ORDER BY updated_at DESC, id DESC
             LIMIT $5
             """,
             user_id,
             status,
-            updated_at,
-            last_id,
+            *(before or (None, None)),
             limit,
-        )
-    return [Conversation(**row) for row in rows]
-
-
-async def search_conversations(
-    store: Store,
-    user_id: str,
-    q: str,
-    *,
-    status: Status | None = None,
-    before: tuple[datetime, UUID] | None = None,
-    limit: int,
-) -> list[Conversation]:
-    """Like `list_conversations`, where the title or one message has the words of `q`.
-
-    `q` as people type it: all words or beginnings of words, "a phrase", or, -not; capitals and
-    accents do not matter. Nothing to look for finds nothing.
-    """
-    updated_at, last_id = before or (None, None)
-    async with store.reading() as connection:
-        query = await _make_query(connection, parse(storable(q)))
-        if query is None:
-            return []
-        rows = await connection.fetch(
-            f"""
-            WITH found AS (
-                SELECT id FROM voice.conversations
-                WHERE (to_tsvector('simple', voice.fold(coalesce(title, '')))
-                       || array_to_tsvector(ARRAY['=' || user_id]))
-                      @@ ($3::text::tsquery && $2::text::tsquery)
-                UNION
-                SELECT conversation_id FROM voice.messages
-                WHERE (to_tsvector('simple', voice.fold(content))
-                       || array_to_tsvector(ARRAY['=' || user_id]))
-                      @@ ($3::text::tsquery && $2::text::tsquery)
-            )
-            SELECT {COLUMNS}
-            FROM voice.conversations
-            WHERE id IN (SELECT id FROM found)
-              AND user_id = $1
-              AND ($4::text IS NULL OR status = $4)
-              AND ($5::timestamptz IS NULL OR (updated_at, id) < ($5, $6::uuid))
-            ORDER BY updated_at DESC, id DESC
-            LIMIT $7
-            """,
-            user_id,
-            _quote_word(f"={user_id}"),
-            query,
-            status,
-            updated_at,
-            last_id,
-            limit,
+            *words,
         )
     return [Conversation(**row) for row in rows]
 

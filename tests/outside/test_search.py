@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from control.db.conversations import create_conversation, rename_conversation, search_conversations
+from control.db.conversations import create_conversation, list_conversations, rename_conversation
 from control.db.migrate import migrate
 from control.db.store import Store
 from relay.core.records import MessageSaid
@@ -57,7 +57,7 @@ async def library(store):
 
 
 async def find(store, q, user_id=USER):
-    return {c.id for c in await search_conversations(store, user_id, q, limit=100)}
+    return {c.id for c in await list_conversations(store, user_id, q=q, limit=100)}
 
 
 async def test_what_people_type_finds_what_was_said(library):

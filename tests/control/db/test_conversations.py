@@ -22,7 +22,6 @@ from control.db.conversations import (
     list_messages,
     load_history,
     rename_conversation,
-    search_conversations,
 )
 from control.db.errors import ValuesRefused
 from control.db.migrate import migrate
@@ -285,7 +284,7 @@ async def test_search_finds_words_of_the_title_and_of_messages(store):
     await converse(store, "shoes of somebody else", user_id="user-2")
 
     async def search(q):
-        return {c.id for c in await search_conversations(store, USER, q, limit=10)}
+        return {c.id for c in await list_conversations(store, USER, q=q, limit=10)}
 
     assert await search("shoes") == {by_message, by_title}
     assert await search("ÉTÉ running") == {by_message}
@@ -297,7 +296,7 @@ async def test_search_finds_words_of_the_title_and_of_messages(store):
 async def test_search_for_nothing_finds_nothing(store, q):
     await converse(store, "hello")
 
-    assert await search_conversations(store, USER, q, limit=10) == []
+    assert await list_conversations(store, USER, q=q, limit=10) == []
 
 
 @pytest.mark.parametrize("user_id", ["o'brien", "back\\slash", "a b", "ünï", "a:b*c|d"])
@@ -305,7 +304,7 @@ async def test_search_works_for_any_user_id(store, user_id):
     mine = await converse(store, "shoes", user_id=user_id)
     await converse(store, "shoes", user_id="other")
 
-    found = await search_conversations(store, user_id, "shoes", limit=10)
+    found = await list_conversations(store, user_id, q="shoes", limit=10)
 
     assert [c.id for c in found] == [mine]
 
@@ -520,8 +519,8 @@ SOMEBODY = "user-5"
             lambda s, c: list_conversations(s, SOMEBODY, status="closed", limit=5),
             "conversations_by_user_status ",
         ),
-        (lambda s, c: search_conversations(s, SOMEBODY, "the", limit=5), "messages_search "),
-        (lambda s, c: search_conversations(s, SOMEBODY, "title", limit=5), "conversations_search "),
+        (lambda s, c: list_conversations(s, SOMEBODY, q="the", limit=5), "messages_search "),
+        (lambda s, c: list_conversations(s, SOMEBODY, q="title", limit=5), "conversations_search "),
         (lambda s, c: list_messages(s, c, after_seq=1, limit=5), "messages_pkey "),
         (lambda s, c: list_calls(s, c, limit=5), "intents_by_conversation "),
         (lambda s, c: load_history(s, c), "messages_pkey "),

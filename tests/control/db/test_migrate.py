@@ -19,7 +19,6 @@ from control.db.conversations import (
     list_messages,
     load_history,
     rename_conversation,
-    search_conversations,
 )
 from control.db.errors import ValuesRefused
 from control.db.inspection import find_applied
@@ -193,7 +192,7 @@ async def use_every_statement(store, user, session_id):
     assert len(await list_messages(store, conversation_id, limit=9)) == 1
     assert len(await list_calls(store, conversation_id, limit=9)) == 1
     assert len(await list_conversations(store, user, limit=9)) == 1
-    assert len(await search_conversations(store, user, "hello", limit=9)) == 1
+    assert len(await list_conversations(store, user, q="hello", limit=9)) == 1
     assert await rename_conversation(store, conversation_id, user_id=user, title="greeting")
     assert (await get_conversation(store, conversation_id, user_id=user)).title == "greeting"
     for each in (resumed.id, session_id):
