@@ -159,7 +159,7 @@ DOORS = {
         "control/db/batch_writer.py",
         "control/db/migrate.py",
         "control/db/concurrent_index.py",
-        "control/db/inspection.py",
+        "control/db/database_check.py",
         "control/cluster/listener.py",
         "control/dev/orchestrator.py",
     },

@@ -14,7 +14,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import SkipValidation
 
 from control.api.sessions import Live
-from control.db.inspection import find_applied, find_lacking
+from control.db.database_check import find_applied, find_lacking
 from control.db.migrate import MigrationError, find_pending, load_migrations
 from control.db.pool import SILENT
 from control.db.store import Store, StoreUnavailable

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from control.db.batch_writer import Row
-from control.db.rows import Call, Claimed, Settled, Waiting, columns
+from control.db.rows import Call, CallOutcome, Claimed, OutboxSize, columns
 from control.db.store import Store
 from relay.protocol.relay_events import IntentStatus
 
@@ -72,7 +72,7 @@ async def claim_calls(store: Store, limit: int, *, lease: float) -> list[Claimed
     return [Claimed(**row) for row in rows]
 
 
-async def list_outcomes(store: Store, ids: Sequence[UUID]) -> list[Settled]:
+async def list_outcomes(store: Store, ids: Sequence[UUID]) -> list[CallOutcome]:
     """Those of the calls that have an outcome."""
     async with store.reading() as connection:
         rows = await connection.fetch(
@@ -83,7 +83,7 @@ async def list_outcomes(store: Store, ids: Sequence[UUID]) -> list[Settled]:
             list(ids),
         )
     return [
-        Settled(
+        CallOutcome(
             id=row["id"],
             status=IntentStatus(row["status"]),
             result=_read_json(row["result"]),
@@ -93,7 +93,7 @@ async def list_outcomes(store: Store, ids: Sequence[UUID]) -> list[Settled]:
     ]
 
 
-async def count_waiting(store: Store) -> Waiting:
+async def count_waiting(store: Store) -> OutboxSize:
     async with store.reading() as connection:
         row = await connection.fetchrow(
             """
@@ -103,7 +103,7 @@ async def count_waiting(store: Store) -> Waiting:
             """
         )
     assert row is not None, "an aggregate has one row"
-    return Waiting(**row)
+    return OutboxSize(**row)
 
 
 async def retry_call(

@@ -13,7 +13,7 @@ from control.db import ownership
 from control.db.batch_writer import Connection
 from control.db.calls import CALL_COLUMNS, read_call
 from control.db.rows import Conversation, History, Message, Status, columns, storable
-from control.db.search import Term, parse
+from control.db.search_query import Term, parse
 from control.db.store import Store
 
 HISTORY_LENGTH = 200  # the newest messages that a resumed session is told

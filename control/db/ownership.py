@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from uuid import UUID
 
 from control.db.batch_writer import Connection, Row
-from control.db.rows import Arrival, Numbering, Taken
+from control.db.rows import AttachRequest, AttachResult, Numbering
 
 DEAD_SECONDS = 20.0  # without a heartbeat
 # In SQL: a node that was seen after this instant is alive; whether the owner of a session `s` is.
@@ -77,24 +77,24 @@ async def sweep(connection: Connection, grace: float) -> int:
 # --- a browser attaches ------------------------------------------------------------------------
 
 
-async def take(connection: Connection, arrival: Arrival) -> Taken | None:
+async def take(connection: Connection, request: AttachRequest) -> AttachResult | None:
     """Use a ticket up, the first one or a resume ticket: of two that come with it one is `taken`.
 
     Its node is the owner from now on; the owner before, and other sessions of the conversation,
     hear that they are over. None: it is not a ticket of this session.
     """
-    row = await _lock(connection, arrival)
+    row = await _lock(connection, request)
     # Whom our own session registry did not let in has an old ticket: it knows the newest before
     # Postgres does.
     if row is None or (row["resumes"] and row["is_ours"]):
         return None
     taken = not row["over"] if row["resumes"] else row["unused"]
     if taken and row["resumes"]:
-        await _take_over(connection, arrival, row["epoch"])
+        await _take_over(connection, request, row["epoch"])
     elif taken:
-        await _take_first(connection, arrival)
-        await supersede(connection, row["conversation_id"], arrival.session_id)
-    return Taken(
+        await _take_first(connection, request)
+        await supersede(connection, row["conversation_id"], request.session_id)
+    return AttachResult(
         conversation_id=row["conversation_id"],
         user_id=row["user_id"],
         timezone=row["timezone"],
@@ -110,7 +110,7 @@ async def take(connection: Connection, arrival: Arrival) -> Taken | None:
     )
 
 
-async def _lock(connection: Connection, arrival: Arrival) -> Row | None:
+async def _lock(connection: Connection, request: AttachRequest) -> Row | None:
     """The session and its conversation, locked; None: it is not a ticket of this session."""
     # The conversation first, as a batch of the journal does, or the two could wait for each other.
     await connection.execute(
@@ -119,8 +119,8 @@ async def _lock(connection: Connection, arrival: Arrival) -> Row | None:
         WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
         FOR NO KEY UPDATE OF c
         """,
-        arrival.session_id,
-        arrival.ticket_hash,
+        request.session_id,
+        request.ticket_hash,
     )
     return await connection.fetchrow(
         f"""
@@ -144,23 +144,23 @@ async def _lock(connection: Connection, arrival: Arrival) -> Row | None:
         WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
         FOR NO KEY UPDATE
         """,
-        arrival.session_id,
-        arrival.ticket_hash,
-        arrival.grace,
-        arrival.node_id,
+        request.session_id,
+        request.ticket_hash,
+        request.grace,
+        request.node_id,
     )
 
 
-async def _take_first(connection: Connection, arrival: Arrival) -> None:
+async def _take_first(connection: Connection, request: AttachRequest) -> None:
     await connection.execute(
         """
         UPDATE voice.sessions
         SET ticket_used_at = now(), node_id = $2, epoch = 1, resume_hash = $3
         WHERE id = $1
         """,
-        arrival.session_id,
-        arrival.node_id,
-        arrival.resume_hash,
+        request.session_id,
+        request.node_id,
+        request.resume_hash,
     )
 
 
@@ -196,12 +196,12 @@ async def supersede_direct(connection: Connection, conversation_id: UUID, sessio
     )
 
 
-async def _take_over(connection: Connection, arrival: Arrival, epoch: int) -> None:
+async def _take_over(connection: Connection, request: AttachRequest, epoch: int) -> None:
     await connection.execute(
         "INSERT INTO voice.takeovers (session_id, epoch, received) VALUES ($1, $2, $3)",
-        arrival.session_id,
+        request.session_id,
         epoch,
-        arrival.received,
+        request.received,
     )
     await connection.execute(
         """
@@ -211,11 +211,11 @@ async def _take_over(connection: Connection, arrival: Arrival, epoch: int) -> No
             state = CASE state WHEN 'ended' THEN 'live' ELSE state END
         WHERE id = $1
         """,
-        arrival.session_id,
-        arrival.node_id,
-        arrival.resume_hash,
+        request.session_id,
+        request.node_id,
+        request.resume_hash,
     )
-    await notify(connection, [arrival.session_id])
+    await notify(connection, [request.session_id])
 
 
 async def is_elsewhere(connection: Connection, session_id: UUID, node_id: UUID) -> bool:

@@ -20,8 +20,8 @@ from control.db.conversations import (
     load_history,
     rename_conversation,
 )
+from control.db.database_check import find_applied
 from control.db.errors import ValuesRefused
-from control.db.inspection import find_applied
 from control.db.migrate import (
     Migration,
     MigrationError,
