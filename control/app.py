@@ -12,6 +12,7 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.types import ControllerRouterHandler
 from uuid_utils.compat import uuid7
 
 from config.env_types import Secret
@@ -34,8 +35,8 @@ from control.auth.current_user import USER_ID, SignIn
 from control.cluster.capacity import Capacity
 from control.cluster.heartbeat import Heartbeat
 from control.cluster.listener import NotificationListener
-from control.db.conversations import Store
 from control.db.retention import Retention
+from control.db.store import Store
 from control.http.connection_limits import ConnectionLimits
 from control.outbox.orchestrator_client import Orchestrator, connect
 from control.outbox.worker import OutboxWorker
@@ -68,32 +69,137 @@ def get_metrics(metrics: NamedDependency[Metrics]) -> Response[bytes]:
     return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
+class DataPlane:
+    """What carries conversations, and what it needs. Handlers may ask for each by its name."""
+
+    def __init__(self, settings: Settings, configuration: Configuration) -> None:
+        self.store = Store(settings.database_url.reveal())
+        self.metrics = Metrics()
+        self.supervisor = Supervisor(self.metrics)
+        self.egress = Egress(settings)
+        self.journal = Journal(
+            self.store.write,
+            self.metrics,
+            settings.data_dir / "journal",
+            limit=settings.journal_bytes,
+            supervisor=self.supervisor,
+        )
+        self.functions = Functions(
+            configuration.registry, self.journal, self.metrics, supervisor=self.supervisor
+        )
+        dialler = Dialler(
+            settings.deepgram_agent_url,
+            settings.deepgram_api_key.reveal(),
+            ping_seconds=settings.ping_seconds,
+            seconds=settings.setup_seconds,
+            max_message_bytes=settings.max_message_bytes,
+            egress=self.egress,
+        )
+        share = AgentQuota(settings.agent_sessions)
+        self.node_id = uuid7()  # of this start
+        self.capacity = Capacity(self.store, self.node_id, share, self.supervisor)
+        self.session_registry = SessionRegistry(
+            configuration,
+            _make_limits(settings, configuration),
+            dial=dialler.dial,
+            functions=self.functions,
+            journal=self.journal,
+            metrics=self.metrics,
+            share=share,
+            grow=self.capacity.grow,
+            supervisor=self.supervisor,
+        )
+
+
+class ControlPlane:
+    """What only handlers need: each may be asked for by its name, too."""
+
+    def __init__(
+        self, settings: Settings, configuration: Configuration, data_plane: DataPlane
+    ) -> None:
+        store, self.live = data_plane.store, data_plane.session_registry
+        self.settings = settings
+        self.agent = configuration.agent
+        self.policy = configuration.policy
+        self.registry = configuration.registry
+        self.allowed_origins = allowed_origins(settings)
+        self.sign_in = SignIn(settings, data_plane.egress)
+        self.minter = Minter(
+            settings.deepgram_api_url,
+            settings.deepgram_api_key,
+            data_plane.egress,
+            seconds=settings.ticket_seconds,
+        )
+        self.direct = Direct(
+            store,
+            configuration,
+            data_plane.functions,
+            self.minter,
+            allowed=settings.direct_transport,
+            agent_url=settings.deepgram_agent_url,
+            settle=self._settle,
+        )
+        self.admit = Admission(
+            store, self._settle, node_id=data_plane.node_id, grace=settings.grace_seconds
+        )
+        self.admit_grant = GrantAdmission(
+            store,
+            self.agent,
+            self.live.expect,
+            self.admit,
+            ticket_seconds=settings.ticket_seconds,
+        )
+
+    async def _settle(self, conversation_id: UUID) -> bool:
+        return await self.live.make_room(conversation_id, SETTLE_SECONDS)
+
+
 def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     """The whole program as an ASGI application; it opens what it needs when it starts."""
-    store = Store(settings.database_url.reveal())
-    metrics = Metrics()
-    supervisor = Supervisor(metrics)
-    egress = Egress(settings)
-    sign_in = SignIn(settings, egress)
-    origins = allowed_origins(settings)
+    data_plane = DataPlane(settings, configuration)
+    control_plane = ControlPlane(settings, configuration, data_plane)
+    parts = vars(data_plane) | vars(control_plane)
 
-    journal = Journal(
-        store.write,
-        metrics,
-        settings.data_dir / "journal",
-        limit=settings.journal_bytes,
-        supervisor=supervisor,
+    @asynccontextmanager
+    async def open_all(app: Litestar) -> AsyncIterator[None]:
+        async with (
+            _running(settings, configuration, data_plane),
+            control_plane.sign_in.running(),
+            control_plane.minter.running(),
+        ):
+            with watching(data_plane.metrics.times["loop_lag"]):
+                yield
+
+    app = Litestar(
+        _list_routes(settings),
+        dependencies={
+            **{name: _given(value) for name, value in parts.items()},
+            "user": Provide(control_plane.sign_in.find_user),
+        },
+        guards=[guard_origin(control_plane.allowed_origins)],
+        before_request=bound_body,
+        before_send=[add_headers(settings)],
+        cors_config=make_cors(settings),
+        request_max_body_size=MAX_BODY_BYTES,
+        state=State({"connection_limits": _make_connection_limits(settings, data_plane.metrics)}),
+        exception_handlers=exception_handlers,
+        lifespan=[open_all],
+        openapi_config=OpenAPIConfig(
+            title="Voice relay",
+            version="0.1.0",
+            description="Sessions and history of voice conversations.",
+            path="/schema",
+            # No page that loads its scripts from elsewhere: the description itself.
+            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+        ),
+        logging_config=None,
     )
-    functions = Functions(configuration.registry, journal, metrics, supervisor=supervisor)
-    dialler = Dialler(
-        settings.deepgram_agent_url,
-        settings.deepgram_api_key.reveal(),
-        ping_seconds=settings.ping_seconds,
-        seconds=settings.setup_seconds,
-        max_message_bytes=settings.max_message_bytes,
-        egress=egress,
-    )
-    limits = Limits(
+    app.asgi_handler = RequestTargetMiddleware(app.asgi_handler, settings)
+    return app
+
+
+def _make_limits(settings: Settings, configuration: Configuration) -> Limits:
+    return Limits(
         times=Times(
             setup_seconds=settings.setup_seconds,
             roll_over_seconds=settings.roll_over_seconds,
@@ -125,48 +231,21 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         # The browser may reach another worker than the one that made its session.
         dial_ahead=settings.dial_ahead if settings.workers == 1 else 0,
     )
-    share = AgentQuota(settings.agent_sessions)
-    node_id = uuid7()  # of this start
-    capacity = Capacity(store, node_id, share, supervisor)
-    session_registry = SessionRegistry(
-        configuration,
-        limits,
-        dial=dialler.dial,
-        functions=functions,
-        journal=journal,
-        metrics=metrics,
-        share=share,
-        grow=capacity.grow,
-        supervisor=supervisor,
-    )
 
-    notification_listener = NotificationListener(settings.database_url.reveal())
-    node = Heartbeat(
+
+@asynccontextmanager
+async def _running(
+    settings: Settings, configuration: Configuration, data_plane: DataPlane
+) -> AsyncIterator[None]:
+    store, metrics, supervisor = data_plane.store, data_plane.metrics, data_plane.supervisor
+    journal, functions = data_plane.journal, data_plane.functions
+    heartbeat = Heartbeat(
         store,
-        session_registry,
-        notification_listener,
+        data_plane.session_registry,
+        NotificationListener(settings.database_url.reveal()),
         grace=settings.grace_seconds,
-        node_id=node_id,
+        node_id=data_plane.node_id,
         supervisor=supervisor,
-    )
-
-    async def settle(conversation_id: UUID) -> bool:
-        return await session_registry.make_room(conversation_id, SETTLE_SECONDS)
-
-    minter = Minter(
-        settings.deepgram_api_url,
-        settings.deepgram_api_key,
-        egress,
-        seconds=settings.ticket_seconds,
-    )
-    direct = Direct(
-        store,
-        configuration,
-        functions,
-        minter,
-        allowed=settings.direct_transport,
-        agent_url=settings.deepgram_agent_url,
-        settle=settle,
     )
 
     def deliver(orchestrator: Orchestrator) -> OutboxWorker:
@@ -182,106 +261,57 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
             supervisor=supervisor,
         )
 
-    @asynccontextmanager
-    async def open_all(app: Litestar) -> AsyncIterator[None]:
-        await store.open()
-        loop = asyncio.get_running_loop()
-        metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
-        try:
-            async with (
-                connect(
-                    settings.orchestrator_url,
-                    _revealed(settings.orchestrator_token),
-                    _revealed(settings.orchestrator_secret),
-                    egress=egress,
-                ) as orchestrator,
-                node.running(),  # left last: by then its sessions have ended
-                capacity.running(),
-                Retention(store, settings.retention_days, supervisor).running(),
-                journal.running(grace=GRACE_SECONDS),
-                functions.running(orchestrator.submit, grace=GRACE_SECONDS),
-                deliver(orchestrator).running(grace=GRACE_SECONDS),
-                session_registry.running(),
-                sign_in.running(),
-                minter.running(),
-            ):
-                with watching(metrics.times["loop_lag"]):
-                    yield
-        finally:
-            await store.close()
+    await store.open()
+    loop = asyncio.get_running_loop()
+    metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
+    try:
+        async with (
+            connect(
+                settings.orchestrator_url,
+                _revealed(settings.orchestrator_token),
+                _revealed(settings.orchestrator_secret),
+                egress=data_plane.egress,
+            ) as orchestrator,
+            heartbeat.running(),  # left last: by then its sessions have ended
+            data_plane.capacity.running(),
+            Retention(store, settings.retention_days, supervisor).running(),
+            journal.running(grace=GRACE_SECONDS),
+            functions.running(orchestrator.submit, grace=GRACE_SECONDS),
+            deliver(orchestrator).running(grace=GRACE_SECONDS),
+            data_plane.session_registry.running(),
+        ):
+            yield
+    finally:
+        await store.close()
 
-    admit = Admission(store, settle, node_id=node.id, grace=settings.grace_seconds)
-    admit_grant = GrantAdmission(
-        store,
-        configuration.agent,
-        session_registry.expect,
-        admit,
-        ticket_seconds=settings.ticket_seconds,
-    )
-    given = {
-        "store": store,
-        "settings": settings,
-        "agent": configuration.agent,
-        "policy": configuration.policy,
-        "registry": configuration.registry,
-        "metrics": metrics,
-        "supervisor": supervisor,
-        "session_registry": session_registry,
-        "journal": journal,
-        "live": session_registry,
-        "direct": direct,
-        "admit": admit,
-        "admit_grant": admit_grant,
-        "allowed_origins": origins,
-    }
-    connection_limits = ConnectionLimits(
+
+def _list_routes(settings: Settings) -> list[ControllerRouterHandler]:
+    return [
+        Router(
+            sessions.PREFIX,
+            route_handlers=[
+                sessions.SessionController,
+                conversations.ConversationController,
+                DirectController,
+                intents.list_intents,
+            ],
+        ),
+        grants.grant_ticket,
+        attach,
+        converse,
+        *(web_client.routes() if settings.client else ()),
+        get_live,
+        get_ready,
+        get_metrics,
+    ]
+
+
+def _make_connection_limits(settings: Settings, metrics: Metrics) -> ConnectionLimits:
+    return ConnectionLimits(
         settings.handshakes,
         settings.handshake_seconds,
         lambda code: metrics.refusals.labels(code=code).inc(),
     )
-    app = Litestar(
-        [
-            Router(
-                sessions.PREFIX,
-                route_handlers=[
-                    sessions.SessionController,
-                    conversations.ConversationController,
-                    DirectController,
-                    intents.list_intents,
-                ],
-            ),
-            grants.grant_ticket,
-            attach,
-            converse,
-            *(web_client.routes() if settings.client else ()),
-            get_live,
-            get_ready,
-            get_metrics,
-        ],
-        dependencies={
-            **{name: _given(value) for name, value in given.items()},
-            "user": Provide(sign_in.find_user),
-        },
-        guards=[guard_origin(origins)],
-        before_request=bound_body,
-        before_send=[add_headers(settings)],
-        cors_config=make_cors(settings),
-        request_max_body_size=MAX_BODY_BYTES,
-        state=State({"connection_limits": connection_limits}),
-        exception_handlers=exception_handlers,
-        lifespan=[open_all],
-        openapi_config=OpenAPIConfig(
-            title="Voice relay",
-            version="0.1.0",
-            description="Sessions and history of voice conversations.",
-            path="/schema",
-            # No page that loads its scripts from elsewhere: the description itself.
-            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
-        ),
-        logging_config=None,
-    )
-    app.asgi_handler = RequestTargetMiddleware(app.asgi_handler, settings)
-    return app
 
 
 def _revealed(secret: Secret | None) -> str | None:

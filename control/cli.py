@@ -12,7 +12,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,10 +30,10 @@ from config.settings import CONFIG_DIR, STAND_INS, VARIABLES, Settings, from_env
 from control.api.health import find_reasons
 from control.app import create_app
 from control.auth.current_user import USER_ID
-from control.db.conversations import Store
 from control.db.migrate import MigrationError, refuse_newer
 from control.db.migrate import migrate as apply_migrations
 from control.db.pool import ConnectFailed, connected, log_ignored
+from control.db.store import Store
 from control.http.server import ServeError, listen, serving
 from control.http.shutdown import Shutdown
 from control.http.workers import serve_workers
@@ -53,7 +54,13 @@ HOST = "127.0.0.1"
 WORKER = (sys.executable, "-P", "-c", "from control.cli import main; main()", "worker")
 
 
-@click.group(context_settings=CONTEXT)
+class _Program(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        with _reported():
+            return super().invoke(ctx)
+
+
+@click.group(cls=_Program, context_settings=CONTEXT)
 @click.version_option("0.1.0", prog_name="voice-relay")
 def main() -> None:
     """A relay between browsers and the Deepgram Voice Agent API.
@@ -100,7 +107,8 @@ def dev() -> None:
             await stop.asked.wait()
             click.echo("  stopping …")
 
-    _run(run(), EmbeddedError)
+    with _reported(EmbeddedError):
+        uvloop.run(run())
 
 
 @main.command()
@@ -111,13 +119,13 @@ def serve() -> None:
     """
     settings = _settings()
     set_up_logging(settings.log_level)
-    listener = _listen(settings.host, settings.port)
-    _run(_check_database(settings))
+    listener = listen(settings.host, settings.port)
+    uvloop.run(_check_database(settings))
     if settings.auth == "mock":
         log.warning("sign_in_mocked user=%s", USER_ID)
-    configuration = _configuration(settings)
+    configuration = load(settings.config_dir, os.environ)
     if settings.workers > 1:
-        _check_composition(settings, configuration)
+        create_app(settings, configuration)  # a mistake is told once, and not by each worker
 
     async def run() -> None:
         stop = Shutdown()
@@ -129,7 +137,7 @@ def serve() -> None:
             click.echo(f"relay on http://{settings.host}:{settings.port}", err=True)
             await stop.asked.wait()
 
-    _run(run())
+    uvloop.run(run())
 
 
 @main.command(hidden=True)
@@ -138,7 +146,7 @@ def worker(descriptor: int) -> None:
     """One of the processes of `serve`, on a listening socket that it inherits."""
     settings = _settings()
     set_up_logging(settings.log_level)
-    app = create_app(settings, _configuration(settings))
+    app = create_app(settings, load(settings.config_dir, os.environ))
 
     async def run() -> None:
         stop = Shutdown()
@@ -146,7 +154,7 @@ def worker(descriptor: int) -> None:
         async with serving(app, socket.socket(fileno=descriptor), stop):
             await stop.asked.wait()
 
-    _run(run())
+    uvloop.run(run())
 
 
 @main.command()
@@ -162,7 +170,7 @@ def migrate() -> None:
         applied = await apply_migrations(database_url, log=logging.getLogger("control.db.migrate"))
         click.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do")
 
-    _run(run())
+    uvloop.run(run())
 
 
 @main.command()
@@ -174,10 +182,7 @@ def restore(file: Path) -> None:
     or the next one that starts. FILE is RELAY_DATA_DIR/journal/condemned.jsonl; it is gone
     afterwards, and what Postgres still refuses is in a new one.
     """
-    try:
-        count = restore_condemned(file)
-    except RestoreFailed as error:
-        _fail(str(error))
+    count = restore_condemned(file)
     click.echo(f"{count} record{'' if count == 1 else 's'} back in the journal")
 
 
@@ -280,11 +285,9 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
     except ImportError as error:
         _fail_for_extra(error, "sandbox")
     set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
-    try:
+    with _reported(ScriptError, SpeechError):
         turns = parse_script(script.read_text("utf-8")) if script else None
         speech = None if script else Speech.load()
-    except (ScriptError, SpeechError) as error:
-        _fail(str(error))
     options = Options(api_key=key, script=turns, speech=speech, timeout=timeout)
 
     async def serve_until_stopped() -> None:
@@ -296,7 +299,7 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
         except OSError as error:
             raise ServeError(f"port {port} on {host} cannot be used: {error.strerror}") from error
 
-    _run(serve_until_stopped())
+    uvloop.run(serve_until_stopped())
 
 
 @main.command()
@@ -313,8 +316,8 @@ def orchestrator(host: str, port: int) -> None:
     set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
     database_url = _database_url()
     secret = os.environ.get("ORCHESTRATOR_SECRET") or None
-    listener = _listen(host, port)
-    _run(_check_connection(database_url))
+    listener = listen(host, port)
+    uvloop.run(_check_connection(database_url))
 
     async def run() -> None:
         stop = Shutdown()
@@ -323,7 +326,7 @@ def orchestrator(host: str, port: int) -> None:
             click.echo(f"orchestrator on http://{host}:{port}", err=True)
             await stop.asked.wait()
 
-    _run(run())
+    uvloop.run(run())
 
 
 class _Inputs(click.Command):
@@ -436,33 +439,11 @@ def _settings() -> Settings:
     return settings
 
 
-def _check_composition(settings: Settings, configuration: Configuration) -> None:
-    """So that a mistake is told once and not by each worker."""
-    try:
-        create_app(settings, configuration)
-    except ConfigError as error:
-        _fail(str(error))
-
-
 def _database_url() -> str:
     url = os.environ.get("DATABASE_URL")
     if not url:
         _fail("DATABASE_URL: expected postgresql://user:password@host/name, got nothing; set it")
     return url
-
-
-def _configuration(settings: Settings) -> Any:
-    try:
-        return load(settings.config_dir, os.environ)
-    except ConfigError as error:
-        _fail(str(error))
-
-
-def _listen(host: str, port: int) -> Any:
-    try:
-        return listen(host, port)
-    except ServeError as error:
-        _fail(str(error))
 
 
 async def _check_database(settings: Settings) -> None:
@@ -475,7 +456,7 @@ async def _check_database(settings: Settings) -> None:
         async with connected(database_url):
             reasons = await find_reasons(store)
     except ConnectFailed as error:
-        if not error.trouble.passes:
+        if not error.problem.passes:
             raise
         log.warning("database_unavailable reason=%s", error)
         return
@@ -493,17 +474,13 @@ async def _check_connection(database_url: str) -> None:
         pass
 
 
-def _run(work: Coroutine[Any, Any, None], *known: type[Exception]) -> None:
-    """Run to the end; an error that says what to do becomes one line and exit code 1."""
-    expected: tuple[type[Exception], ...] = (
-        ConfigError,
-        ConnectFailed,
-        MigrationError,
-        ServeError,
-        *known,
-    )
+@contextmanager
+def _reported(*known: type[Exception]) -> Iterator[None]:
+    """An error that says what to do becomes one line and exit code 1."""
+    ours = (ConfigError, ConnectFailed, MigrationError, RestoreFailed, ServeError)
+    expected: tuple[type[Exception], ...] = (*ours, *known)
     try:
-        uvloop.run(work)
+        yield
     except expected as error:
         _fail(str(error))
     except BaseExceptionGroup as group:

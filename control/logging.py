@@ -7,6 +7,8 @@ import textwrap
 import traceback
 from typing import Any
 
+from control.db.errors import describe
+
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
@@ -19,7 +21,7 @@ class Formatter(logging.Formatter):
 
 
 def format_error(error: BaseException) -> str:
-    """The traceback, those of its causes before it; a database's error with its first line."""
+    """The traceback, those of its causes before it; a database's error with what it is about."""
     lines = []
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if cause is not None:
@@ -34,15 +36,11 @@ def format_error(error: BaseException) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Its kind. Of a database's error, too, what it is about, where that is no value of a row."""
+    """Its kind; of a database's error what `control.db.errors` says, which quotes no value."""
+    if getattr(error, "sqlstate", None):
+        return describe(error)
     kind = type(error)
-    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-    state = getattr(error, "sqlstate", None)
-    if state is None:
-        return name
-    # Class 22 are wrong values, quoted; P0 what a trigger says. DETAIL and CONTEXT are left out.
-    text = "" if state.startswith(("22", "P0")) else f": {str(error).splitlines()[0]}"
-    return f"{name} ({state}){text}"
+    return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
 
 
 def set_up(level: str) -> None:

@@ -26,8 +26,9 @@ import uuid_utils.compat as uuids
 
 from control.api.sessions import PREFIX
 from control.auth.current_user import USER_ID
-from control.db.conversations import Store, StoreUnavailable
+from control.db.conversations import create_conversation
 from control.db.migrate import migrate
+from control.db.store import Store, StoreUnavailable
 from control.dev.postgres import embedded
 from loadtests.attaching import KEY, compare_waits, run_relay, weigh_sessions
 from loadtests.results import Figure, Latency, summarize_values
@@ -108,7 +109,7 @@ async def store_messages(
     try:
         talks = [Talk(uuids.uuid7(), uuids.uuid7()) for _ in range(conversations)]
         for talk in talks:
-            await store.create_conversation(talk.conversation_id, user_id=USER_ID)
+            await create_conversation(store, talk.conversation_id, user_id=USER_ID)
 
         async def write(records: Sequence[Record]) -> None:
             try:

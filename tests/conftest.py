@@ -9,8 +9,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from control.db.conversations import Store
 from control.db.migrate import migrate
+from control.db.store import Store
 from control.dev.postgres import EmbeddedPostgres
 from tests.closed_network import Authority, http_proxy
 

@@ -80,6 +80,7 @@ ARROWS = {
         "relay.transport",
     },
     "control.http": {"relay.backoff", "relay.transport"},
+    "control.logging": {"control.db"},
     "control.outbox": {
         "control.db",
         "control.http",
@@ -154,12 +155,12 @@ PURE_MAY_IMPORT = {
 DOORS = {
     "asyncpg": {
         "control/db/pool.py",
-        "control/db/conversations.py",
+        "control/db/store.py",
         "control/db/errors.py",
         "control/db/batch_writer.py",
         "control/db/migrate.py",
         "control/db/concurrent_index.py",
-        "control/db/inspection.py",
+        "control/db/database_check.py",
         "control/cluster/listener.py",
         "control/dev/orchestrator.py",
     },

@@ -19,8 +19,9 @@ from control.api.pagination import LIMIT, Cursor, Limit, read_cursor, split_page
 from control.api.problems import describe_problems
 from control.api.sessions import Live
 from control.auth.current_user import User
-from control.db.conversations import Store
-from control.db.rows import Conversation, IntentCall, Message, Status
+from control.db import calls, conversations
+from control.db.rows import Conversation, IntentCall, Message
+from control.db.store import Store
 from control.errors import ProblemError, invalid, not_found
 from relay.functions.submission import saved
 
@@ -83,7 +84,14 @@ class ConversationController(Controller):
     ) -> ConversationPage:
         position = read_cursor(cursor, _ConversationPosition)
         before = None if position is None else (position.updated_at, position.id)
-        found = await _find(store, user, q, status=status, before=before, limit=limit + 1)
+        found = await conversations.list_conversations(
+            store,
+            user.id,
+            q=q if q and q.strip() else None,  # an empty search box is no search
+            status=status,
+            before=before,
+            limit=limit + 1,
+        )
         items, more = split_page(found, limit)
         if not more:
             return ConversationPage(items, None)
@@ -118,7 +126,9 @@ class ConversationController(Controller):
         title = " ".join(data.title.split())
         if not title:
             raise invalid("title", "expected a title that is not blank")
-        renamed = await store.rename_conversation(conversation_id, user_id=user.id, title=title)
+        renamed = await conversations.rename_conversation(
+            store, conversation_id, user_id=user.id, title=title
+        )
         if renamed is None:
             raise not_found("conversation")
         return renamed
@@ -135,7 +145,7 @@ class ConversationController(Controller):
         user: NamedDependency[User],
         conversation_id: FromPath[UUID],
     ) -> None:
-        sessions = await store.erase_conversation(conversation_id, user_id=user.id)
+        sessions = await conversations.erase_conversation(store, conversation_id, user_id=user.id)
         if sessions is None:
             raise not_found("conversation")
         for session_id in sessions:
@@ -160,7 +170,9 @@ class ConversationController(Controller):
         if position is not None:
             after_seq = max(after_seq, position.seq)
         await _require(store, user, conversation_id)
-        found = await store.list_messages(conversation_id, after_seq=after_seq, limit=limit + 1)
+        found = await conversations.list_messages(
+            store, conversation_id, after_seq=after_seq, limit=limit + 1
+        )
         items, more = split_page(found, limit)
         return MessagePage(items, write_cursor(_MessagePosition(items[-1].seq)) if more else None)
 
@@ -181,12 +193,12 @@ class ConversationController(Controller):
         position = read_cursor(cursor, _CallPosition)
         after = None if position is None else (position.after_seq, position.id)
         await _require(store, user, conversation_id)
-        found = await store.list_calls(conversation_id, after=after, limit=limit + 1)
-        calls, more = split_page(found, limit)
-        items = [_show(call) for call in calls]
+        found = await calls.list_calls(store, conversation_id, after=after, limit=limit + 1)
+        shown, more = split_page(found, limit)
+        items = [_show(call) for call in shown]
         if not more:
             return IntentCallPage(items, None)
-        position = _CallPosition(calls[-1].after_seq, calls[-1].id)
+        position = _CallPosition(shown[-1].after_seq, shown[-1].id)
         return IntentCallPage(items, write_cursor(position))
 
     @post(
@@ -202,8 +214,12 @@ class ConversationController(Controller):
         conversation_id: FromPath[UUID],
         intent_id: FromPath[UUID],
     ) -> IntentCall:
-        found = await store.retry_call(
-            intent_id, conversation_id, user_id=user.id, response=saved("the user asked again")
+        found = await calls.retry_call(
+            store,
+            intent_id,
+            conversation_id,
+            user_id=user.id,
+            response=saved("the user asked again"),
         )
         if found is None:
             raise not_found("intent")
@@ -213,23 +229,8 @@ class ConversationController(Controller):
         return _show(call)
 
 
-async def _find(
-    store: Store,
-    user: User,
-    q: str | None,
-    *,
-    status: Status | None,
-    before: tuple[datetime, UUID] | None,
-    limit: int,
-) -> list[Conversation]:
-    # An empty search box is no search.
-    if q is None or not q.strip():
-        return await store.list_conversations(user.id, status=status, before=before, limit=limit)
-    return await store.search_conversations(user.id, q, status=status, before=before, limit=limit)
-
-
 async def _require(store: Store, user: User, conversation_id: UUID) -> Conversation:
-    conversation = await store.get_conversation(conversation_id, user_id=user.id)
+    conversation = await conversations.get_conversation(store, conversation_id, user_id=user.id)
     if conversation is None:
         raise not_found("conversation")
     return conversation

@@ -22,8 +22,8 @@ from config.settings import Settings
 from control.api.sessions import DRAINING_RETRY_SECONDS, NOT_KEPT, Live, read_timezone
 from control.auth.current_user import User
 from control.db import grants
-from control.db.conversations import Store, StoreUnavailable
 from control.db.grants import Grant
+from control.db.store import Store, StoreUnavailable
 from control.errors import RETRY_SECONDS, Mistake, ProblemError, not_found
 from relay.live.deepgram_endpoint import DeepgramProblem, problem_body
 from relay.live.tickets import hash_ticket, new_ticket

@@ -14,9 +14,10 @@ from litestar.openapi import ResponseSpec
 from litestar.params import SkipValidation
 
 from control.api.sessions import Live
-from control.db.conversations import Store, StoreUnavailable
+from control.db.database_check import find_applied, find_lacking
 from control.db.migrate import MigrationError, find_pending, load_migrations
 from control.db.pool import SILENT
+from control.db.store import Store, StoreUnavailable
 from relay.journal.journal import Journal
 from relay.supervisor import Supervisor
 
@@ -69,9 +70,9 @@ async def get_ready(
 async def find_reasons(store: Store) -> list[str]:
     """Why this program cannot do its work; empty when it can."""
     try:
-        async with asyncio.timeout(READY_SECONDS):
-            applied = await store.applied_migrations()
-            lacking = await store.lacking_privileges()
+        async with asyncio.timeout(READY_SECONDS), store.reading() as connection:
+            applied = await find_applied(connection)
+            lacking = await find_lacking(connection)
         pending = find_pending(load_migrations(), applied)
     except StoreUnavailable as error:
         return [error.reason]  # its kind; more is in the log, which may name hosts

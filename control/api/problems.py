@@ -17,7 +17,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi import ResponseSpec
 from litestar.types import ExceptionHandlersMap
 
-from control.db.conversations import StoreUnavailable
+from control.db.store import StoreUnavailable
 from control.errors import RETRY_SECONDS, Mistake, ProblemError
 from relay.protocol.refusal import Refused
 

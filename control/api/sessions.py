@@ -25,8 +25,9 @@ from config.policy import Policy, choose
 from config.settings import Settings
 from control.api.problems import describe_problems
 from control.auth.current_user import User
-from control.db.conversations import Store
+from control.db import conversations, sessions
 from control.db.rows import Message, NewSession, Session, SessionState
+from control.db.store import Store
 from control.errors import Mistake, ProblemError, not_found
 from control.sessions.direct import Direct, DirectBegun
 from relay.core.records import Figures
@@ -174,11 +175,13 @@ class SessionController(Controller):
             language=wanted.language,
         )
         resume = wanted.conversation_id is not None
-        expires_at = await store.create_session(session, resume=resume)
+        expires_at = await sessions.create_session(store, session, resume=resume)
         if expires_at is None:
             raise not_found("conversation")
         live.expect(session.id)
-        history = await store.load_history(session.conversation_id) if resume else None
+        history = (
+            await conversations.load_history(store, session.conversation_id) if resume else None
+        )
         begun = SessionBegun(
             session_id=session.id,
             conversation_id=session.conversation_id,
@@ -206,7 +209,7 @@ class SessionController(Controller):
         user: NamedDependency[User],
         session_id: FromPath[UUID],
     ) -> SessionView:
-        session = await store.get_session(session_id, user_id=user.id)
+        session = await sessions.get_session(store, session_id, user_id=user.id)
         if session is None:
             raise not_found("session")
         return _show(session, live.figures(session_id))
@@ -223,7 +226,7 @@ class SessionController(Controller):
         user: NamedDependency[User],
         session_id: FromPath[UUID],
     ) -> None:
-        if not await store.close_session(session_id, user_id=user.id, reason=HUNG_UP):
+        if not await sessions.close_session(store, session_id, user_id=user.id, reason=HUNG_UP):
             raise not_found("session")
         live.hang_up(session_id)
 

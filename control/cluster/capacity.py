@@ -17,8 +17,8 @@ from uuid import UUID
 
 from control.db import ownership
 from control.db.batch_writer import Connection
-from control.db.conversations import Store, StoreUnavailable
 from control.db.errors import ValuesRefused
+from control.db.store import Store, StoreUnavailable
 from relay.live.agent_quota import AgentQuota
 from relay.supervisor import Supervisor
 
@@ -109,12 +109,12 @@ async def claim(
     await ownership.beat(connection, node_id)
     await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
     row = await connection.fetchrow(
-        """
+        f"""
         WITH others AS (
             SELECT coalesce(sum(s.size), 0)::int AS taken,
                    coalesce(bool_or(s.hungry), false) AS wait
             FROM voice.agent_shares AS s JOIN voice.nodes AS n ON n.id = s.node_id
-            WHERE n.id <> $1 AND n.seen_at > now() - make_interval(secs => $6)
+            WHERE n.id <> $1 AND n.seen_at > {ownership.ALIVE_SINCE}
         ), part AS (
             SELECT greatest($3::int, least(
                        CASE WHEN wait THEN $3::int + $5::bool::int ELSE $4::int END, $2::int - taken
@@ -132,7 +132,6 @@ async def claim(
         used,
         wanted,
         hungry,
-        ownership.DEAD_SECONDS,
     )
     assert row is not None, "one row goes in"
     return row["size"], row["free"]

@@ -24,7 +24,7 @@ from uuid_utils.compat import uuid7
 
 from control.cluster.listener import NotificationListener
 from control.db import ownership
-from control.db.conversations import Store, StoreUnavailable
+from control.db.store import Store, StoreUnavailable
 from relay.core.events import EndReason
 from relay.supervisor import Supervisor
 

@@ -30,6 +30,7 @@ from relay.core.records import (
 log = logging.getLogger(__name__)
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+Row: TypeAlias = asyncpg.Record
 
 
 async def flush(connection: Connection, records: Sequence[Record]) -> None:

@@ -15,7 +15,8 @@ import msgspec
 
 from control.db import ownership
 from control.db.batch_writer import Connection, flush
-from control.db.rows import Message, storable
+from control.db.conversations import MESSAGE_COLUMNS
+from control.db.rows import Message, Numbering, storable
 from relay.core.records import IntentCalled, MessageSaid
 from relay.protocol import deepgram
 
@@ -25,16 +26,11 @@ Standing = Literal["direct", "relay", "over", "superseded"]
 
 
 class Reporting(msgspec.Struct, frozen=True, kw_only=True):
-    """A session that something is reported for; the conversation is locked.
-
-    `last_seq`, `last_turn` and `last_role` are of the newest message (0 and None: there is none).
-    """
+    """A session that something is reported for; the conversation is locked."""
 
     standing: Standing
     timezone: str
-    last_seq: int
-    last_turn: int
-    last_role: deepgram.Role | None
+    numbering: Numbering
 
 
 async def begin(connection: Connection, session_id: UUID, conversation_id: UUID) -> datetime:
@@ -86,33 +82,17 @@ async def enter(
     )
     if row is None:
         return None
-    last = await connection.fetchrow(
-        """
-        SELECT seq, turn, role FROM voice.messages WHERE conversation_id = $1
-        ORDER BY seq DESC LIMIT 1
-        """,
-        conversation_id,
-    )
-    reporting = Reporting(
-        standing=row["standing"],
-        timezone=row["timezone"],
-        last_seq=last["seq"] if last else 0,
-        last_turn=last["turn"] if last else 0,
-        last_role=last["role"] if last else None,
-    )
-    if locked <= reporting.last_seq:
-        return reporting
-    # Numbers were left free for an owner before; its turns have none that is higher (ownership.py).
-    return msgspec.structs.replace(reporting, last_seq=locked, last_turn=locked, last_role=None)
+    last = await ownership.find_last(connection, conversation_id)
+    if locked > last.last_seq:
+        # Left free for an owner before; its turns have none that is higher (ownership.py).
+        last = Numbering(last_seq=locked, last_turn=locked, last_role=None)
+    return Reporting(standing=row["standing"], timezone=row["timezone"], numbering=last)
 
 
 async def find_message(connection: Connection, message_id: UUID) -> tuple[UUID, Message] | None:
     """The message of this id with its conversation, whosever it is."""
     row = await connection.fetchrow(
-        """
-        SELECT conversation_id, id, seq, turn, role, content, session_id, created_at
-        FROM voice.messages WHERE id = $1
-        """,
+        f"SELECT conversation_id, {MESSAGE_COLUMNS} FROM voice.messages WHERE id = $1",
         message_id,
     )
     if row is None:
@@ -134,8 +114,8 @@ async def add_message(
     """The next message of a conversation that is locked."""
     message = Message(
         id=message_id,
-        seq=reporting.last_seq + 1,
-        turn=reporting.last_turn + (role != reporting.last_role),
+        seq=reporting.numbering.last_seq + 1,
+        turn=reporting.numbering.last_turn + (role != reporting.numbering.last_role),
         role=role,
         content=storable(content),
         session_id=session_id,

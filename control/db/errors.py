@@ -56,17 +56,19 @@ def describe(error: BaseException) -> str:
         }
         found = [f"{place}={value}" for place, value in places.items() if value]
         line = " ".join([name, error.sqlstate or "", *found]).rstrip()
-        return f"{line}: {_first_line(error)}" if _is_fatal(error) else line
+        return f"{line}: {first_line(error)}" if _is_fatal(error) else line
     if isinstance(error, ValueError) or not isinstance(
         error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError
     ):
         return name  # it may quote an argument, or the URL with its password
-    return _first_line(error) or name
+    return first_line(error)
 
 
 def _is_fatal(error: asyncpg.PostgresError) -> bool:
     return (error.severity_en or error.severity) in _OF_THE_CONNECTION
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+def first_line(error: BaseException) -> str:
+    """What server or driver say, which may quote a row: for who connects or migrates."""
+    text = (error.args[0] if isinstance(error, asyncpg.PostgresError) else str(error)) or ""
+    return next(iter(str(text).strip().splitlines()), type(error).__name__)

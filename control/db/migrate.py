@@ -19,7 +19,8 @@ import asyncpg
 import msgspec
 
 from control.db.concurrent_index import Blocked, Connection, name_holders, run_outside
-from control.db.pool import ConnectFailed, connected, describe, log_ignored
+from control.db.errors import first_line
+from control.db.pool import ConnectFailed, connected, log_ignored
 
 LOCK = 0x766F6963  # "voic": one number for all who migrate this database
 LOCK_SECONDS = 5.0  # who waits for a table's lock keeps everybody else from the table
@@ -133,9 +134,9 @@ async def migrate(
     except ConnectFailed as error:
         raise MigrationError(str(error)) from error
     except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
-        raise MigrationError(f"the database went away: {describe(error)}") from error
+        raise MigrationError(f"the database went away: {first_line(error)}") from error
     except asyncpg.PostgresError as error:
-        raise MigrationError(f"the database refuses to be migrated: {describe(error)}") from error
+        raise MigrationError(f"the database refuses to be migrated: {first_line(error)}") from error
 
 
 async def refuse_newer(database_url: str, *, migrations: Sequence[Migration] | None = None) -> None:
@@ -156,7 +157,7 @@ async def refuse_newer(database_url: str, *, migrations: Sequence[Migration] | N
                 known,
             )
     except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise MigrationError(f"the database does not let us look: {describe(error)}") from error
+        raise MigrationError(f"the database does not let us look: {first_line(error)}") from error
     if newer:
         raise MigrationError(
             f"the database is newer than this program, which does not know {newer}: start the "
@@ -222,7 +223,7 @@ class _Migrator:
             await self._connection.execute(CREATE_SCHEMA)
         except asyncpg.InsufficientPrivilegeError as error:
             raise MigrationError(
-                f"the schema voice cannot be prepared: {describe(error)}; give the account of "
+                f"the schema voice cannot be prepared: {first_line(error)}; give the account of "
                 "DATABASE_URL the right CREATE on the database, or a schema voice of its own"
             ) from error
 
@@ -246,7 +247,7 @@ class _Migrator:
         except asyncpg.PostgresError as error:
             if isinstance(error, asyncpg.PostgresConnectionError):
                 raise
-            raise MigrationError(f"{migration.name} failed: {describe(error)}") from error
+            raise MigrationError(f"{migration.name} failed: {first_line(error)}") from error
         await self._connection.execute(
             "INSERT INTO voice.migrations (name, checksum, compatible) VALUES ($1, $2, $3)",
             migration.name,

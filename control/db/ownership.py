@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from uuid import UUID
 
-from control.db.batch_writer import Connection
-from control.db.rows import Arrival, Numbering, Taken
-from relay.protocol import deepgram
+from control.db.batch_writer import Connection, Row
+from control.db.rows import AttachRequest, AttachResult, Numbering
 
 DEAD_SECONDS = 20.0  # without a heartbeat
+# In SQL: a node that was seen after this instant is alive; whether the owner of a session `s` is.
+ALIVE_SINCE = f"now() - interval '{DEAD_SECONDS} seconds'"
+OWNER_LIVES = f"""EXISTS (
+    SELECT FROM voice.nodes AS n WHERE n.id = s.node_id AND n.seen_at > {ALIVE_SINCE}
+)"""
 CHANNEL = "voice_sessions"  # NOTIFY with the id of a session: its owner is to look at its row
 # What is left free for messages of an owner before that are not stored yet: more than fit into a
 # journal. JavaScript counts exactly to nine thousand million times this.
@@ -53,19 +57,19 @@ async def sweep(connection: Connection, grace: float) -> int:
     the database goes on.
     """
     done = await connection.execute(
-        """
+        f"""
         UPDATE voice.sessions AS s
         SET state = 'ended', ended_at = now(), end_reason = coalesce(end_asked, 'node_lost')
         WHERE s.state <> 'ended' AND s.node_id IS NOT NULL AND NOT EXISTS (
             SELECT FROM voice.nodes AS n
-            WHERE n.id = s.node_id AND n.seen_at > now() - make_interval(secs => $1)
+            WHERE n.id = s.node_id AND n.seen_at > {ALIVE_SINCE} - make_interval(secs => $1)
         )
         """,
-        DEAD_SECONDS + grace,
+        grace,
     )
     await connection.execute(
-        "DELETE FROM voice.nodes WHERE seen_at <= now() - make_interval(secs => $1)",
-        DEAD_SECONDS + grace,
+        f"DELETE FROM voice.nodes WHERE seen_at <= {ALIVE_SINCE} - make_interval(secs => $1)",
+        grace,
     )
     return int(done.split()[-1])
 
@@ -73,67 +77,24 @@ async def sweep(connection: Connection, grace: float) -> int:
 # --- a browser attaches ------------------------------------------------------------------------
 
 
-async def take(connection: Connection, arrival: Arrival) -> Taken | None:
+async def take(connection: Connection, request: AttachRequest) -> AttachResult | None:
     """Use a ticket up, the first one or a resume ticket: of two that come with it one is `taken`.
 
     Its node is the owner from now on; the owner before, and other sessions of the conversation,
     hear that they are over. None: it is not a ticket of this session.
     """
-    # The conversation first, as a batch of the journal does, or the two could wait for each other.
-    found = await connection.fetchrow(
-        """
-        SELECT s.conversation_id FROM voice.sessions AS s
-        JOIN voice.conversations AS c ON c.id = s.conversation_id
-        WHERE s.id = $1 AND ($2 IN (s.ticket_hash, s.resume_hash))
-        FOR NO KEY UPDATE OF c
-        """,
-        arrival.session_id,
-        arrival.ticket_hash,
-    )
-    if found is None:
-        return None
-    row = await connection.fetchrow(
-        """
-        SELECT s.conversation_id, s.user_id, s.timezone, s.audio, s.voice, s.language, s.state,
-               s.epoch,
-               s.resume_hash IS NOT DISTINCT FROM $2 AS resumes,
-               s.node_id IS NOT DISTINCT FROM $5 AND s.state <> 'ended' AS is_ours,
-               s.state = 'new' AND s.ticket_used_at IS NULL
-                   AND s.ticket_expires_at > now() AS unused,
-               s.end_asked IS NOT NULL OR s.state = 'ended' AND (
-                   s.end_reason IS DISTINCT FROM 'shutdown'
-                   OR s.released_at <= now() - make_interval(secs => $3)
-               ) AS over,
-               s.state = 'ended' AS ended,
-               EXISTS (
-                   SELECT FROM voice.nodes AS n
-                   WHERE n.id = s.node_id AND n.seen_at > now() - make_interval(secs => $4)
-               ) AS owner_lives,
-               EXISTS (
-                   SELECT FROM voice.sessions AS other
-                   WHERE other.conversation_id = s.conversation_id AND other.id <> s.id
-               ) AS resumed
-        FROM voice.sessions AS s
-        WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
-        FOR NO KEY UPDATE
-        """,
-        arrival.session_id,
-        arrival.ticket_hash,
-        arrival.grace,
-        DEAD_SECONDS,
-        arrival.node_id,
-    )
+    row = await _lock(connection, request)
     # Whom our own session registry did not let in has an old ticket: it knows the newest before
     # Postgres does.
     if row is None or (row["resumes"] and row["is_ours"]):
         return None
     taken = not row["over"] if row["resumes"] else row["unused"]
     if taken and row["resumes"]:
-        await _take_over(connection, arrival, row["epoch"])
+        await _take_over(connection, request, row["epoch"])
     elif taken:
-        await _take_first(connection, arrival)
-        await supersede(connection, row["conversation_id"], arrival.session_id)
-    return Taken(
+        await _take_first(connection, request)
+        await supersede(connection, row["conversation_id"], request.session_id)
+    return AttachResult(
         conversation_id=row["conversation_id"],
         user_id=row["user_id"],
         timezone=row["timezone"],
@@ -149,16 +110,57 @@ async def take(connection: Connection, arrival: Arrival) -> Taken | None:
     )
 
 
-async def _take_first(connection: Connection, arrival: Arrival) -> None:
+async def _lock(connection: Connection, request: AttachRequest) -> Row | None:
+    """The session and its conversation, locked; None: it is not a ticket of this session."""
+    # The conversation first, as a batch of the journal does, or the two could wait for each other.
+    await connection.execute(
+        """
+        SELECT FROM voice.sessions AS s JOIN voice.conversations AS c ON c.id = s.conversation_id
+        WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
+        FOR NO KEY UPDATE OF c
+        """,
+        request.session_id,
+        request.ticket_hash,
+    )
+    return await connection.fetchrow(
+        f"""
+        SELECT s.conversation_id, s.user_id, s.timezone, s.audio, s.voice, s.language, s.state,
+               s.epoch,
+               s.resume_hash IS NOT DISTINCT FROM $2 AS resumes,
+               s.node_id IS NOT DISTINCT FROM $4 AND s.state <> 'ended' AS is_ours,
+               s.state = 'new' AND s.ticket_used_at IS NULL
+                   AND s.ticket_expires_at > now() AS unused,
+               s.end_asked IS NOT NULL OR s.state = 'ended' AND (
+                   s.end_reason IS DISTINCT FROM 'shutdown'
+                   OR s.released_at <= now() - make_interval(secs => $3)
+               ) AS over,
+               s.state = 'ended' AS ended,
+               {OWNER_LIVES} AS owner_lives,
+               EXISTS (
+                   SELECT FROM voice.sessions AS other
+                   WHERE other.conversation_id = s.conversation_id AND other.id <> s.id
+               ) AS resumed
+        FROM voice.sessions AS s
+        WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
+        FOR NO KEY UPDATE
+        """,
+        request.session_id,
+        request.ticket_hash,
+        request.grace,
+        request.node_id,
+    )
+
+
+async def _take_first(connection: Connection, request: AttachRequest) -> None:
     await connection.execute(
         """
         UPDATE voice.sessions
         SET ticket_used_at = now(), node_id = $2, epoch = 1, resume_hash = $3
         WHERE id = $1
         """,
-        arrival.session_id,
-        arrival.node_id,
-        arrival.resume_hash,
+        request.session_id,
+        request.node_id,
+        request.resume_hash,
     )
 
 
@@ -194,12 +196,12 @@ async def supersede_direct(connection: Connection, conversation_id: UUID, sessio
     )
 
 
-async def _take_over(connection: Connection, arrival: Arrival, epoch: int) -> None:
+async def _take_over(connection: Connection, request: AttachRequest, epoch: int) -> None:
     await connection.execute(
         "INSERT INTO voice.takeovers (session_id, epoch, received) VALUES ($1, $2, $3)",
-        arrival.session_id,
+        request.session_id,
         epoch,
-        arrival.received,
+        request.received,
     )
     await connection.execute(
         """
@@ -209,11 +211,11 @@ async def _take_over(connection: Connection, arrival: Arrival, epoch: int) -> No
             state = CASE state WHEN 'ended' THEN 'live' ELSE state END
         WHERE id = $1
         """,
-        arrival.session_id,
-        arrival.node_id,
-        arrival.resume_hash,
+        request.session_id,
+        request.node_id,
+        request.resume_hash,
     )
-    await notify(connection, [arrival.session_id])
+    await notify(connection, [request.session_id])
 
 
 async def is_elsewhere(connection: Connection, session_id: UUID, node_id: UUID) -> bool:
@@ -237,21 +239,17 @@ async def may_settle(
     """Whether an owner is alive and has not said yet that it stored all it had: one of another
     session of the conversation, or (`before_us`) of this one."""
     found: bool = await connection.fetchval(
-        """
+        f"""
         SELECT EXISTS (
             SELECT FROM voice.sessions AS s
             WHERE s.conversation_id = $1 AND s.id <> $2 AND s.settled_epoch < s.epoch
-              AND EXISTS (
-                  SELECT FROM voice.nodes AS n
-                  WHERE n.id = s.node_id AND n.seen_at > now() - make_interval(secs => $3)
-              )
-        ) OR $4 AND EXISTS (
+              AND {OWNER_LIVES}
+        ) OR $3 AND EXISTS (
             SELECT FROM voice.sessions AS s WHERE s.id = $2 AND s.settled_epoch < s.epoch - 1
         )
         """,
         conversation_id,
         session_id,
-        DEAD_SECONDS,
         before_us,
     )
     return found
@@ -263,13 +261,7 @@ async def number(connection: Connection, conversation_id: UUID, session_id: UUID
         "SELECT numbered_from FROM voice.conversations WHERE id = $1 FOR NO KEY UPDATE",
         conversation_id,
     )
-    last = await connection.fetchrow(
-        """
-        SELECT seq, turn, role FROM voice.messages WHERE conversation_id = $1
-        ORDER BY seq DESC LIMIT 1
-        """,
-        conversation_id,
-    )
+    last = await find_last(connection, conversation_id)
     unsettled = await connection.fetch(
         """
         UPDATE voice.sessions AS s
@@ -281,9 +273,7 @@ async def number(connection: Connection, conversation_id: UUID, session_id: UUID
         conversation_id,
         session_id,
     )
-    seq = max(last["seq"] if last else 0, numbered_from or 0)
-    turn: int = last["turn"] if last else 0
-    role: deepgram.Role | None = last["role"] if last else None
+    seq, turn, role = max(last.last_seq, numbered_from or 0), last.last_turn, last.last_role
     if unsettled:
         seq += GAP
         turn, role = seq, None  # a conversation never has more turns than messages
@@ -291,6 +281,18 @@ async def number(connection: Connection, conversation_id: UUID, session_id: UUID
         "UPDATE voice.conversations SET numbered_from = $2 WHERE id = $1", conversation_id, seq
     )
     return Numbering(last_seq=seq, last_turn=turn, last_role=role)
+
+
+async def find_last(connection: Connection, conversation_id: UUID) -> Numbering:
+    """The numbers of the newest message that is stored; 0 and None: there is none."""
+    row = await connection.fetchrow(
+        """
+        SELECT seq AS last_seq, turn AS last_turn, role AS last_role FROM voice.messages
+        WHERE conversation_id = $1 ORDER BY seq DESC LIMIT 1
+        """,
+        conversation_id,
+    )
+    return Numbering(**row) if row else Numbering(last_seq=0, last_turn=0, last_role=None)
 
 
 async def find_missing(

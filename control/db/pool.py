@@ -19,6 +19,7 @@ import certifi
 import msgspec
 
 from config.database_url import ignored_parameters, read_database_url
+from control.db.errors import first_line
 
 CONNECT_SECONDS = 10.0
 SILENT = "the database does not answer"
@@ -26,7 +27,7 @@ SILENT = "the database does not answer"
 _PARAMETER = "remove the parameter from DATABASE_URL"
 
 
-class Trouble(msgspec.Struct, frozen=True):
+class ConnectProblem(msgspec.Struct, frozen=True):
     """Why there is no connection. `reason` may be shown to anybody: it names nothing.
 
     `passes`: somebody was there and said that it is not the moment; else an operator has to look.
@@ -42,7 +43,7 @@ class Trouble(msgspec.Struct, frozen=True):
         return f"{said}; {self.advice}"
 
 
-ROWS_HIDDEN = Trouble(
+ROWS_HIDDEN = ConnectProblem(
     "row security hides our tables from our account",
     "voice.migrations has no row for it",
     "run `voice-relay migrate` as their owner, and sign in as the account itself, without a role",
@@ -52,9 +53,9 @@ ROWS_HIDDEN = Trouble(
 class ConnectFailed(ConnectionError):
     """There is no connection that is of use; the text is one line that says what to do."""
 
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__(str(trouble))
-        self.trouble = trouble
+    def __init__(self, problem: ConnectProblem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
 
 
 async def connect(
@@ -71,12 +72,12 @@ async def connect(
     try:
         url = read_database_url(database_url)
     except ValueError as error:
-        trouble = Trouble("DATABASE_URL cannot be read", str(error), "correct it")
-        raise ConnectFailed(trouble) from None  # its cause may hold the URL
+        problem = ConnectProblem("DATABASE_URL cannot be read", str(error), "correct it")
+        raise ConnectFailed(problem) from None  # its cause may hold the URL
     for name, path in url.files.items():  # the driver would not say which one is missing
         if not os.access(path, os.R_OK):
             raise ConnectFailed(
-                Trouble(
+                ConnectProblem(
                     "DATABASE_URL cannot be used", f"no file to read at {path}", f"check {name}"
                 )
             )
@@ -137,18 +138,18 @@ def find_reason(error: BaseException) -> str:
     """What may be shown to anybody of an error of the database."""
     match error:
         case ConnectFailed():
-            return error.trouble.reason
+            return error.problem.reason
         case asyncpg.InsufficientPrivilegeError():
             return explain(error).reason
     return SILENT
 
 
-def explain(error: BaseException) -> Trouble:
+def explain(error: BaseException) -> ConnectProblem:
     """What a failed connection means. The server's own words are in it, the URL is not."""
-    said = describe(error)
+    said = first_line(error)
     match error:
         case ssl.SSLCertVerificationError():
-            return Trouble(
+            return ConnectProblem(
                 "the certificate of the database is not trusted",
                 error.verify_message or said,
                 "name its authority (sslrootcert=FILE in DATABASE_URL, or sslrootcert=system), and "
@@ -157,31 +158,31 @@ def explain(error: BaseException) -> Trouble:
         case ssl.SSLError():
             said = (error.reason or "no handshake").lower().replace("_", " ")
             advice = "check sslmode and the files of certificates in DATABASE_URL"
-            return Trouble("TLS with the database fails", said, advice)
+            return ConnectProblem("TLS with the database fails", said, advice)
         case asyncpg.PostgresError():
             return _explain_refusal(error, said)
         case asyncpg.ClientConfigurationError():
             return _explain_setting(said)
         case UnicodeError() | ValueError():
             advice = "check host and parameters in DATABASE_URL"
-            return Trouble("DATABASE_URL cannot be used", type(error).__name__, advice)
+            return ConnectProblem("DATABASE_URL cannot be used", type(error).__name__, advice)
         case ConnectionError() if "rejected SSL upgrade" in said:
             advice = "set sslmode=prefer in DATABASE_URL, or switch TLS on at the server"
-            return Trouble("the database offers no TLS", "", advice)
+            return ConnectProblem("the database offers no TLS", "", advice)
         case TimeoutError():
             advice = "check host and port in DATABASE_URL, and firewalls"
-            return Trouble(SILENT, "no answer in time", advice)
-    return Trouble(SILENT, said, "check DATABASE_URL")
+            return ConnectProblem(SILENT, "no answer in time", advice)
+    return ConnectProblem(SILENT, said, "check DATABASE_URL")
 
 
-def _explain_setting(said: str) -> Trouble:
+def _explain_setting(said: str) -> ConnectProblem:
     if said.startswith("root certificate file"):
         advice = (
             "add sslrootcert=FILE to DATABASE_URL, or sslrootcert=system for an authority that is "
             "publicly trusted"
         )
-        return Trouble("there is no root certificate for the database", said, advice)
-    return Trouble("DATABASE_URL cannot be used", said, "correct it")
+        return ConnectProblem("there is no root certificate for the database", said, advice)
+    return ConnectProblem("DATABASE_URL cannot be used", said, "correct it")
 
 
 # By SQLSTATE, or its class. Poolers have codes of their own making for what they refuse.
@@ -215,7 +216,7 @@ _POOLER_WORDS = (
 )
 
 
-def _explain_refusal(error: asyncpg.PostgresError, said: str) -> Trouble:
+def _explain_refusal(error: asyncpg.PostgresError, said: str) -> ConnectProblem:
     code = error.sqlstate or ""
     if code:
         said = f"{said} ({code})"
@@ -224,16 +225,9 @@ def _explain_refusal(error: asyncpg.PostgresError, said: str) -> Trouble:
         code = next((known for word, known in _POOLER_WORDS if word in words), code)
     known = _REFUSALS.get(code) or _REFUSALS.get(code[:2])
     if known is None:
-        return Trouble("the database refuses the connection", said, "see its log", True)
+        return ConnectProblem("the database refuses the connection", said, "see its log", True)
     reason, advice, passes = known
-    return Trouble(reason, said, advice, passes)
-
-
-def describe(error: BaseException) -> str:
-    """One line about an error of the database's driver, which may have several or none."""
-    text = (error.args[0] if isinstance(error, asyncpg.PostgresError) else str(error)) or ""
-    lines = str(text).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return ConnectProblem(reason, said, advice, passes)
 
 
 @functools.cache  # the file is large, and connections are opened while others are in conversation

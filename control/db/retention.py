@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from control.db.batch_writer import Connection
-from control.db.conversations import Store, StoreUnavailable
+from control.db.store import Store, StoreUnavailable
 from relay.supervisor import Supervisor
 
 log = logging.getLogger(__name__)

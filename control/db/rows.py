@@ -97,7 +97,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     age: float
 
 
-class Settled(msgspec.Struct, frozen=True, kw_only=True):
+class CallOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a call; `response` is the text for a model."""
 
     id: UUID
@@ -106,7 +106,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     response: str
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class OutboxSize(msgspec.Struct, frozen=True):
     """How many calls have no outcome yet, and the seconds since the oldest was accepted."""
 
     count: int
@@ -148,7 +148,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     latency: SessionLatency | None
 
 
-class Arrival(msgspec.Struct, frozen=True, kw_only=True):
+class AttachRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A browser with a ticket, at a node that would be the owner of its session.
 
     `resume_hash` is of the ticket that the browser gets next (None: none). Another node's session
@@ -163,7 +163,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     received: int = 0
 
 
-class Taken(msgspec.Struct, frozen=True, kw_only=True):
+class AttachResult(msgspec.Struct, frozen=True, kw_only=True):
     """A session whose ticket was shown: `taken` is whether this call used it up.
 
     `over`: the session has ended, or is about to. `taken_over`: another node had it, and
@@ -201,6 +201,11 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NO_HISTORY = History(messages=[], calls=[])
+
+
+def columns(row: type[msgspec.Struct]) -> str:
+    """The columns of a SELECT whose rows become such structs."""
+    return ", ".join(row.__struct_fields__)
 
 
 def make_title(content: str) -> str:

@@ -29,7 +29,7 @@ from config.settings import Settings, from_environment
 from control.api.security import allowed_origins
 from control.api.sessions import make_websocket_url
 from control.auth.jwks import Jwks, KeysUnavailable
-from control.db.inspection import Inspected, InspectionFailed, inspect
+from control.db.database_check import Inspected, InspectionFailed, inspect
 from control.db.migrate import MigrationError, find_pending, load_migrations
 from control.doctor.probe import Certificate, Route, Streams
 from control.doctor.report import Report

@@ -24,9 +24,9 @@ from uuid import UUID
 import msgspec
 
 from config.intents import Intent, Registry
-from control.db import due_calls
-from control.db.conversations import Store, StoreUnavailable
+from control.db import calls, due_calls
 from control.db.rows import Claimed
+from control.db.store import Store, StoreUnavailable
 from control.outbox.circuit_breaker import State
 from relay.backoff import Backoff
 from relay.core.records import IntentCalled
@@ -136,7 +136,7 @@ class OutboxWorker:
         """Tell the sessions of this process what became of their saved calls."""
         awaited = self._listener.awaited
         if awaited:
-            for one in await self._store.list_outcomes(awaited):
+            for one in await calls.list_outcomes(self._store, awaited):
                 self._listener.settled(one.id, one.status, one.result, one.response)
 
     async def _look(self, tasks: Contained) -> None:
@@ -167,12 +167,12 @@ class OutboxWorker:
             return []
         longest = max((intent.timeout for intent in self._intents.values()), default=0.0)
         lease = max(ATTEMPT_SECONDS, longest) + LEASE_MARGIN
-        return await self._store.claim_calls(free, lease=lease)
+        return await calls.claim_calls(self._store, free, lease=lease)
 
     async def _count(self) -> None:
         if time.monotonic() >= self._count_at:
             self._count_at = time.monotonic() + COUNT_SECONDS
-            waiting = await self._store.count_waiting()
+            waiting = await calls.count_waiting(self._store)
             self._metrics.outbox_waiting.set(waiting.count)
             self._metrics.outbox_oldest.set(waiting.oldest)
 

@@ -15,8 +15,8 @@ import msgspec
 
 from config.agent import Audio
 from control.db import ownership
-from control.db.conversations import Store, StoreUnavailable
-from control.db.rows import NO_HISTORY, Arrival, History, Numbering, Taken
+from control.db.rows import NO_HISTORY, AttachRequest, AttachResult, History, Numbering
+from control.db.store import Store, StoreUnavailable
 from control.errors import RETRY_SECONDS
 from control.sessions.context import history_for_agent
 from control.sessions.takeover import SessionTakeover
@@ -67,7 +67,7 @@ class Admission:
 
     async def _admit(self, session_id: UUID, ticket: str, seen: ResumePoint) -> Admitted:
         next_ticket = new_ticket() if self._grace else None
-        arrival = Arrival(
+        request = AttachRequest(
             session_id=session_id,
             ticket_hash=hash_ticket(ticket),
             node_id=self._node_id,
@@ -75,7 +75,7 @@ class Admission:
             grace=self._grace,
             received=seen.received,
         )
-        taken = await self._take(arrival)
+        taken = await self._take(request)
         if taken is not None and taken.over:
             raise Refused(409, "session_ended", "the session is over; begin another")
         if taken is None or not taken.taken:
@@ -108,13 +108,13 @@ class Admission:
             takeover=_make_takeover(ticket, seen, history) if taken.taken_over else None,
         )
 
-    async def _take(self, arrival: Arrival) -> Taken | None:
+    async def _take(self, request: AttachRequest) -> AttachResult | None:
         for pause in TICKET_PAUSES:
             await asyncio.sleep(pause)
             async with self._store.transaction() as connection:
-                taken = await ownership.take(connection, arrival)
+                taken = await ownership.take(connection, request)
                 if taken is not None or not await ownership.is_elsewhere(
-                    connection, arrival.session_id, self._node_id
+                    connection, request.session_id, self._node_id
                 ):
                     return taken
         return None

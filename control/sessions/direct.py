@@ -23,11 +23,11 @@ from config.arguments import MAX_LENGTH, ArgumentsError
 from config.errors import ConfigError
 from config.intents import Intent
 from config.loader import Configuration
-from control.db import direct_sessions
+from control.db import direct_sessions, sessions
 from control.db.batch_writer import Connection
-from control.db.conversations import Store
 from control.db.direct_sessions import Reporting
 from control.db.rows import NO_HISTORY, History, Message, NewSession
+from control.db.store import Store
 from control.errors import RETRY_SECONDS, Mistake, ProblemError, not_found
 from control.sessions.context import history_for_agent
 from control.sessions.deepgram_token import Minter, TokenUnavailable
@@ -152,7 +152,7 @@ class Direct:
                 503, "token_unavailable", detail, retry_after=RETRY_SECONDS
             ) from error
         resume = conversation_id is not None
-        if await self._store.create_session(session, resume=resume) is None:
+        if await sessions.create_session(self._store, session, resume=resume) is None:
             raise not_found("conversation")
         async with self._store.transaction() as connection:
             began = await direct_sessions.begin(connection, session.id, session.conversation_id)
@@ -272,7 +272,7 @@ class Direct:
                 self._functions.forget(asked.session_id)  # the history has what comes later
 
         call = deepgram.FunctionCall(id=asked.id, name=asked.name, arguments=asked.arguments)
-        self._functions.start(admitted, call, reporting.last_seq, report, row_id=row_id)
+        self._functions.start(admitted, call, reporting.numbering.last_seq, report, row_id=row_id)
 
     async def _check_arguments(self, asked: ReportedCall) -> tuple[Intent | None, Rejected | None]:
         """The intent, and why the call cannot be."""
@@ -341,7 +341,7 @@ def _make_record(
         session_id=asked.session_id,
         call_id=asked.id,
         idempotency_key=str(row_id),
-        after_seq=reporting.last_seq,
+        after_seq=reporting.numbering.last_seq,
         function=asked.name,
         intent=intent.name if intent else None,
         arguments=asked.arguments,

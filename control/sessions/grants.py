@@ -13,9 +13,9 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from config.agent import Agent
-from control.db import grants
-from control.db.conversations import Store, StoreUnavailable
+from control.db import grants, sessions
 from control.db.rows import NewSession
+from control.db.store import Store, StoreUnavailable
 from control.sessions.admission import refuse_unavailable
 from relay.core.admission import Admit, Admitted, ResumePoint
 from relay.live.tickets import hash_ticket
@@ -58,7 +58,7 @@ class GrantAdmission:
                 audio=self._audio,
             )
             resume = grant.conversation_id is not None
-            if await self._store.create_session(session, resume=resume) is None:
+            if await sessions.create_session(self._store, session, resume=resume) is None:
                 raise Refused(401, "ticket_refused", "the conversation was erased")
         except StoreUnavailable as error:
             raise refuse_unavailable(session_id, error) from error

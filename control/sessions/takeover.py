@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-from control.db import ownership
-from control.db.conversations import Store
+from control.db import conversations, ownership
 from control.db.rows import History, Numbering
+from control.db.store import Store
 from control.errors import RETRY_SECONDS
 from relay.protocol.refusal import Refused
 
@@ -56,7 +56,7 @@ class SessionTakeover:
             pass  # then numbers are left free for it
         async with self._store.transaction() as connection:
             numbering = await ownership.number(connection, conversation_id, session_id)
-        return numbering, await self._store.load_history(conversation_id)
+        return numbering, await conversations.load_history(self._store, conversation_id)
 
     async def _may_settle(self, session_id: UUID, conversation_id: UUID, waits: bool) -> bool:
         async with self._store.transaction() as connection:

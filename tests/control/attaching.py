@@ -5,18 +5,18 @@ from __future__ import annotations
 from uuid import UUID
 
 from control.db import ownership
-from control.db.rows import Arrival
+from control.db.rows import AttachRequest
 from control.sessions.admission import Admission
 
 NODE = UUID(int=0xA)
 
 
 async def take(store, session_id, ticket_hash, **given):
-    """Use a ticket up, at node A unless it is said otherwise; `given` are fields of `Arrival`."""
+    """Use a ticket up, at node A unless `given` (fields of `AttachRequest`) says otherwise."""
     fields = {"node_id": NODE, "resume_hash": b"next", "grace": 30.0} | given
-    arrival = Arrival(session_id=session_id, ticket_hash=ticket_hash, **fields)
+    request = AttachRequest(session_id=session_id, ticket_hash=ticket_hash, **fields)
     async with store.transaction() as connection:
-        return await ownership.take(connection, arrival)
+        return await ownership.take(connection, request)
 
 
 def admission(store, settle, **given):

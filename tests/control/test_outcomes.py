@@ -11,6 +11,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from control.db.batch_writer import _split_calls
+from control.db.calls import list_outcomes, retry_call
 from relay.protocol.relay_events import IntentStatus
 from tests.control.db.test_conversations import called, converse
 
@@ -78,12 +79,13 @@ async def test_a_fact_that_comes_after_somebody_asked_again_counts(store):
     accepted, failed, submitted = records(conversation, row, SUBMITTING, FAILED, SUBMITTED)
     failed = msgspec.structs.replace(failed, claim=0)
     await store.write([accepted, failed])
-    _, was_failed = await store.retry_call(row, conversation, user_id="user-1", response="again")
-    assert was_failed
+    retried = await retry_call(store, row, conversation, user_id="user-1", response="again")
+    assert retried is not None
+    assert retried[1]
 
     await store.write([submitted])
 
-    (one,) = await store.list_outcomes([row])
+    (one,) = await list_outcomes(store, [row])
     assert (one.status, one.result) == (SUBMITTED, {"by": 2})
 
 

@@ -18,7 +18,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from control.db.conversations import Store, StoreUnavailable
+from control.db.conversations import create_conversation
+from control.db.store import Store, StoreUnavailable
 from relay.core.records import MessageSaid
 from relay.journal.journal import Journal, WriteFailed
 from relay.telemetry.metrics import Metrics
@@ -79,7 +80,7 @@ class Journalling:
 @pytest.fixture(scope="module")
 def processes():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "control.db.conversations", "relay.journal.journal"])
+    context.set_forkserver_preload([__name__, "control.db.store", "relay.journal.journal"])
     return context
 
 
@@ -126,7 +127,7 @@ async def test_what_was_taken_is_in_postgres_once_and_in_order(
         children = []
         for _ in range(chance.choice((1, 1, 2))):
             conversation_id = uuid4()
-            await store.create_conversation(conversation_id, user_id="user")
+            await create_conversation(store, conversation_id, user_id="user")
             reachable = chance.random() < 0.66
             children.append(
                 Child(processes, database_url, directory, conversation_id, reachable=reachable)

@@ -22,8 +22,9 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from control.db.conversations import Store
+from control.db.conversations import list_messages
 from control.db.ownership import GAP
+from control.db.store import Store
 from loadtests.processes import free_port
 from tests.conftest import copy_database
 from tests.relay.wires import Agent
@@ -166,7 +167,7 @@ class Stage:
             await browser.until(lambda event: event["type"] == "RelayMessageSaved")
 
     async def stored(self, browser):
-        messages = await self.store.list_messages(UUID(browser.conversation), limit=100)
+        messages = await list_messages(self.store, UUID(browser.conversation), limit=100)
         return [(message.seq, message.content) for message in messages]
 
     async def until_stored(self, browser, count):

@@ -10,6 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from control.auth.current_user import USER_ID
+from control.db.conversations import list_conversations, list_messages
 from loadtests import attaching, budgets, figures
 from loadtests.attaching import KEY, run_relay
 from loadtests.results import Figure, Results
@@ -50,11 +51,11 @@ async def test_a_history_is_filled_evenly_and_the_search_still_has_its_index(dat
 
     assert len(ids) == 10
     for conversation_id in ids:
-        messages = await store.list_messages(conversation_id, limit=200)
+        messages = await list_messages(store, conversation_id, limit=200)
         assert [message.seq for message in messages] == list(range(1, 101))
         assert messages[0].role == "user"
     word = messages[0].content.split()[0]
-    assert await store.search_conversations(USER_ID, word, limit=20)
+    assert await list_conversations(store, USER_ID, q=word, limit=20)
     assert await count(database_url, "SELECT to_regclass('voice.messages_search')::text")
 
 

@@ -14,8 +14,9 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from control.api.health import find_reasons
-from control.db.conversations import Store
+from control.db.conversations import erase_conversation, load_history
 from control.db.migrate import MigrationError, load_migrations, migrate
+from control.db.store import Store
 from control.doctor.doctor import Doctor
 from control.doctor.report import Report, write_text
 from relay.transport.egress import Egress
@@ -87,9 +88,9 @@ async def test_an_account_that_reads_and_writes_rows_runs_every_statement(accoun
     async with opened(accounts.app_url) as store:
         assert await find_reasons(store) == []
         conversation_id = await use_every_statement(store, "user-1", uuid7())
-        history = await store.load_history(conversation_id)
+        history = await load_history(store, conversation_id)
         assert [message.content for message in history.messages] == ["hello"]
-        assert await store.erase_conversation(conversation_id, user_id="user-1") == []
+        assert await erase_conversation(store, conversation_id, user_id="user-1") == []
 
     found, text = await accounts.examine()
     assert {one.status for one in found.values()} == {"ok"}, text

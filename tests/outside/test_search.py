@@ -11,8 +11,9 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from control.db.conversations import Store
+from control.db.conversations import create_conversation, list_conversations, rename_conversation
 from control.db.migrate import migrate
+from control.db.store import Store
 from relay.core.records import MessageSaid
 from tests.control.db.test_conversations import NOW, USER, converse
 from tests.outside.page import API, talking
@@ -56,7 +57,7 @@ async def library(store):
 
 
 async def find(store, q, user_id=USER):
-    return {c.id for c in await store.search_conversations(user_id, q, limit=100)}
+    return {c.id for c in await list_conversations(store, user_id, q=q, limit=100)}
 
 
 async def test_what_people_type_finds_what_was_said(library):
@@ -113,7 +114,7 @@ async def test_phrases_alternatives_and_what_is_not_to_be_there(store, q, found)
 
 async def test_titles_are_found_the_same_way(store):
     conversation = await converse(store, "hello")
-    await store.rename_conversation(conversation, user_id=USER, title="Über 牛奶 Café")
+    await rename_conversation(store, conversation, user_id=USER, title="Über 牛奶 Café")
 
     for q in ("uber", "奶", "caf", "CAFÉ"):
         assert await find(store, q) == {conversation}
@@ -135,14 +136,14 @@ async def test_titles_are_found_the_same_way(store):
 )
 async def test_every_text_can_be_stored_and_found_by_its_beginning(store, text):
     """What cannot be indexed cannot be stored, and a message is never refused."""
-    conversation = await store.create_conversation(uuid7(), user_id=USER)
+    conversation = await create_conversation(store, uuid7(), user_id=USER)
     content = f"Beginning {text}"
     said = MessageSaid(
         id=uuid7(), conversation_id=conversation.id, session_id=uuid7(), seq=1, turn=1,
         role="user", content=content, at=NOW,
     )  # fmt: skip
     await store.write([said])
-    await store.rename_conversation(conversation.id, user_id=USER, title=f"Title {text}"[:200])
+    await rename_conversation(store, conversation.id, user_id=USER, title=f"Title {text}"[:200])
 
     assert await find(store, "beginn") == {conversation.id}
     assert await find(store, "titl") == {conversation.id}

@@ -28,7 +28,7 @@ from control.api.intents import list_intents
 from control.api.problems import exception_handlers
 from control.api.sessions import PREFIX, SessionController
 from control.auth.current_user import USER_ID, User, get_current_user
-from control.db.conversations import Store
+from control.db.store import Store
 from control.sessions.direct import Direct
 from relay.core.records import Figures, IntentCalled, MessageSaid, SessionEnded
 from relay.journal.journal import Journal

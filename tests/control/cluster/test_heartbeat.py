@@ -10,7 +10,8 @@ import pytest
 from control.cluster.heartbeat import Heartbeat
 from control.cluster.listener import NotificationListener
 from control.db import ownership
-from control.db.conversations import Store, StoreUnavailable
+from control.db.conversations import create_conversation
+from control.db.store import Store, StoreUnavailable
 
 GRACE = 30.0
 
@@ -67,7 +68,7 @@ async def silence(store, node_id, seconds):
 
 async def add_session(store, node_id, state="live"):
     session_id, conversation_id = uuid4(), uuid4()
-    await store.create_conversation(conversation_id, user_id="user")
+    await create_conversation(store, conversation_id, user_id="user")
     await fetch(
         store,
         "INSERT INTO voice.sessions (id, conversation_id, user_id, ticket_hash, ticket_expires_at,"

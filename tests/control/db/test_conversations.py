@@ -12,10 +12,22 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from control.db.conversations import HISTORY_LENGTH, Store, StoreUnavailable
+from control.db.calls import list_calls
+from control.db.conversations import (
+    HISTORY_LENGTH,
+    create_conversation,
+    erase_conversation,
+    get_conversation,
+    list_conversations,
+    list_messages,
+    load_history,
+    rename_conversation,
+)
 from control.db.errors import ValuesRefused
 from control.db.migrate import migrate
 from control.db.rows import NewSession
+from control.db.sessions import close_session, create_session, get_session
+from control.db.store import Store, StoreUnavailable
 from control.dev.postgres import EmbeddedPostgres
 from relay.core.records import Figures, IntentCalled, MessageSaid, SessionBegan, SessionEnded
 from relay.protocol.relay_events import IntentStatus
@@ -75,8 +87,13 @@ def new_session(
     )
 
 
+async def ask(store):
+    async with store.reading() as connection:
+        await connection.fetchval("SELECT 1")
+
+
 async def converse(store, *lines, user_id=USER, at=NOW):
-    conversation = await store.create_conversation(uuid7(), user_id=user_id)
+    conversation = await create_conversation(store, uuid7(), user_id=user_id)
     await store.write(
         [said(conversation.id, seq, line, at=at) for seq, line in enumerate(lines, start=1)]
     )
@@ -90,7 +107,7 @@ async def test_messages_come_back_in_order_of_seq(store):
     conversation_id = await converse(store)
     await store.write([said(conversation_id, 2, "two"), said(conversation_id, 1, "one")])
 
-    messages = await store.list_messages(conversation_id, limit=10)
+    messages = await list_messages(store, conversation_id, limit=10)
 
     assert [(m.seq, m.content) for m in messages] == [(1, "one"), (2, "two")]
     assert messages[0].created_at == NOW
@@ -105,18 +122,18 @@ async def test_a_repeated_batch_changes_nothing(store):
         called(conversation_id, id=call, status=IntentStatus.SUBMITTED, response="done"),
     ]
     await store.write(batch)
-    before = await store.load_history(conversation_id)
+    before = await load_history(store, conversation_id)
 
     await store.write(batch)
 
-    assert await store.load_history(conversation_id) == before
+    assert await load_history(store, conversation_id) == before
     assert len(before.messages) == len(before.calls) == 1
 
 
 async def test_records_of_an_erased_conversation_do_not_fail_the_batch(store):
     erased = await converse(store)
     kept = await converse(store)
-    await store.erase_conversation(erased, user_id=USER)
+    await erase_conversation(store, erased, user_id=USER)
 
     await store.write(
         [
@@ -127,8 +144,8 @@ async def test_records_of_an_erased_conversation_do_not_fail_the_batch(store):
         ]
     )
 
-    assert await store.list_messages(erased, limit=10) == []
-    assert len(await store.list_messages(kept, limit=10)) == 1
+    assert await list_messages(store, erased, limit=10) == []
+    assert len(await list_messages(store, kept, limit=10)) == 1
 
 
 async def test_writing_waits_for_nobody_and_survives_an_erasure_at_the_same_time(store):
@@ -139,10 +156,10 @@ async def test_writing_waits_for_nobody_and_survives_an_erasure_at_the_same_time
             tasks.create_task(store.write([said(c, round_) for c in conversations]))
             tasks.create_task(store.write([said(c, round_ + 5) for c in reversed(conversations)]))
         for conversation_id in conversations[::2]:
-            tasks.create_task(store.erase_conversation(conversation_id, user_id=USER))
+            tasks.create_task(erase_conversation(store, conversation_id, user_id=USER))
 
     for conversation_id in conversations[1::2]:
-        assert len(await store.list_messages(conversation_id, limit=20)) == 10
+        assert len(await list_messages(store, conversation_id, limit=20)) == 10
 
 
 async def test_another_message_in_the_place_of_one_is_reported(store, caplog):
@@ -153,7 +170,7 @@ async def test_another_message_in_the_place_of_one_is_reported(store, caplog):
 
     assert "message_conflict" in caplog.text
     assert "second" not in caplog.text
-    assert [m.content for m in await store.list_messages(conversation_id, limit=9)] == ["first"]
+    assert [m.content for m in await list_messages(store, conversation_id, limit=9)] == ["first"]
 
 
 @pytest.mark.parametrize("text", ["nul \0 byte", "half \ud800 pair", "emoji \N{PARTY POPPER}"])
@@ -172,7 +189,7 @@ async def test_any_text_can_be_stored(store, text):
         ]
     )
 
-    history = await store.load_history(conversation_id)
+    history = await load_history(store, conversation_id)
 
     assert history.messages[0].content[:3] == text[:3]
     assert history.calls[0].result == {"a": "nul \ufffd", "b": "\\u0000", "c": [1.5, None]}
@@ -199,19 +216,19 @@ async def test_an_older_state_of_a_call_does_not_undo_a_newer_one(store):
 
     await store.write([called(conversation_id, id=call, at=NOW)])
 
-    (stored,) = await store.list_calls(conversation_id, limit=10)
+    (stored,) = await list_calls(store, conversation_id, limit=10)
     assert (stored.status, stored.attempts, stored.result) == (IntentStatus.SUBMITTED, 2, {"id": 1})
     assert (stored.created_at, stored.updated_at) == (NOW, late)
 
 
 async def test_the_title_is_what_the_user_said_first(store):
-    conversation = await store.create_conversation(uuid7(), user_id=USER)
+    conversation = await create_conversation(store, uuid7(), user_id=USER)
     await store.write([said(conversation.id, 1, "Hello, how can I help?", role="assistant")])
     await store.write(
         [said(conversation.id, 3, "No."), said(conversation.id, 2, "I want\n to  run a marathon")]
     )
 
-    found = await store.get_conversation(conversation.id, user_id=USER)
+    found = await get_conversation(store, conversation.id, user_id=USER)
 
     assert found.title == "I want to run a marathon"
 
@@ -219,7 +236,7 @@ async def test_the_title_is_what_the_user_said_first(store):
 async def test_a_long_title_is_cut_between_words(store):
     conversation_id = await converse(store, "word " * 100)
 
-    found = await store.get_conversation(conversation_id, user_id=USER)
+    found = await get_conversation(store, conversation_id, user_id=USER)
 
     assert len(found.title) <= 80
     assert found.title.endswith("word…")
@@ -227,11 +244,11 @@ async def test_a_long_title_is_cut_between_words(store):
 
 async def test_a_title_given_by_the_user_stays(store):
     conversation_id = await converse(store)
-    await store.rename_conversation(conversation_id, user_id=USER, title="Mine")
+    await rename_conversation(store, conversation_id, user_id=USER, title="Mine")
 
     await store.write([said(conversation_id, 1, "something else")])
 
-    assert (await store.get_conversation(conversation_id, user_id=USER)).title == "Mine"
+    assert (await get_conversation(store, conversation_id, user_id=USER)).title == "Mine"
 
 
 async def test_a_message_moves_its_conversation_up_in_the_list(store):
@@ -241,7 +258,7 @@ async def test_a_message_moves_its_conversation_up_in_the_list(store):
 
     await store.write([said(older, 1, at=later)])
 
-    listed = await store.list_conversations(USER, limit=10)
+    listed = await list_conversations(store, USER, limit=10)
     assert [c.id for c in listed] == [older, newer]
     assert listed[0].updated_at == later
 
@@ -253,7 +270,7 @@ async def test_pages_of_conversations_join_without_gap_or_overlap(store):
     made = [await converse(store) for _ in range(7)]
     seen = []
     before = None
-    while page := await store.list_conversations(USER, before=before, limit=3):
+    while page := await list_conversations(store, USER, before=before, limit=3):
         seen += [c.id for c in page]
         before = (page[-1].updated_at, page[-1].id)
 
@@ -267,7 +284,7 @@ async def test_search_finds_words_of_the_title_and_of_messages(store):
     await converse(store, "shoes of somebody else", user_id="user-2")
 
     async def search(q):
-        return {c.id for c in await store.search_conversations(USER, q, limit=10)}
+        return {c.id for c in await list_conversations(store, USER, q=q, limit=10)}
 
     assert await search("shoes") == {by_message, by_title}
     assert await search("ÉTÉ running") == {by_message}
@@ -279,7 +296,7 @@ async def test_search_finds_words_of_the_title_and_of_messages(store):
 async def test_search_for_nothing_finds_nothing(store, q):
     await converse(store, "hello")
 
-    assert await store.search_conversations(USER, q, limit=10) == []
+    assert await list_conversations(store, USER, q=q, limit=10) == []
 
 
 @pytest.mark.parametrize("user_id", ["o'brien", "back\\slash", "a b", "ünï", "a:b*c|d"])
@@ -287,37 +304,37 @@ async def test_search_works_for_any_user_id(store, user_id):
     mine = await converse(store, "shoes", user_id=user_id)
     await converse(store, "shoes", user_id="other")
 
-    found = await store.search_conversations(user_id, "shoes", limit=10)
+    found = await list_conversations(store, user_id, q="shoes", limit=10)
 
     assert [c.id for c in found] == [mine]
 
 
 async def test_a_closed_conversation_is_found_by_its_status(store):
     conversation_id = uuid7()
-    await store.create_session(new_session(conversation_id), resume=False)
-    await store.close_session(SESSION, user_id=USER, reason="hung_up")
+    await create_session(store, new_session(conversation_id), resume=False)
+    await close_session(store, SESSION, user_id=USER, reason="hung_up")
 
-    closed = await store.list_conversations(USER, status="closed", limit=10)
+    closed = await list_conversations(store, USER, status="closed", limit=10)
 
     assert [c.id for c in closed] == [conversation_id]
-    assert await store.list_conversations(USER, status="open", limit=10) == []
+    assert await list_conversations(store, USER, status="open", limit=10) == []
 
 
 async def test_what_belongs_to_another_user_is_not_there(store):
     conversation_id = await converse(store)
 
-    assert await store.get_conversation(conversation_id, user_id="other") is None
-    assert await store.rename_conversation(conversation_id, user_id="other", title="x") is None
-    assert await store.erase_conversation(conversation_id, user_id="other") is None
-    assert await store.list_conversations("other", limit=10) == []
+    assert await get_conversation(store, conversation_id, user_id="other") is None
+    assert await rename_conversation(store, conversation_id, user_id="other", title="x") is None
+    assert await erase_conversation(store, conversation_id, user_id="other") is None
+    assert await list_conversations(store, "other", limit=10) == []
 
 
 async def test_erasing_a_conversation_leaves_no_row_behind(store, database_url):
     conversation_id = uuid7()
-    await store.create_session(new_session(conversation_id), resume=False)
+    await create_session(store, new_session(conversation_id), resume=False)
     await store.write([said(conversation_id, 1), called(conversation_id, id=uuid7())])
 
-    assert await store.erase_conversation(conversation_id, user_id=USER) == [SESSION]
+    assert await erase_conversation(store, conversation_id, user_id=USER) == [SESSION]
 
     connection = await asyncpg.connect(database_url)
     for table in ("conversations", "sessions", "messages", "intents"):
@@ -339,7 +356,7 @@ async def test_history_is_bounded_and_has_the_calls_of_its_part_that_count(store
         ]
     )
 
-    history = await store.load_history(conversation_id)
+    history = await load_history(store, conversation_id)
 
     assert len(history.messages) == HISTORY_LENGTH
     assert history.messages[-1].content == lines[-1]
@@ -350,7 +367,7 @@ async def test_history_is_bounded_and_has_the_calls_of_its_part_that_count(store
 
 
 async def test_a_ticket_opens_one_of_many_that_come_with_it(store):
-    await store.create_session(new_session(uuid7()), resume=False)
+    await create_session(store, new_session(uuid7()), resume=False)
 
     async with asyncio.TaskGroup() as tasks:
         tries = [tasks.create_task(take(store, SESSION, b"hash")) for _ in range(8)]
@@ -359,9 +376,9 @@ async def test_a_ticket_opens_one_of_many_that_come_with_it(store):
 
 
 async def test_a_wrong_ticket_is_nobodys_and_an_expired_one_is_not_taken(store):
-    await store.create_session(new_session(uuid7()), resume=False)
+    await create_session(store, new_session(uuid7()), resume=False)
     late = new_session(uuid7(), id=UUID(int=9), ticket_seconds=0.0)
-    await store.create_session(late, resume=False)
+    await create_session(store, late, resume=False)
 
     assert await take(store, SESSION, b"other") is None
     assert await take(store, UUID(int=8), b"hash") is None
@@ -369,11 +386,11 @@ async def test_a_wrong_ticket_is_nobodys_and_an_expired_one_is_not_taken(store):
 
 
 async def test_a_session_is_told_from_its_records(store):
-    await store.create_session(new_session(uuid7()), resume=False)
-    assert (await store.get_session(SESSION, user_id=USER)).state == "new"
+    await create_session(store, new_session(uuid7()), resume=False)
+    assert (await get_session(store, SESSION, user_id=USER)).state == "new"
 
     await store.write([SessionBegan(session_id=SESSION, agent_request_id="req", at=NOW)])
-    assert (await store.get_session(SESSION, user_id=USER)).state == "live"
+    assert (await get_session(store, SESSION, user_id=USER)).state == "live"
 
     ended = SessionEnded(
         session_id=SESSION,
@@ -391,7 +408,7 @@ async def test_a_session_is_told_from_its_records(store):
         at=NOW + timedelta(seconds=9),
     )
     await store.write([ended, SessionBegan(session_id=SESSION, agent_request_id=None, at=NOW)])
-    session = await store.get_session(SESSION, user_id=USER)
+    session = await get_session(store, SESSION, user_id=USER)
     assert (session.state, session.end_reason, session.agent_bytes) == (
         "ended",
         "browser_left",
@@ -403,18 +420,18 @@ async def test_a_session_is_told_from_its_records(store):
 async def test_resuming_what_the_user_does_not_have_makes_nothing(store):
     conversation_id = await converse(store, user_id="other")
 
-    assert not await store.create_session(new_session(conversation_id), resume=True)
-    assert await store.get_session(SESSION, user_id=USER) is None
+    assert not await create_session(store, new_session(conversation_id), resume=True)
+    assert await get_session(store, SESSION, user_id=USER) is None
 
 
 async def test_resuming_opens_a_closed_conversation(store):
     conversation_id = uuid7()
-    await store.create_session(new_session(conversation_id), resume=False)
-    await store.close_session(SESSION, user_id=USER, reason="hung_up")
+    await create_session(store, new_session(conversation_id), resume=False)
+    await close_session(store, SESSION, user_id=USER, reason="hung_up")
 
-    assert await store.create_session(new_session(conversation_id, id=uuid7()), resume=True)
+    assert await create_session(store, new_session(conversation_id, id=uuid7()), resume=True)
 
-    assert (await store.get_conversation(conversation_id, user_id=USER)).status == "open"
+    assert (await get_conversation(store, conversation_id, user_id=USER)).status == "open"
 
 
 # --- indexes -----------------------------------------------------------------------------------
@@ -491,31 +508,31 @@ SOMEBODY = "user-5"
 @pytest.mark.parametrize(
     ("call", "index"),
     [
-        (lambda s, c: s.list_conversations(SOMEBODY, limit=5), "conversations_by_user "),
+        (lambda s, c: list_conversations(s, SOMEBODY, limit=5), "conversations_by_user "),
         (
-            lambda s, c: s.list_conversations(
-                SOMEBODY, before=(datetime.now(UTC), UUID(int=1)), limit=5
+            lambda s, c: list_conversations(
+                s, SOMEBODY, before=(datetime.now(UTC), UUID(int=1)), limit=5
             ),
             "conversations_by_user ",
         ),
         (
-            lambda s, c: s.list_conversations(SOMEBODY, status="closed", limit=5),
+            lambda s, c: list_conversations(s, SOMEBODY, status="closed", limit=5),
             "conversations_by_user_status ",
         ),
-        (lambda s, c: s.search_conversations(SOMEBODY, "the", limit=5), "messages_search "),
-        (lambda s, c: s.search_conversations(SOMEBODY, "title", limit=5), "conversations_search "),
-        (lambda s, c: s.list_messages(c, after_seq=1, limit=5), "messages_pkey "),
-        (lambda s, c: s.list_calls(c, limit=5), "intents_by_conversation "),
-        (lambda s, c: s.load_history(c), "messages_pkey "),
-        (lambda s, c: s.load_history(c), "intents_by_conversation "),
-        (lambda s, c: s.get_session(c, user_id=SOMEBODY), "sessions_pkey "),
+        (lambda s, c: list_conversations(s, SOMEBODY, q="the", limit=5), "messages_search "),
+        (lambda s, c: list_conversations(s, SOMEBODY, q="title", limit=5), "conversations_search "),
+        (lambda s, c: list_messages(s, c, after_seq=1, limit=5), "messages_pkey "),
+        (lambda s, c: list_calls(s, c, limit=5), "intents_by_conversation "),
+        (lambda s, c: load_history(s, c), "messages_pkey "),
+        (lambda s, c: load_history(s, c), "intents_by_conversation "),
+        (lambda s, c: get_session(s, c, user_id=SOMEBODY), "sessions_pkey "),
         (lambda s, c: take(s, c, b"h"), "sessions_pkey "),
     ],
 )
 async def test_every_question_uses_its_index(crowded, explain, call, index):
     store = Store(crowded)
     await store.open()
-    (some,) = await store.list_conversations(SOMEBODY, limit=1)
+    (some,) = await list_conversations(store, SOMEBODY, limit=1)
 
     plans = await explain(call(store, some.id))
     await store.close()
@@ -549,7 +566,7 @@ async def test_a_killed_database_is_reported_and_found_again(own_server):
     assert await asyncio.to_thread(own_server.start) == url
     await store.write([said(conversation_id, 2, "after")])
 
-    messages = await store.list_messages(conversation_id, limit=9)
+    messages = await list_messages(store, conversation_id, limit=9)
     assert [m.content for m in messages] == ["before", "after"]
     await store.close()
 
@@ -580,7 +597,7 @@ async def test_a_store_opens_without_a_database_and_says_what_is_wrong():
     await store.open()
 
     with pytest.raises(StoreUnavailable, match=r"No such file|nowhere"):
-        await store.check()
+        await ask(store)
     await store.close()
 
 
@@ -588,34 +605,34 @@ async def test_a_closed_store_is_unavailable(database_url):
     store = Store(database_url)
 
     with pytest.raises(StoreUnavailable, match="not open"):
-        await store.check()
+        await ask(store)
 
 
 async def test_a_wrong_argument_is_a_bug_and_not_an_outage(store):
     wrong = "no " + "uuid"
     with pytest.raises(ValuesRefused, match="DataError 22000") as raised:
-        await store.list_messages(wrong, limit=1)
+        await list_messages(store, wrong, limit=1)
 
     assert wrong not in "".join(traceback.format_exception(raised.value))
 
 
 async def test_waiting_for_a_connection_ends(database_url, monkeypatch):
-    monkeypatch.setattr("control.db.conversations.ACQUIRE_SECONDS", 0.2)
+    monkeypatch.setattr("control.db.store.ACQUIRE_SECONDS", 0.2)
     store = Store(database_url, size=1)
     await store.open()
-    async with store._reading():
+    async with store.reading():
         with pytest.raises(StoreUnavailable):
-            await store.check()
+            await ask(store)
     await store.close()
 
 
 async def test_a_relay_that_freezes_in_a_transaction_does_not_keep_its_locks(
     store, database_url, monkeypatch
 ):
-    monkeypatch.setattr("control.db.conversations.IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("control.db.store.IDLE_SECONDS", 0.2)
     lock = "SELECT id FROM voice.conversations WHERE id = $1 FOR NO KEY UPDATE"
     conversation_id = uuid7()
-    await store.create_session(new_session(conversation_id), resume=False)
+    await create_session(store, new_session(conversation_id), resume=False)
     other = await asyncpg.connect(database_url)
     went_on = []
 
@@ -632,4 +649,4 @@ async def test_a_relay_that_freezes_in_a_transaction_does_not_keep_its_locks(
     finally:
         await other.close()
     assert went_on == [conversation_id]
-    assert (await store.load_history(conversation_id)).messages == []
+    assert (await load_history(store, conversation_id)).messages == []

@@ -8,12 +8,13 @@ import traceback
 import asyncpg
 import pytest
 
-from control.db.conversations import StoreUnavailable
+from control.db.conversations import rename_conversation
 from control.db.errors import FROM_DATABASE, ValuesRefused, describe, is_of_values
+from control.db.store import StoreUnavailable
 from relay.journal.journal import Journal
 from relay.telemetry.metrics import Metrics
 from tests.control.api.test_rest import LiveHere, connect, make_app
-from tests.control.db.test_conversations import USER, converse, said
+from tests.control.db.test_conversations import USER, ask, converse, said
 
 SECRET = "what a person said"
 # Of each class one that other programs were seen to take for a defect of the row.
@@ -123,7 +124,7 @@ async def test_a_write_has_one_of_two_errors_also_when_it_is_the_commit_that_fai
 
         assert sqlstate in str(raised.value)
         assert SECRET not in "".join(traceback.format_exception(raised.value))
-        await store.check()
+        await ask(store)
 
 
 async def test_what_the_journal_cannot_write_for_long_is_said_by_ready(
@@ -157,7 +158,7 @@ async def test_values_that_a_request_may_not_have_are_not_quoted(store, database
     )
 
     with pytest.raises(ValuesRefused, match="23514 table=conversations constraint=wise") as raised:
-        await store.rename_conversation(conversation_id, user_id=USER, title=SECRET)
+        await rename_conversation(store, conversation_id, user_id=USER, title=SECRET)
     async with connect(make_app(store, LiveHere(), user=USER)) as client:
         url = f"/api/v1/voice/conversations/{conversation_id}"
         answer = await client.patch(url, json={"title": SECRET})

@@ -6,6 +6,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from control.db import grants as sql
+from control.db.conversations import create_conversation, erase_conversation
 from control.db.grants import Grant
 from relay.live.tickets import hash_ticket
 
@@ -73,13 +74,13 @@ async def test_the_next_grant_sweeps_away_what_nobody_came_for(grants, store):
 
 async def test_a_grant_is_for_a_conversation_of_the_user_and_goes_with_it(grants, store):
     theirs, ours = uuid7(), uuid7()
-    await store.create_conversation(theirs, user_id="user-2")
-    await store.create_conversation(ours, user_id="user-1")
+    await create_conversation(store, theirs, user_id="user-2")
+    await create_conversation(store, ours, user_id="user-1")
     refused = Grant(user_id="user-1", conversation_id=theirs, timezone="UTC")
     given = Grant(user_id="user-1", conversation_id=ours, timezone="UTC")
 
     assert not await grants.add("one", refused, ttl=60)
     assert await grants.add("two", given, ttl=60)
-    await store.erase_conversation(ours, user_id="user-1")
+    await erase_conversation(store, ours, user_id="user-1")
     assert await grants.take("one") is None
     assert await grants.take("two") is None

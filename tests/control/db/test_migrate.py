@@ -10,7 +10,17 @@ import msgspec
 import pytest
 from uuid_utils.compat import uuid7
 
-from control.db.conversations import Store
+from control.db.calls import list_calls
+from control.db.conversations import (
+    create_conversation,
+    erase_conversation,
+    get_conversation,
+    list_conversations,
+    list_messages,
+    load_history,
+    rename_conversation,
+)
+from control.db.database_check import find_applied
 from control.db.errors import ValuesRefused
 from control.db.migrate import (
     Migration,
@@ -21,6 +31,8 @@ from control.db.migrate import (
     refuse_newer,
 )
 from control.db.rows import NewSession
+from control.db.sessions import close_session, create_session, get_session
+from control.db.store import Store
 from relay.core.records import Figures, IntentCalled, MessageSaid, SessionBegan, SessionEnded
 from relay.protocol.relay_events import IntentStatus
 from relay.telemetry.histogram import SessionLatency
@@ -126,9 +138,9 @@ async def use_every_statement(store, user, session_id):
         timezone="UTC",
         audio=b"{}",
     )
-    assert await store.create_session(new, resume=False)
+    assert await create_session(store, new, resume=False)
     resumed = msgspec.structs.replace(new, id=uuid7())
-    assert await store.create_session(resumed, resume=True)
+    assert await create_session(store, resumed, resume=True)
     assert (await take(store, session_id, b"hash")).taken
     said = MessageSaid(
         id=uuid7(),
@@ -177,16 +189,16 @@ async def use_every_statement(store, user, session_id):
     await store.write([said, answered, ended])
     with pytest.raises(ValuesRefused, match="another message"):
         await store.write([msgspec.structs.replace(said, id=uuid7())])
-    assert len(await store.list_messages(conversation_id, limit=9)) == 1
-    assert len(await store.list_calls(conversation_id, limit=9)) == 1
-    assert len(await store.list_conversations(user, limit=9)) == 1
-    assert len(await store.search_conversations(user, "hello", limit=9)) == 1
-    assert await store.rename_conversation(conversation_id, user_id=user, title="greeting")
-    assert (await store.get_conversation(conversation_id, user_id=user)).title == "greeting"
+    assert len(await list_messages(store, conversation_id, limit=9)) == 1
+    assert len(await list_calls(store, conversation_id, limit=9)) == 1
+    assert len(await list_conversations(store, user, limit=9)) == 1
+    assert len(await list_conversations(store, user, q="hello", limit=9)) == 1
+    assert await rename_conversation(store, conversation_id, user_id=user, title="greeting")
+    assert (await get_conversation(store, conversation_id, user_id=user)).title == "greeting"
     for each in (resumed.id, session_id):
-        assert await store.close_session(each, user_id=user, reason="hung_up")
-    other = await store.create_conversation(uuid7(), user_id=user)
-    assert await store.erase_conversation(other.id, user_id=user) == []
+        assert await close_session(store, each, user_id=user, reason="hung_up")
+    other = await create_conversation(store, uuid7(), user_id=user)
+    assert await erase_conversation(store, other.id, user_id=user) == []
     return conversation_id
 
 
@@ -195,18 +207,20 @@ async def test_tables_of_another_program_with_our_names_are_no_trouble(empty_dat
         await run(empty_database_url, f"CREATE TABLE public.{name} (foreign_words text)")
     store = Store(empty_database_url)
     await store.open()
-    assert await store.applied_migrations() == {}
+    async with store.reading() as connection:
+        assert await find_applied(connection) == {}
 
     applied = await migrate(empty_database_url, log=log)
 
-    assert list(await store.applied_migrations()) == applied
+    async with store.reading() as connection:
+        assert list(await find_applied(connection)) == applied
     user, session_id = "user-1", uuid7()
     conversation_id = await use_every_statement(store, user, session_id)
-    history = await store.load_history(conversation_id)
+    history = await load_history(store, conversation_id)
     assert [m.content for m in history.messages] == ["hello"]
     assert [call.status for call in history.calls] == [IntentStatus.SUBMITTED]
-    assert (await store.get_session(session_id, user_id=user)).state == "ended"
-    assert await store.erase_conversation(conversation_id, user_id=user) == []
+    assert (await get_session(store, session_id, user_id=user)).state == "ended"
+    assert await erase_conversation(store, conversation_id, user_id=user) == []
     await store.close()
     assert await run(empty_database_url, IN_PUBLIC) == [(name,) for name in sorted(FOREIGN)]
     for name in FOREIGN:
@@ -288,7 +302,7 @@ async def test_on_supabase_a_user_reads_what_is_theirs_and_writes_nothing(empty_
     store = Store(empty_database_url)
     await store.open()
     for user in (mine, other):
-        conversation = await store.create_conversation(uuid7(), user_id=str(user))
+        conversation = await create_conversation(store, uuid7(), user_id=str(user))
         await store.write(
             [
                 MessageSaid(
@@ -316,7 +330,7 @@ async def test_on_supabase_a_user_reads_what_is_theirs_and_writes_nothing(empty_
         await connection.execute(f"SET LOCAL request.jwt.claim.sub = '{mine}'")
         assert await connection.execute("DELETE FROM voice.conversations") == "DELETE 0"
         assert await connection.execute("UPDATE voice.messages SET content = 'x'") == "UPDATE 0"
-    assert len(await store.list_conversations(str(other), limit=9)) == 1
+    assert len(await list_conversations(store, str(other), limit=9)) == 1
     await store.close()
     await connection.close()
 

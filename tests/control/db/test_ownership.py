@@ -14,8 +14,10 @@ from config.agent import Audio
 from control.cluster.heartbeat import Heartbeat
 from control.cluster.listener import NotificationListener
 from control.db import ownership
+from control.db.conversations import erase_conversation, list_messages
 from control.db.ownership import DEAD_SECONDS, GAP
 from control.db.rows import NewSession
+from control.db.sessions import close_session, create_session
 from relay.core.admission import ResumePoint
 from relay.core.events import EndReason
 from relay.core.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
@@ -43,7 +45,7 @@ async def begin(store, conversation_id=None):
         timezone="UTC",
         audio=msgspec.json.encode(Audio()),
     )
-    await store.create_session(session, resume=conversation_id is not None)
+    await create_session(store, session, resume=conversation_id is not None)
     return session
 
 
@@ -129,7 +131,7 @@ async def find_lost(store, node_id, owned):
 
 
 async def seqs(store, session):
-    return [m.seq for m in await store.list_messages(session.conversation_id, limit=99)]
+    return [m.seq for m in await list_messages(store, session.conversation_id, limit=99)]
 
 
 # --- tickets -----------------------------------------------------------------------------------
@@ -165,7 +167,7 @@ async def test_a_node_does_not_take_a_session_over_from_itself(store):
 async def test_a_drained_session_that_is_hung_up_or_continued_is_over(store):
     hung_up, superseded = await attach(store), await attach(store)
     await store.write([ended(s, reason="shutdown") for s in (hung_up, superseded)])
-    await store.close_session(hung_up.id, user_id=USER, reason="hung_up")
+    await close_session(store, hung_up.id, user_id=USER, reason="hung_up")
     await attach(store, superseded.conversation_id)
 
     assert (await take_over(store, hung_up)).over
@@ -212,7 +214,7 @@ async def test_a_session_that_ended_is_over_everywhere(store, reason):
 
 async def test_who_hung_up_or_went_on_elsewhere_does_not_come_back(store):
     hung_up, superseded = await attach(store), await attach(store)
-    await store.close_session(hung_up.id, user_id=USER, reason="hung_up")
+    await close_session(store, hung_up.id, user_id=USER, reason="hung_up")
     await attach(store, superseded.conversation_id)
 
     assert (await take_over(store, hung_up)).over
@@ -358,7 +360,7 @@ async def test_who_does_not_say_what_it_received_is_given_everything(store):
 async def test_an_owner_finds_out_what_it_lost(store):
     kept, moved, erased = [await attach(store) for _ in range(3)]
     await take_over(store, moved)
-    await store.erase_conversation(erased.conversation_id, user_id=USER)
+    await erase_conversation(store, erased.conversation_id, user_id=USER)
 
     lost = await find_lost(store, NODE, {s.id: 1 for s in (kept, moved, erased)})
 

@@ -9,9 +9,11 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from control.db import grants, retention
-from control.db.conversations import Store, StoreUnavailable
+from control.db.conversations import create_conversation, erase_conversation, get_conversation
 from control.db.grants import Grant
 from control.db.retention import Retention, erase_old
+from control.db.sessions import create_session
+from control.db.store import Store, StoreUnavailable
 from relay.journal import adoption
 from relay.journal import journal as journal_module
 from relay.journal.journal import Journal, WriteFailed
@@ -71,13 +73,13 @@ async def test_what_waits_in_the_journal_does_not_come_back_when_it_was_erased(
     gate = Gate(store)
     journal = Journal(gate, Metrics(), tmp_path)
     async with journal.running(grace=2.0):
-        conversation = await store.create_conversation(uuid7(), user_id=USER)
+        conversation = await create_conversation(store, uuid7(), user_id=USER)
         journal.append(said(conversation.id, 1, SECRET))
         journal.append(called(conversation.id, id=uuid7(), arguments=f'"{SECRET}"'))
         await gate.tried.wait()
         assert files_with(tmp_path, SECRET)
 
-        await store.erase_conversation(conversation.id, user_id=USER)
+        await erase_conversation(store, conversation.id, user_id=USER)
         journal.append(said(conversation.id, 2, SECRET))  # its session ends a moment later
         gate.open.set()
 
@@ -95,7 +97,7 @@ async def test_what_a_dead_process_left_does_not_come_back_either(store, tmp_pat
     async with dead.running(grace=0.0):
         dead.append(said(conversation_id, 2, SECRET))
     assert files_with(tmp_path, SECRET)
-    await store.erase_conversation(conversation_id, user_id=USER)
+    await erase_conversation(store, conversation_id, user_id=USER)
 
     heir = Journal(store.write, Metrics(), tmp_path)
     async with heir.running(grace=2.0):
@@ -107,7 +109,7 @@ async def test_what_a_dead_process_left_does_not_come_back_either(store, tmp_pat
 
 async def test_what_is_old_is_erased_with_all_that_is_in_it(store):
     old = await converse(store, "hello")
-    await store.create_session(new_session(old, ticket_seconds=0.0), resume=True)
+    await create_session(store, new_session(old, ticket_seconds=0.0), resume=True)
     await store.write([called(old, id=uuid7(), status=IntentStatus.SUBMITTED)])
     young = await converse(store, "hello")
     await age(store, old, 31)
@@ -116,7 +118,7 @@ async def test_what_is_old_is_erased_with_all_that_is_in_it(store):
     assert await Retention(store, 30).sweep() == 1
 
     assert await counts(store) == [1, 1, 0, 0]
-    assert await store.get_conversation(young, user_id=USER)
+    assert await get_conversation(store, young, user_id=USER)
 
 
 async def test_what_still_has_a_call_on_its_way_stays(store):
@@ -154,10 +156,10 @@ async def test_it_looks_by_itself_and_not_at_all_without_days(store):
     await age(store, kept, 10_000)
     async with Retention(store, 0).running():
         pass
-    assert await store.get_conversation(kept, user_id=USER)
+    assert await get_conversation(store, kept, user_id=USER)
 
     async with Retention(store, 30).running(), asyncio.timeout(5):
-        while await store.get_conversation(kept, user_id=USER):  # noqa: ASYNC110 (its own look)
+        while await get_conversation(store, kept, user_id=USER):  # noqa: ASYNC110 (its own look)
             await asyncio.sleep(0.01)
 
 
@@ -176,7 +178,7 @@ async def test_without_a_database_it_is_tried_later(caplog):
 async def begin_again(store, conversation_id, **row):
     """Somebody resumes it: a session that then is as `row` says."""
     session = new_session(conversation_id, id=uuid7())
-    await store.create_session(session, resume=True)
+    await create_session(store, session, resume=True)
     for column, value in row.items():
         await fetch(
             store, f"UPDATE voice.sessions SET {column} = {value} WHERE id = $1", session.id
@@ -244,11 +246,11 @@ async def test_a_session_that_begins_while_old_ones_are_looked_for_is_not_erased
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         sweeping = tasks.create_task(Retention(store, 30).sweep())
         await somebody_waits(gate)
-        assert await store.create_session(new_session(old, id=uuid7()), resume=True)
+        assert await create_session(store, new_session(old, id=uuid7()), resume=True)
         await gate.execute("SELECT pg_advisory_unlock(1)")
 
     assert sweeping.result() == 0
-    assert await store.get_conversation(old, user_id=USER)
+    assert await get_conversation(store, old, user_id=USER)
     await gate.close()
 
 
@@ -259,7 +261,7 @@ async def test_who_resumes_what_is_just_being_erased_is_told_that_it_is_gone(sto
     async with asyncio.timeout(20), store.transaction() as connection:
         assert await erase_old(connection, 30, limit=5) == 1
         session = new_session(old, id=uuid7())
-        resuming = asyncio.create_task(store.create_session(session, resume=True))
+        resuming = asyncio.create_task(create_session(store, session, resume=True))
         await somebody_waits(connection)
 
     assert await resuming is None

@@ -22,8 +22,10 @@ from uuid_utils.compat import uuid7
 
 from config.intents import Registry
 from config.loader import load
-from control.db.conversations import Store
+from control.db.calls import claim_calls, retry_call
+from control.db.conversations import erase_conversation
 from control.db.migrate import load_migrations, migrate
+from control.db.store import Store
 from control.dev import orchestrator as local_orchestrator
 from control.outbox.circuit_breaker import FAILURES, FIRST_REST, State
 from control.outbox.orchestrator_client import Orchestrator
@@ -131,7 +133,7 @@ async def accept(store, count=1, *, due_in=0.0, in_doubt=False, conversation=Non
 
 
 async def move(store, what):
-    async with store._writing() as connection:
+    async with store.transaction() as connection:
         await connection.execute(f"UPDATE voice.intents SET {what} WHERE status = 'submitting'")
 
 
@@ -387,7 +389,7 @@ async def test_nothing_is_sent_for_an_erased_conversation(outbox, store):
     async with planner(answer(201)) as it, outbox(it.url) as desk:
         conversation = await converse(store, "hello")
         await accept(store, conversation=conversation)
-        await store.erase_conversation(conversation, user_id=USER)
+        await erase_conversation(store, conversation, user_id=USER)
 
         assert await desk.sweep() == 0
 
@@ -422,7 +424,7 @@ async def test_an_outcome_that_comes_late_does_not_overwrite_a_final_one(outbox,
 async def test_the_answer_to_the_direct_attempt_counts_although_the_row_was_claimed(store, sql):
     conversation = await converse(store, "hello")
     (row,) = await accept(store, conversation=conversation)
-    await store.claim_calls(1, lease=60.0)
+    await claim_calls(store, 1, lease=60.0)
 
     await store.write([record(row, conversation, IntentStatus.SUBMITTED, result={"id": 1})])
 
@@ -433,7 +435,7 @@ async def test_the_answer_to_the_direct_attempt_counts_although_the_row_was_clai
 async def test_who_lost_a_call_may_not_give_it_up(store, sql, status):
     conversation = await converse(store, "hello")
     (row,) = await accept(store, conversation=conversation)
-    await store.claim_calls(1, lease=60.0)
+    await claim_calls(store, 1, lease=60.0)
 
     await store.write([record(row, conversation, status)])
 
@@ -443,9 +445,9 @@ async def test_who_lost_a_call_may_not_give_it_up(store, sql, status):
 async def test_a_worker_that_slept_beyond_its_lease_does_not_move_the_next_ones(store, sql):
     conversation = await converse(store, "hello")
     (row,) = await accept(store, conversation=conversation)
-    (old,) = await store.claim_calls(1, lease=60.0)
+    (old,) = await claim_calls(store, 1, lease=60.0)
     await come_due(store)
-    (new,) = await store.claim_calls(1, lease=60.0)
+    (new,) = await claim_calls(store, 1, lease=60.0)
     assert (old.claim, new.claim, old.in_doubt, new.in_doubt) == (1, 2, False, True)
 
     late = record(row, conversation, IntentStatus.SUBMITTING, claim=1, attempts=5, due_in=0.0)
@@ -476,7 +478,7 @@ async def test_the_outcome_may_reach_postgres_before_anything_else_of_the_call(s
     await store.write([record(row, conversation, IntentStatus.SUBMITTING, due_in=0.0)])
 
     assert await status_of(sql, row) == "submitted"
-    assert await store.claim_calls(5, lease=60.0) == []
+    assert await claim_calls(store, 5, lease=60.0) == []
 
 
 async def test_a_clock_that_jumps_back_does_not_lose_an_outcome(store, sql):
@@ -532,7 +534,7 @@ async def test_a_row_that_another_transaction_holds_is_passed_over(store, sql):
     await transaction.start()
     await sql.execute("SELECT 1 FROM voice.intents WHERE id = $1 FOR UPDATE", first)
 
-    claimed = await store.claim_calls(10, lease=60.0)
+    claimed = await claim_calls(store, 10, lease=60.0)
     await transaction.rollback()
 
     assert [call.id for call in claimed] == [second]
@@ -647,7 +649,7 @@ from config.loader import load
 from config.settings import STAND_INS, from_environment
 from control.outbox.worker import OutboxWorker
 from control.outbox.orchestrator_client import connect
-from control.db.conversations import Store
+from control.db.store import Store
 from relay.protocol import deepgram
 from relay.transport.egress import Egress
 from relay.functions.executor import Functions
@@ -770,9 +772,11 @@ async def test_a_failed_call_is_submitted_again_with_one_call(outbox, store, sql
     (row,) = await accept(store, conversation=conversation, in_doubt=True)
     await fail(store, row, conversation)
 
-    call, was_failed = await store.retry_call(row, conversation, user_id=USER, response="saved")
-    again = await store.retry_call(row, conversation, user_id=USER, response="saved")
+    retried = await retry_call(store, row, conversation, user_id=USER, response="saved")
+    again = await retry_call(store, row, conversation, user_id=USER, response="saved")
 
+    assert retried is not None
+    call, was_failed = retried
     assert was_failed
     assert (call.status, call.attempts, call.last_error) == (IntentStatus.SUBMITTING, 0, None)
     assert call.next_attempt_at is not None
@@ -790,7 +794,7 @@ async def test_a_failure_that_is_written_again_does_not_stop_a_retry(store, sql)
     conversation = await converse(store, "hello")
     (row,) = await accept(store, conversation=conversation)
     await fail(store, row, conversation)
-    await store.retry_call(row, conversation, user_id=USER, response="saved")
+    await retry_call(store, row, conversation, user_id=USER, response="saved")
 
     await fail(store, row, conversation)
 
@@ -802,7 +806,7 @@ async def test_a_call_of_another_user_or_conversation_is_not_there(store):
     (row,) = await accept(store, conversation=conversation)
 
     for where, who in ((conversation, "other"), (UUID(int=5), USER)):
-        assert await store.retry_call(row, where, user_id=who, response="saved") is None
+        assert await retry_call(store, row, where, user_id=who, response="saved") is None
 
 
 def test_a_record_without_the_outboxs_fields_can_still_be_read():

@@ -13,7 +13,8 @@ from uuid import uuid4
 import asyncpg
 import msgspec
 
-from control.db.pool import CONNECT_SECONDS, ConnectFailed, connected, describe
+from control.db.errors import first_line
+from control.db.pool import CONNECT_SECONDS, ROWS_HIDDEN, ConnectFailed, connected
 
 Connection: TypeAlias = (
     "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -75,7 +76,7 @@ async def inspect(database_url: str) -> Inspected:
     except ConnectFailed as error:
         raise InspectionFailed(str(error)) from error
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise InspectionFailed(f"the database does not let us look: {describe(error)}") from error
+        raise InspectionFailed(f"the database does not let us look: {first_line(error)}") from error
 
 
 async def _look(connection: Connection) -> Inspected:
@@ -88,20 +89,25 @@ async def _look(connection: Connection) -> Inspected:
         return Inspected(version // 10_000, read_only, (NO_SCHEMA,), (), {}, True)
     lacking = await find_lacking(connection)
     hidden = tuple(row[0] for row in await connection.fetch(HIDDEN))
-    applied = {}
-    if (
-        "SELECT on voice.migrations" not in lacking
-        and "voice.migrations" not in hidden
-        and await connection.fetchval("SELECT to_regclass('voice.migrations')::text")
-    ):
-        rows = await connection.fetch("SELECT name, checksum FROM voice.migrations")
-        applied = {row["name"]: row["checksum"] for row in rows}
+    applied: Mapping[str, str] = {}
+    if "SELECT on voice.migrations" not in lacking and "voice.migrations" not in hidden:
+        applied = await find_applied(connection)
     return Inspected(version // 10_000, read_only, lacking, hidden, applied, True)
 
 
 async def find_lacking(connection: Connection) -> tuple[str, ...]:
     """Privileges on tables that `serve` needs and the account has not."""
     return tuple(row[0] for row in await connection.fetch(LACKING))
+
+
+async def find_applied(connection: Connection) -> Mapping[str, str]:
+    """Applied migrations, name to checksum; empty when nothing was ever applied."""
+    if not await connection.fetchval("SELECT to_regclass('voice.migrations')::text"):
+        return {}
+    rows = await connection.fetch("SELECT name, checksum FROM voice.migrations")
+    if not rows and await connection.fetchval("SELECT row_security_active('voice.migrations')"):
+        raise ConnectFailed(ROWS_HIDDEN)
+    return {row["name"]: row["checksum"] for row in rows}
 
 
 async def _hears(database_url: str) -> bool:

@@ -1,0 +1,157 @@
+"""The pool of connections to Postgres, and the transactions in which all SQL of `serve` runs.
+
+Control plane. Nothing depends on the state of a connection, every table is named with its schema,
+no statement is kept prepared; so a transaction pooler may stand in between. What the driver raises
+becomes `StoreUnavailable`, or `ValuesRefused` for a defect of the values: see errors.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import asyncpg
+
+from control.db.batch_writer import Connection, flush
+from control.db.errors import FROM_DATABASE, ValuesRefused, describe, is_of_values
+from control.db.pool import SILENT, find_reason, make_pool
+from relay.core.records import Record
+from relay.journal.journal import WriteFailed
+
+log = logging.getLogger(__name__)
+
+POOL_SIZE = 10
+COMMAND_SECONDS = 10.0  # the longest that one statement may take
+ACQUIRE_SECONDS = 5.0  # waiting for a connection, opening it included
+CLOSE_SECONDS = 2.0
+# A process that freezes within a transaction, or is cut off, keeps the locks for so long: with a
+# conversation's nobody else can take its session over.
+IDLE_SECONDS = 5.0
+
+
+class StoreUnavailable(WriteFailed):
+    """The database is away, refuses work or takes too long; the same call may succeed later.
+
+    The text is for the log; `reason` may be shown to anybody.
+    """
+
+    def __init__(self, text: str, reason: str = SILENT) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Store:
+    """One pool of connections. `open` before use, `close` after; neither needs the database."""
+
+    def __init__(self, database_url: str, *, size: int = POOL_SIZE) -> None:
+        self._url = database_url
+        self._size = size
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    def __repr__(self) -> str:
+        if self._pool is None:
+            return "<Store closed>"
+        return f"<Store open connections={self._pool.get_size()}/{self._size}>"
+
+    async def open(self) -> None:
+        """Make the pool. Connections are opened when needed: a lost database comes back."""
+        self._pool = await make_pool(
+            self._url,
+            size=self._size,
+            timeout=ACQUIRE_SECONDS,
+            command_timeout=COMMAND_SECONDS,
+            reset=_keep_as_is,
+        )
+
+    async def close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await pool.close()
+        except TimeoutError:
+            log.warning("store_close_slow")
+            pool.terminate()
+
+    async def write(self, records: Sequence[Record]) -> None:
+        """Store a batch, all or nothing. Repeating it changes nothing.
+
+        Records of a conversation or session that is gone are dropped: it was erased meanwhile.
+        Raises `StoreUnavailable`, and `ValuesRefused` when one of them can never be stored.
+        """
+        async with self.transaction() as connection:
+            await flush(connection, records)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """A transaction in which all statements see one snapshot. Raises `StoreUnavailable`."""
+        with _translated():
+            async with (
+                self._opened().acquire(timeout=ACQUIRE_SECONDS) as connection,
+                _transaction(connection, isolation="repeatable_read", readonly=True),
+            ):
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One that may write. Raises `StoreUnavailable`, and `ValuesRefused`."""
+        with _translated():
+            async with (
+                self._opened().acquire(timeout=ACQUIRE_SECONDS) as connection,
+                _transaction(connection),
+            ):
+                # Not a setting of the connection: a pooler may stand in between.
+                await connection.execute(
+                    f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}"
+                )
+                yield connection
+
+    def _opened(self) -> asyncpg.Pool[asyncpg.Record]:
+        if self._pool is None:
+            raise StoreUnavailable("the store is not open")
+        return self._pool
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except FROM_DATABASE as error:
+        # Without the cause: its text may quote rows, and a traceback would show it.
+        if is_of_values(error):
+            raise ValuesRefused(describe(error)) from None
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # the driver has lost the cancellation
+            raise asyncio.CancelledError from None
+        raise StoreUnavailable(describe(error), reason=find_reason(error)) from None
+
+
+@asynccontextmanager
+async def _transaction(connection: Connection, **options: Any) -> AsyncIterator[None]:
+    """One that is cancelled, or gets no answer in time, ends at once and with its connection.
+
+    The driver would wait for the server, to cancel the statement and to roll back. One that is
+    frozen never answers; one that lives rolls back by itself.
+    """
+    transaction = connection.transaction(**options)
+    try:
+        await transaction.start()
+        try:
+            yield
+        except (asyncio.CancelledError, TimeoutError):
+            raise
+        except BaseException:
+            await transaction.rollback()
+            raise
+        await transaction.commit()
+    except (asyncio.CancelledError, TimeoutError):
+        connection.terminate()
+        raise
+
+
+async def _keep_as_is(_: object) -> None:
+    """Nothing was changed on a connection, so nothing is reset when it goes back to the pool."""
