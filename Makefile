@@ -5,7 +5,7 @@ PYTHON_BIN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev test lint unit chaos soak bench clean
+.PHONY: help setup dev docs test lint unit chaos soak bench clean
 
 help: ## What there is
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -18,6 +18,9 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 
 dev: $(STAMP) ## Run everything on this machine, with a sandbox agent
 	@exec $(VENV)/bin/voice-relay dev
+
+docs: $(STAMP) ## Make the tables of docs/reference from the code
+	@$(PYTHON_BIN) -m scripts.reference
 
 test: $(STAMP) lint unit ## Linters, type checker and all tests
 

@@ -155,8 +155,8 @@ def origins(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    wanted = f"expected a whole number from {low}" + ("" if high is None else f" to {high}")
+def whole(low: int, high: int) -> Callable[[str], int]:
+    wanted = f"expected a whole number from {low} to {high}"
 
     def read(text: str) -> int:
         hint = ""
@@ -164,7 +164,7 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
             hint = "; it is a service link: set enableServiceLinks to false or rename the service"
         if not text.isascii() or not text.isdigit():
             raise ValueError(f"{wanted}, got {shown(text)}{hint}")
-        if int(text) < low or (high is not None and int(text) > high):
+        if not low <= int(text) <= high:
             raise ValueError(f"{wanted}, got {shown(text)}")
         return int(text)
 

@@ -25,7 +25,7 @@ from relay.core import message_policy
 from relay.core.session import EndReason, State
 from relay.protocol import deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
-from relay.telemetry.metrics import Metrics
+from scripts import reference
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -51,6 +51,10 @@ WHAT_CLIENTS_SAY: dict[str, dict[str, object]] = {
     "ForceEndTurn": {},
 }
 OTHER_PROGRAMS = "relay/sandbox"  # its log is its own
+
+
+def reference_page(name):
+    return (reference.PAGES / f"{name}.md").read_text("utf-8")
 
 
 def missing(names, text):
@@ -118,20 +122,6 @@ def names_of_tests():
 # --- the README ----------------------------------------------------------------------------------
 
 
-def settings_mistakes(text):
-    found = []
-    for variable in VARIABLES:
-        cells = row_of(variable.name, text)
-        default = "required" if variable.default is None else variable.default
-        if cells is None or cells[1].strip("`") != default or not cells[2]:
-            found.append(variable.name)
-    return found
-
-
-def test_every_setting_is_in_the_readme_with_its_default():
-    assert settings_mistakes(README) == []
-
-
 def unknown_settings(text):
     """Names of environment variables that nothing reads; `text` is for who sets some."""
     text = re.sub(r"```sql\n.*?```", "", text, flags=re.DOTALL)
@@ -191,49 +181,30 @@ def test_every_state_is_in_the_life_of_a_session():
     assert missing([state.name for state in State], life) == []
 
 
+# --- reference -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["settings", "metrics"])
+def test_the_tables_of_the_reference_are_what_the_command_makes(name):
+    text = reference_page(name)
+
+    assert f"<!-- made: {name} -->" in text
+    assert reference.remade(text) == text, "run `make docs`"
+
+
 def test_every_reason_to_end_has_its_row():
-    ends = section("Ends", ARCHITECTURE)
+    ends = section("Ends", reference_page("close_codes"))
 
     assert [r.value for r in EndReason if row_of(r.value, ends) is None] == []
 
 
-def metrics_of_ours():
-    """Names as Prometheus shows them, with their labels."""
-    metrics = Metrics()
-    known = [metric for metric in vars(metrics).values() if hasattr(metric, "_labelnames")]
-    labels = {metric._name: metric._labelnames for metric in known}
-    for family in metrics.registry.collect():
-        total = "_total" if family.type == "counter" else ""
-        yield f"{family.name}{total}", labels.get(family.name, ())
-
-
-def test_every_metric_has_its_row_with_its_labels():
-    table = section("Metrics", ARCHITECTURE)
-    metrics = list(metrics_of_ours())
-
-    assert len(metrics) >= 16
-    for name, labels in metrics:
-        cells = row_of(name, table)
-        assert cells is not None, name
-        assert re.findall(r"^`(\w+)`", cells[1]) == list(labels), name
-
-
-def test_every_log_line_is_listed():
+def test_the_log_events_are_those_of_the_program():
+    cells = [row[0] for row in rows(reference_page("log_events"))]
+    listed = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
     events = logged_events() | set(first_texts("Note"))
 
     assert {"session_ended", "journal_full", "agent_warning", "orchestrator_rejected"} <= events
-    assert missing(sorted(events), section("Log lines", ARCHITECTURE)) == []
-
-
-def test_every_listed_log_line_exists():
-    events = logged_events() | set(first_texts("Note"))
-    listed = {
-        name
-        for cells in rows(section("Log lines", ARCHITECTURE))
-        for name in re.findall(r"`(\w+)`", cells[0])
-    }
-
-    assert listed - events == set()
+    assert listed == events
 
 
 # --- protocol ------------------------------------------------------------------------------------
@@ -289,6 +260,7 @@ def test_every_status_of_an_intent_is_described():
     schema = ASYNCAPI["components"]["schemas"]["RelayIntent"]["properties"]["status"]
 
     assert missing(statuses, section("RelayIntent", PROTOCOL)) == []
+    assert missing(statuses, section("Intent statuses", reference_page("close_codes"))) == []
     assert schema["enum"] == statuses
 
 
@@ -441,11 +413,10 @@ def test_a_name_that_is_not_documented_is_found():
     assert missing(["GET /health", "ET /health/live"], text) == ["ET /health/live"]
 
 
-def test_a_setting_that_is_gone_or_has_another_default_is_found():
-    another = README.replace("`RELAY_PORT` | `8080`", "`RELAY_PORT` | `80`")
+def test_a_table_that_is_not_what_the_code_says_is_found():
+    text = reference_page("settings")
 
-    assert settings_mistakes(another) == ["RELAY_PORT"]
-    assert settings_mistakes(README.replace("| `RELAY_HOST`", "| `RELAY_HOSTS`")) == ["RELAY_HOST"]
+    assert reference.remade(text.replace("`RELAY_PORT` | `8080`", "`RELAY_PORT` | `80`")) == text
 
 
 def test_a_close_code_that_is_gone_is_found():

@@ -1,8 +1,9 @@
-"""What operators may count: names and labels are documented in docs/architecture.md."""
+"""What operators may count: one table of metrics; docs/reference/metrics.md is made from it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import HistogramMetricFamily
@@ -10,22 +11,43 @@ from prometheus_client.registry import Collector
 
 from relay.telemetry.histogram import Histogram
 
-_TIMES = {
-    "up": "Added by the relay to an audio frame of the browser, queueing included",
-    "down": "Added by the relay to an audio frame of the agent, queueing included",
-    "reply": "From the user's words as text to the first agent audio sent to the browser",
-    "agent_total": "The same as the agent reported it",
-    "agent_connect": "From the attach to the agent's open WebSocket; dialled ahead: about nothing",
-    "agent_settings": "From Settings to SettingsApplied",
-    "loop_lag": "How late the event loop was",
+M = TypeVar("M", Counter, Gauge)
+
+
+class Row(Generic[M]):
+    """One metric of the table. `labels` maps each label to the values that it may have.
+
+    As an attribute of a `Metrics` it is the Prometheus object that was made from it.
+    """
+
+    def __init__(self, kind: type[M], name: str, help: str, **labels: str) -> None:
+        self.kind: type[M] = kind
+        self.name, self.help, self.labels = name, help, labels
+
+    def __get__(self, metrics: Metrics, owner: type[Metrics]) -> M:
+        made: M = metrics.made[self.name]
+        return made
+
+
+TIMES = {
+    "up": "added by the relay to an audio frame of the browser, queueing included;"
+    " recorded when a session ends",
+    "down": "the same for audio of the agent",
+    "reply": "from the user's words as text to the first agent audio sent to the browser",
+    "agent_total": "the same as the agent reported it (`LatencyReport.total_latency`)",
+    "agent_connect": "from the attach to the agent's open WebSocket; next to 0 when it was dialled"
+    " ahead; not measured where it was open before the session wanted one (drop-ins)",
+    "agent_settings": "from Settings to `SettingsApplied`",
+    "loop_lag": "how late the event loop was, looked at every 50 ms",
 }
+"""The histograms `relay_<name>_seconds`."""
 
 
 class Times(Collector):
-    """Durations of the whole process; each is a `Histogram` by the name in `_TIMES`."""
+    """Durations of the whole process; each is a `Histogram` by the name in `TIMES`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._histograms = {name: Histogram("Q") for name in _TIMES}
+        self._histograms = {name: Histogram("Q") for name in TIMES}
         registry.register(self)
 
     def __getitem__(self, name: str) -> Histogram:
@@ -35,7 +57,7 @@ class Times(Collector):
         for name, histogram in self._histograms.items():
             yield HistogramMetricFamily(
                 f"relay_{name}_seconds",
-                _TIMES[name],
+                TIMES[name],
                 buckets=list(histogram.cumulative()),
                 sum_value=histogram.total,
             )
@@ -44,119 +66,143 @@ class Times(Collector):
 class Metrics:
     """The figures of one relay process; one instance, given to whoever counts."""
 
+    sessions_live = Row(
+        Gauge,
+        "relay_sessions_live",
+        "live sessions, those included whose browser is waited for",
+    )
+    sessions_ended = Row(
+        Counter,
+        "relay_sessions_ended",
+        "sessions by why they ended",
+        reason="the end reasons in close_codes.md",
+    )
+    frames = Row(
+        Counter,
+        "relay_frames",
+        "audio frames, added when a session ends",
+        source="browser, agent",
+    )
+    dropped = Row(
+        Counter,
+        "relay_audio_dropped",
+        "audio frames thrown away because a side does not read, is not ready or is away,"
+        " added when a session ends",
+        towards="browser, agent",
+    )
+    notes = Row(
+        Counter,
+        "relay_notes",
+        "unexpected things that an agent said or did; browsers that were lost and came back",
+        what="agent_warning, agent_unexpected, agent_malformed, agent_redialled, browser_away,"
+        " browser_back",
+    )
+    refusals = Row(
+        Counter,
+        "relay_refusals",
+        "what was refused, before and within sessions",
+        code="the codes of refusals and of RelayError in protocol.md; too_big, handshake_timeout,"
+        " head_too_large",
+    )
+    agents_used = Row(Gauge, "relay_agents_used", "agents that this process has or dials")
+    agents_headroom = Row(
+        Gauge,
+        "relay_agents_headroom",
+        "how many more agents there may be, of all processes together, as far as this one knows;"
+        " `+Inf` without `RELAY_AGENT_SESSIONS`",
+    )
+    calls = Row(
+        Counter,
+        "relay_function_calls",
+        "function calls by what their session was told",
+        status="submitted, rejected, failed, cancelled, saved",
+    )
+    deliveries = Row(
+        Counter,
+        "relay_outbox_deliveries",
+        "attempts of the outbox by what came of them",
+        status="submitted, rejected, failed, delayed",
+    )
+    outbox_waiting = Row(
+        Gauge,
+        "relay_outbox_waiting",
+        "accepted calls without an outcome, of all processes; counted every 15 s",
+    )
+    outbox_oldest = Row(Gauge, "relay_outbox_oldest_seconds", "the age of the oldest of them")
+    circuit_breaker = Row(
+        Gauge,
+        "relay_orchestrator_breaker",
+        "whether the Orchestrator is asked: 0 yes, 1 on trial, 2 no",
+    )
+    dials = Row(
+        Counter,
+        "relay_dials",
+        "agents dialled, by outcome; broken: a defect of the relay; limited: not dialled, because"
+        " the last dials all failed",
+        outcome="opened, failed, broken, limited",
+    )
+    dialled_ahead = Row(
+        Counter,
+        "relay_dialled_ahead",
+        "agents dialled before their browser came",
+        outcome="used, failed, expired",
+    )
+    tasks = Row(
+        Gauge,
+        "relay_tasks",
+        "tasks of the event loop: some ten, one for each session, and what is on its way",
+    )
+    task_failures = Row(
+        Counter,
+        "relay_task_failures",
+        "background tasks that failed, also when the database is away; one-off tasks with a defect",
+        task="node, node notices, governor, retention, delivery, journal, journal of others,"
+        " journal files, session, call, delivery call, dial ahead",
+    )
+    journal_waiting = Row(
+        Gauge,
+        "relay_journal_waiting",
+        "records that are not in Postgres yet, those being adopted included",
+    )
+    journal_volatile = Row(
+        Gauge,
+        "relay_journal_volatile",
+        "of these, records in memory only: the disk fails or the journal is full",
+    )
+    journal_bytes = Row(
+        Gauge, "relay_journal_bytes", "what the journal takes on disk, all workers together"
+    )
+    journal_failing = Row(
+        Gauge, "relay_journal_failing", "1 while Postgres does not take the records"
+    )
+    journal_lost = Row(
+        Counter,
+        "relay_journal_lost",
+        "records that will not be in Postgres by themselves: disk and memory full, a file broken,"
+        " or condemned",
+    )
+    journal_condemned = Row(
+        Counter,
+        "relay_journal_condemned",
+        "of these, records that Postgres refuses: they are in `condemned.jsonl`",
+    )
+    journal_adopted = Row(
+        Counter,
+        "relay_journal_adopted",
+        "records of processes that are gone, written by this one",
+    )
+
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.sessions_live = Gauge(
-            "relay_sessions_live",
-            "Sessions with an open browser connection",
-            registry=self.registry,
-        )
-        self.sessions_ended = Counter(
-            "relay_sessions_ended", "Sessions by why they ended", ["reason"], registry=self.registry
-        )
-        self.frames = Counter(
-            "relay_frames", "Audio frames of ended sessions", ["source"], registry=self.registry
-        )
-        self.dropped = Counter(
-            "relay_audio_dropped",
-            "Audio frames thrown away: held too long or a side does not read",
-            ["towards"],
-            registry=self.registry,
-        )
-        self.notes = Counter(
-            "relay_notes", "Unexpected things an agent said", ["what"], registry=self.registry
-        )
-        self.refusals = Counter(
-            "relay_refusals",
-            "What was refused, before and within sessions",
-            ["code"],
-            registry=self.registry,
-        )
-        self.agents_used = Gauge(
-            "relay_agents_used", "Agents that this process has or dials", registry=self.registry
-        )
-        self.agents_headroom = Gauge(
-            "relay_agents_headroom",
-            "How many agents more there may be, of all processes together",
-            registry=self.registry,
-        )
-        self.calls = Counter(
-            "relay_function_calls", "Function calls by outcome", ["status"], registry=self.registry
-        )
-        self.deliveries = Counter(
-            "relay_outbox_deliveries",
-            "Saved calls that were taken up again, by what came of it",
-            ["status"],
-            registry=self.registry,
-        )
-        self.outbox_waiting = Gauge(
-            "relay_outbox_waiting",
-            "Accepted calls without an outcome, of all processes",
-            registry=self.registry,
-        )
-        self.outbox_oldest = Gauge(
-            "relay_outbox_oldest_seconds",
-            "Age of the oldest of them",
-            registry=self.registry,
-        )
-        self.circuit_breaker = Gauge(
-            "relay_orchestrator_breaker",
-            "Whether the Orchestrator is asked: 0 yes, 1 on trial, 2 no",
-            registry=self.registry,
-        )
-        self.dialled_ahead = Counter(
-            "relay_dialled_ahead",
-            "Agents dialled before their browser came, by outcome",
-            ["outcome"],
-            registry=self.registry,
-        )
-        self.dials = Counter(
-            "relay_dials", "Agents dialled, by outcome", ["outcome"], registry=self.registry
-        )
-        self.tasks = Gauge(
-            "relay_tasks", "Tasks of the event loop that have not ended", registry=self.registry
-        )
-        self.task_failures = Counter(
-            "relay_task_failures",
-            "Background tasks, sessions and calls that raised what nobody foresaw, or cannot work",
-            ["task"],
-            registry=self.registry,
-        )
         self.times = Times(self.registry)
-        self.journal_waiting = Gauge(
-            "relay_journal_waiting", "Records not in Postgres yet", registry=self.registry
-        )
-        self.journal_volatile = Gauge(
-            "relay_journal_volatile",
-            "Of these, records in memory only: the disk fails or the journal is full",
-            registry=self.registry,
-        )
-        self.journal_bytes = Gauge(
-            "relay_journal_bytes",
-            "What the journal takes on disk, all workers together",
-            registry=self.registry,
-        )
-        self.journal_failing = Gauge(
-            "relay_journal_failing",
-            "1 while Postgres does not take the records",
-            registry=self.registry,
-        )
-        self.journal_lost = Counter(
-            "relay_journal_lost",
-            "Records that will not be in Postgres by themselves: disk and memory full, condemned",
-            registry=self.registry,
-        )
-        self.journal_condemned = Counter(
-            "relay_journal_condemned",
-            "Of these, records that Postgres refuses: they are in condemned.jsonl",
-            registry=self.registry,
-        )
-        self.journal_adopted = Counter(
-            "relay_journal_adopted",
-            "Records of processes that are gone, written by this one",
-            registry=self.registry,
-        )
+        self.made: dict[str, Any] = {
+            row.name: row.kind(row.name, row.help, list(row.labels), registry=self.registry)
+            for row in METRICS
+        }
 
     def text(self) -> bytes:
         """The figures in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+METRICS: list[Row[Any]] = [row for row in vars(Metrics).values() if isinstance(row, Row)]

@@ -1,0 +1,64 @@
+"""Makes the tables in docs/reference that the code knows: `make docs`.
+
+A table stands between `<!-- made: NAME -->` and `<!-- end -->`; the text around it is written by
+hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from config.settings import VARIABLES
+from relay.telemetry.metrics import METRICS, TIMES
+
+PAGES = Path(__file__).parents[1] / "docs" / "reference"
+
+
+def settings() -> Iterator[tuple[str, ...]]:
+    yield "variable", "default", "meaning"
+    for variable in VARIABLES:
+        default = "required" if variable.default is None else _code(variable.default)
+        if " " in default:
+            default = default.strip("`")  # words, not a value
+        yield _code(variable.name), default, variable.help
+
+
+def metrics() -> Iterator[tuple[str, ...]]:
+    yield "metric", "type", "labels", "meaning"
+    for row in METRICS:
+        kind = row.kind.__name__.lower()
+        labels = "; ".join(f"`{label}`: {values}" for label, values in row.labels.items())
+        suffix = "_total" if kind == "counter" else ""
+        yield _code(f"{row.name}{suffix}"), kind, labels, row.help
+    for name, meaning in TIMES.items():
+        yield _code(f"relay_{name}_seconds"), "histogram", "", meaning
+
+
+TABLES = {"settings": settings, "metrics": metrics}
+
+
+def remade(text: str) -> str:
+    """The text of a page with its tables as the code has them now."""
+    return re.sub(
+        r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)",
+        lambda found: f"{found[1]}{_table(found[2])}{found[3]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def _table(name: str) -> str:
+    head, *body = TABLES[name]()
+    rows = [head, ("---",) * len(head), *body]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+if __name__ == "__main__":
+    for page in PAGES.glob("*.md"):
+        page.write_text(remade(page.read_text("utf-8")), "utf-8")
