@@ -17,7 +17,7 @@ from config.agent import AudioInput
 from config.policy import Abuse, Limited, Messages
 from relay.core import message_policy
 from relay.protocol import deepgram, relay_events
-from relay.protocol.audio_bytes import bytes_per_second
+from relay.protocol.audio_formats import bytes_per_second
 from relay.token_bucket import TokenBucket
 
 LOOK_SECONDS = 2.0  # at the audio of a browser; a look costs some 20 µs

@@ -47,7 +47,7 @@ from relay.core.function_calls import Calls, respond
 from relay.core.rate_limit import Bounds, BrowserLimits, Flow
 from relay.core.reconnect import FINAL_ERRORS, LOST_CODES, Tries
 from relay.core.records import MessageSaid
-from relay.core.resume import Presence
+from relay.core.resume import ResumeWindow
 from relay.protocol import deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
 
@@ -148,7 +148,7 @@ class Session:
         self._new_id = new_id
         self._jitter = jitter
         takeover = admitted.takeover
-        self._browser = Presence(
+        self._resume = ResumeWindow(
             times.grace_seconds,
             new_ticket,
             first=admitted.resume_ticket,
@@ -181,7 +181,7 @@ class Session:
         due = min(
             self._look_at,
             self._roll_over_deadline,
-            self._browser.until,
+            self._resume.closes_at,
             self._go_by,
             self._conduct.look_at,
             self._conduct.deadline,
@@ -201,7 +201,7 @@ class Session:
 
     def admits(self, ticket: str, browser_frames: int) -> bool:
         """Whether a browser with this ticket may take this session on."""
-        return self.state is not State.CLOSED and self._browser.admits(ticket, browser_frames)
+        return self.state is not State.CLOSED and self._resume.admits(ticket, browser_frames)
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Apply one event at monotonic second `now`; what has to be done, in order."""
@@ -211,7 +211,7 @@ class Session:
             case FromAgent(message):
                 return self._from_agent(message, now)
             case FromBrowser(message):
-                self._browser.hear()
+                self._resume.confirm()
                 return self._from_browser(message, now)
             case TextInBinary():
                 return self._refuse(self._conduct.mistake(now), now)
@@ -231,10 +231,10 @@ class Session:
             case BrowserClosed(code, reason):
                 return self._browser_closed(code, reason, now)
             case BrowserReturning():
-                self._browser.leave(now)
+                self._resume.detach(now)
                 return [actions.DetachBrowser(*_HANG_UP[EndReason.SUPERSEDED])]
             case BrowserAttached(ticket, received, browser_frames):
-                self._browser.arrive(ticket, browser_frames)
+                self._resume.attach(ticket, browser_frames)
                 back = actions.Note("browser_back", "")
                 takeover = (
                     self._admitted.takeover if self._admitted.brings_nothing(ticket) else None
@@ -243,7 +243,7 @@ class Session:
                 return [told, actions.Replay(received), back]
             case GoAway():
                 return self._go_away(now)
-            case HangUp(EndReason.BROWSER_TOO_SLOW as why) if self._browser.grace:
+            case HangUp(EndReason.BROWSER_TOO_SLOW as why) if self._resume.grace:
                 return self._detach(*_HANG_UP[why], now)
             case HangUp(why, detail):
                 return self._end(why, detail, *_HANG_UP[why])
@@ -356,7 +356,7 @@ class Session:
         asked = [self._store(said, now), told]
         if said.is_turn:
             self._turn = Turn.RUNNING
-            if said.role == "user" and not self._browser.is_away:
+            if said.role == "user" and not self._resume.is_detached:
                 asked.append(actions.AwaitReply())
         return asked
 
@@ -468,8 +468,8 @@ class Session:
         told = relay_events.RelaySession(
             session_id=self._admitted.session_id,
             conversation_id=self._admitted.conversation_id,
-            resume_ticket=self._browser.ticket,
-            resume_within=self._browser.grace,
+            resume_ticket=self._resume.ticket,
+            resume_within=self._resume.grace,
             last_seq=None if received else self._admitted.last_seq,
             taken_over=takeover is not None,
             messages=takeover.messages if takeover else [],
@@ -477,7 +477,7 @@ class Session:
         return actions.SendBrowser(told)
 
     def _browser_closed(self, code: int, reason: str, now: float) -> list[Action]:
-        if self._browser.grace and code not in _GOODBYES and code < 3000:
+        if self._resume.grace and code not in _GOODBYES and code < 3000:
             return self._detach(code, reason, now)
         why = EndReason.BROWSER_LOST if code == relay_events.ABNORMAL else EndReason.BROWSER_LEFT
         return self._end(why, f"{code} {reason}".strip(), code, reason)
@@ -486,7 +486,7 @@ class Session:
         """The agent lives on for a while and what it says is remembered: the browser may return."""
         if self._go_by < math.inf:
             return self._end(EndReason.SHUTDOWN, "browser lost", *_HANG_UP[EndReason.SHUTDOWN])
-        self._browser.leave(now)
+        self._resume.detach(now)
         away = actions.Note("browser_away", f"{code} {reason}".strip())
         sent = relay_events.sendable(code, instead=relay_events.NORMAL)
         return [actions.DetachBrowser(sent, relay_events.short(reason)), away]
@@ -559,14 +559,14 @@ class Session:
             return []  # it was told
         self._go_by = now + GO_AWAY_PATIENCE
         told = relay_events.RelayGoAway(
-            resume_ticket=self._browser.ticket, reconnect_within=self._browser.grace
+            resume_ticket=self._resume.ticket, reconnect_within=self._resume.grace
         )
         return [actions.SendBrowser(told), *self._maybe_go(now)]
 
     def _maybe_go(self, now: float) -> list[Action]:
         """The end, at a turn boundary or when there is no more time, if the relay stops."""
         wait = self._go_by - now
-        if wait == math.inf or (wait > 0 and not (self._is_quiet or self._browser.is_away)):
+        if wait == math.inf or (wait > 0 and not (self._is_quiet or self._resume.is_detached)):
             return []
         return self._end(EndReason.SHUTDOWN, "", *_HANG_UP[EndReason.SHUTDOWN])
 
@@ -575,7 +575,7 @@ class Session:
         return looked if self.state is State.CLOSED else looked + self._due(event, now)
 
     def _due(self, event: Woken, now: float) -> list[Action]:
-        if now >= self._browser.until:
+        if now >= self._resume.closes_at:
             return self._end(EndReason.BROWSER_LOST, "did not come back", relay_events.ABNORMAL, "")
         if now >= self._go_by:
             return self._maybe_go(now)

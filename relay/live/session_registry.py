@@ -24,7 +24,7 @@ from relay.live.agent_quota import AgentQuota
 from relay.live.dial_ahead import DialAhead
 from relay.live.quotas import Room, SessionQuotas
 from relay.live.session_runner import SessionRunner
-from relay.protocol.audio_bytes import bytes_per_second
+from relay.protocol.audio_formats import bytes_per_second
 from relay.protocol.refusal import Refused
 from relay.supervisor import Contained, Supervisor
 from relay.telemetry.log_limit import LogLimit

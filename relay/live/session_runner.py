@@ -29,13 +29,13 @@ from relay.core.events import EndReason
 from relay.core.rate_limit import Bounds
 from relay.core.reconnect import FINAL_STATUSES
 from relay.core.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
-from relay.core.replay import KEPT_BYTES, ReplayBuffer
+from relay.core.resume import KEPT_BYTES, ReplayBuffer
 from relay.core.session import Session, Settle, Times
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol import deepgram, relay_events
-from relay.protocol.audio_bytes import silence
+from relay.protocol.audio_formats import silence
 from relay.protocol.refusal import Refused
 from relay.telemetry.log_limit import LogLimit
 from relay.telemetry.metrics import Metrics
