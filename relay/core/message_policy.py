@@ -91,7 +91,7 @@ def refusal(
 ) -> relay_events.RelayError | None:
     """Why a client may not send this at all; None if it may, as far as the message itself goes.
 
-    How often it may is not known here: `relay.conduct` asks this first and counts then.
+    How often it may is not known here: `relay.core.rate_limit` asks this first and counts then.
     """
     match message:
         case deepgram.Malformed(reason=reason) if reason == TOO_LONG:

@@ -44,10 +44,11 @@ from relay.core.events import (
     Woken,
 )
 from relay.core.function_calls import Calls, respond
-from relay.core.rate_limit import Bounds, BrowserLimits, Flow
+from relay.core.rate_limit import AudioVerdict, Bounds, BrowserLimits
 from relay.core.reconnect import FINAL_ERRORS, LOST_CODES, Tries
 from relay.core.records import MessageSaid
 from relay.core.resume import ResumeWindow
+from relay.core.session_timeouts import SessionTimeouts
 from relay.protocol import deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
 
@@ -154,7 +155,8 @@ class Session:
             first=admitted.resume_ticket,
             came_with=takeover.ticket if takeover else None,
         )
-        self._conduct = BrowserLimits(bounds, admitted.audio.input, now)
+        self._limits = BrowserLimits(bounds, admitted.audio.input, now)
+        self._timeouts = SessionTimeouts(bounds.idle_seconds, bounds.longest_seconds, now)
         self._last = _Place(admitted.last_seq, admitted.last_turn, admitted.last_role)
         self._past = deque(admitted.history, maxlen=HISTORY_LENGTH)
         self._turn = Turn.QUIET
@@ -183,8 +185,8 @@ class Session:
             self._roll_over_deadline,
             self._resume.closes_at,
             self._go_by,
-            self._conduct.look_at,
-            self._conduct.deadline,
+            self._limits.audio.next_check,
+            self._timeouts.deadline,
         )
         if self._calls and self.state is State.OPEN:  # before, nobody could say anything
             due = min(due, self._calls.deadline)
@@ -193,7 +195,7 @@ class Session:
     @property
     def most(self) -> tuple[float, float]:
         """Audio frames and bytes of the browser in all that need not wait for `Woken`: hang up."""
-        return self._conduct.most
+        return self._limits.audio.most
 
     def begin(self) -> list[Action]:
         """The browser's WebSocket is open: what it is told first, and who is called."""
@@ -214,9 +216,9 @@ class Session:
                 self._resume.confirm()
                 return self._from_browser(message, now)
             case TextInBinary():
-                return self._refuse(self._conduct.mistake(now), now)
+                return self._refuse(self._limits.refuse_binary_text(now), now)
             case ControlFrame():
-                refusal = self._conduct.control(now)
+                refusal = self._limits.refuse_control(now)
                 return self._refuse(refusal, now) if refusal else []
             case AgentOpened():
                 if self.state is State.DIALLING:
@@ -282,7 +284,7 @@ class Session:
                 return [actions.Forward(), actions.Reported(seconds)]
             case deepgram.UserStartedSpeaking():
                 self._turn = Turn.RUNNING
-                self._conduct.stir(now)
+                self._timeouts.touch(now)
                 return [actions.ClearAudio(), actions.Forward()]
             case deepgram.FunctionCallRequest():
                 return self._called(message)
@@ -292,7 +294,7 @@ class Session:
                 return self._agent_erred(message, now)
             case deepgram.AgentAudioDone():
                 self._turn = Turn.QUIET
-                self._conduct.stir(now)
+                self._timeouts.touch(now)
                 return [actions.Forward(), *(self._maybe_go(now) or self._maybe_roll_over(now))]
             case deepgram.Warning(code=code, description=description):
                 return [
@@ -352,7 +354,7 @@ class Session:
 
     def _said(self, said: deepgram.ConversationText, told: Action, now: float) -> list[Action]:
         """A line: what is `told` to the browser is stored, each once."""
-        self._conduct.stir(now)
+        self._timeouts.touch(now)
         asked = [self._store(said, now), told]
         if said.is_turn:
             self._turn = Turn.RUNNING
@@ -496,31 +498,34 @@ class Session:
         message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed,
         now: float,
     ) -> list[Action]:
-        refusal = self._conduct.hear(message, now)
-        return [actions.Forward()] if refusal is None else self._refuse(refusal, now)
+        if refusal := self._limits.refuse_text(message, now):
+            return self._refuse(refusal, now)
+        if isinstance(message, deepgram.InjectUserMessage):
+            self._timeouts.touch(now)
+        return [actions.Forward()]
 
     def _refuse(self, refusal: relay_events.RelayError, now: float) -> list[Action]:
         """Tell the browser; once too often is the end."""
         refused = actions.Refuse(refusal)
-        if not self._conduct.is_abuse(now):
+        if not self._limits.is_abuse(now):
             return [refused]
         return [refused, *self._end(EndReason.ABUSE, refusal.code, *_HANG_UP[EndReason.ABUSE])]
 
-    def _look(self, woken: Woken, now: float) -> list[Action]:
+    def _check(self, woken: Woken, now: float) -> list[Action]:
         """How the browser behaves, and whether the session is over because of it, or of its age."""
-        if over := self._conduct.over(now):
-            return self._end(EndReason(over), "", *_HANG_UP[EndReason(over)])
+        if expired := self._timeouts.expired(now):
+            return self._end(EndReason(expired), "", *_HANG_UP[EndReason(expired)])
         asked: list[Action] = []
-        if notice := self._conduct.notice(now):
-            asked.append(actions.SendBrowser(notice))
-        if now < self._conduct.look_at:
+        if warning := self._timeouts.warning(now):
+            asked.append(actions.SendBrowser(warning))
+        if now < self._limits.audio.next_check:
             return asked
-        seen = self._conduct.look(woken.browser_frames, woken.browser_bytes, now)
-        if seen.flow is Flow.FLOOD:
+        found = self._limits.check_audio(woken.browser_frames, woken.browser_bytes, now)
+        if found.verdict is AudioVerdict.FLOOD:
             return [*asked, *self._end(EndReason.ABUSE, "flood", *_HANG_UP[EndReason.ABUSE])]
-        if seen.changed:
-            asked.append(actions.BlockAudio(seen.flow is Flow.BLOCK))
-        return asked + (self._refuse(seen.refusal, now) if seen.refusal else [])
+        if found.changed:
+            asked.append(actions.BlockAudio(found.verdict is AudioVerdict.BLOCK))
+        return asked + (self._refuse(found.refusal, now) if found.refusal else [])
 
     # --- functions ---------------------------------------------------------------------------
 
@@ -571,8 +576,8 @@ class Session:
         return self._end(EndReason.SHUTDOWN, "", *_HANG_UP[EndReason.SHUTDOWN])
 
     def _woken(self, event: Woken, now: float) -> list[Action]:
-        looked = self._look(event, now)
-        return looked if self.state is State.CLOSED else looked + self._due(event, now)
+        asked = self._check(event, now)
+        return asked if self.state is State.CLOSED else asked + self._due(event, now)
 
     def _due(self, event: Woken, now: float) -> list[Action]:
         if now >= self._resume.closes_at:
