@@ -41,8 +41,8 @@ from control.outbox.orchestrator_client import Orchestrator, connect
 from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
 from control.sessions.deepgram_token import Minter
+from relay.core.agent_lifecycle import Times
 from relay.core.rate_limit import Bounds
-from relay.core.session import Times
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live.agent_quota import AgentQuota

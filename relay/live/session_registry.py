@@ -12,11 +12,11 @@ import msgspec
 
 from config.loader import Configuration
 from relay.core.admission import Admitted, ResumePoint
+from relay.core.agent_lifecycle import Times
 from relay.core.deepgram_session import DEFAULT_AUDIO
 from relay.core.events import EndReason
 from relay.core.rate_limit import Bounds
 from relay.core.records import Figures
-from relay.core.session import Times
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live import agent_settings

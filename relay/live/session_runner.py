@@ -24,13 +24,14 @@ from config.agent import Agent
 from relay.core import actions, events, message_policy
 from relay.core.actions import Action
 from relay.core.admission import Admitted
+from relay.core.agent_lifecycle import Times
 from relay.core.deepgram_session import DeepgramSession
 from relay.core.events import EndReason
 from relay.core.rate_limit import Bounds
 from relay.core.reconnect import FINAL_STATUSES
 from relay.core.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
 from relay.core.resume import KEPT_BYTES, ReplayBuffer
-from relay.core.session import Session, Settle, Times
+from relay.core.session import Session, Settle
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live.tickets import hash_ticket, new_ticket

@@ -14,8 +14,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from relay.core.admission import Takeover
+from relay.core.agent_lifecycle import Times
 from relay.core.records import MessageSaid, SessionEnded, TicketIssued
-from relay.core.session import Times
 from relay.functions.submission import Submitted
 from relay.live.tickets import hash_ticket
 from relay.protocol.relay_events import StoredMessage
