@@ -11,11 +11,11 @@ from enum import Enum
 
 import msgspec
 
-from relay.core.reconnect import Tries
+from relay.core.reconnect import ReconnectAttempts
 
-# Deepgram wants something every 8 s while no audio flows (docs agent-keep-alive). We look every
-# 4 s and say KeepAlive when nothing came since the last look: the gap stays below 8 s.
-KEEPALIVE_LOOK = 4.0
+# Deepgram wants something every 8 s while no audio flows (docs agent-keep-alive). We check
+# every 4 s and say KeepAlive when nothing came since the last check: the gap stays below 8 s.
+KEEPALIVE_CHECK = 4.0
 # How long a turn may run on past the planned roll-over, which is well before Deepgram's 2 h.
 ROLL_OVER_PATIENCE = 240.0
 
@@ -44,19 +44,19 @@ class AgentLifecycle:
     def __init__(self, times: Times, jitter: Callable[[], float], now: float) -> None:
         self.state = State.DIALLING
         self.request_id: str | None = None  # Deepgram's name for the session, of the newest agent
-        # Of this state; while it is OPEN, of the next look whether a KeepAlive is needed.
+        # Of this state; while it is OPEN, of the next check whether a KeepAlive is needed.
         self.deadline = now + times.setup_seconds
         self._times = times
         self._jitter = jitter
-        self._tries = Tries()
+        self._attempts = ReconnectAttempts()
         self._ready_by = self.deadline
         self._roll_over_at = math.inf
-        self._frames_passed = 0  # of the browser to the agent, at the last look
+        self._frames_passed = 0  # of the browser to the agent, at the last check
 
     @property
     def was_open(self) -> bool:
         """Whether an agent was ready before: then this one takes its place unseen."""
-        return self._tries.was_well
+        return self._attempts.was_ready
 
     def dial(self, now: float) -> None:
         """Another agent is dialled."""
@@ -73,14 +73,14 @@ class AgentLifecycle:
     def apply(self, now: float) -> None:
         """It has applied the Settings: it is ready."""
         self.state = State.OPEN
-        self._tries.succeed(now)
-        self.deadline = now + KEEPALIVE_LOOK
+        self._attempts.succeed(now)
+        self.deadline = now + KEEPALIVE_CHECK
         self._roll_over_at = now + self._times.roll_over_seconds
 
     def retry(self, now: float, at_least: float) -> bool:
         """It is lost: dial again in a while, in `at_least` so many seconds; False: it was dialled
         often enough."""
-        wait = self._tries.wait(now, self._jitter(), at_least=at_least)
+        wait = self._attempts.wait(now, self._jitter(), at_least=at_least)
         if wait is None or (not self.was_open and now + wait >= self._ready_by):
             return False
         self.state = State.RETRYING
@@ -93,9 +93,9 @@ class AgentLifecycle:
         return self._roll_over_at + (0.0 if is_quiet else ROLL_OVER_PATIENCE)
 
     def needs_keepalive(self, frames_passed: int, now: float) -> bool:
-        """Whether nothing was passed on to it since the last look, if there is one now."""
+        """Whether nothing was passed on to it since the last check, if there is one now."""
         if now < self.deadline:
             return False
-        self.deadline = now + KEEPALIVE_LOOK
+        self.deadline = now + KEEPALIVE_CHECK
         before, self._frames_passed = self._frames_passed, frames_passed
         return frames_passed == before

@@ -71,8 +71,8 @@ def settings(
         section.pop("greeting", None)
     settings = deepgram.Settings(agent=section, **session_section(agent, admitted.audio))
     room = min(context.LONGEST, LONGEST_SETTINGS - len(deepgram.encode(settings)))
-    if told := context.fit(history, room):
-        section["context"] = {"messages": [msgspec.to_builtins(line) for line in told]}
+    if lines := context.fit(history, room):
+        section["context"] = {"messages": [msgspec.to_builtins(line) for line in lines]}
     return settings
 
 
@@ -134,7 +134,7 @@ def is_text(payload: bytes | memoryview, messages: Messages) -> bool:
             return True
 
 
-def told(problem: deepgram.Error | deepgram.Warning) -> deepgram.Error | deepgram.Warning:
+def for_browser(problem: deepgram.Error | deepgram.Warning) -> deepgram.Error | deepgram.Warning:
     """The same problem with a description that is fit for a browser."""
     description = _SAFE_DESCRIPTIONS.get(problem.code, "the agent reported a problem")
     return msgspec.structs.replace(problem, description=description)

@@ -43,7 +43,7 @@ from relay.core.events import (
     TextInBinary,
     Woken,
 )
-from relay.core.function_calls import Calls, respond
+from relay.core.function_calls import FunctionCalls, respond
 from relay.core.rate_limit import AudioVerdict, Bounds, BrowserLimits
 from relay.core.reconnect import FINAL_ERRORS, LOST_CODES
 from relay.core.resume import ResumeWindow
@@ -61,7 +61,7 @@ class Turn(Enum):
     RUNNING = "running"  # somebody speaks, or an answer is due
 
 
-Settle = Callable[[Sequence[deepgram.History]], deepgram.Settings]
+MakeSettings = Callable[[Sequence[deepgram.History]], deepgram.Settings]
 """Makes Settings that tell the agent this history."""
 
 
@@ -80,7 +80,7 @@ class Session:
     def __init__(
         self,
         admitted: Admitted,
-        settle: Settle,
+        make_settings: MakeSettings,
         *,
         now: float,
         began: datetime,
@@ -94,7 +94,7 @@ class Session:
         UUID and a fresh secret a call, `jitter` a number from 0 to 1."""
         takeover = admitted.takeover
         self._admitted = admitted
-        self._settle = settle
+        self._make_settings = make_settings
         self._resume = ResumeWindow(
             times.grace_seconds,
             new_ticket,
@@ -104,7 +104,7 @@ class Session:
         self._limits = BrowserLimits(bounds, admitted.audio.input, now)
         self._timeouts = SessionTimeouts(bounds.idle_seconds, bounds.longest_seconds, now)
         self._transcript = Transcript(admitted, began - timedelta(seconds=now), new_id)
-        self._calls = Calls(new_id)
+        self._calls = FunctionCalls(new_id)
         self._agent = AgentLifecycle(times, jitter, now)
         self._turn = Turn.QUIET
         self._go_by = math.inf  # the relay stops
@@ -190,8 +190,7 @@ class Session:
                 takeover = (
                     self._admitted.takeover if self._admitted.brings_nothing(ticket) else None
                 )
-                told = self._introduce(received, takeover)
-                return [told, actions.Replay(received), back]
+                return [self._introduce(received, takeover), actions.Replay(received), back]
             case GoAway():
                 return self._go_away(now)
             case HangUp(EndReason.BROWSER_TOO_SLOW as why) if self._resume.grace:
@@ -223,10 +222,10 @@ class Session:
             case deepgram.SettingsApplied():
                 return self._applied(now)
             case deepgram.ConversationText():
-                return self._said(message, actions.Forward(), now)
+                return self._store(message, actions.Forward(), now)
             case deepgram.Mended(message=said, reason=reason):
                 note = actions.Note("agent_malformed", f"ConversationText: {reason}")
-                return [note, *self._said(said, actions.SendBrowser(said), now)]
+                return [note, *self._store(said, actions.SendBrowser(said), now)]
             case deepgram.LatencyReport(total_latency=seconds):
                 if seconds is None:
                     return [actions.Forward()]
@@ -247,7 +246,7 @@ class Session:
                 return [actions.Forward(), *(self._maybe_go(now) or self._maybe_roll_over(now))]
             case deepgram.Warning(code=code, description=description):
                 return [
-                    actions.SendBrowser(message_policy.told(message)),
+                    actions.SendBrowser(message_policy.for_browser(message)),
                     actions.Note("agent_warning", f"{code}: {description}"),
                 ]
             case deepgram.History(function_calls=calls):
@@ -278,7 +277,7 @@ class Session:
         self._agent.welcome(request_id)
         if parked := self._calls.take_parked():
             self._transcript.add_calls(parked)
-        settings = actions.SendSettings(self._settle(self._transcript.history))
+        settings = actions.SendSettings(self._make_settings(self._transcript.history))
         return [actions.Forward(), settings] if first else [settings]
 
     def _applied(self, now: float) -> list[Action]:
@@ -292,7 +291,7 @@ class Session:
         self._agent.apply(now)
         return [*asked, actions.ReleaseHeld(), actions.Began(self._agent.request_id)]
 
-    def _said(self, said: deepgram.ConversationText, shown: Action, now: float) -> list[Action]:
+    def _store(self, said: deepgram.ConversationText, shown: Action, now: float) -> list[Action]:
         """A line: what is `shown` to the browser is stored, each once."""
         self._timeouts.touch(now)
         asked = [actions.Store(self._transcript.add(said, now)), shown]
@@ -321,7 +320,10 @@ class Session:
         # The description is for us; it may quote the prompt.
         detail = f"{error.code}: {error.description}"
         failure = _Failure(
-            EndReason.AGENT_ERROR, message_policy.told(error), relay_events.INTERNAL, error.code
+            EndReason.AGENT_ERROR,
+            message_policy.for_browser(error),
+            relay_events.INTERNAL,
+            error.code,
         )
         if error.code in FINAL_ERRORS:
             return self._fail(failure, detail)
@@ -362,7 +364,7 @@ class Session:
     # --- the browser comes, speaks and goes --------------------------------------------------
 
     def _introduce(self, received: int, takeover: Takeover | None) -> Action:
-        told = relay_events.RelaySession(
+        event = relay_events.RelaySession(
             session_id=self._admitted.session_id,
             conversation_id=self._admitted.conversation_id,
             resume_ticket=self._resume.ticket,
@@ -371,7 +373,7 @@ class Session:
             taken_over=takeover is not None,
             messages=takeover.messages if takeover else [],
         )
-        return actions.SendBrowser(told)
+        return actions.SendBrowser(event)
 
     def _browser_closed(self, code: int, reason: str, now: float) -> list[Action]:
         if self._resume.grace and comes_back(code):
@@ -427,17 +429,17 @@ class Session:
     def _function_started(self, event: FunctionStarted, now: float) -> list[Action]:
         if event.say:
             self._calls.promise(event.id, event.say, now + event.say_after)
-        told = relay_events.RelayIntent(
+        shown = relay_events.RelayIntent(
             id=event.id,
             call_id=event.call_id,
             intent=event.intent,
             status=IntentStatus.SUBMITTING,
             arguments=event.arguments,
         )
-        return [actions.SendBrowser(told)]
+        return [actions.SendBrowser(shown)]
 
     def _function_returned(self, event: FunctionReturned) -> list[Action]:
-        told = relay_events.RelayIntent(
+        shown = relay_events.RelayIntent(
             id=event.id,
             call_id=event.call_id,
             intent=event.intent,
@@ -446,7 +448,7 @@ class Session:
             result=event.result,
             next_attempt_at=event.next_attempt_at,
         )
-        asked: list[Action] = [actions.SendBrowser(told)]
+        asked: list[Action] = [actions.SendBrowser(shown)]
         if finished := self._calls.answer(event.id, event.content):
             self._transcript.add_calls([finished])
             asked.append(respond(finished))
@@ -456,12 +458,12 @@ class Session:
 
     def _go_away(self, now: float) -> list[Action]:
         if self._go_by < math.inf:
-            return []  # it was told
+            return []  # a second time
         self._go_by = now + GO_AWAY_PATIENCE
-        told = relay_events.RelayGoAway(
+        event = relay_events.RelayGoAway(
             resume_ticket=self._resume.ticket, reconnect_within=self._resume.grace
         )
-        return [actions.SendBrowser(told), *self._maybe_go(now)]
+        return [actions.SendBrowser(event), *self._maybe_go(now)]
 
     def _maybe_go(self, now: float) -> list[Action]:
         """The end, at a turn boundary or when there is no more time, if the relay stops."""

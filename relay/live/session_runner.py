@@ -31,7 +31,7 @@ from relay.core.rate_limit import Bounds
 from relay.core.reconnect import FINAL_STATUSES
 from relay.core.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
 from relay.core.resume import KEPT_BYTES, ReplayBuffer
-from relay.core.session import Session, Settle
+from relay.core.session import MakeSettings, Session
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live.tickets import hash_ticket, new_ticket
@@ -59,7 +59,7 @@ class SessionRunner:
     def __init__(
         self,
         admitted: Admitted,
-        settle: Settle,
+        settle: MakeSettings,
         *,
         connections: tuple[Connection, Connection],
         dials: tuple[Dial, Dial],

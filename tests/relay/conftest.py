@@ -70,12 +70,12 @@ def make_session(
 ) -> Session:
     """A session that begins at `now`; it gives its agents `settings`, with the history as a tag."""
 
-    def settle(history: Sequence[deepgram.History]) -> deepgram.Settings:
+    def make_settings(history: Sequence[deepgram.History]) -> deepgram.Settings:
         return msgspec.structs.replace(settings, flags={"told": list(history)})
 
     return Session(
         admitted,
-        settle,
+        make_settings,
         now=now,
         began=BEGAN + timedelta(seconds=now),
         times=times,

@@ -15,7 +15,7 @@ from config.agent import Audio
 from config.arguments import MAX_LENGTH
 from relay.core import actions, message_policy
 from relay.core.admission import Admitted, Takeover
-from relay.core.agent_lifecycle import KEEPALIVE_LOOK, ROLL_OVER_PATIENCE, State
+from relay.core.agent_lifecycle import KEEPALIVE_CHECK, ROLL_OVER_PATIENCE, State
 from relay.core.events import (
     AgentClosed,
     AgentOpened,
@@ -628,16 +628,16 @@ def test_a_session_that_is_as_long_as_one_may_be_is_told_and_ends(admitted, sett
 
 
 def test_a_silent_browser_is_kept_alive(live):
-    assert live.deadline == 1.0 + KEEPALIVE_LOOK
+    assert live.deadline == 1.0 + KEEPALIVE_CHECK
 
-    asked = live.handle(Woken(0), 1.0 + KEEPALIVE_LOOK)
+    asked = live.handle(Woken(0), 1.0 + KEEPALIVE_CHECK)
 
     assert asked == [actions.SendAgent(deepgram.KeepAlive()), actions.SendSilence()]
-    assert live.deadline == 1.0 + 2 * KEEPALIVE_LOOK
+    assert live.deadline == 1.0 + 2 * KEEPALIVE_CHECK
 
 
 def test_a_speaking_browser_needs_no_keepalive(live):
-    assert live.handle(Woken(200), 1.0 + KEEPALIVE_LOOK) == []
+    assert live.handle(Woken(200), 1.0 + KEEPALIVE_CHECK) == []
 
 
 # --- the end ----------------------------------------------------------------------------------
