@@ -24,7 +24,7 @@ HANG_UP = {
     EndReason.SHUTDOWN: (relay_events.RESTART, "restarting"),
     EndReason.BROWSER_LOST: (relay_events.NORMAL, ""),  # before it was told anything
     EndReason.BROWSER_TOO_SLOW: (relay_events.POLICY, "not reading"),
-    EndReason.BAD_SETTINGS: (relay_events.NORMAL, ""),  # of a drop-in, which was told as an Error
+    EndReason.BAD_SETTINGS: (relay_events.NORMAL, ""),  # of a Deepgram client, which got an Error
     EndReason.AGENT_TOO_SLOW: (relay_events.AGENT_UNREACHABLE, "agent not reading"),
     EndReason.ABUSE: (relay_events.POLICY, "too many refusals"),
     # Not codes that ask to come again either: nobody was there.
