@@ -44,8 +44,8 @@ from control.sessions.admission import Admission
 from control.sessions.deepgram_token import Minter
 from control.sessions.direct import Direct
 from control.sessions.grants import GrantAdmission
+from relay.core.agent_lifecycle import Times
 from relay.core.rate_limit import Bounds
-from relay.core.session import Times
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live.agent_quota import AgentQuota

@@ -246,8 +246,8 @@ def test_every_event_of_ours_has_examples_that_fit_and_all_its_fields(event):
 
 
 def test_every_code_of_relay_error_is_described():
-    # `_failure` makes the event of a session that ends for want of an agent.
-    codes = {*first_texts("RelayError", keyword="code"), *first_texts("_failure", 2)}
+    # `_no_agent` makes the event of a session that ends for want of an agent.
+    codes = {*first_texts("RelayError", keyword="code"), *first_texts("_no_agent", 1)}
 
     assert {"not_allowed", "setup_timeout"} <= codes
     assert missing(sorted(codes), section("RelayError", PROTOCOL)) == []

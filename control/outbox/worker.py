@@ -248,7 +248,7 @@ class OutboxWorker:
         self._count_outcome(call, "delayed", attempts)
 
     def _finish(self, call: Claimed, outcome: Settled, attempts: int) -> None:
-        status, result, content = submission.settle(outcome)
+        status, result, content = submission.answer(outcome)
         error = None if isinstance(outcome, Submitted) else outcome.reason
         self._note(call, status, attempts=attempts, result=result, response=content, error=error)
         self._count_outcome(call, status.value, attempts)

@@ -334,7 +334,7 @@ def _make_record(
     """As executor.py notes it: should we die now, the outbox has it."""
     status, result, response = IntentStatus.SUBMITTING, None, None
     if rejected is not None:
-        status, result, response = submission.settle(rejected)
+        status, result, response = submission.answer(rejected)
     return IntentCalled(
         id=row_id,
         conversation_id=conversation_id,

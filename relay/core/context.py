@@ -25,14 +25,14 @@ _JOINT = len(",")
 
 def fit(lines: Sequence[deepgram.History], room: int = LONGEST) -> list[deepgram.History]:
     """What fits into `room` bytes of JSON: the newest lines with words, in order."""
-    told: list[deepgram.History] = []
+    fitting: list[deepgram.History] = []
     for line in reversed(with_words(lines)):
         shown = _shorten(line)
         room -= size([shown])
         if room < 0:
             break
-        told.append(shown)
-    return told[::-1]
+        fitting.append(shown)
+    return fitting[::-1]
 
 
 def with_words(lines: Sequence[deepgram.History]) -> list[deepgram.History]:

@@ -18,6 +18,7 @@ from config.agent import Agent, Audio, AudioInput, AudioOutput
 from relay.core import actions
 from relay.core.actions import Action
 from relay.core.admission import Admitted
+from relay.core.agent_lifecycle import State
 from relay.core.events import (
     AgentClosed,
     AgentOpened,
@@ -38,7 +39,7 @@ from relay.core.events import (
     TextInBinary,
     Woken,
 )
-from relay.core.session import Session, State
+from relay.core.session import Session
 from relay.protocol import deepgram, relay_events
 from relay.protocol.audio_formats import AudioWish, choose_audio
 

@@ -33,7 +33,7 @@ class _OpenCall(msgspec.Struct):
     say_at: float | None = None
 
 
-class Calls:
+class FunctionCalls:
     """`len` counts those that are open. `new_id` gives a fresh UUID a call."""
 
     def __init__(self, new_id: Callable[[], UUID]) -> None:

@@ -71,8 +71,8 @@ def settings(
         section.pop("greeting", None)
     settings = deepgram.Settings(agent=section, **session_section(agent, admitted.audio))
     room = min(context.LONGEST, LONGEST_SETTINGS - len(deepgram.encode(settings)))
-    if told := context.fit(history, room):
-        section["context"] = {"messages": [msgspec.to_builtins(line) for line in told]}
+    if lines := context.fit(history, room):
+        section["context"] = {"messages": [msgspec.to_builtins(line) for line in lines]}
     return settings
 
 
@@ -91,7 +91,7 @@ def refusal(
 ) -> relay_events.RelayError | None:
     """Why a client may not send this at all; None if it may, as far as the message itself goes.
 
-    How often it may is not known here: `relay.conduct` asks this first and counts then.
+    How often it may is not known here: `relay.core.rate_limit` asks this first and counts then.
     """
     match message:
         case deepgram.Malformed(reason=reason) if reason == TOO_LONG:
@@ -134,7 +134,7 @@ def is_text(payload: bytes | memoryview, messages: Messages) -> bool:
             return True
 
 
-def told(problem: deepgram.Error | deepgram.Warning) -> deepgram.Error | deepgram.Warning:
+def for_browser(problem: deepgram.Error | deepgram.Warning) -> deepgram.Error | deepgram.Warning:
     """The same problem with a description that is fit for a browser."""
     description = _SAFE_DESCRIPTIONS.get(problem.code, "the agent reported a problem")
     return msgspec.structs.replace(problem, description=description)

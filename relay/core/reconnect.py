@@ -14,7 +14,7 @@ MAX_TRIES = 5
 FIRST_WAIT = 0.25
 LONGEST_WAIT = 4.0
 LONGEST_RETRY_AFTER = 10.0  # somebody waits for the answer, with a microphone in the hand
-# An agent that was well for so long has ended the outage before it.
+# An agent that was ready for so long has ended the outage before it.
 STABLE_SECONDS = 30.0
 
 # Refusals that stay the same however often one asks.
@@ -41,21 +41,21 @@ LOST_CODES = {
 }
 
 
-class Tries(msgspec.Struct):
+class ReconnectAttempts(msgspec.Struct):
     """How often the agent was dialled again in this outage.
 
-    An outage begins when an agent is lost and is over when one has been well for STABLE_SECONDS: an
-    agent that gets ready and dies, again and again, is one outage.
+    An outage begins when an agent is lost and is over when one has been ready for STABLE_SECONDS:
+    an agent that gets ready and dies, again and again, is one outage.
     """
 
     count: int = 0
-    well_since: float | None = None  # monotonic second of SettingsApplied; None: no agent is well
-    was_well: bool = False  # at any time
+    ready_since: float | None = None  # monotonic second of SettingsApplied; None: no agent is ready
+    was_ready: bool = False  # at any time
 
     def succeed(self, now: float) -> None:
         """An agent is ready."""
-        self.well_since = now
-        self.was_well = True
+        self.ready_since = now
+        self.was_ready = True
 
     def wait(self, now: float, jitter: float, *, at_least: float = 0.0) -> float | None:
         """The agent is lost: count another try; seconds until then, None when there were enough.
@@ -63,9 +63,9 @@ class Tries(msgspec.Struct):
         `jitter` is from 0 to 1, so that the sessions of a relay do not come all at once; `at_least`
         is what the agent asked for, and counts up to LONGEST_RETRY_AFTER.
         """
-        if self.well_since is not None and now - self.well_since >= STABLE_SECONDS:
+        if self.ready_since is not None and now - self.ready_since >= STABLE_SECONDS:
             self.count = 0
-        self.well_since = None
+        self.ready_since = None
         if self.count >= MAX_TRIES:
             return None
         longest: float = min(FIRST_WAIT * 2**self.count, LONGEST_WAIT)

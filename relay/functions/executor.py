@@ -90,7 +90,7 @@ class _Awaited(msgspec.Struct, frozen=True):
     call: Call
     intent: Intent
     shown: Any
-    told: IntentStatus = IntentStatus.SUBMITTING
+    reported: IntentStatus = IntentStatus.SUBMITTING
 
 
 class Functions:
@@ -198,8 +198,8 @@ class Functions:
         if awaited is None:
             return
         if status not in FACTS:  # it may still turn out to have arrived
-            self._awaited[row_id] = msgspec.structs.replace(awaited, told=status)
-        if status is not awaited.told:
+            self._awaited[row_id] = msgspec.structs.replace(awaited, reported=status)
+        if status is not awaited.reported:
             self._report(awaited.call, awaited.intent, status, awaited.shown, result, content)
 
     # --- one call ----------------------------------------------------------------------------
@@ -238,7 +238,7 @@ class Functions:
             return None
         # In doubt from the start: if we die, nobody can know how far we came.
         lease = intent.timeout + LEASE_MARGIN
-        if not self._note_open(progress, intent, due_in=lease, in_doubt=True):
+        if not self._note(progress, intent, IntentStatus.SUBMITTING, due_in=lease, in_doubt=True):
             self._finish(progress, intent, parameters, Failed(UNSAVED, 0))
             return None
         call.report(
@@ -260,7 +260,13 @@ class Functions:
             outcome, due_in = await self._try(progress, intent, parameters, submit)
         except asyncio.CancelledError:
             if not progress.cancelled:  # we stop: the next one to look takes it over
-                self._note_open(progress, intent, due_in=0.0, in_doubt=progress.on_its_way)
+                self._note(
+                    progress,
+                    intent,
+                    IntentStatus.SUBMITTING,
+                    due_in=0.0,
+                    in_doubt=progress.on_its_way,
+                )
             raise
         except Exception:
             # A defect here must still give the model its one answer, and the call its way to the
@@ -308,23 +314,22 @@ class Functions:
                 return outcome, pause
             await self._sleep(pause)
 
-    # --- what is told and noted --------------------------------------------------------------
+    # --- what is reported and noted-------------------------------------------------------------
 
     def _finish(
         self, progress: _Progress, intent: Intent | None, shown: Any, outcome: Settled
     ) -> None:
-        status, result, content = submission.settle(outcome)
-        attempts = progress.attempts
+        status, result, content = submission.answer(outcome)
         error = None if isinstance(outcome, submission.Submitted) else outcome.reason
         self._note(progress, intent, status, result=result, response=content, error=error)
-        self._count(progress, intent, status.value, attempts)
+        self._count(progress, intent, status.value)
         self._report(progress.call, intent, status, shown, result, content)
 
     def _finish_cancelled(self, progress: _Progress) -> None:
         call = progress.call
         intent = self._registry.by_function(call.function.name)
         self._note(progress, intent, IntentStatus.CANCELLED)
-        self._count(progress, intent, IntentStatus.CANCELLED.value, progress.attempts)
+        self._count(progress, intent, IntentStatus.CANCELLED.value)
         shown = arguments.show(call.function.arguments)
         self._report(call, intent, IntentStatus.CANCELLED, shown, None, "")
 
@@ -337,9 +342,10 @@ class Functions:
         due_in: float,
     ) -> None:
         content = submission.saved(outcome.reason)
-        self._note_open(
+        self._note(
             progress,
             intent,
+            IntentStatus.SUBMITTING,
             due_in=due_in,
             in_doubt=progress.on_its_way,
             response=content,
@@ -350,20 +356,18 @@ class Functions:
             while len(self._awaited) >= MAX_AWAITED:
                 del self._awaited[next(iter(self._awaited))]
             self._awaited[call.id] = _Awaited(call, intent, shown)
-        self._count(progress, intent, "saved", progress.attempts)
+        self._count(progress, intent, "saved")
         result = {"saved": True, "because": outcome.reason}
         again = datetime.now(UTC) + timedelta(seconds=due_in)
         self._report(call, intent, IntentStatus.SUBMITTING, shown, result, content, again)
 
-    def _count(
-        self, progress: _Progress, intent: Intent | None, status: str, attempts: int
-    ) -> None:
+    def _count(self, progress: _Progress, intent: Intent | None, status: str) -> None:
         self._metrics.calls.labels(status=status).inc()
         log.info(
             "function_call intent=%s status=%s attempts=%d session=%s call=%s",
             intent.name if intent else None,
             status,
-            attempts,
+            progress.attempts,
             progress.call.admitted.session_id,
             progress.call.id,
         )
@@ -389,26 +393,6 @@ class Functions:
                 content=content,
                 next_attempt_at=next_attempt_at,
             )
-        )
-
-    def _note_open(
-        self,
-        progress: _Progress,
-        intent: Intent,
-        *,
-        due_in: float,
-        in_doubt: bool,
-        response: str | None = None,
-        error: str | None = None,
-    ) -> bool:
-        return self._note(
-            progress,
-            intent,
-            IntentStatus.SUBMITTING,
-            response=response,
-            error=error,
-            due_in=due_in,
-            in_doubt=in_doubt,
         )
 
     def _note(

@@ -86,7 +86,7 @@ def may_repeat(intent: Intent, outcome: Delayed, *, in_doubt: bool) -> bool:
     return intent.retry or (outcome.unsent and not in_doubt)
 
 
-def settle(outcome: Settled) -> tuple[IntentStatus, Any, str]:
+def answer(outcome: Settled) -> tuple[IntentStatus, Any, str]:
     """Status, result for people, and the text for the model (Deepgram wants a string)."""
     match outcome:
         case Submitted(result=result):

@@ -12,11 +12,11 @@ import msgspec
 
 from config.loader import Configuration
 from relay.core.admission import Admitted, ResumePoint
+from relay.core.agent_lifecycle import Times
 from relay.core.deepgram_session import DEFAULT_AUDIO
 from relay.core.events import EndReason
 from relay.core.rate_limit import Bounds
 from relay.core.records import Figures
-from relay.core.session import Times
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live import agent_settings
@@ -24,7 +24,7 @@ from relay.live.agent_quota import AgentQuota
 from relay.live.dial_ahead import DialAhead
 from relay.live.quotas import Room, SessionQuotas
 from relay.live.session_runner import SessionRunner
-from relay.protocol.audio_bytes import bytes_per_second
+from relay.protocol.audio_formats import bytes_per_second
 from relay.protocol.refusal import Refused
 from relay.supervisor import Contained, Supervisor
 from relay.telemetry.log_limit import LogLimit

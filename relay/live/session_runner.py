@@ -24,18 +24,19 @@ from config.agent import Agent
 from relay.core import actions, events, message_policy
 from relay.core.actions import Action
 from relay.core.admission import Admitted
+from relay.core.agent_lifecycle import Times
 from relay.core.deepgram_session import DeepgramSession
 from relay.core.events import EndReason
 from relay.core.rate_limit import Bounds
 from relay.core.reconnect import FINAL_STATUSES
 from relay.core.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
-from relay.core.replay import KEPT_BYTES, ReplayBuffer
-from relay.core.session import Session, Settle, Times
+from relay.core.resume import KEPT_BYTES, ReplayBuffer
+from relay.core.session import MakeSettings, Session
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol import deepgram, relay_events
-from relay.protocol.audio_bytes import silence
+from relay.protocol.audio_formats import silence
 from relay.protocol.refusal import Refused
 from relay.telemetry.log_limit import LogLimit
 from relay.telemetry.metrics import Metrics
@@ -58,7 +59,7 @@ class SessionRunner:
     def __init__(
         self,
         admitted: Admitted,
-        settle: Settle,
+        settle: MakeSettings,
         *,
         connections: tuple[Connection, Connection],
         dials: tuple[Dial, Dial],

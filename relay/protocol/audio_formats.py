@@ -1,4 +1,4 @@
-"""Which audio a browser may ask for. Pure.
+"""Which audio a browser may ask for, and what raw audio amounts to in bytes. Pure.
 
 Two lists: what we let browsers make and play, here, and what the agent can do, in config/agent.py.
 """
@@ -23,6 +23,9 @@ OUTPUT_RATES = {
     "mulaw": (8000, 16000),
     "alaw": (8000, 16000),
 }
+# Bytes of a sample, and a sample that nobody hears. The other encodings are compressed: how much of
+# them is a second depends on what is said.
+_SAMPLES = {"linear16": b"\x00\x00", "linear32": bytes(4), "mulaw": b"\xff", "alaw": b"\xd5"}
 
 
 class AudioWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,3 +64,14 @@ def _rate_mistakes(
     elif side.sample_rate not in rates:
         expected = ", ".join(map(str, rates))
         yield f"{path}.sample_rate: expected one of {expected} for {side.encoding}"
+
+
+def bytes_per_second(audio: AudioInput | AudioOutput) -> int | None:
+    """None: the encoding is compressed."""
+    sample = _SAMPLES.get(audio.encoding)
+    return None if sample is None else len(sample) * audio.sample_rate
+
+
+def silence(audio: AudioInput, seconds: float) -> bytes:
+    """So much of nothing; empty where an encoding has no such thing."""
+    return _SAMPLES.get(audio.encoding, b"") * int(audio.sample_rate * seconds)

@@ -415,18 +415,14 @@ def _read_call(entry: Any) -> FunctionCall | None:
     call_id = _read_id(entry)
     if call_id is None:
         return None
-    match entry.get("arguments"):
-        case None:
-            arguments = "{}"
-        case str(arguments):
-            pass
-        case other:
-            arguments = json.dumps(other)
+    arguments = entry.get("arguments")
+    if not isinstance(arguments, str):
+        arguments = "{}" if arguments is None else json.dumps(arguments)
     signature = entry.get("thought_signature")
     return FunctionCall(
         id=call_id,
         name=_read_text(entry.get("name")),
-        arguments=_read_text(arguments),
+        arguments=arguments,
         client_side=entry.get("client_side") is not False,
         thought_signature=signature if isinstance(signature, str) else None,
     )

@@ -22,11 +22,11 @@ class Refused(Exception):
     @property
     def problem(self) -> bytes:
         """As `application/problem+json` (RFC 9457)."""
-        told = {
+        problem = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
             "detail": self.detail,
             "code": self.code,
         }
-        return msgspec.json.encode(told)
+        return msgspec.json.encode(problem)

@@ -28,7 +28,7 @@ from control.http.connection_limits import Caller
 from control.http.server import listen, serving
 from relay.core.admission import Admitted
 from relay.core.deepgram_session import DeepgramSession
-from relay.core.replay import ReplayBuffer
+from relay.core.resume import ReplayBuffer
 from relay.core.session import Session
 from relay.functions.executor import Call
 from relay.live.dial_ahead import Dialled

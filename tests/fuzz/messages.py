@@ -34,7 +34,7 @@ def check(data: bytes) -> None:
             again = decode(deepgram.encode(message))
             assert type(again) is type(message), (message, again)
         if isinstance(message, deepgram.Error | deepgram.Warning):
-            told = message_policy.told(message)
+            told = message_policy.for_browser(message)
             assert len(told.description) < 100, told
 
     message = message_policy.read(data, MESSAGES)

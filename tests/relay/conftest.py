@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -13,9 +13,10 @@ import pytest
 from config.agent import Audio
 from relay.core import actions
 from relay.core.admission import Admitted
+from relay.core.agent_lifecycle import Times
 from relay.core.events import AgentOpened, FromAgent
 from relay.core.rate_limit import Bounds
-from relay.core.session import Session, Times
+from relay.core.session import Session
 from relay.protocol import deepgram
 
 BEGAN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -65,17 +66,18 @@ def make_session(
     settings: deepgram.Settings,
     times: Times = TIMES,
     bounds: Bounds = BOUNDS,
+    now: float = 0.0,
 ) -> Session:
-    """A session at second 0; it gives its agents `settings`, with the history as a tag."""
+    """A session that begins at `now`; it gives its agents `settings`, with the history as a tag."""
 
-    def settle(history: Sequence[deepgram.History]) -> deepgram.Settings:
+    def make_settings(history: Sequence[deepgram.History]) -> deepgram.Settings:
         return msgspec.structs.replace(settings, flags={"told": list(history)})
 
     return Session(
         admitted,
-        settle,
-        now=0.0,
-        began=BEGAN,
+        make_settings,
+        now=now,
+        began=BEGAN + timedelta(seconds=now),
         times=times,
         bounds=bounds,
         new_id=numbered_ids(),

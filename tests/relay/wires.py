@@ -25,9 +25,9 @@ import config
 from config.agent import Audio
 from config.loader import load
 from relay.core.admission import Admitted, ResumePoint
+from relay.core.agent_lifecycle import Times
 from relay.core.rate_limit import Bounds
 from relay.core.records import Record
-from relay.core.session import Times
 from relay.functions.executor import Functions
 from relay.functions.submission import Submission, Submit, Submitted
 from relay.journal.journal import Journal

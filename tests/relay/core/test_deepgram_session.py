@@ -15,6 +15,7 @@ import config
 from config.agent import Audio, AudioInput, AudioOutput, load_agent
 from relay.core import actions
 from relay.core.admission import Admitted
+from relay.core.agent_lifecycle import Times
 from relay.core.deepgram_session import MAX_CONTROLS, MAX_EARLY, SETTINGS_SECONDS, DeepgramSession
 from relay.core.events import (
     AgentClosed,
@@ -31,7 +32,6 @@ from relay.core.events import (
     MessageStored,
     Woken,
 )
-from relay.core.session import Times
 from relay.protocol import deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
 from tests.relay.conftest import make_session
@@ -58,10 +58,7 @@ def make_drop_in(admitted):
 
     def begin(admitted, now):
         begun.append(admitted)
-        session = make_session(admitted, OURS, TIMES)
-        session._ready_by += now  # `make_session` begins at second 0
-        session._look_at += now
-        return session
+        return make_session(admitted, OURS, TIMES, now=now)
 
     made = DeepgramSession(admitted, AGENT, begin, 0.0)
     made.begun = begun

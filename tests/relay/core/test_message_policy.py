@@ -106,7 +106,9 @@ def test_a_long_unknown_type_is_not_echoed_whole():
 
 @pytest.mark.parametrize("code", ["CLIENT_MESSAGE_TIMEOUT", "SOMETHING_NEW"])
 def test_a_problem_keeps_its_code_and_loses_its_description(code):
-    told = message_policy.told(deepgram.Error(code=code, description="the prompt is: be nice"))
+    told = message_policy.for_browser(
+        deepgram.Error(code=code, description="the prompt is: be nice")
+    )
 
     assert told.code == code
     assert told.description

@@ -5,50 +5,50 @@ from relay.core.reconnect import (
     LONGEST_WAIT,
     MAX_TRIES,
     STABLE_SECONDS,
-    Tries,
+    ReconnectAttempts,
 )
 from relay.telemetry.log_limit import KINDS, SECONDS, LogLimit
 from relay.transport.dial_limit import FAILURES, PER_SECOND, DialLimit
 
-# --- the tries of one session -----------------------------------------------------------------
+# --- the attempts of one session -----------------------------------------------------------------
 
 
 def test_the_waits_double_and_end():
-    tries = Tries()
+    attempts = ReconnectAttempts()
 
-    waits = [tries.wait(0.0, 1.0) for _ in range(MAX_TRIES + 1)]
+    waits = [attempts.wait(0.0, 1.0) for _ in range(MAX_TRIES + 1)]
 
     assert waits == [0.25, 0.5, 1.0, 2.0, LONGEST_WAIT, None]
 
 
 def test_jitter_takes_at_most_half_of_a_wait():
-    assert Tries().wait(0.0, 0.0) == 0.125
+    assert ReconnectAttempts().wait(0.0, 0.0) == 0.125
 
 
-def test_an_agent_that_was_well_for_a_while_gives_the_tries_back_once():
+def test_an_agent_that_was_ready_for_a_while_gives_the_tries_back_once():
     """Not for each try that follows: a dead agent would be dialled for ever."""
-    tries = Tries()
-    tries.succeed(0.0)
+    attempts = ReconnectAttempts()
+    attempts.succeed(0.0)
 
-    waits = [tries.wait(STABLE_SECONDS + second, 1.0) for second in range(MAX_TRIES + 1)]
+    waits = [attempts.wait(STABLE_SECONDS + second, 1.0) for second in range(MAX_TRIES + 1)]
 
     assert waits[-1] is None
-    assert tries.was_well
+    assert attempts.was_ready
 
 
-def test_an_agent_that_was_well_for_a_moment_gives_nothing_back():
-    tries = Tries()
+def test_an_agent_that_was_ready_for_a_moment_gives_nothing_back():
+    attempts = ReconnectAttempts()
     for _ in range(MAX_TRIES):
-        tries.succeed(0.0)
-        tries.wait(1.0, 1.0)
+        attempts.succeed(0.0)
+        attempts.wait(1.0, 1.0)
 
-    assert tries.wait(1.0, 1.0) is None
+    assert attempts.wait(1.0, 1.0) is None
 
 
 def test_what_the_agent_asks_for_is_waited_up_to_a_limit():
-    assert Tries().wait(0.0, 0.0, at_least=3.0) == 3.0
-    assert Tries().wait(0.0, 1.0, at_least=3.0) == 3.25
-    assert Tries().wait(0.0, 0.0, at_least=1e9) == LONGEST_RETRY_AFTER
+    assert ReconnectAttempts().wait(0.0, 0.0, at_least=3.0) == 3.0
+    assert ReconnectAttempts().wait(0.0, 1.0, at_least=3.0) == 3.25
+    assert ReconnectAttempts().wait(0.0, 0.0, at_least=1e9) == LONGEST_RETRY_AFTER
 
 
 # --- the dials of all sessions ----------------------------------------------------------------

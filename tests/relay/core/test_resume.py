@@ -1,74 +1,141 @@
-"""Who may come back, and until when."""
+"""Who may come back, until when, and what it is told."""
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from relay.core.resume import Presence
+from relay.core.resume import ReplayBuffer, ResumeWindow
 from tests.relay.conftest import numbered_tickets
 
 
 @pytest.fixture
-def presence():
-    return Presence(30.0, numbered_tickets())
+def window():
+    return ResumeWindow(30.0, numbered_tickets())
 
 
-def test_it_is_waited_for_from_when_it_left(presence):
-    assert presence.until == math.inf
-    assert repr(presence) == "<Presence here>"
+def test_it_is_waited_for_from_when_it_left(window):
+    assert window.closes_at == math.inf
+    assert repr(window) == "<ResumeWindow attached>"
 
-    presence.leave(5.0)
+    window.detach(5.0)
 
-    assert presence.until == 35.0
-    assert repr(presence) == "<Presence away>"
-
-
-def test_only_its_ticket_lets_it_in(presence):
-    assert presence.admits("ticket-1", 0)
-    assert not presence.admits("ticket-2", 0)
-    assert not presence.admits("", 0)
-    assert not presence.admits("t\xefcket-1", 0)
+    assert window.closes_at == 35.0
+    assert repr(window) == "<ResumeWindow detached>"
 
 
-def test_each_attach_brings_another_ticket(presence):
-    presence.leave(5.0)
-
-    presence.arrive("ticket-1", 10)
-
-    assert presence.ticket == "ticket-2"
-    assert presence.admits("ticket-2", 11)
-    assert not presence.is_away
+def test_only_its_ticket_lets_it_in(window):
+    assert window.admits("ticket-1", 0)
+    assert not window.admits("ticket-2", 0)
+    assert not window.admits("", 0)
+    assert not window.admits("t\xefcket-1", 0)
 
 
-def test_a_ticket_is_used_up_once_the_browser_is_heard(presence):
-    presence.arrive("ticket-1", 10)
+def test_each_attach_brings_another_ticket(window):
+    window.detach(5.0)
 
-    assert not presence.admits("ticket-1", 11)
+    window.attach("ticket-1", 10)
+
+    assert window.ticket == "ticket-2"
+    assert window.admits("ticket-2", 11)
+    assert not window.is_detached
 
 
-def test_a_browser_that_never_got_its_new_ticket_comes_again_with_the_old_one(presence):
-    presence.arrive("ticket-1", 10)
-    presence.arrive("ticket-1", 10)
+def test_a_ticket_is_used_up_once_the_browser_is_heard(window):
+    window.attach("ticket-1", 10)
 
-    assert presence.admits("ticket-1", 10)
-    assert presence.admits("ticket-3", 10)
-    assert not presence.admits("ticket-2", 10)
+    assert not window.admits("ticket-1", 11)
+
+
+def test_a_browser_that_never_got_its_new_ticket_comes_again_with_the_old_one(window):
+    window.attach("ticket-1", 10)
+    window.attach("ticket-1", 10)
+
+    assert window.admits("ticket-1", 10)
+    assert window.admits("ticket-3", 10)
+    assert not window.admits("ticket-2", 10)
 
 
 def test_without_a_grace_time_no_ticket_is_good():
-    assert not Presence(0.0, numbered_tickets()).admits("ticket-1", 0)
+    assert not ResumeWindow(0.0, numbered_tickets()).admits("ticket-1", 0)
 
 
 def test_the_ticket_that_it_brought_from_another_relay_is_good_until_it_is_heard():
-    presence = Presence(30.0, numbered_tickets(), first="ours", came_with="theirs")
+    window = ResumeWindow(30.0, numbered_tickets(), first="ours", came_with="theirs")
 
-    assert presence.ticket == "ours"
-    assert presence.admits("theirs", 0)
-    assert presence.admits("ours", 0)
-    assert not presence.admits("theirs", 1)
+    assert window.ticket == "ours"
+    assert window.admits("theirs", 0)
+    assert window.admits("ours", 0)
+    assert not window.admits("theirs", 1)
 
-    presence.hear()
+    window.confirm()
 
-    assert not presence.admits("theirs", 0)
+    assert not window.admits("theirs", 0)
+
+
+def filled(count, limit=1000):
+    buffer = ReplayBuffer(limit)
+    for number in range(count):
+        buffer.append(b"%d" % number)
+    return buffer
+
+
+def test_it_has_everything_after_what_was_received():
+    buffer = filled(5)
+
+    assert buffer.since(3) == [b"3", b"4"]
+    assert buffer.since(5) == []
+    assert buffer.since(0) == [b"0", b"1", b"2", b"3", b"4"]
+    assert repr(buffer) == "<ReplayBuffer count=5 kept=5 bytes=5>"
+
+
+def test_the_oldest_goes_when_there_is_too_much():
+    buffer = filled(9, limit=3)
+
+    assert buffer.since(6) == [b"6", b"7", b"8"]
+
+
+def test_what_is_gone_is_told_and_the_rest_follows():
+    buffer = filled(9, limit=3)
+
+    first, *rest = buffer.since(4)
+
+    assert json.loads(first)["code"] == "events_missed"
+    assert rest == [b"6", b"7", b"8"]
+
+
+def test_a_frame_over_the_limit_is_gone_at_once():
+    buffer = ReplayBuffer(10)
+    buffer.append(bytes(11))
+
+    (told,) = buffer.since(0)
+
+    assert json.loads(told)["code"] == "events_missed"
+
+
+@given(st.lists(st.one_of(st.integers(1, 30), st.just("return")), max_size=50), st.data())
+def test_a_browser_that_loses_and_returns_hears_everything_once_or_is_told(steps, data):
+    buffer = ReplayBuffer(100)
+    said, heard = 0, []
+    for step in [*steps, "return"]:
+        if step == "return":
+            lost = data.draw(st.integers(0, 3), "frames lost on the way")
+            missing = buffer.since(len(heard))
+            heard += missing[: len(missing) - lost] if lost else missing
+        else:
+            said += 1
+            buffer.append(b"%d" % said + b" " * step)
+    heard += buffer.since(len(heard))
+    assert len(heard) == buffer.count
+    numbers = [0 if b"events_missed" in frame else int(frame) for frame in heard]
+    last = 0
+    for number in numbers:
+        assert number == 0 or number > last, "twice or out of order"
+        if number:
+            last = number
+    for before, after in zip([0, *numbers], numbers, strict=False):
+        assert after in (0, before + 1) or before == 0, "missed in silence"

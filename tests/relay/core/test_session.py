@@ -15,6 +15,7 @@ from config.agent import Audio
 from config.arguments import MAX_LENGTH
 from relay.core import actions, message_policy
 from relay.core.admission import Admitted, Takeover
+from relay.core.agent_lifecycle import KEEPALIVE_CHECK, ROLL_OVER_PATIENCE, State
 from relay.core.events import (
     AgentClosed,
     AgentOpened,
@@ -37,13 +38,8 @@ from relay.core.events import (
 from relay.core.function_calls import MAX_OPEN_CALLS, MAX_REQUESTED
 from relay.core.rate_limit import Bounds
 from relay.core.reconnect import FINAL_ERRORS, MAX_TRIES, STABLE_SECONDS
-from relay.core.session import (
-    GO_AWAY_PATIENCE,
-    HISTORY_LENGTH,
-    KEEPALIVE_LOOK,
-    ROLL_OVER_PATIENCE,
-    State,
-)
+from relay.core.session import GO_AWAY_PATIENCE
+from relay.core.transcript import HISTORY_LENGTH
 from relay.protocol import deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
 from tests.relay.conftest import BEGAN, BOUNDS, TIMES, make_session
@@ -632,16 +628,16 @@ def test_a_session_that_is_as_long_as_one_may_be_is_told_and_ends(admitted, sett
 
 
 def test_a_silent_browser_is_kept_alive(live):
-    assert live.deadline == 1.0 + KEEPALIVE_LOOK
+    assert live.deadline == 1.0 + KEEPALIVE_CHECK
 
-    asked = live.handle(Woken(0), 1.0 + KEEPALIVE_LOOK)
+    asked = live.handle(Woken(0), 1.0 + KEEPALIVE_CHECK)
 
     assert asked == [actions.SendAgent(deepgram.KeepAlive()), actions.SendSilence()]
-    assert live.deadline == 1.0 + 2 * KEEPALIVE_LOOK
+    assert live.deadline == 1.0 + 2 * KEEPALIVE_CHECK
 
 
 def test_a_speaking_browser_needs_no_keepalive(live):
-    assert live.handle(Woken(200), 1.0 + KEEPALIVE_LOOK) == []
+    assert live.handle(Woken(200), 1.0 + KEEPALIVE_CHECK) == []
 
 
 # --- the end ----------------------------------------------------------------------------------

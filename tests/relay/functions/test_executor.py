@@ -612,7 +612,7 @@ def test_only_what_cannot_double_is_repeated(retry, unsent, in_doubt, may):
 
 
 def test_a_failure_is_settled_with_its_reason():
-    status, result, content = submission.settle(Failed(UNCERTAIN, 1))
+    status, result, content = submission.answer(Failed(UNCERTAIN, 1))
 
     assert (status, result) == (IntentStatus.FAILED, {"error": UNCERTAIN})
     assert json.loads(content) == {"status": "failed", "error": UNCERTAIN}

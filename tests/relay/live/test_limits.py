@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from relay.core.session import Times
+from relay.core.agent_lifecycle import Times
 from relay.live.agent_quota import AgentQuota
 from relay.live.quotas import Room
 from tests.relay.wires import LIMITS, agent_and_relay, next_event

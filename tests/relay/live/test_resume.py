@@ -14,8 +14,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from relay.core.admission import Takeover
+from relay.core.agent_lifecycle import Times
 from relay.core.records import MessageSaid, SessionEnded, TicketIssued
-from relay.core.session import Times
 from relay.functions.submission import Submitted
 from relay.live.tickets import hash_ticket
 from relay.protocol.relay_events import StoredMessage
@@ -97,7 +97,7 @@ async def loop_turns(count):
 async def noticed(relay, caller):
     """The relay has seen that the browser is gone."""
     runner = relay.session_registry._live[caller.session_id]
-    await loop_until(lambda: runner._session._browser.is_away)
+    await loop_until(lambda: runner._session._resume.is_detached)
 
 
 async def sockets_left(relay, count):
@@ -389,7 +389,7 @@ async def test_a_browser_that_does_not_read_its_events_is_detached_and_may_come_
         caller.socket.transport.pause_reading()
         runner = relay.session_registry._live[caller.session_id]
         async with asyncio.timeout(10):
-            while not runner._session._browser.is_away:
+            while not runner._session._resume.is_detached:
                 await agent.say(type="Marker", text="x" * 16 * 1024)
                 await (await agent.connections[-1].ping())
 
@@ -607,7 +607,7 @@ async def test_a_browser_that_sends_but_reads_nothing_for_too_long_is_detached_a
             while not queue.dropped:
                 await agent.connections[-1].send(bytes(16 * 1024))
                 await (await agent.connections[-1].ping())
-            while not runner._session._browser.is_away:
+            while not runner._session._resume.is_detached:
                 await caller.socket.send(b"\1\1")  # its microphone goes on
                 await (await agent.connections[-1].ping())
 

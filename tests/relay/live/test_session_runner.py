@@ -16,8 +16,8 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from relay.core import actions
+from relay.core.agent_lifecycle import Times
 from relay.core.records import IntentCalled, MessageSaid, SessionBegan, SessionEnded
-from relay.core.session import Times
 from relay.functions.submission import Rejected, Submitted
 from relay.protocol.relay_events import IntentStatus
 from tests.relay.wires import LIMITS, TICKET, Agent, agent_and_relay, next_event, relaying

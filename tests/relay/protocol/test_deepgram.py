@@ -168,12 +168,14 @@ def test_no_bytes_make_the_decoders_raise(data):
 def test_each_entry_of_a_request_is_read_on_its_own():
     text = b"""{"type": "FunctionCallRequest", "functions": [
         {"id": "a", "name": "f", "arguments": {"x": [1]}, "client_side": null},
-        {"id": 7, "arguments": null, "thought_signature": 5}, {"name": "f"}, 5, {"id": true}]}"""
+        {"id": 7, "arguments": null, "thought_signature": 5},
+        {"id": "b", "arguments": "{}"}, {"name": "f"}, 5, {"id": true}]}"""
 
     assert deepgram.decode_server(text) == deepgram.FunctionCallRequest(
         functions=[
             deepgram.FunctionCall(id="a", name="f", arguments='{"x": [1]}'),
             deepgram.FunctionCall(id="7", name=""),
+            deepgram.FunctionCall(id="b", name="", arguments="{}"),
         ],
         unreadable=3,
     )

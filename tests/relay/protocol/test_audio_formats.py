@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from config.agent import AudioInput, AudioOutput
-from relay.protocol.audio_bytes import bytes_per_second, silence
+from relay.protocol.audio_formats import bytes_per_second, silence
 
 
 @pytest.mark.parametrize(

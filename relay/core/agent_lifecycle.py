@@ -1,0 +1,101 @@
+"""Where the agent of a session stands: dialled, set up, ready, lost; and what is due when. Pure.
+
+At every moment a deadline leads back to an agent that is ready, or to the end of the session.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from enum import Enum
+
+import msgspec
+
+from relay.core.reconnect import ReconnectAttempts
+
+# Deepgram wants something every 8 s while no audio flows (docs agent-keep-alive). We check
+# every 4 s and say KeepAlive when nothing came since the last check: the gap stays below 8 s.
+KEEPALIVE_CHECK = 4.0
+# How long a turn may run on past the planned roll-over, which is well before Deepgram's 2 h.
+ROLL_OVER_PATIENCE = 240.0
+
+
+class Times(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds: for an agent to get ready, until a new one takes its place, and that a browser is
+    waited for (0: not)."""
+
+    setup_seconds: float
+    roll_over_seconds: float
+    grace_seconds: float = 0.0
+
+
+class State(Enum):
+    DIALLING = "dialling"  # the agent's WebSocket is being opened
+    WELCOMING = "welcoming"  # it is open; Welcome has not come
+    APPLYING = "applying"  # Settings are sent; SettingsApplied has not come
+    OPEN = "open"  # audio passes
+    RETRYING = "retrying"  # the agent is lost; it is dialled again at the deadline
+    CLOSED = "closed"  # End was asked for; nothing more will be
+
+
+class AgentLifecycle:
+    """The agents of one session, one after the other; the first is dialled at second `now`."""
+
+    def __init__(self, times: Times, jitter: Callable[[], float], now: float) -> None:
+        self.state = State.DIALLING
+        self.request_id: str | None = None  # Deepgram's name for the session, of the newest agent
+        # Of this state; while it is OPEN, of the next check whether a KeepAlive is needed.
+        self.deadline = now + times.setup_seconds
+        self._times = times
+        self._jitter = jitter
+        self._attempts = ReconnectAttempts()
+        self._ready_by = self.deadline
+        self._roll_over_at = math.inf
+        self._frames_passed = 0  # of the browser to the agent, at the last check
+
+    @property
+    def was_open(self) -> bool:
+        """Whether an agent was ready before: then this one takes its place unseen."""
+        return self._attempts.was_ready
+
+    def dial(self, now: float) -> None:
+        """Another agent is dialled."""
+        self.state = State.DIALLING
+        # The tries of the first set-up share its time: a browser waits for all of them.
+        self.deadline = now + self._times.setup_seconds if self.was_open else self._ready_by
+        self._roll_over_at = math.inf
+
+    def welcome(self, request_id: str) -> None:
+        """It said Welcome and gets its Settings."""
+        self.state = State.APPLYING
+        self.request_id = request_id
+
+    def apply(self, now: float) -> None:
+        """It has applied the Settings: it is ready."""
+        self.state = State.OPEN
+        self._attempts.succeed(now)
+        self.deadline = now + KEEPALIVE_CHECK
+        self._roll_over_at = now + self._times.roll_over_seconds
+
+    def retry(self, now: float, at_least: float) -> bool:
+        """It is lost: dial again in a while, in `at_least` so many seconds; False: it was dialled
+        often enough."""
+        wait = self._attempts.wait(now, self._jitter(), at_least=at_least)
+        if wait is None or (not self.was_open and now + wait >= self._ready_by):
+            return False
+        self.state = State.RETRYING
+        self.deadline = now + wait
+        self._roll_over_at = math.inf
+        return True
+
+    def roll_over_deadline(self, is_quiet: bool) -> float:
+        """At a turn boundary, or in the middle of a turn when it becomes late."""
+        return self._roll_over_at + (0.0 if is_quiet else ROLL_OVER_PATIENCE)
+
+    def needs_keepalive(self, frames_passed: int, now: float) -> bool:
+        """Whether nothing was passed on to it since the last check, if there is one now."""
+        if now < self.deadline:
+            return False
+        self.deadline = now + KEEPALIVE_CHECK
+        before, self._frames_passed = self._frames_passed, frames_passed
+        return frames_passed == before

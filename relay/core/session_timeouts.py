@@ -1,0 +1,46 @@
+"""When a session ends by itself, because it is idle or long, and the warning before. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from relay.protocol import relay_events
+
+NOTICE_SECONDS = 30.0  # before the end
+
+
+class SessionTimeouts:
+    """Those of a session that begins at second `now`; 0 seconds: without end."""
+
+    def __init__(self, idle_seconds: float, longest_seconds: float, now: float) -> None:
+        self._seconds = {"idle": idle_seconds or math.inf, "longest": longest_seconds or math.inf}
+        self._ends = {code: now + seconds for code, seconds in self._seconds.items()}
+        self._warned: set[str] = set()
+
+    @property
+    def deadline(self) -> float:
+        """When the next of `warning` or `expired` is due."""
+        return min(
+            at if code in self._warned else self._warn_at(code) for code, at in self._ends.items()
+        )
+
+    def touch(self, now: float) -> None:
+        """Somebody speaks."""
+        self._ends["idle"] = now + self._seconds["idle"]
+        self._warned.discard("idle")
+
+    def expired(self, now: float) -> str | None:
+        """Why the session is over by now."""
+        return next((code for code, at in self._ends.items() if now >= at), None)
+
+    def warning(self, now: float) -> relay_events.RelayNotice | None:
+        """What the browser has to be told before; once each."""
+        for code, at in self._ends.items():
+            if code not in self._warned and now >= self._warn_at(code):
+                self._warned.add(code)
+                return relay_events.RelayNotice(code=code, ends_in=round(at - now, 1))
+        return None
+
+    def _warn_at(self, code: str) -> float:
+        end = self._ends[code]
+        return end - min(NOTICE_SECONDS, self._seconds[code] / 2)
