@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import Protocol
 from uuid import UUID
 
 import msgspec
@@ -40,7 +41,7 @@ from relay.core.events import (
     GoAway,
     HangUp,
     MessageStored,
-    TextInBinary,
+    NotAudio,
     Woken,
 )
 from relay.core.function_calls import Calls, respond
@@ -122,6 +123,24 @@ class _Place(msgspec.Struct):
     role: deepgram.Role | None
 
 
+class SessionRules(Protocol):
+    """What a session runner needs of a session, whichever protocol its browser speaks."""
+
+    @property
+    def admitted(self) -> Admitted: ...
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def most(self) -> tuple[float, float]: ...
+    def decode(
+        self, text: bytes
+    ) -> deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed: ...
+    def accepts_audio(self, payload: bytes | memoryview) -> bool: ...
+    def begin(self) -> list[Action]: ...
+    def admits(self, ticket: str, browser_frames: int) -> bool: ...
+    def handle(self, event: Event, now: float) -> list[Action]: ...
+
+
 class Session:
     """One live voice connection of a conversation, from attach to hang-up."""
 
@@ -195,6 +214,19 @@ class Session:
         """Audio frames and bytes of the browser in all that need not wait for `Woken`: hang up."""
         return self._conduct.most
 
+    @property
+    def admitted(self) -> Admitted:
+        """Whose session it is, of which conversation, and with which audio."""
+        return self._admitted
+
+    def decode(self, text: bytes) -> deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed:
+        """A text message of the browser, for `FromBrowser`."""
+        return self._conduct.decode(text)
+
+    def accepts_audio(self, payload: bytes | memoryview) -> bool:
+        """Whether a binary message of the browser is audio and may pass; else `NotAudio` is due."""
+        return not self._conduct.is_text(payload)
+
     def begin(self) -> list[Action]:
         """The browser's WebSocket is open: what it is told first, and who is called."""
         return [self._introduce(0, self._admitted.takeover), actions.DialAgent()]
@@ -213,7 +245,7 @@ class Session:
             case FromBrowser(message):
                 self._browser.hear()
                 return self._from_browser(message, now)
-            case TextInBinary():
+            case NotAudio():
                 return self._refuse(self._conduct.mistake(now), now)
             case ControlFrame():
                 refusal = self._conduct.control(now)
@@ -501,7 +533,7 @@ class Session:
 
     def _refuse(self, refusal: relay_events.RelayError, now: float) -> list[Action]:
         """Tell the browser; once too often is the end."""
-        refused = actions.Refuse(refusal)
+        refused = actions.Refuse(refusal, refusal.code)
         if not self._conduct.is_abuse(now):
             return [refused]
         return [refused, *self._end(EndReason.ABUSE, refusal.code, *_HANG_UP[EndReason.ABUSE])]

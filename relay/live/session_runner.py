@@ -21,7 +21,7 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from config.agent import Agent
-from relay.core import actions, events, message_policy
+from relay.core import actions, events
 from relay.core.actions import Action
 from relay.core.admission import Admitted
 from relay.core.deepgram_session import DeepgramSession
@@ -30,7 +30,7 @@ from relay.core.rate_limit import Bounds
 from relay.core.reconnect import FINAL_STATUSES
 from relay.core.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
 from relay.core.replay import KEPT_BYTES, ReplayBuffer
-from relay.core.session import Session, Settle, Times
+from relay.core.session import Session, SessionRules, Settle, Times
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live.tickets import hash_ticket, new_ticket
@@ -74,7 +74,6 @@ class SessionRunner:
         first time (it may be on its way already) and every other time. `deepgram_agent`: the
         browser speaks Deepgram's protocol, and this is the agent that its audio has to fit."""
         self._loop = asyncio.get_running_loop()
-        self._admitted = admitted
         self._browser, self._agent = connections
         self._dial, self._redial = dials
         self._functions = functions
@@ -94,14 +93,12 @@ class SessionRunner:
         self._backlog = ReplayBuffer(min(KEPT_BYTES, self._browser.queue.limit))
         # The text being handled and whether the agent sent it: what `Forward` speaks of.
         self._frame = b"", False
-        self._messages = bounds.messages
         self._hears_audio = False  # the first frame was looked at
         self._is_blocked = False
         self._thrown_away = 0  # audio frames of the browser that the agent did not get
         self._watch = SessionTiming(metrics)
 
         def begin(admitted: Admitted, now: float) -> Session:
-            self._admitted = admitted
             return Session(
                 admitted,
                 settle,
@@ -114,34 +111,32 @@ class SessionRunner:
                 new_ticket=new_ticket,
             )
 
-        self._session: Session | DeepgramSession
+        self._session: SessionRules
         if deepgram_agent is None:
             self._session = begin(admitted, self._began)
         else:
             self._session = DeepgramSession(admitted, deepgram_agent, begin, self._began)
         # Now, and not in `run`: frames may follow the 101 before that has its turn.
         self._connect_browser()
-        if isinstance(self._session, DeepgramSession):
-            self._expect_settings(self._session)
         self._browser.on_opened = self._begin
 
     def __repr__(self) -> str:
-        return f"<SessionRunner {self._admitted.session_id} {self._session!r}>"
+        return f"<SessionRunner {self._session.admitted.session_id} {self._session!r}>"
 
     @property
     def conversation_id(self) -> UUID:
         """The conversation that this session is part of."""
-        return self._admitted.conversation_id
+        return self._session.admitted.conversation_id
 
     @property
     def user_id(self) -> str:
         """Whose session it is."""
-        return self._admitted.user_id
+        return self._session.admitted.user_id
 
     @property
     def epoch(self) -> int:
         """Our number among the owners of this session."""
-        return self._admitted.epoch
+        return self._session.admitted.epoch
 
     @property
     def is_live(self) -> bool:
@@ -194,7 +189,7 @@ class SessionRunner:
         """
         if self._tasks is None or not self._session.admits(ticket, self._browser.frames):
             return None
-        if self._admitted.brings_nothing(ticket):
+        if self._session.admitted.brings_nothing(ticket):
             received = 0  # what it counted came from another relay
         if received > self._backlog.count:
             detail = f"expected received to be at most {self._backlog.count}, got {received}"
@@ -228,7 +223,7 @@ class SessionRunner:
             self._arm()
         except Exception as error:
             # The edge of the session: who called us has others to serve.
-            log.exception("session_failed session=%s", self._admitted.session_id)
+            log.exception("session_failed session=%s", self._session.admitted.session_id)
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
@@ -244,7 +239,7 @@ class SessionRunner:
                     self._agent.close(relay_events.NORMAL, "")
                     self._end(why, detail)
         except Exception as another:
-            log.exception("session_failed session=%s", self._admitted.session_id)
+            log.exception("session_failed session=%s", self._session.admitted.session_id)
             if not (self._is_over or self._finished.done()):
                 self._finished.set_exception(another)
 
@@ -294,9 +289,11 @@ class SessionRunner:
 
     def _keep_ticket(self, ticket: str) -> None:
         """So that the browser may come to another relay with it. The first is stored already."""
-        if self._admitted.resume_ticket not in (None, ticket):
+        if self._session.admitted.resume_ticket not in (None, ticket):
             issued = TicketIssued(
-                session_id=self._admitted.session_id, hash=hash_ticket(ticket), epoch=self.epoch
+                session_id=self._session.admitted.session_id,
+                hash=hash_ticket(ticket),
+                epoch=self.epoch,
             )
             self._journal.append(issued, in_a_hurry=True)
 
@@ -352,7 +349,7 @@ class SessionRunner:
 
     def _listen(self) -> None:
         """What becomes of the browser's audio: nearly always, straight to the agent."""
-        self._agent.queue.is_pcm = self._admitted.audio.input.encoding == "linear16"
+        self._agent.queue.is_pcm = self._session.admitted.audio.input.encoding == "linear16"
         if self._is_blocked:
             self._browser.hand(self._throw_away)
         elif self._hears_audio:
@@ -363,9 +360,9 @@ class SessionRunner:
     def _first_frame(self, payload: Payload) -> bool:
         """Programs that send texts the wrong way do so from the beginning: looked at until the
         first audio has come."""
-        if message_policy.is_text(payload, self._messages):
+        if not self._session.accepts_audio(payload):
             self._thrown_away += 1
-            self.handle(events.TextInBinary())
+            self.handle(events.NotAudio())
             return False
         self._hears_audio = True
         self._listen()
@@ -386,18 +383,6 @@ class SessionRunner:
         self._watch.opened(self._loop.time())
         self.handle(events.AgentOpened())
 
-    def _expect_settings(self, deepgram_agent: DeepgramSession) -> None:
-        """Audio passes from the first frame on that comes after them."""
-
-        def hear(payload: Payload) -> bool:
-            if deepgram_agent.is_waiting:
-                self._act(deepgram_agent.hear_too_early)
-                return False
-            self._listen()
-            return self._browser.on_audio(payload)
-
-        self._browser.hand(hear)
-
     def _first_audio(self, payload: Payload) -> bool:
         """Agent audio after the user's words: what the user waited for."""
         self._agent.feed(self._browser.queue)
@@ -408,14 +393,7 @@ class SessionRunner:
     def _browser_said(self, text: bytes) -> None:
         def decide(now: float) -> list[Action]:
             self._frame = text, False
-            # A client's Settings may be longer than all that comes after them.
-            is_first = isinstance(self._session, DeepgramSession) and self._session.is_waiting
-            said = (
-                deepgram.decode_client(text)
-                if is_first
-                else message_policy.read(text, self._messages)
-            )
-            return self._session.handle(events.FromBrowser(said), now)
+            return self._session.handle(events.FromBrowser(self._session.decode(text)), now)
 
         self._act(decide)
 
@@ -472,16 +450,16 @@ class SessionRunner:
                     pass_on(text)
                 case actions.SendBrowser(event=event):
                     self._send_browser(event)
-                case actions.Refuse(error=error, told=told):
-                    self._metrics.refusals.labels(code=error.code).inc()
-                    self._send_browser(told or error)
+                case actions.Refuse(error=error, code=code):
+                    self._metrics.refusals.labels(code=code).inc()
+                    self._send_browser(error)
                 case actions.BlockAudio(blocked=blocked):
                     self._is_blocked = blocked
                     self._listen()
                 case actions.SendAgent(message=message):
                     self._agent.queue.send_text(deepgram.encode(message), for_this_end=True)
                 case actions.SendSilence():
-                    if frame := silence(self._admitted.audio.input, SILENCE_SECONDS):
+                    if frame := silence(self._session.admitted.audio.input, SILENCE_SECONDS):
                         self._agent.queue.send_audio(frame)
                 case actions.DialAgent():
                     self._dial_agent()
@@ -504,7 +482,9 @@ class SessionRunner:
                 case actions.Reported(seconds=seconds):
                     self._watch.reported(seconds)
                 case actions.CallFunction(id=id, call=call, after_seq=after_seq):
-                    self._functions.start(self._admitted, call, after_seq, self.handle, row_id=id)
+                    self._functions.start(
+                        self._session.admitted, call, after_seq, self.handle, row_id=id
+                    )
                 case actions.CancelFunction(id=id):
                     self._functions.cancel(id)
                 case actions.DetachBrowser(code=code, reason=reason):
@@ -530,7 +510,7 @@ class SessionRunner:
             if left_out is None:
                 return
             more = f" (and {left_out} more since)" if left_out else ""
-        log.warning("%s session=%s %s%s", what, self._admitted.session_id, detail, more)
+        log.warning("%s session=%s %s%s", what, self._session.admitted.session_id, detail, more)
 
     def _store(self, message: MessageSaid) -> None:
         def saved() -> None:
@@ -544,7 +524,7 @@ class SessionRunner:
         self._watch.applied(self._loop.time())
         self._journal.append(
             SessionBegan(
-                session_id=self._admitted.session_id,
+                session_id=self._session.admitted.session_id,
                 agent_request_id=request_id,
                 at=datetime.now(UTC),
                 epoch=self.epoch,
@@ -556,7 +536,7 @@ class SessionRunner:
         dropped = self._agent.queue.dropped, self._browser.queue.dropped
         self._journal.append(
             SessionEnded(
-                session_id=self._admitted.session_id,
+                session_id=self._session.admitted.session_id,
                 reason=reason,
                 detail=detail,
                 browser_code=self._browser.closed_code,
@@ -567,7 +547,7 @@ class SessionRunner:
             ),
             in_a_hurry=reason in _WAITED_FOR,
         )
-        self._functions.forget(self._admitted.session_id)
+        self._functions.forget(self._session.admitted.session_id)
         self._watch.end()
         self._metrics.sessions_ended.labels(reason=reason).inc()
         self._metrics.frames.labels(source="browser").inc(self._browser.frames)
@@ -577,7 +557,7 @@ class SessionRunner:
         log.info(
             "session_ended session=%s reason=%s browser_code=%d agent_code=%d seconds=%.1f"
             " browser_frames=%d agent_frames=%d dropped=%d detail=%r",
-            self._admitted.session_id,
+            self._session.admitted.session_id,
             reason,
             self._browser.closed_code,
             self._agent.closed_code,

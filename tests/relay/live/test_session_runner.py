@@ -541,7 +541,7 @@ async def test_while_the_browser_is_silent_the_agent_hears_silence():
         runner._do([actions.SendSilence()])
 
         await agent.until(lambda: agent.audio)
-        rate = runner._admitted.audio.input.sample_rate
+        rate = runner._session.admitted.audio.input.sample_rate
         assert agent.audio[0] == bytes(2 * rate // 10), "a tenth of a second of linear16"
 
 
