@@ -33,7 +33,7 @@ from control.db.rows import NewSession
 from control.errors import RETRY_SECONDS, Mistake, ProblemError
 from control.sessions.admission import refuse_unavailable
 from relay.core.admission import Admit, Admitted, ResumePoint
-from relay.live.deepgram_endpoint import DeepgramProblem, problem_body
+from relay.live.endpoints import DeepgramProblem, problem_body
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol.refusal import Refused
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
 
-from relay.live.agent_quota import AgentQuota
+from relay.live.quotas import AgentQuota
 from relay.protocol import relay_events
 from relay.supervisor import Contained, Supervisor
 from relay.telemetry.metrics import Metrics

@@ -20,9 +20,8 @@ from relay.core.session import Times
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live import agent_settings
-from relay.live.agent_quota import AgentQuota
 from relay.live.dial_ahead import DialAhead
-from relay.live.quotas import Room, SessionQuotas
+from relay.live.quotas import AgentQuota, Room, SessionQuotas
 from relay.live.session_record import SessionRecord
 from relay.live.session_runner import SessionRunner, begin_session
 from relay.protocol.audio_bytes import bytes_per_second

@@ -10,8 +10,8 @@ from uuid import uuid4
 import msgspec
 from websockets.asyncio.server import serve
 
-from relay.live.agent_quota import AgentQuota
 from relay.live.dial_ahead import DialAhead
+from relay.live.quotas import AgentQuota
 from relay.telemetry.metrics import Metrics
 from relay.transport.connection import Connection
 from relay.transport.dial import DialFailed
