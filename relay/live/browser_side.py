@@ -24,7 +24,8 @@ class Audio(Enum):
 
 
 class BrowserSide(Side):
-    """`thrown_away` counts audio frames that the agent did not get."""
+    """`thrown_away` counts audio frames that the agent did not get; more frames and bytes of audio
+    than `most` are a flood."""
 
     def __init__(
         self,
@@ -82,6 +83,7 @@ class BrowserSide(Side):
         self._feed()
 
     def _listen(self) -> None:
+        self.most = self._session.most
         self._feed()
         self.connection.listen(self)
 
@@ -119,7 +121,7 @@ class BrowserSide(Side):
     def on_sample(self, seconds: float | None) -> None:
         if seconds is not None:
             self._record.timing.up.record(seconds, SAMPLE_MASK + 1)
-        frames, size = self._session.most  # one look in some frames will do
+        frames, size = self.most
         if self.connection.frames > frames or self.connection.bytes > size:
             self._hang_up(EndReason.ABUSE)
 

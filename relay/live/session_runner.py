@@ -267,7 +267,9 @@ class SessionRunner:
             now = max(now, self._session.deadline or 0.0)
             heard = self._browser.connection
             woken = events.Woken(heard.frames, heard.bytes, self._browser.thrown_away)
-            return self._session.handle(woken, now)
+            asked = self._session.handle(woken, now)
+            self._browser.most = self._session.most
+            return asked
 
         self._act(decide)
 

@@ -132,17 +132,14 @@ class Connection(WSListener):
         self.frames += 1
         self.bytes += len(payload)
         if self.frames & SAMPLE_MASK:
-            self._pass_on(payload)
+            (self.handler.on_audio if self.onward is None else self.onward.send_audio)(payload)
         else:
             self._sample(payload)
 
-    def _pass_on(self, payload: Payload) -> bool:
-        queue = self.onward
-        return self.handler.on_audio(payload) if queue is None else queue.send_audio(payload)
-
     def _sample(self, payload: Payload) -> None:
-        began = monotonic()
-        sent = self._pass_on(payload)  # what is queued is timed by the send queue
+        began, queue = monotonic(), self.onward
+        sent = self.handler.on_audio(payload) if queue is None else queue.send_audio(payload)
+        # What is queued is timed by the send queue.
         self.handler.on_sample(monotonic() - began if sent else None)
 
     # --- what the session runner calls ------------------------------------------------------------
