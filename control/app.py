@@ -48,10 +48,8 @@ from relay.core.agent_lifecycle import Times
 from relay.core.rate_limit import Bounds
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
-from relay.live.agent_quota import AgentQuota
-from relay.live.deepgram_endpoint import converse
-from relay.live.endpoints import attach
-from relay.live.quotas import Room
+from relay.live.endpoints import attach, converse
+from relay.live.quotas import AgentQuota, Room
 from relay.live.session_registry import Limits, SessionRegistry
 from relay.supervisor import Supervisor
 from relay.telemetry.loop_lag import watching

@@ -133,7 +133,6 @@ PURE = ["relay.protocol", "relay.core"]
 PURE_FILES = [
     "relay/backoff.py",
     "relay/functions/submission.py",
-    "relay/live/agent_quota.py",
     "relay/live/quotas.py",
     "relay/telemetry/histogram.py",
     "relay/telemetry/log_limit.py",

@@ -25,7 +25,7 @@ from control.db import grants
 from control.db.grants import Grant
 from control.db.store import Store, StoreUnavailable
 from control.errors import RETRY_SECONDS, Mistake, ProblemError, not_found
-from relay.live.deepgram_endpoint import DeepgramProblem, problem_body
+from relay.live.endpoints import DeepgramProblem, problem_body
 from relay.live.tickets import hash_ticket, new_ticket
 
 LONGEST_GRANT = 3600.0  # seconds, Deepgram's bound

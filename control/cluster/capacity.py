@@ -19,7 +19,7 @@ from control.db import ownership
 from control.db.batch_writer import Connection
 from control.db.errors import ValuesRefused
 from control.db.store import Store, StoreUnavailable
-from relay.live.agent_quota import AgentQuota
+from relay.live.quotas import AgentQuota
 from relay.supervisor import Supervisor
 
 log = logging.getLogger(__name__)

@@ -39,6 +39,7 @@ from relay.transport import network_errors
 from relay.transport.connection import Connection
 from relay.transport.dial import DialFailed, Dialler
 from relay.transport.egress import Egress
+from relay.transport.handler import Handler
 from relay.transport.send_queue import SendQueue
 
 SKEW_SECONDS = 30.0  # more than that, and signatures and tokens are refused
@@ -181,10 +182,8 @@ class Doctor:
         )
         said: asyncio.Queue[Said] = asyncio.Queue(100)
         connection = Connection(SendQueue(1 << 16), max_message_bytes=known.max_message_bytes)
-        connection.on_text = lambda text: _put(said, deepgram.decode_server(text))
-        connection.on_closed = lambda code, reason: _put(said, None)
         gone = asyncio.Event()
-        connection.on_gone = gone.set
+        connection.listen(_Listener(said, gone))
         try:
             async with asyncio.timeout(self._seconds):
                 await dialler.dial(connection)
@@ -438,6 +437,22 @@ def _is_far(route: Route) -> bool:
     return route.host not in ("localhost", "127.0.0.1", "::1")
 
 
-def _put(queue: asyncio.Queue[Said], item: Said) -> None:
-    if not queue.full():
-        queue.put_nowait(item)
+class _Listener(Handler):
+    """Puts what the agent says into a queue, None at its end."""
+
+    def __init__(self, said: asyncio.Queue[Said], gone: asyncio.Event) -> None:
+        self._said = said
+        self._gone = gone
+
+    def on_text(self, text: bytes) -> None:
+        self._put(deepgram.decode_server(text))
+
+    def on_closed(self, code: int, reason: str) -> None:
+        self._put(None)
+
+    def on_gone(self) -> None:
+        self._gone.set()
+
+    def _put(self, item: Said) -> None:
+        if not self._said.full():
+            self._said.put_nowait(item)

@@ -41,10 +41,10 @@ class SendBrowser(msgspec.Struct, frozen=True):
 
 
 class Refuse(msgspec.Struct, frozen=True):
-    """Tell the browser that something of it went nowhere, and count it; `told`: in these words."""
+    """Tell the browser that something of it went nowhere, and count it as `code`."""
 
-    error: relay_events.RelayError
-    told: deepgram.Error | None = None
+    error: relay_events.RelayError | deepgram.Error
+    code: str
 
 
 class BlockAudio(msgspec.Struct, frozen=True):

@@ -36,7 +36,7 @@ from relay.core.events import (
     GoAway,
     HangUp,
     MessageStored,
-    TextInBinary,
+    NotAudio,
     Woken,
 )
 from relay.core.session import Session
@@ -87,9 +87,9 @@ class DeepgramSession:
         return f"<DeepgramSession {self._session!r}>"
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether the client has not sent its Settings yet."""
-        return self._session is None
+    def admitted(self) -> Admitted:
+        """As of a `Session`; the audio is what the client's Settings ask for, once they came."""
+        return self._admitted
 
     @property
     def deadline(self) -> float | None:
@@ -105,6 +105,16 @@ class DeepgramSession:
         """The client's WebSocket is open. Our Welcome, so that nobody waits for the agent's."""
         welcome = deepgram.Welcome(request_id=str(self._admitted.session_id))
         return [actions.SendBrowser(welcome)]
+
+    def decode(self, text: bytes) -> deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed:
+        """As of a `Session`; the client's Settings may be longer than all that comes after them."""
+        if self._session is None:
+            return deepgram.decode_client(text)
+        return self._session.decode(text)
+
+    def accepts_audio(self, payload: bytes | memoryview) -> bool:
+        """As of a `Session`; before Settings nothing is accepted."""
+        return self._session is not None and self._session.accepts_audio(payload)
 
     def admits(self, ticket: str, browser_frames: int) -> bool:
         """Never: there is no way back in this protocol."""
@@ -122,10 +132,6 @@ class DeepgramSession:
         passes = not (isinstance(event, FromAgent) and isinstance(event.message, deepgram.Welcome))
         return self._told(self._session.handle(event, now), left=left, passes=passes)
 
-    def hear_too_early(self, now: float) -> list[Action]:
-        """Audio came before Settings."""
-        return self._refuse_other("audio", now)
-
     # --- before Settings ---------------------------------------------------------------------
 
     def _before_settings(self, event: Event, now: float) -> list[Action]:
@@ -136,6 +142,8 @@ class DeepgramSession:
                 return self._refuse("UNPARSABLE_CLIENT_MESSAGE", f"Settings: {reason}", now)
             case FromBrowser():
                 return self._refuse_other("another message", now)
+            case NotAudio():
+                return self._refuse_other("audio", now)
             case ControlFrame():
                 self._controls += 1
                 is_flood = self._controls > MAX_CONTROLS
@@ -153,8 +161,7 @@ class DeepgramSession:
                 left = isinstance(event, BrowserClosed)
                 return self._told(self._start(now).handle(event, now), left=left)
             case (  # exhaustive: these are of a session, and there is none yet
-                TextInBinary()
-                | BrowserReturning()
+                BrowserReturning()
                 | BrowserAttached()
                 | MessageStored()
                 | FunctionStarted()
@@ -181,7 +188,6 @@ class DeepgramSession:
 
     def _start(self, now: float) -> Session:
         self._session = self._begin(self._admitted, now)
-        del self._begin  # who made us is in it, and has us
         return self._session
 
     def _refuse_other(self, what: str, now: float) -> list[Action]:
@@ -214,9 +220,9 @@ class DeepgramSession:
                     is_explained = True
                     words = _error(_CODES.get(code, code.upper()), detail)
                     told.append(actions.SendBrowser(words))
-                case actions.Refuse(error=error):
+                case actions.Refuse(error=relay_events.RelayError() as error):
                     words = _error(_CODES.get(error.code, error.code.upper()), error.detail)
-                    told.append(actions.Refuse(error, words))
+                    told.append(actions.Refuse(words, error.code))
                 case actions.SendBrowser(event=event):
                     is_explained = is_explained or isinstance(event, deepgram.Error)
                     told += [action] if isinstance(event, relay_events.OfDeepgram) else []

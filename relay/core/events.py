@@ -47,8 +47,8 @@ class FromBrowser(msgspec.Struct, frozen=True):
     message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed
 
 
-class TextInBinary(msgspec.Struct, frozen=True):
-    """The browser sent a text message as a binary one."""
+class NotAudio(msgspec.Struct, frozen=True):
+    """A binary message of the browser that its session did not accept as audio."""
 
 
 class ControlFrame(msgspec.Struct, frozen=True):
@@ -154,7 +154,7 @@ class FunctionReturned(msgspec.Struct, frozen=True):
 Event = (
     FromAgent
     | FromBrowser
-    | TextInBinary
+    | NotAudio
     | ControlFrame
     | AgentOpened
     | AgentUnreachable

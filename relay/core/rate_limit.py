@@ -115,6 +115,14 @@ class BrowserLimits:
     def __repr__(self) -> str:
         return f"<BrowserLimits refusals={len(self._refusals)}>"
 
+    def decode(self, text: bytes) -> deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed:
+        """A text message of the browser, if it is not too long to be one."""
+        return message_policy.read(text, self._bounds.messages)
+
+    def is_text(self, payload: bytes | memoryview) -> bool:
+        """Whether a binary message is a text one that was sent the wrong way."""
+        return message_policy.is_text(payload, self._bounds.messages)
+
     def refuse_text(
         self, message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed, now: float
     ) -> relay_events.RelayError | None:

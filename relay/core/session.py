@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import Protocol
 from uuid import UUID
 
 import msgspec
@@ -40,7 +41,7 @@ from relay.core.events import (
     GoAway,
     HangUp,
     MessageStored,
-    TextInBinary,
+    NotAudio,
     Woken,
 )
 from relay.core.function_calls import FunctionCalls, respond
@@ -72,6 +73,24 @@ class _Failure(msgspec.Struct, frozen=True):
     event: relay_events.RelayError | deepgram.Error | deepgram.Warning
     code: int
     reason: str
+
+
+class SessionRules(Protocol):
+    """What a session runner needs of a session, whichever protocol its browser speaks."""
+
+    @property
+    def admitted(self) -> Admitted: ...
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def most(self) -> tuple[float, float]: ...
+    def decode(
+        self, text: bytes
+    ) -> deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed: ...
+    def accepts_audio(self, payload: bytes | memoryview) -> bool: ...
+    def begin(self) -> list[Action]: ...
+    def admits(self, ticket: str, browser_frames: int) -> bool: ...
+    def handle(self, event: Event, now: float) -> list[Action]: ...
 
 
 class Session:
@@ -143,6 +162,19 @@ class Session:
         """Audio frames and bytes of the browser in all that need not wait for `Woken`: hang up."""
         return self._limits.audio.most
 
+    @property
+    def admitted(self) -> Admitted:
+        """Whose session it is, of which conversation, and with which audio."""
+        return self._admitted
+
+    def decode(self, text: bytes) -> deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed:
+        """A text message of the browser, for `FromBrowser`."""
+        return self._limits.decode(text)
+
+    def accepts_audio(self, payload: bytes | memoryview) -> bool:
+        """Whether a binary message of the browser is audio and may pass; else `NotAudio` is due."""
+        return not self._limits.is_text(payload)
+
     def begin(self) -> list[Action]:
         """The browser's WebSocket is open: what it is told first, and who is called."""
         return [self._introduce(0, self._admitted.takeover), actions.DialAgent()]
@@ -161,7 +193,7 @@ class Session:
             case FromBrowser(message):
                 self._resume.confirm()
                 return self._from_browser(message, now)
-            case TextInBinary():
+            case NotAudio():
                 return self._refuse(self._limits.refuse_binary_text(now), now)
             case ControlFrame():
                 refusal = self._limits.refuse_control(now)
@@ -403,7 +435,7 @@ class Session:
 
     def _refuse(self, refusal: relay_events.RelayError, now: float) -> list[Action]:
         """Tell the browser; once too often is the end."""
-        refused = actions.Refuse(refusal)
+        refused = actions.Refuse(refusal, refusal.code)
         if not self._limits.is_abuse(now):
             return [refused]
         return [refused, *self._hang_up(EndReason.ABUSE, refusal.code)]

@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
 
-from relay.live.agent_quota import AgentQuota
+from relay.live.quotas import AgentQuota
 from relay.protocol import relay_events
 from relay.supervisor import Contained, Supervisor
 from relay.telemetry.metrics import Metrics
 from relay.transport.connection import Connection
 from relay.transport.dial import Dial, DialFailed
+from relay.transport.handler import BufferingHandler
 
 KEPT_SECONDS = 8.0  # docs/protocol.md: CLIENT_MESSAGE_TIMEOUT after 10 to 15 s without Settings
 
@@ -88,7 +89,7 @@ class DialAhead:
         if not self._share.enter(session_id):
             return  # at the attach more may be asked for
         connection = self._new_leg()
-        connection.keep()
+        connection.listen(BufferingHandler(connection.abort))
         task = self._tasks.start(self._try(connection), name=f"dial ahead {session_id}")
         dialled = Dialled(connection, task)
         loop = asyncio.get_running_loop()

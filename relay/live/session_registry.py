@@ -20,10 +20,10 @@ from relay.core.records import Figures
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live import agent_settings
-from relay.live.agent_quota import AgentQuota
 from relay.live.dial_ahead import DialAhead
-from relay.live.quotas import Room, SessionQuotas
-from relay.live.session_runner import SessionRunner
+from relay.live.quotas import AgentQuota, Room, SessionQuotas
+from relay.live.session_record import SessionRecord
+from relay.live.session_runner import SessionRunner, begin_session
 from relay.protocol.audio_formats import bytes_per_second
 from relay.protocol.refusal import Refused
 from relay.supervisor import Contained, Supervisor
@@ -170,20 +170,20 @@ class SessionRegistry:
         dialled = self._ahead.take(admitted.session_id)
 
         runner = SessionRunner(
-            admitted,
-            partial(agent_settings.compose, self._configuration, admitted),
+            begin_session(
+                admitted,
+                partial(agent_settings.compose, self._configuration, admitted),
+                times,
+                limits.bounds,
+                self._configuration.agent if is_drop_in else None,
+            ),
+            SessionRecord(admitted, self._journal, self._metrics, self._log_limit),
             connections=(browser, dialled.connection if dialled else self._new_agent_leg()),
             dials=(dialled.connect if dialled else self._dial, self._dial),
             functions=self._functions,
-            journal=self._journal,
-            metrics=self._metrics,
-            log_limit=self._log_limit,
-            times=times,
-            bounds=limits.bounds,
-            deepgram_agent=self._configuration.agent if is_drop_in else None,
+            address=handshake.address,
+            on_lingering=self._lingers,
         )
-        runner.address = handshake.address
-        runner.on_lingering = self._lingers
         self._equip(handshake, browser)
         return runner
 

@@ -1,25 +1,21 @@
 """The two connections of a session: a WebSocket each, on picows.
 
-A `Connection` turns what arrives into calls: `on_opened` once, `on_audio` for a binary message,
-`on_text` for a text one, `on_control` for a ping (which it answers) or a pong that nobody waits
-for, `on_closed` once, `on_gone` when the socket is. Its `queue` is the way out. Audio goes `onward`
+A `Connection` tells its `handler` what arrives; its `queue` is the way out. Audio goes `onward`
 from one connection into the other's send queue: nothing is made, decoded or awaited for it.
-
-What is passed to `on_audio` is a view into a buffer that is used again: whoever keeps it copies it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
+from enum import Enum
 from time import monotonic
-from typing import cast
+from typing import NamedTuple, cast
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
 
 from relay.protocol import relay_events
-from relay.telemetry.histogram import Histogram
+from relay.transport.handler import NOBODY, Handler
 from relay.transport.send_queue import BINARY, TEXT, Payload, SendQueue
 
 # How long a close frame may wait for its answer before the socket is cut: promise 3 says 1 s.
@@ -27,11 +23,23 @@ LINGER = 0.8
 
 # One frame in so many is timed: two looks at the clock for each would cost more than they tell.
 SAMPLE_MASK = 15
-MAX_KEPT = 16  # before Settings an agent says Welcome, and nothing else
 
 CONTINUATION = WSMsgType.CONTINUATION
 CLOSE = WSMsgType.CLOSE
 PING = WSMsgType.PING
+
+
+class State(Enum):
+    LIVE = "live"  # the socket is open, or to be opened
+    CLOSED = "closed"  # a close was sent or seen
+    GONE = "gone"  # and the socket is gone
+
+
+class _Parts(NamedTuple):
+    """A message of which more is to come."""
+
+    kind: WSMsgType
+    payload: bytearray
 
 
 class Connection(WSListener):
@@ -42,36 +50,23 @@ class Connection(WSListener):
         self.frames = 0
         self.bytes = 0
         self.closed_code = 0
-        self.onward: SendQueue | None = None  # where audio goes; None: to `on_audio`
-        self.on_audio: Callable[[Payload], bool] = _ignore_audio
-        self.on_text: Callable[[bytes], None] = _ignore_text
-        self.on_control: Callable[[], None] = _nothing
-        self.on_opened: Callable[[], None] = _nothing
-        self.on_closed: Callable[[int, str], None] = _ignore_close
-        self.added: Histogram | None = None
-        self.was_used = False  # as the way to an agent: the next one needs a connection of its own
-        self.has_socket = False
-        self.most: tuple[float, float] = (math.inf, math.inf)  # frames, bytes; then `on_flood`
-        self.on_flood: Callable[[], None] = _nothing
-        self.on_gone: Callable[[], None] = _nothing
+        self.onward: SendQueue | None = None  # where audio goes; None: to the handler
+        self.handler: Handler = NOBODY
         self.on_freed: Callable[[], None] = _nothing  # for who counts sockets, not sessions
         self._transport: WSTransport | None = None
-        self._parts: bytearray | None = None
-        self._parts_kind = BINARY
+        self._parts: _Parts | None = None
         self._max_message_bytes = max_message_bytes
-        self._is_closed = False
-        self._happened: list[Callable[[], None]] = []
+        self._state = State.LIVE
 
     # --- what picows calls -------------------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
-        self.has_socket = True
-        if self._is_closed:  # closed while it was being opened
+        if self.is_closed:  # closed while it was being opened
             transport.disconnect(False)
             return
         self.queue.attach(transport)
-        self.on_opened()
+        self.handler.on_opened()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         # What nearly every frame is comes first, and asks as little as can be: measured, a look at
@@ -101,8 +96,8 @@ class Connection(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.queue.lose(transport)
         self._seen_closed(relay_events.ABNORMAL, "")
-        self.has_socket = False
-        self.on_gone()
+        self._state = State.GONE
+        self.handler.on_gone()
         freed, self.on_freed = self.on_freed, _nothing
         freed()
 
@@ -116,7 +111,7 @@ class Connection(WSListener):
 
     def _receive(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        if self._is_closed:
+        if self.is_closed:
             if kind is CLOSE:
                 transport.disconnect()
             return
@@ -131,23 +126,21 @@ class Connection(WSListener):
         else:
             if kind is PING and self.queue.serves(transport):
                 self.queue.send_pong(frame.get_payload_as_bytes())
-            self.on_control()
+            self.handler.on_control()
 
     def _heard(self, payload: Payload) -> None:
         self.frames += 1
         self.bytes += len(payload)
         if self.frames & SAMPLE_MASK:
-            self.on_audio(payload)
+            (self.handler.on_audio if self.onward is None else self.onward.send_audio)(payload)
         else:
             self._sample(payload)
 
     def _sample(self, payload: Payload) -> None:
-        began = monotonic()
-        sent = self.on_audio(payload)
-        if sent and self.added is not None:  # what is queued is timed by the send queue
-            self.added.record(monotonic() - began, SAMPLE_MASK + 1)
-        if self.frames > self.most[0] or self.bytes > self.most[1]:  # one look in 16 will do
-            self.on_flood()
+        began, queue = monotonic(), self.onward
+        sent = self.handler.on_audio(payload) if queue is None else queue.send_audio(payload)
+        # What is queued is timed by the send queue.
+        self.handler.on_sample(monotonic() - began if sent else None)
 
     # --- what the session runner calls ------------------------------------------------------------
 
@@ -159,7 +152,12 @@ class Connection(WSListener):
     @property
     def is_closed(self) -> bool:
         """Whether a close was sent or seen."""
-        return self._is_closed
+        return self._state is not State.LIVE
+
+    @property
+    def has_socket(self) -> bool:
+        """Whether there is a socket still, also of a connection that is closed."""
+        return self._transport is not None and self._state is not State.GONE
 
     @property
     def said(self) -> int:
@@ -167,37 +165,19 @@ class Connection(WSListener):
         shaken = self._transport.close_handshake if self._transport is not None else None
         return 0 if shaken is None or shaken.sent is None else cast(int, shaken.sent.code)
 
-    def feed(self, queue: SendQueue) -> None:
-        """Audio goes into this send queue from now on; not of a connection that is closed."""
-        self.onward = None if self._is_closed else queue
-        self.on_audio = queue.send_audio
+    def feed(self, queue: SendQueue | None) -> None:
+        """Audio goes into this send queue from now on; None: to the handler's `on_audio`."""
+        self.onward = None if self.is_closed else queue
 
-    def hand(self, on_audio: Callable[[Payload], bool]) -> None:
-        """Audio goes to a function from now on, which says whether it was sent at once."""
-        self.onward = None
-        self.on_audio = on_audio
-
-    def keep(self) -> None:
-        """Nobody listens yet: remember what happens, for `replay`."""
-        happened = self._happened
-        self.on_opened = lambda: happened.append(lambda: self.on_opened())
-        self.on_text = lambda text: self._remember(lambda: self.on_text(text))
-        self.on_closed = lambda code, reason: happened.append(lambda: self.on_closed(code, reason))
-
-    def replay(self) -> None:
-        """Somebody listens now: tell what happened since `keep`, in order."""
-        happened, self._happened = self._happened, []
-        for tell in happened:
-            tell()
-
-    def _remember(self, tell: Callable[[], None]) -> None:
-        self._happened.append(tell)
-        if len(self._happened) > MAX_KEPT:
-            self.abort()
+    def listen(self, handler: Handler) -> None:
+        """Everything is told to this handler from now on, first what was buffered for it."""
+        earlier, self.handler = self.handler, handler
+        self.queue.handler = handler
+        earlier.replay(handler)
 
     def close(self, code: int, reason: str) -> None:
         """Say goodbye and hang up; the socket is gone within LINGER seconds. May be repeated."""
-        if self._is_closed:
+        if self.is_closed:
             return
         self._shut()
         self.closed_code = code
@@ -227,35 +207,30 @@ class Connection(WSListener):
         return following
 
     def forget(self) -> None:
-        """Drop the callbacks: a connection and whoever listens to it know one another."""
-        self.hand(_ignore_audio)
-        self.on_text = _ignore_text
-        self.on_flood = self.on_control = _nothing
-        self.on_opened, self.on_closed, self.on_gone = _nothing, _ignore_close, _nothing
-        self._happened.clear()
-        self.queue.on_overflow = self.queue.on_stalled = _nothing
+        """Nobody listens any more: a connection and its handler know one another."""
+        self.onward = None
+        self.listen(NOBODY)
 
     # --- messages in parts, and the end ------------------------------------------------------
 
     def _assemble(self, kind: WSMsgType, frame: WSFrame) -> None:
         if (kind == CONTINUATION) is (self._parts is None):
             raise WSProtocolError(WSCloseCode.PROTOCOL_ERROR, "fragments out of order")
-        if self._parts is None:
-            self._parts, self._parts_kind = bytearray(), kind
-        if len(self._parts) + frame.payload_size > self._max_message_bytes:
+        parts = self._parts = self._parts or _Parts(kind, bytearray())
+        if len(parts.payload) + frame.payload_size > self._max_message_bytes:
             raise WSProtocolError(WSCloseCode.MESSAGE_TOO_BIG, "message too big")
-        self._parts += frame.get_payload_as_memoryview()
+        parts.payload.extend(frame.get_payload_as_memoryview())
         if not frame.fin:
             return
-        whole, self._parts = bytes(self._parts), None
-        if self._parts_kind == BINARY:
+        whole, self._parts = bytes(parts.payload), None
+        if parts.kind == BINARY:
             self._heard(whole)
             return
         try:
             whole.decode()
         except UnicodeDecodeError as error:
             raise WSProtocolError(WSCloseCode.INVALID_TEXT, "text is not UTF-8") from error
-        self.on_text(whole)
+        self.handler.on_text(whole)
 
     def _peer_closed(self, transport: WSTransport, frame: WSFrame) -> None:
         # An IntEnum at run time, whatever the stubs say; a frame may carry no code.
@@ -270,28 +245,17 @@ class Connection(WSListener):
         self._seen_closed(code, frame.get_close_reason() or "")
 
     def _seen_closed(self, code: int, reason: str) -> None:
-        if self._is_closed:
+        if self.is_closed:
             return
         self._shut()
         self.closed_code = code
-        self.on_closed(code, reason)
+        self.handler.on_closed(code, reason)
 
     def _shut(self) -> None:
-        self._is_closed = True
+        if self._state is State.LIVE:
+            self._state = State.CLOSED
         self.onward = None  # what still comes is not heard
 
 
 def _nothing() -> None:
-    pass
-
-
-def _ignore_audio(payload: Payload) -> bool:
-    return False
-
-
-def _ignore_text(payload: bytes) -> None:
-    pass
-
-
-def _ignore_close(code: int, reason: str) -> None:
     pass

@@ -35,11 +35,21 @@ class _Waiting(NamedTuple):
     for_this_end: bool
 
 
+class QueueHandler:
+    """Told what a send queue cannot help. This one ignores it."""
+
+    def on_overflow(self) -> None:
+        """Text alone is over the limit; called inside a send."""
+
+    def on_stalled(self) -> None:
+        """The other end reads nothing for too long."""
+
+
 class SendQueue:
     """At most `limit` bytes wait while it is held or does not read, `audio_limit` of them audio.
 
     Audio over a limit goes, oldest first, and is counted in `dropped`. Text is never dropped nor
-    reordered; when text alone is over the limit, `on_overflow` is called. `on_stalled` is called
+    reordered; when text alone is over the limit, the `handler` is told, and so it is
     when the other end reads nothing for `stall_seconds`. A send queue that is `held` keeps
     everything but `send_first` until `release`; what was said to one other end alone does not
     outlive a `hold`. With `is_pcm` each message begins with a whole sample: one that ends within a
@@ -56,8 +66,7 @@ class SendQueue:
     ) -> None:
         self.limit = limit
         self.dropped = 0
-        self.on_overflow: Callable[[], None] = _nothing
-        self.on_stalled: Callable[[], None] = _nothing
+        self.handler = QueueHandler()
         self.waited: Histogram | None = None  # what queued audio waited
         # What the audio path of a connection asks and calls: `send` is the transport's while
         # `is_open`.
@@ -229,7 +238,7 @@ class SendQueue:
                 kept.append(item)
         self._waiting.extendleft(reversed(kept))
         if self._is_full():
-            self.on_overflow()
+            self.handler.on_overflow()
 
     def _let_go(self) -> None:
         self._calm()
@@ -240,16 +249,12 @@ class SendQueue:
 
     def _stall(self) -> None:
         self._stalling = None
-        self.on_stalled()
+        self.handler.on_stalled()
 
     def _calm(self) -> None:
         if self._stalling is not None:
             self._stalling.cancel()
             self._stalling = None
-
-
-def _nothing() -> None:
-    pass
 
 
 def _swallow(kind: WSMsgType, payload: Payload) -> None:

@@ -31,6 +31,8 @@ from relay.core.deepgram_session import DeepgramSession
 from relay.core.resume import ReplayBuffer
 from relay.core.session import Session
 from relay.functions.executor import Call
+from relay.live.agent_side import AgentSide
+from relay.live.browser_side import BrowserSide
 from relay.live.dial_ahead import Dialled
 from relay.live.endpoints import Socket
 from relay.live.session_runner import SessionRunner
@@ -48,6 +50,8 @@ AT_ONCE = 3
 KINDS = (
     ReplayBuffer,
     SessionRunner,
+    AgentSide,
+    BrowserSide,
     Call,
     Dialled,
     DeepgramSession,

@@ -11,6 +11,7 @@ import struct
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -105,7 +106,9 @@ async def test_a_101_with_lists_of_words_opens_and_what_follows_it_is_heard(name
     async with server(answering(*HEADS[name], pieces=pieces, then=frame)) as port:
         connection = Connection(SendQueue(1024), max_message_bytes=1 << 20)
         texts = []
-        connection.on_text = lambda text: (texts.append(text), heard.set())
+        connection.handler = SimpleNamespace(
+            on_opened=lambda: None, on_text=lambda text: (texts.append(text), heard.set())
+        )
         url = f"ws://127.0.0.1:{port}/"
         await Dialler(url, "key", ping_seconds=5, seconds=5, max_message_bytes=1 << 20).dial(
             connection

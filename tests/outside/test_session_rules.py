@@ -195,9 +195,9 @@ def break_session(relay, how):
     elif how == "core":
         runner._session.handle = broken
     elif how == "journal":
-        runner._journal = type("Journal", (), {"append": broken})()
+        runner._record._journal = type("Journal", (), {"append": broken})()
     elif how == "answer":
-        runner._browser.queue.send_text = broken
+        runner._browser.connection.queue.send_text = broken
 
 
 @pytest.mark.parametrize("how", ["timer", "core", "journal", "answer"])

@@ -31,8 +31,8 @@ from relay.core.records import Record
 from relay.functions.executor import Functions
 from relay.functions.submission import Submission, Submit, Submitted
 from relay.journal.journal import Journal
-from relay.live.agent_quota import AgentQuota
 from relay.live.endpoints import attach
+from relay.live.quotas import AgentQuota
 from relay.live.session_registry import Limits, SessionRegistry
 from relay.protocol.refusal import Refused
 from relay.telemetry.metrics import Metrics

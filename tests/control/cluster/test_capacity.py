@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from control.cluster.capacity import Capacity
 from control.db import ownership
 from control.db.store import Store
-from relay.live.agent_quota import AgentQuota
+from relay.live.quotas import AgentQuota
 from tests.control.cluster.test_heartbeat import fetch, silence
 
 

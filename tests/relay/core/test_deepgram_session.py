@@ -30,6 +30,7 @@ from relay.core.events import (
     GoAway,
     HangUp,
     MessageStored,
+    NotAudio,
     Woken,
 )
 from relay.protocol import deepgram, relay_events
@@ -96,7 +97,7 @@ def test_welcome_is_ours_and_nobody_is_dialled_before_settings(deepgram_agent, a
 
     welcome = deepgram.Welcome(request_id=str(admitted.session_id))
     assert asked == [actions.SendBrowser(welcome)]
-    assert deepgram_agent.is_waiting
+    assert not deepgram_agent.accepts_audio(b"audio")
     assert deepgram_agent.deadline == SETTINGS_SECONDS
 
 
@@ -106,7 +107,7 @@ def test_settings_begin_the_session_with_the_audio_that_they_ask_for(deepgram_ag
     asked = deepgram_agent.handle(client_settings(audio), 3.0)
 
     assert asked == [actions.DialAgent()]
-    assert not deepgram_agent.is_waiting
+    assert deepgram_agent.accepts_audio(b"audio")
     (admitted,) = deepgram_agent.begun
     assert admitted.audio == Audio(input=AudioInput(sample_rate=44100), output=AudioOutput())
     assert deepgram_agent.deadline == 13.0
@@ -217,7 +218,7 @@ def test_anything_else_than_good_settings_ends_it(deepgram_agent, event, code):
 
 
 def test_audio_before_settings_ends_it(deepgram_agent):
-    assert refusal(deepgram_agent.hear_too_early(1.0)) == "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS"
+    assert refusal(deepgram_agent.handle(NotAudio(), 1.0)) == "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS"
 
 
 def test_some_pings_may_come_before_settings_and_a_flood_of_them_ends_it(deepgram_agent):
@@ -229,7 +230,7 @@ def test_some_pings_may_come_before_settings_and_a_flood_of_them_ends_it(deepgra
 
 def test_waking_too_early_changes_nothing(deepgram_agent):
     assert deepgram_agent.handle(Woken(0), SETTINGS_SECONDS - 0.1) == []
-    assert deepgram_agent.is_waiting
+    assert not deepgram_agent.accepts_audio(b"audio")
 
 
 @pytest.mark.parametrize(
@@ -263,7 +264,7 @@ def test_what_may_not_be_sent_is_an_error_and_the_session_goes_on(live):
         (deepgram.Malformed("InjectUserMessage", "?"), "UNPARSABLE_CLIENT_MESSAGE"),
     ]:
         (action,) = live.handle(FromBrowser(message), 1.0)
-        assert action.told.code == code
+        assert action.error.code == code
     assert live.handle(FromBrowser(deepgram.KeepAlive()), 1.0) == [actions.Forward()]
 
 

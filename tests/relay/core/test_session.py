@@ -32,7 +32,7 @@ from relay.core.events import (
     GoAway,
     HangUp,
     MessageStored,
-    TextInBinary,
+    NotAudio,
     Woken,
 )
 from relay.core.function_calls import MAX_OPEN_CALLS, MAX_REQUESTED
@@ -558,12 +558,12 @@ def test_refusals_far_apart_are_forgiven(live):
 
 
 def test_a_text_in_a_binary_message_is_a_refusal_like_others(live):
-    (told,) = live.handle(TextInBinary(), 2.0)
+    (told,) = live.handle(NotAudio(), 2.0)
 
     assert told.error.code == "not_audio"
     for _ in range(18):
-        live.handle(TextInBinary(), 2.0)
-    assert of(actions.End, live.handle(TextInBinary(), 2.0)) == [actions.End("abuse", "not_audio")]
+        live.handle(NotAudio(), 2.0)
+    assert of(actions.End, live.handle(NotAudio(), 2.0)) == [actions.End("abuse", "not_audio")]
 
 
 def test_pings_are_counted_and_a_flood_of_them_is_the_end(live):
@@ -1256,7 +1256,7 @@ client_messages = st.one_of(
     st.builds(deepgram.FunctionCallResponse, id=ids, name=st.text(), content=st.text()),
 )
 events = st.one_of(
-    st.builds(TextInBinary),
+    st.builds(NotAudio),
     st.builds(ControlFrame),
     st.builds(AgentOpened),
     st.builds(FromAgent, server_messages),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from relay.live.agent_quota import AgentQuota
+from relay.live.quotas import AgentQuota
 
 
 def test_agents_are_had_within_the_size():

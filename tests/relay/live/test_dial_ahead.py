@@ -10,11 +10,12 @@ from uuid import uuid4
 import msgspec
 from websockets.asyncio.server import serve
 
-from relay.live.agent_quota import AgentQuota
 from relay.live.dial_ahead import DialAhead
+from relay.live.quotas import AgentQuota
 from relay.telemetry.metrics import Metrics
 from relay.transport.connection import Connection
 from relay.transport.dial import DialFailed
+from relay.transport.handler import BufferingHandler
 from relay.transport.send_queue import SendQueue
 from tests.relay.wires import LIMITS, Agent, agent_and_relay, next_event, relaying
 
@@ -175,9 +176,9 @@ async def test_a_relay_that_stops_leaves_no_agent_behind():
 
 async def test_an_agent_that_talks_to_nobody_is_cut_off():
     connection = Connection(SendQueue(100), max_message_bytes=100)
-    connection.keep()
+    connection.listen(BufferingHandler(connection.abort))
     for _ in range(17):
-        connection.on_text(b"{}")
+        connection.handler.on_text(b"{}")
 
     assert connection.is_closed
 

@@ -10,8 +10,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from relay.core.agent_lifecycle import Times
-from relay.live.agent_quota import AgentQuota
-from relay.live.quotas import Room
+from relay.live.quotas import AgentQuota, Room
 from tests.relay.wires import LIMITS, agent_and_relay, next_event
 
 

@@ -368,7 +368,7 @@ async def test_a_first_socket_that_does_not_read_does_not_stop_the_second():
     async with calling(limits=limits(lane_bytes=64 * 1024)) as (agent, relay, caller):
         first = caller.socket
         first.transport.pause_reading()
-        queue = relay.session_registry._live[caller.session_id]._browser.queue
+        queue = relay.session_registry._live[caller.session_id]._browser.connection.queue
         while not queue.dropped:
             await agent.connections[-1].send(bytes(16 * 1024))
             await (await agent.connections[-1].ping())
@@ -601,7 +601,7 @@ async def test_a_browser_that_sends_but_reads_nothing_for_too_long_is_detached_a
     async with calling(limits=limits(lane_bytes=64 * 1024)) as (agent, relay, caller):
         caller.socket.transport.pause_reading()
         runner = relay.session_registry._live[caller.session_id]
-        queue = runner._browser.queue
+        queue = runner._browser.connection.queue
         queue._stall_seconds = 0.05
         async with asyncio.timeout(10):
             while not queue.dropped:
@@ -620,7 +620,7 @@ async def test_a_browser_that_sends_but_reads_nothing_for_too_long_is_detached_a
 
 async def test_an_agent_that_reads_nothing_for_too_long_is_dialled_again():
     async with calling() as (agent, relay, caller):
-        queue = relay.session_registry._live[caller.session_id]._agent.queue
+        queue = relay.session_registry._live[caller.session_id]._agent.connection.queue
         queue._stall_seconds = 0.05
         silent = agent.connections[-1].transport
         silent.pause_reading()

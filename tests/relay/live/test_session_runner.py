@@ -495,7 +495,7 @@ async def test_a_browser_that_never_reads_is_bounded_and_its_events_stay_in_orde
             await next_event(browser, "SettingsApplied")
             browser.transport.pause_reading()
             runner = relay.session_registry._live[session_id]
-            queue = runner._browser.queue
+            queue = runner._browser.connection.queue
             sentence = bytes(16 * 1024)
             for number in range(1200):  # about 20 MB: more than sockets and lane can take
                 await agent.connections[-1].send(sentence)
@@ -541,7 +541,7 @@ async def test_while_the_browser_is_silent_the_agent_hears_silence():
         runner._do([actions.SendSilence()])
 
         await agent.until(lambda: agent.audio)
-        rate = runner._admitted.audio.input.sample_rate
+        rate = runner._session.admitted.audio.input.sample_rate
         assert agent.audio[0] == bytes(2 * rate // 10), "a tenth of a second of linear16"
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from picows import WSMsgType, WSProtocolError
 from picows.picows import _make_test_ws_frame
 
 from relay.transport.connection import SAMPLE_MASK, Connection
+from relay.transport.handler import Handler
 from relay.transport.send_queue import BINARY, SendQueue
 from tests.relay.transport.test_send_queue import Wire
 
@@ -88,12 +91,14 @@ def test_audio_can_be_handed_to_somebody_who_looks_at_it_first():
     connection, onward, wire = fed()
     seen = []
 
-    def look(payload):
-        seen.append(bytes(payload))
-        connection.feed(onward)
-        return onward.send_audio(payload)
+    class Looker(Handler):
+        def on_audio(self, payload):
+            seen.append(bytes(payload))
+            connection.feed(onward)
+            return onward.send_audio(payload)
 
-    connection.hand(look)
+    connection.listen(Looker())
+    connection.feed(None)
     connection.on_ws_frame(None, frame(b"1"))
     connection.on_ws_frame(None, frame(b"2"))
 
@@ -104,7 +109,9 @@ def test_audio_can_be_handed_to_somebody_who_looks_at_it_first():
 def test_a_ping_is_answered_by_the_leg_itself_and_counted_as_is_a_pong():
     connection, wire, counted = Connection(SendQueue(100), max_message_bytes=100), Wire(), []
     connection.on_ws_connected(wire)
-    connection.on_control = lambda: counted.append(1)
+    connection.handler = SimpleNamespace(
+        on_control=lambda: counted.append(1), replay=lambda handler: None
+    )
 
     for kind in (WSMsgType.PING, WSMsgType.PONG):
         connection.on_ws_frame(wire, frame(b"x", kind))

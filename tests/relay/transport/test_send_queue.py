@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 from picows import WSMsgType
 
@@ -139,7 +140,7 @@ def test_text_is_neither_dropped_nor_reordered():
 def test_text_alone_over_the_limit_is_an_overflow_and_still_kept():
     queue, wire = SendQueue(6), Wire()
     overflows = []
-    queue.on_overflow = lambda: overflows.append(1)
+    queue.handler = SimpleNamespace(on_overflow=lambda: overflows.append(1))
     queue.send_audio(b"aa")
     queue.send_text(b"1234567")
 
@@ -181,7 +182,7 @@ async def test_a_lane_stops_when_the_other_end_does_and_goes_on_where_it_was():
 
 def test_a_detached_lane_swallows_everything():
     queue, wire = open_lane()
-    queue.on_overflow = lambda: wire.sent.append("overflow")
+    queue.handler = SimpleNamespace(on_overflow=lambda: wire.sent.append("overflow"))
     queue.detach()
 
     queue.send_audio(b"a" * 200)
@@ -217,7 +218,7 @@ def test_audio_that_was_thrown_away_at_a_barge_in_is_no_longer_counted():
 async def test_who_reads_nothing_for_too_long_is_told_of():
     queue, wire = SendQueue(100, stall_seconds=0.01), Wire()
     stalled = asyncio.Event()
-    queue.on_stalled = stalled.set
+    queue.handler = SimpleNamespace(on_stalled=stalled.set)
     queue.attach(wire)
 
     queue.pause()
@@ -229,14 +230,14 @@ async def test_who_reads_nothing_for_too_long_is_told_of():
 async def test_who_reads_again_in_time_or_is_gone_has_not_stalled():
     queue, wire = SendQueue(100, stall_seconds=0.01), Wire()
     stalled = asyncio.Event()
-    queue.on_stalled = stalled.set
+    queue.handler = SimpleNamespace(on_stalled=stalled.set)
     queue.attach(wire)
     queue.pause()
     queue.resume()
     queue.pause()
     queue.lose(wire)
     other, late = SendQueue(100, stall_seconds=0.02), asyncio.Event()  # a timer that ends after it
-    other.on_stalled = late.set
+    other.handler = SimpleNamespace(on_stalled=late.set)
     other.pause()
 
     async with asyncio.timeout(5):

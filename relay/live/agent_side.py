@@ -1,0 +1,125 @@
+"""The agent's side of a session: dialled, let go, dialled again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from relay.core import events
+from relay.core.events import EndReason
+from relay.core.reconnect import FINAL_STATUSES
+from relay.live.side import Rules, Side
+from relay.protocol import relay_events
+from relay.telemetry.session_timing import SessionTiming
+from relay.transport.connection import SAMPLE_MASK, Connection
+from relay.transport.dial import Dial, DialFailed
+from relay.transport.handler import NOBODY
+from relay.transport.send_queue import Payload, SendQueue
+
+
+class AgentSide(Side):
+    """`dials` are the way to the agent the first time (it may be on its way already) and every
+    other time; `on_lingering` is told of a connection that is let go while it has a socket."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        connection: Connection,
+        *,
+        dials: tuple[Dial, Dial],
+        browser_queue: SendQueue,
+        timing: SessionTiming,
+        on_lingering: Callable[[Connection], None],
+    ) -> None:
+        super().__init__(rules, connection)
+        self._dial, self._redial = dials
+        self._browser_queue = browser_queue
+        self._timing = timing
+        self._on_lingering = on_lingering
+        self._tasks: asyncio.TaskGroup | None = None
+        self._is_due = False  # to be dialled as soon as there are tasks
+        self._dialling: asyncio.Task[None] | None = None
+
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        """It may be dialled from now on, in a task of these."""
+        self._tasks = tasks
+        if self._is_due:
+            self.dial()
+        # Not after the dialling: Welcome may come with the 101 in one piece.
+        self._listen()
+
+    def stop(self) -> None:
+        """It is not dialled any more."""
+        self._tasks, self._is_due = None, False
+        if self._dialling is not None:
+            self._dialling.cancel()
+
+    def dial(self) -> None:
+        """Open a WebSocket to the next agent, or to the first."""
+        if self._tasks is None:
+            self._is_due = True
+            return
+        dial, self._dial = self._dial, self._redial
+        if self.connection.is_closed or self._dialling is not None:
+            self._succeed()
+            self._listen()
+        self._timing.dialled(asyncio.get_running_loop().time())
+        self._dialling = self._tasks.create_task(self._open(dial), name="dial agent")
+
+    async def _open(self, dial: Dial) -> None:
+        try:
+            await dial(self.connection)
+        except DialFailed as error:
+            final = error.status in FINAL_STATUSES
+            self._rules.handle(events.AgentUnreachable(str(error), final, error.retry_after))
+
+    def _listen(self) -> None:
+        self.hear_all()
+        self.connection.listen(self)
+
+    def drop(self) -> None:
+        """Let go of this agent; what is for the next one is held."""
+        if self._dialling is not None:
+            self._dialling.cancel()
+        self.connection.queue.hold()
+        self.connection.queue.handler = NOBODY  # what waits is not this one's fault
+        if self.connection.has_socket:
+            self._on_lingering(self.connection)
+        self.connection.close(relay_events.NORMAL, "")
+
+    def hear_all(self) -> None:
+        """Its audio goes straight to the browser."""
+        self.connection.feed(self._browser_queue)
+
+    def await_reply(self, now: float) -> None:
+        """The user's words came as text: its next audio is what the user waits for."""
+        self._timing.asked(now)
+        self.connection.feed(None)
+
+    # --- what its connection and its send queue tell ------------------------------------------
+
+    def on_opened(self) -> None:
+        self._timing.opened(asyncio.get_running_loop().time())
+        self._rules.handle(events.AgentOpened())
+
+    def on_text(self, text: bytes) -> None:
+        self._rules.hear(text, is_from_agent=True)
+
+    def on_audio(self, payload: Payload) -> bool:
+        self.hear_all()
+        sent = self._browser_queue.send_audio(payload)
+        self._timing.replied(asyncio.get_running_loop().time())
+        return sent
+
+    def on_sample(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self._timing.down.record(seconds, SAMPLE_MASK + 1)
+
+    def on_closed(self, code: int, reason: str) -> None:
+        self._rules.handle(events.AgentClosed(code, reason))
+
+    def on_overflow(self) -> None:
+        self._hang_up(EndReason.AGENT_TOO_SLOW)
+
+    def on_stalled(self) -> None:
+        self._rules.handle(events.AgentClosed(relay_events.ABNORMAL, "reads nothing"))

@@ -1,0 +1,140 @@
+"""The browser's side of a session: it may leave and come back, and is told what it missed."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from relay.core import events
+from relay.core.events import EndReason
+from relay.core.resume import KEPT_BYTES, ReplayBuffer
+from relay.core.session import SessionRules
+from relay.live.session_record import SessionRecord
+from relay.live.side import Rules, Side
+from relay.protocol import relay_events
+from relay.transport.connection import SAMPLE_MASK, Connection
+from relay.transport.send_queue import Payload, SendQueue
+
+
+class Audio(Enum):
+    """What becomes of the browser's audio."""
+
+    UNHEARD = "unheard"  # the session looks at each frame until it accepts one
+    PASSES = "passes"  # straight to the agent
+    BLOCKED = "blocked"  # thrown away
+
+
+class BrowserSide(Side):
+    """`thrown_away` counts audio frames that the agent did not get; more frames and bytes of audio
+    than `most` are a flood."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        connection: Connection,
+        *,
+        session: SessionRules,
+        agent_queue: SendQueue,
+        record: SessionRecord,
+    ) -> None:
+        super().__init__(rules, connection)
+        self.thrown_away = 0
+        self._session = session
+        self._agent_queue = agent_queue
+        self._record = record
+        self._texts = ReplayBuffer(min(KEPT_BYTES, connection.queue.limit))
+        self._audio = Audio.UNHEARD
+        self._before_block = Audio.UNHEARD
+        self._returned_with: tuple[str, int] | None = None  # ticket, texts that it has
+        self._listen()
+
+    @property
+    def text_count(self) -> int:
+        """How many texts the browser was told, or would have been."""
+        return self._texts.count
+
+    def tell(self, text: bytes) -> None:
+        """Now, or when it comes back."""
+        self._texts.append(text)
+        self.connection.queue.send_text(text)
+
+    def replay_texts(self, received: int) -> None:
+        """Every text after the first `received` ones."""
+        for text in self._texts.since(received):
+            self.connection.queue.send_text(text)
+
+    def detach(self, code: int, reason: str) -> None:
+        """It may linger until the session is over, or come back."""
+        self.connection.close(code, reason)
+        self.connection.queue.detach()
+
+    def attach(self, ticket: str, received: int) -> Connection:
+        """The connection for a browser that comes back."""
+        self._returned_with = ticket, received
+        self._succeed()
+        self._listen()
+        return self.connection
+
+    def block(self, blocked: bool) -> None:
+        """Throw its audio away, or let it pass again."""
+        if blocked and self._audio is not Audio.BLOCKED:
+            self._before_block, self._audio = self._audio, Audio.BLOCKED
+        elif not blocked and self._audio is Audio.BLOCKED:
+            self._audio = self._before_block
+        self._feed()
+
+    def _listen(self) -> None:
+        self.most = self._session.most
+        self._feed()
+        self.connection.listen(self)
+
+    def _feed(self) -> None:
+        self._agent_queue.is_pcm = self._session.admitted.audio.input.encoding == "linear16"
+        self.connection.feed(self._agent_queue if self._audio is Audio.PASSES else None)
+
+    # --- what its connection and its send queue tell ------------------------------------------
+
+    def on_opened(self) -> None:
+        if self._returned_with is None:
+            self._rules.begin()
+            return
+        arrived = events.BrowserAttached(*self._returned_with, self.connection.frames)
+        self._rules.handle(arrived)
+
+    def on_text(self, text: bytes) -> None:
+        self._rules.hear(text, is_from_agent=False)
+
+    def on_audio(self, payload: Payload) -> bool:
+        """Programs that send texts the wrong way do so from the beginning: looked at until the
+        first audio has come."""
+        if self._audio is Audio.BLOCKED:
+            self._agent_queue.dropped += 1
+            self.thrown_away += 1
+            return False
+        if not self._session.accepts_audio(payload):
+            self.thrown_away += 1
+            self._rules.handle(events.NotAudio())
+            return False
+        self._audio = Audio.PASSES
+        self._feed()
+        return self._agent_queue.send_audio(payload)
+
+    def on_sample(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self._record.timing.up.record(seconds, SAMPLE_MASK + 1)
+        frames, size = self.most
+        if self.connection.frames > frames or self.connection.bytes > size:
+            self._hang_up(EndReason.ABUSE)
+
+    def on_control(self) -> None:
+        self._rules.handle(events.ControlFrame())
+
+    def on_closed(self, code: int, reason: str) -> None:
+        if relay_events.TOO_BIG in (code, self.connection.said):
+            self._record.refused("too_big")
+        self._rules.handle(events.BrowserClosed(code, reason))
+
+    def on_overflow(self) -> None:
+        self._hang_up(EndReason.BROWSER_TOO_SLOW)
+
+    def on_stalled(self) -> None:
+        self._rules.handle(events.BrowserClosed(relay_events.TRY_AGAIN, "reads nothing"))

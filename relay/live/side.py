@@ -1,0 +1,46 @@
+"""What both sides of a session have in common: connections, one after another, on one way out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from relay.core.events import EndReason, Event, HangUp
+from relay.transport.connection import Connection
+from relay.transport.handler import Handler
+
+
+class Rules(Protocol):
+    """What a side tells its session."""
+
+    def begin(self) -> None: ...
+    def handle(self, event: Event) -> None: ...
+    def hear(self, text: bytes, *, is_from_agent: bool) -> None: ...
+    def settle(self) -> None: ...
+
+
+class Side(Handler):
+    """Listens to `connection`, the newest one of this side."""
+
+    def __init__(self, rules: Rules, connection: Connection) -> None:
+        self.connection = connection
+        self._rules = rules
+
+    def on_gone(self) -> None:
+        self._rules.settle()
+
+    def release(self) -> None:
+        """The session is over: cut what is left. Side and session know one another till then."""
+        self.connection.abort()
+        self.connection.forget()
+        self.connection.queue.detach()
+        del self._rules
+
+    def _succeed(self) -> None:
+        """The next connection takes the place of this one, which may linger."""
+        self.connection.forget()
+        self.connection = self.connection.successor()
+
+    def _hang_up(self, reason: EndReason) -> None:
+        # Not at once: we are inside a send.
+        asyncio.get_running_loop().call_soon(self._rules.handle, HangUp(reason))
