@@ -7,12 +7,11 @@ It plays the Orchestrator too: one answer to every POST.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import ssl
 from functools import partial
 from time import monotonic_ns
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 import uvloop
@@ -29,7 +28,6 @@ HOST = "127.0.0.1"
 BINARY = WSMsgType.BINARY
 TEXT = WSMsgType.TEXT
 CLOSE = WSMsgType.CLOSE
-GROUP = 10_000  # sessions are numbered from a multiple of this: one group for each caller
 LEAD = 1.0  # a line that comes late begins its turns so many seconds later
 
 WELCOME = deepgram.encode(deepgram.Welcome(request_id="0190a0e0-0000-7000-8000-00000000000a"))
@@ -61,7 +59,7 @@ class Line(WSListener):
             size = script.FRAME_BYTES
         self._buffer = stamp.make_frame(size)
         self._transport: WSTransport | None = None
-        self._samples = Samples()
+        self._samples = agent.up
         self._turn = number  # not everyone calls a function at once
         self._turn_began = 0
         self._step = 0
@@ -118,7 +116,6 @@ class Line(WSListener):
             self.problems.append("up: a frame without a stamp")
         elif self.session == -1:
             self.session = session
-            self._samples = self.agent.group(session)
             if sequence:
                 self.problems.append(f"up: session {session} begins with frame {sequence}")
         elif session != self.session:
@@ -200,19 +197,15 @@ class Agent:
         self.traffic: Traffic = ECHO
         self.until = 0
         self.lag = Samples()
-        self.orchestrator_delay = 0.0
+        self.up = Samples()
         self.posts = 0
         self._lines: list[Line] = []
-        self._groups: dict[int, Samples] = {}
-        self._servers: list[asyncio.Server] = []
+        self._servers: dict[str, asyncio.Server] = {}
 
     def answer_upgrade(self, request: WSUpgradeRequest) -> WSListener:
         line = Line(self, len(self._lines))
         self._lines.append(line)
         return line
-
-    def group(self, session: int) -> Samples:
-        return self._groups.setdefault(session // GROUP, Samples())
 
     def joined(self, line: Line) -> None:
         """A line that comes while others speak begins soon."""
@@ -226,8 +219,8 @@ class Agent:
 
     async def handle(self, message: Message) -> Message:
         match message:
-            case {"do": "open", "certificate": certificate, "key": key}:
-                return await self._open(certificate, key)
+            case {"do": "open", "certificate": certificate}:
+                return await self._open(certificate)
             case {"do": "expect", "traffic": traffic}:
                 self._expect(msgspec.convert(traffic, Traffic))
                 return {}
@@ -236,36 +229,27 @@ class Agent:
                 return {}
             case {"do": "collect", "windows": windows}:
                 return self._collect(windows)
-            case {"do": "orchestrator", "delay": delay}:
-                self.orchestrator_delay = delay
-                return {}
         raise ValueError(f"expected something to do, got {message}")
 
-    async def _open(self, certificate: str | None, key: str | None) -> Message:
-        plain = await ws_create_server(
-            self.answer_upgrade, HOST, 0, enable_auto_ping=False, max_frame_size=1 << 20
-        )
-        orchestrator = await asyncio.get_running_loop().create_server(
-            partial(Orchestrator, self), HOST, 0
-        )
-        self._servers = [plain, orchestrator]
-        ports = {"plain": _port(plain), "orchestrator": _port(orchestrator), "tls": 0}
-        ports["slow"] = await self._open_slow(ports["plain"])
-        if certificate and key:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate, key)
-            secure = await ws_create_server(
-                self.answer_upgrade, HOST, 0, enable_auto_ping=False, ssl=context
+    async def _open(self, certificate: str) -> Message:
+        """Listen, with and without TLS; `certificate` is a file that has the key too."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        loop = asyncio.get_running_loop()
+        plain, secure = [
+            await ws_create_server(
+                self.answer_upgrade,
+                HOST,
+                0,
+                enable_auto_ping=False,
+                max_frame_size=1 << 20,
+                ssl=tls,
             )
-            self._servers.append(secure)
-            ports["tls"] = _port(secure)
-            ports["slow_tls"] = await self._open_slow(ports["tls"])
-        return ports
-
-    async def _open_slow(self, port: int) -> int:
-        server = await asyncio.start_server(partial(_pass_slowly, port), HOST, 0)
-        self._servers.append(server)
-        return _port(server)
+            for tls in (None, context)
+        ]
+        orchestrator = await loop.create_server(partial(Orchestrator, self), HOST, 0)
+        self._servers = {"plain": plain, "tls": secure, "orchestrator": orchestrator}
+        return {name: server.sockets[0].getsockname()[1] for name, server in self._servers.items()}
 
     def _expect(self, traffic: Traffic) -> None:
         self.traffic = traffic
@@ -274,7 +258,7 @@ class Agent:
         self.lag = Samples()
         self.posts = 0
         self._lines = []
-        self._groups = {}
+        self.up = Samples()
         gc.collect()
         gc.freeze()
 
@@ -287,17 +271,16 @@ class Agent:
             line.begin(at + place * spread // len(ready))
 
     def _collect(self, windows: list[tuple[int, int]]) -> Message:
-        groups = {
-            str(group): [msgspec.to_builtins(samples.between(*window)) for window in windows]
-            for group, samples in self._groups.items()
-        }
-        lag = [msgspec.to_builtins(self.lag.between(*window)) for window in windows]
+        up, lag = (
+            [msgspec.to_builtins(samples.between(*window)) for window in windows]
+            for samples in (self.up, self.lag)
+        )
         lines = [line.report() for line in self._lines if line.session >= 0]
-        return {"groups": groups, "lag": lag, "lines": lines, "posts": self.posts}
+        return {"up": up, "lag": lag, "lines": lines, "posts": self.posts}
 
 
 class Orchestrator(asyncio.Protocol):
-    """Answers every POST with the same 201, after the delay that the agent was told."""
+    """Answers every POST with the same 201."""
 
     ANSWER = b'{"id": 7, "title": "buy running shoes"}'
 
@@ -322,39 +305,12 @@ class Orchestrator(asyncio.Protocol):
                 return
             self._read = self._read[whole:]
             self._agent.posts += 1
-            asyncio.get_running_loop().call_later(self._agent.orchestrator_delay, self._answer)
+            self._answer()
 
     def _answer(self) -> None:
         head = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\n"
         size = b"Content-Length: %d\r\n\r\n" % len(self.ANSWER)
         self._transport.write(head + size + self.ANSWER)
-
-
-HANDSHAKE_SECONDS = 0.150
-
-
-async def _pass_slowly(
-    port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """A door behind which the agent takes 150 ms to begin with the handshake."""
-    await asyncio.sleep(HANDSHAKE_SECONDS)
-    inner_reader, inner_writer = await asyncio.open_connection(HOST, port)
-
-    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while some := await source.read(65536):
-                sink.write(some)
-                await sink.drain()
-        sink.close()
-
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(pump(reader, inner_writer), name="towards the agent")
-        tasks.create_task(pump(inner_reader, writer), name="from the agent")
-
-
-def _port(server: asyncio.Server) -> int:
-    port: Any = server.sockets[0].getsockname()[1]
-    return int(port)
 
 
 async def main() -> None:

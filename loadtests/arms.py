@@ -29,16 +29,11 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
 
     folder: Path
     cores: frozenset[int]
-    agent_port: int
-    agent_tls_port: int
+    agent_url: str
+    agent_tls_url: str | None
     ca: str | None
     database_url: str | None
     orchestrator_url: str
-
-    def agent_url(self, *, tls: bool, port: int | None = None) -> str:
-        if tls:
-            return f"wss://{HOST}:{port or self.agent_tls_port}{PATH}"
-        return f"ws://{HOST}:{port or self.agent_port}{PATH}"
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -66,14 +61,9 @@ def missing(arm: Arm, around: Surroundings) -> str | None:
 
 
 @asynccontextmanager
-async def start(
-    arm: Arm, around: Surroundings, *, tls: bool, agent_port: int | None = None
-) -> AsyncIterator[Started]:
-    """Run an arm while inside. `agent_port` is another door of the agent than the usual one.
-
-    Raises `ProgramFailed`.
-    """
-    agent_url = around.agent_url(tls=tls, port=agent_port)
+async def start(arm: Arm, around: Surroundings, *, tls: bool) -> AsyncIterator[Started]:
+    """Run an arm while inside. Raises `ProgramFailed`."""
+    agent_url = around.agent_tls_url if tls and around.agent_tls_url else around.agent_url
     if arm is Arm.DIRECT:
         headers = {"Authorization": f"Token {KEY}"}
         ca = around.ca if tls else None

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from loadtests import arms, faults, figures
+from loadtests import arms, faults, microbenchmarks
 from loadtests.budgets import ADDED_P99, added_p99
 from loadtests.lab import Lab, prepare
 from loadtests.pinning import Pinning
@@ -40,10 +40,10 @@ def count_steps(suite: Suite) -> int:
     runs = sum(len(stage.arms) * stage.repetitions for stage in suite.stages)
     if suite.steps:
         runs += len(suite.steps.arms) * len(suite.steps.sessions)
-    return runs + len(suite.faults) + suite.goodbye + suite.unread + suite.figures * FIGURE_STEPS
+    return runs + suite.faults * 2 + suite.figures * FIGURE_STEPS
 
 
-FIGURE_STEPS = 6
+FIGURE_STEPS = 5
 
 
 async def bench(suite: Suite, pinning: Pinning, report: Report) -> Results:
@@ -67,7 +67,7 @@ async def bench(suite: Suite, pinning: Pinning, report: Report) -> Results:
             await _run_stage(lab, stage, results, left_out, report)
         if suite.steps:
             await _run_steps(lab, suite.steps, results, left_out, report)
-        if Arm.OURS not in left_out:
+        if suite.faults and lab.around.database_url:
             await _run_faults(lab, suite, results, report)
     results.seconds = time.monotonic() - began
     return results
@@ -76,9 +76,6 @@ async def bench(suite: Suite, pinning: Pinning, report: Report) -> Results:
 async def _run_stage(
     lab: Lab, stage: Stage, results: Results, left_out: frozenset[Arm], report: Report
 ) -> None:
-    if stage.tls and not lab.has_tls:
-        report("TLS left out", len(stage.arms) * stage.repetitions)
-        return
     for repetition in range(stage.repetitions):
         for arm in stage.arms if repetition % 2 == 0 else reversed(stage.arms):
             if arm in left_out:
@@ -150,32 +147,21 @@ def _holds(run: Run, direct: Run) -> bool:
 
 
 async def _run_faults(lab: Lab, suite: Suite, results: Results, report: Report) -> None:
-    for name in suite.faults:
-        runs = await faults.run_fault(
-            lab, name, sessions=suite.fault_sessions, seconds=suite.fault_seconds
-        )
-        results.runs += runs
-        for done in runs:
-            report(describe(done), 0)
-            stall = done.extra.get("stall_ms")
-            if name == "stopped database" and stall is not None:
-                results.figures[Figure.STALL_MS] = stall
-        report(f"fault: {name}", 1)
-    if suite.unread:
-        results.figures |= await faults.weigh_unread(lab)
-        report("browsers that never read", 1)
-    if suite.goodbye:
-        try:
-            done = await faults.run_goodbye(lab, sessions=suite.fault_sessions)
-        except ProgramFailed as error:
-            results.notes.append(f"SIGTERM was not tried: {error}")
-        else:
-            results.runs.append(done)
-        report("SIGTERM", 1)
+    runs = await faults.run_stopped_database(
+        lab, sessions=suite.fault_sessions, seconds=suite.fault_seconds
+    )
+    results.runs += runs
+    for done in runs:
+        report(describe(done), 0)
+        if (stall := done.extra.get("stall_ms")) is not None:
+            results.figures[Figure.STALL_MS] = stall
+    report(faults.STOPPED_DATABASE, 1)
+    results.figures |= await faults.weigh_unread(lab)
+    report("browsers that never read", 1)
 
 
 async def _measure_figures(suite: Suite, results: Results, report: Report) -> None:
-    sizes = figures.QUICK if suite.quick else figures.Sizes()
+    sizes = microbenchmarks.QUICK if suite.quick else microbenchmarks.Sizes()
     told = 0
 
     def progress(what: str) -> None:
@@ -184,7 +170,7 @@ async def _measure_figures(suite: Suite, results: Results, report: Report) -> No
         report(what, 1 if told <= FIGURE_STEPS else 0)
 
     try:
-        results.figures |= await figures.measure(sizes, progress)
+        results.figures |= await microbenchmarks.measure(sizes, progress)
     except ProgramFailed as error:
         results.notes.append(f"figures were not measured: {error}")
 

@@ -30,6 +30,7 @@ from loadtests import stamp
 from loadtests.partner import Message, hurry, obey
 from loadtests.results import Latency, summarize_values
 from loadtests.samples import Samples
+from loadtests.target import begin_session
 from loadtests.traffic import Traffic
 from loadtests.wheel import Wheel
 from relay.protocol import deepgram
@@ -72,7 +73,7 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """Sessions numbered from `first`; `at_once` of them attach at the same time.
+    """`at_once` of the sessions attach at the same time.
 
     `receive_buffer`: bytes that the kernel may keep for each; 0 is as it likes.
     """
@@ -80,7 +81,6 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     door: Door
     traffic: Traffic
     sessions: int
-    first: int = 0
     at_once: int = 16
     seconds: float = 20.0  # to attach all
     receive_buffer: int = 0
@@ -248,20 +248,17 @@ class Caller:
         slots = asyncio.Semaphore(self.load.at_once)
         context = ssl.create_default_context(cafile=door.ca) if door.ca else None
         async with httpx.AsyncClient(base_url=door.url, timeout=20.0, trust_env=False) as rest:
-            began = monotonic()
             try:
                 async with asyncio.timeout(self.load.seconds), asyncio.TaskGroup() as tasks:
                     for place in range(self.load.sessions):
                         tasks.create_task(self._attach_one(place, rest, slots, context))
             except TimeoutError:
                 self._failed.append(f"not all attached within {self.load.seconds:.0f} s")
-            took = (monotonic() - began) / 1e9
         gc.collect()
         gc.freeze()
         return {
             "attached": sum(voice.settled.is_set() for voice in self._voices),
             "failed": self._failed[:5],
-            "seconds": took,
             "settle": msgspec.to_builtins(summarize_values(self._settle)),
         }
 
@@ -274,14 +271,12 @@ class Caller:
     ) -> None:
         door = self.load.door
         async with slots:
-            voice = Voice(self, self.load.first + place, plain=door.way == "plain")
+            voice = Voice(self, place, plain=door.way == "plain")
             try:
                 url, headers = door.url, dict(door.headers)
                 if door.way == "relay.v1":
-                    begun = await rest.post("/api/v1/voice/session", json={})
-                    begun.raise_for_status()
-                    url = begun.json()["websocket_url"]
-                    headers["Sec-WebSocket-Protocol"] = f"{SUBPROTOCOL}, {begun.json()['ticket']}"
+                    url, ticket = await begin_session(rest)
+                    headers["Sec-WebSocket-Protocol"] = f"{SUBPROTOCOL}, {ticket}"
                 opened = monotonic()
                 await ws_connect(
                     lambda: voice,

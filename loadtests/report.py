@@ -1,12 +1,10 @@
-"""What a load test tells: the table in a terminal, Markdown for documents, JSON for machines.
+"""What a load test found: the tables in a terminal, JSON for machines. page.py has the HTML.
 
-Load tests. page.py has the HTML. `python -m loadtests.report RESULTS.json [PAGE.html]` tells the
-results of an earlier run again.
+Load tests.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -226,24 +224,7 @@ def _name(run: Run) -> str:
     return f"{run.arm}{tls}, {run.scenario}, {run.sessions} sessions, repetition {run.repetition}"
 
 
-# --- documents and machines ----------------------------------------------------------------------
-
-
-def markdown(of: Results) -> str:
-    """The table of budgets, for docs/performance.md."""
-    lines = ["| figure | must | aim | measured | spread | |", "|---|---|---|---|---|---|"]
-    for verdict in budgets.evaluate(of):
-        value = show(verdict.measured.value, verdict.unit)
-        cells = [
-            verdict.title,
-            show_limit(verdict.must, verdict),
-            show_limit(verdict.aim, verdict),
-            value if verdict.holds is None else f"**{value}**",
-            show_spread(verdict),
-            show_verdict(verdict),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+# --- machines -----------------------------------------------------------------------------------
 
 
 class _Told(msgspec.Struct):
@@ -252,21 +233,8 @@ class _Told(msgspec.Struct):
 
 
 def save(of: Results, path: Path) -> None:
-    """Results and verdicts as JSON; `results.load` reads it again, `verdicts` are left aside."""
+    """Results and verdicts as JSON."""
     verdicts = budgets.evaluate(of)
     told = _Told(verdicts=verdicts, conclusion=budgets.conclude(verdicts))
     whole = {**msgspec.to_builtins(told), **msgspec.to_builtins(of)}
     path.write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=1))
-
-
-def main(arguments: Sequence[str]) -> None:
-    from loadtests import page  # it shows what this module tells
-
-    of = results.load(Path(arguments[0]))
-    if len(arguments) > 1:
-        Path(arguments[1]).write_text(page.html(of))
-    sys.stdout.write(text(of))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
@@ -45,7 +44,6 @@ class Scenario(StrEnum):
 class Figure(StrEnum):
     """Names of the single figures that the budgets read, with their units."""
 
-    SESSION_KIB = "session_kib"  # memory of an attached session, when no run has it
     UNREAD_SESSION_KIB = "unread_session_kib"  # more than a normal one, browser never reads
     READY_MS = "ready_ms"  # browser's wait for SettingsApplied through the relay
     READY_DIRECT_MS = "ready_direct_ms"  # the same without a relay
@@ -173,12 +171,3 @@ def merge(latencies: Iterable[Latency]) -> Latency:
     for latency in latencies:
         histogram.add(latency.decode())
     return summarize(histogram)
-
-
-def save(results: Results, path: Path) -> None:
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
-
-
-def load(path: Path) -> Results:
-    """Raises `msgspec.ValidationError` or `msgspec.DecodeError` for what `save` did not write."""
-    return msgspec.json.decode(path.read_bytes(), type=Results)

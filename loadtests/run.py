@@ -6,7 +6,6 @@ Load tests.
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import AsyncExitStack
 from time import monotonic_ns
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import msgspec
 
 from loadtests import arms
-from loadtests.agent import GROUP
 from loadtests.caller import Load
 from loadtests.lab import Lab
 from loadtests.partner import Message, Partner, PartnerFailed
@@ -191,17 +189,16 @@ def _look(program: Program | None) -> tuple[int, int, int]:
 
 
 def latencies(came: Message, heard: Message, window: int = 0) -> tuple[Latency, Latency, Latency]:
-    """Up, down and lag of the first group of callers."""
-    group = heard["groups"].get("0")
-    up = msgspec.convert(group[window], Latency) if group else Latency()
+    """Up, down and lag of the callers."""
+    up = msgspec.convert(heard["up"][window], Latency)
     down = msgspec.convert(came["down"][window], Latency)
     lag = msgspec.convert(came["lag"][window], Latency)
     return up, down, lag
 
 
 def find_loss(came: Message, heard: Message, stop: int) -> str | None:
-    """What of the first group of callers was lost, doubled or out of order; None: nothing."""
-    lines = {line["session"]: line for line in heard["lines"] if line["session"] < GROUP}
+    """What was lost, doubled or out of order; None: nothing."""
+    lines = {line["session"]: line for line in heard["lines"]}
     for voice in came["voices"]:
         line = lines.get(voice["session"])
         if line is None:
@@ -248,11 +245,3 @@ def describe(run: Run) -> str:
     name = f"{run.arm}{' tls' if run.tls else ''}"
     end = f"  VOID {run.void}" if run.void else ""
     return f"{name:12} {run.scenario:13} {run.sessions:4d}  {cpu}  up {up}  down {down}{end}"
-
-
-def show(run: Run) -> str:
-    """All of it but the histograms."""
-    plain = msgspec.to_builtins(run)
-    for latency in ("up", "down", "lag", "settle"):
-        plain[latency].pop("histogram")
-    return json.dumps(plain)

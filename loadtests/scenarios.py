@@ -41,11 +41,9 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
 
     stages: tuple[Stage, ...] = ()
     steps: Steps | None = None
-    faults: tuple[str, ...] = ()
+    faults: bool = False
     fault_sessions: int = 50
     fault_seconds: float = 8.0
-    goodbye: bool = False
-    unread: bool = False
     figures: bool = False
     quick: bool = False
 
@@ -61,8 +59,7 @@ QUICK = Suite(
         _MEMORY,
     ),
     steps=Steps(traffic=traffic.ECHO, arms=CLOSE, sessions=(100, 200, 300, 400), seconds=4.0),
-    faults=("stopped database",),
-    unread=True,
+    faults=True,
     figures=True,
     quick=True,
 )
@@ -83,15 +80,7 @@ FULL = Suite(
         arms=(*CLOSE, Arm.FASTAPI),
         sessions=(1, 10, 50, 100, 150, 200, 250, 300, 350, 400, 450, 500),
     ),
-    faults=(
-        "stopped database",
-        "slow database",
-        "slow orchestrator",
-        "unread browsers",
-        "connect storm",
-    ),
-    goodbye=True,
-    unread=True,
+    faults=True,
     figures=True,
 )
 
@@ -106,9 +95,7 @@ def choose(suite: Suite, parts: frozenset[str], arms: frozenset[Arm]) -> Suite:
             chosen,
             stages=suite.stages if "stages" in parts else (),
             steps=suite.steps if "steps" in parts else None,
-            faults=suite.faults if "faults" in parts else (),
-            goodbye=suite.goodbye and "faults" in parts,
-            unread=suite.unread and "faults" in parts,
+            faults=suite.faults and "faults" in parts,
             figures=suite.figures and "figures" in parts,
         )
     if not arms:

@@ -173,6 +173,14 @@ async def measure(options: Options) -> Found:
     )
 
 
+async def begin_session(rest: httpx.AsyncClient) -> tuple[str, str]:
+    """POST /session as a browser does; where to open the WebSocket, and the ticket."""
+    begun = await rest.post("/api/v1/voice/session", json={})
+    begun.raise_for_status()
+    where = begun.json()
+    return where["websocket_url"], where["ticket"]
+
+
 async def _session(
     rest: httpx.AsyncClient,
     options: Options,
@@ -183,14 +191,12 @@ async def _session(
     await asyncio.sleep(delay)
     try:
         start = time.monotonic()
-        begun = await rest.post("/api/v1/voice/session", json={})
-        begun.raise_for_status()
+        url, ticket = await begin_session(rest)
         times.begin.append((time.monotonic() - start) * 1e6)
-        where = begun.json()
         start = time.monotonic()
         async with connect(
-            where["websocket_url"],
-            subprotocols=[Subprotocol(SUBPROTOCOL), Subprotocol(where["ticket"])],
+            url,
+            subprotocols=[Subprotocol(SUBPROTOCOL), Subprotocol(ticket)],
             compression=None,
             open_timeout=ATTACH_SECONDS,
         ) as connection:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime
 
-import msgspec
 import pytest
 
 from loadtests import results
@@ -53,27 +52,6 @@ def test_a_histogram_survives_its_text():
     latency = summarize_values([100, 200, 300])
 
     assert results.summarize(latency.decode()) == latency
-
-
-def test_results_survive_a_file(tmp_path):
-    of = Results(
-        started_at=AT,
-        machine={"cores": 2},
-        runs=[Run(arm="ours", scenario="echo", sessions=1, up=summarize_values([5, 6]))],
-        figures={"stall_ms": 1.5},
-    )
-
-    results.save(of, tmp_path / "results.json")
-
-    assert results.load(tmp_path / "results.json") == of
-
-
-def test_a_file_that_is_something_else_is_refused(tmp_path):
-    path = tmp_path / "results.json"
-    path.write_text("{}")
-
-    with pytest.raises(msgspec.ValidationError):
-        results.load(path)
 
 
 def test_void_runs_do_not_count():
