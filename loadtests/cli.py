@@ -12,7 +12,7 @@ import click
 import uvloop
 
 from control import logging as logs
-from loadtests import bench, page, pinning, report, scenarios, target
+from loadtests import bench, html_report, pinning, report, scenarios, target
 from loadtests.results import Arm
 from loadtests.scenarios import FULL, PARTS, QUICK
 
@@ -86,7 +86,7 @@ def loadtest(
     if json_file is not None:
         report.save(found_results, json_file)
     if html_file is not None:
-        html_file.write_text(page.html(found_results))
+        html_file.write_text(html_report.html(found_results))
 
 
 if __name__ == "__main__":
