@@ -14,7 +14,8 @@ from typing import Literal
 
 import msgspec
 
-from loadtests.results import Arm, Figure, Latency, Results, Run, Scenario
+from loadtests.percentiles import Latency
+from loadtests.results import Arm, Figure, Results, Run, Scenario
 
 SESSIONS = 100  # the load at which arms are compared, or the nearest that was run
 MANY_SESSIONS = 500  # the load at which memory is measured, likewise

@@ -9,7 +9,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from loadtests.results import Arm, Latency
+from loadtests.percentiles import Latency
+from loadtests.results import Arm
 
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 74, 14, 38  # room for the labels

@@ -29,12 +29,13 @@ from control.auth.current_user import USER_ID
 from control.db.conversations import Store, StoreUnavailable
 from control.db.migrate import migrate
 from control.dev.postgres import embedded
-from loadtests import arms
-from loadtests.arms import KEY, Surroundings
-from loadtests.caller import SETTINGS
-from loadtests.pinning import ANYWHERE
-from loadtests.results import Arm, Figure, Latency, summarize_values
-from loadtests.target import begin_session
+from loadtests import systems_under_test
+from loadtests.deployed_relay import begin_session
+from loadtests.load_generator import SETTINGS
+from loadtests.percentiles import Latency, summarize_values
+from loadtests.processes import ANYWHERE
+from loadtests.results import Arm, Figure
+from loadtests.systems_under_test import KEY, Dependencies
 from relay.core.records import MessageSaid, Record
 from relay.journal.journal import Journal, WriteFailed
 from relay.protocol import deepgram
@@ -257,7 +258,7 @@ async def read_history(
 @asynccontextmanager
 async def run_relay(database_url: str, agent_url: str, folder: Path) -> AsyncIterator[str]:
     """`voice-relay serve` while inside; its URL. Raises `ProgramFailed`."""
-    around = Surroundings(
+    dependencies = Dependencies(
         folder=folder,
         cores=ANYWHERE,
         agent_url=agent_url,
@@ -266,8 +267,8 @@ async def run_relay(database_url: str, agent_url: str, folder: Path) -> AsyncIte
         database_url=database_url,
         orchestrator_url="http://127.0.0.1:9",  # nobody: no function is called here
     )
-    async with arms.start(Arm.OURS, around, tls=False) as started:
-        yield started.door.url
+    async with systems_under_test.start(Arm.OURS, dependencies, tls=False) as started:
+        yield started.endpoint.url
 
 
 async def compare_waits(relay_url: str, agent_url: str, *, times: int) -> dict[str, float]:

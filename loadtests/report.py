@@ -12,9 +12,10 @@ from statistics import median
 
 import msgspec
 
-from loadtests import budgets, results
+from loadtests import budgets, percentiles
 from loadtests.budgets import Verdict
-from loadtests.results import Arm, Latency, Results, Run
+from loadtests.percentiles import Latency
+from loadtests.results import Arm, Results, Run
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 AT_MOST, AT_LEAST = "\N{LESS-THAN OR EQUAL TO}", "\N{GREATER-THAN OR EQUAL TO}"
@@ -78,8 +79,8 @@ def _row(arm: str, runs: list[Run]) -> Row:
         arm=arm,
         repetitions=len(runs),
         cpu_us_per_frame=median(cpu) if cpu else None,
-        up=results.merge(run.up for run in runs),
-        down=results.merge(run.down for run in runs),
+        up=percentiles.merge(run.up for run in runs),
+        down=percentiles.merge(run.down for run in runs),
     )
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.arms import find
-from loadtests.lab import make_certificate
+from loadtests.environment import make_certificate
 from loadtests.processes import free_port
+from loadtests.systems_under_test import find
 from tests.chaos.link import HOST
 from tests.chaos.stage import answers, staged, until
 

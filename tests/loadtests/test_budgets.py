@@ -7,7 +7,8 @@ import pytest
 
 from loadtests import budgets
 from loadtests.budgets import BUDGETS, Capacity, conclude, evaluate, find_capacity
-from loadtests.results import Arm, Figure, Latency, Results, Run
+from loadtests.percentiles import Latency
+from loadtests.results import Arm, Figure, Results, Run
 
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ import pytest
 
 from loadtests import latency_chart
 from loadtests.latency_chart import draw, sample
-from loadtests.results import Latency, summarize_values
+from loadtests.percentiles import Latency, summarize_values
 
 
 def test_a_curve_rises_from_the_quick_ones_to_the_worst_of_all():

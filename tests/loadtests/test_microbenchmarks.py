@@ -11,9 +11,9 @@ from websockets.exceptions import ConnectionClosed
 
 from control.auth.current_user import USER_ID
 from loadtests import budgets, microbenchmarks
-from loadtests.arms import KEY
 from loadtests.microbenchmarks import run_relay
 from loadtests.results import Figure, Results
+from loadtests.systems_under_test import KEY
 from relay.sandbox.options import Options
 from relay.sandbox.server import serve
 

@@ -8,9 +8,10 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
-from loadtests import budgets, html_report, report, results
+from loadtests import budgets, html_report, percentiles, report
+from loadtests.percentiles import summarize_values
 from loadtests.report import show, show_time
-from loadtests.results import Arm, Results, Run, summarize_values
+from loadtests.results import Arm, Results, Run
 
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 VOID_TAGS = {"meta", "link", "br", "img", "line", "path", "polyline", "input", "hr"}
@@ -107,7 +108,7 @@ def test_a_row_has_the_median_of_the_processor_time_and_the_percentiles_of_all_v
 
     assert ours.repetitions == 2
     assert ours.cpu_us_per_frame == 27.0
-    assert ours.up == results.merge(run.up for run in runs)
+    assert ours.up == percentiles.merge(run.up for run in runs)
 
 
 def test_the_text_tells_budgets_groups_void_runs_and_ends_with_the_verdict(whole):

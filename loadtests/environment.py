@@ -16,39 +16,38 @@ from pathlib import Path
 import psutil
 import trustme
 
-from loadtests.arms import PATH, Surroundings
-from loadtests.partner import Partner
-from loadtests.pinning import Pinning, pinned
-from loadtests.processes import HOST
+from loadtests.processes import HOST, Pinning, pinned
+from loadtests.systems_under_test import PATH, Dependencies
+from loadtests.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
 MANY_FILES = 8192
 
 
-class Lab:
+class Environment:
     """What a run needs. `notes` is what a reader of the figures must know."""
 
     def __init__(
         self,
         *,
-        around: Surroundings,
-        agent: Partner,
+        dependencies: Dependencies,
+        agent: WorkerProcess,
         pinning: Pinning,
         notes: list[str],
         database_pid: int | None,
     ) -> None:
-        self.around = around
+        self.dependencies = dependencies
         self.agent = agent
         self.pinning = pinning
         self.notes = notes
         self._database_pid = database_pid
 
     @asynccontextmanager
-    async def caller(self) -> AsyncIterator[Partner]:
+    async def caller(self) -> AsyncIterator[WorkerProcess]:
         """A process of callers."""
-        log = self.around.folder / "caller.log"
-        caller = await Partner.start("loadtests.caller", self.pinning.caller, log)
+        log = self.dependencies.folder / "caller.log"
+        caller = await WorkerProcess.start("loadtests.load_generator", self.pinning.caller, log)
         try:
             yield caller
         finally:
@@ -63,21 +62,23 @@ class Lab:
 
 
 @asynccontextmanager
-async def prepare(pinning: Pinning, *, database: bool = True) -> AsyncIterator[Lab]:
+async def prepare(pinning: Pinning, *, database: bool = True) -> AsyncIterator[Environment]:
     """Start it all; ended on return."""
     notes: list[str] = []
     _allow_many_files()
     async with AsyncExitStack() as stack:
         # Below /tmp and short: it has the database's socket in it.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loadtest-")))
-        agent = await Partner.start("loadtests.agent", pinning.agent, folder / "agent.log")
+        agent = await WorkerProcess.start(
+            "loadtests.mock_agent", pinning.agent, folder / "agent.log"
+        )
         stack.push_async_callback(agent.end)
         ca, certificate = make_certificate(folder)
         ports = await agent.ask({"do": "open", "certificate": str(certificate)})
         url, pid = None, None
         if database:
             url, pid = await _start_database(stack, folder, pinning, notes)
-        around = Surroundings(
+        dependencies = Dependencies(
             folder=folder,
             cores=pinning.relay,
             agent_url=f"ws://{HOST}:{ports['plain']}{PATH}",
@@ -86,8 +87,8 @@ async def prepare(pinning: Pinning, *, database: bool = True) -> AsyncIterator[L
             database_url=url,
             orchestrator_url=f"http://{HOST}:{ports['orchestrator']}",
         )
-        yield Lab(
-            around=around,
+        yield Environment(
+            dependencies=dependencies,
             agent=agent,
             pinning=pinning,
             notes=notes,

@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-from loadtests.results import Latency, summarize_values
+from loadtests.percentiles import Latency, summarize_values
 from relay.protocol import deepgram
 from relay.protocol.relay_events import SUBPROTOCOL
 

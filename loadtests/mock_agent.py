@@ -1,6 +1,6 @@
 """An agent that costs little: takes any key, says what the traffic asks for, measures the way up.
 
-Load tests, a process of its own: `python -m loadtests.agent` obeys its parent (partner.py).
+Load tests, a process of its own: `python -m loadtests.mock_agent` is led by its parent.
 It plays the Orchestrator too: one answer to every POST.
 """
 
@@ -17,28 +17,28 @@ import msgspec
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
-from loadtests import script, stamp
-from loadtests.partner import Message, hurry, obey
-from loadtests.samples import Samples
-from loadtests.traffic import ECHO, Traffic
-from loadtests.wheel import Wheel
+from loadtests import conversation_script, frame_stamp
+from loadtests.percentiles import Samples
+from loadtests.scenarios import ECHO, Traffic
+from loadtests.send_schedule import SendSchedule
+from loadtests.worker_process import Message, hurry, obey
 from relay.protocol import deepgram
 
 HOST = "127.0.0.1"
 BINARY = WSMsgType.BINARY
 TEXT = WSMsgType.TEXT
 CLOSE = WSMsgType.CLOSE
-LEAD = 1.0  # a line that comes late begins its turns so many seconds later
+LEAD = 1.0  # a connection that comes late begins its turns so many seconds later
 
 WELCOME = deepgram.encode(deepgram.Welcome(request_id="0190a0e0-0000-7000-8000-00000000000a"))
 APPLIED = deepgram.encode(deepgram.SettingsApplied())
 
 monotonic = monotonic_ns
-unpack = stamp.STAMP.unpack_from
-pack = stamp.STAMP.pack_into
+unpack = frame_stamp.STAMP.unpack_from
+pack = frame_stamp.STAMP.pack_into
 
 
-class Line(WSListener):
+class AgentConnection(WSListener):
     """One connection: the agent of one session."""
 
     def __init__(self, agent: Agent, number: int) -> None:
@@ -56,8 +56,8 @@ class Line(WSListener):
         self._echoes = self.traffic.agent == "echo"
         size = self.traffic.frame_bytes
         if self.traffic.agent == "conversation":
-            size = script.FRAME_BYTES
-        self._buffer = stamp.make_frame(size)
+            size = conversation_script.FRAME_BYTES
+        self._buffer = frame_stamp.make_frame(size)
         self._transport: WSTransport | None = None
         self._samples = agent.up
         self._turn = number  # not everyone calls a function at once
@@ -80,7 +80,15 @@ class Line(WSListener):
             self._samples.due.append(due)
             self._samples.delay.append(now - due)
             if self._echoes:
-                pack(self._buffer, 0, stamp.MAGIC, stamp.DOWN, self.number, self.sent, now)
+                pack(
+                    self._buffer,
+                    0,
+                    frame_stamp.MAGIC,
+                    frame_stamp.DOWN,
+                    self.number,
+                    self.sent,
+                    now,
+                )
                 self.sent += 1
                 transport.send(BINARY, self._buffer)
         elif kind == TEXT:
@@ -93,12 +101,12 @@ class Line(WSListener):
         self._transport = None
 
     def begin(self, at: int) -> None:
-        """Speak from `at` on; a line that only echoes has nothing to do."""
+        """Speak from `at` on; one that only echoes has nothing to do."""
         if self.traffic.agent == "paced":
-            self.agent.wheel.add(at, self._fire_frame)
+            self.agent.schedule.add(at, self._fire_frame)
         elif self.traffic.agent == "conversation":
             self._turn_began = at
-            self.agent.wheel.add(at, self._fire_step)
+            self.agent.schedule.add(at, self._fire_step)
 
     def report(self) -> Message:
         return {
@@ -112,14 +120,16 @@ class Line(WSListener):
         }
 
     def _irregular(self, magic: int, way: int, session: int, sequence: int) -> None:
-        if magic != stamp.MAGIC or way != stamp.UP:
+        if magic != frame_stamp.MAGIC or way != frame_stamp.UP:
             self.problems.append("up: a frame without a stamp")
         elif self.session == -1:
             self.session = session
             if sequence:
                 self.problems.append(f"up: session {session} begins with frame {sequence}")
         elif session != self.session:
-            self.problems.append(f"up: a frame of session {session} on the line of {self.session}")
+            self.problems.append(
+                f"up: a frame of session {session} on the connection of {self.session}"
+            )
         elif sequence > self.received:
             self.problems.append(f"up: frames {self.received} to {sequence - 1} did not come")
         else:
@@ -149,7 +159,7 @@ class Line(WSListener):
         transport = self._transport
         if transport is None:
             return False
-        pack(self._buffer, 0, stamp.MAGIC, stamp.DOWN, self.number, self.sent, due)
+        pack(self._buffer, 0, frame_stamp.MAGIC, frame_stamp.DOWN, self.number, self.sent, due)
         self.sent += 1
         transport.send(BINARY, self._buffer)
         self.agent.note_lag(due)
@@ -159,13 +169,15 @@ class Line(WSListener):
         transport = self._transport
         if transport is None:
             return 0
-        steps, length = script.turn(calls=self._turn % script.CALL_EVERY == 0)
+        steps, length = conversation_script.turn(
+            calls=self._turn % conversation_script.CALL_EVERY == 0
+        )
         step = steps[self._step]
         self._step += 1
         if step.calls:
             self.calls_sent += 1
             self.called = monotonic()
-            transport.send(TEXT, script.call(f"call-{self.number}-{self.calls_sent}"))
+            transport.send(TEXT, conversation_script.call(f"call-{self.number}-{self.calls_sent}"))
             return 0
         if step.text is None:
             self._send_frame(due)
@@ -182,36 +194,36 @@ class Line(WSListener):
 
     def _resume(self) -> None:
         """The function returned: the rest of the turn is as much later as the answer took."""
-        steps, _ = script.turn(calls=True)
+        steps, _ = conversation_script.turn(calls=True)
         now = monotonic_ns()
         self._turn_began = max(self._turn_began, now - steps[self._step].at)
         if now < self.agent.until:
-            self.agent.wheel.add(now, self._fire_step)
+            self.agent.schedule.add(now, self._fire_step)
 
 
 class Agent:
-    """All lines, what they measure, and what the parent asks for."""
+    """All connections, what they measure, and what the parent asks for."""
 
-    def __init__(self, wheel: Wheel) -> None:
-        self.wheel = wheel
+    def __init__(self, schedule: SendSchedule) -> None:
+        self.schedule = schedule
         self.traffic: Traffic = ECHO
         self.until = 0
         self.lag = Samples()
         self.up = Samples()
         self.posts = 0
-        self._lines: list[Line] = []
+        self._connections: list[AgentConnection] = []
         self._servers: dict[str, asyncio.Server] = {}
 
     def answer_upgrade(self, request: WSUpgradeRequest) -> WSListener:
-        line = Line(self, len(self._lines))
-        self._lines.append(line)
-        return line
+        connection = AgentConnection(self, len(self._connections))
+        self._connections.append(connection)
+        return connection
 
-    def joined(self, line: Line) -> None:
-        """A line that comes while others speak begins soon."""
+    def joined(self, connection: AgentConnection) -> None:
+        """One that comes while others speak begins soon."""
         now = monotonic_ns()
         if now < self.until:
-            line.begin(now + int(LEAD * 1e9))
+            connection.begin(now + int(LEAD * 1e9))
 
     def note_lag(self, due: int) -> None:
         self.lag.due.append(due)
@@ -253,30 +265,30 @@ class Agent:
 
     def _expect(self, traffic: Traffic) -> None:
         self.traffic = traffic
-        self.wheel.clear()
+        self.schedule.clear()
         self.until = 0
         self.lag = Samples()
         self.posts = 0
-        self._lines = []
+        self._connections = []
         self.up = Samples()
         gc.collect()
         gc.freeze()
 
     def _begin(self, at: int, until: int) -> None:
         self.until = until
-        ready = [line for line in self._lines if line.ready]
-        _, length = script.turn(calls=False)
+        ready = [each for each in self._connections if each.ready]
+        _, length = conversation_script.turn(calls=False)
         spread = length if self.traffic.agent == "conversation" else self.traffic.step
-        for place, line in enumerate(ready):
-            line.begin(at + place * spread // len(ready))
+        for place, connection in enumerate(ready):
+            connection.begin(at + place * spread // len(ready))
 
     def _collect(self, windows: list[tuple[int, int]]) -> Message:
         up, lag = (
             [msgspec.to_builtins(samples.between(*window)) for window in windows]
             for samples in (self.up, self.lag)
         )
-        lines = [line.report() for line in self._lines if line.session >= 0]
-        return {"up": up, "lag": lag, "lines": lines, "posts": self.posts}
+        connections = [each.report() for each in self._connections if each.session >= 0]
+        return {"up": up, "lag": lag, "connections": connections, "posts": self.posts}
 
 
 class Orchestrator(asyncio.Protocol):
@@ -315,9 +327,9 @@ class Orchestrator(asyncio.Protocol):
 
 async def main() -> None:
     hurry()
-    wheel = Wheel()
-    await obey(Agent(wheel).handle)
-    wheel.close()
+    schedule = SendSchedule()
+    await obey(Agent(schedule).handle)
+    schedule.close()
 
 
 if __name__ == "__main__":

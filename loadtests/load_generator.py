@@ -1,6 +1,6 @@
 """Browsers that speak on a schedule and never wait for an answer; measures the way down.
 
-Load tests, a process of its own: `python -m loadtests.caller` obeys its parent (partner.py). It
+Load tests, a process of its own: `python -m loadtests.load_generator` is led by its parent. It
 attaches its sessions, speaks from a given instant to another and reports what came.
 """
 
@@ -26,13 +26,12 @@ from picows import (
     ws_connect,
 )
 
-from loadtests import stamp
-from loadtests.partner import Message, hurry, obey
-from loadtests.results import Latency, summarize_values
-from loadtests.samples import Samples
-from loadtests.target import begin_session
-from loadtests.traffic import Traffic
-from loadtests.wheel import Wheel
+from loadtests import frame_stamp
+from loadtests.deployed_relay import begin_session
+from loadtests.percentiles import Latency, Samples, summarize_values
+from loadtests.scenarios import Traffic
+from loadtests.send_schedule import SendSchedule
+from loadtests.worker_process import Message, hurry, obey
 from relay.protocol import deepgram
 from relay.protocol.relay_events import SUBPROTOCOL
 
@@ -59,11 +58,11 @@ WELCOME = b'{"type":"Welcome"'
 HEAD = 32  # bytes that are enough to tell these apart
 
 monotonic = monotonic_ns
-unpack = stamp.STAMP.unpack_from
-pack = stamp.STAMP.pack_into
+unpack = frame_stamp.STAMP.unpack_from
+pack = frame_stamp.STAMP.pack_into
 
 
-class Door(msgspec.Struct, frozen=True, kw_only=True):
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """How to get in: `url` is the WebSocket ("plain") or where sessions are begun ("relay.v1")."""
 
     way: Literal["plain", "relay.v1"]
@@ -78,7 +77,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     `receive_buffer`: bytes that the kernel may keep for each; 0 is as it likes.
     """
 
-    door: Door
+    endpoint: Endpoint
     traffic: Traffic
     sessions: int
     at_once: int = 16
@@ -86,7 +85,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     receive_buffer: int = 0
 
 
-class Voice(WSListener):
+class Browser(WSListener):
     """The browser of one session."""
 
     def __init__(self, caller: Caller, number: int, *, plain: bool) -> None:
@@ -102,7 +101,7 @@ class Voice(WSListener):
         self.gone = asyncio.Event()
         self._plain = plain
         self._leaving = False
-        self._buffer = stamp.make_frame(caller.load.traffic.frame_bytes)
+        self._buffer = frame_stamp.make_frame(caller.load.traffic.frame_bytes)
         self._step = caller.load.traffic.step
         self._samples = caller.down
         self._lag = caller.lag
@@ -141,7 +140,7 @@ class Voice(WSListener):
         if transport is None:
             return 0
         now = monotonic()
-        pack(self._buffer, 0, stamp.MAGIC, stamp.UP, self.number, self.sent, due)
+        pack(self._buffer, 0, frame_stamp.MAGIC, frame_stamp.UP, self.number, self.sent, due)
         self.sent += 1
         transport.send(BINARY, self._buffer)
         self._lag.due.append(due)
@@ -182,7 +181,7 @@ class Voice(WSListener):
         }
 
     def _irregular(self, magic: int, way: int, line: int, sequence: int) -> None:
-        if magic != stamp.MAGIC or way != stamp.DOWN:
+        if magic != frame_stamp.MAGIC or way != frame_stamp.DOWN:
             self.problems.append("down: a frame without a stamp")
         elif self.line == -1:
             self.line = line
@@ -213,16 +212,16 @@ class Voice(WSListener):
 
 
 class Caller:
-    """All voices of this process."""
+    """All browsers of this process."""
 
     load: Load
 
-    def __init__(self, wheel: Wheel) -> None:
+    def __init__(self, schedule: SendSchedule) -> None:
         self.until = 0
         self.down = Samples()
         self.lag = Samples()
-        self._wheel = wheel
-        self._voices: list[Voice] = []
+        self._schedule = schedule
+        self._browsers: list[Browser] = []
         self._settle: list[float] = []  # microseconds from opening the socket to SettingsApplied
         self._failed: list[str] = []
 
@@ -236,18 +235,18 @@ class Caller:
                 return {}
             case {"do": "leave"}:
                 async with asyncio.TaskGroup() as tasks:
-                    for voice in self._voices:
-                        tasks.create_task(voice.leave(), name="leave")
+                    for browser in self._browsers:
+                        tasks.create_task(browser.leave(), name="leave")
                 return {}
             case {"do": "collect", "windows": windows}:
                 return self._collect(windows)
         raise ValueError(f"expected something to do, got {message}")
 
     async def _attach(self) -> Message:
-        door = self.load.door
+        endpoint = self.load.endpoint
         slots = asyncio.Semaphore(self.load.at_once)
-        context = ssl.create_default_context(cafile=door.ca) if door.ca else None
-        async with httpx.AsyncClient(base_url=door.url, timeout=20.0, trust_env=False) as rest:
+        context = ssl.create_default_context(cafile=endpoint.ca) if endpoint.ca else None
+        async with httpx.AsyncClient(base_url=endpoint.url, timeout=20.0, trust_env=False) as rest:
             try:
                 async with asyncio.timeout(self.load.seconds), asyncio.TaskGroup() as tasks:
                     for place in range(self.load.sessions):
@@ -257,7 +256,7 @@ class Caller:
         gc.collect()
         gc.freeze()
         return {
-            "attached": sum(voice.settled.is_set() for voice in self._voices),
+            "attached": sum(browser.settled.is_set() for browser in self._browsers),
             "failed": self._failed[:5],
             "settle": msgspec.to_builtins(summarize_values(self._settle)),
         }
@@ -269,17 +268,17 @@ class Caller:
         slots: asyncio.Semaphore,
         context: ssl.SSLContext | None,
     ) -> None:
-        door = self.load.door
+        endpoint = self.load.endpoint
         async with slots:
-            voice = Voice(self, place, plain=door.way == "plain")
+            browser = Browser(self, place, plain=endpoint.way == "plain")
             try:
-                url, headers = door.url, dict(door.headers)
-                if door.way == "relay.v1":
+                url, headers = endpoint.url, dict(endpoint.headers)
+                if endpoint.way == "relay.v1":
                     url, ticket = await begin_session(rest)
                     headers["Sec-WebSocket-Protocol"] = f"{SUBPROTOCOL}, {ticket}"
                 opened = monotonic()
                 await ws_connect(
-                    lambda: voice,
+                    lambda: browser,
                     url,
                     ssl_context=context if url.startswith("wss") else None,
                     extra_headers=headers,
@@ -288,8 +287,8 @@ class Caller:
                     max_frame_size=1 << 20,
                     socket_factory=self._make_socket if self.load.receive_buffer else None,
                 )
-                self._voices.append(voice)
-                await voice.settled.wait()
+                self._browsers.append(browser)
+                await browser.settled.wait()
                 self._settle.append((monotonic() - opened) / 1000)
             except (WSError, OSError, httpx.HTTPError, TimeoutError) as error:
                 self._failed.append(f"{type(error).__name__}: {error}"[:200])
@@ -303,13 +302,13 @@ class Caller:
     async def _speak(self, at: int, until: int, unread_from: int) -> None:
         self.until = until
         step = self.load.traffic.step
-        self._voices.sort(key=lambda voice: voice.number)
-        for place, voice in enumerate(self._voices):
-            self._wheel.add(at + place * step // len(self._voices), voice.fire)
+        self._browsers.sort(key=lambda browser: browser.number)
+        for place, browser in enumerate(self._browsers):
+            self._schedule.add(at + place * step // len(self._browsers), browser.fire)
         if unread_from:
             await _until(unread_from)
-            for voice in self._voices:
-                voice.stop_reading()
+            for browser in self._browsers:
+                browser.stop_reading()
         await _until(until)
 
     def _collect(self, windows: list[tuple[int, int]]) -> Message:
@@ -319,7 +318,7 @@ class Caller:
         return {
             "down": msgspec.to_builtins(fold(self.down)),
             "lag": msgspec.to_builtins(fold(self.lag)),
-            "voices": [voice.report() for voice in self._voices],
+            "browsers": [browser.report() for browser in self._browsers],
         }
 
 
@@ -329,9 +328,9 @@ async def _until(instant: int) -> None:
 
 async def main() -> None:
     hurry()
-    wheel = Wheel()
-    await obey(Caller(wheel).handle)
-    wheel.close()
+    schedule = SendSchedule()
+    await obey(Caller(schedule).handle)
+    schedule.close()
 
 
 if __name__ == "__main__":
