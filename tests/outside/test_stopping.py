@@ -95,10 +95,10 @@ def changed(folder, source):
 async def test_when_nothing_else_helps_the_process_is_ended_and_says_where_it_hung(stage):
     hanging_disk = """
         import threading
-        from control import stop
+        from control.http import shutdown
         from relay.journal.segments import Segments
 
-        stop.LAST_SECONDS = 4.0
+        shutdown.LAST_SECONDS = 4.0
         Segments._close = lambda self: threading.Event().wait()
     """
     relay = stage.relay(PYTHONPATH=changed(stage.folder, hanging_disk))
