@@ -53,16 +53,15 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     failed: list[str]
 
 
-class _Times:
+class _Times(msgspec.Struct):
     """What all sessions add to, in microseconds."""
 
-    def __init__(self) -> None:
-        self.begin: list[float] = []
-        self.settle: list[float] = []
-        self.text: list[float] = []
-        self.audio: list[float] = []
-        self.lag: list[float] = []
-        self.failed: list[str] = []
+    begin: list[float] = []
+    settle: list[float] = []
+    text: list[float] = []
+    audio: list[float] = []
+    lag: list[float] = []
+    failed: list[str] = []
 
 
 class _Talk:

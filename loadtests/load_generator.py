@@ -26,8 +26,8 @@ from picows import (
     ws_connect,
 )
 
-from loadtests import frame_stamp
 from loadtests.deployed_relay import begin_session
+from loadtests.frame_stamp import DOWN, UP, Incoming, Outgoing
 from loadtests.percentiles import Latency, Samples, summarize_values
 from loadtests.scenarios import Traffic
 from loadtests.send_schedule import SendSchedule
@@ -58,8 +58,6 @@ WELCOME = b'{"type":"Welcome"'
 HEAD = 32  # bytes that are enough to tell these apart
 
 monotonic = monotonic_ns
-unpack = frame_stamp.STAMP.unpack_from
-pack = frame_stamp.STAMP.pack_into
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,21 +88,14 @@ class Browser(WSListener):
 
     def __init__(self, caller: Caller, number: int, *, plain: bool) -> None:
         self.caller = caller
-        self.number = number
-        self.line = -1  # of the agent; told by its first frame
-        self.received = 0
-        self.sent = 0
+        self.incoming = Incoming(DOWN, caller.down)
+        self.outgoing = Outgoing(UP, number, caller.load.traffic.frame_bytes)
         self.events = 0
         self.reads = True
-        self.problems: list[str] = []
         self.settled = asyncio.Event()
         self.gone = asyncio.Event()
         self._plain = plain
         self._leaving = False
-        self._buffer = frame_stamp.make_frame(caller.load.traffic.frame_bytes)
-        self._step = caller.load.traffic.step
-        self._samples = caller.down
-        self._lag = caller.lag
         self._transport: WSTransport | None = None
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -114,24 +105,19 @@ class Browser(WSListener):
         kind = frame.msg_type
         if kind == BINARY:
             now = monotonic()
-            magic, way, line, sequence, due = unpack(frame.get_payload_as_memoryview())
-            if sequence != self.received or line != self.line:
-                self._irregular(magic, way, line, sequence)
-            self.received = sequence + 1
-            self._samples.due.append(due)
-            self._samples.delay.append(now - due)
+            self.incoming.take(frame.get_payload_as_memoryview(), now)
         elif kind == TEXT:
             self.events += 1
             self._told(transport, frame.get_payload_as_bytes())
         elif kind == CLOSE:
             transport.disconnect()
             if not self._leaving:
-                self.problems.append(f"closed: {int(frame.get_close_code())}")  # type: ignore[call-overload]  # an IntEnum
+                self.incoming.problems.append(f"closed: {int(frame.get_close_code())}")  # type: ignore[call-overload]  # an IntEnum
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._transport = None
-        if not self._leaving and not self.problems:
-            self.problems.append("the connection was lost")
+        if not self._leaving and not self.incoming.problems:
+            self.incoming.problems.append("the connection was lost")
         self.gone.set()
 
     def fire(self, due: int) -> int:
@@ -140,12 +126,10 @@ class Browser(WSListener):
         if transport is None:
             return 0
         now = monotonic()
-        pack(self._buffer, 0, frame_stamp.MAGIC, frame_stamp.UP, self.number, self.sent, due)
-        self.sent += 1
-        transport.send(BINARY, self._buffer)
-        self._lag.due.append(due)
-        self._lag.delay.append(now - due)
-        again = due + self._step
+        transport.send(BINARY, self.outgoing.next(due))
+        self.caller.lag.due.append(due)
+        self.caller.lag.delay.append(now - due)
+        again = due + self.caller.load.traffic.step
         return again if again < self.caller.until else 0
 
     def stop_reading(self) -> None:
@@ -167,35 +151,17 @@ class Browser(WSListener):
             async with asyncio.timeout(3):
                 await self.gone.wait()
         except TimeoutError:
-            self.problems.append("the close was not answered within 3 s")
+            self.incoming.problems.append("the close was not answered within 3 s")
             transport.disconnect(False)
 
     def report(self) -> Message:
         return {
-            "session": self.number,
-            "line": self.line,
-            "sent": self.sent,
-            "received": self.received,
+            "session": self.outgoing.number,
+            "sent": self.outgoing.sent,
+            "received": self.incoming.received,
             "events": self.events,
-            "problems": self.problems[:5],
+            "problems": self.incoming.problems[:5],
         }
-
-    def _irregular(self, magic: int, way: int, line: int, sequence: int) -> None:
-        if magic != frame_stamp.MAGIC or way != frame_stamp.DOWN:
-            self.problems.append("down: a frame without a stamp")
-        elif self.line == -1:
-            self.line = line
-            if sequence:
-                self.problems.append(f"down: line {line} begins with frame {sequence}")
-        elif line != self.line and sequence == 0:
-            self.problems.append(f"the agent was dialled again: line {line} after {self.line}")
-            self.line = line
-        elif line != self.line:
-            self.problems.append(f"down: a frame of line {line} in the session of {self.line}")
-        elif sequence > self.received:
-            self.problems.append(f"down: frames {self.received} to {sequence - 1} did not come")
-        else:
-            self.problems.append(f"down: frame {sequence} came again or late")
 
     def _told(self, transport: WSTransport, text: bytes) -> None:
         if text.startswith(APPLIED):
@@ -302,7 +268,7 @@ class Caller:
     async def _speak(self, at: int, until: int, unread_from: int) -> None:
         self.until = until
         step = self.load.traffic.step
-        self._browsers.sort(key=lambda browser: browser.number)
+        self._browsers.sort(key=lambda browser: browser.outgoing.number)
         for place, browser in enumerate(self._browsers):
             self._schedule.add(at + place * step // len(self._browsers), browser.fire)
         if unread_from:

@@ -17,7 +17,8 @@ import msgspec
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
-from loadtests import conversation_script, frame_stamp
+from loadtests import conversation_script
+from loadtests.frame_stamp import DOWN, UP, Incoming, Outgoing
 from loadtests.percentiles import Samples
 from loadtests.scenarios import ECHO, Traffic
 from loadtests.send_schedule import SendSchedule
@@ -34,32 +35,24 @@ WELCOME = deepgram.encode(deepgram.Welcome(request_id="0190a0e0-0000-7000-8000-0
 APPLIED = deepgram.encode(deepgram.SettingsApplied())
 
 monotonic = monotonic_ns
-unpack = frame_stamp.STAMP.unpack_from
-pack = frame_stamp.STAMP.pack_into
 
 
 class AgentConnection(WSListener):
     """One connection: the agent of one session."""
 
     def __init__(self, agent: Agent, number: int) -> None:
+        traffic = agent.traffic
+        conversation = traffic.agent == "conversation"
+        size = conversation_script.FRAME_BYTES if conversation else traffic.frame_bytes
         self.agent = agent
-        self.number = number
-        self.traffic = agent.traffic
-        self.session = -1  # told by the first frame
-        self.received = 0
-        self.sent = 0
-        self.problems: list[str] = []
+        self.incoming = Incoming(UP, agent.up)
+        self.outgoing = Outgoing(DOWN, number, size)
         self.ready = False
         self.calls_sent = 0
         self.calls_answered = 0
         self.called = 0  # when, ns
-        self._echoes = self.traffic.agent == "echo"
-        size = self.traffic.frame_bytes
-        if self.traffic.agent == "conversation":
-            size = conversation_script.FRAME_BYTES
-        self._buffer = frame_stamp.make_frame(size)
+        self._echoes = traffic.agent == "echo"
         self._transport: WSTransport | None = None
-        self._samples = agent.up
         self._turn = number  # not everyone calls a function at once
         self._turn_began = 0
         self._step = 0
@@ -72,25 +65,9 @@ class AgentConnection(WSListener):
         kind = frame.msg_type
         if kind == BINARY:
             now = monotonic()
-            view = frame.get_payload_as_memoryview()
-            magic, way, session, sequence, due = unpack(view)
-            if sequence != self.received or session != self.session:
-                self._irregular(magic, way, session, sequence)
-            self.received = sequence + 1
-            self._samples.due.append(due)
-            self._samples.delay.append(now - due)
+            self.incoming.take(frame.get_payload_as_memoryview(), now)
             if self._echoes:
-                pack(
-                    self._buffer,
-                    0,
-                    frame_stamp.MAGIC,
-                    frame_stamp.DOWN,
-                    self.number,
-                    self.sent,
-                    now,
-                )
-                self.sent += 1
-                transport.send(BINARY, self._buffer)
+                transport.send(BINARY, self.outgoing.next(now))
         elif kind == TEXT:
             self._heard(frame.get_payload_as_bytes())
         elif kind == CLOSE:
@@ -102,38 +79,22 @@ class AgentConnection(WSListener):
 
     def begin(self, at: int) -> None:
         """Speak from `at` on; one that only echoes has nothing to do."""
-        if self.traffic.agent == "paced":
+        if self.agent.traffic.agent == "paced":
             self.agent.schedule.add(at, self._fire_frame)
-        elif self.traffic.agent == "conversation":
+        elif self.agent.traffic.agent == "conversation":
             self._turn_began = at
             self.agent.schedule.add(at, self._fire_step)
 
     def report(self) -> Message:
         return {
-            "session": self.session,
-            "received": self.received,
-            "sent": self.sent,
-            "problems": self.problems[:5],
+            "session": self.incoming.peer,
+            "received": self.incoming.received,
+            "sent": self.outgoing.sent,
+            "problems": self.incoming.problems[:5],
             "calls": self.calls_sent,
             "call_open": self.calls_sent > self.calls_answered,
             "called": self.called,
         }
-
-    def _irregular(self, magic: int, way: int, session: int, sequence: int) -> None:
-        if magic != frame_stamp.MAGIC or way != frame_stamp.UP:
-            self.problems.append("up: a frame without a stamp")
-        elif self.session == -1:
-            self.session = session
-            if sequence:
-                self.problems.append(f"up: session {session} begins with frame {sequence}")
-        elif session != self.session:
-            self.problems.append(
-                f"up: a frame of session {session} on the connection of {self.session}"
-            )
-        elif sequence > self.received:
-            self.problems.append(f"up: frames {self.received} to {sequence - 1} did not come")
-        else:
-            self.problems.append(f"up: frame {sequence} came again or late")
 
     def _heard(self, text: bytes) -> None:
         match deepgram.decode_client(text):
@@ -150,7 +111,7 @@ class AgentConnection(WSListener):
     # --- speaking ----------------------------------------------------------------------------
 
     def _fire_frame(self, due: int) -> int:
-        again = due + self.traffic.step
+        again = due + self.agent.traffic.step
         if not self._send_frame(due) or again >= self.agent.until:
             return 0
         return again
@@ -159,9 +120,7 @@ class AgentConnection(WSListener):
         transport = self._transport
         if transport is None:
             return False
-        pack(self._buffer, 0, frame_stamp.MAGIC, frame_stamp.DOWN, self.number, self.sent, due)
-        self.sent += 1
-        transport.send(BINARY, self._buffer)
+        transport.send(BINARY, self.outgoing.next(due))
         self.agent.note_lag(due)
         return True
 
@@ -177,7 +136,9 @@ class AgentConnection(WSListener):
         if step.calls:
             self.calls_sent += 1
             self.called = monotonic()
-            transport.send(TEXT, conversation_script.call(f"call-{self.number}-{self.calls_sent}"))
+            transport.send(
+                TEXT, conversation_script.call(f"call-{self.outgoing.number}-{self.calls_sent}")
+            )
             return 0
         if step.text is None:
             self._send_frame(due)
@@ -287,7 +248,7 @@ class Agent:
             [msgspec.to_builtins(samples.between(*window)) for window in windows]
             for samples in (self.up, self.lag)
         )
-        connections = [each.report() for each in self._connections if each.session >= 0]
+        connections = [each.report() for each in self._connections if each.incoming.peer >= 0]
         return {"up": up, "lag": lag, "connections": connections, "posts": self.posts}
 
 
