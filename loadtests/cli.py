@@ -12,7 +12,7 @@ import click
 import uvloop
 
 from control import logging as logs
-from loadtests import bench, page, pinning, report, scenarios, target
+from loadtests import deployed_relay, html_report, processes, report, scenarios, suite_runner
 from loadtests.results import Arm
 from loadtests.scenarios import FULL, PARTS, QUICK
 
@@ -61,18 +61,18 @@ def loadtest(
     their users wait for is measured. Whatever agent it has costs what it costs.
     """
     if url is not None:
-        options = target.Options(url=url, wav=wav, sessions=sessions, turns=turns)
-        found = uvloop.run(target.measure(options))
-        click.echo(target.describe(found))
+        options = deployed_relay.Options(url=url, wav=wav, sessions=sessions, turns=turns)
+        found = uvloop.run(deployed_relay.measure(options))
+        click.echo(deployed_relay.describe(found))
         if json_file is not None:
-            json_file.write_text(target.to_json(found))
+            json_file.write_text(deployed_relay.to_json(found))
         sys.exit(0 if not found.failed else 1)
     logs.set_up("error")
     suite = scenarios.choose(
         QUICK if quick else FULL, frozenset(parts), frozenset(Arm(arm) for arm in arms)
     )
     with click.progressbar(
-        length=bench.count_steps(suite), file=sys.stderr, label="load test", show_pos=True
+        length=suite_runner.count_steps(suite), file=sys.stderr, label="load test", show_pos=True
     ) as bar:
 
         def progress(what: str, done: int) -> None:
@@ -81,12 +81,12 @@ def loadtest(
             click.echo(f"  {what}", err=True)
             bar.update(done)
 
-        found_results = uvloop.run(bench.bench(suite, pinning.choose(), progress))
+        found_results = uvloop.run(suite_runner.bench(suite, processes.choose_cores(), progress))
     click.echo(report.text(found_results))
     if json_file is not None:
         report.save(found_results, json_file)
     if html_file is not None:
-        html_file.write_text(page.html(found_results))
+        html_file.write_text(html_report.html(found_results))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,29 @@
-"""Programs that a load test starts, looks at and ends, by their id.
+"""Programs that a load test starts, looks at and ends, by their id; which core each runs on.
 
-Load tests.
+Load tests. The relay has a core of its own; what measures it has others, one each where there are
+enough.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence, Set
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import msgspec
 import psutil
 
-from loadtests.partner import last_words
-from loadtests.pinning import pinned
-
 HOST = "127.0.0.1"
+
+Cores = frozenset[int]
+ANYWHERE: Cores = frozenset()
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 
@@ -140,6 +143,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def last_words(log: Path) -> str:
+    """The last line that a program wrote."""
+    words = log.read_text(errors="replace").strip().splitlines()
+    return words[-1] if words else "no word"
+
+
 # Numbers that this process has given away: others of ours leave them alone while it lives.
 _given: list[socket.socket] = []
 
@@ -161,3 +170,55 @@ def free_port() -> int:
                 continue
         _given.append(mark)
         return port
+
+
+# --- cores ----------------------------------------------------------------------------------------
+
+
+class Pinning(msgspec.Struct, frozen=True):
+    """The cores of each part; an empty set is any."""
+
+    relay: Cores = ANYWHERE
+    agent: Cores = ANYWHERE
+    caller: Cores = ANYWHERE
+    rest: Cores = ANYWHERE
+
+    def describe(self) -> str:
+        if not self.relay:
+            return "not pinned"
+        parts = [(name, getattr(self, name)) for name in self.__struct_fields__]
+        return ", ".join(f"{name} {','.join(map(str, sorted(cores)))}" for name, cores in parts)
+
+
+def choose_cores(cores: Set[int] | None = None) -> Pinning:
+    """How to share out `cores`; without an argument, those that this process may use."""
+    if cores is None:
+        if not hasattr(os, "sched_getaffinity"):
+            return Pinning()
+        cores = os.sched_getaffinity(0)
+    match sorted(cores):
+        case [] | [_]:
+            return Pinning()
+        case [one, two]:
+            both = frozenset([two])
+            return Pinning(frozenset([one]), both, both, both)
+        case [one, two, three]:
+            last = frozenset([three])
+            return Pinning(frozenset([one]), frozenset([two]), last, last)
+        case [one, two, three, *more]:
+            return Pinning(*(frozenset(part) for part in ([one], [two], [three], more)))
+    raise AssertionError("a list is one of these")
+
+
+@contextmanager
+def pinned(cores: Set[int]) -> Iterator[None]:
+    """What is started while inside runs on `cores`; this process returns to where it was."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

@@ -1,12 +1,10 @@
-"""What a load test tells: the table in a terminal, Markdown for documents, JSON for machines.
+"""What a load test found: the tables in a terminal, JSON for machines. html_report.py has the HTML.
 
-Load tests. page.py has the HTML. `python -m loadtests.report RESULTS.json [PAGE.html]` tells the
-results of an earlier run again.
+Load tests.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +12,10 @@ from statistics import median
 
 import msgspec
 
-from loadtests import budgets, results
+from loadtests import budgets, percentiles
 from loadtests.budgets import Verdict
-from loadtests.results import Arm, Latency, Results, Run
+from loadtests.percentiles import Latency
+from loadtests.results import Arm, Results, Run
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 AT_MOST, AT_LEAST = "\N{LESS-THAN OR EQUAL TO}", "\N{GREATER-THAN OR EQUAL TO}"
@@ -32,17 +31,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     arm: str
     repetitions: int
     cpu_us_per_frame: float | None
-    cpu_low: float | None
-    cpu_high: float | None
     up: Latency
     down: Latency
-    up_p99_low: int
-    up_p99_high: int
-    down_p99_low: int
-    down_p99_high: int
-    rss_kib_per_session: float | None
-    settle: Latency
-    runs: list[Run]
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,23 +75,12 @@ def _place(arm: str) -> tuple[int, str]:
 
 def _row(arm: str, runs: list[Run]) -> Row:
     cpu = [run.cpu_us_per_frame for run in runs if run.cpu_us_per_frame is not None]
-    rss = [run.rss_kib_per_session for run in runs if run.rss_kib_per_session is not None]
-    up, down = [run.up.p99 for run in runs], [run.down.p99 for run in runs]
     return Row(
         arm=arm,
         repetitions=len(runs),
         cpu_us_per_frame=median(cpu) if cpu else None,
-        cpu_low=min(cpu, default=None),
-        cpu_high=max(cpu, default=None),
-        up=results.merge(run.up for run in runs),
-        down=results.merge(run.down for run in runs),
-        up_p99_low=min(up),
-        up_p99_high=max(up),
-        down_p99_low=min(down),
-        down_p99_high=max(down),
-        rss_kib_per_session=median(rss) if rss else None,
-        settle=results.merge(run.settle for run in runs),
-        runs=runs,
+        up=percentiles.merge(run.up for run in runs),
+        down=percentiles.merge(run.down for run in runs),
     )
 
 
@@ -155,9 +134,8 @@ def show_verdict(verdict: Verdict) -> str:
     return "holds, aim reached" if verdict.reaches_aim else "holds"
 
 
-def describe_start(of: Results) -> str:
-    """When it began and how long it took."""
-    return f"{of.started_at:%Y-%m-%d %H:%M %Z}, {of.seconds / 60:.0f} min"
+def show_cpu(microseconds: float | None) -> str:
+    return NONE if microseconds is None else f"{microseconds:.1f} µs"
 
 
 def _signed(value: float, digits: int) -> str:
@@ -173,40 +151,44 @@ def text(of: Results) -> str:
     parts = [_text_of_budgets(verdicts)]
     parts += [_text_of_group(one) for one in group(of)]
     if void := [run for run in of.runs if run.void is not None]:
-        parts.append("\n".join(["void runs:", *(f"  {_name(run)}: {run.void}" for run in void)]))
+        parts.append("\n".join(["void runs:", *(f"  {name(run)}: {run.void}" for run in void)]))
     parts += [f"note: {note}" for note in of.notes]
     parts.append(budgets.conclude(verdicts))
     return "\n\n".join(parts) + "\n"
 
 
 def _text_of_budgets(verdicts: Sequence[Verdict]) -> str:
-    rows = [("budget", "must", "aim", "measured", "spread", "")]
-    for verdict in verdicts:
-        rows.append(
-            (
-                verdict.name,
-                show_limit(verdict.must, verdict),
-                show_limit(verdict.aim, verdict),
-                show(verdict.measured.value, verdict.unit),
-                show_spread(verdict),
-                show_verdict(verdict),
-            )
-        )
-    return _columns(rows, right={1, 2, 3})
+    head = ("budget", "must", "aim", "measured", "spread", "")
+    return _columns([head, *((v.name, *cells(v)) for v in verdicts)], right={1, 2, 3})
+
+
+def cells(verdict: Verdict) -> tuple[str, ...]:
+    """The row of a budget after its name."""
+    return (
+        show_limit(verdict.must, verdict),
+        show_limit(verdict.aim, verdict),
+        show(verdict.measured.value, verdict.unit),
+        show_spread(verdict),
+        show_verdict(verdict),
+    )
 
 
 def _text_of_group(one: Group) -> str:
+    return f"{one.title}\n" + _columns(rows(one), right=set(range(1, 9)))
+
+
+def rows(one: Group) -> list[tuple[str, ...]]:
+    """The table of a group; its head comes first."""
     head = ("  arm", "runs", "CPU/frame", "up p50", "p99", "p99.9", "down p50", "p99", "p99.9")
-    rows: list[tuple[str, ...]] = [head]
+    table: list[tuple[str, ...]] = [head]
     for row in one.rows:
-        cpu = NONE if row.cpu_us_per_frame is None else f"{row.cpu_us_per_frame:.1f} µs"
         shown = [
             show_time(value) if latency.count else NONE
             for latency in (row.up, row.down)
             for value in (latency.p50, latency.p99, latency.p999)
         ]
-        rows.append((f"  {row.arm}", str(row.repetitions), cpu, *shown))
-    return f"{one.title}\n" + _columns(rows, right=set(range(1, 9)))
+        table.append((f"  {row.arm}", str(row.repetitions), show_cpu(row.cpu_us_per_frame), *shown))
+    return table
 
 
 def _columns(rows: Sequence[Sequence[str]], *, right: set[int]) -> str:
@@ -221,52 +203,14 @@ def _columns(rows: Sequence[Sequence[str]], *, right: set[int]) -> str:
     return "\n".join(lines)
 
 
-def _name(run: Run) -> str:
+def name(run: Run) -> str:
     tls = " TLS" if run.tls else ""
     return f"{run.arm}{tls}, {run.scenario}, {run.sessions} sessions, repetition {run.repetition}"
 
 
-# --- documents and machines ----------------------------------------------------------------------
-
-
-def markdown(of: Results) -> str:
-    """The table of budgets, for docs/performance.md."""
-    lines = ["| figure | must | aim | measured | spread | |", "|---|---|---|---|---|---|"]
-    for verdict in budgets.evaluate(of):
-        value = show(verdict.measured.value, verdict.unit)
-        cells = [
-            verdict.title,
-            show_limit(verdict.must, verdict),
-            show_limit(verdict.aim, verdict),
-            value if verdict.holds is None else f"**{value}**",
-            show_spread(verdict),
-            show_verdict(verdict),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-class _Told(msgspec.Struct):
-    verdicts: list[Verdict]
-    conclusion: str
-
-
 def save(of: Results, path: Path) -> None:
-    """Results and verdicts as JSON; `results.load` reads it again, `verdicts` are left aside."""
+    """Results and verdicts as JSON, for machines."""
     verdicts = budgets.evaluate(of)
-    told = _Told(verdicts=verdicts, conclusion=budgets.conclude(verdicts))
-    whole = {**msgspec.to_builtins(told), **msgspec.to_builtins(of)}
+    told = {"verdicts": verdicts, "conclusion": budgets.conclude(verdicts)}
+    whole = {**told, **msgspec.to_builtins(of)}
     path.write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=1))
-
-
-def main(arguments: Sequence[str]) -> None:
-    from loadtests import page  # it shows what this module tells
-
-    of = results.load(Path(arguments[0]))
-    if len(arguments) > 1:
-        Path(arguments[1]).write_text(page.html(of))
-    sys.stdout.write(text(of))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

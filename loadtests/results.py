@@ -1,26 +1,18 @@
-"""What a load test leaves behind: the runs, their latencies and the single figures, as structs.
+"""What a load test leaves behind: the runs and the single figures, as structs.
 
-Load tests. The engine fills `Results`; budgets and report read it; a JSON file keeps it. All
-latencies are whole microseconds in HdrHistograms of one shape, so that runs can be added up:
-percentiles of several runs come from the sum of their histograms, never from an average.
+Load tests. The engine fills `Results`; budgets and report read it; a JSON file keeps it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
-from hdrh.histogram import HdrHistogram
 
-SHORTEST = 1  # microseconds, like all values in a histogram
-LONGEST = 60_000_000
-DIGITS = 3  # every value is right to one in a thousand
-
-Histogram: TypeAlias = HdrHistogram
+from loadtests.percentiles import Latency
 
 
 class Arm(StrEnum):
@@ -45,7 +37,6 @@ class Scenario(StrEnum):
 class Figure(StrEnum):
     """Names of the single figures that the budgets read, with their units."""
 
-    SESSION_KIB = "session_kib"  # memory of an attached session, when no run has it
     UNREAD_SESSION_KIB = "unread_session_kib"  # more than a normal one, browser never reads
     READY_MS = "ready_ms"  # browser's wait for SettingsApplied through the relay
     READY_DIRECT_MS = "ready_direct_ms"  # the same without a relay
@@ -53,25 +44,6 @@ class Figure(StrEnum):
     HISTORY_P99_MS = "history_p99_ms"  # a page of 50 out of `history_messages`
     HISTORY_MESSAGES = "history_messages"
     STALL_MS = "stall_ms"  # longest event-loop stall with the database stopped
-
-
-class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """Percentiles in microseconds; `histogram` has all of it (HdrHistogram V2, base64)."""
-
-    count: int = 0
-    p50: int = 0
-    p90: int = 0
-    p99: int = 0
-    p999: int = 0
-    max: int = 0
-    histogram: str = ""
-
-    def decode(self) -> Histogram:
-        """The histogram; an empty one when none was kept."""
-        histogram = new_histogram()
-        if self.histogram:
-            histogram.decode_and_add(self.histogram.encode())
-        return histogram
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,55 +102,3 @@ class Results(msgspec.Struct, kw_only=True):
                 and (sessions is None or run.sessions == sessions)
             ):
                 yield run
-
-
-def new_histogram() -> Histogram:
-    """An empty one of the shape that all of ours have."""
-    return HdrHistogram(SHORTEST, LONGEST, DIGITS)
-
-
-def record(histogram: Histogram, microseconds: float) -> None:
-    """Record one value; what does not fit counts as the shortest or the longest."""
-    histogram.record_value(max(SHORTEST, min(LONGEST, round(microseconds))))
-
-
-def summarize(histogram: Histogram) -> Latency:
-    """Percentiles and encoded histogram; `Latency()` for an empty one."""
-    count = histogram.get_total_count()
-    if not count:
-        return Latency()
-    at = histogram.get_value_at_percentile
-    return Latency(
-        count=count,
-        p50=at(50),
-        p90=at(90),
-        p99=at(99),
-        p999=at(99.9),
-        max=histogram.get_max_value(),
-        histogram=histogram.encode().decode(),
-    )
-
-
-def summarize_values(microseconds: Iterable[float]) -> Latency:
-    """The same for a list of values."""
-    histogram = new_histogram()
-    for value in microseconds:
-        record(histogram, value)
-    return summarize(histogram)
-
-
-def merge(latencies: Iterable[Latency]) -> Latency:
-    """All values together, as if one run had measured them."""
-    histogram = new_histogram()
-    for latency in latencies:
-        histogram.add(latency.decode())
-    return summarize(histogram)
-
-
-def save(results: Results, path: Path) -> None:
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
-
-
-def load(path: Path) -> Results:
-    """Raises `msgspec.ValidationError` or `msgspec.DecodeError` for what `save` did not write."""
-    return msgspec.json.decode(path.read_bytes(), type=Results)

@@ -6,21 +6,20 @@ Load tests.
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import AsyncExitStack
 from time import monotonic_ns
 from typing import Any
 
 import msgspec
 
-from loadtests import arms
-from loadtests.agent import GROUP
-from loadtests.caller import Load
-from loadtests.lab import Lab
-from loadtests.partner import Message, Partner, PartnerFailed
+from loadtests import systems_under_test
+from loadtests.environment import Environment
+from loadtests.load_generator import Load
+from loadtests.percentiles import Latency
 from loadtests.processes import Program, ProgramFailed
-from loadtests.results import Arm, Latency, Run
-from loadtests.traffic import Traffic
+from loadtests.results import Arm, Run
+from loadtests.scenarios import Traffic
+from loadtests.worker_process import Message, WorkerFailed, WorkerProcess
 
 MOST_LAG = 1_000  # microseconds at p99: above it what we measure is ourselves
 MOST_CALL = 1_000_000_000  # ns that an answer to a function call may take
@@ -56,41 +55,50 @@ class Spent(msgspec.Struct, frozen=True):
     waited: float
 
 
-async def run(lab: Lab, plan: Plan) -> Run:
+async def run(environment: Environment, plan: Plan) -> Run:
     """Never raises for what the arm does: a run that failed is void and says why."""
     try:
         async with AsyncExitStack() as stack:
             started = await stack.enter_async_context(
-                arms.start(plan.arm, lab.around, tls=plan.tls)
+                systems_under_test.start(plan.arm, environment.dependencies, tls=plan.tls)
             )
-            before = await _prime(lab, plan, started) if plan.memory else 0
-            caller = await stack.enter_async_context(lab.caller())
-            return await _measure(lab, plan, started, caller, before)
-    except (ProgramFailed, PartnerFailed) as error:
+            before = await _prime(environment, plan, started) if plan.memory else 0
+            caller = await stack.enter_async_context(environment.caller())
+            return await _measure(environment, plan, started, caller, before)
+    except (ProgramFailed, WorkerFailed) as error:
         return _void(plan, str(error))
 
 
 async def attach(
-    lab: Lab, caller: Partner, started: arms.Started, traffic: Traffic, sessions: int, **more: Any
+    environment: Environment,
+    caller: WorkerProcess,
+    started: systems_under_test.Started,
+    traffic: Traffic,
+    sessions: int,
+    **more: Any,
 ) -> Message:
     """Attach callers to an arm; the answer says how many and how long each took."""
     load = Load(
-        door=started.door, traffic=traffic, sessions=sessions, seconds=ATTACH_SECONDS, **more
+        endpoint=started.endpoint,
+        traffic=traffic,
+        sessions=sessions,
+        seconds=ATTACH_SECONDS,
+        **more,
     )
     order = {"do": "attach", "load": msgspec.to_builtins(load)}
     return await caller.ask(order, seconds=ATTACH_SECONDS + 10)
 
 
-async def expect(lab: Lab, traffic: Traffic) -> None:
+async def expect(environment: Environment, traffic: Traffic) -> None:
     """Tell the agent what comes; it forgets what was."""
-    await lab.agent.ask({"do": "expect", "traffic": msgspec.to_builtins(traffic)})
+    await environment.agent.ask({"do": "expect", "traffic": msgspec.to_builtins(traffic)})
 
 
-async def _prime(lab: Lab, plan: Plan, started: arms.Started) -> int:
+async def _prime(environment: Environment, plan: Plan, started: systems_under_test.Started) -> int:
     """What the arm's processes need after a few sessions have come and gone."""
-    await expect(lab, plan.traffic)
-    async with lab.caller() as caller:
-        await attach(lab, caller, started, plan.traffic, PRIMING)
+    await expect(environment, plan.traffic)
+    async with environment.caller() as caller:
+        await attach(environment, caller, started, plan.traffic, PRIMING)
         at = monotonic_ns()
         until = at + PRIMING_NS
         await caller.ask({"do": "speak", "at": at, "until": until, "unread_from": 0})
@@ -100,22 +108,26 @@ async def _prime(lab: Lab, plan: Plan, started: arms.Started) -> int:
 
 
 async def _measure(
-    lab: Lab, plan: Plan, started: arms.Started, caller: Partner, rss_before: int
+    environment: Environment,
+    plan: Plan,
+    started: systems_under_test.Started,
+    caller: WorkerProcess,
+    rss_before: int,
 ) -> Run:
-    await expect(lab, plan.traffic)
-    attached = await attach(lab, caller, started, plan.traffic, plan.sessions)
+    await expect(environment, plan.traffic)
+    attached = await attach(environment, caller, started, plan.traffic, plan.sessions)
     if attached["attached"] < plan.sessions:
         await caller.ask({"do": "leave"})
         why = "; ".join(attached["failed"])
         return _void(plan, f"{attached['attached']} of {plan.sessions} sessions attached: {why}")
-    start, stop = await speak(lab, caller, warm_up=plan.warm_up, seconds=plan.seconds)
+    start, stop = await speak(environment, caller, warm_up=plan.warm_up, seconds=plan.seconds)
     window = start, stop
     spent = await _processor_time(started.program, start, stop)
     rss = started.program.rss_bytes() if started.program else 0
     await caller.answer(seconds=plan.seconds + 10)
     await asyncio.sleep(DRAIN)
     came = await caller.ask({"do": "collect", "windows": [window]}, seconds=60)
-    heard = await lab.agent.ask({"do": "collect", "windows": [window]}, seconds=60)
+    heard = await environment.agent.ask({"do": "collect", "windows": [window]}, seconds=60)
     await caller.ask({"do": "leave"})
     up, down, lag = latencies(came, heard)
     frames = up.count + down.count
@@ -143,16 +155,16 @@ async def _measure(
             "cpu_share": spent.processor / (plan.seconds * 1e9) if started.program else None,
             "waited_share": spent.waited / (plan.seconds * 1e9) if started.program else None,
             "agent_lag_p99": heard["lag"][0]["p99"] if heard["lag"] else 0,
-            "calls": sum(line["calls"] for line in heard["lines"]),
+            "calls": sum(agent["calls"] for agent in heard["connections"]),
             "posts": heard["posts"],
-            "events": sum(voice["events"] for voice in came["voices"]),
+            "events": sum(browser["events"] for browser in came["browsers"]),
         },
     )
 
 
 async def speak(
-    lab: Lab,
-    caller: Partner,
+    environment: Environment,
+    caller: WorkerProcess,
     *,
     warm_up: float,
     seconds: float,
@@ -166,7 +178,7 @@ async def speak(
     start = at + int(warm_up * 1e9)
     stop = start + int(seconds * 1e9)
     unread_from = 0 if unread_after is None else at + int(unread_after * 1e9)
-    await lab.agent.ask({"do": "begin", "at": at, "until": stop})
+    await environment.agent.ask({"do": "begin", "at": at, "until": stop})
     caller.tell({"do": "speak", "at": at, "until": stop, "unread_from": unread_from})
     return start, stop
 
@@ -191,29 +203,28 @@ def _look(program: Program | None) -> tuple[int, int, int]:
 
 
 def latencies(came: Message, heard: Message, window: int = 0) -> tuple[Latency, Latency, Latency]:
-    """Up, down and lag of the first group of callers."""
-    group = heard["groups"].get("0")
-    up = msgspec.convert(group[window], Latency) if group else Latency()
+    """Up, down and lag of the callers."""
+    up = msgspec.convert(heard["up"][window], Latency)
     down = msgspec.convert(came["down"][window], Latency)
     lag = msgspec.convert(came["lag"][window], Latency)
     return up, down, lag
 
 
 def find_loss(came: Message, heard: Message, stop: int) -> str | None:
-    """What of the first group of callers was lost, doubled or out of order; None: nothing."""
-    lines = {line["session"]: line for line in heard["lines"] if line["session"] < GROUP}
-    for voice in came["voices"]:
-        line = lines.get(voice["session"])
-        if line is None:
-            return f"nothing of session {voice['session']} reached the agent"
-        for problem in (*voice["problems"], *line["problems"]):
-            return f"session {voice['session']}: {problem}"
-        if line["received"] != voice["sent"]:
-            return f"up: {voice['sent'] - line['received']} of {voice['sent']} frames missing"
-        if voice["received"] != line["sent"]:
-            return f"down: {line['sent'] - voice['received']} of {line['sent']} frames missing"
-        if line["call_open"] and stop - line["called"] > MOST_CALL:
-            return f"session {voice['session']}: a function call was not answered"
+    """What was lost, doubled or out of order; None: nothing."""
+    agents = {agent["session"]: agent for agent in heard["connections"]}
+    for browser in came["browsers"]:
+        agent = agents.get(browser["session"])
+        if agent is None:
+            return f"nothing of session {browser['session']} reached the agent"
+        for problem in (*browser["problems"], *agent["problems"]):
+            return f"session {browser['session']}: {problem}"
+        if agent["received"] != browser["sent"]:
+            return f"up: {browser['sent'] - agent['received']} of {browser['sent']} frames missing"
+        if browser["received"] != agent["sent"]:
+            return f"down: {agent['sent'] - browser['received']} of {agent['sent']} frames missing"
+        if agent["call_open"] and stop - agent["called"] > MOST_CALL:
+            return f"session {browser['session']}: a function call was not answered"
     return None
 
 
@@ -248,11 +259,3 @@ def describe(run: Run) -> str:
     name = f"{run.arm}{' tls' if run.tls else ''}"
     end = f"  VOID {run.void}" if run.void else ""
     return f"{name:12} {run.scenario:13} {run.sessions:4d}  {cpu}  up {up}  down {down}{end}"
-
-
-def show(run: Run) -> str:
-    """All of it but the histograms."""
-    plain = msgspec.to_builtins(run)
-    for latency in ("up", "down", "lag", "settle"):
-        plain[latency].pop("histogram")
-    return json.dumps(plain)

@@ -18,30 +18,14 @@ MOST_LINES = 60  # of a function, its docstring included
 MOST_EXCEPTIONS = 5
 
 # Name of the class or function to the reason why it is larger.
-EXCEPTIONS: dict[str, str] = {}
-
-# What is still to be made smaller. What has become small enough has to go from this list; nothing
-# may be added to it, and when it is empty it goes.
-STILL_TOO_LARGE = {
-    "control/app.py create_app",
-    "control/db/ownership.py take",
-    "control/dev/stack.py everything",
-    "control/outbox/worker.py OutboxWorker",
-    "loadtests/agent.py Line",
-    "loadtests/caller.py Voice",
-    "relay/core/rate_limit.py BrowserLimits",
-    "relay/core/session.py Session",
-    "relay/journal/journal.py Journal",
-    "relay/journal/segments.py Segments",
-    "relay/live/session_registry.py SessionRegistry",
-    "relay/live/session_runner.py SessionRunner",
-    "relay/live/session_runner.py SessionRunner.__init__",
-    "relay/sandbox/session.py AgentSession",
-    "relay/telemetry/metrics.py Metrics",
-    "relay/telemetry/metrics.py Metrics.__init__",
-    "relay/transport/connection.py Connection",
-    "relay/transport/send_queue.py SendQueue",
-    "relay/transport/upgrade.py Handshake",
+EXCEPTIONS = {
+    "relay/live/session_registry.py SessionRegistry": "holds all that sessions have in common, to "
+    "give it to each: half of it is handed on and never looked at",
+    "relay/live/session_runner.py SessionRunner._do": "one match over all actions, two lines each",
+    "relay/transport/send_queue.py SendQueue": "five are what the audio path of a connection reads "
+    "without a call; the rest is one state machine",
+    "relay/transport/upgrade.py Handshake": "fits between uvicorn's protocol and picows's, and has "
+    "the attributes of both",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -97,12 +81,11 @@ def all_too_large() -> dict[str, str]:
 def test_no_class_or_function_is_too_large():
     found = all_too_large()
 
-    known = EXCEPTIONS.keys() | STILL_TOO_LARGE
-    assert {name: size for name, size in found.items() if name not in known} == {}
+    assert {name: size for name, size in found.items() if name not in EXCEPTIONS} == {}
 
 
 def test_nothing_is_excepted_that_is_small_enough():
-    assert (EXCEPTIONS.keys() | STILL_TOO_LARGE) - all_too_large().keys() == set()
+    assert EXCEPTIONS.keys() - all_too_large().keys() == set()
 
 
 def test_the_exceptions_are_few_and_have_reasons():

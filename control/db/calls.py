@@ -42,6 +42,19 @@ async def list_calls(
     return [read_call(row) for row in rows]
 
 
+async def is_any_due(store: Store) -> bool:
+    """Whether a call is to be submitted again, now."""
+    async with store.reading() as connection:
+        found: bool = await connection.fetchval(
+            """
+            SELECT EXISTS (
+                SELECT FROM voice.intents WHERE status = 'submitting' AND next_attempt_at <= now()
+            )
+            """
+        )
+    return found
+
+
 async def claim_calls(store: Store, limit: int, *, lease: float) -> list[Claimed]:
     """Calls that are due, at most `limit`: others leave them alone for `lease` seconds.
 

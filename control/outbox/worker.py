@@ -24,7 +24,7 @@ from uuid import UUID
 import msgspec
 
 from config.intents import Intent, Registry
-from control.db import calls, due_calls
+from control.db import calls
 from control.db.rows import Claimed
 from control.db.store import Store, StoreUnavailable
 from control.outbox.circuit_breaker import State
@@ -159,9 +159,8 @@ class OutboxWorker:
             return []
         if self._planner.state is not State.CLOSED:
             free = 1  # to see whether it is well again
-        async with self._store.transaction() as connection:
-            if not await due_calls.exist(connection):
-                return []
+        if not await calls.is_any_due(self._store):
+            return []
         # What came of a call may be on our disk and not in its row yet: then it is not open.
         if not await self._journal.settled(SETTLE_SECONDS):
             return []

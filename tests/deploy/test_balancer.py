@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtests import certificate
-from loadtests.arms import find
+from loadtests.environment import make_certificate
 from loadtests.processes import free_port
+from loadtests.systems_under_test import find
 from tests.chaos.link import HOST
 from tests.chaos.stage import answers, staged, until
 
@@ -171,18 +171,14 @@ async def test_what_the_relay_is_told_of_the_browser(database_url, tmp_path, bal
 def test_the_lines_for_tls_are_right(tmp_path, name):
     if find(name) is None:
         pytest.skip(f"{name} is not installed")
-    made = certificate.make(tmp_path)
-    if made is None:
-        pytest.skip("there is no openssl program")
-    both = tmp_path / "both.pem"
-    both.write_text(Path(made.certificate).read_text() + Path(made.key).read_text())
+    _, both = make_certificate(tmp_path)
 
     def with_tls(text):
         text, lines = re.subn(r"^( +)# (listen|ssl_|bind)", r"\1\2", text, flags=re.MULTILINE)
         assert lines
         text = re.sub(r"\b443\b", str(free_port()), text)  # first: a path may have the number, too
-        text = text.replace("/etc/ssl/voice/fullchain.pem", str(made.certificate))
-        text = text.replace("/etc/ssl/voice/privkey.pem", str(made.key))
+        text = text.replace("/etc/ssl/voice/fullchain.pem", str(both))
+        text = text.replace("/etc/ssl/voice/privkey.pem", str(both))
         return text.replace("/etc/haproxy/voice.pem", str(both))
 
     command = COMMANDS[name](tmp_path, free_port(), [8081, 8082], with_tls)

@@ -1,4 +1,4 @@
-"""A fuzzer for what comes over the wires: both decoders of relay.deepgram, and the policy.
+"""A fuzzer for what comes over the wires: both decoders of relay.protocol.deepgram, and the policy.
 
 Not part of `make test`: atheris is in no extra. Coverage leads it through our own code; msgspec is
 compiled, and opaque to it. CONTRIBUTING.md has the commands. It begins with the recordings of the

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from loadtests.arms import find
+from loadtests.systems_under_test import find
 from tests.deploy.test_balancer import BALANCERS, balanced
 from tests.outside.raw import API, ask, begin, connected, get, read_answer, upgrade
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Set
 from pathlib import Path
 from typing import Any
 
-from loadtests.pinning import pinned
+from loadtests.processes import last_words, pinned
 
 LINE_LIMIT = 64 << 20  # a run's histograms, and the counts of every session
 URGENT = -10  # a nice value
@@ -22,11 +22,11 @@ URGENT = -10  # a nice value
 Message = dict[str, Any]
 
 
-class PartnerFailed(Exception):
+class WorkerFailed(Exception):
     """The child ended or did not answer; the text has its last words."""
 
 
-class Partner:
+class WorkerProcess:
     """The parent's side. One question at a time."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
@@ -35,7 +35,7 @@ class Partner:
         self._process = process
 
     @classmethod
-    async def start(cls, module: str, cores: Set[int], log: Path) -> Partner:
+    async def start(cls, module: str, cores: Set[int], log: Path) -> WorkerProcess:
         """Run `python -m module` on `cores`; what it writes to stderr goes into `log`."""
         with pinned(cores), log.open("a") as output:
             process = await asyncio.create_subprocess_exec(
@@ -54,7 +54,7 @@ class Partner:
         return self._process.pid
 
     async def ask(self, message: Message, *, seconds: float = 30.0) -> Message:
-        """Raises `PartnerFailed` when there is no answer within `seconds`."""
+        """Raises `WorkerFailed` when there is no answer within `seconds`."""
         self.tell(message)
         return await self.answer(seconds=seconds)
 
@@ -71,9 +71,9 @@ class Partner:
             async with asyncio.timeout(seconds):
                 line = await stdout.readline()
         except TimeoutError:
-            raise PartnerFailed(f"{self._name} gave no answer within {seconds:.0f} s") from None
+            raise WorkerFailed(f"{self._name} gave no answer within {seconds:.0f} s") from None
         if not line:
-            raise PartnerFailed(f"{self._name} ended: {last_words(self._log)}")
+            raise WorkerFailed(f"{self._name} ended: {last_words(self._log)}")
         answer: Message = json.loads(line)
         return answer
 
@@ -89,12 +89,6 @@ class Partner:
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
-
-
-def last_words(log: Path) -> str:
-    """The last line that a program wrote."""
-    words = log.read_text(errors="replace").strip().splitlines()
-    return words[-1] if words else "no word"
 
 
 def hurry() -> None:

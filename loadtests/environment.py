@@ -14,47 +14,40 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import psutil
+import trustme
 
-from loadtests import certificate
-from loadtests.arms import Surroundings
-from loadtests.partner import Partner
-from loadtests.pinning import Pinning, pinned
-from loadtests.processes import HOST
+from loadtests.processes import HOST, Pinning, pinned
+from loadtests.systems_under_test import PATH, Dependencies
+from loadtests.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
 MANY_FILES = 8192
 
 
-class Lab:
+class Environment:
     """What a run needs. `notes` is what a reader of the figures must know."""
 
     def __init__(
         self,
         *,
-        around: Surroundings,
-        agent: Partner,
-        ports: dict[str, int],
+        dependencies: Dependencies,
+        agent: WorkerProcess,
         pinning: Pinning,
         notes: list[str],
         database_pid: int | None,
     ) -> None:
-        self.around = around
+        self.dependencies = dependencies
         self.agent = agent
-        self.ports = ports
         self.pinning = pinning
         self.notes = notes
         self._database_pid = database_pid
 
-    @property
-    def has_tls(self) -> bool:
-        return bool(self.ports["tls"])
-
     @asynccontextmanager
-    async def caller(self) -> AsyncIterator[Partner]:
+    async def caller(self) -> AsyncIterator[WorkerProcess]:
         """A process of callers."""
-        log = self.around.folder / "caller.log"
-        caller = await Partner.start("loadtests.caller", self.pinning.caller, log)
+        log = self.dependencies.folder / "caller.log"
+        caller = await WorkerProcess.start("loadtests.load_generator", self.pinning.caller, log)
         try:
             yield caller
         finally:
@@ -69,45 +62,47 @@ class Lab:
 
 
 @asynccontextmanager
-async def prepare(pinning: Pinning, *, database: bool = True) -> AsyncIterator[Lab]:
+async def prepare(pinning: Pinning, *, database: bool = True) -> AsyncIterator[Environment]:
     """Start it all; ended on return."""
     notes: list[str] = []
     _allow_many_files()
     async with AsyncExitStack() as stack:
         # Below /tmp and short: it has the database's socket in it.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loadtest-")))
-        agent = await Partner.start("loadtests.agent", pinning.agent, folder / "agent.log")
-        stack.push_async_callback(agent.end)
-        made = certificate.make(folder)
-        if made is None:
-            notes.append("no TLS: there is no openssl program to make a certificate with")
-        ports = await agent.ask(
-            {
-                "do": "open",
-                "certificate": made.certificate if made else None,
-                "key": made.key if made else None,
-            }
+        agent = await WorkerProcess.start(
+            "loadtests.mock_agent", pinning.agent, folder / "agent.log"
         )
+        stack.push_async_callback(agent.end)
+        ca, certificate = make_certificate(folder)
+        ports = await agent.ask({"do": "open", "certificate": str(certificate)})
         url, pid = None, None
         if database:
             url, pid = await _start_database(stack, folder, pinning, notes)
-        around = Surroundings(
+        dependencies = Dependencies(
             folder=folder,
             cores=pinning.relay,
-            agent_port=ports["plain"],
-            agent_tls_port=ports["tls"],
-            ca=made.ca if made else None,
+            agent_url=f"ws://{HOST}:{ports['plain']}{PATH}",
+            agent_tls_url=f"wss://{HOST}:{ports['tls']}{PATH}",
+            ca=str(ca),
             database_url=url,
             orchestrator_url=f"http://{HOST}:{ports['orchestrator']}",
         )
-        yield Lab(
-            around=around,
+        yield Environment(
+            dependencies=dependencies,
             agent=agent,
-            ports=ports,
             pinning=pinning,
             notes=notes,
             database_pid=pid,
         )
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Files: an authority to trust, and key and certificate that it signed for this machine."""
+    authority, signed = folder / "ca.pem", folder / "agent.pem"
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(authority)
+    ca.issue_cert("localhost", HOST).private_key_and_cert_chain_pem.write_to_path(signed)
+    return authority, signed
 
 
 def _allow_many_files() -> None:

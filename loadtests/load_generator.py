@@ -1,6 +1,6 @@
 """Browsers that speak on a schedule and never wait for an answer; measures the way down.
 
-Load tests, a process of its own: `python -m loadtests.caller` obeys its parent (partner.py). It
+Load tests, a process of its own: `python -m loadtests.load_generator` is led by its parent. It
 attaches its sessions, speaks from a given instant to another and reports what came.
 """
 
@@ -26,12 +26,12 @@ from picows import (
     ws_connect,
 )
 
-from loadtests import stamp
-from loadtests.partner import Message, hurry, obey
-from loadtests.results import Latency, summarize_values
-from loadtests.samples import Samples
-from loadtests.traffic import Traffic
-from loadtests.wheel import Wheel
+from loadtests.deployed_relay import begin_session
+from loadtests.frame_stamp import DOWN, UP, Incoming, Outgoing
+from loadtests.percentiles import Latency, Samples, summarize_values
+from loadtests.scenarios import Traffic
+from loadtests.send_schedule import SendSchedule
+from loadtests.worker_process import Message, hurry, obey
 from relay.protocol import deepgram
 from relay.protocol.relay_events import SUBPROTOCOL
 
@@ -58,11 +58,9 @@ WELCOME = b'{"type":"Welcome"'
 HEAD = 32  # bytes that are enough to tell these apart
 
 monotonic = monotonic_ns
-unpack = stamp.STAMP.unpack_from
-pack = stamp.STAMP.pack_into
 
 
-class Door(msgspec.Struct, frozen=True, kw_only=True):
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """How to get in: `url` is the WebSocket ("plain") or where sessions are begun ("relay.v1")."""
 
     way: Literal["plain", "relay.v1"]
@@ -72,40 +70,32 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """Sessions numbered from `first`; `at_once` of them attach at the same time.
+    """`at_once` of the sessions attach at the same time.
 
     `receive_buffer`: bytes that the kernel may keep for each; 0 is as it likes.
     """
 
-    door: Door
+    endpoint: Endpoint
     traffic: Traffic
     sessions: int
-    first: int = 0
     at_once: int = 16
     seconds: float = 20.0  # to attach all
     receive_buffer: int = 0
 
 
-class Voice(WSListener):
+class Browser(WSListener):
     """The browser of one session."""
 
     def __init__(self, caller: Caller, number: int, *, plain: bool) -> None:
         self.caller = caller
-        self.number = number
-        self.line = -1  # of the agent; told by its first frame
-        self.received = 0
-        self.sent = 0
+        self.incoming = Incoming(DOWN, caller.down)
+        self.outgoing = Outgoing(UP, number, caller.load.traffic.frame_bytes)
         self.events = 0
         self.reads = True
-        self.problems: list[str] = []
         self.settled = asyncio.Event()
         self.gone = asyncio.Event()
         self._plain = plain
         self._leaving = False
-        self._buffer = stamp.make_frame(caller.load.traffic.frame_bytes)
-        self._step = caller.load.traffic.step
-        self._samples = caller.down
-        self._lag = caller.lag
         self._transport: WSTransport | None = None
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -115,24 +105,19 @@ class Voice(WSListener):
         kind = frame.msg_type
         if kind == BINARY:
             now = monotonic()
-            magic, way, line, sequence, due = unpack(frame.get_payload_as_memoryview())
-            if sequence != self.received or line != self.line:
-                self._irregular(magic, way, line, sequence)
-            self.received = sequence + 1
-            self._samples.due.append(due)
-            self._samples.delay.append(now - due)
+            self.incoming.take(frame.get_payload_as_memoryview(), now)
         elif kind == TEXT:
             self.events += 1
             self._told(transport, frame.get_payload_as_bytes())
         elif kind == CLOSE:
             transport.disconnect()
             if not self._leaving:
-                self.problems.append(f"closed: {int(frame.get_close_code())}")  # type: ignore[call-overload]  # an IntEnum
+                self.incoming.problems.append(f"closed: {int(frame.get_close_code())}")  # type: ignore[call-overload]  # an IntEnum
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._transport = None
-        if not self._leaving and not self.problems:
-            self.problems.append("the connection was lost")
+        if not self._leaving and not self.incoming.problems:
+            self.incoming.problems.append("the connection was lost")
         self.gone.set()
 
     def fire(self, due: int) -> int:
@@ -141,12 +126,10 @@ class Voice(WSListener):
         if transport is None:
             return 0
         now = monotonic()
-        pack(self._buffer, 0, stamp.MAGIC, stamp.UP, self.number, self.sent, due)
-        self.sent += 1
-        transport.send(BINARY, self._buffer)
-        self._lag.due.append(due)
-        self._lag.delay.append(now - due)
-        again = due + self._step
+        transport.send(BINARY, self.outgoing.next(due))
+        self.caller.lag.due.append(due)
+        self.caller.lag.delay.append(now - due)
+        again = due + self.caller.load.traffic.step
         return again if again < self.caller.until else 0
 
     def stop_reading(self) -> None:
@@ -168,35 +151,17 @@ class Voice(WSListener):
             async with asyncio.timeout(3):
                 await self.gone.wait()
         except TimeoutError:
-            self.problems.append("the close was not answered within 3 s")
+            self.incoming.problems.append("the close was not answered within 3 s")
             transport.disconnect(False)
 
     def report(self) -> Message:
         return {
-            "session": self.number,
-            "line": self.line,
-            "sent": self.sent,
-            "received": self.received,
+            "session": self.outgoing.number,
+            "sent": self.outgoing.sent,
+            "received": self.incoming.received,
             "events": self.events,
-            "problems": self.problems[:5],
+            "problems": self.incoming.problems[:5],
         }
-
-    def _irregular(self, magic: int, way: int, line: int, sequence: int) -> None:
-        if magic != stamp.MAGIC or way != stamp.DOWN:
-            self.problems.append("down: a frame without a stamp")
-        elif self.line == -1:
-            self.line = line
-            if sequence:
-                self.problems.append(f"down: line {line} begins with frame {sequence}")
-        elif line != self.line and sequence == 0:
-            self.problems.append(f"the agent was dialled again: line {line} after {self.line}")
-            self.line = line
-        elif line != self.line:
-            self.problems.append(f"down: a frame of line {line} in the session of {self.line}")
-        elif sequence > self.received:
-            self.problems.append(f"down: frames {self.received} to {sequence - 1} did not come")
-        else:
-            self.problems.append(f"down: frame {sequence} came again or late")
 
     def _told(self, transport: WSTransport, text: bytes) -> None:
         if text.startswith(APPLIED):
@@ -213,16 +178,16 @@ class Voice(WSListener):
 
 
 class Caller:
-    """All voices of this process."""
+    """All browsers of this process."""
 
     load: Load
 
-    def __init__(self, wheel: Wheel) -> None:
+    def __init__(self, schedule: SendSchedule) -> None:
         self.until = 0
         self.down = Samples()
         self.lag = Samples()
-        self._wheel = wheel
-        self._voices: list[Voice] = []
+        self._schedule = schedule
+        self._browsers: list[Browser] = []
         self._settle: list[float] = []  # microseconds from opening the socket to SettingsApplied
         self._failed: list[str] = []
 
@@ -236,32 +201,29 @@ class Caller:
                 return {}
             case {"do": "leave"}:
                 async with asyncio.TaskGroup() as tasks:
-                    for voice in self._voices:
-                        tasks.create_task(voice.leave(), name="leave")
+                    for browser in self._browsers:
+                        tasks.create_task(browser.leave(), name="leave")
                 return {}
             case {"do": "collect", "windows": windows}:
                 return self._collect(windows)
         raise ValueError(f"expected something to do, got {message}")
 
     async def _attach(self) -> Message:
-        door = self.load.door
+        endpoint = self.load.endpoint
         slots = asyncio.Semaphore(self.load.at_once)
-        context = ssl.create_default_context(cafile=door.ca) if door.ca else None
-        async with httpx.AsyncClient(base_url=door.url, timeout=20.0, trust_env=False) as rest:
-            began = monotonic()
+        context = ssl.create_default_context(cafile=endpoint.ca) if endpoint.ca else None
+        async with httpx.AsyncClient(base_url=endpoint.url, timeout=20.0, trust_env=False) as rest:
             try:
                 async with asyncio.timeout(self.load.seconds), asyncio.TaskGroup() as tasks:
                     for place in range(self.load.sessions):
                         tasks.create_task(self._attach_one(place, rest, slots, context))
             except TimeoutError:
                 self._failed.append(f"not all attached within {self.load.seconds:.0f} s")
-            took = (monotonic() - began) / 1e9
         gc.collect()
         gc.freeze()
         return {
-            "attached": sum(voice.settled.is_set() for voice in self._voices),
+            "attached": sum(browser.settled.is_set() for browser in self._browsers),
             "failed": self._failed[:5],
-            "seconds": took,
             "settle": msgspec.to_builtins(summarize_values(self._settle)),
         }
 
@@ -272,19 +234,17 @@ class Caller:
         slots: asyncio.Semaphore,
         context: ssl.SSLContext | None,
     ) -> None:
-        door = self.load.door
+        endpoint = self.load.endpoint
         async with slots:
-            voice = Voice(self, self.load.first + place, plain=door.way == "plain")
+            browser = Browser(self, place, plain=endpoint.way == "plain")
             try:
-                url, headers = door.url, dict(door.headers)
-                if door.way == "relay.v1":
-                    begun = await rest.post("/api/v1/voice/session", json={})
-                    begun.raise_for_status()
-                    url = begun.json()["websocket_url"]
-                    headers["Sec-WebSocket-Protocol"] = f"{SUBPROTOCOL}, {begun.json()['ticket']}"
+                url, headers = endpoint.url, dict(endpoint.headers)
+                if endpoint.way == "relay.v1":
+                    url, ticket = await begin_session(rest)
+                    headers["Sec-WebSocket-Protocol"] = f"{SUBPROTOCOL}, {ticket}"
                 opened = monotonic()
                 await ws_connect(
-                    lambda: voice,
+                    lambda: browser,
                     url,
                     ssl_context=context if url.startswith("wss") else None,
                     extra_headers=headers,
@@ -293,8 +253,8 @@ class Caller:
                     max_frame_size=1 << 20,
                     socket_factory=self._make_socket if self.load.receive_buffer else None,
                 )
-                self._voices.append(voice)
-                await voice.settled.wait()
+                self._browsers.append(browser)
+                await browser.settled.wait()
                 self._settle.append((monotonic() - opened) / 1000)
             except (WSError, OSError, httpx.HTTPError, TimeoutError) as error:
                 self._failed.append(f"{type(error).__name__}: {error}"[:200])
@@ -308,13 +268,13 @@ class Caller:
     async def _speak(self, at: int, until: int, unread_from: int) -> None:
         self.until = until
         step = self.load.traffic.step
-        self._voices.sort(key=lambda voice: voice.number)
-        for place, voice in enumerate(self._voices):
-            self._wheel.add(at + place * step // len(self._voices), voice.fire)
+        self._browsers.sort(key=lambda browser: browser.outgoing.number)
+        for place, browser in enumerate(self._browsers):
+            self._schedule.add(at + place * step // len(self._browsers), browser.fire)
         if unread_from:
             await _until(unread_from)
-            for voice in self._voices:
-                voice.stop_reading()
+            for browser in self._browsers:
+                browser.stop_reading()
         await _until(until)
 
     def _collect(self, windows: list[tuple[int, int]]) -> Message:
@@ -324,7 +284,7 @@ class Caller:
         return {
             "down": msgspec.to_builtins(fold(self.down)),
             "lag": msgspec.to_builtins(fold(self.lag)),
-            "voices": [voice.report() for voice in self._voices],
+            "browsers": [browser.report() for browser in self._browsers],
         }
 
 
@@ -334,9 +294,9 @@ async def _until(instant: int) -> None:
 
 async def main() -> None:
     hurry()
-    wheel = Wheel()
-    await obey(Caller(wheel).handle)
-    wheel.close()
+    schedule = SendSchedule()
+    await obey(Caller(schedule).handle)
+    schedule.close()
 
 
 if __name__ == "__main__":

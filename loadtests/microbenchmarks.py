@@ -1,28 +1,28 @@
-"""Single measurements that need no load of frames: messages stored, pages of history read.
+"""Micro-benchmarks, without a load of frames: messages stored, pages of history read, set-up.
 
 Load tests. Each function measures one thing against real parts and returns numbers; sizes are
-arguments, so that a test can run them small. `measure` starts what they need and runs them all,
-with those of attaching.py.
+arguments, so that a test can run them small. `measure` starts what they need and runs them all.
 """
 
 from __future__ import annotations
 
 import asyncio
-import http.client
 import logging
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
+import httpx
 import msgspec
 import uuid_utils.compat as uuids
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from control.api.sessions import PREFIX
 from control.auth.current_user import USER_ID
@@ -30,11 +30,17 @@ from control.db.conversations import create_conversation
 from control.db.migrate import migrate
 from control.db.store import Store, StoreUnavailable
 from control.dev.postgres import embedded
-from loadtests.attaching import KEY, compare_waits, run_relay, weigh_sessions
-from loadtests.results import Figure, Latency, summarize_values
+from loadtests import systems_under_test
+from loadtests.deployed_relay import begin_session
+from loadtests.load_generator import SETTINGS
+from loadtests.percentiles import Latency, summarize_values
+from loadtests.processes import ANYWHERE
+from loadtests.results import Arm, Figure
+from loadtests.systems_under_test import KEY, Dependencies
 from relay.core.records import MessageSaid, Record
 from relay.journal.journal import Journal, WriteFailed
 from relay.protocol import deepgram
+from relay.protocol.relay_events import SUBPROTOCOL
 from relay.sandbox.options import Options
 from relay.sandbox.server import serve as serve_sandbox
 from relay.telemetry.metrics import Metrics
@@ -55,17 +61,16 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     history: int = 1_000_000
     pages: int = 2_000
     waits: int = 30
-    sessions: int = 500
     handshake: float = 0.15  # what the agent takes for it
 
 
-QUICK = Sizes(stored=60_000, history=200_000, pages=1_000, waits=10, sessions=200)
+QUICK = Sizes(stored=60_000, history=200_000, pages=1_000, waits=10)
 
 Progress = Callable[[str], None]
 
 
 async def measure(sizes: Sizes, progress: Progress) -> dict[str, float]:
-    """All of it, in about three minutes for the default sizes; what was started has ended.
+    """All of it, in some minutes for the default sizes; what was started has ended.
 
     Raises EmbeddedError, MigrationError or ProgramFailed.
     """
@@ -81,16 +86,13 @@ async def measure(sizes: Sizes, progress: Progress) -> dict[str, float]:
         conversations = await fill_history(url, messages=sizes.history)
         options = Options(api_key=KEY, handshake_delay=sizes.handshake)
         agent = await stack.enter_async_context(serve_sandbox(options))
-        relay = await stack.enter_async_context(run_relay(url, agent.agent_url, folder))
+        relay_url = await stack.enter_async_context(run_relay(url, agent.agent_url, folder))
         progress(f"reading {sizes.pages:,} pages of it")
-        pages = await read_history(relay.url, conversations, pages=sizes.pages)
+        pages = await read_history(relay_url, conversations, pages=sizes.pages)
         figures[Figure.HISTORY_P99_MS] = pages.p99 / 1000
-        figures["history_p50_ms"] = pages.p50 / 1000
         figures[Figure.HISTORY_MESSAGES] = sizes.history
         progress(f"waiting for SettingsApplied {sizes.waits} times each way")
-        figures |= await compare_waits(relay.url, agent.agent_url, times=sizes.waits)
-        progress(f"attaching {sizes.sessions} sessions")
-        figures[Figure.SESSION_KIB] = await weigh_sessions(relay, sessions=sizes.sessions)
+        figures |= await compare_waits(relay_url, agent.agent_url, times=sizes.waits)
     return figures
 
 
@@ -237,24 +239,87 @@ async def read_history(
 
     Each is a page of another conversation, after a `seq` of at most `deepest`.
     """
-    return await asyncio.to_thread(_read_pages, relay_url, conversations, pages, deepest)
-
-
-def _read_pages(relay_url: str, conversations: Sequence[UUID], pages: int, deepest: int) -> Latency:
     chosen = random.Random(1)
-    connection = http.client.HTTPConnection(urlsplit(relay_url).netloc, timeout=SECONDS)
     took: list[float] = []
-    try:
+    async with httpx.AsyncClient(base_url=relay_url, timeout=SECONDS, trust_env=False) as rest:
         for _ in range(pages + pages // 10):
-            conversation_id = chosen.choice(conversations)
-            path = f"{PREFIX}/conversations/{conversation_id}/messages"
+            path = f"{PREFIX}/conversations/{chosen.choice(conversations)}/messages"
+            after = chosen.randint(0, deepest)
             start = time.perf_counter()
-            connection.request("GET", f"{path}?limit={PAGE}&after_seq={chosen.randint(0, deepest)}")
-            response = connection.getresponse()
-            response.read()
+            response = await rest.get(path, params={"limit": PAGE, "after_seq": after})
             took.append((time.perf_counter() - start) * 1e6)
-            if response.status != 200:
-                raise RuntimeError(f"GET {path}: expected 200, got {response.status}")
-    finally:
-        connection.close()
+            if response.status_code != 200:
+                raise RuntimeError(f"GET {path}: expected 200, got {response.status_code}")
     return summarize_values(took[pages // 10 :])  # what came first warmed it up
+
+
+# --- the wait for SettingsApplied ----------------------------------------------------------------
+
+
+@asynccontextmanager
+async def run_relay(database_url: str, agent_url: str, folder: Path) -> AsyncIterator[str]:
+    """`voice-relay serve` while inside; its URL. Raises `ProgramFailed`."""
+    dependencies = Dependencies(
+        folder=folder,
+        cores=ANYWHERE,
+        agent_url=agent_url,
+        agent_tls_url=None,
+        ca=None,
+        database_url=database_url,
+        orchestrator_url="http://127.0.0.1:9",  # nobody: no function is called here
+    )
+    async with systems_under_test.start(Arm.OURS, dependencies, tls=False) as started:
+        yield started.endpoint.url
+
+
+async def compare_waits(relay_url: str, agent_url: str, *, times: int) -> dict[str, float]:
+    """Medians in ms, from opening the WebSocket to SettingsApplied; the two ways take turns."""
+    direct: list[float] = []
+    relayed: list[float] = []
+    for _ in range(times):
+        direct.append(await wait_direct(agent_url))
+        relayed.append(await wait_relayed(relay_url))
+    return {
+        Figure.READY_DIRECT_MS: summarize_values(direct).p50 / 1000,
+        Figure.READY_MS: summarize_values(relayed).p50 / 1000,
+    }
+
+
+async def wait_direct(agent_url: str) -> float:
+    """Microseconds, without a relay: the browser sends the Settings itself."""
+    start = time.perf_counter()
+    headers = {"Authorization": f"Token {KEY}"}
+    async with (
+        asyncio.timeout(SECONDS),
+        connect(agent_url, additional_headers=headers, compression=None, proxy=None) as agent,
+    ):
+        await _expect(agent, "Welcome")
+        await agent.send(SETTINGS.decode())
+        await _expect(agent, "SettingsApplied")
+        return (time.perf_counter() - start) * 1e6
+
+
+async def wait_relayed(relay_url: str) -> float:
+    """Microseconds, through the relay, directly after POST /session."""
+    async with httpx.AsyncClient(base_url=relay_url, timeout=SECONDS, trust_env=False) as rest:
+        url, ticket = await begin_session(rest)
+    protocols = [Subprotocol(SUBPROTOCOL), Subprotocol(ticket)]
+    start = time.perf_counter()
+    async with (
+        asyncio.timeout(SECONDS),
+        connect(url, subprotocols=protocols, compression=None, proxy=None) as browser,
+    ):
+        await _expect(browser, "SettingsApplied")
+        return (time.perf_counter() - start) * 1e6
+
+
+async def _expect(connection: ClientConnection, kind: str) -> None:
+    """Read until a text of this type; other texts and audio pass."""
+    while True:
+        frame = await connection.recv()
+        if isinstance(frame, str):
+            found = msgspec.json.decode(frame)["type"]
+            if found == kind:
+                return
+            if found in ("Error", "RelayError"):
+                raise RuntimeError(f"expected {kind}, got {frame}")

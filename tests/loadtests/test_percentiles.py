@@ -3,11 +3,11 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime
 
-import msgspec
 import pytest
 
-from loadtests import results
-from loadtests.results import Latency, Results, Run, summarize_values
+from loadtests import percentiles
+from loadtests.percentiles import Latency, summarize_values
+from loadtests.results import Results, Run
 
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
@@ -25,7 +25,7 @@ def test_percentiles_are_right_to_one_in_a_thousand():
 
 def test_nothing_recorded_is_the_empty_latency():
     assert summarize_values([]) == Latency()
-    assert results.merge([]) == Latency()
+    assert percentiles.merge([]) == Latency()
     assert Latency().decode().get_total_count() == 0
 
 
@@ -33,8 +33,8 @@ def test_what_does_not_fit_counts_as_the_shortest_or_the_longest():
     latency = summarize_values([-5, 0, 10**12])
 
     assert latency.count == 3
-    assert latency.p50 == results.SHORTEST
-    assert latency.max == pytest.approx(results.LONGEST, rel=0.001)
+    assert latency.p50 == percentiles.SHORTEST
+    assert latency.max == pytest.approx(percentiles.LONGEST, rel=0.001)
 
 
 def test_merged_percentiles_are_those_of_all_values_and_not_an_average():
@@ -42,7 +42,7 @@ def test_merged_percentiles_are_those_of_all_values_and_not_an_average():
     quick = [values.uniform(50, 150) for _ in range(9_000)]
     slow = [values.uniform(5_000, 9_000) for _ in range(1_000)]
 
-    merged = results.merge([summarize_values(quick), summarize_values(slow)])
+    merged = percentiles.merge([summarize_values(quick), summarize_values(slow)])
 
     assert merged == summarize_values(quick + slow)
     assert merged.p50 < 151
@@ -52,28 +52,7 @@ def test_merged_percentiles_are_those_of_all_values_and_not_an_average():
 def test_a_histogram_survives_its_text():
     latency = summarize_values([100, 200, 300])
 
-    assert results.summarize(latency.decode()) == latency
-
-
-def test_results_survive_a_file(tmp_path):
-    of = Results(
-        started_at=AT,
-        machine={"cores": 2},
-        runs=[Run(arm="ours", scenario="echo", sessions=1, up=summarize_values([5, 6]))],
-        figures={"stall_ms": 1.5},
-    )
-
-    results.save(of, tmp_path / "results.json")
-
-    assert results.load(tmp_path / "results.json") == of
-
-
-def test_a_file_that_is_something_else_is_refused(tmp_path):
-    path = tmp_path / "results.json"
-    path.write_text("{}")
-
-    with pytest.raises(msgspec.ValidationError):
-        results.load(path)
+    assert percentiles.summarize(latency.decode()) == latency
 
 
 def test_void_runs_do_not_count():

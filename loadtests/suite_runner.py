@@ -17,14 +17,13 @@ from pathlib import Path
 
 import psutil
 
-from loadtests import arms, faults, figures
+from loadtests import faults, microbenchmarks, systems_under_test
 from loadtests.budgets import ADDED_P99, added_p99
-from loadtests.lab import Lab, prepare
-from loadtests.pinning import Pinning
-from loadtests.processes import ProgramFailed
+from loadtests.environment import Environment, prepare
+from loadtests.processes import Pinning, ProgramFailed
 from loadtests.results import Arm, Figure, Results, Run
 from loadtests.run import Plan, describe, run
-from loadtests.scenarios import Stage, Steps, Suite
+from loadtests.scenarios import Comparison, Ramp, Suite
 
 PACKAGES = ["picows", "uvloop", "litestar", "uvicorn", "aiofastnet", "fastapi", "websockets"]
 PACKAGES += ["aiohttp", "asyncpg", "msgspec", "httptools"]
@@ -40,10 +39,10 @@ def count_steps(suite: Suite) -> int:
     runs = sum(len(stage.arms) * stage.repetitions for stage in suite.stages)
     if suite.steps:
         runs += len(suite.steps.arms) * len(suite.steps.sessions)
-    return runs + len(suite.faults) + suite.goodbye + suite.unread + suite.figures * FIGURE_STEPS
+    return runs + suite.faults * 2 + suite.figures * FIGURE_STEPS
 
 
-FIGURE_STEPS = 6
+FIGURE_STEPS = 5
 
 
 async def bench(suite: Suite, pinning: Pinning, report: Report) -> Results:
@@ -60,25 +59,26 @@ async def bench(suite: Suite, pinning: Pinning, report: Report) -> Results:
         results.notes.append(f"the machine was busy before the first run: load average {load:.1f}")
     if suite.figures:
         await _measure_figures(suite, results, report)
-    async with prepare(pinning) as lab:
-        results.notes += lab.notes
-        left_out = _leave_out(suite, lab, results)
+    async with prepare(pinning) as environment:
+        results.notes += environment.notes
+        left_out = _leave_out(suite, environment, results)
         for stage in suite.stages:
-            await _run_stage(lab, stage, results, left_out, report)
+            await _run_stage(environment, stage, results, left_out, report)
         if suite.steps:
-            await _run_steps(lab, suite.steps, results, left_out, report)
-        if Arm.OURS not in left_out:
-            await _run_faults(lab, suite, results, report)
+            await _run_steps(environment, suite.steps, results, left_out, report)
+        if suite.faults and environment.dependencies.database_url:
+            await _run_faults(environment, suite, results, report)
     results.seconds = time.monotonic() - began
     return results
 
 
 async def _run_stage(
-    lab: Lab, stage: Stage, results: Results, left_out: frozenset[Arm], report: Report
+    environment: Environment,
+    stage: Comparison,
+    results: Results,
+    left_out: frozenset[Arm],
+    report: Report,
 ) -> None:
-    if stage.tls and not lab.has_tls:
-        report("TLS left out", len(stage.arms) * stage.repetitions)
-        return
     for repetition in range(stage.repetitions):
         for arm in stage.arms if repetition % 2 == 0 else reversed(stage.arms):
             if arm in left_out:
@@ -94,23 +94,27 @@ async def _run_stage(
                 memory=stage.memory,
                 timed=not stage.memory,
             )
-            done = await run(lab, plan)
+            done = await run(environment, plan)
             if done.void is not None:  # once more; the void run stays in the list
                 results.runs.append(done)
                 report(describe(done), 0)
-                done = await run(lab, plan)
+                done = await run(environment, plan)
             results.runs.append(done)
             report(describe(done), 1)
 
 
 async def _run_steps(
-    lab: Lab, steps: Steps, results: Results, left_out: frozenset[Arm], report: Report
+    environment: Environment,
+    steps: Ramp,
+    results: Results,
+    left_out: frozenset[Arm],
+    report: Report,
 ) -> None:
     going = [arm for arm in steps.arms if arm not in left_out]
     for sessions in steps.sessions:
         direct: Run | None = None
         for arm in tuple(going):
-            done = await _run_step(lab, steps, arm, sessions, results, report)
+            done = await _run_step(environment, steps, arm, sessions, results, report)
             if arm is Arm.DIRECT:
                 direct = done
                 if done.void is not None:  # what follows would say nothing about the others
@@ -122,7 +126,7 @@ async def _run_steps(
 
 
 async def _run_step(
-    lab: Lab, steps: Steps, arm: Arm, sessions: int, results: Results, report: Report
+    environment: Environment, steps: Ramp, arm: Arm, sessions: int, results: Results, report: Report
 ) -> Run:
     done: Run | None = None
     for again in range(1 + AGAIN):
@@ -134,7 +138,7 @@ async def _run_step(
             warm_up=1.0,
             seconds=steps.seconds,
         )
-        done = await run(lab, plan)
+        done = await run(environment, plan)
         results.runs.append(done)
         report(describe(done), 1 if again == 0 else 0)
         if done.void is None and again != 1:
@@ -149,33 +153,24 @@ def _holds(run: Run, direct: Run) -> bool:
     return max(added_p99(run, direct, "up"), added_p99(run, direct, "down")) <= ADDED_P99
 
 
-async def _run_faults(lab: Lab, suite: Suite, results: Results, report: Report) -> None:
-    for name in suite.faults:
-        runs = await faults.run_fault(
-            lab, name, sessions=suite.fault_sessions, seconds=suite.fault_seconds
-        )
-        results.runs += runs
-        for done in runs:
-            report(describe(done), 0)
-            stall = done.extra.get("stall_ms")
-            if name == "stopped database" and stall is not None:
-                results.figures[Figure.STALL_MS] = stall
-        report(f"fault: {name}", 1)
-    if suite.unread:
-        results.figures |= await faults.weigh_unread(lab)
-        report("browsers that never read", 1)
-    if suite.goodbye:
-        try:
-            done = await faults.run_goodbye(lab, sessions=suite.fault_sessions)
-        except ProgramFailed as error:
-            results.notes.append(f"SIGTERM was not tried: {error}")
-        else:
-            results.runs.append(done)
-        report("SIGTERM", 1)
+async def _run_faults(
+    environment: Environment, suite: Suite, results: Results, report: Report
+) -> None:
+    runs = await faults.run_stopped_database(
+        environment, sessions=suite.fault_sessions, seconds=suite.fault_seconds
+    )
+    results.runs += runs
+    for done in runs:
+        report(describe(done), 0)
+        if (stall := done.extra.get("stall_ms")) is not None:
+            results.figures[Figure.STALL_MS] = stall
+    report(faults.STOPPED_DATABASE, 1)
+    results.figures |= await faults.weigh_unread(environment)
+    report("browsers that never read", 1)
 
 
 async def _measure_figures(suite: Suite, results: Results, report: Report) -> None:
-    sizes = figures.QUICK if suite.quick else figures.Sizes()
+    sizes = microbenchmarks.QUICK if suite.quick else microbenchmarks.Sizes()
     told = 0
 
     def progress(what: str) -> None:
@@ -184,16 +179,18 @@ async def _measure_figures(suite: Suite, results: Results, report: Report) -> No
         report(what, 1 if told <= FIGURE_STEPS else 0)
 
     try:
-        results.figures |= await figures.measure(sizes, progress)
+        results.figures |= await microbenchmarks.measure(sizes, progress)
     except ProgramFailed as error:
         results.notes.append(f"figures were not measured: {error}")
 
 
-def _leave_out(suite: Suite, lab: Lab, results: Results) -> frozenset[Arm]:
+def _leave_out(suite: Suite, environment: Environment, results: Results) -> frozenset[Arm]:
     wanted = {arm for stage in suite.stages for arm in stage.arms}
     if suite.steps:
         wanted |= set(suite.steps.arms)
-    reasons = {arm: arms.missing(arm, lab.around) for arm in sorted(wanted)}
+    reasons = {
+        arm: systems_under_test.missing(arm, environment.dependencies) for arm in sorted(wanted)
+    }
     left_out = {arm: reason for arm, reason in reasons.items() if reason}
     results.notes += [f"{arm} was left out: {reason}" for arm, reason in left_out.items()]
     return frozenset(left_out)
@@ -241,7 +238,7 @@ def find_versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     found |= dict(_find_packages())
     for name, command in (("nginx", ["-v"]), ("haproxy", ["-v"])):
-        if program := arms.find(name):
+        if program := systems_under_test.find(name):
             said = subprocess.run([program, *command], capture_output=True, text=True)
             found[name] = (said.stdout or said.stderr).splitlines()[0][:60]
     return found

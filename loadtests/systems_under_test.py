@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from loadtests.caller import Door
+from loadtests.load_generator import Endpoint
 from loadtests.processes import HOST, Program, free_port, program
 from loadtests.results import Arm
 
@@ -24,31 +24,26 @@ KEY = "a-key-for-load-tests"
 PATH = "/v1/agent/converse"
 
 
-class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     """What an arm is given: where the agent is, and for ours database and Orchestrator."""
 
     folder: Path
     cores: frozenset[int]
-    agent_port: int
-    agent_tls_port: int
+    agent_url: str
+    agent_tls_url: str | None
     ca: str | None
     database_url: str | None
     orchestrator_url: str
-
-    def agent_url(self, *, tls: bool, port: int | None = None) -> str:
-        if tls:
-            return f"wss://{HOST}:{port or self.agent_tls_port}{PATH}"
-        return f"ws://{HOST}:{port or self.agent_port}{PATH}"
 
 
 class Started(msgspec.Struct, frozen=True):
     """An arm that runs. `program` is None where nothing stands in between."""
 
-    door: Door
+    endpoint: Endpoint
     program: Program | None
 
 
-def missing(arm: Arm, around: Surroundings) -> str | None:
+def missing(arm: Arm, dependencies: Dependencies) -> str | None:
     """Why this arm cannot be run here; None when it can."""
     match arm:
         case Arm.DIRECT:
@@ -62,41 +57,40 @@ def missing(arm: Arm, around: Surroundings) -> str | None:
         case Arm.PICOWS:
             return None  # ours needs it as well
         case Arm.OURS:
-            return None if around.database_url else "there is no database"
+            return None if dependencies.database_url else "there is no database"
 
 
 @asynccontextmanager
-async def start(
-    arm: Arm, around: Surroundings, *, tls: bool, agent_port: int | None = None
-) -> AsyncIterator[Started]:
-    """Run an arm while inside. `agent_port` is another door of the agent than the usual one.
-
-    Raises `ProgramFailed`.
-    """
-    agent_url = around.agent_url(tls=tls, port=agent_port)
+async def start(arm: Arm, dependencies: Dependencies, *, tls: bool) -> AsyncIterator[Started]:
+    """Run an arm while inside. Raises `ProgramFailed`."""
+    agent_url = (
+        dependencies.agent_tls_url if tls and dependencies.agent_tls_url else dependencies.agent_url
+    )
     if arm is Arm.DIRECT:
         headers = {"Authorization": f"Token {KEY}"}
-        ca = around.ca if tls else None
-        yield Started(Door(way="plain", url=agent_url, ca=ca, headers=headers), None)
+        ca = dependencies.ca if tls else None
+        yield Started(Endpoint(way="plain", url=agent_url, ca=ca, headers=headers), None)
         return
     port = free_port()
-    environ = _environment(around, tls=tls, port=port, agent_url=agent_url)
+    environ = _environment(dependencies, tls=tls, port=port, agent_url=agent_url)
     if arm is Arm.OURS:
-        door = Door(way="relay.v1", url=f"http://{HOST}:{port}")
+        endpoint = Endpoint(way="relay.v1", url=f"http://{HOST}:{port}")
     else:
-        door = Door(way="plain", url=f"ws://{HOST}:{port}{PATH}")
-    command = _COMMANDS[arm](around, tls, port, agent_url)
+        endpoint = Endpoint(way="plain", url=f"ws://{HOST}:{port}{PATH}")
+    command = _COMMANDS[arm](dependencies, tls, port, agent_url)
     async with program(
         command,
         port=port,
-        log=around.folder / f"{arm}.log",
-        cores=around.cores,
+        log=dependencies.folder / f"{arm}.log",
+        cores=dependencies.cores,
         environ=environ,
     ) as running:
-        yield Started(door, running)
+        yield Started(endpoint, running)
 
 
-def _environment(around: Surroundings, *, tls: bool, port: int, agent_url: str) -> dict[str, str]:
+def _environment(
+    dependencies: Dependencies, *, tls: bool, port: int, agent_url: str
+) -> dict[str, str]:
     # Nothing of the user's settings: what is measured is what we ship.
     environ = {
         name: value
@@ -105,14 +99,14 @@ def _environment(around: Surroundings, *, tls: bool, port: int, agent_url: str) 
     }
     environ |= {"DEEPGRAM_API_KEY": KEY, "DEEPGRAM_AGENT_URL": agent_url, "PORT": str(port)}
     environ |= {"RELAY_AUTH": "mock"}  # there is one caller
-    environ |= {"RELAY_PORT": str(port), "RELAY_DATA_DIR": str(around.folder / "data")}
-    environ |= {"ORCHESTRATOR_URL": around.orchestrator_url}
+    environ |= {"RELAY_PORT": str(port), "RELAY_DATA_DIR": str(dependencies.folder / "data")}
+    environ |= {"ORCHESTRATOR_URL": dependencies.orchestrator_url}
     environ |= {"RELAY_SESSIONS": "0", "RELAY_SESSIONS_PER_ADDRESS": "0"}  # all come from here
     environ |= {"RELAY_AUDIO_SPEED": "20"}  # still looked after, but larger frames are no abuse
-    if around.database_url:
-        environ["DATABASE_URL"] = around.database_url
-    if tls and around.ca:
-        environ["SSL_CERT_FILE"] = around.ca
+    if dependencies.database_url:
+        environ["DATABASE_URL"] = dependencies.database_url
+    if tls and dependencies.ca:
+        environ["SSL_CERT_FILE"] = dependencies.ca
     return environ
 
 
@@ -120,14 +114,14 @@ def find(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
-def _nginx(around: Surroundings, tls: bool, port: int, agent_url: str) -> list[str]:
-    folder = around.folder / "nginx"
+def _nginx(dependencies: Dependencies, tls: bool, port: int, agent_url: str) -> list[str]:
+    folder = dependencies.folder / "nginx"
     folder.mkdir(exist_ok=True)
     secure = ""
     if tls:
         secure = f"""
             proxy_ssl_verify on;
-            proxy_ssl_trusted_certificate {around.ca};
+            proxy_ssl_trusted_certificate {dependencies.ca};
             proxy_ssl_name localhost;
             proxy_ssl_server_name on;
             proxy_ssl_session_reuse on;"""
@@ -168,10 +162,10 @@ http {{
     return [find("nginx") or "nginx", "-e", "stderr", "-p", str(folder), "-c", str(path)]
 
 
-def _haproxy(around: Surroundings, tls: bool, port: int, agent_url: str) -> list[str]:
+def _haproxy(dependencies: Dependencies, tls: bool, port: int, agent_url: str) -> list[str]:
     address = agent_url.partition("://")[2].partition("/")[0]
-    secure = f" ssl verify required ca-file {around.ca} verifyhost localhost" if tls else ""
-    path = around.folder / "haproxy.cfg"
+    secure = f" ssl verify required ca-file {dependencies.ca} verifyhost localhost" if tls else ""
+    path = dependencies.folder / "haproxy.cfg"
     path.write_text(
         f"""global
     nbthread 1
@@ -193,25 +187,25 @@ backend agent
     return [find("haproxy") or "haproxy", "-db", "-f", str(path)]
 
 
-def _fastapi(around: Surroundings, tls: bool, port: int, agent_url: str) -> list[str]:
+def _fastapi(dependencies: Dependencies, tls: bool, port: int, agent_url: str) -> list[str]:
     module = "loadtests.baselines.fastapi_relay:app"
     serve = [sys.executable, "-m", "uvicorn", module, "--host", HOST, "--port", str(port)]
     return [*serve, "--log-level", "warning"]
 
 
-def _aiohttp(around: Surroundings, tls: bool, port: int, agent_url: str) -> list[str]:
+def _aiohttp(dependencies: Dependencies, tls: bool, port: int, agent_url: str) -> list[str]:
     return [sys.executable, "-m", "loadtests.baselines.aiohttp_relay"]
 
 
-def _picows(around: Surroundings, tls: bool, port: int, agent_url: str) -> list[str]:
+def _picows(dependencies: Dependencies, tls: bool, port: int, agent_url: str) -> list[str]:
     return [sys.executable, "-m", "loadtests.baselines.picows_relay"]
 
 
-def _ours(around: Surroundings, tls: bool, port: int, agent_url: str) -> list[str]:
+def _ours(dependencies: Dependencies, tls: bool, port: int, agent_url: str) -> list[str]:
     return [sys.executable, "-c", "from control.cli import main; main()", "serve"]
 
 
-_COMMANDS: dict[Arm, Callable[[Surroundings, bool, int, str], list[str]]] = {
+_COMMANDS: dict[Arm, Callable[[Dependencies, bool, int, str], list[str]]] = {
     Arm.NGINX: _nginx,
     Arm.HAPROXY: _haproxy,
     Arm.FASTAPI: _fastapi,

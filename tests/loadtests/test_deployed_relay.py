@@ -2,18 +2,18 @@
 
 from click.testing import CliRunner
 
-from loadtests import target
+from loadtests import deployed_relay
 from loadtests.cli import loadtest
 from loadtests.processes import free_port
 
 
 async def test_a_relay_that_is_not_there_is_listed_as_failed():
     url = f"http://127.0.0.1:{free_port()}"
-    found = await target.measure(target.Options(url=url, sessions=2, turns=1))
+    found = await deployed_relay.measure(deployed_relay.Options(url=url, sessions=2, turns=1))
     assert len(found.failed) == 2
     assert found.settle.count == 0
-    assert "failed: ConnectError" in target.describe(found)
-    assert '"sessions": 2' in target.to_json(found)
+    assert "failed: ConnectError" in deployed_relay.describe(found)
+    assert '"sessions": 2' in deployed_relay.to_json(found)
 
 
 def test_the_command_says_that_a_target_failed():

@@ -25,7 +25,7 @@ _ABSOLUTE = 1
 _NONBLOCK_CLOEXEC = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
 
 
-class Wheel:
+class SendSchedule:
     """Calls whatever is due, in order. `close` ends it."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-from loadtests.results import Latency, summarize_values
+from loadtests.percentiles import Latency, summarize_values
 from relay.protocol import deepgram
 from relay.protocol.relay_events import SUBPROTOCOL
 
@@ -53,16 +53,15 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     failed: list[str]
 
 
-class _Times:
+class _Times(msgspec.Struct):
     """What all sessions add to, in microseconds."""
 
-    def __init__(self) -> None:
-        self.begin: list[float] = []
-        self.settle: list[float] = []
-        self.text: list[float] = []
-        self.audio: list[float] = []
-        self.lag: list[float] = []
-        self.failed: list[str] = []
+    begin: list[float] = []
+    settle: list[float] = []
+    text: list[float] = []
+    audio: list[float] = []
+    lag: list[float] = []
+    failed: list[str] = []
 
 
 class _Talk:
@@ -173,6 +172,14 @@ async def measure(options: Options) -> Found:
     )
 
 
+async def begin_session(rest: httpx.AsyncClient) -> tuple[str, str]:
+    """POST /session as a browser does; where to open the WebSocket, and the ticket."""
+    begun = await rest.post("/api/v1/voice/session", json={})
+    begun.raise_for_status()
+    where = begun.json()
+    return where["websocket_url"], where["ticket"]
+
+
 async def _session(
     rest: httpx.AsyncClient,
     options: Options,
@@ -183,14 +190,12 @@ async def _session(
     await asyncio.sleep(delay)
     try:
         start = time.monotonic()
-        begun = await rest.post("/api/v1/voice/session", json={})
-        begun.raise_for_status()
+        url, ticket = await begin_session(rest)
         times.begin.append((time.monotonic() - start) * 1e6)
-        where = begun.json()
         start = time.monotonic()
         async with connect(
-            where["websocket_url"],
-            subprotocols=[Subprotocol(SUBPROTOCOL), Subprotocol(where["ticket"])],
+            url,
+            subprotocols=[Subprotocol(SUBPROTOCOL), Subprotocol(ticket)],
             compression=None,
             open_timeout=ATTACH_SECONDS,
         ) as connection:

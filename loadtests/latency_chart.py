@@ -1,18 +1,16 @@
 """Percentile curves as SVG: latency up, percentile to the right, each nine as wide as the last.
 
-Load tests, pure. The drawings have no colours or fonts of their own: the classes are styled by the
-page that they stand in, or by `STYLE` when they stand alone.
+Load tests, pure. Colours and fonts are those of the page that a drawing stands in.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-import msgspec
-
-from loadtests.results import Arm, Latency
+from loadtests.percentiles import Latency
+from loadtests.results import Arm
 
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 74, 14, 38  # room for the labels
@@ -20,64 +18,33 @@ STEPS_PER_NINE = 20
 LABEL_HEIGHT = 15
 NINES = ("0", "90", "99", "99.9", "99.99", "99.999", "99.9999")
 
-# For a file of its own; the page has the same classes.
-STYLE = """
-svg { font: 11px system-ui, sans-serif; --ink: #1d2528; --faint: #c9d0d1; --soft: #6b7679;
-  --accent: #0d7c72; background: #fff }
-@media (prefers-color-scheme: dark) {
-  svg { --ink: #e4eaea; --faint: #344144; --soft: #8d9a9c; --accent: #4cc5b5; background: #12191b }
-}
-.grid { stroke: var(--faint); stroke-width: 1; stroke-dasharray: 1 3 }
-.axis { stroke: var(--faint); stroke-width: 1 }
-.tick, .unit { fill: var(--soft) }
-.curve { fill: none; stroke: var(--soft); stroke-width: 1.4; stroke-linejoin: round }
-.name { fill: var(--soft) }
-.ours .curve { stroke: var(--accent); stroke-width: 2.6 }
-.ours .name { fill: var(--accent); font-weight: 650 }
-.band { fill: var(--accent); opacity: .14; stroke: none }
-.leader { stroke: var(--faint); stroke-width: 1; fill: none }
-"""
-
 # Arms that are not ours are told apart by their dashes and the names at their ends.
-DASHES = {
-    Arm.DIRECT: "",
+DASHES: dict[str, str] = {
     Arm.NGINX: "7 3",
     Arm.HAPROXY: "2 3",
     Arm.FASTAPI: "10 3 2 3",
     Arm.AIOHTTP: "4 2 1 2",
     Arm.PICOWS: "1 3",
-    Arm.OURS: "",
 }
-
-
-class Curve(msgspec.Struct, frozen=True, kw_only=True):
-    """One arm: all its values together, and each repetition for the band around it."""
-
-    name: str
-    latency: Latency
-    repetitions: Sequence[Latency] = ()
 
 
 Point = tuple[float, float]  # nines, microseconds
 
 
-def draw(curves: Sequence[Curve], title: str, *, alone: bool = False) -> str:
-    """An SVG element; `alone`: a file of its own. Curves without values are left out."""
-    shown = [curve for curve in curves if curve.latency.histogram]
-    lines = {curve.name: list(sample(curve.latency)) for curve in shown}
-    if not shown:
+def draw(latencies: Mapping[str, Latency], title: str) -> str:
+    """An SVG element with a curve for each arm; nothing when none of them has values."""
+    lines = {arm: list(sample(latency)) for arm, latency in latencies.items() if latency.histogram}
+    if not lines:
         return ""
     scale = _Scale([point for line in lines.values() for point in line])
+    labels = _spread_labels([(arm, scale.y(line[-1][1])) for arm, line in lines.items()])
     body = [*_draw_axes(scale)]
-    ends = _spread_labels([(curve.name, scale.y(lines[curve.name][-1][1])) for curve in shown])
     # Ours last: it lies on top.
-    for curve in sorted(shown, key=lambda c: c.name == Arm.OURS):
-        body += _draw_curve(curve, lines[curve.name], scale, ends[curve.name])
-    namespace = ' xmlns="http://www.w3.org/2000/svg"' if alone else ""
-    style = f"<style>{STYLE}</style>" if alone else ""
+    for arm in sorted(lines, key=lambda arm: arm == Arm.OURS):
+        body += _draw_curve(arm, lines[arm], scale, labels[arm])
     return (
-        f'<svg{namespace} viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f"{style}<title>{escape(title)}</title>{''.join(body)}</svg>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>{''.join(body)}</svg>"
     )
 
 
@@ -125,7 +92,7 @@ def _draw_axes(scale: _Scale) -> Iterator[str]:
     for tick in scale.ticks():
         y = scale.y(tick)
         yield f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield _label("tick", LEFT - 7, y + 4, "end", _tick(tick))
+        yield _label("tick", LEFT - 7, y + 4, "end", f"{tick / 1000:g} ms")
     for nines, label in enumerate(NINES):
         if nines > scale.nines + 0.01:
             break
@@ -142,30 +109,14 @@ def _label(kind: str, x: float, y: float, anchor: str, text: str) -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
 
 
-def _draw_curve(curve: Curve, line: Sequence[Point], scale: _Scale, label: float) -> Iterator[str]:
-    ours = curve.name == Arm.OURS
-    dash = DASHES.get(Arm(curve.name), "") if curve.name in set(Arm) else "1 2"
-    yield f'<g class="arm{" ours" if ours else ""}">'
-    if ours and (band := _band(curve.repetitions, scale)):
-        yield f'<path class="band" d="{band}"/>'
+def _draw_curve(arm: str, line: Sequence[Point], scale: _Scale, label: float) -> Iterator[str]:
+    yield f'<g class="arm{" ours" if arm == Arm.OURS else ""}">'
     points = " ".join(f"{scale.x(n):.1f},{scale.y(v):.1f}" for n, v in line)
-    dashes = f' stroke-dasharray="{dash}"' if dash else ""
-    yield f'<polyline class="curve"{dashes} points="{points}"/>'
+    yield f'<polyline class="curve" stroke-dasharray="{DASHES.get(arm, "")}" points="{points}"/>'
     x, y = scale.x(line[-1][0]), scale.y(line[-1][1])
     edge = WIDTH - RIGHT + 14
     yield f'<path class="leader" d="M{x + 2:.1f} {y:.1f} L{edge - 3} {label:.1f}"/>'
-    yield f'<text class="name" x="{edge}" y="{label + 4:.1f}">{escape(curve.name)}</text></g>'
-
-
-def _band(repetitions: Sequence[Latency], scale: _Scale) -> str:
-    lines = [list(sample(latency)) for latency in repetitions if latency.histogram]
-    if len(lines) < 2 or min(map(len, lines)) < 3:
-        return ""
-    length = min(len(line) for line in lines) - 1  # the last point of each lies elsewhere
-    columns = [[line[i] for line in lines] for i in range(length)]
-    high = [(scale.x(c[0][0]), scale.y(max(v for _, v in c))) for c in columns]
-    low = [(scale.x(c[0][0]), scale.y(min(v for _, v in c))) for c in columns]
-    return "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in [*high, *reversed(low)]) + "Z"
+    yield f'<text class="name" x="{edge}" y="{label + 4:.1f}">{escape(arm)}</text></g>'
 
 
 def _spread_labels(wanted: Sequence[tuple[str, float]]) -> dict[str, float]:
@@ -180,11 +131,3 @@ def _spread_labels(wanted: Sequence[tuple[str, float]]) -> dict[str, float]:
         placed[i] = name, min(y, bottom)
         bottom = placed[i][1] - LABEL_HEIGHT
     return dict(placed)
-
-
-def _tick(microseconds: float) -> str:
-    if microseconds < 1_000:
-        return f"{microseconds:g} µs"
-    if microseconds < 1_000_000:
-        return f"{microseconds / 1_000:g} ms"
-    return f"{microseconds / 1_000_000:g} s"
