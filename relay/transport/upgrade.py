@@ -180,7 +180,7 @@ class Handshake(asyncio.Protocol):
     def _accept(self, message: Message) -> None:
         connection = self.connection
         if connection is None:
-            raise RuntimeError("the application accepted without setting a leg")
+            raise RuntimeError("the application accepted without setting a connection")
         if self._answered or self._transport.is_closing():
             return  # connection_lost has been or will be called
         self._answered = True
