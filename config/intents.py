@@ -15,8 +15,8 @@ import msgspec
 from jsonschema import Draft202012Validator
 from msgspec import Meta
 
-from config.arguments import FORMATS, Checker, json_path, shorten
 from config.errors import ConfigError, did_you_mean, listed, shown
+from config.function_arguments import FORMATS, Checker, json_path, shorten
 from config.validation import build
 from config.yaml_loader import read_document
 

@@ -36,7 +36,7 @@ from control.db.pool import ConnectFailed, connected, log_ignored
 from control.db.store import Store
 from control.http.server import ServeError, listen, serving
 from control.http.shutdown import Shutdown
-from control.http.workers import serve_workers
+from control.http.worker_processes import serve_workers
 from control.logging import set_up as set_up_logging
 from relay.journal.condemned import RestoreFailed
 from relay.journal.condemned import restore as restore_condemned

@@ -146,8 +146,8 @@ IMPURE = {
     "sqlite3", "prometheus_client", "uuid_utils",
 }  # fmt: skip
 PURE_MAY_IMPORT = {
-    "config.agent", "config.arguments", "config.intents", "config.loader", "config.nesting",
-    "config.policy",
+    "config.agent", "config.function_arguments", "config.intents", "config.loader",
+    "config.nesting", "config.policy",
 }  # fmt: skip
 
 # One library, one door.

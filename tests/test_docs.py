@@ -23,7 +23,7 @@ from control.app import create_app
 from control.cli import main
 from relay.core import message_policy
 from relay.core.session import EndReason, State
-from relay.protocol import deepgram, relay_events
+from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
 from scripts import reference
 
@@ -266,7 +266,7 @@ def test_every_status_of_an_intent_is_described():
 
 def close_code_mistakes(text):
     table = section("Close codes", text)
-    codes = {n: v for n, v in vars(relay_events).items() if n.isupper() and isinstance(v, int)}
+    codes = {n: v for n, v in vars(close_codes).items() if n.isupper() and isinstance(v, int)}
     found = []
     for name, code in codes.items():
         if name.startswith("_"):

@@ -14,7 +14,7 @@ from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from config import arguments
+from config import function_arguments
 from control.api.pagination import LIMIT, Cursor, Limit, read_cursor, split_page, write_cursor
 from control.api.problems import describe_problems
 from control.api.sessions import Live
@@ -237,4 +237,4 @@ async def _require(store: Store, user: User, conversation_id: UUID) -> Conversat
 
 
 def _show(call: IntentCall) -> IntentCall:
-    return msgspec.structs.replace(call, arguments=arguments.show(call.arguments))
+    return msgspec.structs.replace(call, arguments=function_arguments.show(call.arguments))

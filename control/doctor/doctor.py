@@ -34,12 +34,12 @@ from control.db.migrate import MigrationError, find_pending, load_migrations
 from control.doctor.probe import Certificate, Route, Streams
 from control.doctor.report import Report
 from control.http.client import open_client
-from relay.protocol import deepgram, relay_events
+from relay.protocol import close_codes, deepgram
 from relay.transport import network_errors
 from relay.transport.connection import Connection
+from relay.transport.connection_handler import Handler
 from relay.transport.dial import DialFailed, Dialler
 from relay.transport.egress import Egress
-from relay.transport.handler import Handler
 from relay.transport.send_queue import SendQueue
 
 SKEW_SECONDS = 30.0  # more than that, and signatures and tokens are refused
@@ -199,7 +199,7 @@ class Doctor:
                 connection.queue.send_text(deepgram.encode(make_settings(configuration)))
                 await self._expect(said, deepgram.SettingsApplied, "agent settings")
         finally:
-            connection.close(relay_events.NORMAL, "")
+            connection.close(close_codes.NORMAL, "")
             await gone.wait()  # within a second
 
     async def _expect(

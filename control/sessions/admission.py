@@ -18,9 +18,9 @@ from control.db import ownership
 from control.db.rows import NO_HISTORY, AttachRequest, AttachResult, History, Numbering
 from control.db.store import Store, StoreUnavailable
 from control.errors import RETRY_SECONDS
-from control.sessions.context import history_for_agent
+from control.sessions.history import history_for_agent
 from control.sessions.takeover import SessionTakeover
-from relay.core.admission import Admitted, ResumePoint, Takeover
+from relay.core.admitted import Admitted, ResumePoint, Takeover
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol.refusal import Refused
 from relay.protocol.relay_events import StoredMessage

@@ -19,8 +19,8 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from config.agent import Audio, agent_section
-from config.arguments import MAX_LENGTH, ArgumentsError
 from config.errors import ConfigError
+from config.function_arguments import MAX_LENGTH, ArgumentsError
 from config.intents import Intent
 from config.loader import Configuration
 from control.db import direct_sessions, sessions
@@ -29,10 +29,10 @@ from control.db.direct_sessions import Reporting
 from control.db.rows import NO_HISTORY, History, Message, NewSession
 from control.db.store import Store
 from control.errors import RETRY_SECONDS, Mistake, ProblemError, not_found
-from control.sessions.context import history_for_agent
 from control.sessions.deepgram_token import Minter, TokenUnavailable
+from control.sessions.history import history_for_agent
 from control.sessions.takeover import SessionTakeover
-from relay.core.admission import Admitted
+from relay.core.admitted import Admitted
 from relay.core.events import FunctionReturned, FunctionStarted
 from relay.core.records import IntentCalled
 from relay.functions import submission

@@ -17,7 +17,7 @@ from control.db import grants, sessions
 from control.db.rows import NewSession
 from control.db.store import Store, StoreUnavailable
 from control.sessions.admission import refuse_unavailable
-from relay.core.admission import Admit, Admitted, ResumePoint
+from relay.core.admitted import Admit, Admitted, ResumePoint
 from relay.live.tickets import hash_ticket
 from relay.protocol.refusal import Refused
 

@@ -17,7 +17,7 @@ import msgspec
 from config.agent import Agent, Audio, AudioInput, AudioOutput
 from relay.core import actions
 from relay.core.actions import Action
-from relay.core.admission import Admitted
+from relay.core.admitted import Admitted
 from relay.core.agent_lifecycle import State
 from relay.core.events import (
     AgentClosed,
@@ -40,7 +40,7 @@ from relay.core.events import (
     Woken,
 )
 from relay.core.session import Session
-from relay.protocol import deepgram, relay_events
+from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.audio_formats import AudioWish, choose_audio
 
 SETTINGS_SECONDS = 15.0  # Deepgram waits 10 to 15 s for Settings
@@ -63,7 +63,7 @@ _CODES = {
     "setup_timeout": "INTERNAL_SERVER_ERROR",
 }
 # What a close code would have said.
-_CLOSED = {relay_events.RESTART: "SERVER_GOING_AWAY", relay_events.POLICY: "TOO_MANY_REQUESTS"}
+_CLOSED = {close_codes.RESTART: "SERVER_GOING_AWAY", close_codes.POLICY: "TOO_MANY_REQUESTS"}
 
 Begin = Callable[[Admitted, float], Session]
 """Makes the session at this monotonic second."""
@@ -227,10 +227,10 @@ class DeepgramSession:
                     is_explained = is_explained or isinstance(event, deepgram.Error)
                     told += [action] if isinstance(event, relay_events.OfDeepgram) else []
                 case actions.CloseBrowser(code=code, reason=reason):
-                    if code != relay_events.NORMAL and not is_explained:
+                    if code != close_codes.NORMAL and not is_explained:
                         words = _error(_CLOSED.get(code, "INTERNAL_SERVER_ERROR"), reason)
                         told.append(actions.SendBrowser(words))
-                    told.append(actions.CloseBrowser(relay_events.NORMAL, reason))
+                    told.append(actions.CloseBrowser(close_codes.NORMAL, reason))
                 case actions.SendSettings(settings=settings):
                     wanted = msgspec.structs.replace(settings, **self._wanted)
                     told.append(actions.SendSettings(wanted))

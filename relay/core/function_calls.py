@@ -15,7 +15,7 @@ from uuid import UUID
 
 import msgspec
 
-from config.arguments import MAX_LENGTH
+from config.function_arguments import MAX_LENGTH
 from relay.core import actions, message_policy
 from relay.core.actions import Action
 from relay.protocol import deepgram

@@ -15,8 +15,8 @@ import msgspec
 from config.agent import agent_section, session_section
 from config.loader import Configuration
 from config.policy import Messages, choose, longest_of
-from relay.core import context
-from relay.core.admission import Admitted
+from relay.core import agent_history
+from relay.core.admitted import Admitted
 from relay.protocol import deepgram, relay_events
 
 # What the next agent is told of a call whose own agent was lost before the answer.
@@ -70,8 +70,8 @@ def settings(
     if history or admitted.takeover:
         section.pop("greeting", None)
     settings = deepgram.Settings(agent=section, **session_section(agent, admitted.audio))
-    room = min(context.LONGEST, LONGEST_SETTINGS - len(deepgram.encode(settings)))
-    if lines := context.fit(history, room):
+    room = min(agent_history.LONGEST, LONGEST_SETTINGS - len(deepgram.encode(settings)))
+    if lines := agent_history.fit(history, room):
         section["context"] = {"messages": [msgspec.to_builtins(line) for line in lines]}
     return settings
 

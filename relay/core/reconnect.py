@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from relay.protocol import relay_events
+from relay.protocol import close_codes
 
 MAX_TRIES = 5
 FIRST_WAIT = 0.25
@@ -31,13 +31,13 @@ FINAL_ERRORS = {
 # An agent that closes with one of these has not finished the conversation. 1000 and the codes from
 # 3000 up were chosen by somebody, and are passed on.
 LOST_CODES = {
-    relay_events.GOING_AWAY,
-    relay_events.NO_STATUS,
-    relay_events.ABNORMAL,
-    relay_events.INTERNAL,
-    relay_events.RESTART,
-    relay_events.TRY_AGAIN,
-    relay_events.AGENT_UNREACHABLE,
+    close_codes.GOING_AWAY,
+    close_codes.NO_STATUS,
+    close_codes.ABNORMAL,
+    close_codes.INTERNAL,
+    close_codes.RESTART,
+    close_codes.TRY_AGAIN,
+    close_codes.AGENT_UNREACHABLE,
 }
 
 

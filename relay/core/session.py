@@ -22,7 +22,7 @@ import msgspec
 
 from relay.core import actions, message_policy
 from relay.core.actions import Action
-from relay.core.admission import Admitted, Takeover
+from relay.core.admitted import Admitted, Takeover
 from relay.core.agent_lifecycle import AgentLifecycle, State, Times
 from relay.core.events import (
     AgentClosed,
@@ -51,7 +51,7 @@ from relay.core.resume import ResumeWindow
 from relay.core.session_close import HANG_UP, close, comes_back
 from relay.core.session_timeouts import SessionTimeouts
 from relay.core.transcript import Transcript
-from relay.protocol import deepgram, relay_events
+from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
 
 GO_AWAY_PATIENCE = 5.0  # how long a turn may run on when the relay stops
@@ -354,7 +354,7 @@ class Session:
         failure = _Failure(
             EndReason.AGENT_ERROR,
             message_policy.for_browser(error),
-            relay_events.INTERNAL,
+            close_codes.INTERNAL,
             error.code,
         )
         if error.code in FINAL_ERRORS:
@@ -410,7 +410,7 @@ class Session:
     def _browser_closed(self, code: int, reason: str, now: float) -> list[Action]:
         if self._resume.grace and comes_back(code):
             return self._detach(code, reason, now)
-        why = EndReason.BROWSER_LOST if code == relay_events.ABNORMAL else EndReason.BROWSER_LEFT
+        why = EndReason.BROWSER_LOST if code == close_codes.ABNORMAL else EndReason.BROWSER_LEFT
         return self._end(why, f"{code} {reason}".strip(), code, reason)
 
     def _detach(self, code: int, reason: str, now: float) -> list[Action]:
@@ -419,8 +419,8 @@ class Session:
             return self._hang_up(EndReason.SHUTDOWN, "browser lost")
         self._resume.detach(now)
         away = actions.Note("browser_away", f"{code} {reason}".strip())
-        sent = relay_events.sendable(code, instead=relay_events.NORMAL)
-        return [actions.DetachBrowser(sent, relay_events.short(reason)), away]
+        sent = close_codes.sendable(code, instead=close_codes.NORMAL)
+        return [actions.DetachBrowser(sent, close_codes.short(reason)), away]
 
     def _from_browser(
         self,
@@ -510,7 +510,7 @@ class Session:
 
     def _due(self, event: Woken, now: float) -> list[Action]:
         if now >= self._resume.closes_at:
-            return self._end(EndReason.BROWSER_LOST, "did not come back", relay_events.ABNORMAL, "")
+            return self._end(EndReason.BROWSER_LOST, "did not come back", close_codes.ABNORMAL, "")
         if now >= self._go_by:
             return self._maybe_go(now)
         if self.state is not State.OPEN:
@@ -549,4 +549,4 @@ def _note_unreadable(
 
 def _no_agent(why: EndReason, code: str, what: str) -> _Failure:
     error = relay_events.RelayError(code=code, detail=f"the voice agent {what}")
-    return _Failure(why, error, relay_events.AGENT_UNREACHABLE, code.replace("_", " "))
+    return _Failure(why, error, close_codes.AGENT_UNREACHABLE, code.replace("_", " "))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from relay.core.admission import Admitted
+from relay.core.admitted import Admitted
 from relay.core.records import MessageSaid
 from relay.protocol import deepgram
 

@@ -23,11 +23,11 @@ from uuid import UUID
 
 import msgspec
 
-from config import arguments
-from config.arguments import ArgumentsError
+from config import function_arguments
+from config.function_arguments import ArgumentsError
 from config.intents import Intent, Registry
 from relay.backoff import Backoff
-from relay.core.admission import Admitted
+from relay.core.admitted import Admitted
 from relay.core.events import FunctionReturned, FunctionStarted
 from relay.core.records import FACTS, IntentCalled
 from relay.functions import submission
@@ -214,7 +214,7 @@ class Functions:
             log.exception(
                 "function_call_broken function=%.64r call=%s", call.function.name, call.id
             )
-            shown = arguments.show(call.function.arguments)
+            shown = function_arguments.show(call.function.arguments)
             self._finish(progress, None, shown, Failed(BROKEN, 0))
             return
         if accepted is not None:
@@ -227,13 +227,13 @@ class Functions:
         if intent is None:
             known = ", ".join(i.function for i in self._registry.intents)
             reason = f"there is no function {call.function.name[:64]!r}; there are: {known}"
-            shown = arguments.show(call.function.arguments)
+            shown = function_arguments.show(call.function.arguments)
             self._finish(progress, None, shown, Rejected(reason, None, 0))
             return None
         try:
             parameters = await check_arguments(self._registry, intent, call.function.arguments)
         except ArgumentsError as error:
-            shown = arguments.show(call.function.arguments)
+            shown = function_arguments.show(call.function.arguments)
             self._finish(progress, intent, shown, Rejected(str(error), None, 0))
             return None
         # In doubt from the start: if we die, nobody can know how far we came.
@@ -330,7 +330,7 @@ class Functions:
         intent = self._registry.by_function(call.function.name)
         self._note(progress, intent, IntentStatus.CANCELLED)
         self._count(progress, intent, IntentStatus.CANCELLED.value)
-        shown = arguments.show(call.function.arguments)
+        shown = function_arguments.show(call.function.arguments)
         self._report(call, intent, IntentStatus.CANCELLED, shown, None, "")
 
     def _save(
@@ -419,7 +419,7 @@ class Functions:
                 function=call.function.name,
                 intent=intent.name if intent else None,
                 # What is longer was refused.
-                arguments=call.function.arguments[: arguments.MAX_LENGTH],
+                arguments=call.function.arguments[: function_arguments.MAX_LENGTH],
                 status=status,
                 attempts=progress.attempts,
                 result=result,

@@ -1,6 +1,6 @@
 """The Settings for an agent at this moment: of a new session, of a resumed one, of the next agent.
 
-What they consist of is in message_policy.py and context.py; here are the day and the log.
+What they consist of is in message_policy.py and agent_history.py; here are the day and the log.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from datetime import datetime
 
 from config import timezones
 from config.loader import Configuration
-from relay.core import context, message_policy
-from relay.core.admission import Admitted
+from relay.core import agent_history, message_policy
+from relay.core.admitted import Admitted
 from relay.protocol import deepgram
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,8 @@ def compose(
         "not the name of a stored one: it is made of agent.yaml"
     )
     told = settings.agent.get("context", {}).get("messages", [])
-    wanted = context.with_words(history)
-    whole, rest = context.size(wanted), context.size(told)
+    wanted = agent_history.with_words(history)
+    whole, rest = agent_history.size(wanted), agent_history.size(told)
     if rest < whole:
         log.warning(
             "context_cut session=%s lines=%d of=%d bytes=%d of=%d",

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from relay.core import events
 from relay.core.events import EndReason
 from relay.core.reconnect import FINAL_STATUSES
-from relay.live.side import Rules, Side
-from relay.protocol import relay_events
+from relay.live.session_side import Rules, Side
+from relay.protocol import close_codes
 from relay.telemetry.session_timing import SessionTiming
 from relay.transport.connection import SAMPLE_MASK, Connection
+from relay.transport.connection_handler import NOBODY
 from relay.transport.dial import Dial, DialFailed
-from relay.transport.handler import NOBODY
 from relay.transport.send_queue import Payload, SendQueue
 
 
@@ -85,7 +85,7 @@ class AgentSide(Side):
         self.connection.queue.handler = NOBODY  # what waits is not this one's fault
         if self.connection.has_socket:
             self._on_lingering(self.connection)
-        self.connection.close(relay_events.NORMAL, "")
+        self.connection.close(close_codes.NORMAL, "")
 
     def hear_all(self) -> None:
         """Its audio goes straight to the browser."""
@@ -122,4 +122,4 @@ class AgentSide(Side):
         self._hang_up(EndReason.AGENT_TOO_SLOW)
 
     def on_stalled(self) -> None:
-        self._rules.handle(events.AgentClosed(relay_events.ABNORMAL, "reads nothing"))
+        self._rules.handle(events.AgentClosed(close_codes.ABNORMAL, "reads nothing"))

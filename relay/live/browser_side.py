@@ -9,8 +9,8 @@ from relay.core.events import EndReason
 from relay.core.resume import KEPT_BYTES, ReplayBuffer
 from relay.core.session import SessionRules
 from relay.live.session_record import SessionRecord
-from relay.live.side import Rules, Side
-from relay.protocol import relay_events
+from relay.live.session_side import Rules, Side
+from relay.protocol import close_codes
 from relay.transport.connection import SAMPLE_MASK, Connection
 from relay.transport.send_queue import Payload, SendQueue
 
@@ -129,7 +129,7 @@ class BrowserSide(Side):
         self._rules.handle(events.ControlFrame())
 
     def on_closed(self, code: int, reason: str) -> None:
-        if relay_events.TOO_BIG in (code, self.connection.said):
+        if close_codes.TOO_BIG in (code, self.connection.said):
             self._record.refused("too_big")
         self._rules.handle(events.BrowserClosed(code, reason))
 
@@ -137,4 +137,4 @@ class BrowserSide(Side):
         self._hang_up(EndReason.BROWSER_TOO_SLOW)
 
     def on_stalled(self) -> None:
-        self._rules.handle(events.BrowserClosed(relay_events.TRY_AGAIN, "reads nothing"))
+        self._rules.handle(events.BrowserClosed(close_codes.TRY_AGAIN, "reads nothing"))

@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 from relay.live.quotas import AgentQuota
-from relay.protocol import relay_events
+from relay.protocol import close_codes
 from relay.supervisor import Contained, Supervisor
 from relay.telemetry.metrics import Metrics
 from relay.transport.connection import Connection
+from relay.transport.connection_handler import BufferingHandler
 from relay.transport.dial import Dial, DialFailed
-from relay.transport.handler import BufferingHandler
 
 KEPT_SECONDS = 8.0  # docs/protocol.md: CLIENT_MESSAGE_TIMEOUT after 10 to 15 s without Settings
 
@@ -135,4 +135,4 @@ class DialAhead:
             dialled.expiry.cancel()
         dialled.task.cancel()
         dialled.connection.forget()
-        dialled.connection.close(relay_events.NORMAL, "")
+        dialled.connection.close(close_codes.NORMAL, "")

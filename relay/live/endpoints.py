@@ -27,7 +27,7 @@ from litestar.params import FromPath
 from litestar.types import Receive, Send
 
 from config import origins
-from relay.core.admission import Admit, AdmitGrant, ResumePoint
+from relay.core.admitted import Admit, AdmitGrant, ResumePoint
 from relay.live.session_registry import SessionRegistry
 from relay.protocol.refusal import Refused
 from relay.protocol.relay_events import SUBPROTOCOL

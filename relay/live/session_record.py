@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from relay.core.admission import Admitted
+from relay.core.admitted import Admitted
 from relay.core.events import EndReason
 from relay.core.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
 from relay.journal.journal import Journal

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from config.loader import Configuration
-from relay.core.admission import Admitted, ResumePoint
+from relay.core.admitted import Admitted, ResumePoint
 from relay.core.agent_lifecycle import Times
 from relay.core.deepgram_session import DEFAULT_AUDIO
 from relay.core.events import EndReason

@@ -21,7 +21,7 @@ from uuid_utils.compat import uuid7
 from config.agent import Agent
 from relay.core import actions, events
 from relay.core.actions import Action
-from relay.core.admission import Admitted
+from relay.core.admitted import Admitted
 from relay.core.agent_lifecycle import Times
 from relay.core.deepgram_session import DeepgramSession
 from relay.core.events import EndReason
@@ -34,7 +34,7 @@ from relay.live.browser_side import BrowserSide
 from relay.live.deadline import Deadline
 from relay.live.session_record import SessionRecord
 from relay.live.tickets import new_ticket
-from relay.protocol import deepgram, relay_events
+from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.audio_formats import silence
 from relay.protocol.refusal import Refused
 from relay.transport.connection import Connection
@@ -162,7 +162,7 @@ class SessionRunner:
                 browser = self._browser.connection
                 if browser.is_closed or not browser.is_open:
                     # It left during the handshake and has no ticket to come back with.
-                    browser.close(relay_events.ABNORMAL, "")
+                    browser.close(close_codes.ABNORMAL, "")
                     self.hang_up(EndReason.BROWSER_LOST)
                 self._arm()
                 await self._finished
@@ -253,8 +253,8 @@ class SessionRunner:
             finally:
                 self._deadline.clear()
                 if self.is_live:  # the core cannot any more, or it was ending when it broke
-                    self._browser.connection.close(relay_events.INTERNAL, "internal error")
-                    self._agent.connection.close(relay_events.NORMAL, "")
+                    self._browser.connection.close(close_codes.INTERNAL, "internal error")
+                    self._agent.connection.close(close_codes.NORMAL, "")
                     self._end(why, detail)
         except Exception as another:
             log.exception("session_failed session=%s", self._session.admitted.session_id)

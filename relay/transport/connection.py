@@ -14,8 +14,8 @@ from typing import NamedTuple, cast
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
 
-from relay.protocol import relay_events
-from relay.transport.handler import NOBODY, Handler
+from relay.protocol import close_codes
+from relay.transport.connection_handler import NOBODY, Handler
 from relay.transport.send_queue import BINARY, TEXT, Payload, SendQueue
 
 # How long a close frame may wait for its answer before the socket is cut: promise 3 says 1 s.
@@ -95,7 +95,7 @@ class Connection(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.queue.lose(transport)
-        self._seen_closed(relay_events.ABNORMAL, "")
+        self._seen_closed(close_codes.ABNORMAL, "")
         self._state = State.GONE
         self.handler.on_gone()
         freed, self.on_freed = self.on_freed, _nothing
@@ -236,9 +236,9 @@ class Connection(WSListener):
         # An IntEnum at run time, whatever the stubs say; a frame may carry no code.
         if frame.payload_size:
             code = cast(int, frame.get_close_code())
-            answer = relay_events.sendable(code, instead=relay_events.PROTOCOL_ERROR)
+            answer = close_codes.sendable(code, instead=close_codes.PROTOCOL_ERROR)
         else:
-            code, answer = relay_events.NO_STATUS, relay_events.NORMAL
+            code, answer = close_codes.NO_STATUS, close_codes.NORMAL
         transport.send_close(cast(WSCloseCode, answer), b"")
         transport.disconnect()
         asyncio.get_running_loop().call_later(LINGER, transport.disconnect, False)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import config
-from config.arguments import REASON_LENGTH, ArgumentsError
 from config.errors import ConfigError
+from config.function_arguments import REASON_LENGTH, ArgumentsError
 from config.intents import Intent, Registry, load_intents
 
 SHIPPED = Path(config.__file__).parent / "intents.yaml"

@@ -26,7 +26,7 @@ from control.app import create_app
 from control.dev import orchestrator as local_orchestrator
 from control.http.connection_limits import Caller
 from control.http.server import listen, serving
-from relay.core.admission import Admitted
+from relay.core.admitted import Admitted
 from relay.core.deepgram_session import DeepgramSession
 from relay.core.resume import ReplayBuffer
 from relay.core.session import Session

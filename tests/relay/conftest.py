@@ -12,7 +12,7 @@ import pytest
 
 from config.agent import Audio
 from relay.core import actions
-from relay.core.admission import Admitted
+from relay.core.admitted import Admitted
 from relay.core.agent_lifecycle import Times
 from relay.core.events import AgentOpened, FromAgent
 from relay.core.rate_limit import Bounds

@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosedError
 import config
 from config.agent import Audio
 from config.loader import load
-from relay.core.admission import Admitted, ResumePoint
+from relay.core.admitted import Admitted, ResumePoint
 from relay.core.agent_lifecycle import Times
 from relay.core.rate_limit import Bounds
 from relay.core.records import Record

@@ -18,7 +18,7 @@ from control.db.conversations import erase_conversation, list_messages
 from control.db.ownership import DEAD_SECONDS, GAP
 from control.db.rows import NewSession
 from control.db.sessions import close_session, create_session
-from relay.core.admission import ResumePoint
+from relay.core.admitted import ResumePoint
 from relay.core.events import EndReason
 from relay.core.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
 from relay.live.tickets import hash_ticket

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import config
 from config.agent import Audio, AudioInput, AudioOutput, load_agent
 from relay.core import actions
-from relay.core.admission import Admitted
+from relay.core.admitted import Admitted
 from relay.core.agent_lifecycle import Times
 from relay.core.deepgram_session import MAX_CONTROLS, MAX_EARLY, SETTINGS_SECONDS, DeepgramSession
 from relay.core.events import (
@@ -33,7 +33,7 @@ from relay.core.events import (
     NotAudio,
     Woken,
 )
-from relay.protocol import deepgram, relay_events
+from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
 from tests.relay.conftest import make_session
 
@@ -188,7 +188,7 @@ def refusal(asked):
         actions.CloseAgent,
         actions.End,
     ]
-    assert end[0].code == relay_events.NORMAL
+    assert end[0].code == close_codes.NORMAL
     assert end[2] == actions.End("bad_settings", error.event.code)
     assert isinstance(error.event, deepgram.Error)
     return error.event.code
@@ -248,7 +248,7 @@ def test_an_end_before_settings(deepgram_agent, event, reason, codes):
     (end,) = of(actions.End, asked)
     assert end.reason == reason
     assert [error.code for error in told(asked)] == codes
-    assert of(actions.CloseBrowser, asked)[0].code == relay_events.NORMAL
+    assert of(actions.CloseBrowser, asked)[0].code == close_codes.NORMAL
 
 
 # --- in Deepgram's words -------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def test_an_agent_that_cannot_be_reached_is_an_error_of_the_server(deepgram_agen
     asked = deepgram_agent.handle(AgentUnreachable("refused", final=True), 0.2)
 
     assert [event.code for event in told(asked)] == ["INTERNAL_SERVER_ERROR"]
-    assert of(actions.CloseBrowser, asked)[0].code == relay_events.NORMAL
+    assert of(actions.CloseBrowser, asked)[0].code == close_codes.NORMAL
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from config.agent import DeepgramSpeak, Speak
 from config.loader import load
 from config.policy import NEVER, Language, Limited, Messages, Policy
 from relay.core import message_policy
-from relay.core.admission import Takeover
+from relay.core.admitted import Takeover
 from relay.protocol import deepgram
 
 TODAY = date(2026, 11, 22)

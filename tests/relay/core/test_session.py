@@ -12,9 +12,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from config.agent import Audio
-from config.arguments import MAX_LENGTH
+from config.function_arguments import MAX_LENGTH
 from relay.core import actions, message_policy
-from relay.core.admission import Admitted, Takeover
+from relay.core.admitted import Admitted, Takeover
 from relay.core.agent_lifecycle import KEEPALIVE_CHECK, ROLL_OVER_PATIENCE, State
 from relay.core.events import (
     AgentClosed,
@@ -40,7 +40,7 @@ from relay.core.rate_limit import Bounds
 from relay.core.reconnect import FINAL_ERRORS, MAX_TRIES, STABLE_SECONDS
 from relay.core.session import GO_AWAY_PATIENCE
 from relay.core.transcript import HISTORY_LENGTH
-from relay.protocol import deepgram, relay_events
+from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
 from tests.relay.conftest import BEGAN, BOUNDS, TIMES, make_session
 
@@ -151,7 +151,7 @@ def test_a_set_up_that_takes_too_long_ends_in_every_state(session, steps):
     asked = session.handle(Woken(0), 10.0)
 
     assert ended(asked) == EndReason.SETUP_TIMEOUT
-    assert closes(asked) == (relay_events.AGENT_UNREACHABLE, relay_events.NORMAL)
+    assert closes(asked) == (close_codes.AGENT_UNREACHABLE, close_codes.NORMAL)
     assert of(actions.SendBrowser, asked)[0].event.code == "setup_timeout"
 
 

@@ -14,8 +14,8 @@ from relay.live.dial_ahead import DialAhead
 from relay.live.quotas import AgentQuota
 from relay.telemetry.metrics import Metrics
 from relay.transport.connection import Connection
+from relay.transport.connection_handler import BufferingHandler
 from relay.transport.dial import DialFailed
-from relay.transport.handler import BufferingHandler
 from relay.transport.send_queue import SendQueue
 from tests.relay.wires import LIMITS, Agent, agent_and_relay, next_event, relaying
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from relay.core.admission import Takeover
+from relay.core.admitted import Takeover
 from relay.core.agent_lifecycle import Times
 from relay.core.records import MessageSaid, SessionEnded, TicketIssued
 from relay.functions.submission import Submitted

@@ -9,7 +9,7 @@ from picows import WSMsgType, WSProtocolError
 from picows.picows import _make_test_ws_frame
 
 from relay.transport.connection import SAMPLE_MASK, Connection
-from relay.transport.handler import Handler
+from relay.transport.connection_handler import Handler
 from relay.transport.send_queue import BINARY, SendQueue
 from tests.relay.transport.test_send_queue import Wire
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from relay.core.events import EndReason, Event, HangUp
 from relay.transport.connection import Connection
-from relay.transport.handler import Handler
+from relay.transport.connection_handler import Handler
 
 
 class Rules(Protocol):

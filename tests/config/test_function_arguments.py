@@ -1,4 +1,4 @@
-"""config/arguments.py: bounds, and keywords that take longer elsewhere."""
+"""config/function_arguments.py: bounds, and keywords that take longer elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import json
 
 import pytest
 
-from config.arguments import FORMATS, MAX_DEPTH, MAX_LENGTH, ArgumentsError, Checker, decode, show
+from config.function_arguments import (
+    FORMATS,
+    MAX_DEPTH,
+    MAX_LENGTH,
+    ArgumentsError,
+    Checker,
+    decode,
+    show,
+)
 
 
 def reason(text, **rule):
