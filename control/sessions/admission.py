@@ -35,7 +35,7 @@ NOTHING_SEEN = ResumePoint()
 
 class Admission:
     """Lets a browser attach, with the first ticket of its session or from another relay:
-    `relay.core.admission.Admit`. From then on this node is the session's owner.
+    `relay.core.admitted.Admit`. From then on this node is the session's owner.
 
     Whatever is wrong with a ticket (unknown session, another's, used, expired), the answer is the
     same 401, so that nothing can be learnt by trying. Who has the right ticket of a session that is

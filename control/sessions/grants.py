@@ -23,7 +23,7 @@ from relay.protocol.refusal import Refused
 
 
 class GrantAdmission:
-    """Lets an official client in: `relay.core.admission.AdmitGrant`."""
+    """Lets an official client in: `relay.core.admitted.AdmitGrant`."""
 
     def __init__(
         self,

@@ -616,11 +616,11 @@ class Away(Store):
         self.asked = 0
         self.twice = asyncio.Event()
 
-    def transaction(self):
+    def reading(self):
         self.asked += 1
         if self.asked > 2:
             self.twice.set()
-        return super().transaction()
+        return super().reading()
 
 
 async def test_a_database_that_is_away_pauses_the_loop_and_is_said_once(outbox, caplog):
@@ -655,7 +655,7 @@ from relay.transport.egress import Egress
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.telemetry.metrics import Metrics
-from relay.core.admission import Admitted
+from relay.core.admitted import Admitted
 
 how, root, database, url, data, conversation = sys.argv[1:]
 
