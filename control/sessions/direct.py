@@ -36,7 +36,7 @@ from relay.core.admitted import Admitted
 from relay.core.events import FunctionReturned, FunctionStarted
 from relay.core.records import IntentCalled
 from relay.functions import submission
-from relay.functions.executor import LEASE_MARGIN, Functions, check_arguments
+from relay.functions.executor import LEASE_MARGIN, Functions, check_call
 from relay.functions.submission import Rejected
 from relay.live import agent_settings
 from relay.protocol import deepgram
@@ -232,7 +232,7 @@ class Direct:
         self, user_id: str, conversation_id: UUID, asked: ReportedCall, row_id: UUID
     ) -> asyncio.Future[CallAnswer]:
         answer: asyncio.Future[CallAnswer] = asyncio.get_running_loop().create_future()
-        intent, rejected = await self._check_arguments(asked)
+        intent, rejected = await self._check(asked)
         async with self._store.transaction() as connection:
             reporting = await _enter(connection, user_id, conversation_id, asked.session_id)
             record = _make_record(asked, conversation_id, row_id, intent, rejected, reporting)
@@ -274,19 +274,13 @@ class Direct:
         call = deepgram.FunctionCall(id=asked.id, name=asked.name, arguments=asked.arguments)
         self._functions.start(admitted, call, reporting.numbering.last_seq, report, row_id=row_id)
 
-    async def _check_arguments(self, asked: ReportedCall) -> tuple[Intent | None, Rejected | None]:
+    async def _check(self, asked: ReportedCall) -> tuple[Intent | None, Rejected | None]:
         """The intent, and why the call cannot be."""
         registry = self._configuration.registry
-        intent = registry.by_function(asked.name)
         try:
-            if intent is None:
-                known = ", ".join(each.function for each in registry.intents)
-                raise ArgumentsError(
-                    f"there is no function {asked.name[:64]!r}; there are: {known}"
-                )
-            await check_arguments(registry, intent, asked.arguments)
+            intent, _ = await check_call(registry, asked.name, asked.arguments)
         except ArgumentsError as error:
-            return intent, Rejected(str(error), None, 0)
+            return registry.by_function(asked.name), Rejected(str(error), None, 0)
         return intent, None
 
 

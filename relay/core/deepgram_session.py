@@ -73,7 +73,7 @@ class DeepgramSession:
     """One connection of an official client; it becomes a session when its Settings have come."""
 
     def __init__(self, admitted: Admitted, agent: Agent, begin: Begin, now: float) -> None:
-        """`opening.audio` does not count: the client says which."""
+        """`admitted.audio` does not count: the client says which."""
         self._admitted = admitted
         self._agent = agent
         self._begin = begin

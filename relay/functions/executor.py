@@ -223,18 +223,13 @@ class Functions:
     async def _accept(self, progress: _Progress) -> tuple[Intent, dict[str, Any]] | None:
         """Check it and have it on disk; None: it has its answer already."""
         call = progress.call
-        intent = self._registry.by_function(call.function.name)
-        if intent is None:
-            known = ", ".join(i.function for i in self._registry.intents)
-            reason = f"there is no function {call.function.name[:64]!r}; there are: {known}"
-            shown = function_arguments.show(call.function.arguments)
-            self._finish(progress, None, shown, Rejected(reason, None, 0))
-            return None
+        name, text = call.function.name, call.function.arguments
         try:
-            parameters = await check_arguments(self._registry, intent, call.function.arguments)
+            intent, parameters = await check_call(self._registry, name, text)
         except ArgumentsError as error:
-            shown = function_arguments.show(call.function.arguments)
-            self._finish(progress, intent, shown, Rejected(str(error), None, 0))
+            rejected = Rejected(str(error), None, 0)
+            shown = function_arguments.show(text)
+            self._finish(progress, self._registry.by_function(name), shown, rejected)
             return None
         # In doubt from the start: if we die, nobody can know how far we came.
         lease = intent.timeout + LEASE_MARGIN
@@ -432,8 +427,15 @@ class Functions:
         )
 
 
-async def check_arguments(registry: Registry, intent: Intent, text: str) -> dict[str, Any]:
-    """The arguments of a call, decoded and valid; raises `ArgumentsError`."""
+async def check_call(registry: Registry, name: str, text: str) -> tuple[Intent, dict[str, Any]]:
+    """The intent of a function, and the arguments of a call, decoded and valid.
+
+    Raises `ArgumentsError`, also when there is no such function: the text is for the model.
+    """
+    intent = registry.by_function(name)
+    if intent is None:
+        known = ", ".join(each.function for each in registry.intents)
+        raise ArgumentsError(f"there is no function {name[:64]!r}; there are: {known}")
     if len(text) <= CHECKED_AT_ONCE:
-        return registry.check_arguments(intent, text)
-    return await asyncio.to_thread(registry.check_arguments, intent, text)
+        return intent, registry.check_arguments(intent, text)
+    return intent, await asyncio.to_thread(registry.check_arguments, intent, text)

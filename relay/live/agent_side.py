@@ -8,7 +8,7 @@ from collections.abc import Callable
 from relay.core import events
 from relay.core.events import EndReason
 from relay.core.reconnect import FINAL_STATUSES
-from relay.live.session_side import Rules, Side
+from relay.live.session_side import Runner, Side
 from relay.protocol import close_codes
 from relay.telemetry.session_timing import SessionTiming
 from relay.transport.connection import SAMPLE_MASK, Connection
@@ -23,7 +23,7 @@ class AgentSide(Side):
 
     def __init__(
         self,
-        rules: Rules,
+        runner: Runner,
         connection: Connection,
         *,
         dials: tuple[Dial, Dial],
@@ -31,7 +31,7 @@ class AgentSide(Side):
         timing: SessionTiming,
         on_lingering: Callable[[Connection], None],
     ) -> None:
-        super().__init__(rules, connection)
+        super().__init__(runner, connection)
         self._dial, self._redial = dials
         self._browser_queue = browser_queue
         self._timing = timing
@@ -71,7 +71,7 @@ class AgentSide(Side):
             await dial(self.connection)
         except DialFailed as error:
             final = error.status in FINAL_STATUSES
-            self._rules.handle(events.AgentUnreachable(str(error), final, error.retry_after))
+            self._runner.handle(events.AgentUnreachable(str(error), final, error.retry_after))
 
     def _listen(self) -> None:
         self.hear_all()
@@ -100,10 +100,10 @@ class AgentSide(Side):
 
     def on_opened(self) -> None:
         self._timing.opened(asyncio.get_running_loop().time())
-        self._rules.handle(events.AgentOpened())
+        self._runner.handle(events.AgentOpened())
 
     def on_text(self, text: bytes) -> None:
-        self._rules.hear(text, is_from_agent=True)
+        self._runner.hear(text, is_from_agent=True)
 
     def on_audio(self, payload: Payload) -> bool:
         self.hear_all()
@@ -116,10 +116,10 @@ class AgentSide(Side):
             self._timing.down.record(seconds, SAMPLE_MASK + 1)
 
     def on_closed(self, code: int, reason: str) -> None:
-        self._rules.handle(events.AgentClosed(code, reason))
+        self._runner.handle(events.AgentClosed(code, reason))
 
     def on_overflow(self) -> None:
         self._hang_up(EndReason.AGENT_TOO_SLOW)
 
     def on_stalled(self) -> None:
-        self._rules.handle(events.AgentClosed(close_codes.ABNORMAL, "reads nothing"))
+        self._runner.handle(events.AgentClosed(close_codes.ABNORMAL, "reads nothing"))

@@ -9,7 +9,7 @@ from relay.core.events import EndReason
 from relay.core.resume import KEPT_BYTES, ReplayBuffer
 from relay.core.session import SessionRules
 from relay.live.session_record import SessionRecord
-from relay.live.session_side import Rules, Side
+from relay.live.session_side import Runner, Side
 from relay.protocol import close_codes
 from relay.transport.connection import SAMPLE_MASK, Connection
 from relay.transport.send_queue import Payload, SendQueue
@@ -29,14 +29,14 @@ class BrowserSide(Side):
 
     def __init__(
         self,
-        rules: Rules,
+        runner: Runner,
         connection: Connection,
         *,
         session: SessionRules,
         agent_queue: SendQueue,
         record: SessionRecord,
     ) -> None:
-        super().__init__(rules, connection)
+        super().__init__(runner, connection)
         self.thrown_away = 0
         self._session = session
         self._agent_queue = agent_queue
@@ -95,13 +95,13 @@ class BrowserSide(Side):
 
     def on_opened(self) -> None:
         if self._returned_with is None:
-            self._rules.begin()
+            self._runner.begin()
             return
         arrived = events.BrowserAttached(*self._returned_with, self.connection.frames)
-        self._rules.handle(arrived)
+        self._runner.handle(arrived)
 
     def on_text(self, text: bytes) -> None:
-        self._rules.hear(text, is_from_agent=False)
+        self._runner.hear(text, is_from_agent=False)
 
     def on_audio(self, payload: Payload) -> bool:
         """Programs that send texts the wrong way do so from the beginning: looked at until the
@@ -112,7 +112,7 @@ class BrowserSide(Side):
             return False
         if not self._session.accepts_audio(payload):
             self.thrown_away += 1
-            self._rules.handle(events.NotAudio())
+            self._runner.handle(events.NotAudio())
             return False
         self._audio = Audio.PASSES
         self._feed()
@@ -126,15 +126,15 @@ class BrowserSide(Side):
             self._hang_up(EndReason.ABUSE)
 
     def on_control(self) -> None:
-        self._rules.handle(events.ControlFrame())
+        self._runner.handle(events.ControlFrame())
 
     def on_closed(self, code: int, reason: str) -> None:
         if close_codes.TOO_BIG in (code, self.connection.said):
             self._record.refused("too_big")
-        self._rules.handle(events.BrowserClosed(code, reason))
+        self._runner.handle(events.BrowserClosed(code, reason))
 
     def on_overflow(self) -> None:
         self._hang_up(EndReason.BROWSER_TOO_SLOW)
 
     def on_stalled(self) -> None:
-        self._rules.handle(events.BrowserClosed(close_codes.TRY_AGAIN, "reads nothing"))
+        self._runner.handle(events.BrowserClosed(close_codes.TRY_AGAIN, "reads nothing"))

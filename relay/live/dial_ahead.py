@@ -60,7 +60,7 @@ class DialAhead:
         supervisor: Supervisor | None = None,
     ) -> None:
         self._dial = dial
-        self._new_leg = new_connection
+        self._new_connection = new_connection
         self._metrics = metrics
         self._share = share
         self._limit = limit
@@ -88,7 +88,7 @@ class DialAhead:
             return
         if not self._share.enter(session_id):
             return  # at the attach more may be asked for
-        connection = self._new_leg()
+        connection = self._new_connection()
         connection.listen(BufferingHandler(connection.abort))
         task = self._tasks.start(self._try(connection), name=f"dial ahead {session_id}")
         dialled = Dialled(connection, task)

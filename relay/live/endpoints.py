@@ -111,7 +111,7 @@ async def converse(
         session_registry.check_open()
         with session_registry.admitting(handshake):
             admitted = await admit_grant(ticket)
-        runner = await session_registry.prepare(admitted, handshake, is_drop_in=True)
+        runner = await session_registry.prepare(admitted, handshake, is_deepgram_client=True)
     except Refused as refused:
         session_registry.count_refusal(refused)
         await refuse(socket, refused, b"application/json", problem_body(refused.status))

@@ -102,7 +102,7 @@ class SessionRegistry:
         self._tasks: Contained | None = None
         self._ahead = DialAhead(
             self._dial,
-            self._new_agent_leg,
+            self._new_agent_connection,
             metrics,
             share=self._share,
             limit=limits.dial_ahead,
@@ -142,18 +142,18 @@ class SessionRegistry:
         self._metrics.refusals.labels(code=refused.code).inc()
 
     async def prepare(
-        self, admitted: Admitted, handshake: Handshake, *, is_drop_in: bool = False
+        self, admitted: Admitted, handshake: Handshake, *, is_deepgram_client: bool = False
     ) -> SessionRunner:
         """A session runner whose browser connection waits for `handshake` to be accepted; `start`
         has to follow.
 
-        `is_drop_in`: it speaks Deepgram's protocol, in which there is no coming back. Raises
-        `Refused` when the user, or who is at this address, has enough sessions, or when there is
-        no agent left.
+        `is_deepgram_client`: it speaks Deepgram's protocol, in which there is no coming back.
+        Raises `Refused` when the user, or who is at this address, has enough sessions, or when
+        there is no agent left.
         """
         limits = self._limits
         times = limits.times
-        if is_drop_in:
+        if is_deepgram_client:
             times = msgspec.structs.replace(times, grace_seconds=0.0)
             admitted = msgspec.structs.replace(admitted, audio=DEFAULT_AUDIO)  # until its Settings
         if not self._share.enter(admitted.session_id):
@@ -175,10 +175,10 @@ class SessionRegistry:
                 partial(agent_settings.compose, self._configuration, admitted),
                 times,
                 limits.bounds,
-                self._configuration.agent if is_drop_in else None,
+                self._configuration.agent if is_deepgram_client else None,
             ),
             SessionRecord(admitted, self._journal, self._metrics, self._log_limit),
-            connections=(browser, dialled.connection if dialled else self._new_agent_leg()),
+            connections=(browser, dialled.connection if dialled else self._new_agent_connection()),
             dials=(dialled.connect if dialled else self._dial, self._dial),
             functions=self._functions,
             address=handshake.address,
@@ -226,7 +226,7 @@ class SessionRegistry:
         self._share.hold(key)
         connection.on_freed = lambda: self._share.leave(key)
 
-    def _new_agent_leg(self) -> Connection:
+    def _new_agent_connection(self) -> Connection:
         queue = SendQueue(self._limits.held_audio_bytes, held=True)
         return Connection(queue, max_message_bytes=self._limits.max_message_bytes)
 
@@ -250,7 +250,7 @@ class SessionRegistry:
     def start(self, session_id: UUID, runner: SessionRunner) -> None:
         """Relay in a task of our own: the request that began the session ends here."""
         if self._tasks is None:
-            raise RuntimeError("the hub is not running")
+            raise RuntimeError("the registry is not running")
         self._live[session_id] = runner
         self._quotas.enter(session_id, runner.user_id, runner.address)
         self._metrics.sessions_live.set(len(self._live))

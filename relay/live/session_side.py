@@ -10,8 +10,8 @@ from relay.transport.connection import Connection
 from relay.transport.connection_handler import Handler
 
 
-class Rules(Protocol):
-    """What a side tells its session."""
+class Runner(Protocol):
+    """What a side tells the session runner, which asks the rules."""
 
     def begin(self) -> None: ...
     def handle(self, event: Event) -> None: ...
@@ -22,19 +22,19 @@ class Rules(Protocol):
 class Side(Handler):
     """Listens to `connection`, the newest one of this side."""
 
-    def __init__(self, rules: Rules, connection: Connection) -> None:
+    def __init__(self, runner: Runner, connection: Connection) -> None:
         self.connection = connection
-        self._rules = rules
+        self._runner = runner
 
     def on_gone(self) -> None:
-        self._rules.settle()
+        self._runner.settle()
 
     def release(self) -> None:
         """The session is over: cut what is left. Side and session know one another till then."""
         self.connection.abort()
         self.connection.forget()
         self.connection.queue.detach()
-        del self._rules
+        del self._runner
 
     def _succeed(self) -> None:
         """The next connection takes the place of this one, which may linger."""
@@ -43,4 +43,4 @@ class Side(Handler):
 
     def _hang_up(self, reason: EndReason) -> None:
         # Not at once: we are inside a send.
-        asyncio.get_running_loop().call_soon(self._rules.handle, HangUp(reason))
+        asyncio.get_running_loop().call_soon(self._runner.handle, HangUp(reason))

@@ -36,7 +36,7 @@ TIMES = {
     "reply": "from the user's words as text to the first agent audio sent to the browser",
     "agent_total": "the same as the agent reported it (`LatencyReport.total_latency`)",
     "agent_connect": "from the attach to the agent's open WebSocket; next to 0 when it was dialled"
-    " ahead; not measured where it was open before the session wanted one (drop-ins)",
+    " ahead; not measured where it was open before the session wanted one (Deepgram's own clients)",
     "agent_settings": "from Settings to `SettingsApplied`",
     "loop_lag": "how late the event loop was, looked at every 50 ms",
 }

@@ -51,10 +51,10 @@ def client_settings(audio=None, **more):
 
 @pytest.fixture
 def deepgram_agent(admitted):
-    return make_drop_in(admitted)
+    return make_deepgram_session(admitted)
 
 
-def make_drop_in(admitted):
+def make_deepgram_session(admitted):
     begun = []
 
     def begin(admitted, now):
@@ -387,7 +387,7 @@ OPENING = Admitted(
 @given(st.booleans(), st.lists(st.tuples(EVENTS, st.floats(0, 6)), max_size=50))
 @hypothesis_settings(max_examples=300, deadline=None)
 def test_any_interleaving_keeps_the_promises(begun, steps):
-    deepgram_agent = make_drop_in(OPENING)
+    deepgram_agent = make_deepgram_session(OPENING)
     asked, now, dialled = deepgram_agent.begin(), 0.0, False
     if begun:
         steps = [(e, 0.0) for e in (client_settings(), AgentOpened(), WELCOME, APPLIED)] + steps
