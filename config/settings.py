@@ -7,16 +7,21 @@ conversation designer changes is not here but in the YAML files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from types import FunctionType
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
+from msgspec import Meta
 
 from config import env_types
 from config.database_url import read_as_secret
 from config.env_types import Secret
 from config.errors import ConfigError, did_you_mean
 from config.limits import Limits
+from config.validation import check
 
 CONFIG_DIR = Path(__file__).parent
 """The files that ship."""
@@ -45,123 +50,83 @@ Switch = Annotated[bool, env_types.switch]
 class Settings(Limits, frozen=True, kw_only=True):
     """What differs from one deployment to the next, beside its limits."""
 
-    deepgram_api_key: Annotated[
-        Secret,
-        env_types.credential,
-        "the API key of the Deepgram project; it never leaves the server",
-    ]
-    database_url: Annotated[
-        Secret, read_as_secret, "the Postgres database, postgresql://user:password@host/name"
-    ]
-    orchestrator_url: Annotated[
-        str,
-        env_types.url("http", "https"),
-        "the Orchestrator that intents are sent to; an intent's path is put behind it",
-    ]
-    orchestrator_token: Annotated[Credential, "the bearer token for the Orchestrator"] = None
-    orchestrator_secret: Annotated[
-        Credential, "what requests to the Orchestrator are signed with"
-    ] = None
-    deepgram_agent_url: Annotated[
-        str,
-        env_types.url("wss", "ws"),
-        "the WebSocket of the Voice Agent API: a region, a proxy, the sandbox",
-    ] = "wss://agent.deepgram.com/v1/agent/converse"
-    deepgram_api_url: Annotated[
-        str,
-        env_types.url("https", "http", query=False),
-        "Deepgram's REST API, for temporary tokens of the direct transport",
-    ] = "https://api.deepgram.com"
-    egress_proxy: Annotated[
-        Proxy,
-        "the proxy of all connections that leave: `http://`, `https://` or `socks5://`, with "
-        "`user:password@`",
-    ] = None
-    https_proxy: Annotated[
-        Proxy,
-        "the proxy for https and wss, unless `RELAY_EGRESS_PROXY` is set; `https_proxy` does too",
-    ] = None
-    http_proxy: Annotated[Proxy, "the same for http and ws"] = None
-    all_proxy: Annotated[Proxy, "the proxy where the two above are not set"] = None
-    no_proxy: Annotated[
-        tuple[str, ...],
-        env_types.hosts,
-        "hosts, domains, addresses and networks that are reached without a proxy, with commas "
-        "between them",
-    ] = ()
-    tls_ca_file: Annotated[File, "certificate authorities (PEM) to trust besides the system's"] = (
-        None
+    deepgram_api_key: Annotated[Secret, env_types.credential]
+    """the API key of the Deepgram project; it never leaves the server"""
+    database_url: Annotated[Secret, read_as_secret]
+    """the Postgres database, postgresql://user:password@host/name"""
+    orchestrator_url: Annotated[str, env_types.url("http", "https")]
+    """the Orchestrator that intents are sent to; an intent's path is put behind it"""
+    orchestrator_token: Credential = None
+    """the bearer token for the Orchestrator"""
+    orchestrator_secret: Credential = None
+    """what requests to the Orchestrator are signed with"""
+    deepgram_agent_url: Annotated[str, env_types.url("wss", "ws")] = (
+        "wss://agent.deepgram.com/v1/agent/converse"
     )
-    tls_cert_file: Annotated[File, "the client certificate (PEM), with its chain"] = None
-    tls_key_file: Annotated[File, "its key (PEM, not encrypted), if it is not in the same file"] = (
-        None
+    """the WebSocket of the Voice Agent API: a region, a proxy, the sandbox"""
+    deepgram_api_url: Annotated[str, env_types.url("https", "http", query=False)] = (
+        "https://api.deepgram.com"
     )
-    tls_min_version: Annotated[
-        str, env_types.one_of("1.2", "1.3"), "the oldest TLS that is spoken: `1.2` or `1.3`"
-    ] = "1.2"
-    auth: Annotated[
-        str | None,
-        env_types.one_of("mock", "jwt"),
-        "who signs users in: `jwt`, or `mock` (everybody is one user); `serve` needs it",
-    ] = None
-    jwt_secret: Annotated[
-        Secret | None, env_types.jwt_secret, "the secret of HS256 tokens, 32 bytes at least"
-    ] = None
-    jwt_jwks_url: Annotated[
-        str | None,
-        env_types.url("https", "http"),
-        "where the public keys of RS256 and ES256 tokens are",
-    ] = None
-    jwt_issuer: Annotated[str | None, str, "the issuer (`iss`) that tokens must have"] = None
-    jwt_audience: Annotated[str, str, "the audience (`aud`) that tokens must have"] = (
-        "authenticated"
-    )
-    direct_transport: Annotated[
-        Switch,
-        '`on`: sessions may be begun with `transport: "direct"`, which shows prompt and '
-        "functions to the client",
-    ] = False
-    host: Annotated[str, str, "the address to listen on"] = "127.0.0.1"
-    port: Annotated[int, env_types.whole(0, 65535), "the port to listen on"] = 8080
-    workers: Annotated[int, env_types.whole(1, 256), "worker processes of `serve`"] = 1
-    data_dir: Annotated[
-        Path,
-        Path,
-        "where the relay keeps the journal, and `dev` its database; a local disk that outlives "
-        "the process",
-    ] = Path(".relay")
-    public_url: Annotated[
-        str | None,
-        env_types.public_url,
-        "the URL that browsers reach the relay under, and the only `Host` that is answered "
-        "besides addresses of its own; if unset, taken from the request",
-    ] = None
-    allowed_origins: Annotated[
-        tuple[str, ...],
-        env_types.origins,
-        "origins of pages that may connect besides the relay's own, with commas between them; "
-        "`capacitor://localhost` and the like may be among them",
-    ] = ()
-    config_dir: Annotated[
-        Path,
-        Path,
-        "the folder of `agent.yaml`, `intents.yaml`, `policy.yaml` and `system_prompt.md`",
-    ] = CONFIG_DIR
-    client: Annotated[Switch, "`off`: the web client is not served at `/`"] = True
-    trusted_proxies: Annotated[
-        Networks,
-        "proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, addresses or "
-        "networks; without them all who come through a proxy share its address",
-    ] = ("127.0.0.1", "::1")
-    metrics_networks: Annotated[
-        Networks,
-        "who may read `/metrics`, addresses or networks; only directly, not through a proxy",
-    ] = ("127.0.0.0/8", "::1")
-    log_level: Annotated[
-        str,
-        env_types.one_of("debug", "info", "warning", "error", "critical"),
-        "`debug`, `info`, `warning`, `error` or `critical`",
-    ] = "info"
+    """Deepgram's REST API, for temporary tokens of the direct transport"""
+    egress_proxy: Proxy = None
+    """the proxy of all connections that leave: `http://`, `https://` or `socks5://`, with
+    `user:password@`"""
+    https_proxy: Proxy = None
+    """the proxy for https and wss, unless `RELAY_EGRESS_PROXY` is set; `https_proxy` does too"""
+    http_proxy: Proxy = None
+    """the same for http and ws"""
+    all_proxy: Proxy = None
+    """the proxy where the two above are not set"""
+    no_proxy: Annotated[tuple[str, ...], env_types.hosts] = ()
+    """hosts, domains, addresses and networks that are reached without a proxy, with commas
+    between them"""
+    tls_ca_file: File = None
+    """certificate authorities (PEM) to trust besides the system's"""
+    tls_cert_file: File = None
+    """the client certificate (PEM), with its chain"""
+    tls_key_file: File = None
+    """its key (PEM, not encrypted), if it is not in the same file"""
+    tls_min_version: Literal["1.2", "1.3"] = "1.2"
+    """the oldest TLS that is spoken: `1.2` or `1.3`"""
+    auth: Literal["mock", "jwt"] | None = None
+    """who signs users in: `jwt`, or `mock` (everybody is one user); `serve` needs it"""
+    jwt_secret: Annotated[Secret | None, env_types.jwt_secret] = None
+    """the secret of HS256 tokens, 32 bytes at least"""
+    jwt_jwks_url: Annotated[str | None, env_types.url("https", "http")] = None
+    """where the public keys of RS256 and ES256 tokens are"""
+    jwt_issuer: Annotated[str | None, str] = None
+    """the issuer (`iss`) that tokens must have"""
+    jwt_audience: str = "authenticated"
+    """the audience (`aud`) that tokens must have"""
+    direct_transport: Switch = False
+    """`on`: sessions may be begun with `transport: "direct"`, which shows prompt and functions
+    to the client"""
+    host: str = "127.0.0.1"
+    """the address to listen on"""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    """the port to listen on"""
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
+    """worker processes of `serve`"""
+    data_dir: Annotated[Path, Path] = Path(".relay")
+    """where the relay keeps the journal, and `dev` its database; a local disk that outlives the
+    process"""
+    public_url: Annotated[str | None, env_types.public_url] = None
+    """the URL that browsers reach the relay under, and the only `Host` that is answered besides
+    addresses of its own; if unset, taken from the request"""
+    allowed_origins: Annotated[tuple[str, ...], env_types.origins] = ()
+    """origins of pages that may connect besides the relay's own, with commas between them;
+    `capacitor://localhost` and the like may be among them"""
+    config_dir: Annotated[Path, Path] = CONFIG_DIR
+    """the folder of `agent.yaml`, `intents.yaml`, `policy.yaml` and `system_prompt.md`"""
+    client: Switch = True
+    """`off`: the web client is not served at `/`"""
+    trusted_proxies: Networks = ("127.0.0.1", "::1")
+    """proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, addresses or
+    networks; without them all who come through a proxy share its address"""
+    metrics_networks: Networks = ("127.0.0.0/8", "::1")
+    """who may read `/metrics`, addresses or networks; only directly, not through a proxy"""
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    """`debug`, `info`, `warning`, `error` or `critical`"""
 
 
 class Variable(msgspec.Struct, frozen=True):
@@ -170,18 +135,32 @@ class Variable(msgspec.Struct, frozen=True):
     name: str
     field: str
     default: str | None  # None: has to be set
-    help: str
-    read: Callable[[str], Any]
+    read: Callable[[str], Any]  # raises ValueError("expected ..., got ...")
 
 
 def _variables() -> Iterator[Variable]:
     kinds = get_type_hints(Settings, include_extras=True)
     fields = msgspec.structs.fields(Settings)
     for field in sorted(fields, key=lambda field: field.name in Limits.__struct_fields__):
-        read, meaning = kinds[field.name].__metadata__
         name = field.name.upper()
         name = name if name in NOT_OURS else f"RELAY_{name}"
-        yield Variable(name, field.name, _shown(field.default), meaning, read)
+        yield Variable(name, field.name, _shown(field.default), _reader(kinds[field.name]))
+
+
+def _reader(kind: Any) -> Callable[[str], Any]:
+    """The one that the type brings along; else numbers and words are held against the type."""
+    readers = [kind, *getattr(kind, "__metadata__", ())]
+    own = next((read for read in readers if isinstance(read, type | FunctionType)), None)
+    return own or partial(_read, kind)
+
+
+def _read(kind: Any, text: str) -> Any:
+    value: object = text.lower()
+    base = getattr(kind, "__origin__", None)
+    if base in (int, float):
+        with suppress(ValueError):
+            value = base(text)
+    return check(kind, value)
 
 
 def _shown(default: object) -> str | None:
@@ -212,15 +191,21 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
             try:
                 values[variable.field] = variable.read(text)
             except ValueError as error:
-                problems.append(f"environment: {variable.name}: {error}")
+                problems.append(f"environment: {variable.name}: {error}{_hint(text)}")
         elif variable.default is None:
-            wanted = f"expected {variable.help}, got nothing; set it"
+            wanted = "expected a value (docs/reference/settings.md), got nothing; set it"
             problems.append(f"environment: {variable.name}: {wanted}")
     problems += _unknown_names(environ)
     problems += _contradictions(values)
     if problems:
         raise ConfigError(problems)
     return Settings(**values)
+
+
+def _hint(text: str) -> str:
+    # Kubernetes does that to pods beside a service "relay".
+    link = "; it is a service link: set enableServiceLinks to false or rename the service"
+    return link if text.startswith("tcp://") else ""
 
 
 def _text(environ: Mapping[str, str], name: str) -> str:

@@ -7,6 +7,7 @@ its fields; it is asked once the fields themselves are right.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
@@ -43,6 +44,15 @@ def build(
     info = cast(inspect.StructType, inspect.type_info(shape))
     built, _ = walk.fields(info, values, "$")
     return cast("T | None", None if built is _WRONG else built), walk.problems
+
+
+def check(kind: Any, value: object) -> Any:
+    """The value, if it is of that type; else raises `ValueError("expected ..., got ...")`."""
+    walk = _Walk(None)
+    checked = walk.value(inspect.type_info(kind), value, "")
+    if walk.problems:
+        raise ValueError(walk.problems[0].removeprefix(": "))
+    return checked
 
 
 class _Walk:
@@ -190,7 +200,8 @@ class _Walk:
 
     def number(self, kind: inspect.IntType | inspect.FloatType, value: object, path: str) -> object:
         whole = isinstance(kind, inspect.IntType)
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        if isinstance(value, bool) or not is_number or (whole and not isinstance(value, int)):
             return self.expected(path, _wanted(kind), value)
         number = cast(float, value)
         low, high = kind.ge, kind.le
