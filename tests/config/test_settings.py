@@ -181,7 +181,7 @@ def test_all_mistakes_are_reported_at_once():
     problems = problems_of(RELAY_PORT="80800", RELAY_PING_SECONDS="0", RELAY_PROT="1")
 
     assert problems == [
-        'environment: RELAY_PORT: expected a whole number from 0 to 65535, got "80800"',
+        'environment: RELAY_PORT: expected a whole number from 0 to 65535, got 80800',
         "environment: RELAY_PING_SECONDS: expected a number above 0, got 0.0",
         "environment: RELAY_PROT: expected a known RELAY_ variable, got this one"
         '; did you mean "RELAY_PORT"?',
