@@ -16,11 +16,10 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from config.env_types import Secret
-from config.errors import ConfigError, shown
-from config.validation import build
-from config.yaml_loader import read_document
+from config.errors import shown
+from config.validation import NOT_EMPTY, Part, load_file
 
-Name = Annotated[str, Meta(min_length=1)]
+Name = Annotated[str, Meta(pattern=NOT_EMPTY)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 ReasoningMode = Literal["none", "minimal", "low", "medium", "high"]
 
@@ -32,16 +31,10 @@ RATES: Mapping[str, tuple[int, ...]] = {
 """Sample rates of the agent's plain audio; Deepgram lists none for the other encodings."""
 
 
-class _Part(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=False
-):
-    """A mapping in the file; `mistakes()` has the rules between its fields."""
-
-
 # --- audio --------------------------------------------------------------------------------------
 
 
-class AudioInput(_Part, frozen=True):
+class AudioInput(Part, frozen=True):
     """What the browser's microphone sends; a browser may ask for another at session start."""
 
     encoding: Literal[
@@ -65,7 +58,7 @@ class AudioInput(_Part, frozen=True):
             yield ".sample_rate", f"expected {fixed} for {self.encoding}, got {self.sample_rate}"
 
 
-class AudioOutput(_Part, frozen=True):
+class AudioOutput(Part, frozen=True):
     """What the agent's voice arrives as."""
 
     encoding: Literal["linear16", "mulaw", "alaw", "mp3", "opus", "flac", "aac"] = "linear16"
@@ -88,7 +81,7 @@ class AudioOutput(_Part, frozen=True):
             yield ".container", f"{wanted} with {self.encoding}, got wav"
 
 
-class Audio(_Part, frozen=True):
+class Audio(Part, frozen=True):
     input: AudioInput = AudioInput()
     output: AudioOutput = AudioOutput()
 
@@ -96,7 +89,7 @@ class Audio(_Part, frozen=True):
 # --- listen -------------------------------------------------------------------------------------
 
 
-class ListenV1(_Part, frozen=True, tag_field="version", tag="v1"):
+class ListenV1(Part, frozen=True, tag_field="version", tag="v1"):
     """Speech to text by the nova models."""
 
     type: Literal["deepgram"]
@@ -110,7 +103,7 @@ class ListenV1(_Part, frozen=True, tag_field="version", tag="v1"):
             yield ".version", f'expected "v2" for {self.model}, got "v1"'
 
 
-class ListenV2(_Part, frozen=True, tag_field="version", tag="v2"):
+class ListenV2(Part, frozen=True, tag_field="version", tag="v2"):
     """Speech to text by the flux models, which find the end of a turn themselves."""
 
     type: Literal["deepgram"]
@@ -135,21 +128,21 @@ class ListenV2(_Part, frozen=True, tag_field="version", tag="v2"):
             yield ".eager_eot_threshold", f"{wanted}, got {self.eager_eot_threshold}"
 
 
-class Listen(_Part, frozen=True):
+class Listen(Part, frozen=True):
     provider: ListenV1 | ListenV2
 
 
 # --- think --------------------------------------------------------------------------------------
 
 
-class Endpoint(_Part, frozen=True):
+class Endpoint(Part, frozen=True):
     """Somebody else's API; write secrets as ${NAME of an environment variable}."""
 
     url: Name
-    headers: dict[str, Secret] = {}
+    headers: dict[str, Secret] = msgspec.field(default_factory=dict)
 
 
-class Credentials(_Part, frozen=True):
+class Credentials(Part, frozen=True):
     """Of AWS; write them as ${NAME of an environment variable}."""
 
     type: Literal["sts", "iam"]
@@ -163,44 +156,44 @@ class Credentials(_Part, frozen=True):
             yield ".session_token", "expected a text (sts needs it), got nothing"
 
 
-class OpenAiThink(_Part, frozen=True, tag_field="type", tag="open_ai"):
+class OpenAiThink(Part, frozen=True, tag_field="type", tag="open_ai"):
     model: Name
     version: Literal["v1"] | UnsetType = UNSET
     temperature: Temperature | UnsetType = UNSET
     reasoning_mode: ReasoningMode | UnsetType = UNSET
 
 
-class AnthropicThink(_Part, frozen=True, tag_field="type", tag="anthropic"):
+class AnthropicThink(Part, frozen=True, tag_field="type", tag="anthropic"):
     model: Name
     version: Literal["v1"] | UnsetType = UNSET
     temperature: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
 
 
-class GoogleThink(_Part, frozen=True, tag_field="type", tag="google"):
+class GoogleThink(Part, frozen=True, tag_field="type", tag="google"):
     model: Name
     version: Literal["v1beta", "ai-studio-v1beta", "gemini-enterprise-agent-v1"] | UnsetType = UNSET
     temperature: Temperature | UnsetType = UNSET
 
 
-class GroqThink(_Part, frozen=True, tag_field="type", tag="groq"):
+class GroqThink(Part, frozen=True, tag_field="type", tag="groq"):
     model: Name
     version: Literal["v1"] | UnsetType = UNSET
     temperature: Temperature | UnsetType = UNSET
     reasoning_mode: ReasoningMode | UnsetType = UNSET
 
 
-class BedrockThink(_Part, frozen=True, tag_field="type", tag="aws_bedrock"):
+class BedrockThink(Part, frozen=True, tag_field="type", tag="aws_bedrock"):
     model: Name
     temperature: Temperature | UnsetType = UNSET
     credentials: Credentials | UnsetType = UNSET
 
 
-class NvidiaThink(_Part, frozen=True, tag_field="type", tag="nvidia"):
+class NvidiaThink(Part, frozen=True, tag_field="type", tag="nvidia"):
     model: Name
     temperature: Temperature | UnsetType = UNSET
 
 
-class Think(_Part, frozen=True):
+class Think(Part, frozen=True):
     """A language model. Without `endpoint` Deepgram runs or pays for it."""
 
     provider: OpenAiThink | AnthropicThink | GoogleThink | GroqThink | BedrockThink | NvidiaThink
@@ -215,7 +208,7 @@ class Think(_Part, frozen=True):
             yield ".endpoint.url", "expected a URL that begins with https://, got another"
 
 
-class ThinkLiveProvider(_Part, frozen=True):
+class ThinkLiveProvider(Part, frozen=True):
     type: Literal["deepgram"]
     version: Literal["v1"] | UnsetType = UNSET
     agent_backchannel_sensitivity: Annotated[float, Meta(ge=0)] | UnsetType = UNSET
@@ -225,7 +218,7 @@ class ThinkLiveProvider(_Part, frozen=True):
     restricted_terms: list[Name] | UnsetType = UNSET
 
 
-class ThinkLive(_Part, frozen=True):
+class ThinkLive(Part, frozen=True):
     """By invitation only: Deepgram refuses it from other projects."""
 
     provider: ThinkLiveProvider
@@ -234,7 +227,7 @@ class ThinkLive(_Part, frozen=True):
 # --- speak --------------------------------------------------------------------------------------
 
 
-class DeepgramSpeak(_Part, frozen=True, tag_field="type", tag="deepgram"):
+class DeepgramSpeak(Part, frozen=True, tag_field="type", tag="deepgram"):
     """Aura voices (version v1) or Flux voices (v2)."""
 
     model: Name
@@ -260,18 +253,18 @@ class DeepgramSpeak(_Part, frozen=True, tag_field="type", tag="deepgram"):
             )
 
 
-class ElevenLabsSpeak(_Part, frozen=True, tag_field="type", tag="eleven_labs"):
+class ElevenLabsSpeak(Part, frozen=True, tag_field="type", tag="eleven_labs"):
     model_id: Name
     version: Literal["v1"] | UnsetType = UNSET
     language: Name | UnsetType = UNSET
 
 
-class CartesiaVoice(_Part, frozen=True):
+class CartesiaVoice(Part, frozen=True):
     mode: Name
     id: Name
 
 
-class CartesiaSpeak(_Part, frozen=True, tag_field="type", tag="cartesia"):
+class CartesiaSpeak(Part, frozen=True, tag_field="type", tag="cartesia"):
     model_id: Name
     voice: CartesiaVoice
     version: Literal["2025-03-17"] | UnsetType = UNSET
@@ -279,20 +272,20 @@ class CartesiaSpeak(_Part, frozen=True, tag_field="type", tag="cartesia"):
     volume: Annotated[float, Meta(ge=0.5, le=2)] | UnsetType = UNSET
 
 
-class OpenAiSpeak(_Part, frozen=True, tag_field="type", tag="open_ai"):
+class OpenAiSpeak(Part, frozen=True, tag_field="type", tag="open_ai"):
     model: Literal["tts-1", "tts-1-hd"]
     voice: Name
     version: Literal["v1"] | UnsetType = UNSET
 
 
-class PollySpeak(_Part, frozen=True, tag_field="type", tag="aws_polly"):
+class PollySpeak(Part, frozen=True, tag_field="type", tag="aws_polly"):
     voice: Name
     language: Name
     engine: Literal["generative", "long-form", "standard", "neural"]
     credentials: Credentials
 
 
-class Speak(_Part, frozen=True):
+class Speak(Part, frozen=True):
     """A voice. Every provider but Deepgram needs an `endpoint`."""
 
     provider: DeepgramSpeak | ElevenLabsSpeak | CartesiaSpeak | OpenAiSpeak | PollySpeak
@@ -322,12 +315,12 @@ class Speak(_Part, frozen=True):
 # --- the whole ----------------------------------------------------------------------------------
 
 
-class Flags(_Part, frozen=True):
+class Flags(Part, frozen=True):
     history: bool = False
     """Deepgram repeats each message as History; we store the first form, so this is off."""
 
 
-class Agent(_Part, frozen=True):
+class Agent(Part, frozen=True):
     """agent.yaml. A list under `think` or `speak` is tried from the top down."""
 
     listen: Listen
@@ -352,19 +345,17 @@ class Agent(_Part, frozen=True):
             return []
         return self.speak if isinstance(self.speak, list) else [self.speak]
 
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if self.language is not UNSET and isinstance(self.listen.provider, ListenV2):
+            wanted = "expected no language with flux listening (remove it)"
+            yield ".language", f"{wanted}, got {shown(self.language)}"
+        for text in _voice_mistakes(self, self.audio.output):
+            yield ".audio.output", text
+
 
 def load_agent(path: Path, environ: Mapping[str, str] | None = None) -> Agent:
     """The file, with `${NAME}` taken from `environ`; raises `ConfigError` with every mistake."""
-    values, problems = read_document(path)
-    agent, mistakes = build(Agent, values, environ or {})
-    if agent is not None:
-        speak_is_known = not any(mistake.startswith("$.speak") for mistake in mistakes)
-        voice = _voice_mistakes(agent, agent.audio) if speak_is_known else ()
-        mistakes += [f"$.{where}: {text}" for where, text in (*voice, *language_mistakes(agent))]
-    problems += [f"{path.name}: {mistake}" for mistake in mistakes]
-    if problems or agent is None:
-        raise ConfigError(problems)
-    return agent
+    return load_file(Agent, path, environ or {})
 
 
 def audio_mistakes(agent: Agent, audio: Audio) -> list[str]:
@@ -374,63 +365,45 @@ def audio_mistakes(agent: Agent, audio: Audio) -> list[str]:
     """
     parts = (("audio.input", audio.input), ("audio.output", audio.output))
     own = [f"{where}{inner}: {text}" for where, part in parts for inner, text in part.mistakes()]
-    return own + [f"{where}: {text}" for where, text in _voice_mistakes(agent, audio)]
+    return own + [f"audio.output: {text}" for text in _voice_mistakes(agent, audio.output)]
 
 
-def language_mistakes(agent: Agent) -> Iterator[tuple[str, str]]:
-    """Why the language does not go with who listens: (path, text)."""
-    if agent.language is not UNSET and isinstance(agent.listen.provider, ListenV2):
-        wanted = "expected no language with flux listening (remove it)"
-        yield "language", f"{wanted}, got {shown(agent.language)}"
-
-
-def _voice_mistakes(agent: Agent, audio: Audio) -> Iterator[tuple[str, str]]:
-    output = audio.output
-    plain = output.encoding in RATES and output.container == "none"
-    if plain:
+def _voice_mistakes(agent: Agent, output: AudioOutput) -> Iterator[str]:
+    if output.encoding in RATES and output.container == "none":
         return
-    got = f"{output.encoding} in container {output.container}"
+    wanted = "expected linear16, mulaw or alaw in no container"
+    got = f"got {output.encoding} in container {output.container}"
     if not agent.speakers or any(speak.is_flux for speak in agent.speakers):
-        yield (
-            "audio.output",
-            f"expected linear16, mulaw or alaw in no container for Flux, got {got}",
-        )
+        yield f"{wanted} for Flux, {got}"
     elif any(not isinstance(speak.provider, DeepgramSpeak) for speak in agent.speakers):
-        yield "audio.output", f"expected linear16, mulaw or alaw in no container, got {got}"
+        yield f"{wanted}, {got}"
 
 
 # --- to Deepgram --------------------------------------------------------------------------------
 
 
-def agent_section(
-    agent: Agent, *, prompt: str, functions: list[dict[str, Any]], masked: bool = False
+def make_settings(
+    agent: Agent,
+    audio: Audio | None = None,
+    *,
+    prompt: str,
+    functions: list[dict[str, Any]],
+    masked: bool = False,
 ) -> dict[str, Any]:
-    """The `agent` object of Settings. With `masked`, credentials are stars: for people to read."""
-    thinkers = [
-        {**_plain(think, masked), "functions": functions, "prompt": prompt}
-        for think in agent.thinkers
-    ]
-    section: dict[str, Any] = {
-        "listen": _plain(agent.listen, masked),
-        "think": thinkers if isinstance(agent.think, list) else thinkers[0],
-    }
-    optional = {name: getattr(agent, name) for name in ("language", "speak", "think_live")}
-    optional["greeting"] = agent.greeting
-    section |= {k: _plain(v, masked) for k, v in optional.items() if v is not UNSET}
-    return section
+    """Settings but for their type, with all that is set; `audio`: in place of the agent's.
 
+    With `masked`, credentials are stars: for people to read.
+    """
 
-def session_section(agent: Agent, audio: Audio) -> dict[str, Any]:
-    """What stands beside `agent` in Settings: audio, flags, tags and so on."""
-    optional = {name: getattr(agent, name) for name in ("tags", "experimental", "mip_opt_out")}
-    section = {"audio": _plain(audio, False), "flags": _plain(agent.flags, False)}
-    return section | {name: value for name, value in optional.items() if value is not UNSET}
+    def plain(secret: Any) -> Any:
+        return str(secret) if masked else secret.reveal()
 
-
-def _plain(value: Any, masked: bool) -> Any:
-    """JSON values; what is unset is left out."""
-
-    def secret(held: Any) -> str:
-        return str(held) if masked else held.reveal()
-
-    return msgspec.to_builtins(value, enc_hook=secret)
+    section = msgspec.to_builtins(agent, enc_hook=plain)
+    beside = ("audio", "flags", "tags", "experimental", "mip_opt_out")
+    settings = {name: section.pop(name) for name in beside if name in section}
+    if audio is not None:
+        settings["audio"] = msgspec.to_builtins(audio)
+    think = section["think"]
+    for thinker in think if isinstance(think, list) else [think]:
+        thinker |= {"functions": functions, "prompt": prompt}
+    return settings | {"agent": section}

@@ -11,17 +11,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 from jsonschema import Draft202012Validator
 from msgspec import Meta
 
-from config.errors import ConfigError, did_you_mean, listed, shown
+from config.errors import did_you_mean, listed, shown
 from config.function_arguments import FORMATS, Checker, json_path, shorten
-from config.validation import build
-from config.yaml_loader import read_document
+from config.validation import NOT_EMPTY, Part, load_file
 
 
-class Intent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Intent(Part, frozen=True, kw_only=True):
     """One entry of the file. `say` is what the agent says if the call takes `say_after` seconds."""
 
     name: Annotated[
@@ -31,7 +29,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             description="our name for it, e.g. GOAL: in the API, in the database, in the logs",
         ),
     ]
-    title: Annotated[str, Meta(min_length=1, description="its name for people")]
+    title: Annotated[str, Meta(pattern=NOT_EMPTY, description="its name for people")]
     function: Annotated[
         str,
         Meta(
@@ -40,7 +38,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         ),
     ]
     description: Annotated[
-        str, Meta(min_length=1, description="for the model: when to call the function")
+        str, Meta(pattern=NOT_EMPTY, description="for the model: when to call the function")
     ]
     parameters: Annotated[
         dict[str, Any],
@@ -71,10 +69,17 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             yield f".parameters{where}", text
 
 
-class IntentsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class IntentsFile(Part, frozen=True):
     """intents.yaml"""
 
     intents: Annotated[tuple[Intent, ...], Meta(min_length=1)]
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        for key in ("name", "function"):
+            for word, times in Counter(getattr(intent, key) for intent in self.intents).items():
+                if times > 1:
+                    wanted = f"expected every {key} once"
+                    yield ".intents", f"{wanted}, got {shown(word)} {times} times; rename one"
 
 
 class Registry:
@@ -109,25 +114,7 @@ class Registry:
 
 def load_intents(path: Path) -> Registry:
     """The file; raises `ConfigError` with every mistake."""
-    values, problems = read_document(path)
-    file, mistakes = build(IntentsFile, values)
-    mistakes += _repeated(values)
-    problems += [f"{path.name}: {mistake}" for mistake in mistakes]
-    if problems or file is None:
-        raise ConfigError(problems)
-    return Registry(file.intents)
-
-
-def _repeated(values: Any) -> list[str]:
-    """Names and functions that are used twice. Of the raw values, since entries may be wrong."""
-    entries = values.get("intents") if isinstance(values, dict) else None
-    entries = [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
-    return [
-        f"$.intents: expected every {key} once, got {shown(word)} {times} times; rename one"
-        for key in ("name", "function")
-        for word, times in Counter(str(entry[key]) for entry in entries if key in entry).items()
-        if times > 1
-    ]
+    return Registry(load_file(IntentsFile, path).intents)
 
 
 # --- the schema of an intent --------------------------------------------------------------------

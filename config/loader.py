@@ -15,6 +15,7 @@ from config.errors import ConfigError
 from config.intents import IntentsFile, Registry, load_intents
 from config.policy import Policy, choice_mistakes, load_policy
 from config.prompt import LONGEST, Prompt, load_prompt
+from config.validation import json_schema
 
 _LONG_ZONE = "America/Argentina/ComodRivadavia"  # the longest name there is
 _LONG_DAY = datetime.date(2026, 9, 30)  # a Wednesday in September, the longest day to write
@@ -63,13 +64,9 @@ def _tried(read: Callable[[], Loaded], problems: list[str]) -> Loaded | None:
 
 def json_schemas() -> dict[str, dict[str, Any]]:
     """JSON Schemas for editors, by file name; a test holds the files against them."""
-    schemas = {
-        "agent.schema.json": msgspec.json.schema(Agent, schema_hook=_secret_schema),
-        "intents.schema.json": msgspec.json.schema(IntentsFile),
-        "policy.schema.json": msgspec.json.schema(Policy, schema_hook=_secret_schema),
-    }
+    shapes = {"agent": Agent, "intents": IntentsFile, "policy": Policy}
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {name: dialect | schema for name, schema in schemas.items()}
+    return {f"{name}.schema.json": dialect | json_schema(shape) for name, shape in shapes.items()}
 
 
 def write_json_schemas(config_dir: Path) -> None:
@@ -77,7 +74,3 @@ def write_json_schemas(config_dir: Path) -> None:
     for name, schema in json_schemas().items():
         text = json.dumps(schema, indent=2)
         (config_dir / name).write_text(text + "\n", encoding="utf-8")
-
-
-def _secret_schema(_: type) -> dict[str, Any]:
-    return {"type": "string", "minLength": 1}

@@ -6,6 +6,7 @@ conversation designer changes is not here but in the YAML files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -159,7 +160,8 @@ def _read(kind: Any, text: str) -> Any:
     base = getattr(kind, "__origin__", None)
     if base in (int, float):
         with suppress(ValueError):
-            value = base(text)
+            number = base(text)
+            value = number if abs(number) < math.inf else text
     return check(kind, value)
 
 

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import click
 import uvloop
 
-from config.agent import agent_section, session_section
+from config.agent import make_settings
 from config.database_url import ignored_parameters
 from config.errors import ConfigError
 from config.install_advice import say_how_to_add
@@ -248,13 +248,12 @@ def doctor(as_json: bool, with_settings: bool, timeout: float) -> None:
 
 def _masked_settings(configuration: Configuration) -> dict[str, Any]:
     """Deepgram's Settings as they would be sent now, with stars for credentials."""
-    agent = configuration.agent
     prompt = configuration.prompt.render(
         today=datetime.now(UTC).date(), time_zone="UTC", registry=configuration.registry
     )
     functions = configuration.registry.functions()
-    section = agent_section(agent, prompt=prompt, functions=functions, masked=True)
-    return {"type": "Settings", **session_section(agent, agent.audio), "agent": section}
+    made = make_settings(configuration.agent, prompt=prompt, functions=functions, masked=True)
+    return {"type": "Settings", **made}
 
 
 # --- for development -----------------------------------------------------------------------------

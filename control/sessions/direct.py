@@ -18,7 +18,7 @@ from uuid import UUID, uuid5
 import msgspec
 from uuid_utils.compat import uuid7
 
-from config.agent import Audio, agent_section
+from config.agent import Audio, make_settings
 from config.errors import ConfigError
 from config.function_arguments import MAX_LENGTH, ArgumentsError
 from config.intents import Intent
@@ -357,5 +357,5 @@ def _answer(
 
 
 def _has_credentials(configuration: Configuration) -> bool:
-    shown = agent_section(configuration.agent, prompt="", functions=[], masked=True)
-    return shown != agent_section(configuration.agent, prompt="", functions=[])
+    shown = make_settings(configuration.agent, prompt="", functions=[], masked=True)
+    return shown != make_settings(configuration.agent, prompt="", functions=[])

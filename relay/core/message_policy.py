@@ -12,7 +12,7 @@ from datetime import date
 
 import msgspec
 
-from config.agent import agent_section, session_section
+from config.agent import make_settings
 from config.loader import Configuration
 from config.policy import Messages, choose, longest_of
 from relay.core import agent_history
@@ -60,19 +60,20 @@ def settings(
     Of a long history the newest is told, as far as an agent takes it.
     """
     agent = choose(configuration.agent, configuration.policy, admitted.voice, admitted.language)
-    section = agent_section(
+    made = make_settings(
         agent,
+        admitted.audio,
         prompt=configuration.prompt.render(
             today=today, time_zone=admitted.timezone, registry=configuration.registry
         ),
         functions=configuration.registry.functions(),
     )
     if history or admitted.takeover:
-        section.pop("greeting", None)
-    settings = deepgram.Settings(agent=section, **session_section(agent, admitted.audio))
+        made["agent"].pop("greeting", None)
+    settings = deepgram.Settings(**made)
     room = min(agent_history.LONGEST, LONGEST_SETTINGS - len(deepgram.encode(settings)))
     if lines := agent_history.fit(history, room):
-        section["context"] = {"messages": [msgspec.to_builtins(line) for line in lines]}
+        made["agent"]["context"] = {"messages": [msgspec.to_builtins(line) for line in lines]}
     return settings
 
 

@@ -5,8 +5,12 @@ import pytest
 from config.agent import load_agent
 from config.errors import ConfigError
 from config.loader import load
-from config.policy import NEVER, Limited, Messages, Policy, choose, load_policy
+from config.policy import Limited, Messages, Policy, choose, load_policy
 from config.settings import CONFIG_DIR
+from config.validation import json_schema
+
+FIELDS = json_schema(Messages)["$defs"]["Messages"]["properties"]
+NEVER = {name: field["description"] for name, field in FIELDS.items() if "description" in field}
 
 
 @pytest.fixture
@@ -128,4 +132,4 @@ def test_every_type_of_the_wire_has_its_line():
     names = {message.__name__ for message in deepgram.ClientMessage.__args__}
 
     assert set(Messages.__struct_fields__) == names | {"unknown"}
-    assert set(NEVER) <= set(Messages.__struct_fields__)
+    assert len(NEVER) == 6

@@ -181,7 +181,7 @@ def test_all_mistakes_are_reported_at_once():
     problems = problems_of(RELAY_PORT="80800", RELAY_PING_SECONDS="0", RELAY_PROT="1")
 
     assert problems == [
-        'environment: RELAY_PORT: expected a whole number from 0 to 65535, got 80800',
+        "environment: RELAY_PORT: expected a whole number from 0 to 65535, got 80800",
         "environment: RELAY_PING_SECONDS: expected a number above 0, got 0.0",
         "environment: RELAY_PROT: expected a known RELAY_ variable, got this one"
         '; did you mean "RELAY_PORT"?',
@@ -231,8 +231,8 @@ def test_a_value_may_be_written_in_other_ways(name, text, read):
         ("RELAY_METRICS_NETWORKS", "prometheus", 'such as "10.0.0.0/8"'),
         ("RELAY_HANDSHAKES", "0", "from 1"),
         ("RELAY_SETUP_SECONDS", "soon", 'expected a number above 0, got "soon"'),
-        ("RELAY_SETUP_SECONDS", "nan", "got NaN"),
-        ("RELAY_SETUP_SECONDS", "inf", "got Infinity"),
+        ("RELAY_SETUP_SECONDS", "nan", 'got "nan"'),
+        ("RELAY_SETUP_SECONDS", "inf", 'got "inf"'),
         ("RELAY_GRACE_SECONDS", "-1", "expected a number from 0, got -1"),
         ("RELAY_LOG_LEVEL", "warn", 'did you mean "warning"?'),
         ("ORCHESTRATOR_URL", "orchestrator:9000", "begins with http:// or https://"),
