@@ -8,7 +8,6 @@ the functions are not here: they come from system_prompt.md and intents.yaml.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,7 +16,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from config.env_types import Secret
 from config.errors import shown
-from config.validation import NOT_EMPTY, Part, load_file
+from config.validation import NOT_EMPTY, Part
 
 Name = Annotated[str, Meta(pattern=NOT_EMPTY)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
@@ -38,18 +37,9 @@ class AudioInput(Part, frozen=True):
     """What the browser's microphone sends; a browser may ask for another at session start."""
 
     encoding: Literal[
-        "linear16",
-        "linear32",
-        "flac",
-        "alaw",
-        "mulaw",
-        "amr-nb",
-        "amr-wb",
-        "opus",
-        "ogg-opus",
-        "speex",
-        "g729",
-    ] = "linear16"
+        "linear16", "linear32", "flac", "alaw", "mulaw", "amr-nb", "amr-wb", "opus", "ogg-opus",
+        "speex", "g729",
+    ] = "linear16"  # fmt: skip
     sample_rate: Annotated[int, Meta(ge=8000, le=192000)] = 16000
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
@@ -118,10 +108,8 @@ class ListenV2(Part, frozen=True, tag_field="version", tag="v2"):
         if not self.model.startswith("flux"):
             yield ".version", f'expected "v1" for {self.model}, got "v2"'
         if self.language_hints is not UNSET and self.model != "flux-general-multi":
-            yield (
-                ".language_hints",
-                f"expected no hints (only with flux-general-multi), got {self.model}",
-            )
+            wanted = "expected no hints (only with flux-general-multi)"
+            yield ".language_hints", f"{wanted}, got {self.model}"
         eot = 0.7 if self.eot_threshold is UNSET else self.eot_threshold
         if self.eager_eot_threshold is not UNSET and self.eager_eot_threshold > eot:
             wanted = f"expected at most eot_threshold ({eot})"
@@ -208,22 +196,6 @@ class Think(Part, frozen=True):
             yield ".endpoint.url", "expected a URL that begins with https://, got another"
 
 
-class ThinkLiveProvider(Part, frozen=True):
-    type: Literal["deepgram"]
-    version: Literal["v1"] | UnsetType = UNSET
-    agent_backchannel_sensitivity: Annotated[float, Meta(ge=0)] | UnsetType = UNSET
-    presence_check_max_count: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
-    presence_check_interval_ms: Annotated[int, Meta(ge=3000)] | UnsetType = UNSET
-    frustration_max_count: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
-    restricted_terms: list[Name] | UnsetType = UNSET
-
-
-class ThinkLive(Part, frozen=True):
-    """By invitation only: Deepgram refuses it from other projects."""
-
-    provider: ThinkLiveProvider
-
-
 # --- speak --------------------------------------------------------------------------------------
 
 
@@ -247,10 +219,8 @@ class DeepgramSpeak(Part, frozen=True, tag_field="type", tag="deepgram"):
         if self.is_flux and self.speed is not UNSET:
             yield ".speed", f"expected no speed (Aura voices have it), got {self.model}"
         if not self.is_flux and self.expressivity is not UNSET:
-            yield (
-                ".expressivity",
-                f"expected no expressivity (Flux voices have it), got {self.model}",
-            )
+            wanted = "expected no expressivity (Flux voices have it)"
+            yield ".expressivity", f"{wanted}, got {self.model}"
 
 
 class ElevenLabsSpeak(Part, frozen=True, tag_field="type", tag="eleven_labs"):
@@ -312,6 +282,9 @@ class Speak(Part, frozen=True):
             yield ".endpoint.url", f"{wanted}, got {' and '.join(sorted(taken))}"
 
 
+Thinkers = Think | Annotated[list[Think], Meta(min_length=1)]
+Speakers = Speak | Annotated[list[Speak], Meta(min_length=1)]
+
 # --- the whole ----------------------------------------------------------------------------------
 
 
@@ -324,9 +297,8 @@ class Agent(Part, frozen=True):
     """agent.yaml. A list under `think` or `speak` is tried from the top down."""
 
     listen: Listen
-    think: Think | Annotated[list[Think], Meta(min_length=1)]
-    speak: Speak | Annotated[list[Speak], Meta(min_length=1)] | UnsetType = UNSET
-    think_live: ThinkLive | UnsetType = UNSET
+    think: Thinkers
+    speak: Speakers | UnsetType = UNSET
     greeting: Name | UnsetType = UNSET
     language: Name | UnsetType = UNSET
     audio: Audio = Audio()
@@ -351,11 +323,6 @@ class Agent(Part, frozen=True):
             yield ".language", f"{wanted}, got {shown(self.language)}"
         for text in _voice_mistakes(self, self.audio.output):
             yield ".audio.output", text
-
-
-def load_agent(path: Path, environ: Mapping[str, str] | None = None) -> Agent:
-    """The file, with `${NAME}` taken from `environ`; raises `ConfigError` with every mistake."""
-    return load_file(Agent, path, environ or {})
 
 
 def audio_mistakes(agent: Agent, audio: Audio) -> list[str]:

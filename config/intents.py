@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 from jsonschema import Draft202012Validator
 from msgspec import Meta
 
 from config.errors import did_you_mean, listed, shown
-from config.function_arguments import FORMATS, Checker, json_path, shorten
-from config.validation import NOT_EMPTY, Part, load_file
+from config.function_arguments import FORMATS, Checker, shorten
+from config.validation import NOT_EMPTY, Part
 
 
 class Intent(Part, frozen=True, kw_only=True):
@@ -112,11 +111,6 @@ class Registry:
         return self._checkers[intent.name].check(text)
 
 
-def load_intents(path: Path) -> Registry:
-    """The file; raises `ConfigError` with every mistake."""
-    return Registry(load_file(IntentsFile, path).intents)
-
-
 # --- the schema of an intent --------------------------------------------------------------------
 
 
@@ -129,7 +123,7 @@ def _schema_mistakes(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
     broken = False
     for error in meta.iter_errors(schema):
         broken = True
-        yield json_path(error)[1:], f"expected JSON Schema, got {shorten(error.message)}"
+        yield error.json_path[1:], f"expected JSON Schema, got {shorten(error.message)}"
     if not broken:
         yield from _part_mistakes(schema, "")
 

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from config.agent import Agent, load_agent
+from config.agent import Agent
 from config.errors import ConfigError
-from config.intents import IntentsFile, Registry, load_intents
-from config.policy import Policy, choice_mistakes, load_policy
+from config.intents import IntentsFile, Registry
+from config.policy import Policy, choice_mistakes
 from config.prompt import LONGEST, Prompt, load_prompt
-from config.validation import json_schema
+from config.validation import json_schema, load_file
 
 _LONG_ZONE = "America/Argentina/ComodRivadavia"  # the longest name there is
 _LONG_DAY = datetime.date(2026, 9, 30)  # a Wednesday in September, the longest day to write
@@ -38,14 +38,18 @@ def load(config_dir: Path, environ: Mapping[str, str]) -> Configuration:
     `environ` fills the `${NAME}` references of agent.yaml and policy.yaml.
     """
     problems: list[str] = []
-    agent = _tried(lambda: load_agent(config_dir / "agent.yaml", environ), problems)
-    registry = _tried(lambda: load_intents(config_dir / "intents.yaml"), problems)
+    policy_file = config_dir / "policy.yaml"
+    agent = _tried(lambda: load_file(Agent, config_dir / "agent.yaml", environ), problems)
+    intents = _tried(lambda: load_file(IntentsFile, config_dir / "intents.yaml"), problems)
     prompt = _tried(lambda: load_prompt(config_dir / "system_prompt.md"), problems)
-    policy = _tried(lambda: load_policy(config_dir / "policy.yaml", environ), problems)
+    policy: Policy | None = Policy()
+    if policy_file.exists():
+        policy = _tried(lambda: load_file(Policy, policy_file, environ, empty={}), problems)
     if agent is not None and policy is not None:
         problems += choice_mistakes(agent, policy)
-    if agent is None or registry is None or prompt is None or policy is None or problems:
+    if agent is None or intents is None or prompt is None or policy is None or problems:
         raise ConfigError(problems)
+    registry = Registry(intents.intents)
     length = len(prompt.render(today=_LONG_DAY, time_zone=_LONG_ZONE, registry=registry))
     managed = any(think.endpoint is msgspec.UNSET for think in agent.thinkers)
     if managed and length > LONGEST:

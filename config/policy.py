@@ -7,15 +7,14 @@ prompt, the functions and the providers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from config.agent import Agent, Listen, Name, Speak
-from config.validation import Part, load_file
+from config.agent import Agent, Listen, Name, Speakers
+from config.validation import Part
 
 LONGEST_TEXT = 20_000  # characters of one typed turn that a file may allow
 
@@ -91,7 +90,7 @@ class Language(Part, frozen=True):
     """What another language takes; what is left out stays as in agent.yaml."""
 
     listen: Listen | UnsetType = UNSET
-    speak: Speak | Annotated[list[Speak], Meta(min_length=1)] | UnsetType = UNSET
+    speak: Speakers | UnsetType = UNSET
     greeting: Name | UnsetType = UNSET
     language: Name | UnsetType = UNSET
 
@@ -104,9 +103,7 @@ class Policy(Part, frozen=True):
 
     messages: Messages = Messages()
     abuse: Abuse = Abuse()
-    voices: dict[Choice, Speak | Annotated[list[Speak], Meta(min_length=1)]] = msgspec.field(
-        default_factory=dict
-    )
+    voices: dict[Choice, Speakers] = msgspec.field(default_factory=dict)
     languages: dict[Choice, Language] = msgspec.field(default_factory=dict)
 
 
@@ -117,20 +114,11 @@ def choose(agent: Agent, policy: Policy, voice: str | None, language: str | None
     """
     changed: dict[str, Any] = {}
     if language in policy.languages:
-        parts = policy.languages[language]
-        given = ((name, getattr(parts, name)) for name in parts.__struct_fields__)
-        changed = {name: part for name, part in given if part is not UNSET}
+        parts = msgspec.structs.asdict(policy.languages[language])
+        changed = {name: part for name, part in parts.items() if part is not UNSET}
     if voice in policy.voices:
         changed["speak"] = policy.voices[voice]
     return msgspec.structs.replace(agent, **changed)
-
-
-def load_policy(path: Path, environ: Mapping[str, str] | None = None) -> Policy:
-    """The file, with `${NAME}` taken from `environ`; raises `ConfigError` with every mistake.
-
-    Without the file everything has its default.
-    """
-    return load_file(Policy, path, environ or {}, empty={}) if path.exists() else Policy()
 
 
 def choice_mistakes(agent: Agent, policy: Policy) -> Iterator[str]:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import config
 from config.errors import ConfigError
 from config.function_arguments import REASON_LENGTH, ArgumentsError
-from config.intents import Intent, Registry, load_intents
+from config.intents import Intent, IntentsFile, Registry
+from config.validation import load_file
 
 SHIPPED = Path(config.__file__).parent / "intents.yaml"
 NOTE = {
@@ -56,6 +57,10 @@ def written(tmp_path):
         return path
 
     return write
+
+
+def load_intents(path):
+    return Registry(load_file(IntentsFile, path).intents)
 
 
 def problems_in(path):

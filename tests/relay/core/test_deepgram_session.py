@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -11,9 +10,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-import config
-from config.agent import Audio, AudioInput, AudioOutput, load_agent
+from config.agent import Audio, AudioInput, AudioOutput
 from config.limits import Limits
+from config.loader import load
+from config.settings import CONFIG_DIR
 from relay.core import actions
 from relay.core.admitted import Admitted
 from relay.core.deepgram_session import MAX_CONTROLS, MAX_EARLY, SETTINGS_SECONDS, DeepgramSession
@@ -37,7 +37,7 @@ from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
 from tests.relay.conftest import make_session
 
-AGENT = load_agent(Path(config.__file__).parent / "agent.yaml")
+AGENT = load(CONFIG_DIR, {}).agent
 OURS = deepgram.Settings(audio={"of": "agent.yaml"}, agent={"think": {"prompt": "secret"}})
 LIMITS = Limits(grace_seconds=0.0, audio_speed=0, idle_seconds=0.0, session_seconds=0.0)
 WELCOME = FromAgent(deepgram.Welcome(request_id="of the agent"))
