@@ -40,7 +40,7 @@ from control.cluster.listener import NotificationListener
 from control.db.retention import Retention
 from control.db.store import Store
 from control.http.connection_limits import ConnectionLimits
-from control.outbox.orchestrator_client import Orchestrator, connect
+from control.outbox.orchestrator_client import connect
 from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
 from control.sessions.deepgram_token import Minter
@@ -157,6 +157,11 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     data_plane = DataPlane(settings, configuration)
     control_plane = ControlPlane(settings, configuration, data_plane)
     parts = vars(data_plane) | vars(control_plane)
+    connection_limits = ConnectionLimits(
+        settings.handshakes,
+        settings.handshake_seconds,
+        lambda code: data_plane.metrics.refusals.labels(code=code).inc(),
+    )
 
     @asynccontextmanager
     async def open_all(app: Litestar) -> AsyncIterator[None]:
@@ -179,7 +184,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         before_send=[add_headers(settings)],
         cors_config=make_cors(settings),
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"connection_limits": _make_connection_limits(settings, data_plane.metrics)}),
+        state=State({"connection_limits": connection_limits}),
         exception_handlers=exception_handlers,
         lifespan=[open_all],
         openapi_config=OpenAPIConfig(
@@ -222,19 +227,6 @@ async def _running(
         supervisor=supervisor,
     )
 
-    def deliver(orchestrator: Orchestrator) -> OutboxWorker:
-        metrics.circuit_breaker.set_function(lambda: orchestrator.state.value)
-        return OutboxWorker(
-            store,
-            journal,
-            configuration.registry,
-            metrics,
-            planner=orchestrator,
-            listener=functions,
-            max_age=settings.outbox_hours * 3600,
-            supervisor=supervisor,
-        )
-
     await store.open()
     loop = asyncio.get_running_loop()
     metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
@@ -251,9 +243,19 @@ async def _running(
             Retention(store, settings.retention_days, supervisor).running(),
             journal.running(grace=GRACE_SECONDS),
             functions.running(orchestrator.submit, grace=GRACE_SECONDS),
-            deliver(orchestrator).running(grace=GRACE_SECONDS),
+            OutboxWorker(
+                store,
+                journal,
+                configuration.registry,
+                metrics,
+                planner=orchestrator,
+                listener=functions,
+                max_age=settings.outbox_hours * 3600,
+                supervisor=supervisor,
+            ).running(grace=GRACE_SECONDS),
             data_plane.session_registry.running(),
         ):
+            metrics.circuit_breaker.set_function(lambda: orchestrator.state.value)
             yield
     finally:
         await store.close()
@@ -278,14 +280,6 @@ def _list_routes(settings: Settings) -> list[ControllerRouterHandler]:
         get_ready,
         get_metrics,
     ]
-
-
-def _make_connection_limits(settings: Settings, metrics: Metrics) -> ConnectionLimits:
-    return ConnectionLimits(
-        settings.handshakes,
-        settings.handshake_seconds,
-        lambda code: metrics.refusals.labels(code=code).inc(),
-    )
 
 
 def _revealed(secret: Secret | None) -> str | None:
