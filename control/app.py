@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID
+from functools import partial
 
 import msgspec
 from litestar import Litestar, Response, Router, get
@@ -116,6 +116,7 @@ class ControlPlane:
         self, settings: Settings, configuration: Configuration, data_plane: DataPlane
     ) -> None:
         store, self.live = data_plane.store, data_plane.session_registry
+        settle = partial(self.live.make_room, seconds=SETTLE_SECONDS)
         self.settings = settings
         self.agent = configuration.agent
         self.policy = configuration.policy
@@ -135,10 +136,10 @@ class ControlPlane:
             self.minter,
             allowed=settings.direct_transport,
             agent_url=settings.deepgram_agent_url,
-            settle=self._settle,
+            settle=settle,
         )
         self.admit = Admission(
-            store, self._settle, node_id=data_plane.node_id, grace=settings.grace_seconds
+            store, settle, node_id=data_plane.node_id, grace=settings.grace_seconds
         )
         self.admit_grant = GrantAdmission(
             store,
@@ -147,9 +148,6 @@ class ControlPlane:
             self.admit,
             ticket_seconds=settings.ticket_seconds,
         )
-
-    async def _settle(self, conversation_id: UUID) -> bool:
-        return await self.live.make_room(conversation_id, SETTLE_SECONDS)
 
 
 def create_app(settings: Settings, configuration: Configuration) -> Litestar:
