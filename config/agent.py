@@ -8,7 +8,7 @@ the functions are not here: they come from system_prompt.md and intents.yaml.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -344,33 +344,3 @@ def _voice_mistakes(agent: Agent, output: AudioOutput) -> Iterator[str]:
         yield f"{wanted} for Flux, {got}"
     elif any(not isinstance(speak.provider, DeepgramSpeak) for speak in agent.speakers):
         yield f"{wanted}, {got}"
-
-
-# --- to Deepgram --------------------------------------------------------------------------------
-
-
-def make_settings(
-    agent: Agent,
-    audio: Audio | None = None,
-    *,
-    prompt: str,
-    functions: list[dict[str, Any]],
-    masked: bool = False,
-) -> dict[str, Any]:
-    """Settings but for their type, with all that is set; `audio`: in place of the agent's.
-
-    With `masked`, credentials are stars: for people to read.
-    """
-
-    def plain(secret: Any) -> Any:
-        return str(secret) if masked else secret.reveal()
-
-    section = msgspec.to_builtins(agent, enc_hook=plain)
-    beside = ("audio", "flags", "tags", "experimental", "mip_opt_out")
-    settings = {name: section.pop(name) for name in beside if name in section}
-    if audio is not None:
-        settings["audio"] = msgspec.to_builtins(audio)
-    think = section["think"]
-    for thinker in think if isinstance(think, list) else [think]:
-        thinker |= {"functions": functions, "prompt": prompt}
-    return settings | {"agent": section}

@@ -98,12 +98,8 @@ class Registry:
     def functions(self) -> list[dict[str, Any]]:
         """For Settings. Deepgram refuses any further key, and without endpoint we are called."""
         return [
-            {
-                "name": intent.function,
-                "description": intent.description,
-                "parameters": intent.parameters,
-            }
-            for intent in self.intents
+            {"name": i.function, "description": i.description, "parameters": i.parameters}
+            for i in self.intents
         ]
 
     def check_arguments(self, intent: Intent, text: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from config.agent import Agent
+from config.agent import Agent, Audio
 from config.errors import ConfigError
 from config.intents import IntentsFile, Registry
 from config.policy import Policy, choice_mistakes
@@ -30,6 +30,35 @@ class Configuration(msgspec.Struct, frozen=True):
     registry: Registry
     prompt: Prompt
     policy: Policy = Policy()
+
+    def make_settings(
+        self,
+        today: datetime.date,
+        time_zone: str = "UTC",
+        *,
+        agent: Agent | None = None,
+        audio: Audio | None = None,
+        masked: bool = False,
+    ) -> dict[str, Any]:
+        """Settings but for their type, with all that is set, of the day where the user is.
+
+        `agent` and `audio` take the place of those in agent.yaml. With `masked`, credentials are
+        stars: for people to read.
+        """
+
+        def plain(secret: Any) -> Any:
+            return str(secret) if masked else secret.reveal()
+
+        section = msgspec.to_builtins(agent or self.agent, enc_hook=plain)
+        beside = ("audio", "flags", "tags", "experimental", "mip_opt_out")
+        settings = {name: section.pop(name) for name in beside if name in section}
+        if audio is not None:
+            settings["audio"] = msgspec.to_builtins(audio)
+        prompt = self.prompt.render(today=today, time_zone=time_zone, registry=self.registry)
+        think = section["think"]
+        for thinker in think if isinstance(think, list) else [think]:
+            thinker |= {"functions": self.registry.functions(), "prompt": prompt}
+        return settings | {"agent": section}
 
 
 def load(config_dir: Path, environ: Mapping[str, str]) -> Configuration:

@@ -22,7 +22,6 @@ from typing import Any, NoReturn
 import click
 import uvloop
 
-from config.agent import make_settings
 from config.database_url import ignored_parameters
 from config.errors import ConfigError, Explained
 from config.install_advice import say_how_to_add
@@ -207,11 +206,7 @@ def check(schemas: bool) -> None:
         click.echo("\n".join(problems), err=True)
         click.echo(f"{len(problems)} mistake{'s' if len(problems) > 1 else ''}", err=True)
         sys.exit(1)
-    today, registry = datetime.now(UTC).date(), configuration.registry
-    prompt = configuration.prompt.render(today=today, time_zone="UTC", registry=registry)
-    made = make_settings(
-        configuration.agent, prompt=prompt, functions=registry.functions(), masked=True
-    )
+    made = configuration.make_settings(datetime.now(UTC).date(), masked=True)
     click.echo(json.dumps({"type": "Settings", **made}, indent=2, ensure_ascii=False))
     if not os.environ.get("RELAY_AUTH"):
         missing["RELAY_AUTH"] = ""

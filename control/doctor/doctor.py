@@ -20,7 +20,6 @@ from uuid import UUID
 
 import msgspec
 
-from config.agent import make_settings as settings_of
 from config.database_url import ignored_parameters, passwords
 from config.env_types import Secret
 from config.errors import ConfigError
@@ -397,11 +396,7 @@ async def examine(
 
 def make_settings(configuration: Configuration) -> deepgram.Settings:
     """As a session would send them now, in UTC, but without a greeting: nobody would hear it."""
-    prompt = configuration.prompt.render(
-        today=datetime.now(UTC).date(), time_zone="UTC", registry=configuration.registry
-    )
-    functions = configuration.registry.functions()
-    made = settings_of(configuration.agent, prompt=prompt, functions=functions)
+    made = configuration.make_settings(datetime.now(UTC).date())
     made["agent"].pop("greeting", None)
     return deepgram.Settings(**made)
 

@@ -12,7 +12,6 @@ from datetime import date
 
 import msgspec
 
-from config.agent import make_settings
 from config.loader import Configuration
 from config.policy import Messages, choose, longest_of
 from relay.core import agent_history
@@ -60,14 +59,7 @@ def settings(
     Of a long history the newest is told, as far as an agent takes it.
     """
     agent = choose(configuration.agent, configuration.policy, admitted.voice, admitted.language)
-    made = make_settings(
-        agent,
-        admitted.audio,
-        prompt=configuration.prompt.render(
-            today=today, time_zone=admitted.timezone, registry=configuration.registry
-        ),
-        functions=configuration.registry.functions(),
-    )
+    made = configuration.make_settings(today, admitted.timezone, agent=agent, audio=admitted.audio)
     if history or admitted.takeover:
         made["agent"].pop("greeting", None)
     settings = deepgram.Settings(**made)

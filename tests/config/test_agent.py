@@ -1,6 +1,7 @@
 """config/agent.py: agent.yaml, and the `agent` object that Deepgram gets of it."""
 
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ from config.agent import (
     AudioInput,
     AudioOutput,
     audio_mistakes,
-    make_settings,
 )
 from config.env_types import Secret
 from config.errors import ConfigError
+from config.intents import Registry
+from config.loader import Configuration
+from config.prompt import Prompt
 from config.validation import load_file
 
 SHIPPED = Path(config.__file__).parent / "agent.yaml"
@@ -63,7 +66,8 @@ def section_of(agent, **options):
 
 
 def made(agent, audio=None, **options):
-    return make_settings(agent, audio, prompt="be brief", functions=[{"name": "f"}], **options)
+    configuration = Configuration(agent, Registry([]), Prompt("be brief"))
+    return configuration.make_settings(date(2026, 3, 5), audio=audio, **options)
 
 
 def no_nulls(value):
@@ -81,7 +85,7 @@ def test_the_shipped_file_becomes_settings_without_null():
     assert section["listen"]["provider"]["model"] == "flux-general-en"
     assert [think["provider"]["type"] for think in section["think"]] == ["open_ai", "google"]
     assert all(think["prompt"] == "be brief" for think in section["think"])
-    assert all(think["functions"] == [{"name": "f"}] for think in section["think"])
+    assert all(think["functions"] == [] for think in section["think"])
     assert section["speak"]["provider"] == {"type": "deepgram", "model": "aura-2-thalia-en"}
     assert section["greeting"]
     assert made(agent) == {
@@ -103,7 +107,7 @@ def test_what_is_not_set_is_not_sent(written):
 
     assert section_of(agent) == {
         "listen": {"provider": NOVA},
-        "think": MINI | {"functions": [{"name": "f"}], "prompt": "be brief"},
+        "think": MINI | {"functions": [], "prompt": "be brief"},
     }
     assert set(made(agent)) == {"agent", "audio", "flags"}
     assert agent.audio == Audio()
