@@ -193,7 +193,10 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
             try:
                 values[variable.field] = variable.read(text)
             except ValueError as error:
-                problems.append(f"environment: {variable.name}: {error}{_hint(text)}")
+                # Kubernetes does that to pods beside a service "relay".
+                link = "; it is a service link: set enableServiceLinks to false"
+                hint = link if text.startswith("tcp://") else ""
+                problems.append(f"environment: {variable.name}: {error}{hint}")
         elif variable.default is None:
             wanted = "expected a value (docs/reference/settings.md), got nothing; set it"
             problems.append(f"environment: {variable.name}: {wanted}")
@@ -202,12 +205,6 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
     if problems:
         raise ConfigError(problems)
     return Settings(**values)
-
-
-def _hint(text: str) -> str:
-    # Kubernetes does that to pods beside a service "relay".
-    link = "; it is a service link: set enableServiceLinks to false or rename the service"
-    return link if text.startswith("tcp://") else ""
 
 
 def _text(environ: Mapping[str, str], name: str) -> str:

@@ -142,11 +142,7 @@ class ControlPlane:
             store, settle, node_id=data_plane.node_id, grace=settings.grace_seconds
         )
         self.admit_grant = GrantAdmission(
-            store,
-            self.agent,
-            self.live.expect,
-            self.admit,
-            ticket_seconds=settings.ticket_seconds,
+            store, self.agent, self.live.expect, self.admit, ticket_seconds=settings.ticket_seconds
         )
 
 
