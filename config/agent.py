@@ -8,19 +8,17 @@ the functions are not here: they come from system_prompt.md and intents.yaml.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from config.env_types import Secret
-from config.errors import ConfigError, shown
-from config.validation import build
-from config.yaml_loader import read_document
+from config.errors import shown
+from config.validation import NOT_EMPTY, Part
 
-Name = Annotated[str, Meta(min_length=1)]
+Name = Annotated[str, Meta(pattern=NOT_EMPTY)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 ReasoningMode = Literal["none", "minimal", "low", "medium", "high"]
 
@@ -32,31 +30,16 @@ RATES: Mapping[str, tuple[int, ...]] = {
 """Sample rates of the agent's plain audio; Deepgram lists none for the other encodings."""
 
 
-class _Part(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=False
-):
-    """A mapping in the file; `mistakes()` has the rules between its fields."""
-
-
 # --- audio --------------------------------------------------------------------------------------
 
 
-class AudioInput(_Part, frozen=True):
+class AudioInput(Part, frozen=True):
     """What the browser's microphone sends; a browser may ask for another at session start."""
 
     encoding: Literal[
-        "linear16",
-        "linear32",
-        "flac",
-        "alaw",
-        "mulaw",
-        "amr-nb",
-        "amr-wb",
-        "opus",
-        "ogg-opus",
-        "speex",
-        "g729",
-    ] = "linear16"
+        "linear16", "linear32", "flac", "alaw", "mulaw", "amr-nb", "amr-wb", "opus", "ogg-opus",
+        "speex", "g729",
+    ] = "linear16"  # fmt: skip
     sample_rate: Annotated[int, Meta(ge=8000, le=192000)] = 16000
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
@@ -65,7 +48,7 @@ class AudioInput(_Part, frozen=True):
             yield ".sample_rate", f"expected {fixed} for {self.encoding}, got {self.sample_rate}"
 
 
-class AudioOutput(_Part, frozen=True):
+class AudioOutput(Part, frozen=True):
     """What the agent's voice arrives as."""
 
     encoding: Literal["linear16", "mulaw", "alaw", "mp3", "opus", "flac", "aac"] = "linear16"
@@ -88,7 +71,7 @@ class AudioOutput(_Part, frozen=True):
             yield ".container", f"{wanted} with {self.encoding}, got wav"
 
 
-class Audio(_Part, frozen=True):
+class Audio(Part, frozen=True):
     input: AudioInput = AudioInput()
     output: AudioOutput = AudioOutput()
 
@@ -96,7 +79,7 @@ class Audio(_Part, frozen=True):
 # --- listen -------------------------------------------------------------------------------------
 
 
-class ListenV1(_Part, frozen=True, tag_field="version", tag="v1"):
+class ListenV1(Part, frozen=True, tag_field="version", tag="v1"):
     """Speech to text by the nova models."""
 
     type: Literal["deepgram"]
@@ -110,7 +93,7 @@ class ListenV1(_Part, frozen=True, tag_field="version", tag="v1"):
             yield ".version", f'expected "v2" for {self.model}, got "v1"'
 
 
-class ListenV2(_Part, frozen=True, tag_field="version", tag="v2"):
+class ListenV2(Part, frozen=True, tag_field="version", tag="v2"):
     """Speech to text by the flux models, which find the end of a turn themselves."""
 
     type: Literal["deepgram"]
@@ -125,31 +108,29 @@ class ListenV2(_Part, frozen=True, tag_field="version", tag="v2"):
         if not self.model.startswith("flux"):
             yield ".version", f'expected "v1" for {self.model}, got "v2"'
         if self.language_hints is not UNSET and self.model != "flux-general-multi":
-            yield (
-                ".language_hints",
-                f"expected no hints (only with flux-general-multi), got {self.model}",
-            )
+            wanted = "expected no hints (only with flux-general-multi)"
+            yield ".language_hints", f"{wanted}, got {self.model}"
         eot = 0.7 if self.eot_threshold is UNSET else self.eot_threshold
         if self.eager_eot_threshold is not UNSET and self.eager_eot_threshold > eot:
             wanted = f"expected at most eot_threshold ({eot})"
             yield ".eager_eot_threshold", f"{wanted}, got {self.eager_eot_threshold}"
 
 
-class Listen(_Part, frozen=True):
+class Listen(Part, frozen=True):
     provider: ListenV1 | ListenV2
 
 
 # --- think --------------------------------------------------------------------------------------
 
 
-class Endpoint(_Part, frozen=True):
+class Endpoint(Part, frozen=True):
     """Somebody else's API; write secrets as ${NAME of an environment variable}."""
 
     url: Name
-    headers: dict[str, Secret] = {}
+    headers: dict[str, Secret] = msgspec.field(default_factory=dict)
 
 
-class Credentials(_Part, frozen=True):
+class Credentials(Part, frozen=True):
     """Of AWS; write them as ${NAME of an environment variable}."""
 
     type: Literal["sts", "iam"]
@@ -163,44 +144,44 @@ class Credentials(_Part, frozen=True):
             yield ".session_token", "expected a text (sts needs it), got nothing"
 
 
-class OpenAiThink(_Part, frozen=True, tag_field="type", tag="open_ai"):
+class OpenAiThink(Part, frozen=True, tag_field="type", tag="open_ai"):
     model: Name
     version: Literal["v1"] | UnsetType = UNSET
     temperature: Temperature | UnsetType = UNSET
     reasoning_mode: ReasoningMode | UnsetType = UNSET
 
 
-class AnthropicThink(_Part, frozen=True, tag_field="type", tag="anthropic"):
+class AnthropicThink(Part, frozen=True, tag_field="type", tag="anthropic"):
     model: Name
     version: Literal["v1"] | UnsetType = UNSET
     temperature: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
 
 
-class GoogleThink(_Part, frozen=True, tag_field="type", tag="google"):
+class GoogleThink(Part, frozen=True, tag_field="type", tag="google"):
     model: Name
     version: Literal["v1beta", "ai-studio-v1beta", "gemini-enterprise-agent-v1"] | UnsetType = UNSET
     temperature: Temperature | UnsetType = UNSET
 
 
-class GroqThink(_Part, frozen=True, tag_field="type", tag="groq"):
+class GroqThink(Part, frozen=True, tag_field="type", tag="groq"):
     model: Name
     version: Literal["v1"] | UnsetType = UNSET
     temperature: Temperature | UnsetType = UNSET
     reasoning_mode: ReasoningMode | UnsetType = UNSET
 
 
-class BedrockThink(_Part, frozen=True, tag_field="type", tag="aws_bedrock"):
+class BedrockThink(Part, frozen=True, tag_field="type", tag="aws_bedrock"):
     model: Name
     temperature: Temperature | UnsetType = UNSET
     credentials: Credentials | UnsetType = UNSET
 
 
-class NvidiaThink(_Part, frozen=True, tag_field="type", tag="nvidia"):
+class NvidiaThink(Part, frozen=True, tag_field="type", tag="nvidia"):
     model: Name
     temperature: Temperature | UnsetType = UNSET
 
 
-class Think(_Part, frozen=True):
+class Think(Part, frozen=True):
     """A language model. Without `endpoint` Deepgram runs or pays for it."""
 
     provider: OpenAiThink | AnthropicThink | GoogleThink | GroqThink | BedrockThink | NvidiaThink
@@ -215,26 +196,10 @@ class Think(_Part, frozen=True):
             yield ".endpoint.url", "expected a URL that begins with https://, got another"
 
 
-class ThinkLiveProvider(_Part, frozen=True):
-    type: Literal["deepgram"]
-    version: Literal["v1"] | UnsetType = UNSET
-    agent_backchannel_sensitivity: Annotated[float, Meta(ge=0)] | UnsetType = UNSET
-    presence_check_max_count: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
-    presence_check_interval_ms: Annotated[int, Meta(ge=3000)] | UnsetType = UNSET
-    frustration_max_count: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
-    restricted_terms: list[Name] | UnsetType = UNSET
-
-
-class ThinkLive(_Part, frozen=True):
-    """By invitation only: Deepgram refuses it from other projects."""
-
-    provider: ThinkLiveProvider
-
-
 # --- speak --------------------------------------------------------------------------------------
 
 
-class DeepgramSpeak(_Part, frozen=True, tag_field="type", tag="deepgram"):
+class DeepgramSpeak(Part, frozen=True, tag_field="type", tag="deepgram"):
     """Aura voices (version v1) or Flux voices (v2)."""
 
     model: Name
@@ -254,24 +219,22 @@ class DeepgramSpeak(_Part, frozen=True, tag_field="type", tag="deepgram"):
         if self.is_flux and self.speed is not UNSET:
             yield ".speed", f"expected no speed (Aura voices have it), got {self.model}"
         if not self.is_flux and self.expressivity is not UNSET:
-            yield (
-                ".expressivity",
-                f"expected no expressivity (Flux voices have it), got {self.model}",
-            )
+            wanted = "expected no expressivity (Flux voices have it)"
+            yield ".expressivity", f"{wanted}, got {self.model}"
 
 
-class ElevenLabsSpeak(_Part, frozen=True, tag_field="type", tag="eleven_labs"):
+class ElevenLabsSpeak(Part, frozen=True, tag_field="type", tag="eleven_labs"):
     model_id: Name
     version: Literal["v1"] | UnsetType = UNSET
     language: Name | UnsetType = UNSET
 
 
-class CartesiaVoice(_Part, frozen=True):
+class CartesiaVoice(Part, frozen=True):
     mode: Name
     id: Name
 
 
-class CartesiaSpeak(_Part, frozen=True, tag_field="type", tag="cartesia"):
+class CartesiaSpeak(Part, frozen=True, tag_field="type", tag="cartesia"):
     model_id: Name
     voice: CartesiaVoice
     version: Literal["2025-03-17"] | UnsetType = UNSET
@@ -279,20 +242,20 @@ class CartesiaSpeak(_Part, frozen=True, tag_field="type", tag="cartesia"):
     volume: Annotated[float, Meta(ge=0.5, le=2)] | UnsetType = UNSET
 
 
-class OpenAiSpeak(_Part, frozen=True, tag_field="type", tag="open_ai"):
+class OpenAiSpeak(Part, frozen=True, tag_field="type", tag="open_ai"):
     model: Literal["tts-1", "tts-1-hd"]
     voice: Name
     version: Literal["v1"] | UnsetType = UNSET
 
 
-class PollySpeak(_Part, frozen=True, tag_field="type", tag="aws_polly"):
+class PollySpeak(Part, frozen=True, tag_field="type", tag="aws_polly"):
     voice: Name
     language: Name
     engine: Literal["generative", "long-form", "standard", "neural"]
     credentials: Credentials
 
 
-class Speak(_Part, frozen=True):
+class Speak(Part, frozen=True):
     """A voice. Every provider but Deepgram needs an `endpoint`."""
 
     provider: DeepgramSpeak | ElevenLabsSpeak | CartesiaSpeak | OpenAiSpeak | PollySpeak
@@ -319,21 +282,23 @@ class Speak(_Part, frozen=True):
             yield ".endpoint.url", f"{wanted}, got {' and '.join(sorted(taken))}"
 
 
+Thinkers = Think | Annotated[list[Think], Meta(min_length=1)]
+Speakers = Speak | Annotated[list[Speak], Meta(min_length=1)]
+
 # --- the whole ----------------------------------------------------------------------------------
 
 
-class Flags(_Part, frozen=True):
+class Flags(Part, frozen=True):
     history: bool = False
     """Deepgram repeats each message as History; we store the first form, so this is off."""
 
 
-class Agent(_Part, frozen=True):
+class Agent(Part, frozen=True):
     """agent.yaml. A list under `think` or `speak` is tried from the top down."""
 
     listen: Listen
-    think: Think | Annotated[list[Think], Meta(min_length=1)]
-    speak: Speak | Annotated[list[Speak], Meta(min_length=1)] | UnsetType = UNSET
-    think_live: ThinkLive | UnsetType = UNSET
+    think: Thinkers
+    speak: Speakers | UnsetType = UNSET
     greeting: Name | UnsetType = UNSET
     language: Name | UnsetType = UNSET
     audio: Audio = Audio()
@@ -352,19 +317,12 @@ class Agent(_Part, frozen=True):
             return []
         return self.speak if isinstance(self.speak, list) else [self.speak]
 
-
-def load_agent(path: Path, environ: Mapping[str, str] | None = None) -> Agent:
-    """The file, with `${NAME}` taken from `environ`; raises `ConfigError` with every mistake."""
-    values, problems = read_document(path)
-    agent, mistakes = build(Agent, values, environ or {})
-    if agent is not None:
-        speak_is_known = not any(mistake.startswith("$.speak") for mistake in mistakes)
-        voice = _voice_mistakes(agent, agent.audio) if speak_is_known else ()
-        mistakes += [f"$.{where}: {text}" for where, text in (*voice, *language_mistakes(agent))]
-    problems += [f"{path.name}: {mistake}" for mistake in mistakes]
-    if problems or agent is None:
-        raise ConfigError(problems)
-    return agent
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if self.language is not UNSET and isinstance(self.listen.provider, ListenV2):
+            wanted = "expected no language with flux listening (remove it)"
+            yield ".language", f"{wanted}, got {shown(self.language)}"
+        for text in _voice_mistakes(self, self.audio.output):
+            yield ".audio.output", text
 
 
 def audio_mistakes(agent: Agent, audio: Audio) -> list[str]:
@@ -374,63 +332,15 @@ def audio_mistakes(agent: Agent, audio: Audio) -> list[str]:
     """
     parts = (("audio.input", audio.input), ("audio.output", audio.output))
     own = [f"{where}{inner}: {text}" for where, part in parts for inner, text in part.mistakes()]
-    return own + [f"{where}: {text}" for where, text in _voice_mistakes(agent, audio)]
+    return own + [f"audio.output: {text}" for text in _voice_mistakes(agent, audio.output)]
 
 
-def language_mistakes(agent: Agent) -> Iterator[tuple[str, str]]:
-    """Why the language does not go with who listens: (path, text)."""
-    if agent.language is not UNSET and isinstance(agent.listen.provider, ListenV2):
-        wanted = "expected no language with flux listening (remove it)"
-        yield "language", f"{wanted}, got {shown(agent.language)}"
-
-
-def _voice_mistakes(agent: Agent, audio: Audio) -> Iterator[tuple[str, str]]:
-    output = audio.output
-    plain = output.encoding in RATES and output.container == "none"
-    if plain:
+def _voice_mistakes(agent: Agent, output: AudioOutput) -> Iterator[str]:
+    if output.encoding in RATES and output.container == "none":
         return
-    got = f"{output.encoding} in container {output.container}"
+    wanted = "expected linear16, mulaw or alaw in no container"
+    got = f"got {output.encoding} in container {output.container}"
     if not agent.speakers or any(speak.is_flux for speak in agent.speakers):
-        yield (
-            "audio.output",
-            f"expected linear16, mulaw or alaw in no container for Flux, got {got}",
-        )
+        yield f"{wanted} for Flux, {got}"
     elif any(not isinstance(speak.provider, DeepgramSpeak) for speak in agent.speakers):
-        yield "audio.output", f"expected linear16, mulaw or alaw in no container, got {got}"
-
-
-# --- to Deepgram --------------------------------------------------------------------------------
-
-
-def agent_section(
-    agent: Agent, *, prompt: str, functions: list[dict[str, Any]], masked: bool = False
-) -> dict[str, Any]:
-    """The `agent` object of Settings. With `masked`, credentials are stars: for people to read."""
-    thinkers = [
-        {**_plain(think, masked), "functions": functions, "prompt": prompt}
-        for think in agent.thinkers
-    ]
-    section: dict[str, Any] = {
-        "listen": _plain(agent.listen, masked),
-        "think": thinkers if isinstance(agent.think, list) else thinkers[0],
-    }
-    optional = {name: getattr(agent, name) for name in ("language", "speak", "think_live")}
-    optional["greeting"] = agent.greeting
-    section |= {k: _plain(v, masked) for k, v in optional.items() if v is not UNSET}
-    return section
-
-
-def session_section(agent: Agent, audio: Audio) -> dict[str, Any]:
-    """What stands beside `agent` in Settings: audio, flags, tags and so on."""
-    optional = {name: getattr(agent, name) for name in ("tags", "experimental", "mip_opt_out")}
-    section = {"audio": _plain(audio, False), "flags": _plain(agent.flags, False)}
-    return section | {name: value for name, value in optional.items() if value is not UNSET}
-
-
-def _plain(value: Any, masked: bool) -> Any:
-    """JSON values; what is unset is left out."""
-
-    def secret(held: Any) -> str:
-        return str(held) if masked else held.reveal()
-
-    return msgspec.to_builtins(value, enc_hook=secret)
+        yield f"{wanted}, {got}"

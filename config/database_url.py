@@ -18,46 +18,31 @@ from config.env_types import Secret
 from config.errors import listed
 
 FORM = 'expected "postgresql://user:password@host/name", got another form'
-# Of other client libraries, of poolers' dashboards, or what this program decides itself.
-IGNORED = frozenset(
-    {
-        *("pgbouncer", "schema", "connection_limit", "pool_timeout", "socket_timeout"),  # Prisma
-        *("sslaccept", "sslidentity", "statement_cache_size", "max_idle_connection_lifetime"),
-        *(
-            "single_use_connections",
-            "pool_max_conns",
-            "pool_min_conns",
-            "pool_size",
-            "max_overflow",
-        ),
-        *("pool_max_conn_lifetime", "pool_max_conn_idle_time", "pool_health_check_period"),
-        *("pool_mode", "poolclass", "pool_recycle", "pool_pre_ping", "max_connections"),
-        *("min_connections", "maximum_pool_size", "conn_max_age", "conn_health_checks", "engine"),
-        *("ssl_require", "uselibpqcompat", "workaround", "supa", "prepared_statements"),
-        *("prepare", "prepare_threshold", "preparethreshold", "prepared_statement_cache_size"),
-        *("prepared_statement_name_func", "preparedstatementcachequeries", "currentschema"),
-        *("binarytransfer", "rewritebatchedinserts", "applicationname", "sslfactory"),
-        *("sslhostnameverifier", "tcpkeepalive", "targetservertype", "logintimeout"),
-        *("sockettimeout", "connecttimeout", "stringtype", "reconnect", "charset", "encoding"),
-        *("default_query_exec_mode", "statement_cache_capacity", "description_cache_capacity"),
-        # libpq's, which our driver does not have
-        *("channel_binding", "connect_timeout", "client_encoding", "fallback_application_name"),
-        *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
-        *("tcp_user_timeout", "load_balance_hosts", "require_auth", "requirepeer", "requiressl"),
-        *("gssencmode", "gssdelegation", "sslcompression", "sslcertmode", "sslsni", "sslcrldir"),
-        *("scram_client_key", "scram_server_key", "min_protocol_version", "max_protocol_version"),
-        *("replication", "timeout", "command_timeout", "async_fallback"),
-    }
-)
+# Of other client libraries, of poolers' dashboards, of libpq where our driver does not have it, or
+# what this program decides itself.
+_IGNORED = """
+pgbouncer schema connection_limit pool_timeout socket_timeout sslaccept sslidentity
+statement_cache_size max_idle_connection_lifetime single_use_connections pool_max_conns
+pool_min_conns pool_size max_overflow pool_max_conn_lifetime pool_max_conn_idle_time
+pool_health_check_period pool_mode poolclass pool_recycle pool_pre_ping max_connections
+min_connections maximum_pool_size conn_max_age conn_health_checks engine ssl_require
+uselibpqcompat workaround supa prepared_statements prepare prepare_threshold
+preparethreshold prepared_statement_cache_size prepared_statement_name_func
+preparedstatementcachequeries currentschema binarytransfer rewritebatchedinserts
+applicationname sslfactory sslhostnameverifier tcpkeepalive targetservertype logintimeout
+sockettimeout connecttimeout stringtype reconnect charset encoding default_query_exec_mode
+statement_cache_capacity description_cache_capacity
+channel_binding connect_timeout client_encoding fallback_application_name keepalives
+keepalives_idle keepalives_interval keepalives_count tcp_user_timeout load_balance_hosts
+require_auth requirepeer requiressl gssencmode gssdelegation sslcompression sslcertmode
+sslsni sslcrldir scram_client_key scram_server_key min_protocol_version
+max_protocol_version replication timeout command_timeout async_fallback
+"""
+IGNORED = frozenset(_IGNORED.split())
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 # What other libraries write where libpq has `sslmode`.
-_OTHER_MODES = {
-    "no-verify": "require",
-    "true": "require",
-    "1": "require",
-    "false": "disable",
-    "0": "disable",
-}
+_OTHER_MODES = {"no-verify": "require", "true": "require", "1": "require"}
+_OTHER_MODES |= {"false": "disable", "0": "disable"}
 TARGETS = ("any", "primary", "standby", "prefer-standby", "read-write", "read-only")
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
 _PEOPLE = ("user", "password")  # an @ in their values is no sign of an unescaped password
@@ -77,9 +62,6 @@ class DatabaseUrl(msgspec.Struct, frozen=True):
     trust_system: bool  # check the server's certificate against the system's authorities
     names_application: bool
     files: Mapping[str, str]  # parameters that name one, with its path
-
-    def __str__(self) -> str:
-        return "***"
 
 
 def read_database_url(text: str) -> DatabaseUrl:

@@ -1,17 +1,16 @@
-"""A reader for each kind of value that an environment variable can hold.
+"""A reader for each kind of text that an environment variable can hold.
 
-Each takes the text and returns the value, or raises `ValueError("expected ..., got ...")`; what may
-be secret is never in the error.
+Each returns the value or raises `ValueError("expected ..., got ...")`; what may be secret is never
+in the error.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from ipaddress import ip_network
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from config.errors import did_you_mean, listed, shown
+from config.errors import shown
 from config.origins import normalise
 
 PROXY_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
@@ -155,47 +154,6 @@ def origins(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
-    wanted = f"expected a whole number from {low} to {high}"
-
-    def read(text: str) -> int:
-        hint = ""
-        if text.startswith("tcp://"):  # Kubernetes does that to pods beside a service "relay"
-            hint = "; it is a service link: set enableServiceLinks to false or rename the service"
-        if not text.isascii() or not text.isdigit():
-            raise ValueError(f"{wanted}, got {shown(text)}{hint}")
-        if not low <= int(text) <= high:
-            raise ValueError(f"{wanted}, got {shown(text)}")
-        return int(text)
-
-    return read
-
-
-def positive(unit: str) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not 0 < number < math.inf:
-            raise ValueError(f"expected {unit} above 0, got {shown(text)}")
-        return number
-
-    return read
-
-
-def positive_or_none(unit: str) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        if text == "0":
-            return 0.0
-        try:
-            return positive(unit)(text)
-        except ValueError:
-            raise ValueError(f"expected {unit}, or 0, got {shown(text)}") from None
-
-    return read
-
-
 def networks(text: str) -> tuple[str, ...]:
     """Networks; bits beyond the prefix do not count, and a single address is a network, too."""
     wanted = 'expected addresses or networks such as "10.0.0.0/8", with commas between them'
@@ -209,13 +167,3 @@ def networks(text: str) -> tuple[str, ...]:
         is_single = network.num_addresses == 1
         found.append(str(network.network_address if is_single else network))
     return tuple(found)
-
-
-def one_of(*words: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text.lower() not in words:
-            hint = did_you_mean(text.lower(), words)
-            raise ValueError(f"expected one of {listed(words)}, got {shown(text)}{hint}")
-        return text.lower()
-
-    return read

@@ -7,7 +7,11 @@ import json
 from collections.abc import Iterable
 
 
-class ConfigError(Exception):
+class Explained(Exception):
+    """Its text says what to do: a command prints that and no traceback."""
+
+
+class ConfigError(Explained):
     """`problems` holds one line for each mistake: where, what was expected, what was got."""
 
     def __init__(self, problems: Iterable[str]) -> None:

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 from jsonschema import Draft202012Validator
 from msgspec import Meta
 
-from config.errors import ConfigError, did_you_mean, listed, shown
-from config.function_arguments import FORMATS, Checker, json_path, shorten
-from config.validation import build
-from config.yaml_loader import read_document
+from config.errors import did_you_mean, listed, shown
+from config.function_arguments import FORMATS, Checker, shorten
+from config.validation import NOT_EMPTY, Part
 
 
-class Intent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Intent(Part, frozen=True, kw_only=True):
     """One entry of the file. `say` is what the agent says if the call takes `say_after` seconds."""
 
     name: Annotated[
@@ -31,7 +28,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             description="our name for it, e.g. GOAL: in the API, in the database, in the logs",
         ),
     ]
-    title: Annotated[str, Meta(min_length=1, description="its name for people")]
+    title: Annotated[str, Meta(pattern=NOT_EMPTY, description="its name for people")]
     function: Annotated[
         str,
         Meta(
@@ -40,7 +37,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         ),
     ]
     description: Annotated[
-        str, Meta(min_length=1, description="for the model: when to call the function")
+        str, Meta(pattern=NOT_EMPTY, description="for the model: when to call the function")
     ]
     parameters: Annotated[
         dict[str, Any],
@@ -71,10 +68,17 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             yield f".parameters{where}", text
 
 
-class IntentsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class IntentsFile(Part, frozen=True):
     """intents.yaml"""
 
     intents: Annotated[tuple[Intent, ...], Meta(min_length=1)]
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        for key in ("name", "function"):
+            for word, times in Counter(getattr(intent, key) for intent in self.intents).items():
+                if times > 1:
+                    wanted = f"expected every {key} once"
+                    yield ".intents", f"{wanted}, got {shown(word)} {times} times; rename one"
 
 
 class Registry:
@@ -94,40 +98,13 @@ class Registry:
     def functions(self) -> list[dict[str, Any]]:
         """For Settings. Deepgram refuses any further key, and without endpoint we are called."""
         return [
-            {
-                "name": intent.function,
-                "description": intent.description,
-                "parameters": intent.parameters,
-            }
-            for intent in self.intents
+            {"name": i.function, "description": i.description, "parameters": i.parameters}
+            for i in self.intents
         ]
 
     def check_arguments(self, intent: Intent, text: str) -> dict[str, Any]:
         """The arguments of a call, decoded and valid; raises `ArgumentsError`."""
         return self._checkers[intent.name].check(text)
-
-
-def load_intents(path: Path) -> Registry:
-    """The file; raises `ConfigError` with every mistake."""
-    values, problems = read_document(path)
-    file, mistakes = build(IntentsFile, values)
-    mistakes += _repeated(values)
-    problems += [f"{path.name}: {mistake}" for mistake in mistakes]
-    if problems or file is None:
-        raise ConfigError(problems)
-    return Registry(file.intents)
-
-
-def _repeated(values: Any) -> list[str]:
-    """Names and functions that are used twice. Of the raw values, since entries may be wrong."""
-    entries = values.get("intents") if isinstance(values, dict) else None
-    entries = [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
-    return [
-        f"$.intents: expected every {key} once, got {shown(word)} {times} times; rename one"
-        for key in ("name", "function")
-        for word, times in Counter(str(entry[key]) for entry in entries if key in entry).items()
-        if times > 1
-    ]
 
 
 # --- the schema of an intent --------------------------------------------------------------------
@@ -142,7 +119,7 @@ def _schema_mistakes(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
     broken = False
     for error in meta.iter_errors(schema):
         broken = True
-        yield json_path(error)[1:], f"expected JSON Schema, got {shorten(error.message)}"
+        yield error.json_path[1:], f"expected JSON Schema, got {shorten(error.message)}"
     if not broken:
         yield from _part_mistakes(schema, "")
 

@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from config.agent import Agent, load_agent
+from config.agent import Agent, Audio
 from config.errors import ConfigError
-from config.intents import IntentsFile, Registry, load_intents
-from config.policy import Policy, choice_mistakes, load_policy
+from config.intents import IntentsFile, Registry
+from config.policy import Policy, choice_mistakes
 from config.prompt import LONGEST, Prompt, load_prompt
+from config.validation import json_schema, load_file
 
 _LONG_ZONE = "America/Argentina/ComodRivadavia"  # the longest name there is
 _LONG_DAY = datetime.date(2026, 9, 30)  # a Wednesday in September, the longest day to write
@@ -30,6 +31,35 @@ class Configuration(msgspec.Struct, frozen=True):
     prompt: Prompt
     policy: Policy = Policy()
 
+    def make_settings(
+        self,
+        today: datetime.date,
+        time_zone: str = "UTC",
+        *,
+        agent: Agent | None = None,
+        audio: Audio | None = None,
+        masked: bool = False,
+    ) -> dict[str, Any]:
+        """Settings but for their type, with all that is set, of the day where the user is.
+
+        `agent` and `audio` take the place of those in agent.yaml. With `masked`, credentials are
+        stars: for people to read.
+        """
+
+        def plain(secret: Any) -> Any:
+            return str(secret) if masked else secret.reveal()
+
+        section = msgspec.to_builtins(agent or self.agent, enc_hook=plain)
+        beside = ("audio", "flags", "tags", "experimental", "mip_opt_out")
+        settings = {name: section.pop(name) for name in beside if name in section}
+        if audio is not None:
+            settings["audio"] = msgspec.to_builtins(audio)
+        prompt = self.prompt.render(today=today, time_zone=time_zone, registry=self.registry)
+        think = section["think"]
+        for thinker in think if isinstance(think, list) else [think]:
+            thinker |= {"functions": self.registry.functions(), "prompt": prompt}
+        return settings | {"agent": section}
+
 
 def load(config_dir: Path, environ: Mapping[str, str]) -> Configuration:
     """The four files; raises one `ConfigError` with the mistakes of all of them.
@@ -37,14 +67,18 @@ def load(config_dir: Path, environ: Mapping[str, str]) -> Configuration:
     `environ` fills the `${NAME}` references of agent.yaml and policy.yaml.
     """
     problems: list[str] = []
-    agent = _tried(lambda: load_agent(config_dir / "agent.yaml", environ), problems)
-    registry = _tried(lambda: load_intents(config_dir / "intents.yaml"), problems)
+    policy_file = config_dir / "policy.yaml"
+    agent = _tried(lambda: load_file(Agent, config_dir / "agent.yaml", environ), problems)
+    intents = _tried(lambda: load_file(IntentsFile, config_dir / "intents.yaml"), problems)
     prompt = _tried(lambda: load_prompt(config_dir / "system_prompt.md"), problems)
-    policy = _tried(lambda: load_policy(config_dir / "policy.yaml", environ), problems)
+    policy: Policy | None = Policy()
+    if policy_file.exists():
+        policy = _tried(lambda: load_file(Policy, policy_file, environ, empty={}), problems)
     if agent is not None and policy is not None:
         problems += choice_mistakes(agent, policy)
-    if agent is None or registry is None or prompt is None or policy is None or problems:
+    if agent is None or intents is None or prompt is None or policy is None or problems:
         raise ConfigError(problems)
+    registry = Registry(intents.intents)
     length = len(prompt.render(today=_LONG_DAY, time_zone=_LONG_ZONE, registry=registry))
     managed = any(think.endpoint is msgspec.UNSET for think in agent.thinkers)
     if managed and length > LONGEST:
@@ -63,13 +97,9 @@ def _tried(read: Callable[[], Loaded], problems: list[str]) -> Loaded | None:
 
 def json_schemas() -> dict[str, dict[str, Any]]:
     """JSON Schemas for editors, by file name; a test holds the files against them."""
-    schemas = {
-        "agent.schema.json": msgspec.json.schema(Agent, schema_hook=_secret_schema),
-        "intents.schema.json": msgspec.json.schema(IntentsFile),
-        "policy.schema.json": msgspec.json.schema(Policy, schema_hook=_secret_schema),
-    }
+    shapes = {"agent": Agent, "intents": IntentsFile, "policy": Policy}
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {name: dialect | schema for name, schema in schemas.items()}
+    return {f"{name}.schema.json": dialect | json_schema(shape) for name, shape in shapes.items()}
 
 
 def write_json_schemas(config_dir: Path) -> None:
@@ -77,7 +107,3 @@ def write_json_schemas(config_dir: Path) -> None:
     for name, schema in json_schemas().items():
         text = json.dumps(schema, indent=2)
         (config_dir / name).write_text(text + "\n", encoding="utf-8")
-
-
-def _secret_schema(_: type) -> dict[str, Any]:
-    return {"type": "string", "minLength": 1}

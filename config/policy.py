@@ -7,42 +7,22 @@ prompt, the functions and the providers.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from config.agent import Agent, Listen, Name, Speak, audio_mistakes, language_mistakes
-from config.errors import ConfigError, shown
-from config.validation import build
-from config.yaml_loader import read_document
+from config.agent import Agent, Listen, Name, Speakers
+from config.validation import Part
 
 LONGEST_TEXT = 20_000  # characters of one typed turn that a file may allow
 
 Refuse = Literal["refuse"]
 Allow = Literal["allow", "refuse"]
 
-# Why a line can only say `refuse`; the words end a mistake in the file.
-NEVER = {
-    "Settings": "prompt, functions and providers are the server's, and Settings are sent once",
-    "UpdatePrompt": "the prompt is the server's",
-    "UpdateThink": "it carries prompt, functions and an endpoint",
-    "UpdateSpeak": "it carries an endpoint; offer voices instead",
-    "FunctionCallResponse": "all functions run on the server: only it knows what came of one",
-    "unknown": "what it does is not known",
-}
 
-
-class _Part(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=False
-):
-    """A mapping in the file."""
-
-
-class Limited(_Part, frozen=True):
+class Limited(Part, frozen=True):
     """Allowed so often, and with a text so long."""
 
     per_minute: Annotated[int, Meta(ge=1, le=6000)]
@@ -59,7 +39,7 @@ def longest_of(rule: Rule) -> int:
     return LONGEST_TEXT if rule == "allow" else 0
 
 
-class Messages(_Part, frozen=True):
+class Messages(Part, frozen=True):
     """One line for each type; `unknown` is every type that is not known here.
 
     `InjectUserMessage` is a typed turn, `InjectAgentMessage` puts words into the agent's mouth.
@@ -70,12 +50,22 @@ class Messages(_Part, frozen=True):
     InjectUserMessage: Rule = Limited(per_minute=30)
     InjectAgentMessage: Rule = "refuse"
     UpdateListen: Rule = "refuse"
-    UpdateSpeak: Refuse = "refuse"
-    UpdateThink: Refuse = "refuse"
-    UpdatePrompt: Refuse = "refuse"
-    Settings: Refuse = "refuse"
-    FunctionCallResponse: Refuse = "refuse"
-    unknown: Refuse = "refuse"
+    # What can only be refused, and why: the words end a mistake in the file.
+    UpdateSpeak: Annotated[
+        Refuse, Meta(description="it carries an endpoint; offer voices instead")
+    ] = "refuse"
+    UpdateThink: Annotated[
+        Refuse, Meta(description="it carries prompt, functions and an endpoint")
+    ] = "refuse"
+    UpdatePrompt: Annotated[Refuse, Meta(description="the prompt is the server's")] = "refuse"
+    Settings: Annotated[
+        Refuse,
+        Meta(description="prompt, functions and providers are the server's; sent once"),
+    ] = "refuse"
+    FunctionCallResponse: Annotated[
+        Refuse, Meta(description="all functions run on the server: only it knows what came of one")
+    ] = "refuse"
+    unknown: Annotated[Refuse, Meta(description="what it does is not known")] = "refuse"
 
     def rule(self, kind: str) -> Rule:
         """What holds for messages of this type."""
@@ -89,39 +79,32 @@ class Messages(_Part, frozen=True):
         return 12 * max(longest, 1000) + 1024
 
 
-class Abuse(_Part, frozen=True):
+class Abuse(Part, frozen=True):
     """So many refusals within so many seconds end the session, with 1008."""
 
     refusals: Annotated[int, Meta(ge=1, le=10_000)] = 20
     seconds: Annotated[float, Meta(gt=0, le=3600)] = 60.0
 
 
-class Language(_Part, frozen=True):
+class Language(Part, frozen=True):
     """What another language takes; what is left out stays as in agent.yaml."""
 
     listen: Listen | UnsetType = UNSET
-    speak: Speak | Annotated[list[Speak], Meta(min_length=1)] | UnsetType = UNSET
+    speak: Speakers | UnsetType = UNSET
     greeting: Name | UnsetType = UNSET
     language: Name | UnsetType = UNSET
 
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-Choice = Annotated[str, Meta(pattern=NAME)]
+Choice = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 
-class Policy(_Part, frozen=True):
+class Policy(Part, frozen=True):
     """policy.yaml. `voices` and `languages` are the names that a client may choose from."""
 
     messages: Messages = Messages()
     abuse: Abuse = Abuse()
-    voices: dict[Choice, Speak | Annotated[list[Speak], Meta(min_length=1)]] = {}
-    languages: dict[Choice, Language] = {}
-
-    def mistakes(self) -> Iterator[tuple[str, str]]:
-        for where, names in (("voices", self.voices), ("languages", self.languages)):
-            for name in names:
-                if not re.search(NAME, name):
-                    yield f".{where}", f"expected names like {NAME}, got {shown(name)}"
+    voices: dict[Choice, Speakers] = msgspec.field(default_factory=dict)
+    languages: dict[Choice, Language] = msgspec.field(default_factory=dict)
 
 
 def choose(agent: Agent, policy: Policy, voice: str | None, language: str | None) -> Agent:
@@ -131,44 +114,17 @@ def choose(agent: Agent, policy: Policy, voice: str | None, language: str | None
     """
     changed: dict[str, Any] = {}
     if language in policy.languages:
-        parts = policy.languages[language]
-        given = ((name, getattr(parts, name)) for name in parts.__struct_fields__)
-        changed = {name: part for name, part in given if part is not UNSET}
+        parts = msgspec.structs.asdict(policy.languages[language])
+        changed = {name: part for name, part in parts.items() if part is not UNSET}
     if voice in policy.voices:
         changed["speak"] = policy.voices[voice]
     return msgspec.structs.replace(agent, **changed)
 
 
-def load_policy(path: Path, environ: Mapping[str, str] | None = None) -> Policy:
-    """The file, with `${NAME}` taken from `environ`; raises `ConfigError` with every mistake.
-
-    Without the file everything has its default.
-    """
-    if not path.exists():
-        return Policy()
-    values, problems = read_document(path)
-    policy, mistakes = build(Policy, {} if values is None else values, environ or {})
-    problems += [f"{path.name}: {_explained(mistake)}" for mistake in mistakes]
-    if problems or policy is None:
-        raise ConfigError(problems)
-    return policy
-
-
-def _explained(mistake: str) -> str:
-    where = mistake.partition(": ")[0].removeprefix("$.messages.")
-    return f"{mistake} ({NEVER[where]})" if where in NEVER else mistake
-
-
 def choice_mistakes(agent: Agent, policy: Policy) -> Iterator[str]:
     """Choices that do not go with the rest of the agent, with their paths."""
-    for name in policy.voices:
-        for mistake in _mistakes(choose(agent, policy, name, None)):
-            yield f"policy.yaml: $.voices.{name}: with agent.yaml: {mistake}"
-    for name in policy.languages:
-        for mistake in _mistakes(choose(agent, policy, None, name)):
-            yield f"policy.yaml: $.languages.{name}: with agent.yaml: {mistake}"
-
-
-def _mistakes(agent: Agent) -> Iterator[str]:
-    yield from audio_mistakes(agent, agent.audio)
-    yield from (f"{where}: {text}" for where, text in language_mistakes(agent))
+    chosen = {f"voices.{name}": choose(agent, policy, name, None) for name in policy.voices}
+    chosen |= {f"languages.{name}": choose(agent, policy, None, name) for name in policy.languages}
+    for choice, changed in chosen.items():
+        for where, text in changed.mistakes():
+            yield f"policy.yaml: $.{choice}: with agent.yaml: {where[1:]}: {text}"

@@ -33,17 +33,11 @@ class Prompt(msgspec.Struct, frozen=True):
 
     def render(self, *, today: datetime.date, time_zone: str, registry: Registry) -> str:
         """The prompt for one session; `today` is the date where the user is."""
-        values = {
-            "today": f"{today:%A}, {today.day} {today:%B} {today.year}",
-            "time_zone": time_zone,
-            "intents": "\n".join(_line(intent) for intent in registry.intents),
-        }
-
-        def fill(token: re.Match[str]) -> str:
-            name = token[1]
-            return token[0][0] if name is None else values[name]
-
-        return _TOKEN.sub(fill, self.text)
+        return self.text.format(
+            today=f"{today:%A}, {today.day} {today:%B} {today.year}",
+            time_zone=time_zone,
+            intents="\n".join(_line(intent) for intent in registry.intents),
+        )
 
 
 def load_prompt(path: Path) -> Prompt:

@@ -6,16 +6,23 @@ conversation designer changes is not here but in the YAML files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from types import FunctionType
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
+from msgspec import Meta
 
 from config import env_types
 from config.database_url import read_as_secret
 from config.env_types import Secret
 from config.errors import ConfigError, did_you_mean
+from config.limits import Limits
+from config.validation import check
 
 CONFIG_DIR = Path(__file__).parent
 """The files that ship."""
@@ -34,229 +41,93 @@ NOT_OURS = (
 )
 """Variables without the prefix RELAY_."""
 
-Bytes = Annotated[int, env_types.whole(1024, 1 << 30)]
-Count = Annotated[int, env_types.whole(0, 1_000_000)]
 Credential = Annotated[Secret | None, env_types.credential]
 File = Annotated[Path | None, Path]
 Networks = Annotated[tuple[str, ...], env_types.networks]
 Proxy = Annotated[Secret | None, env_types.proxy]
-Seconds = Annotated[float, env_types.positive("seconds")]
-SecondsOrNone = Annotated[float, env_types.positive_or_none("seconds")]
 Switch = Annotated[bool, env_types.switch]
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What differs from one deployment to the next: type, reader, meaning and default of each.
+class Settings(Limits, frozen=True, kw_only=True):
+    """What differs from one deployment to the next, beside its limits."""
 
-    A reader turns the text of the variable into the value, or raises
-    `ValueError("expected ..., got ...")`.
-    """
-
-    deepgram_api_key: Annotated[
-        Secret,
-        env_types.credential,
-        "the API key of the Deepgram project; it never leaves the server",
-    ]
-    database_url: Annotated[
-        Secret, read_as_secret, "the Postgres database, postgresql://user:password@host/name"
-    ]
-    orchestrator_url: Annotated[
-        str,
-        env_types.url("http", "https"),
-        "the Orchestrator that intents are sent to; an intent's path is put behind it",
-    ]
-    orchestrator_token: Annotated[Credential, "the bearer token for the Orchestrator"] = None
-    orchestrator_secret: Annotated[
-        Credential, "what requests to the Orchestrator are signed with"
-    ] = None
-    deepgram_agent_url: Annotated[
-        str,
-        env_types.url("wss", "ws"),
-        "the WebSocket of the Voice Agent API: a region, a proxy, the sandbox",
-    ] = "wss://agent.deepgram.com/v1/agent/converse"
-    deepgram_api_url: Annotated[
-        str,
-        env_types.url("https", "http", query=False),
-        "Deepgram's REST API, for temporary tokens of the direct transport",
-    ] = "https://api.deepgram.com"
-    egress_proxy: Annotated[
-        Proxy,
-        "the proxy of all connections that leave: `http://`, `https://` or `socks5://`, with "
-        "`user:password@`",
-    ] = None
-    https_proxy: Annotated[
-        Proxy,
-        "the proxy for https and wss, unless `RELAY_EGRESS_PROXY` is set; `https_proxy` does too",
-    ] = None
-    http_proxy: Annotated[Proxy, "the same for http and ws"] = None
-    all_proxy: Annotated[Proxy, "the proxy where the two above are not set"] = None
-    no_proxy: Annotated[
-        tuple[str, ...],
-        env_types.hosts,
-        "hosts, domains, addresses and networks that are reached without a proxy, with commas "
-        "between them",
-    ] = ()
-    tls_ca_file: Annotated[File, "certificate authorities (PEM) to trust besides the system's"] = (
-        None
+    deepgram_api_key: Annotated[Secret, env_types.credential]
+    """the API key of the Deepgram project; it never leaves the server"""
+    database_url: Annotated[Secret, read_as_secret]
+    """the Postgres database, postgresql://user:password@host/name"""
+    orchestrator_url: Annotated[str, env_types.url("http", "https")]
+    """the Orchestrator that intents are sent to; an intent's path is put behind it"""
+    orchestrator_token: Credential = None
+    """the bearer token for the Orchestrator"""
+    orchestrator_secret: Credential = None
+    """what requests to the Orchestrator are signed with"""
+    deepgram_agent_url: Annotated[str, env_types.url("wss", "ws")] = (
+        "wss://agent.deepgram.com/v1/agent/converse"
     )
-    tls_cert_file: Annotated[File, "the client certificate (PEM), with its chain"] = None
-    tls_key_file: Annotated[File, "its key (PEM, not encrypted), if it is not in the same file"] = (
-        None
+    """the WebSocket of the Voice Agent API: a region, a proxy, the sandbox"""
+    deepgram_api_url: Annotated[str, env_types.url("https", "http", query=False)] = (
+        "https://api.deepgram.com"
     )
-    tls_min_version: Annotated[
-        str, env_types.one_of("1.2", "1.3"), "the oldest TLS that is spoken: `1.2` or `1.3`"
-    ] = "1.2"
-    auth: Annotated[
-        str | None,
-        env_types.one_of("mock", "jwt"),
-        "who signs users in: `jwt`, or `mock` (everybody is one user); `serve` needs it",
-    ] = None
-    jwt_secret: Annotated[
-        Secret | None, env_types.jwt_secret, "the secret of HS256 tokens, 32 bytes at least"
-    ] = None
-    jwt_jwks_url: Annotated[
-        str | None,
-        env_types.url("https", "http"),
-        "where the public keys of RS256 and ES256 tokens are",
-    ] = None
-    jwt_issuer: Annotated[str | None, str, "the issuer (`iss`) that tokens must have"] = None
-    jwt_audience: Annotated[str, str, "the audience (`aud`) that tokens must have"] = (
-        "authenticated"
-    )
-    direct_transport: Annotated[
-        Switch,
-        '`on`: sessions may be begun with `transport: "direct"`, which shows prompt and '
-        "functions to the client",
-    ] = False
-    host: Annotated[str, str, "the address to listen on"] = "127.0.0.1"
-    port: Annotated[int, env_types.whole(0, 65535), "the port to listen on"] = 8080
-    workers: Annotated[int, env_types.whole(1, 256), "worker processes of `serve`"] = 1
-    data_dir: Annotated[
-        Path,
-        Path,
-        "where the relay keeps the journal, and `dev` its database; a local disk that outlives "
-        "the process",
-    ] = Path(".relay")
-    public_url: Annotated[
-        str | None,
-        env_types.public_url,
-        "the URL that browsers reach the relay under, and the only `Host` that is answered "
-        "besides addresses of its own; if unset, taken from the request",
-    ] = None
-    allowed_origins: Annotated[
-        tuple[str, ...],
-        env_types.origins,
-        "origins of pages that may connect besides the relay's own, with commas between them; "
-        "`capacitor://localhost` and the like may be among them",
-    ] = ()
-    config_dir: Annotated[
-        Path,
-        Path,
-        "the folder of `agent.yaml`, `intents.yaml`, `policy.yaml` and `system_prompt.md`",
-    ] = CONFIG_DIR
-    ticket_seconds: Annotated[Seconds, "how long a ticket may be used"] = 60.0
-    setup_seconds: Annotated[
-        Seconds, "how long the agent may take from the dial to `SettingsApplied`"
-    ] = 10.0
-    roll_over_seconds: Annotated[
-        Seconds,
-        "when a new agent takes over, between two turns: Deepgram ends a session after 7200",
-    ] = 6600.0
-    grace_seconds: Annotated[
-        SecondsOrNone,
-        "how long a session waits for a browser whose connection broke; 0: it ends at once",
-    ] = 30.0
-    ping_seconds: Annotated[
-        Seconds,
-        "both sides are pinged after this long without a frame, and given up after as long again",
-    ] = 10.0
-    max_message_bytes: Annotated[Bytes, "the longest message that is accepted"] = 1 << 20
-    held_audio_bytes: Annotated[
-        Bytes,
-        "what may be queued towards the agent: until it has taken its Settings, while it is "
-        "dialled again, and later while it does not read",
-    ] = 256 << 10
-    lane_bytes: Annotated[
-        Bytes, "what may be queued towards the browser while it does not read"
-    ] = 768 << 10
-    lane_seconds: Annotated[
-        Seconds,
-        "how much speech may be queued towards the browser; older audio is dropped first",
-    ] = 15.0
-    dial_ahead: Annotated[
-        int,
-        env_types.whole(0, 10_000),
-        "agents dialled at once before their browser attaches; `0` turns it off. It is off with "
-        "several workers; turn it off with several relays",
-    ] = 32
-    journal_bytes: Annotated[
-        int,
-        env_types.whole(1 << 20, 1 << 40),
-        "what the journal may take on disk, all workers together",
-    ] = 256 << 20
-    outbox_hours: Annotated[
-        float,
-        env_types.positive("hours"),
-        "how long an accepted call is tried until it has failed for good",
-    ] = 24.0
-    client: Annotated[Switch, "`off`: the web client is not served at `/`"] = True
-    browser_message_bytes: Annotated[
-        Bytes, "the longest message of a browser that is accepted, audio included"
-    ] = 256 << 10
-    messages_per_second: Annotated[
-        float,
-        env_types.positive("a number"),
-        "text messages of a browser; twice as many may come at once",
-    ] = 20.0
-    audio_speed: Annotated[
-        float,
-        env_types.positive_or_none("a number"),
-        "how many times faster than real time a browser's audio may come; 0: as fast as it likes",
-    ] = 2.0
-    audio_burst_seconds: Annotated[
-        Seconds, "seconds of audio that may come at once, at the beginning and after a pause"
-    ] = 20.0
-    idle_seconds: Annotated[
-        SecondsOrNone, "a session ends when nobody has spoken for so long; 0: never"
-    ] = 600.0
-    session_seconds: Annotated[SecondsOrNone, "how long a session may last; 0: without end"] = (
-        14400.0
-    )
-    sessions: Annotated[Count, "live sessions of a process; 0: no limit"] = 1000
-    sessions_per_user: Annotated[
-        Count, "live sessions of one user in a process; 0: no limit. The mocked user has none"
-    ] = 10
-    sessions_per_address: Annotated[
-        Count, "live sessions from one address (IPv6: one /64) in a process; 0: no limit"
-    ] = 50
-    agent_sessions: Annotated[
-        Count,
-        "agents that all relays on one database may have at once: what your plan allows, such "
-        "as 45; 0: no limit",
-    ] = 0
-    handshakes: Annotated[
-        int, env_types.whole(1, 1_000_000), "connections of a process that have not been let in yet"
-    ] = 1000
-    handshake_seconds: Annotated[Seconds, "how long a client may take to send a request"] = 10.0
-    trusted_proxies: Annotated[
-        Networks,
-        "proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, addresses or "
-        "networks; without them all who come through a proxy share its address",
-    ] = ("127.0.0.1", "::1")
-    metrics_networks: Annotated[
-        Networks,
-        "who may read `/metrics`, addresses or networks; only directly, not through a proxy",
-    ] = ("127.0.0.0/8", "::1")
-    retention_days: Annotated[
-        float,
-        env_types.positive_or_none("days"),
-        "conversations that were not touched for so long and have no session are erased; 0: never",
-    ] = 0.0
-    log_level: Annotated[
-        str,
-        env_types.one_of("debug", "info", "warning", "error", "critical"),
-        "`debug`, `info`, `warning`, `error` or `critical`",
-    ] = "info"
+    """Deepgram's REST API, for temporary tokens of the direct transport"""
+    egress_proxy: Proxy = None
+    """the proxy of all connections that leave: `http://`, `https://` or `socks5://`, with
+    `user:password@`"""
+    https_proxy: Proxy = None
+    """the proxy for https and wss, unless `RELAY_EGRESS_PROXY` is set; `https_proxy` does too"""
+    http_proxy: Proxy = None
+    """the same for http and ws"""
+    all_proxy: Proxy = None
+    """the proxy where the two above are not set"""
+    no_proxy: Annotated[tuple[str, ...], env_types.hosts] = ()
+    """hosts, domains, addresses and networks that are reached without a proxy, with commas
+    between them"""
+    tls_ca_file: File = None
+    """certificate authorities (PEM) to trust besides the system's"""
+    tls_cert_file: File = None
+    """the client certificate (PEM), with its chain"""
+    tls_key_file: File = None
+    """its key (PEM, not encrypted), if it is not in the same file"""
+    tls_min_version: Literal["1.2", "1.3"] = "1.2"
+    """the oldest TLS that is spoken: `1.2` or `1.3`"""
+    auth: Literal["mock", "jwt"] | None = None
+    """who signs users in: `jwt`, or `mock` (everybody is one user); `serve` needs it"""
+    jwt_secret: Annotated[Secret | None, env_types.jwt_secret] = None
+    """the secret of HS256 tokens, 32 bytes at least"""
+    jwt_jwks_url: Annotated[str | None, env_types.url("https", "http")] = None
+    """where the public keys of RS256 and ES256 tokens are"""
+    jwt_issuer: Annotated[str | None, str] = None
+    """the issuer (`iss`) that tokens must have"""
+    jwt_audience: str = "authenticated"
+    """the audience (`aud`) that tokens must have"""
+    direct_transport: Switch = False
+    """`on`: sessions may be begun with `transport: "direct"`, which shows prompt and functions
+    to the client"""
+    host: str = "127.0.0.1"
+    """the address to listen on"""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    """the port to listen on"""
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
+    """worker processes of `serve`"""
+    data_dir: Annotated[Path, Path] = Path(".relay")
+    """where the relay keeps the journal, and `dev` its database; a local disk that outlives the
+    process"""
+    public_url: Annotated[str | None, env_types.public_url] = None
+    """the URL that browsers reach the relay under, and the only `Host` that is answered besides
+    addresses of its own; if unset, taken from the request"""
+    allowed_origins: Annotated[tuple[str, ...], env_types.origins] = ()
+    """origins of pages that may connect besides the relay's own, with commas between them;
+    `capacitor://localhost` and the like may be among them"""
+    config_dir: Annotated[Path, Path] = CONFIG_DIR
+    """the folder of `agent.yaml`, `intents.yaml`, `policy.yaml` and `system_prompt.md`"""
+    client: Switch = True
+    """`off`: the web client is not served at `/`"""
+    trusted_proxies: Networks = ("127.0.0.1", "::1")
+    """proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, addresses or
+    networks; without them all who come through a proxy share its address"""
+    metrics_networks: Networks = ("127.0.0.0/8", "::1")
+    """who may read `/metrics`, addresses or networks; only directly, not through a proxy"""
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    """`debug`, `info`, `warning`, `error` or `critical`"""
 
 
 class Variable(msgspec.Struct, frozen=True):
@@ -265,17 +136,33 @@ class Variable(msgspec.Struct, frozen=True):
     name: str
     field: str
     default: str | None  # None: has to be set
-    help: str
-    read: Callable[[str], Any]
+    read: Callable[[str], Any]  # raises ValueError("expected ..., got ...")
 
 
 def _variables() -> Iterator[Variable]:
     kinds = get_type_hints(Settings, include_extras=True)
-    for field in msgspec.structs.fields(Settings):
-        read, meaning = kinds[field.name].__metadata__
+    fields = msgspec.structs.fields(Settings)
+    for field in sorted(fields, key=lambda field: field.name in Limits.__struct_fields__):
         name = field.name.upper()
         name = name if name in NOT_OURS else f"RELAY_{name}"
-        yield Variable(name, field.name, _shown(field.default), meaning, read)
+        yield Variable(name, field.name, _shown(field.default), _reader(kinds[field.name]))
+
+
+def _reader(kind: Any) -> Callable[[str], Any]:
+    """The one that the type brings along; else numbers and words are held against the type."""
+    readers = [kind, *getattr(kind, "__metadata__", ())]
+    own = next((read for read in readers if isinstance(read, type | FunctionType)), None)
+    return own or partial(_read, kind)
+
+
+def _read(kind: Any, text: str) -> Any:
+    value: object = text.lower()
+    base = getattr(kind, "__origin__", None)
+    if base in (int, float):
+        with suppress(ValueError):
+            number = base(text)
+            value = number if abs(number) < math.inf else text
+    return check(kind, value)
 
 
 def _shown(default: object) -> str | None:
@@ -306,9 +193,12 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
             try:
                 values[variable.field] = variable.read(text)
             except ValueError as error:
-                problems.append(f"environment: {variable.name}: {error}")
+                # Kubernetes does that to pods beside a service "relay".
+                link = "; it is a service link: set enableServiceLinks to false"
+                hint = link if text.startswith("tcp://") else ""
+                problems.append(f"environment: {variable.name}: {error}{hint}")
         elif variable.default is None:
-            wanted = f"expected {variable.help}, got nothing; set it"
+            wanted = "expected a value (docs/reference/settings.md), got nothing; set it"
             problems.append(f"environment: {variable.name}: {wanted}")
     problems += _unknown_names(environ)
     problems += _contradictions(values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, tzinfo
+from datetime import tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 LONGEST = 64  # characters; the longest of the database has half of them
@@ -17,8 +17,3 @@ def find(name: str) -> tzinfo | None:
     # No such file, no file in it, a path that leads elsewhere, a name that no file can have.
     except (ZoneInfoNotFoundError, ValueError, OSError):
         return None
-
-
-def find_or_utc(name: str) -> tzinfo:
-    """For a name that another machine knew."""
-    return find(name) or UTC

@@ -54,12 +54,7 @@ def _integer(_: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     return int(node.value, 16 if node.value.lower().startswith("0x") else 10)
 
 
-def _decimal(_: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
-    return float(node.value)
-
-
 _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
-_Loader.add_constructor("tag:yaml.org,2002:float", _decimal)
 
 
 def read_text(path: Path) -> str:

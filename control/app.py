@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID
+from functools import partial
 
+import msgspec
 from litestar import Litestar, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
@@ -16,6 +17,7 @@ from litestar.types import ControllerRouterHandler
 from uuid_utils.compat import uuid7
 
 from config.env_types import Secret
+from config.limits import Limits
 from config.loader import Configuration
 from config.settings import Settings
 from control.api import conversations, grants, intents, sessions, web_client
@@ -31,26 +33,24 @@ from control.api.security import (
     guard_origin,
     make_cors,
 )
-from control.auth.current_user import USER_ID, SignIn
+from control.auth.current_user import SignIn
 from control.cluster.capacity import Capacity
 from control.cluster.heartbeat import Heartbeat
 from control.cluster.listener import NotificationListener
 from control.db.retention import Retention
 from control.db.store import Store
 from control.http.connection_limits import ConnectionLimits
-from control.outbox.orchestrator_client import Orchestrator, connect
+from control.outbox.orchestrator_client import connect
 from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
 from control.sessions.deepgram_token import Minter
 from control.sessions.direct import Direct
 from control.sessions.grants import GrantAdmission
-from relay.core.agent_lifecycle import Times
-from relay.core.rate_limit import Bounds
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live.endpoints import attach, converse
-from relay.live.quotas import AgentQuota, Room
-from relay.live.session_registry import Limits, SessionRegistry
+from relay.live.quotas import AgentQuota
+from relay.live.session_registry import SessionRegistry
 from relay.supervisor import Supervisor
 from relay.telemetry.loop_lag import watching
 from relay.telemetry.metrics import Metrics
@@ -98,7 +98,7 @@ class DataPlane:
         self.capacity = Capacity(self.store, self.node_id, share, self.supervisor)
         self.session_registry = SessionRegistry(
             configuration,
-            _make_limits(settings, configuration),
+            _limits_here(settings),
             dial=dialler.dial,
             functions=self.functions,
             journal=self.journal,
@@ -116,6 +116,7 @@ class ControlPlane:
         self, settings: Settings, configuration: Configuration, data_plane: DataPlane
     ) -> None:
         store, self.live = data_plane.store, data_plane.session_registry
+        settle = partial(self.live.make_room, seconds=SETTLE_SECONDS)
         self.settings = settings
         self.agent = configuration.agent
         self.policy = configuration.policy
@@ -135,21 +136,14 @@ class ControlPlane:
             self.minter,
             allowed=settings.direct_transport,
             agent_url=settings.deepgram_agent_url,
-            settle=self._settle,
+            settle=settle,
         )
         self.admit = Admission(
-            store, self._settle, node_id=data_plane.node_id, grace=settings.grace_seconds
+            store, settle, node_id=data_plane.node_id, grace=settings.grace_seconds
         )
         self.admit_grant = GrantAdmission(
-            store,
-            self.agent,
-            self.live.expect,
-            self.admit,
-            ticket_seconds=settings.ticket_seconds,
+            store, self.agent, self.live.expect, self.admit, ticket_seconds=settings.ticket_seconds
         )
-
-    async def _settle(self, conversation_id: UUID) -> bool:
-        return await self.live.make_room(conversation_id, SETTLE_SECONDS)
 
 
 def create_app(settings: Settings, configuration: Configuration) -> Litestar:
@@ -157,6 +151,11 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     data_plane = DataPlane(settings, configuration)
     control_plane = ControlPlane(settings, configuration, data_plane)
     parts = vars(data_plane) | vars(control_plane)
+    connection_limits = ConnectionLimits(
+        settings.handshakes,
+        settings.handshake_seconds,
+        lambda code: data_plane.metrics.refusals.labels(code=code).inc(),
+    )
 
     @asynccontextmanager
     async def open_all(app: Litestar) -> AsyncIterator[None]:
@@ -179,7 +178,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         before_send=[add_headers(settings)],
         cors_config=make_cors(settings),
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"connection_limits": _make_connection_limits(settings, data_plane.metrics)}),
+        state=State({"connection_limits": connection_limits}),
         exception_handlers=exception_handlers,
         lifespan=[open_all],
         openapi_config=OpenAPIConfig(
@@ -196,36 +195,12 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     return app
 
 
-def _make_limits(settings: Settings, configuration: Configuration) -> Limits:
-    return Limits(
-        times=Times(
-            setup_seconds=settings.setup_seconds,
-            roll_over_seconds=settings.roll_over_seconds,
-            grace_seconds=settings.grace_seconds,
-        ),
-        bounds=Bounds(
-            messages=configuration.policy.messages,
-            abuse=configuration.policy.abuse,
-            messages_per_second=settings.messages_per_second,
-            audio_speed=settings.audio_speed,
-            audio_burst_seconds=settings.audio_burst_seconds,
-            idle_seconds=settings.idle_seconds,
-            longest_seconds=settings.session_seconds,
-        ),
-        room=Room(
-            total=settings.sessions,
-            per_user=settings.sessions_per_user,
-            per_address=settings.sessions_per_address,
-            # Without a sign-in everybody is this user.
-            exempt=frozenset({USER_ID} if settings.auth != "jwt" else ()),
-        ),
-        handshakes=settings.handshakes,
-        ping_seconds=settings.ping_seconds,
-        max_message_bytes=settings.max_message_bytes,
-        browser_message_bytes=settings.browser_message_bytes,
-        held_audio_bytes=settings.held_audio_bytes,
-        lane_bytes=settings.lane_bytes,
-        lane_seconds=settings.lane_seconds,
+def _limits_here(settings: Settings) -> Limits:
+    """The limits of a process as they hold with the other settings."""
+    return msgspec.structs.replace(
+        settings,
+        # Without a sign-in everybody is the same user.
+        sessions_per_user=settings.sessions_per_user if settings.auth == "jwt" else 0,
         # The browser may reach another worker than the one that made its session.
         dial_ahead=settings.dial_ahead if settings.workers == 1 else 0,
     )
@@ -246,19 +221,6 @@ async def _running(
         supervisor=supervisor,
     )
 
-    def deliver(orchestrator: Orchestrator) -> OutboxWorker:
-        metrics.circuit_breaker.set_function(lambda: orchestrator.state.value)
-        return OutboxWorker(
-            store,
-            journal,
-            configuration.registry,
-            metrics,
-            planner=orchestrator,
-            listener=functions,
-            max_age=settings.outbox_hours * 3600,
-            supervisor=supervisor,
-        )
-
     await store.open()
     loop = asyncio.get_running_loop()
     metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
@@ -275,9 +237,19 @@ async def _running(
             Retention(store, settings.retention_days, supervisor).running(),
             journal.running(grace=GRACE_SECONDS),
             functions.running(orchestrator.submit, grace=GRACE_SECONDS),
-            deliver(orchestrator).running(grace=GRACE_SECONDS),
+            OutboxWorker(
+                store,
+                journal,
+                configuration.registry,
+                metrics,
+                planner=orchestrator,
+                listener=functions,
+                max_age=settings.outbox_hours * 3600,
+                supervisor=supervisor,
+            ).running(grace=GRACE_SECONDS),
             data_plane.session_registry.running(),
         ):
+            metrics.circuit_breaker.set_function(lambda: orchestrator.state.value)
             yield
     finally:
         await store.close()
@@ -302,14 +274,6 @@ def _list_routes(settings: Settings) -> list[ControllerRouterHandler]:
         get_ready,
         get_metrics,
     ]
-
-
-def _make_connection_limits(settings: Settings, metrics: Metrics) -> ConnectionLimits:
-    return ConnectionLimits(
-        settings.handshakes,
-        settings.handshake_seconds,
-        lambda code: metrics.refusals.labels(code=code).inc(),
-    )
 
 
 def _revealed(secret: Secret | None) -> str | None:

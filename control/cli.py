@@ -12,33 +12,32 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 import uvloop
 
-from config.agent import agent_section, session_section
 from config.database_url import ignored_parameters
-from config.errors import ConfigError
+from config.errors import ConfigError, Explained
 from config.install_advice import say_how_to_add
-from config.loader import Configuration, load, write_json_schemas
+from config.loader import load, write_json_schemas
 from config.settings import CONFIG_DIR, STAND_INS, VARIABLES, Settings, from_environment
 from control.api.health import find_reasons
 from control.app import create_app
 from control.auth.current_user import USER_ID
-from control.db.migrate import MigrationError, refuse_newer
 from control.db.migrate import migrate as apply_migrations
+from control.db.migrate import refuse_newer
 from control.db.pool import ConnectFailed, connected, log_ignored
 from control.db.store import Store
 from control.http.server import ServeError, listen, serving
 from control.http.shutdown import Shutdown
 from control.http.worker_processes import serve_workers
 from control.logging import set_up as set_up_logging
-from relay.journal.condemned import RestoreFailed
 from relay.journal.condemned import restore as restore_condemned
 from relay.transport.egress import Egress
 
@@ -56,8 +55,12 @@ WORKER = (sys.executable, "-P", "-c", "from control.cli import main; main()", "w
 
 class _Program(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
-        with _reported():
+        lines: list[str] = []
+        try:
             return super().invoke(ctx)
+        except* Explained as group:
+            lines += map(str, _leaves(group))
+        _fail("\n".join(lines))
 
 
 @click.group(cls=_Program, context_settings=CONTEXT)
@@ -81,11 +84,8 @@ def dev() -> None:
     small Orchestrator and the relay on port 8080. DATABASE_URL, DEEPGRAM_API_KEY and
     ORCHESTRATOR_URL each put the real thing in the place of ours. Ctrl-C ends all of it.
     """
-    try:
-        from control.dev.postgres import EmbeddedError
+    with _from_extra("dev"):
         from control.dev.stack import everything
-    except ImportError as error:
-        _fail_for_extra(error, "dev")
     set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
 
     async def run() -> None:
@@ -107,8 +107,7 @@ def dev() -> None:
             await stop.asked.wait()
             click.echo("  stopping …")
 
-    with _reported(EmbeddedError):
-        uvloop.run(run())
+    uvloop.run(run())
 
 
 @main.command()
@@ -123,21 +122,19 @@ def serve() -> None:
     uvloop.run(_check_database(settings))
     if settings.auth == "mock":
         log.warning("sign_in_mocked user=%s", USER_ID)
-    configuration = load(settings.config_dir, os.environ)
-    if settings.workers > 1:
-        create_app(settings, configuration)  # a mistake is told once, and not by each worker
+    # Also for several workers: a mistake is told once, and not by each of them.
+    app = create_app(settings, load(settings.config_dir, os.environ))
 
-    async def run() -> None:
+    async def run_workers() -> None:
         stop = Shutdown()
         stop.hear_signals_as_server()
-        if settings.workers > 1:
-            await serve_workers(WORKER, listener, settings.workers, stop)
-            return
-        async with serving(create_app(settings, configuration), listener, stop):
-            click.echo(f"relay on http://{settings.host}:{settings.port}", err=True)
-            await stop.asked.wait()
+        await serve_workers(WORKER, listener, settings.workers, stop)
 
-    uvloop.run(run())
+    if settings.workers > 1:
+        uvloop.run(run_workers())
+    else:
+        address = f"relay on http://{settings.host}:{settings.port}"
+        uvloop.run(_serve(app, listener, Shutdown.hear_signals_as_server, address))
 
 
 @main.command(hidden=True)
@@ -147,14 +144,8 @@ def worker(descriptor: int) -> None:
     settings = _settings()
     set_up_logging(settings.log_level)
     app = create_app(settings, load(settings.config_dir, os.environ))
-
-    async def run() -> None:
-        stop = Shutdown()
-        stop.hear_signals_as_server(is_worker=True)
-        async with serving(app, socket.socket(fileno=descriptor), stop):
-            await stop.asked.wait()
-
-    uvloop.run(run())
+    hear = partial(Shutdown.hear_signals_as_server, is_worker=True)
+    uvloop.run(_serve(app, socket.socket(fileno=descriptor), hear))
 
 
 @main.command()
@@ -215,7 +206,8 @@ def check(schemas: bool) -> None:
         click.echo("\n".join(problems), err=True)
         click.echo(f"{len(problems)} mistake{'s' if len(problems) > 1 else ''}", err=True)
         sys.exit(1)
-    click.echo(json.dumps(_masked_settings(configuration), indent=2, ensure_ascii=False))
+    made = configuration.make_settings(datetime.now(UTC).date(), masked=True)
+    click.echo(json.dumps({"type": "Settings", **made}, indent=2, ensure_ascii=False))
     if not os.environ.get("RELAY_AUTH"):
         missing["RELAY_AUTH"] = ""
     for name in ignored_parameters(os.environ.get("DATABASE_URL", "")):
@@ -246,17 +238,6 @@ def doctor(as_json: bool, with_settings: bool, timeout: float) -> None:
     sys.exit(0 if report.is_well else 1)
 
 
-def _masked_settings(configuration: Configuration) -> dict[str, Any]:
-    """Deepgram's Settings as they would be sent now, with stars for credentials."""
-    agent = configuration.agent
-    prompt = configuration.prompt.render(
-        today=datetime.now(UTC).date(), time_zone="UTC", registry=configuration.registry
-    )
-    functions = configuration.registry.functions()
-    section = agent_section(agent, prompt=prompt, functions=functions, masked=True)
-    return {"type": "Settings", **session_section(agent, agent.audio), "agent": section}
-
-
 # --- for development -----------------------------------------------------------------------------
 
 
@@ -277,17 +258,14 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
 
     It stands in for Deepgram's Voice Agent: it listens, understands a little and speaks.
     """
-    try:
+    with _from_extra("sandbox"):
         from relay.sandbox.options import Options
-        from relay.sandbox.script import ScriptError, parse_script
+        from relay.sandbox.script import parse_script
         from relay.sandbox.server import run as run_sandbox
-        from relay.sandbox.speech import Speech, SpeechError
-    except ImportError as error:
-        _fail_for_extra(error, "sandbox")
+        from relay.sandbox.speech import Speech
     set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
-    with _reported(ScriptError, SpeechError):
-        turns = parse_script(script.read_text("utf-8")) if script else None
-        speech = None if script else Speech.load()
+    turns = parse_script(script.read_text("utf-8")) if script else None
+    speech = None if script else Speech.load()
     options = Options(api_key=key, script=turns, speech=speech, timeout=timeout)
 
     async def serve_until_stopped() -> None:
@@ -318,15 +296,9 @@ def orchestrator(host: str, port: int) -> None:
     secret = os.environ.get("ORCHESTRATOR_SECRET") or None
     listener = listen(host, port)
     uvloop.run(_check_connection(database_url))
-
-    async def run() -> None:
-        stop = Shutdown()
-        stop.hear_signals()
-        async with serving(create_orchestrator(database_url, secret), listener, stop):
-            click.echo(f"orchestrator on http://{host}:{port}", err=True)
-            await stop.asked.wait()
-
-    uvloop.run(run())
+    app = create_orchestrator(database_url, secret)
+    address = f"orchestrator on http://{host}:{port}"
+    uvloop.run(_serve(app, listener, Shutdown.hear_signals, address))
 
 
 class _Inputs(click.Command):
@@ -348,7 +320,7 @@ class _Inputs(click.Command):
     "--wav", multiple=True, type=click.Path(path_type=Path), help="Speak this file (PCM)."
 )
 @click.option("--say", multiple=True, help="Type this line instead of speaking.")
-@click.option("--resume", metavar="ID", help="Go on with this conversation.")
+@click.option("--resume", "conversation", metavar="ID", help="Go on with this conversation.")
 @click.option(
     "--save", type=click.Path(path_type=Path), help="Write the agent's voice to this WAV."
 )
@@ -363,18 +335,7 @@ class _Inputs(click.Command):
     "--timeout", default=60.0, show_default=True, help="Seconds to wait for what is due next."
 )
 @click.pass_context
-def talk(
-    ctx: click.Context,
-    url: str,
-    wav: tuple[Path, ...],
-    say: tuple[str, ...],
-    resume: str | None,
-    save: Path | None,
-    as_json: bool,
-    timezone: str | None,
-    token: str | None,
-    timeout: float,
-) -> None:
+def talk(ctx: click.Context, /, wav: object, say: object, **options: Any) -> None:
     """Talk to a relay from the terminal.
 
     --wav and --say are spoken and typed in the order given, each after the agent has finished;
@@ -384,27 +345,15 @@ def talk(
       voice-relay talk --wav goal.wav --wav yes.wav
       voice-relay talk --say "Add a task to buy milk" --say "yes" --json
     """
-    try:
+    with _from_extra("sandbox"):
         from control.talk.cli import Line, TalkOptions, Wav
         from control.talk.cli import talk as converse
-    except ImportError as error:
-        _fail_for_extra(error, "sandbox")
     set_up_logging("warning")
     inputs = tuple(
         Wav(Path(value)) if kind == "wav" else Line(value) for kind, value in ctx.meta["inputs"]
     )
-    options = TalkOptions(
-        url=url,
-        inputs=inputs,
-        conversation=resume,
-        save=save,
-        as_json=as_json,
-        timezone=timezone,
-        timeout=timeout,
-        token=token,
-    )
     try:
-        code = uvloop.run(converse(options, sys.stdout))
+        code = uvloop.run(converse(TalkOptions(inputs=inputs, **options), sys.stdout))
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
@@ -417,10 +366,8 @@ def talk(
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def loadtest(arguments: tuple[str, ...]) -> None:
     """Measure what a relay costs, next to nginx and others."""
-    try:
+    with _from_extra("loadtests"):
         from loadtests.cli import loadtest as measure
-    except ImportError as error:
-        _fail_for_extra(error, "loadtests")
     measure.main(list(arguments), prog_name="voice-relay loadtest")
 
 
@@ -474,20 +421,15 @@ async def _check_connection(database_url: str) -> None:
         pass
 
 
-@contextmanager
-def _reported(*known: type[Exception]) -> Iterator[None]:
-    """An error that says what to do becomes one line and exit code 1."""
-    ours = (ConfigError, ConnectFailed, MigrationError, RestoreFailed, ServeError)
-    expected: tuple[type[Exception], ...] = (*ours, *known)
-    try:
-        yield
-    except expected as error:
-        _fail(str(error))
-    except BaseExceptionGroup as group:
-        _, unexpected = group.split(expected)
-        if unexpected is not None:
-            raise
-        _fail("\n".join(str(error) for error in _leaves(group)))
+async def _serve(
+    app: Any, listener: socket.socket, hear: Callable[[Shutdown], None], address: str = ""
+) -> None:
+    stop = Shutdown()
+    hear(stop)
+    async with serving(app, listener, stop):
+        if address:
+            click.echo(address, err=True)
+        await stop.asked.wait()
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
@@ -503,5 +445,10 @@ def _fail(text: str) -> NoReturn:
     sys.exit(1)
 
 
-def _fail_for_extra(error: ImportError, extra: str) -> NoReturn:
-    _fail(f"{error.name} is not installed: {say_how_to_add(extra)}")
+@contextmanager
+def _from_extra(extra: str) -> Iterator[None]:
+    """What is imported inside may not be there: production is installed without."""
+    try:
+        yield
+    except ImportError as error:
+        _fail(f"{error.name} is not installed: {say_how_to_add(extra)}")

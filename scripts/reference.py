@@ -6,10 +6,15 @@ hand.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
+from config import limits
+from config import settings as settings_module
 from config.settings import VARIABLES
 from relay.telemetry.metrics import METRICS, TIMES
 
@@ -18,11 +23,26 @@ PAGES = Path(__file__).parents[1] / "docs" / "reference"
 
 def settings() -> Iterator[tuple[str, ...]]:
     yield "variable", "default", "meaning"
+    meanings = dict(_meanings())
     for variable in VARIABLES:
         default = "required" if variable.default is None else _code(variable.default)
         if " " in default:
             default = default.strip("`")  # words, not a value
-        yield _code(variable.name), default, variable.help
+        yield _code(variable.name), default, meanings[variable.field]
+
+
+def _meanings() -> Iterator[tuple[str, str]]:
+    """Each field of the settings and the text that stands below it."""
+    for structs in (settings_module, limits):
+        for struct in ast.walk(ast.parse(inspect.getsource(structs))):
+            if isinstance(struct, ast.ClassDef):
+                for field, below in pairwise(struct.body):
+                    match field, below:
+                        case (
+                            ast.AnnAssign(target=ast.Name(id=name)),
+                            ast.Expr(value=ast.Constant(value=str(text))),
+                        ):
+                            yield name, " ".join(text.split())
 
 
 def metrics() -> Iterator[tuple[str, ...]]:

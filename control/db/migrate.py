@@ -18,6 +18,7 @@ from typing import TypeVar
 import asyncpg
 import msgspec
 
+from config.errors import Explained
 from control.db.concurrent_index import Blocked, Connection, name_holders, run_outside
 from control.db.errors import first_line
 from control.db.pool import ConnectFailed, connected, log_ignored
@@ -81,7 +82,7 @@ class Migration(msgspec.Struct, frozen=True):
         return any(line.startswith(COMPATIBLE) for line in self.sql.splitlines())
 
 
-class MigrationError(Exception):
+class MigrationError(Explained):
     """The database cannot be brought to this schema; the text says which migration and why."""
 
 

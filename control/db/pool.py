@@ -19,6 +19,7 @@ import certifi
 import msgspec
 
 from config.database_url import ignored_parameters, read_database_url
+from config.errors import Explained
 from control.db.errors import first_line
 
 CONNECT_SECONDS = 10.0
@@ -50,7 +51,7 @@ ROWS_HIDDEN = ConnectProblem(
 )
 
 
-class ConnectFailed(ConnectionError):
+class ConnectFailed(Explained, ConnectionError):
     """There is no connection that is of use; the text is one line that says what to do."""
 
     def __init__(self, problem: ConnectProblem) -> None:

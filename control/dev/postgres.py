@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
+from config.errors import Explained
 from config.install_advice import say_how_to_add
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ PORT = 5432  # only a part of the socket's name
 UNPRIVILEGED = "nobody"  # PostgreSQL refuses to run as root; this account is on every machine
 
 
-class EmbeddedError(Exception):
+class EmbeddedError(Explained):
     """The embedded database cannot run; the text says what to do about it."""
 
 

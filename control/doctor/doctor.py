@@ -20,7 +20,6 @@ from uuid import UUID
 
 import msgspec
 
-from config.agent import agent_section, session_section
 from config.database_url import ignored_parameters, passwords
 from config.env_types import Secret
 from config.errors import ConfigError
@@ -397,13 +396,9 @@ async def examine(
 
 def make_settings(configuration: Configuration) -> deepgram.Settings:
     """As a session would send them now, in UTC, but without a greeting: nobody would hear it."""
-    agent = configuration.agent
-    prompt = configuration.prompt.render(
-        today=datetime.now(UTC).date(), time_zone="UTC", registry=configuration.registry
-    )
-    section = agent_section(agent, prompt=prompt, functions=configuration.registry.functions())
-    section.pop("greeting", None)
-    return deepgram.Settings(agent=section, **session_section(agent, agent.audio))
+    made = configuration.make_settings(datetime.now(UTC).date())
+    made["agent"].pop("greeting", None)
+    return deepgram.Settings(**made)
 
 
 def _read_settings(environ: Mapping[str, str], report: Report) -> Settings:

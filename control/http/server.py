@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.lifespan.on import LifespanOn
 
+from config.errors import Explained
 from control.http.connection_limits import Config
 from control.http.shutdown import STOP_SECONDS, Shutdown, wait_for
 from relay.transport.upgrade import Handshake
@@ -36,7 +37,7 @@ _SILENT = logging.Logger("silent")
 _SILENT.disabled = True
 
 
-class ServeError(Exception):
+class ServeError(Explained):
     """The server cannot start; the text says what to do."""
 
 

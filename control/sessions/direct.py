@@ -11,14 +11,14 @@ import asyncio
 import json
 import secrets
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID, uuid5
 
 import msgspec
 from uuid_utils.compat import uuid7
 
-from config.agent import Audio, agent_section
+from config.agent import Audio
 from config.errors import ConfigError
 from config.function_arguments import MAX_LENGTH, ArgumentsError
 from config.intents import Intent
@@ -357,5 +357,5 @@ def _answer(
 
 
 def _has_credentials(configuration: Configuration) -> bool:
-    shown = agent_section(configuration.agent, prompt="", functions=[], masked=True)
-    return shown != agent_section(configuration.agent, prompt="", functions=[])
+    day = date.min
+    return configuration.make_settings(day, masked=True) != configuration.make_settings(day)

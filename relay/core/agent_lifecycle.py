@@ -9,8 +9,7 @@ import math
 from collections.abc import Callable
 from enum import Enum
 
-import msgspec
-
+from config.limits import Limits
 from relay.core.reconnect import ReconnectAttempts
 
 # Deepgram wants something every 8 s while no audio flows (docs agent-keep-alive). We check
@@ -18,15 +17,6 @@ from relay.core.reconnect import ReconnectAttempts
 KEEPALIVE_CHECK = 4.0
 # How long a turn may run on past the planned roll-over, which is well before Deepgram's 2 h.
 ROLL_OVER_PATIENCE = 240.0
-
-
-class Times(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds: for an agent to get ready, until a new one takes its place, and that a browser is
-    waited for (0: not)."""
-
-    setup_seconds: float
-    roll_over_seconds: float
-    grace_seconds: float = 0.0
 
 
 class State(Enum):
@@ -41,12 +31,12 @@ class State(Enum):
 class AgentLifecycle:
     """The agents of one session, one after the other; the first is dialled at second `now`."""
 
-    def __init__(self, times: Times, jitter: Callable[[], float], now: float) -> None:
+    def __init__(self, limits: Limits, jitter: Callable[[], float], now: float) -> None:
         self.state = State.DIALLING
         self.request_id: str | None = None  # Deepgram's name for the session, of the newest agent
         # Of this state; while it is OPEN, of the next check whether a KeepAlive is needed.
-        self.deadline = now + times.setup_seconds
-        self._times = times
+        self.deadline = now + limits.setup_seconds
+        self._limits = limits
         self._jitter = jitter
         self._attempts = ReconnectAttempts()
         self._ready_by = self.deadline
@@ -62,7 +52,7 @@ class AgentLifecycle:
         """Another agent is dialled."""
         self.state = State.DIALLING
         # The tries of the first set-up share its time: a browser waits for all of them.
-        self.deadline = now + self._times.setup_seconds if self.was_open else self._ready_by
+        self.deadline = now + self._limits.setup_seconds if self.was_open else self._ready_by
         self._roll_over_at = math.inf
 
     def welcome(self, request_id: str) -> None:
@@ -75,7 +65,7 @@ class AgentLifecycle:
         self.state = State.OPEN
         self._attempts.succeed(now)
         self.deadline = now + KEEPALIVE_CHECK
-        self._roll_over_at = now + self._times.roll_over_seconds
+        self._roll_over_at = now + self._limits.roll_over_seconds
 
     def retry(self, now: float, at_least: float) -> bool:
         """It is lost: dial again in a while, in `at_least` so many seconds; False: it was dialled

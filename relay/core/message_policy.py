@@ -12,7 +12,6 @@ from datetime import date
 
 import msgspec
 
-from config.agent import agent_section, session_section
 from config.loader import Configuration
 from config.policy import Messages, choose, longest_of
 from relay.core import agent_history
@@ -60,19 +59,13 @@ def settings(
     Of a long history the newest is told, as far as an agent takes it.
     """
     agent = choose(configuration.agent, configuration.policy, admitted.voice, admitted.language)
-    section = agent_section(
-        agent,
-        prompt=configuration.prompt.render(
-            today=today, time_zone=admitted.timezone, registry=configuration.registry
-        ),
-        functions=configuration.registry.functions(),
-    )
+    made = configuration.make_settings(today, admitted.timezone, agent=agent, audio=admitted.audio)
     if history or admitted.takeover:
-        section.pop("greeting", None)
-    settings = deepgram.Settings(agent=section, **session_section(agent, admitted.audio))
+        made["agent"].pop("greeting", None)
+    settings = deepgram.Settings(**made)
     room = min(agent_history.LONGEST, LONGEST_SETTINGS - len(deepgram.encode(settings)))
     if lines := agent_history.fit(history, room):
-        section["context"] = {"messages": [msgspec.to_builtins(line) for line in lines]}
+        made["agent"]["context"] = {"messages": [msgspec.to_builtins(line) for line in lines]}
     return settings
 
 

@@ -14,7 +14,8 @@ from enum import Enum
 import msgspec
 
 from config.agent import AudioInput
-from config.policy import Abuse, Limited, Messages
+from config.limits import Limits
+from config.policy import Limited, Policy
 from relay.core import message_policy
 from relay.protocol import deepgram, relay_events
 from relay.protocol.audio_formats import bytes_per_second
@@ -26,18 +27,6 @@ COMPRESSED = 4  # bytes a sample that no codec reaches
 FRAMES_A_SECOND = 500
 # Seconds of debt at which a browser is not just too fast: it does something else than speaking.
 GROSS = 30.0
-
-
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """What one session may take. 0 seconds: without end; `audio_speed` 0: as fast as it likes."""
-
-    messages: Messages = Messages()
-    abuse: Abuse = Abuse()
-    messages_per_second: float = 20.0
-    audio_speed: float = 2.0  # times real time
-    audio_burst_seconds: float = 20.0
-    idle_seconds: float = 0.0
-    longest_seconds: float = 0.0
 
 
 class AudioVerdict(Enum):
@@ -59,11 +48,11 @@ class AudioCheck(msgspec.Struct, frozen=True):
 class AudioLimit:
     """The audio of one browser since second `now`: frames and bytes, against real time."""
 
-    def __init__(self, bounds: Bounds, audio: AudioInput, now: float) -> None:
-        self._speed = speed = bounds.audio_speed
+    def __init__(self, limits: Limits, audio: AudioInput, now: float) -> None:
+        self._speed = speed = limits.audio_speed
         rate = (bytes_per_second(audio) or COMPRESSED * audio.sample_rate) * speed
         frames = FRAMES_A_SECOND * speed
-        seconds = bounds.audio_burst_seconds / (speed or 1)
+        seconds = limits.audio_burst_seconds / (speed or 1)
         self._sample = 2 if audio.encoding == "linear16" else 1  # bytes: whole samples only
         self._bytes = TokenBucket(rate, rate * seconds, now)
         self._frames = TokenBucket(frames, frames * seconds, now)
@@ -105,23 +94,24 @@ class AudioLimit:
 class BrowserLimits:
     """What one browser may send since second `now`."""
 
-    def __init__(self, bounds: Bounds, audio: AudioInput, now: float) -> None:
-        self._bounds = bounds
-        self._texts = TokenBucket(bounds.messages_per_second, 2 * bounds.messages_per_second, now)
+    def __init__(self, limits: Limits, policy: Policy, audio: AudioInput, now: float) -> None:
+        self._rate = limits.messages_per_second
+        self._policy = policy
+        self._texts = TokenBucket(self._rate, 2 * self._rate, now)
         self._kinds: dict[str, TokenBucket] = {}
-        self._refusals: deque[float] = deque(maxlen=bounds.abuse.refusals)
-        self.audio = AudioLimit(bounds, audio, now)
+        self._refusals: deque[float] = deque(maxlen=policy.abuse.refusals)
+        self.audio = AudioLimit(limits, audio, now)
 
     def __repr__(self) -> str:
         return f"<BrowserLimits refusals={len(self._refusals)}>"
 
     def decode(self, text: bytes) -> deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed:
         """A text message of the browser, if it is not too long to be one."""
-        return message_policy.read(text, self._bounds.messages)
+        return message_policy.read(text, self._policy.messages)
 
     def is_text(self, payload: bytes | memoryview) -> bool:
         """Whether a binary message is a text one that was sent the wrong way."""
-        return message_policy.is_text(payload, self._bounds.messages)
+        return message_policy.is_text(payload, self._policy.messages)
 
     def refuse_text(
         self, message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed, now: float
@@ -134,10 +124,10 @@ class BrowserLimits:
     ) -> relay_events.RelayError | None:
         if refusal := self._count(now):
             return refusal
-        if refusal := message_policy.refusal(message, self._bounds.messages):
+        if refusal := message_policy.refusal(message, self._policy.messages):
             return refusal
         kind = type(message).__name__
-        rule = self._bounds.messages.rule(kind)
+        rule = self._policy.messages.rule(kind)
         if not isinstance(rule, Limited):
             return None
         limit = self._kinds.get(kind)
@@ -151,7 +141,7 @@ class BrowserLimits:
     def _count(self, now: float) -> relay_events.RelayError | None:
         if self._texts.take(1, now):
             return None
-        most = f"{self._bounds.messages_per_second:g} messages a second"
+        most = f"{self._rate:g} messages a second"
         return relay_events.RelayError(code="too_often", detail=f"expected at most {most}")
 
     def refuse_control(self, now: float) -> relay_events.RelayError | None:
@@ -179,6 +169,6 @@ class BrowserLimits:
 
     def is_abuse(self, now: float) -> bool:
         """Whether it was refused so often of late that it may not go on."""
-        abuse = self._bounds.abuse
+        abuse = self._policy.abuse
         full = len(self._refusals) == abuse.refusals
         return full and now - self._refusals[0] <= abuse.seconds

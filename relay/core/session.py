@@ -20,10 +20,12 @@ from uuid import UUID
 
 import msgspec
 
+from config.limits import Limits
+from config.policy import Policy
 from relay.core import actions, message_policy
 from relay.core.actions import Action
 from relay.core.admitted import Admitted, Takeover
-from relay.core.agent_lifecycle import AgentLifecycle, State, Times
+from relay.core.agent_lifecycle import AgentLifecycle, State
 from relay.core.events import (
     AgentClosed,
     AgentOpened,
@@ -45,7 +47,7 @@ from relay.core.events import (
     Woken,
 )
 from relay.core.function_calls import FunctionCalls, respond
-from relay.core.rate_limit import AudioVerdict, Bounds, BrowserLimits
+from relay.core.rate_limit import AudioVerdict, BrowserLimits
 from relay.core.reconnect import FINAL_ERRORS, LOST_CODES
 from relay.core.resume import ResumeWindow
 from relay.core.session_close import HANG_UP, close, comes_back
@@ -103,8 +105,8 @@ class Session:
         *,
         now: float,
         began: datetime,
-        times: Times,
-        bounds: Bounds,
+        limits: Limits,
+        policy: Policy,
         new_id: Callable[[], UUID],
         jitter: Callable[[], float],
         new_ticket: Callable[[], str],
@@ -115,16 +117,16 @@ class Session:
         self._admitted = admitted
         self._make_settings = make_settings
         self._resume = ResumeWindow(
-            times.grace_seconds,
+            limits.grace_seconds,
             new_ticket,
             first=admitted.resume_ticket,
             came_with=takeover.ticket if takeover else None,
         )
-        self._limits = BrowserLimits(bounds, admitted.audio.input, now)
-        self._timeouts = SessionTimeouts(bounds.idle_seconds, bounds.longest_seconds, now)
+        self._limits = BrowserLimits(limits, policy, admitted.audio.input, now)
+        self._timeouts = SessionTimeouts(limits.idle_seconds, limits.session_seconds, now)
         self._transcript = Transcript(admitted, began - timedelta(seconds=now), new_id)
         self._calls = FunctionCalls(new_id)
-        self._agent = AgentLifecycle(times, jitter, now)
+        self._agent = AgentLifecycle(limits, jitter, now)
         self._turn = Turn.QUIET
         self._go_by = math.inf  # the relay stops
         # As the browser was told; it does not have to be told when it comes from another relay.

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from config.errors import Explained
 from relay.core.records import Record
 from relay.journal.directory import JournalDirectory
 from relay.journal.segment import DiskFailed, decode
@@ -28,7 +29,7 @@ LIMIT_BYTES = 64 << 20
 _PRIVATE = 0o600  # what people said
 
 
-class RestoreFailed(Exception):
+class RestoreFailed(Explained):
     """The file is as it was; the text says what is wrong with it."""
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from config import timezones
 from config.loader import Configuration
@@ -22,7 +22,7 @@ def compose(
     configuration: Configuration, admitted: Admitted, history: Sequence[deepgram.History]
 ) -> deepgram.Settings:
     """For an agent that is told this history. Today is what it is where the user is, now."""
-    today = datetime.now(timezones.find_or_utc(admitted.timezone)).date()
+    today = datetime.now(timezones.find(admitted.timezone) or UTC).date()
     settings = message_policy.settings(configuration, admitted, today, history)
     assert isinstance(settings.agent, dict), (
         "not the name of a stored one: it is made of agent.yaml"

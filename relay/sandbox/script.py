@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from config.errors import Explained
 
-class ScriptError(Exception):
+
+class ScriptError(Explained):
     """A script that cannot be read; the text says where."""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from config.errors import Explained
 from config.install_advice import say_how_to_add
 from relay.sandbox.audio import Format
 from relay.sandbox.codec import SPEECH_RATE, Samples, to_format
@@ -37,7 +38,7 @@ _Callback = ctypes.CFUNCTYPE(
 )
 
 
-class SpeechError(Exception):
+class SpeechError(Explained):
     """An engine that cannot be loaded or that failed; the text says which and why."""
 
 

@@ -7,8 +7,9 @@ import pytest
 
 import config
 from config.errors import ConfigError
-from config.intents import Intent, Registry, load_intents
+from config.intents import Intent, IntentsFile, Registry
 from config.prompt import load_prompt
+from config.validation import load_file
 
 ROOM = Path(config.__file__).parent
 DAY = datetime.date(2026, 3, 5)
@@ -41,7 +42,7 @@ def rendered(path, registry=BARE):
 
 
 def test_the_shipped_prompt_has_the_day_the_zone_and_every_intent():
-    registry = load_intents(ROOM / "intents.yaml")
+    registry = Registry(load_file(IntentsFile, ROOM / "intents.yaml").intents)
     text = rendered(ROOM / "system_prompt.md", registry)
 
     assert "Today is Thursday, 5 March 2026." in text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -11,11 +10,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-import config
-from config.agent import Audio, AudioInput, AudioOutput, load_agent
+from config.agent import Audio, AudioInput, AudioOutput
+from config.limits import Limits
+from config.loader import load
+from config.settings import CONFIG_DIR
 from relay.core import actions
 from relay.core.admitted import Admitted
-from relay.core.agent_lifecycle import Times
 from relay.core.deepgram_session import MAX_CONTROLS, MAX_EARLY, SETTINGS_SECONDS, DeepgramSession
 from relay.core.events import (
     AgentClosed,
@@ -37,9 +37,9 @@ from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
 from tests.relay.conftest import make_session
 
-AGENT = load_agent(Path(config.__file__).parent / "agent.yaml")
+AGENT = load(CONFIG_DIR, {}).agent
 OURS = deepgram.Settings(audio={"of": "agent.yaml"}, agent={"think": {"prompt": "secret"}})
-TIMES = Times(setup_seconds=10.0, roll_over_seconds=1000.0, grace_seconds=0.0)
+LIMITS = Limits(grace_seconds=0.0, audio_speed=0, idle_seconds=0.0, session_seconds=0.0)
 WELCOME = FromAgent(deepgram.Welcome(request_id="of the agent"))
 APPLIED = FromAgent(deepgram.SettingsApplied())
 
@@ -59,7 +59,7 @@ def make_deepgram_session(admitted):
 
     def begin(admitted, now):
         begun.append(admitted)
-        return make_session(admitted, OURS, TIMES, now=now)
+        return make_session(admitted, OURS, LIMITS, now=now)
 
     made = DeepgramSession(admitted, AGENT, begin, 0.0)
     made.begun = begun

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 import config
 from config.agent import DeepgramSpeak, Speak
 from config.loader import load
-from config.policy import NEVER, Language, Limited, Messages, Policy
+from config.policy import Language, Limited, Messages, Policy
 from relay.core import message_policy
 from relay.core.admitted import Takeover
 from relay.protocol import deepgram
+from tests.config.test_policy import NEVER
 
 TODAY = date(2026, 11, 22)
 

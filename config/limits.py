@@ -1,0 +1,74 @@
+"""How much, how long and how many: the settings that rules and queues are built with.
+
+One field here is all that a new limit takes, beside the code that keeps to it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Bytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
+Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+Positive = Annotated[float, Meta(gt=0)]
+OrNone = Annotated[float, Meta(ge=0)]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Each with its meaning, of which docs/reference/settings.md is made."""
+
+    ticket_seconds: Positive = 60.0
+    """how long a ticket may be used"""
+    setup_seconds: Positive = 10.0
+    """how long the agent may take from the dial to `SettingsApplied`"""
+    roll_over_seconds: Positive = 6600.0
+    """when a new agent takes over, between two turns: Deepgram ends a session after 7200"""
+    grace_seconds: OrNone = 30.0
+    """how long a session waits for a browser whose connection broke; 0: it ends at once"""
+    ping_seconds: Positive = 10.0
+    """both sides are pinged after this long without a frame, and given up after as long again"""
+    max_message_bytes: Bytes = 1 << 20
+    """the longest message that is accepted"""
+    browser_message_bytes: Bytes = 256 << 10
+    """the longest message of a browser that is accepted, audio included"""
+    held_audio_bytes: Bytes = 256 << 10
+    """what may be queued towards the agent: until it has taken its Settings, while it is
+    dialled again, and later while it does not read"""
+    lane_bytes: Bytes = 768 << 10
+    """what may be queued towards the browser while it does not read"""
+    lane_seconds: Positive = 15.0
+    """how much speech may be queued towards the browser; older audio is dropped first"""
+    dial_ahead: Annotated[int, Meta(ge=0, le=10000)] = 32
+    """agents dialled at once before their browser attaches; `0` turns it off. It is off with
+    several workers; turn it off with several relays"""
+    messages_per_second: Positive = 20.0
+    """text messages of a browser; twice as many may come at once"""
+    audio_speed: OrNone = 2.0
+    """how many times faster than real time a browser's audio may come; 0: as fast as it likes"""
+    audio_burst_seconds: Positive = 20.0
+    """seconds of audio that may come at once, at the beginning and after a pause"""
+    idle_seconds: OrNone = 600.0
+    """a session ends when nobody has spoken for so long; 0: never"""
+    session_seconds: OrNone = 14400.0
+    """how long a session may last; 0: without end"""
+    sessions: Count = 1000
+    """live sessions of a process; 0: no limit"""
+    sessions_per_user: Count = 10
+    """live sessions of one user in a process; 0: no limit. The mocked user has none"""
+    sessions_per_address: Count = 50
+    """live sessions from one address (IPv6: one /64) in a process; 0: no limit"""
+    agent_sessions: Count = 0
+    """agents that all relays on one database may have at once: what your plan allows, such as
+    45; 0: no limit"""
+    handshakes: Annotated[int, Meta(ge=1, le=1000000)] = 1000
+    """connections of a process that have not been let in yet"""
+    handshake_seconds: Positive = 10.0
+    """how long a client may take to send a request"""
+    journal_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 40)] = 256 << 20
+    """what the journal may take on disk, all workers together"""
+    outbox_hours: Positive = 24.0
+    """how long an accepted call is tried until it has failed for good"""
+    retention_days: OrNone = 0.0
+    """conversations that were not touched for so long and have no session are erased; 0: never"""
