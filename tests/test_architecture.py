@@ -169,13 +169,14 @@ DOORS = {
         "control/auth/jwks.py",
         "control/sessions/deepgram_token.py",
         "control/talk/cli.py",
+        "control/doctor/doctor.py",
+        "control/doctor/probe.py",
     },
     "jwt": {"control/auth/jwt.py", "control/auth/jwks.py"},
     "cryptography": {"control/doctor/probe.py"},
     "python_socks": {
         "relay/transport/dial.py",
         "relay/transport/network_errors.py",
-        "control/doctor/probe.py",
     },
     "picows": {
         "relay/transport/upgrade.py",
