@@ -385,13 +385,13 @@ def talk(
       voice-relay talk --say "Add a task to buy milk" --say "yes" --json
     """
     try:
-        from control.talk.cli import Line, TalkOptions, Wav
+        from control.talk.cli import Line, TalkOptions
         from control.talk.cli import talk as converse
     except ImportError as error:
         _fail_for_extra(error, "sandbox")
     set_up_logging("warning")
     inputs = tuple(
-        Wav(Path(value)) if kind == "wav" else Line(value) for kind, value in ctx.meta["inputs"]
+        Path(value) if kind == "wav" else Line(value) for kind, value in ctx.meta["inputs"]
     )
     options = TalkOptions(
         url=url,

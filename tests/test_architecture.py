@@ -187,7 +187,7 @@ DOORS = {
     },
     "aiofastnet": {"relay/transport/agent_handshake.py"},
     "aiohappyeyeballs": {"relay/transport/dial.py"},
-    "click": {"control/cli.py"},
+    "click": {"control/cli.py", "control/talk/display.py"},
     "uvicorn": {
         "relay/transport/upgrade.py",
         "control/http/server.py",
