@@ -128,7 +128,7 @@ class Talk:
                 raise
             raise expected.exceptions[0] from None
         if self._relay.close_code != 1000:
-            raise TalkError(self._farewell())
+            raise TalkError(self._relay.farewell())
         if self.errors:
             raise TalkError(f"the session had {self.errors} error(s)")
 
@@ -153,7 +153,7 @@ class Talk:
                 self.heard += heard
             self._changed.set()
         if not self._leaving:
-            raise TalkError(self._farewell())
+            raise TalkError(self._relay.farewell())
 
     def _take(self, event: Event, now: float) -> None:
         self.floor.handle(event, now)
@@ -184,7 +184,7 @@ class Talk:
         try:
             await self._relay.send_text(message.decode())
         except ConnectionClosed:
-            raise TalkError(self._farewell()) from None
+            raise TalkError(self._relay.farewell()) from None
 
     async def _chat(self, typed: TextIO) -> None:
         """A person types and minds the pauses; the end of the input ends it."""
@@ -232,12 +232,6 @@ class Talk:
                     await self._changed.wait()
             except TimeoutError:
                 pass  # look again at what time it is
-
-    def _farewell(self) -> str:
-        code, reason = self._relay.close_code, self._relay.close_reason
-        if code in (None, 1006):
-            return "the connection to the relay broke"
-        return f"the relay ended the session: {code}{f' {reason}' if reason else ''}"
 
 
 async def talk(options: TalkOptions, out: TextIO, typed: TextIO | None = None) -> int:

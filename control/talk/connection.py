@@ -79,9 +79,12 @@ class Connection:
     def close_code(self) -> int | None:
         return self._socket.close_code
 
-    @property
-    def close_reason(self) -> str:
-        return self._socket.close_reason or ""
+    def farewell(self) -> str:
+        """How the last WebSocket ended, in one line."""
+        code, reason = self.close_code, self._socket.close_reason
+        if code in (None, 1006):
+            return "the connection to the relay broke"
+        return f"the relay ended the session: {code}{f' {reason}' if reason else ''}"
 
     async def hear(self) -> AsyncIterator[Event | bytes]:
         """What comes, until the session is over. Raises `TalkError` when there is no way back, and
