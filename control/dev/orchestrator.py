@@ -40,36 +40,6 @@ LISTED = 500  # newest ones in a list
 CONSIDERED = 1_000  # newest tasks of a user in which a name is looked for
 CLOSE_ENOUGH = 0.85  # likeness of two names when speech recognition erred in a letter or two
 
-SCHEMA = """
-create schema if not exists local_orchestrator;
-create table if not exists local_orchestrator.goals (
-    id bigint generated always as identity primary key,
-    user_id text not null,
-    title text not null,
-    deadline text,
-    details text,
-    parameters jsonb not null,
-    created_at timestamptz not null default now()
-);
-create table if not exists local_orchestrator.tasks (
-    id bigint generated always as identity primary key,
-    user_id text not null,
-    title text not null,
-    due text,
-    notes text,
-    parameters jsonb not null,
-    created_at timestamptz not null default now()
-);
-create index if not exists tasks_user on local_orchestrator.tasks (user_id, id desc);
-create table if not exists local_orchestrator.answers (
-    key text primary key,
-    fingerprint text not null,
-    status int not null,
-    body jsonb not null,
-    created_at timestamptz not null default now()
-);
-"""
-
 Text = Annotated[str, Meta(min_length=1, max_length=1_000, pattern=r"\S")]
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 
@@ -88,6 +58,30 @@ class Task(msgspec.Struct):
 
 # Each a table, whose columns are these fields and what every row has.
 KEPT: dict[str, type[Goal | Task]] = {"goals": Goal, "tasks": Task}
+TABLE = """
+create table if not exists local_orchestrator.{} (
+    id bigint generated always as identity primary key,
+    user_id text not null,
+    {} text not null,
+    {} text,
+    {} text,
+    parameters jsonb not null,
+    created_at timestamptz not null default now()
+);
+"""
+TABLES = "".join(TABLE.format(name, *kind.__struct_fields__) for name, kind in KEPT.items())
+SCHEMA = f"""
+create schema if not exists local_orchestrator;
+{TABLES}
+create index if not exists tasks_user on local_orchestrator.tasks (user_id, id desc);
+create table if not exists local_orchestrator.answers (
+    key text primary key,
+    fingerprint text not null,
+    status int not null,
+    body jsonb not null,
+    created_at timestamptz not null default now()
+);
+"""
 
 
 class Reschedule(msgspec.Struct):

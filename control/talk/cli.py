@@ -252,7 +252,7 @@ async def talk(options: TalkOptions, out: TextIO, typed: TextIO | None = None) -
             typed = sys.stdin
         if options.save is not None and not options.save.absolute().parent.is_dir():
             raise UsageError(f"{options.save}: there is no such folder")
-        recordings = await asyncio.to_thread(_read_all, options.inputs)
+        recordings = [each if isinstance(each, Line) else read_wav(each) for each in options.inputs]
         session = await _start(options)
         await _converse(session, options, recordings, screen, typed)
         code = 0
@@ -285,8 +285,7 @@ async def _converse(
 ) -> None:
     rate = session.audio.input.sample_rate
     inputs: list[Speech | Line] = [
-        each if isinstance(each, Line) else await asyncio.to_thread(make_speech, each, rate)
-        for each in recordings
+        each if isinstance(each, Line) else make_speech(each, rate) for each in recordings
     ]
     screen.show(
         "session", f"conversation {session.conversation_id}",
@@ -318,11 +317,8 @@ async def _save(path: Path, rate: int, heard: bytearray) -> None:
 
 async def _start(options: TalkOptions) -> Session:
     url = urljoin(options.url.rstrip("/") + "/", "api/v1/voice/session")
-    body: dict[str, str] = {}
-    if options.conversation is not None:
-        body["conversation_id"] = options.conversation
-    if options.timezone is not None:
-        body["timezone"] = options.timezone
+    wanted = {"conversation_id": options.conversation, "timezone": options.timezone}
+    body = {name: value for name, value in wanted.items() if value is not None}
     try:
         async with httpx.AsyncClient(
             timeout=min(options.timeout, 30.0), trust_env=not is_here(url)
@@ -330,8 +326,8 @@ async def _start(options: TalkOptions) -> Session:
             bearer = {"Authorization": f"Bearer {options.token}"} if options.token else {}
             answer = await client.post(url, json=body, headers=bearer)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        wanted = "expected an address such as http://127.0.0.1:8080"
-        raise UsageError(f"{options.url!r}: {wanted}") from error
+        hint = "expected an address such as http://127.0.0.1:8080"
+        raise UsageError(f"{options.url!r}: {hint}") from error
     except httpx.ConnectError as error:
         raise TalkError(f"nothing answers at {options.url}: is the relay running?") from error
     except httpx.HTTPError as error:
@@ -342,7 +338,3 @@ async def _start(options: TalkOptions) -> Session:
         return msgspec.json.decode(answer.content[:MAX_ANSWER], type=Session)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TalkError(f"{url}: not the answer of a relay: {error}") from error
-
-
-def _read_all(inputs: tuple[Path | Line, ...]) -> list[Recording | Line]:
-    return [each if isinstance(each, Line) else read_wav(each) for each in inputs]
