@@ -179,7 +179,14 @@ class Orchestrator:
 
     async def _send(self, submission: Submission, deadline: float) -> httpx.Response:
         left = max(deadline - self._clock(), 0.001)
-        body = _encode(submission)
+        wanted = {
+            "intent": submission.intent.name,
+            "parameters": submission.parameters,
+            "user_id": submission.user_id,
+            "conversation_id": submission.conversation_id,
+            "call_id": storable(submission.call_id),  # as the outbox will read it
+        }
+        body = msgspec.json.encode(wanted)
         request = self._client.build_request(
             "POST",
             self._address + submission.intent.path + self._query,
@@ -253,18 +260,6 @@ def _explain(error: Exception, *, proxied: bool) -> tuple[Outcome, str]:
     # An AttributeError, too: anyio on uvloop asks a connection for its peer that was reset as it
     # opened, and there is none any more. The call would have failed for good.
     return Delayed(reason=BROKEN_OFF, cause=cause, attempts=1), cause
-
-
-def _encode(submission: Submission) -> bytes:
-    return msgspec.json.encode(
-        {
-            "intent": submission.intent.name,
-            "parameters": submission.parameters,
-            "user_id": submission.user_id,
-            "conversation_id": submission.conversation_id,
-            "call_id": storable(submission.call_id),  # as the outbox will read it
-        }
-    )
 
 
 def _read_json(body: bytes, otherwise: str | None = None) -> Any:
