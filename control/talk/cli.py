@@ -31,7 +31,7 @@ from control.talk.audio import (
     read_wav,
     write_wav,
 )
-from control.talk.connection import Connection, Event, TalkError, is_here, refusal
+from control.talk.connection import Connection, TalkError, is_here, refusal
 from control.talk.display import Screen
 from control.talk.turns import Floor
 from relay.protocol import deepgram, relay_events
@@ -147,19 +147,17 @@ class Talk:
     async def _listen(self) -> None:
         async for heard in self._relay.hear():
             now = self._clock()
-            if not isinstance(heard, bytes):
-                self._take(heard, now)
-            elif self.floor.audio(len(heard), now):
-                self.heard += heard
+            if isinstance(heard, bytes):
+                if self.floor.audio(len(heard), now):
+                    self.heard += heard
+            else:
+                self.floor.handle(heard, now)
+                self._screen.event(heard)
+                if isinstance(heard, deepgram.Error | relay_events.RelayError):
+                    self.errors += 1
             self._changed.set()
         if not self._leaving:
             raise TalkError(self._relay.farewell())
-
-    def _take(self, event: Event, now: float) -> None:
-        self.floor.handle(event, now)
-        self._screen.event(event)
-        if isinstance(event, deepgram.Error | relay_events.RelayError):
-            self.errors += 1
 
     async def _say(self, each: Speech | Line) -> None:
         if isinstance(each, Line):
