@@ -346,11 +346,11 @@ def talk(ctx: click.Context, /, wav: object, say: object, **options: Any) -> Non
       voice-relay talk --say "Add a task to buy milk" --say "yes" --json
     """
     with _from_extra("sandbox"):
-        from control.talk.cli import Line, TalkOptions, Wav
+        from control.talk.cli import Line, TalkOptions
         from control.talk.cli import talk as converse
     set_up_logging("warning")
     inputs = tuple(
-        Wav(Path(value)) if kind == "wav" else Line(value) for kind, value in ctx.meta["inputs"]
+        Path(value) if kind == "wav" else Line(value) for kind, value in ctx.meta["inputs"]
     )
     try:
         code = uvloop.run(converse(TalkOptions(inputs=inputs, **options), sys.stdout))

@@ -168,13 +168,14 @@ DOORS = {
         "control/auth/jwks.py",
         "control/sessions/deepgram_token.py",
         "control/talk/cli.py",
+        "control/doctor/doctor.py",
+        "control/doctor/probe.py",
     },
     "jwt": {"control/auth/jwt.py", "control/auth/jwks.py"},
     "cryptography": {"control/doctor/probe.py"},
     "python_socks": {
         "relay/transport/dial.py",
         "relay/transport/network_errors.py",
-        "control/doctor/probe.py",
     },
     "picows": {
         "relay/transport/upgrade.py",
@@ -185,7 +186,7 @@ DOORS = {
     },
     "aiofastnet": {"relay/transport/agent_handshake.py"},
     "aiohappyeyeballs": {"relay/transport/dial.py"},
-    "click": {"control/cli.py"},
+    "click": {"control/cli.py", "control/talk/display.py"},
     "uvicorn": {
         "relay/transport/upgrade.py",
         "control/http/server.py",

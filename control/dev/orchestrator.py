@@ -20,6 +20,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from difflib import SequenceMatcher
+from functools import partial
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import asyncpg
@@ -39,36 +40,6 @@ LISTED = 500  # newest ones in a list
 CONSIDERED = 1_000  # newest tasks of a user in which a name is looked for
 CLOSE_ENOUGH = 0.85  # likeness of two names when speech recognition erred in a letter or two
 
-SCHEMA = """
-create schema if not exists local_orchestrator;
-create table if not exists local_orchestrator.goals (
-    id bigint generated always as identity primary key,
-    user_id text not null,
-    title text not null,
-    deadline text,
-    details text,
-    parameters jsonb not null,
-    created_at timestamptz not null default now()
-);
-create table if not exists local_orchestrator.tasks (
-    id bigint generated always as identity primary key,
-    user_id text not null,
-    title text not null,
-    due text,
-    notes text,
-    parameters jsonb not null,
-    created_at timestamptz not null default now()
-);
-create index if not exists tasks_user on local_orchestrator.tasks (user_id, id desc);
-create table if not exists local_orchestrator.answers (
-    key text primary key,
-    fingerprint text not null,
-    status int not null,
-    body jsonb not null,
-    created_at timestamptz not null default now()
-);
-"""
-
 Text = Annotated[str, Meta(min_length=1, max_length=1_000, pattern=r"\S")]
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 
@@ -83,6 +54,34 @@ class Task(msgspec.Struct):
     title: Text
     due: Annotated[str, Meta(max_length=1_000)] | None = None
     notes: Annotated[str, Meta(max_length=4_000)] | None = None
+
+
+# Each a table, whose columns are these fields and what every row has.
+KEPT: dict[str, type[Goal | Task]] = {"goals": Goal, "tasks": Task}
+TABLE = """
+create table if not exists local_orchestrator.{} (
+    id bigint generated always as identity primary key,
+    user_id text not null,
+    {} text not null,
+    {} text,
+    {} text,
+    parameters jsonb not null,
+    created_at timestamptz not null default now()
+);
+"""
+TABLES = "".join(TABLE.format(name, *kind.__struct_fields__) for name, kind in KEPT.items())
+SCHEMA = f"""
+create schema if not exists local_orchestrator;
+{TABLES}
+create index if not exists tasks_user on local_orchestrator.tasks (user_id, id desc);
+create table if not exists local_orchestrator.answers (
+    key text primary key,
+    fingerprint text not null,
+    status int not null,
+    body jsonb not null,
+    created_at timestamptz not null default now()
+);
+"""
 
 
 class Reschedule(msgspec.Struct):
@@ -110,17 +109,13 @@ class Problem(Exception):
 
     def __init__(self, status: int, title: str, detail: str) -> None:
         super().__init__(detail)
-        self.status = status
-        self.title = title
-        self.detail = detail
-
-    def answer(self) -> Answer:
-        about = {"type": "about:blank", "title": self.title}
-        return Answer(self.status, {**about, "status": self.status, "detail": self.detail})
+        about = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+        self.answer = Answer(status, about)
 
 
 Kind = TypeVar("Kind")
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+AnyRequest: TypeAlias = "Request[Any, Any, Any]"
 Work = Callable[["Connection", Order], Awaitable[Answer]]
 
 
@@ -143,17 +138,12 @@ def create_app(database_url: str, secret: str | None = None) -> Litestar:
             app.state.secret = secret
             yield
 
+    # OSError: refused, reset, and TimeoutError
+    errors = (Problem, HTTPException, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
     return Litestar(
-        route_handlers=[index, list_goals, list_tasks, create_goal, create_task, reschedule_task],
+        route_handlers=[index, list_kept, take_order],
         lifespan=[database],
-        exception_handlers={
-            Problem: _told,
-            HTTPException: _http_error,
-            asyncpg.DataError: _not_storable,
-            asyncpg.PostgresError: _no_database,
-            asyncpg.InterfaceError: _no_database,
-            OSError: _no_database,  # refused, reset, and TimeoutError
-        },
+        exception_handlers=dict.fromkeys(errors, _answer_error),
         request_max_body_size=MAX_BODY,
         openapi_config=None,
         logging_config=None,  # whoever runs it says how it logs
@@ -171,82 +161,41 @@ async def index(state: State) -> dict[str, Any]:
     return {"service": "voice-relay local orchestrator", "purpose": "development", **dict(row)}
 
 
-@get("/goals")
-async def list_goals(request: Request[Any, Any, Any], state: State) -> dict[str, Any]:
-    query = """
-        select id, user_id, title, deadline, details, created_at
-        from local_orchestrator.goals
-        where $1::text is null or user_id = $1
-        order by id desc limit $2
-        """
-    return await _list(request, state, query)
-
-
-@get("/tasks")
-async def list_tasks(request: Request[Any, Any, Any], state: State) -> dict[str, Any]:
-    query = """
-        select id, user_id, title, due, notes, created_at
-        from local_orchestrator.tasks
-        where $1::text is null or user_id = $1
-        order by id desc limit $2
-        """
-    return await _list(request, state, query)
-
-
-async def _list(request: Request[Any, Any, Any], state: State, query: str) -> dict[str, Any]:
+@get([f"/{table}" for table in KEPT])
+async def list_kept(request: AnyRequest, state: State) -> dict[str, Any]:
     """The newest first; `?user_id=` for those of one user."""
-    rows = await state.pool.fetch(query, request.query_params.get("user_id"), LISTED)
+    table = request.url.path.strip("/")
+    rows = await state.pool.fetch(
+        f"""
+        select id, user_id, {", ".join(KEPT[table].__struct_fields__)}, created_at
+        from local_orchestrator.{table}
+        where $1::text is null or user_id = $1
+        order by id desc limit $2
+        """,
+        request.query_params.get("user_id"),
+        LISTED,
+    )
     return {"items": [dict(row) for row in rows]}
 
 
-@post("/goals")
-async def create_goal(request: Request[Any, Any, Any], state: State) -> Response[bytes]:
-    return await _answer_once(request, state, _add_goal)
-
-
-@post("/tasks")
-async def create_task(request: Request[Any, Any, Any], state: State) -> Response[bytes]:
-    return await _answer_once(request, state, _add_task)
-
-
-@post("/tasks/reschedule")
-async def reschedule_task(request: Request[Any, Any, Any], state: State) -> Response[bytes]:
-    return await _answer_once(request, state, _move_task)
-
-
-async def _add_goal(connection: Connection, order: Order) -> Answer:
-    goal = _decode(order.parameters, Goal, "parameters")
-    goal_id = await connection.fetchval(
-        """
-        insert into local_orchestrator.goals (user_id, title, deadline, details, parameters)
-        values ($1, $2, $3, $4, $5) returning id
+async def keep(table: str, connection: Connection, order: Order) -> Answer:
+    """Make a row of a goal or a task."""
+    kept = _decode(order.parameters, KEPT[table], "parameters")
+    title, when, more = kept.__struct_fields__
+    row = await connection.fetchrow(
+        f"""
+        insert into local_orchestrator.{table} (user_id, parameters, {title}, {when}, {more})
+        values ($1, $2, $3, $4, $5) returning id, {title}, {when}
         """,
         order.user_id,
-        goal.title.strip(),
-        goal.deadline,
-        goal.details,
         bytes(order.parameters).decode(),
+        kept.title.strip(),
+        *msgspec.structs.astuple(kept)[1:],
     )
-    return Answer(201, {"id": goal_id, "title": goal.title.strip(), "deadline": goal.deadline})
+    return Answer(201, dict(row or {}))
 
 
-async def _add_task(connection: Connection, order: Order) -> Answer:
-    task = _decode(order.parameters, Task, "parameters")
-    task_id = await connection.fetchval(
-        """
-        insert into local_orchestrator.tasks (user_id, title, due, notes, parameters)
-        values ($1, $2, $3, $4, $5) returning id
-        """,
-        order.user_id,
-        task.title.strip(),
-        task.due,
-        task.notes,
-        bytes(order.parameters).decode(),
-    )
-    return Answer(201, {"id": task_id, "title": task.title.strip(), "due": task.due})
-
-
-async def _move_task(connection: Connection, order: Order) -> Answer:
+async def reschedule(connection: Connection, order: Order) -> Answer:
     wish = _decode(order.parameters, Reschedule, "parameters")
     rows = await connection.fetch(
         """
@@ -271,9 +220,12 @@ async def _move_task(connection: Connection, order: Order) -> Answer:
     )
 
 
-async def _answer_once(
-    request: Request[Any, Any, Any], state: State, work: Work
-) -> Response[bytes]:
+ORDERS: dict[str, Work] = {f"/{table}": partial(keep, table) for table in KEPT}
+ORDERS["/tasks/reschedule"] = reschedule
+
+
+@post(list(ORDERS))
+async def take_order(request: AnyRequest, state: State) -> Response[bytes]:
     raw = await request.body()
     if state.secret is not None:
         _check_signature(request.headers.get("X-Voice-Signature", ""), state.secret, raw)
@@ -281,27 +233,31 @@ async def _answer_once(
     key = request.headers.get("Idempotency-Key", "").strip()
     if len(key) > 200:
         raise Problem(422, "Invalid request", "the Idempotency-Key is longer than 200 characters")
+    path = request.url.path.rstrip("/")
+    fingerprint = _fingerprint(path, raw)
     async with state.pool.acquire() as connection, connection.transaction():
-        if not key:
-            return _response(await _answer(work, connection, order))
-        # Held to the end of the transaction: a twin that comes meanwhile waits for our answer.
-        await connection.execute("select pg_advisory_xact_lock(hashtext($1))", "answer " + key)
-        fingerprint = _fingerprint(request.url.path, raw)
-        stored = await _stored_answer(connection, key, fingerprint)
-        if stored is not None:
-            return _response(stored, replayed=True)
-        answer = await _answer(work, connection, order)
-        await connection.execute(
-            """
-            insert into local_orchestrator.answers (key, fingerprint, status, body)
-            values ($1, $2, $3, $4)
-            """,
-            key,
-            fingerprint,
-            answer.status,
-            msgspec.json.encode(answer.body).decode(),
-        )
-        return _response(answer)
+        if key:
+            # Held to the end of the transaction: a twin that comes meanwhile waits for our answer.
+            await connection.execute("select pg_advisory_xact_lock(hashtext($1))", "answer " + key)
+            stored = await _stored_answer(connection, key, fingerprint)
+            if stored is not None:
+                return _respond(stored, {"Idempotent-Replayed": "true"})
+        try:
+            answer = await ORDERS[path](connection, order)
+        except Problem as problem:
+            answer = problem.answer  # asked again under its key, it is the same refusal
+        if key:
+            await connection.execute(
+                """
+                insert into local_orchestrator.answers (key, fingerprint, status, body)
+                values ($1, $2, $3, $4)
+                """,
+                key,
+                fingerprint,
+                answer.status,
+                msgspec.json.encode(answer.body).decode(),
+            )
+        return _respond(answer)
 
 
 def _check_signature(signature: str, secret: str, raw: bytes) -> None:
@@ -314,14 +270,6 @@ def _check_signature(signature: str, secret: str, raw: bytes) -> None:
         raise Problem(401, "Wrong signature", "the signature of the request is wrong")
     if abs(time.time() - int(found[1])) > SIGNATURE_SECONDS:
         raise Problem(401, "Old signature", "the signature of the request is too old")
-
-
-async def _answer(work: Work, connection: Connection, order: Order) -> Answer:
-    """A refusal is an answer too: asked again under its key, it is the same refusal."""
-    try:
-        return await work(connection, order)
-    except Problem as problem:
-        return problem.answer()
 
 
 async def _stored_answer(connection: Connection, key: str, fingerprint: str) -> Answer | None:
@@ -340,25 +288,16 @@ async def _stored_answer(connection: Connection, key: str, fingerprint: str) -> 
 def find_tasks(name: str, titles: list[str]) -> list[int]:
     """The places in `titles` (newest first) that `name` may mean; several only if it is unclear.
 
-    The best of three ways counts: the same words; the words of the one among those of the other;
-    nearly the same letters. Case, word order, plural and small words do not matter.
+    Case, word order, plural and small words do not matter.
     """
     wanted = _words(name)
-    if not wanted:
-        return []
     words = [_words(title) for title in titles]
-    same = [index for index, each in enumerate(words) if each == wanted]
-    if same:
-        return same[:1]  # the newest of equal names
-    within = [i for i, each in enumerate(words) if each and (wanted <= each or each <= wanted)]
-    if within:
-        closest = max(len(wanted & words[index]) / len(wanted | words[index]) for index in within)
-        best = [i for i in within if len(wanted & words[i]) / len(wanted | words[i]) == closest]
-        return best if len({frozenset(words[index]) for index in best}) > 1 else best[:1]
     likeness = [_likeness(wanted, each) for each in words]
-    if likeness and max(likeness) >= CLOSE_ENOUGH:
-        return [likeness.index(max(likeness))]
-    return []
+    best = max(likeness, default=0.0)
+    if not wanted or best < CLOSE_ENOUGH:
+        return []
+    found = [index for index, each in enumerate(likeness) if each == best]
+    return found if len({frozenset(words[index]) for index in found}) > 1 else found[:1]
 
 
 SMALL_WORDS = frozenset(
@@ -374,6 +313,11 @@ def _words(name: str) -> set[str]:
 
 
 def _likeness(one: set[str], other: set[str]) -> float:
+    """2: the same words; above 1: the words of one among those of the other; else of letters."""
+    if one == other:
+        return 2.0
+    if one and other and (one <= other or other <= one):
+        return 1.0 + len(one & other) / len(one | other)
     return SequenceMatcher(None, " ".join(sorted(one)), " ".join(sorted(other))).ratio()
 
 
@@ -395,32 +339,23 @@ def _decode(raw: bytes | msgspec.Raw, kind: type[Kind], name: str) -> Kind:
         raise Problem(422, "Invalid request", f"{name}: {error}") from error
 
 
-def _response(answer: Answer, *, replayed: bool = False) -> Response[bytes]:
+def _respond(answer: Answer, headers: dict[str, str] | None = None) -> Response[bytes]:
     return Response(
         msgspec.json.encode(answer.body),
         status_code=answer.status,
         media_type="application/problem+json" if answer.status >= 400 else "application/json",
-        headers={"Idempotent-Replayed": "true"} if replayed else {},
+        headers=headers,
     )
 
 
-def _told(request: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
-    return _response(problem.answer())
-
-
-def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    problem = Problem(error.status_code, "Invalid request", error.detail)
-    response = _response(problem.answer())
-    for name, value in (error.headers or {}).items():
-        response.headers[name] = value
-    return response
-
-
-def _not_storable(request: Request[Any, Any, Any], error: asyncpg.DataError) -> Response[bytes]:
-    # What JSON may say and Postgres may not keep: the character U+0000.
-    return _response(Problem(422, "Invalid request", "a text cannot be stored").answer())
-
-
-def _no_database(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+def _answer_error(request: AnyRequest, error: Exception) -> Response[bytes]:
+    match error:
+        case Problem():
+            return _respond(error.answer)
+        case HTTPException():
+            problem = Problem(error.status_code, "Invalid request", error.detail)
+            return _respond(problem.answer, error.headers)
+        case asyncpg.DataError():  # what JSON may say and Postgres may not keep: U+0000
+            return _respond(Problem(422, "Invalid request", "a text cannot be stored").answer)
     log.error("local_orchestrator_database_failed cause=%s", type(error).__name__)
-    return _response(Problem(503, "No database", "the planner cannot reach its database").answer())
+    return _respond(Problem(503, "No database", "the planner cannot reach its database").answer)

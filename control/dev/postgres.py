@@ -26,7 +26,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote
 
 from config.errors import Explained
@@ -73,6 +73,7 @@ class EmbeddedPostgres:
         self.log_path = self.home / "postgres.log"
         self._lock = threading.Lock()  # stop() waits for a start() that was given up
         self._claim: IO[str] | None = None
+        self._account: pwd.struct_passwd | None = None  # whom it runs as; None: ourselves
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets: Path | None = None
 
@@ -100,84 +101,95 @@ class EmbeddedPostgres:
 
     def stop(self) -> None:
         """Stop the server and wait for its end; does nothing when it does not run."""
-        with self._lock:
-            if self._process is not None:
-                _end(self._process)
-                self._process = None
-            self._release()
+        # Fast: ends the connections. Immediate: no checkpoint, recovered at the next start.
+        self._stop(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
 
     def kill(self) -> None:
         """End the server as a power cut would; `start` recovers. For trials of a lost database."""
+        self._stop(signal.SIGKILL)
+
+    def _stop(self, *signals: signal.Signals) -> None:
         with self._lock:
-            if self._process is not None:
-                self._process.kill()
-                self._process.wait()
-                self._process = None
+            self._end(*signals)
             self._release()
+
+    def _end(self, *signals: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for sign in signals:
+            process.send_signal(sign)
+            try:
+                process.wait(STOP_SECONDS)
+                return
+            except subprocess.TimeoutExpired:
+                log.warning("embedded_stop_slow pid=%d signal=%s", process.pid, sign.name)
 
     def _start(self) -> str:
         binaries = _find_binaries()
         self.home.mkdir(parents=True, exist_ok=True)
         self._claim = _claim(self.home / "postgres.lock")
-        account = _choose_account(self.data)
+        account = self._account = _choose_account(self.data)
         if account is not None:
             for path in (self.data, binaries / "postgres"):
                 _let_pass(path)
         if not (self.data / "PG_VERSION").exists():
-            self._initialise(binaries, account)
+            self._initialise(binaries)
         self._check_version()
         _end_leftover(self.data)
-        self._sockets = self._choose_sockets(account)
+        self._sockets = self._choose_sockets()
         until = time.monotonic() + STOP_SECONDS
-        while not self._try_start(
-            binaries, account, self._sockets, give_up=time.monotonic() > until
-        ):
-            time.sleep(POLL_SECONDS)
-        return f"postgresql://postgres@/postgres?host={quote(str(self._sockets))}&port={PORT}"
+        while True:
+            try:
+                self._process = self._spawn(binaries, self._sockets)
+                self._wait_until_ready(self._process)
+            except BaseException as error:
+                self._end(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
+                # The children of a server that was killed take a moment to notice and to go.
+                is_passing = "shared memory block" in str(error) and time.monotonic() <= until
+                if not isinstance(error, EmbeddedError) or not is_passing:
+                    raise
+                time.sleep(POLL_SECONDS)
+            else:
+                return (
+                    f"postgresql://postgres@/postgres?host={quote(str(self._sockets))}&port={PORT}"
+                )
 
-    def _try_start(
-        self, binaries: Path, account: pwd.struct_passwd | None, sockets: Path, *, give_up: bool
-    ) -> bool:
-        self._process = self._spawn(binaries, account, sockets)
-        try:
-            self._wait_until_ready(self._process)
-        except BaseException as error:
-            _end(self._process)
-            self._process = None
-            # The children of a server that was killed take a moment to notice and to go.
-            if give_up or not isinstance(error, EmbeddedError):
-                raise
-            if "shared memory block" not in self._last_words():
-                raise
-            return False
-        return True
-
-    def _initialise(self, binaries: Path, account: pwd.struct_passwd | None) -> None:
+    def _initialise(self, binaries: Path) -> None:
         # In a directory of its own and renamed when complete: a half-made one is never used.
         new = self.home / "postgres.new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
-        if account is not None:
-            os.chown(new, account.pw_uid, account.pw_gid)
-        command = [str(binaries / "initdb"), "-D", str(new), "-U", "postgres"]
-        command += ["--auth=trust", "--no-sync"]
+        self._hand_over(new)
         # The same order of letters on every machine, whatever locales it has.
-        command += ["-E", "UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
-        command += ["--lc-collate=C", "--lc-ctype=C", "--no-instructions"]
+        locale = ("--locale-provider=builtin", "--locale=C.UTF-8", "--lc-collate=C", "--lc-ctype=C")
         made = subprocess.run(
-            command,
+            [
+                *(str(binaries / "initdb"), "-D", str(new), "-U", "postgres", "--auth=trust"),
+                *("--no-sync", "-E", "UTF8", *locale, "--no-instructions"),
+            ],
             capture_output=True,
             text=True,
-            env=_environment(),
             cwd=new,
-            user=account.pw_uid if account else None,
-            group=account.pw_gid if account else None,
-            extra_groups=[] if account else None,
+            **self._as_account(),
         )
         if made.returncode:
             shutil.rmtree(new, ignore_errors=True)
             raise EmbeddedError(f"initdb failed in {self.home}: {_last_line(made.stderr)}")
         new.rename(self.data)
+
+    def _hand_over(self, path: Path) -> None:
+        if self._account is not None:
+            os.chown(path, self._account.pw_uid, self._account.pw_gid)
+
+    def _as_account(self) -> dict[str, Any]:
+        """How a program of the server is run: as its account, with nothing of our environment."""
+        # PGDATA, PGOPTIONS and the like are meant for other servers.
+        env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+        if self._account is None:
+            return {"env": env}
+        user, group = self._account.pw_uid, self._account.pw_gid
+        return {"env": env, "user": user, "group": group, "extra_groups": []}
 
     def _check_version(self) -> None:
         version = (self.data / "PG_VERSION").read_text().strip()
@@ -187,20 +199,17 @@ class EmbeddedPostgres:
                 "move it away or set RELAY_DATA_DIR to another directory"
             )
 
-    def _choose_sockets(self, account: pwd.struct_passwd | None) -> Path:
+    def _choose_sockets(self) -> Path:
         name = str(self.data / f".s.PGSQL.{PORT}")
         # The server reads a comma-separated list: only plain names are safe in it.
         if len(name.encode()) <= SOCKET_PATH_MAX and re.fullmatch(r"[\w./-]+", name, re.ASCII):
             return self.data
         short = "/tmp" if len(tempfile.gettempdir()) > 60 else None
         sockets = Path(tempfile.mkdtemp(prefix=SOCKETS_PREFIX, dir=short))
-        if account is not None:
-            os.chown(sockets, account.pw_uid, account.pw_gid)
+        self._hand_over(sockets)
         return sockets
 
-    def _spawn(
-        self, binaries: Path, account: pwd.struct_passwd | None, sockets: Path
-    ) -> subprocess.Popen[bytes]:
+    def _spawn(self, binaries: Path, sockets: Path) -> subprocess.Popen[bytes]:
         command = [str(binaries / "postgres"), "-D", str(self.data), "-k", str(sockets)]
         command += ["-p", str(PORT)]
         for parameter in self.parameters:
@@ -211,21 +220,18 @@ class EmbeddedPostgres:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=_environment(),
                 cwd=self.data,
                 start_new_session=True,  # Ctrl-C is for us; we stop the server last
-                user=account.pw_uid if account else None,
-                group=account.pw_gid if account else None,
-                extra_groups=[] if account else None,
+                **self._as_account(),
             )
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             if process.poll() is not None:
+                said = _last_line(self.log_path.read_text(errors="replace"))
                 raise EmbeddedError(
-                    f"the embedded database ended at once: {self._last_words()} "
-                    f"(see {self.log_path})"
+                    f"the embedded database ended at once: {said} (see {self.log_path})"
                 )
             found = _read_postmaster(self.data)
             if found and found.pid == process.pid and found.ready:
@@ -235,9 +241,6 @@ class EmbeddedPostgres:
             f"the embedded database was not ready within {START_SECONDS:.0f} s "
             f"(see {self.log_path})"
         )
-
-    def _last_words(self) -> str:
-        return _last_line(self.log_path.read_text(errors="replace"))
 
     def _release(self) -> None:
         if self._sockets is not None and self._sockets != self.data:
@@ -260,15 +263,9 @@ class _Postmaster:
 
     def answers(self) -> bool:
         """Somebody listens on the socket: the only proof of life that a reused pid cannot give."""
-        if self.socket_path is None:
-            return False
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(1.0)
-            try:
-                probe.connect(str(self.socket_path))
-            except OSError:
-                return False
-            return True
+            return self.socket_path is not None and not probe.connect_ex(str(self.socket_path))
 
 
 def _read_postmaster(data: Path) -> _Postmaster | None:
@@ -302,17 +299,6 @@ def _end_leftover(data: Path) -> None:
         sockets = found.socket_path.parent
         if sockets.name.startswith(SOCKETS_PREFIX):
             shutil.rmtree(sockets, ignore_errors=True)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    # Fast: ends the connections. Immediate: no checkpoint, recovered at the next start.
-    for sign in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-        process.send_signal(sign)
-        try:
-            process.wait(STOP_SECONDS)
-            return
-        except subprocess.TimeoutExpired:
-            log.warning("embedded_stop_slow pid=%d signal=%s", process.pid, sign.name)
 
 
 def _find_binaries() -> Path:
@@ -362,11 +348,6 @@ def _let_pass(path: Path) -> None:
         if not mode & stat.S_IXOTH:
             log.warning("embedded_directory_opened path=%s mode=%o+001", parent, mode)
             parent.chmod(mode | stat.S_IXOTH)
-
-
-def _environment() -> dict[str, str]:
-    # PGDATA, PGOPTIONS and the like are meant for other servers.
-    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
 
 def _last_line(text: str) -> str:

@@ -11,13 +11,14 @@ import asyncio
 import shutil
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 from uuid import UUID
 
+import httpx
 import msgspec
 
 from config.database_url import ignored_parameters, passwords
@@ -30,8 +31,8 @@ from control.api.sessions import make_websocket_url
 from control.auth.jwks import Jwks, KeysUnavailable
 from control.db.database_check import Inspected, InspectionFailed, inspect
 from control.db.migrate import MigrationError, find_pending, load_migrations
-from control.doctor.probe import Certificate, Route, Streams
-from control.doctor.report import Report
+from control.doctor.probe import Probe
+from control.doctor.report import Report, Status
 from control.http.client import open_client
 from relay.protocol import close_codes, deepgram
 from relay.transport import network_errors
@@ -42,7 +43,6 @@ from relay.transport.egress import Egress
 from relay.transport.send_queue import SendQueue
 
 SKEW_SECONDS = 30.0  # more than that, and signatures and tokens are refused
-SOON = timedelta(days=14)  # a certificate that ends before this is worth a word
 OLDEST_POSTGRES, NEWEST_POSTGRES = 15, 18
 NOBODY = UUID(int=0)
 
@@ -65,14 +65,29 @@ _PROXY_REFUSALS = dict.fromkeys(
     "the load balancer does not pass Upgrade and Connection on, or another path",
 )
 
-Result = TypeVar("Result")
-Said = (
-    deepgram.ServerMessage | deepgram.Mended | deepgram.Unknown | deepgram.Malformed | None
-)  # None: closed
+OF_OTHERS = "they are of other client libraries; nothing has to be done"
+STANDBY = "it is a standby, or it or the account is set so: use the primary"
+POOLER = "a pooler in transaction mode: other relays' wishes are seen 5 s later"
+GRANT = "grant it to the account of DATABASE_URL, as docs/deploy.md has it"
+OWNER = "run `voice-relay migrate` as their owner, and sign in without a role"
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Protocol": "relay.v1, doctor",
+}
 
 
-class HopFailed(Exception):
-    """Reported already; what comes behind it on this way cannot be looked at."""
+class _TrustAll(Egress):
+    """For a look at a certificate that is not to be trusted."""
+
+    def make_tls(self) -> ssl.SSLContext:
+        context = super().make_tls()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
 
 
 class Doctor:
@@ -84,64 +99,29 @@ class Doctor:
         self._report = report
         self._seconds = seconds
 
-    # --- one way, hop by hop -----------------------------------------------------------------
-
-    async def _hop(self, name: str, where: str, work: Awaitable[Result]) -> Result:
-        """What `work` gives in time. Raises `HopFailed`, reported, where it does not."""
+    async def _ask(
+        self, name: str, url: str, last: str, headers: dict[str, str] | None = None
+    ) -> httpx.Response | None:
+        """What a GET is answered; None: a hop has failed, and is reported."""
+        probe = Probe(name, url, self._egress, self._report, last=last)
         try:
-            async with asyncio.timeout(self._seconds):
-                return await work
-        except OSError as error:
-            self._fail(name, error, where)
-            raise HopFailed from None
+            return await probe.ask(headers or {}, self._seconds)
+        except (OSError, UnicodeError, httpx.HTTPError) as error:
+            where = probe.where
+            if network_errors.find_word(error) in ("tls_untrusted", "tls_expired", "tls_name"):
+                where += await self._describe_certificate(name, url)
+            self._fail(probe.hop, error, where)
+            return None
 
-    @asynccontextmanager
-    async def _walk(self, name: str, url: str) -> AsyncIterator[tuple[Route, Streams]]:
-        """Up to TLS; yields what is open. Raises `HopFailed`."""
-        route = Route(url, self._egress)
-        first = f"{name} proxy" if route.proxy else name
-        next_hop, target = f"{route.next_host}:{route.next_port}", f"{route.host}:{route.port}"
-        addresses = await self._hop(f"{first} dns", route.next_host, route.resolve())
-        self._report.ok(f"{first} dns", f"{route.next_host} is {', '.join(addresses[:3])}")
-        await self._hop(f"{first} connect", next_hop, route.connect())
-        self._report.ok(f"{first} connect", f"{next_hop} answers")
-        async with AsyncExitStack() as stack:
-            tunnel = stack.enter_async_context(route.tunnel())
-            streams = await self._hop(f"{name} proxy tunnel", target, tunnel)
-            if route.proxy:
-                self._report.ok(f"{name} proxy tunnel", f"to {target}")
-            await self._secure(name, route, streams)
-            yield route, streams
-
-    async def _secure(self, name: str, route: Route, streams: Streams) -> None:
-        if not route.secure:
-            self._report.add(
-                f"{name} tls", "warning" if _is_far(route) else "skipped", "not encrypted"
-            )
-            return
-        try:
-            async with asyncio.timeout(self._seconds):
-                shown = await route.secure_with(streams, self._egress.make_tls())
-        except OSError as error:
-            await self._explain_tls(name, route, error)
-            raise HopFailed from None
-        until = shown.ends.date().isoformat()
-        detail = f"{shown.version}, {route.host} by {shown.issuer}, until {until}"
-        if shown.ends - datetime.now(UTC) < SOON:
-            self._report.add(f"{name} tls", "warning", detail, "the certificate ends soon")
-        else:
-            self._report.ok(f"{name} tls", detail)
-
-    async def _explain_tls(self, name: str, route: Route, error: OSError) -> None:
-        said = ""
-        if isinstance(error, ssl.SSLCertVerificationError):
-            try:
-                async with asyncio.timeout(self._seconds):
-                    said = _describe(await route.show_certificate())
-            except OSError:
-                pass  # what we know will have to do
-        word, _, advice = network_errors.explain(error).partition(": ")
-        self._report.fail(f"{name} tls", f"{word}: {route.host}{said}", advice)
+    async def _describe_certificate(self, name: str, url: str) -> str:
+        probe = Probe(name, url, _TrustAll(self._settings), Report(), last="certificate")
+        with suppress(OSError, httpx.HTTPError):  # what we know will have to do
+            await probe.ask({}, self._seconds)
+        shown = probe.certificate
+        if shown is None:
+            return ""
+        names = ", ".join(shown.names[:5]) or shown.subject
+        return f" shows {names}, by {shown.issuer}, until {shown.ends.date()}"
 
     def _fail(self, hop: str, error: Exception, where: str) -> None:
         word, _, advice = network_errors.explain(error).partition(": ")
@@ -150,19 +130,18 @@ class Doctor:
     # --- the agent ---------------------------------------------------------------------------
 
     async def look_at_agent(self, configuration: Configuration, *, settings: bool) -> None:
-        url = self._settings.deepgram_agent_url
-        async with self._walk("agent", url) as (route, streams):
-            with suppress(HopFailed):
-                await self._look_at_clock(route, streams)
-        await self._open_session(configuration, settings=settings)
+        answer = await self._ask("agent", self._settings.deepgram_agent_url, "http")
+        if answer is not None:
+            self._look_at_clock(answer.headers.get("Date", ""))
+            await self._open_session(configuration, settings=settings)
 
-    async def _look_at_clock(self, route: Route, streams: Streams) -> None:
-        asked = route.ask(streams, {"Connection": "close"})
-        answer = await self._hop("agent http", route.host, asked)
-        if answer.date is None:
+    def _look_at_clock(self, date: str) -> None:
+        try:
+            said = parsedate_to_datetime(date)
+        except ValueError:
             self._report.add("clock", "skipped", "the agent says no date")
             return
-        skew = (datetime.now(UTC) - answer.date).total_seconds()
+        skew = datetime.now(UTC).timestamp() - said.replace(tzinfo=said.tzinfo or UTC).timestamp()
         if abs(skew) > SKEW_SECONDS:
             wrong = f"this machine is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}"
             self._report.fail("clock", wrong, "synchronise the clock: signatures and tokens fail")
@@ -179,10 +158,9 @@ class Doctor:
             max_message_bytes=known.max_message_bytes,
             egress=self._egress,
         )
-        said: asyncio.Queue[Said] = asyncio.Queue(100)
         connection = Connection(SendQueue(1 << 16), max_message_bytes=known.max_message_bytes)
-        gone = asyncio.Event()
-        connection.listen(_Listener(said, gone))
+        agent = _Listener()
+        connection.listen(agent)
         try:
             async with asyncio.timeout(self._seconds):
                 await dialler.dial(connection)
@@ -194,24 +172,23 @@ class Doctor:
             return
         self._report.ok("agent upgrade", "101 Switching Protocols")
         try:
-            if await self._expect(said, deepgram.Welcome, "agent welcome") and settings:
+            if await self._expect(agent, deepgram.Welcome, "agent welcome") and settings:
                 connection.queue.send_text(deepgram.encode(make_settings(configuration)))
-                await self._expect(said, deepgram.SettingsApplied, "agent settings")
+                await self._expect(agent, deepgram.SettingsApplied, "agent settings")
         finally:
             connection.close(close_codes.NORMAL, "")
-            await gone.wait()  # within a second
+            await agent.gone.wait()  # within a second
 
     async def _expect(
         self,
-        said: asyncio.Queue[Said],
+        agent: _Listener,
         kind: type[deepgram.Welcome] | type[deepgram.SettingsApplied],
         hop: str,
     ) -> bool:
         try:
             async with asyncio.timeout(self._seconds):
                 while True:
-                    message = await said.get()
-                    match message:
+                    match await agent.said.get():
                         case None:
                             self._report.fail(hop, "the agent closed", "is it the Voice Agent API?")
                             return False
@@ -219,9 +196,9 @@ class Doctor:
                             advice = f"it says: {description[:300]}"
                             self._report.fail(hop, f"Error {code}", advice)
                             return False
-                    if isinstance(message, kind):
-                        self._report.ok(hop, f"{kind.__name__} came")
-                        return True
+                        case message if isinstance(message, kind):
+                            self._report.ok(hop, f"{kind.__name__} came")
+                            return True
         except TimeoutError:
             advice = "is DEEPGRAM_AGENT_URL the Voice Agent API?"
             self._report.fail(hop, f"no {kind.__name__} in {self._seconds:g} s", advice)
@@ -240,65 +217,55 @@ class Doctor:
     # --- the rest ----------------------------------------------------------------------------
 
     async def look_at_orchestrator(self) -> None:
-        url = self._settings.orchestrator_url
-        async with self._walk("orchestrator", url) as (route, streams):
-            asked = route.ask(streams, {"Connection": "close"})
-            answer = await self._hop("orchestrator answer", route.host, asked)
-        if answer.status >= 500:
+        answer = await self._ask("orchestrator", self._settings.orchestrator_url, "answer")
+        if answer is None:
+            return
+        detail = f"HTTP {answer.status_code} to a GET without token"
+        if answer.status_code >= 500:
             advice = "it answers with an error of its own: look at its log"
-            self._report.add("orchestrator answer", "warning", f"HTTP {answer.status}", advice)
+            self._report.add("orchestrator answer", "warning", detail, advice)
         else:
-            self._report.ok("orchestrator answer", f"HTTP {answer.status} to a GET without token")
+            self._report.ok("orchestrator answer", detail)
 
     async def look_at_database(self) -> None:
-        report = self._report
         url = self._settings.database_url.reveal()
         try:
             seen = await inspect(url)
         except InspectionFailed as error:
-            report.fail("database connect", str(error))
+            self._report.fail("database connect", str(error))
             return
         version = f"PostgreSQL {seen.version}"
-        report.ok("database connect", version)
-        ignored = ignored_parameters(url)
-        if ignored:
-            advice = "they are of other client libraries; nothing has to be done"
-            report.add("database url", "skipped", f"ignored: {', '.join(ignored)}", advice)
-        if not OLDEST_POSTGRES <= seen.version <= NEWEST_POSTGRES:
-            wanted = f"{OLDEST_POSTGRES} to {NEWEST_POSTGRES} are tested"
-            too_old = seen.version < OLDEST_POSTGRES
-            report.add("database version", "failed" if too_old else "warning", version, wanted)
-        if seen.read_only:
-            advice = "it is a standby, or it or the account is set so: use the primary"
-            report.fail("database writable", "it takes no writes", advice)
-        if not seen.hears:
-            advice = "a pooler in transaction mode: other relays' wishes are seen 5 s later"
-            report.add("database notices", "warning", "no notice comes", advice)
-        self._look_at_account(seen)
+        tested = f"{OLDEST_POSTGRES} to {NEWEST_POSTGRES} are tested"
+        ignored, lacking, hidden = map(
+            ", ".join, (ignored_parameters(url), seen.lacking, seen.hidden)
+        )
+        # Whether it is so, and then: the hop, its status, the detail, the advice.
+        findings: list[tuple[object, str, Status, str, str]] = [
+            (True, "connect", "ok", version, ""),
+            (ignored, "url", "skipped", f"ignored: {ignored}", OF_OTHERS),
+            (seen.version < OLDEST_POSTGRES, "version", "failed", version, tested),
+            (seen.version > NEWEST_POSTGRES, "version", "warning", version, tested),
+            (seen.read_only, "writable", "failed", "it takes no writes", STANDBY),
+            (not seen.hears, "notices", "warning", "no notice comes", POOLER),
+            (lacking, "privileges", "failed", f"missing: {lacking}", GRANT),
+            (hidden, "row security", "failed", f"row security hides {hidden}", OWNER),
+            self._look_at_migrations(seen),
+        ]
+        for is_so, hop, status, detail, advice in findings:
+            if is_so:
+                self._report.add(f"database {hop}", status, detail, advice)
 
-    def _look_at_account(self, seen: Inspected) -> None:
-        """What the account may do and see, and so which migrations."""
-        report = self._report
-        if seen.lacking:
-            advice = "grant it to the account of DATABASE_URL, as docs/deploy.md has it"
-            report.fail("database privileges", f"missing: {', '.join(seen.lacking)}", advice)
-        if seen.hidden:
-            advice = "run `voice-relay migrate` as their owner, and sign in without a role"
-            hides = f"row security hides {', '.join(seen.hidden)}"
-            report.fail("database row security", hides, advice)
+    def _look_at_migrations(self, seen: Inspected) -> tuple[bool, str, Status, str, str]:
         if not seen.applied and (seen.lacking or seen.hidden):
-            report.add("database migrations", "skipped", "the account may not see which there are")
-            return
+            return True, "migrations", "skipped", "the account may not see which there are", ""
         try:
             pending = find_pending(load_migrations(), seen.applied)
         except MigrationError as error:
-            report.fail("database migrations", str(error))
-            return
+            return True, "migrations", "failed", str(error), ""
         if pending:
             names = ", ".join(migration.name for migration in pending)
-            report.fail("database migrations", f"not applied: {names}", "voice-relay migrate")
-        else:
-            report.ok("database migrations", f"{len(seen.applied)} applied")
+            return True, "migrations", "failed", f"not applied: {names}", "voice-relay migrate"
+        return True, "migrations", "ok", f"{len(seen.applied)} applied", ""
 
     def look_at_data_dir(self) -> None:
         folder = self._settings.data_dir.expanduser().absolute()
@@ -342,29 +309,20 @@ class Doctor:
             return
         url = make_websocket_url(public, NOBODY)
         for origin in sorted(allowed_origins(self._settings)):
-            async with self._walk("public url", url) as (route, streams):
-                await self._ask_ourselves(route, streams, origin)
+            answer = await self._ask("public url", url, "upgrade", UPGRADE | {"Origin": origin})
+            if answer is None:
+                return
+            self._judge_upgrade(answer, origin)
 
-    async def _ask_ourselves(self, route: Route, streams: Streams, origin: str) -> None:
-        hop = "public url upgrade"
-        upgrade = {
-            "Connection": "Upgrade",
-            "Upgrade": "websocket",
-            "Sec-WebSocket-Version": "13",
-            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-            "Sec-WebSocket-Protocol": "relay.v1, doctor",
-            "Origin": origin,
-        }
-        answer = await self._hop(hop, route.host, route.ask(streams, upgrade))
-        ours = answer.headers.get("content-type", "").startswith("application/problem+json")
-        detail = f"HTTP {answer.status} for a page of {origin}"
-        if answer.status == 401 and ours:
+    def _judge_upgrade(self, answer: httpx.Response, origin: str) -> None:
+        hop, status = "public url upgrade", answer.status_code
+        ours = answer.headers.get("Content-Type", "").startswith("application/problem+json")
+        if status == 401 and ours:
             self._report.ok(hop, f"it reaches a relay, and a page of {origin} may connect")
-        else:
-            advice = "something before the relay answers: look at it"
-            known = _RELAY_REFUSALS if ours else {}
-            advice = known.get(answer.status) or _PROXY_REFUSALS.get(answer.status, advice)
-            self._report.fail(hop, detail, advice)
+            return
+        known = _PROXY_REFUSALS | (_RELAY_REFUSALS if ours else {})
+        advice = known.get(status, "something before the relay answers: look at it")
+        self._report.fail(hop, f"HTTP {status} for a page of {origin}", advice)
 
 
 async def examine(
@@ -384,13 +342,10 @@ async def examine(
     doctor = Doctor(known, egress, report, seconds)
     doctor.look_at_data_dir()
     await doctor.look_at_database()
-    with suppress(HopFailed):
-        await doctor.look_at_agent(configuration, settings=settings)
-    with suppress(HopFailed):
-        await doctor.look_at_orchestrator()
+    await doctor.look_at_agent(configuration, settings=settings)
+    await doctor.look_at_orchestrator()
     await doctor.look_at_keys()
-    with suppress(HopFailed):
-        await doctor.look_at_public_url()
+    await doctor.look_at_public_url()
     return report
 
 
@@ -423,31 +378,18 @@ def _find_secrets(settings: Settings) -> list[str]:
     return found
 
 
-def _describe(shown: Certificate) -> str:
-    names = ", ".join(shown.names[:5])
-    return f" shows {names or shown.subject}, by {shown.issuer}, until {shown.ends.date()}"
-
-
-def _is_far(route: Route) -> bool:
-    return route.host not in ("localhost", "127.0.0.1", "::1")
-
-
 class _Listener(Handler):
     """Puts what the agent says into a queue, None at its end."""
 
-    def __init__(self, said: asyncio.Queue[Said], gone: asyncio.Event) -> None:
-        self._said = said
-        self._gone = gone
+    def __init__(self) -> None:
+        self.said: asyncio.Queue[object | None] = asyncio.Queue()
+        self.gone = asyncio.Event()
 
     def on_text(self, text: bytes) -> None:
-        self._put(deepgram.decode_server(text))
+        self.said.put_nowait(deepgram.decode_server(text))
 
     def on_closed(self, code: int, reason: str) -> None:
-        self._put(None)
+        self.said.put_nowait(None)
 
     def on_gone(self) -> None:
-        self._gone.set()
-
-    def _put(self, item: Said) -> None:
-        if not self._said.full():
-            self._said.put_nowait(item)
+        self.gone.set()

@@ -1,28 +1,29 @@
-"""One way to a host, hop by hop: name, connection, proxy, TLS, an answer.
+"""One GET on the way to a host, hop by hop: name, connection, proxy, TLS, an answer.
 
-Control plane, for the doctor: what goes wrong is told apart by the hop that it goes wrong at. The
-program itself takes the same way in one step (relay/transport/dial.py, client.py).
+Control plane, for the doctor: what goes wrong is told apart by the hop that it goes wrong at. It is
+httpx that goes, by the proxy and with the TLS that the program itself takes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
+import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from urllib.parse import SplitResult, unquote, urlsplit
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import msgspec
 from cryptography import x509
-from python_socks import ProxyError, ProxyType
-from python_socks.async_.asyncio import Proxy
 
-from relay.transport.egress import Egress
+from control.doctor.report import Report, Status
+from control.http.client import open_client
+from relay.transport.egress import THIS_MACHINE, Egress
 
-PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+SOON = timedelta(days=14)  # a certificate that ends before this is worth a word
+PROXY_WANTS_A_NAME = 407
 
 
 class Certificate(msgspec.Struct, frozen=True):
@@ -32,152 +33,104 @@ class Certificate(msgspec.Struct, frozen=True):
     issuer: str
     names: tuple[str, ...]
     ends: datetime
-    version: str  # of TLS
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """The head of an HTTP answer; `date` is the server's clock."""
+class Probe:
+    """Each hop that is passed is reported; `hop` is the one under way, `where` whom it is to reach.
 
-    status: int
-    headers: dict[str, str]
-    date: datetime | None
+    `url` is asked for without a query and without a name and password: they may be secret.
+    """
 
-
-class TunnelRefused(OSError):
-    """The proxy does not let us pass; its cause says why (relay/transport/network_errors.py)."""
-
-
-class Streams(msgspec.Struct):
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-
-class Route:
-    """How to get to the host of `url`; `next_host` and `next_port` are the first hop."""
-
-    def __init__(self, url: str, egress: Egress) -> None:
-        parts = urlsplit(url)
-        self.host = parts.hostname or ""
-        self.port = parts.port or PORTS[parts.scheme]
-        self.secure = parts.scheme in ("https", "wss")
-        self.path = parts.path or "/"
+    def __init__(self, name: str, url: str, egress: Egress, report: Report, *, last: str) -> None:
+        """`last` is what the hop is called at which an answer is due."""
+        is_secure = urlsplit(url).scheme in ("https", "wss")
+        self._url = httpx.URL(url).copy_with(
+            scheme="https" if is_secure else "http", userinfo=b"", query=None, fragment=None
+        )
+        self._name = name
+        self._last = f"{name} {last}"
         self._egress = egress
-        found = egress.find_proxy(url)
-        self.proxy: SplitResult | None = urlsplit(found.reveal()) if found else None
-        self.next_host = (self.proxy.hostname or "") if self.proxy else self.host
-        self.next_port = (self.proxy.port or 0) if self.proxy else self.port
+        self._report = report
+        proxy = egress.find_proxy(url)
+        self._proxy = urlsplit(proxy.reveal()) if proxy else None
+        self._port = self._url.port or (443 if is_secure else 80)
+        self.hop = f"{name} proxy dns" if proxy else f"{name} dns"
+        self.where = self._url.host
+        self.certificate: Certificate | None = None
+        self._opened = AsyncExitStack()
 
-    def __repr__(self) -> str:
-        return f"<Route {self.host}:{self.port} proxied={self.proxy is not None}>"
-
-    async def resolve(self) -> list[str]:
-        """The addresses of the next hop. Raises OSError."""
+    async def ask(self, headers: dict[str, str], seconds: float) -> httpx.Response:
+        """The head of the answer; each hop may take so long. Raises OSError or httpx.HTTPError."""
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(self.next_host, self.next_port, type=1)
-        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
-    async def connect(self) -> None:
-        """Whether somebody listens at the next hop. Raises OSError."""
-        _, writer = await asyncio.open_connection(self.next_host, self.next_port)
-        writer.close()
+        async def hear(event: str, about: dict[str, Any]) -> None:
+            limit.reschedule(loop.time() + seconds)
+            self._hear(event, about)
 
-    @asynccontextmanager
-    async def tunnel(self) -> AsyncIterator[Streams]:
-        """A connection to the host, through the proxy if there is one; no TLS with the host yet.
+        async with asyncio.timeout(seconds) as limit, AsyncExitStack() as self._opened:
+            await self._resolve()
+            async with (
+                open_client(self._egress, str(self._url)) as client,
+                client.stream(
+                    "GET",
+                    self._url,
+                    headers=headers,
+                    extensions={"trace": hear},
+                    timeout=None,
+                ) as answer,
+            ):
+                if answer.status_code == PROXY_WANTS_A_NAME:
+                    raise httpx.ProxyError(str(answer.status_code))
+                return answer
 
-        Raises OSError.
-        """
-        try:
-            streams = await self._open()
-        except ProxyError as error:
-            raise TunnelRefused from error
-        try:
-            yield streams
-        finally:
-            streams.writer.transport.abort()
+    async def _resolve(self) -> None:
+        port: int | None = self._port
+        if self._proxy:
+            self.where, port = self._proxy.hostname or "", self._proxy.port
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(self.where, port, type=socket.SOCK_STREAM)
+        addresses = dict.fromkeys(str(entry[4][0]) for entry in found)
+        self._report.ok(self.hop, f"{self.where} is {', '.join(list(addresses)[:3])}")
+        self.hop = self.hop.replace(" dns", " connect")
+        self.where = f"{self.where}:{port}"
 
-    async def secure_with(self, streams: Streams, context: ssl.SSLContext) -> Certificate:
-        """The TLS handshake with the host, on what `tunnel` gave. Raises OSError."""
-        await streams.writer.start_tls(context, server_hostname=self.host)
-        tls = streams.writer.get_extra_info("ssl_object")
-        return _read_certificate(tls.getpeercert(binary_form=True), tls.version() or "")
+    def _hear(self, event: str, about: dict[str, Any]) -> None:
+        """What httpcore tells: a step has started or is complete, of which layer."""
+        match event.split("."):
+            case [_, "connect_tcp", "complete"]:
+                # httpcore leaves it open when a SOCKS proxy refuses.
+                self._opened.push_async_callback(about["return_value"].aclose)
+                self._report.ok(self.hop, f"{self.where} answers")
+                if self._url.scheme == "http":
+                    is_near = self._url.host in THIS_MACHINE
+                    status: Status = "skipped" if is_near else "warning"
+                    self._report.add(f"{self._name} tls", status, "not encrypted")
+                    self.hop = self._last
+                elif self._proxy:
+                    self.hop = f"{self._name} proxy tunnel"
+                    self.where = f"{self._url.host}:{self._port}"
+                else:
+                    self.hop, self.where = f"{self._name} tls", self._url.host
+            case ["proxy" | "socks", "start_tls", "started"]:
+                self._report.ok(self.hop, f"to {self.where}")
+                self.hop, self.where = f"{self._name} tls", self._url.host
+            # With a proxy the layer "connection" is the TLS with the proxy itself.
+            case [layer, "start_tls", "complete"] if layer != "connection" or not self._proxy:
+                self._see(about["return_value"].get_extra_info("ssl_object"))
+                self.hop = self._last
 
-    async def show_certificate(self) -> Certificate:
-        """What the host shows, whether it is to be trusted or not. Raises OSError."""
-        context = self._egress.make_tls()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        async with self.tunnel() as streams:
-            return await self.secure_with(streams, context)
-
-    async def ask(self, streams: Streams, headers: dict[str, str], method: str = "GET") -> Answer:
-        """One request, with no credentials; the head of the answer. Raises OSError."""
-        authority = f"[{self.host}]" if ":" in self.host else self.host
-        lines = [f"{method} {self.path} HTTP/1.1", f"Host: {authority}:{self.port}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        streams.writer.write("\r\n".join([*lines, "", ""]).encode())
-        return await _read_head(streams.reader)
-
-    # --- the proxy ---------------------------------------------------------------------------
-
-    async def _open(self) -> Streams:
-        if self.proxy is None:
-            return Streams(*await asyncio.open_connection(self.host, self.port))
-        user = unquote(self.proxy.username or "")
-        password = unquote(self.proxy.password or "")
-        if self.proxy.scheme.startswith("socks5"):
-            socks = Proxy(
-                ProxyType.SOCKS5, self.next_host, self.next_port, user, password, rdns=True
-            )
-            opened = await socks.connect(self.host, self.port)
-            return Streams(*await asyncio.open_connection(sock=opened))
-        streams = Streams(*await asyncio.open_connection(self.next_host, self.next_port))
-        try:
-            if self.proxy.scheme == "https":
-                await streams.writer.start_tls(
-                    self._egress.make_tls(), server_hostname=self.next_host
-                )
-            await self._ask_proxy(streams, user, password)
-        except BaseException:
-            streams.writer.transport.abort()
-            raise
-        return streams
-
-    async def _ask_proxy(self, streams: Streams, user: str, password: str) -> None:
-        target = f"{self.host}:{self.port}"
-        lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-        if user:
-            token = base64.b64encode(f"{user}:{password}".encode()).decode()
-            lines.append(f"Proxy-Authorization: Basic {token}")
-        streams.writer.write("\r\n".join([*lines, "", ""]).encode())
-        answer = await _read_head(streams.reader)
-        if not 200 <= answer.status < 300:
-            raise ProxyError(str(answer.status), answer.status)
+    def _see(self, tls: ssl.SSLObject) -> None:
+        shown = _read_certificate(tls.getpeercert(binary_form=True) or b"")
+        self.certificate = shown
+        until = shown.ends.date().isoformat()
+        detail = f"{tls.version()}, {self._url.host} by {shown.issuer}, until {until}"
+        if shown.ends - datetime.now(UTC) < SOON:
+            self._report.add(self.hop, "warning", detail, "the certificate ends soon")
+        else:
+            self._report.ok(self.hop, detail)
 
 
-async def _read_head(reader: asyncio.StreamReader) -> Answer:
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        raise ConnectionResetError("no HTTP answer") from None
-    first, *lines = head.decode("latin-1").split("\r\n")
-    words = first.split(" ", 2)
-    if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].isdigit():
-        raise ConnectionResetError("no HTTP answer")
-    pairs = (line.partition(":") for line in lines)
-    headers = {name.strip().lower(): value.strip() for name, _, value in pairs if name}
-    return Answer(int(words[1]), headers, _read_date(headers.get("date", "")))
-
-
-def _read_date(text: str) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
-
-
-def _read_certificate(der: bytes, version: str) -> Certificate:
+def _read_certificate(der: bytes) -> Certificate:
     found = x509.load_der_x509_certificate(der)
     try:
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -189,5 +142,4 @@ def _read_certificate(der: bytes, version: str) -> Certificate:
         issuer=found.issuer.rfc4514_string(),
         names=shown,
         ends=found.not_valid_after_utc,
-        version=version,
     )

@@ -1,6 +1,6 @@
 """A circuit breaker: whether it makes sense to ask somebody who failed again and again.
 
-Control plane, pure: time is an argument. Closed lets everything pass. When `FAILURES` different
+Control plane; time is an argument. Closed lets everything pass. When `FAILURES` different
 calls have failed and none went well in between it is open, and nobody asks for a while; then it is
 half-open: one may try, and how that ends decides. One call that fails again and again may be at
 fault itself, so it counts once.
@@ -8,8 +8,10 @@ fault itself, so it counts once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from enum import Enum
+
+log = logging.getLogger(__name__)
 
 FAILURES = 5  # different calls, and no success in between
 FIRST_REST = 5.0  # seconds; doubles with each probe that fails
@@ -23,11 +25,10 @@ class State(Enum):
 
 
 class CircuitBreaker:
-    """`on_change(state)` is called for each change; seconds are monotonic."""
+    """Seconds are monotonic."""
 
-    def __init__(self, on_change: Callable[[State], None] = lambda state: None) -> None:
+    def __init__(self) -> None:
         self.state = State.CLOSED
-        self._on_change = on_change
         self._failed: set[str] = set()  # calls since the last success; at most FAILURES
         self._rest = FIRST_REST
         self._until = 0.0
@@ -78,4 +79,4 @@ class CircuitBreaker:
     def _become(self, state: State) -> None:
         if state is not self.state:
             self.state = state
-            self._on_change(state)
+            log.warning("orchestrator_breaker state=%s", state.name.lower())

@@ -31,7 +31,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -64,49 +64,16 @@ LONGEST_WAIT = 300.0  # seconds; who says a day may be well in a minute
 CONNECT_TIMEOUT = 3.0  # leaves room for a second try within an ordinary budget
 PASSING = frozenset({408, 425, 429})  # with every 5xx: may go better next time
 OURS_TO_FIX = frozenset({401, 403, 405, 407})  # a wrong token or URL, not a wrong intent
+AT_WORK = "status 409"  # to a request that is in doubt
 CONNECTIONS = 100  # to the Orchestrator, at once
+REASONS = ("detail", "title", "error", "message", "msg")  # fields of an error body
 
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
 HEADER_SAFE = "!#$&'*+-.^_`|~:/@=()[]{}<>?,;"  # what a call id keeps as it is
 
 UNREACHABLE = "the planner cannot be reached at the moment"
-SILENT = UNCERTAIN
 BROKEN_OFF = "the connection to the planner broke, so it is not certain that this was saved"
 BUSY = "the planner has a problem at the moment"
 MISPLACED = "the planner is not set up correctly"
-
-
-class _AttemptFailed(Exception):
-    """An attempt that did not settle the matter. `cause` is for the log, `reason` for the model.
-
-    `unsent`: nothing can have arrived, so another attempt cannot double anything. `well`: the
-    Orchestrator has no problem.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        cause: str,
-        *,
-        unsent: bool = False,
-        wait: float = 0.0,
-        well: bool = False,
-    ) -> None:
-        super().__init__(cause)
-        self.reason = reason
-        self.cause = cause
-        self.unsent = unsent
-        self.wait = wait
-        self.well = well
-
-
-class _Final(Exception):
-    """An answer that no further attempt would change."""
-
-    def __init__(self, reason: str, cause: str) -> None:
-        super().__init__(cause)
-        self.reason = reason
-        self.cause = cause
 
 
 class Orchestrator:
@@ -135,7 +102,7 @@ class Orchestrator:
         self._client = client
         self._clock = clock
         self._wall = wall
-        self._circuit_breaker = CircuitBreaker(_log_change)
+        self._circuit_breaker = CircuitBreaker()
 
     def __repr__(self) -> str:
         parts = urlsplit(self._address)
@@ -159,34 +126,16 @@ class Orchestrator:
             return Delayed(
                 reason=UNREACHABLE, cause="breaker open", attempts=0, unsent=True, wait=self.wait
             )
+        began = self._clock()
         try:
-            return await self._settle(submission)
+            outcome, cause = await self._attempt(submission, began + submission.seconds)
         except BaseException:
             self._circuit_breaker.abandoned()
             raise
-
-    async def _settle(self, submission: Submission) -> Outcome:
-        began = self._clock()
-        well = True
-        try:
-            outcome = await self._attempt(submission, began + submission.seconds)
-            cause = ""
-        except _Final as final:
-            outcome = Failed(final.reason, 1)
-            cause = final.cause
-        except _AttemptFailed as failed:
-            well, cause = failed.well, failed.cause
-            outcome = Delayed(
-                reason=failed.reason,
-                cause=cause,
-                attempts=1,
-                unsent=failed.unsent,
-                wait=failed.wait,
-            )
-        if well:
-            self._circuit_breaker.succeeded()
-        else:
+        if isinstance(outcome, Delayed) and cause != AT_WORK:
             self._circuit_breaker.failed(submission.call_id, self._clock())
+        else:
+            self._circuit_breaker.succeeded()
         if cause:
             log.warning(
                 "orchestrator_failed intent=%s call=%r seconds=%.2f cause=%s",
@@ -197,61 +146,65 @@ class Orchestrator:
             )
         return outcome
 
-    async def _attempt(self, submission: Submission, deadline: float) -> Outcome:
-        response = await self._send(submission, deadline)
+    async def _attempt(self, submission: Submission, deadline: float) -> tuple[Outcome, str]:
+        """What came of it; and for the log, why it did not go well."""
+        try:
+            response = await self._send(submission, deadline)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, AttributeError) as error:
+            return _explain(error, proxied=self._proxied)
         try:
             body = await self._body(response, deadline)
         finally:
             await response.aclose()
             response.stream = httpx.ByteStream(b"")  # httpx's own knows the response: a cycle
-        status = response.status_code
+        status, cause = response.status_code, f"status {response.status_code}"
         if 200 <= status < 300:
-            return Submitted(_result(body), 1)
-        at_work = status == 409 and submission.in_doubt
-        if 400 <= status < 500 and status not in PASSING and not at_work:
-            level = logging.WARNING if status in OURS_TO_FIX else logging.INFO
-            log.log(
-                level,
-                "orchestrator_rejected intent=%s call=%r status=%d",
-                submission.intent.name,
-                submission.call_id[:80],
-                status,
-            )
-            result = _json(body)
-            reason = _reason(result) or f"the planner refused it with status {status}"
-            return Rejected(reason, result, 1)
+            text = _clean(body[: 8 * MAX_TEXT].decode("utf-8", "replace"), MAX_TEXT)
+            return Submitted(_read_json(body, text or None), 1), ""
         if status < 400:
-            raise _Final(MISPLACED, f"status {status}")
-        wait = min(read_retry_after(response.headers.get("Retry-After", "")), LONGEST_WAIT)
-        raise _AttemptFailed(BUSY, f"status {status}", wait=wait, well=at_work)
+            return Failed(MISPLACED, 1), cause
+        if status >= 500 or status in PASSING or (cause == AT_WORK and submission.in_doubt):
+            wait = min(read_retry_after(response.headers.get("Retry-After", "")), LONGEST_WAIT)
+            return Delayed(reason=BUSY, cause=cause, attempts=1, wait=wait), cause
+        log.log(
+            logging.WARNING if status in OURS_TO_FIX else logging.INFO,
+            "orchestrator_rejected intent=%s call=%r status=%d",
+            submission.intent.name,
+            submission.call_id[:80],
+            status,
+        )
+        result = _read_json(body)
+        reason = _reason(result) if isinstance(result, dict) else ""
+        return Rejected(reason or f"the planner refused it with {cause}", result, 1), ""
 
     async def _send(self, submission: Submission, deadline: float) -> httpx.Response:
         left = max(deadline - self._clock(), 0.001)
-        body = _encode(submission)
-        try:
-            request = self._client.build_request(
-                "POST",
-                self._address + submission.intent.path + self._query,
-                content=body,
-                headers={
-                    **self._authorization,
-                    **self._signature(body),
-                    "Connection": "close",
-                    "Accept": "application/json, application/problem+json",
-                    "Accept-Encoding": "identity",  # what we bound is what arrives
-                    "Content-Type": "application/json",
-                    "Idempotency-Key": _header_safe(submission.call_id),
-                },
-                timeout=httpx.Timeout(left, connect=min(left, CONNECT_TIMEOUT)),
-            )
-            async with asyncio.timeout(left):
-                return await self._client.send(request, stream=True, follow_redirects=False)
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            _raise_failure(error, proxied=self._proxied)
-        except AttributeError as error:
-            # anyio on uvloop asks a connection for its peer that was reset as it opened, and there
-            # is none any more. Without this an accepted call would have failed for good.
-            raise _AttemptFailed(BROKEN_OFF, type(error).__name__) from error
+        wanted = {
+            "intent": submission.intent.name,
+            "parameters": submission.parameters,
+            "user_id": submission.user_id,
+            "conversation_id": submission.conversation_id,
+            "call_id": storable(submission.call_id),  # as the outbox will read it
+        }
+        body = msgspec.json.encode(wanted)
+        request = self._client.build_request(
+            "POST",
+            self._address + submission.intent.path + self._query,
+            content=body,
+            headers={
+                **self._authorization,
+                **self._signature(body),
+                "Connection": "close",
+                "Accept": "application/json, application/problem+json",
+                "Accept-Encoding": "identity",  # what we bound is what arrives
+                "Content-Type": "application/json",
+                # The id is made by a language model; an ordinary one passes unchanged.
+                "Idempotency-Key": quote(storable(submission.call_id), safe=HEADER_SAFE),
+            },
+            timeout=httpx.Timeout(left, connect=min(left, CONNECT_TIMEOUT)),
+        )
+        async with asyncio.timeout(left):
+            return await self._client.send(request, stream=True, follow_redirects=False)
 
     def _signature(self, body: bytes) -> dict[str, str]:
         if self._secret is None:
@@ -259,17 +212,17 @@ class Orchestrator:
         at = int(self._wall())
         return {"X-Voice-Signature": f"t={at},v1={sign(self._secret, at, body)}"}
 
-    async def _body(self, response: httpx.Response, deadline: float) -> bytes | None:
-        """None: too long, or it broke off. The status has been said by then and counts."""
+    async def _body(self, response: httpx.Response, deadline: float) -> bytes:
+        """Empty: too long, or it broke off. The status has been said by then and counts."""
         body = bytearray()
         try:
             async with asyncio.timeout(max(deadline - self._clock(), 0.001)):
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > MAX_BODY:
-                        return None
+                        return b""
         except (httpx.HTTPError, TimeoutError):
-            return None
+            return b""
         return bytes(body)
 
 
@@ -288,90 +241,46 @@ def sign(secret: str, at: int, body: bytes) -> str:
     return hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
 
 
-def _log_change(state: State) -> None:
-    log.warning("orchestrator_breaker state=%s", state.name.lower())
-
-
-def _raise_failure(
-    error: httpx.HTTPError | httpx.InvalidURL | TimeoutError, *, proxied: bool
-) -> NoReturn:
+def _explain(error: Exception, *, proxied: bool) -> tuple[Outcome, str]:
+    """What a request that got no answer amounts to; and for the log, why."""
     cause = type(error).__name__  # its text may quote the URL
     word = network_errors.find_word(error, proxied=proxied)
     if word != network_errors.NOTHING:
         cause = f"{cause} {word}"
     match error:
+        case httpx.InvalidURL() | httpx.UnsupportedProtocol() | httpx.LocalProtocolError():
+            return Failed(MISPLACED, 1), cause
         # A proxy that refuses has passed nothing on.
         case (
             httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout() | httpx.ProxyError()
         ):
-            raise _AttemptFailed(UNREACHABLE, cause, unsent=True) from error
-        case httpx.InvalidURL() | httpx.UnsupportedProtocol() | httpx.LocalProtocolError():
-            raise _Final(MISPLACED, cause) from error
+            return Delayed(reason=UNREACHABLE, cause=cause, attempts=1, unsent=True), cause
         case httpx.TimeoutException() | TimeoutError():
-            raise _AttemptFailed(SILENT, cause) from error
-    raise _AttemptFailed(BROKEN_OFF, cause) from error
+            return Delayed(reason=UNCERTAIN, cause=cause, attempts=1), cause
+    # An AttributeError, too: anyio on uvloop asks a connection for its peer that was reset as it
+    # opened, and there is none any more. The call would have failed for good.
+    return Delayed(reason=BROKEN_OFF, cause=cause, attempts=1), cause
 
 
-def _encode(submission: Submission) -> bytes:
-    return msgspec.json.encode(
-        {
-            "intent": submission.intent.name,
-            "parameters": submission.parameters,
-            "user_id": submission.user_id,
-            "conversation_id": submission.conversation_id,
-            "call_id": storable(submission.call_id),  # as the outbox will read it
-        }
-    )
-
-
-def _header_safe(call_id: str) -> str:
-    # The id is made by a language model; an ordinary one passes unchanged.
-    return quote(storable(call_id), safe=HEADER_SAFE)
-
-
-def _decode(body: bytes) -> Any:
-    """Raises one of `_UNREADABLE`, also if it is nested so deep that nobody can pass it on."""
-    if is_deeper(body, MAX_DEPTH):
-        raise msgspec.DecodeError("nested too deep")
-    return msgspec.json.decode(body)
-
-
-def _json(body: bytes | None) -> Any:
+def _read_json(body: bytes, otherwise: str | None = None) -> Any:
+    """Of what is nested so deep that nobody can pass it on, nothing is read."""
+    if not body or is_deeper(body, MAX_DEPTH):
+        return otherwise
     try:
-        return _decode(body) if body else None
-    except _UNREADABLE:
-        return None
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return otherwise
 
 
-def _result(body: bytes | None) -> Any:
-    if not body:
-        return None
-    try:
-        return _decode(body)
-    except _UNREADABLE:
-        return _clean(body.decode("utf-8", "replace"), MAX_TEXT) or None
-
-
-def _reason(problem: Any) -> str:
+def _reason(said: Any) -> str:
     """The best sentence in an error body: RFC 9457 first, then what others write."""
-    if not isinstance(problem, dict):
-        return ""
-    for field in ("detail", "title", "error", "message"):
-        reason = _sentence(problem.get(field))
-        if reason:
-            return reason
-    return ""
-
-
-def _sentence(value: Any) -> str:
-    match value:
+    match said:
         case str():
-            return _clean(value, MAX_REASON)
-        case dict():  # {"error": {"message": "..."}}
-            return _clean(str(value.get("message") or value.get("detail") or ""), MAX_REASON)
+            return _clean(said, MAX_REASON)
+        case dict():  # {"error": {"message": "..."}} is one, too
+            return next(filter(None, (_reason(said.get(field)) for field in REASONS)), "")
         case list():  # {"detail": [{"loc": ..., "msg": "..."}]}
-            said = [str(each.get("msg") or "") for each in value[:5] if isinstance(each, dict)]
-            return _clean("; ".join(filter(None, said)), MAX_REASON)
+            return _clean("; ".join(filter(None, map(_reason, said[:5]))), MAX_REASON)
     return ""
 
 

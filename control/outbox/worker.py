@@ -18,19 +18,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol
-from uuid import UUID
+from typing import Any
 
 import msgspec
 
-from config.intents import Intent, Registry
+from config.intents import Registry
 from control.db import calls
 from control.db.rows import Claimed
 from control.db.store import Store, StoreUnavailable
 from control.outbox.circuit_breaker import State
+from control.outbox.orchestrator_client import Orchestrator
 from relay.backoff import Backoff
 from relay.core.records import IntentCalled
 from relay.functions import submission
+from relay.functions.executor import Functions
 from relay.functions.submission import (
     UNCERTAIN,
     Delayed,
@@ -58,22 +59,11 @@ BACKOFF = Backoff(first=1.0, longest=300.0, shortest=0.5)
 CONFLICTS = 6
 
 
-class Planner(Protocol):
-    """Where calls go: an Orchestrator."""
-
-    @property
-    def state(self) -> State: ...
-    @property
-    def wait(self) -> float: ...
-    async def submit(self, submission: Submission) -> Outcome: ...
-
-
-class Listener(Protocol):
-    """Who wants to hear of calls: Functions."""
-
-    @property
-    def awaited(self) -> list[UUID]: ...
-    def settled(self, row_id: UUID, status: IntentStatus, result: Any, content: str) -> None: ...
+# What the record of an attempt has from the call as it was claimed.
+CLAIMED = (
+    *("id", "conversation_id", "session_id", "call_id", "after_seq", "function", "intent"),
+    *("arguments", "attempts", "claim", "idempotency_key"),
+)
 
 
 class OutboxWorker:
@@ -86,8 +76,8 @@ class OutboxWorker:
         registry: Registry,
         metrics: Metrics,
         *,
-        planner: Planner,
-        listener: Listener,
+        planner: Orchestrator,
+        listener: Functions,
         max_age: float,
         supervisor: Supervisor | None = None,
         jitter: Callable[[], float] = random.random,
@@ -214,7 +204,7 @@ class OutboxWorker:
         return f"it could not be delivered within {self._max_age / 3600:g} hours"
 
     def _submission(self, call: Claimed) -> Submission:
-        intent = self._intent(call)
+        intent = self._intents[call.intent or ""]
         return Submission(
             intent=intent,
             parameters=msgspec.json.decode(call.arguments or "{}"),  # valid when it was accepted
@@ -225,11 +215,9 @@ class OutboxWorker:
             in_doubt=call.in_doubt and call.claim <= CONFLICTS,
         )
 
-    def _intent(self, call: Claimed) -> Intent:
-        return self._intents[call.intent or ""]
-
     def _delay(self, call: Claimed, outcome: Delayed, attempts: int) -> None:
-        if not submission.may_repeat(self._intent(call), outcome, in_doubt=call.in_doubt):
+        intent = self._intents[call.intent or ""]
+        if not submission.may_repeat(intent, outcome, in_doubt=call.in_doubt):
             self._finish(call, Failed(outcome.reason, 0), attempts)
             return
         pause = max(BACKOFF.pause(max(attempts, 1), self._jitter()), outcome.wait)
@@ -264,41 +252,11 @@ class OutboxWorker:
             call.id,
         )
 
-    def _note(
-        self,
-        call: Claimed,
-        status: IntentStatus,
-        *,
-        attempts: int | None = None,
-        result: Any = None,
-        response: str | None = None,
-        due_in: float | None = None,
-        in_doubt: bool = False,
-        error: str | None = None,
-    ) -> None:
+    def _note(self, call: Claimed, status: IntentStatus, **changes: Any) -> None:
+        """`changes` are fields of the record."""
+        known = {name: getattr(call, name) for name in CLAIMED} | {"result": None, "response": None}
         # Refused by a full journal: then the lease runs out, and somebody asks again.
-        self._journal.append(
-            IntentCalled(
-                id=call.id,
-                conversation_id=call.conversation_id,
-                session_id=call.session_id,
-                call_id=call.call_id,
-                after_seq=call.after_seq,
-                function=call.function,
-                intent=call.intent,
-                arguments=call.arguments,
-                status=status,
-                attempts=call.attempts if attempts is None else attempts,
-                result=result,
-                response=response,
-                at=datetime.now(UTC),
-                due_in=due_in,
-                in_doubt=in_doubt,
-                error=error,
-                claim=call.claim,
-                idempotency_key=call.idempotency_key,
-            )
-        )
+        self._journal.append(IntentCalled(**known | changes, status=status, at=datetime.now(UTC)))
 
 
 def _say_paused(error: Exception) -> None:

@@ -2,12 +2,10 @@
 
 It starts a session over REST, opens the WebSocket with the ticket and streams a microphone in real
 time: silence while nobody speaks, a WAV file when it is its turn. It is a client of the published
-contract and knows nothing of the relay's inside, so that it can find the relay wrong; it decodes
-Deepgram's messages with the structs that everybody uses.
+contract and knows nothing of the relay's inside.
 
-From the top: what is asked for (`TalkOptions`), the `Microphone`, one session (`Talk`), and the
-conversation from start to exit code (`talk`). The rest is beside it: audio.py, events.py,
-connection.py, turns.py and display.py.
+From the top: what is asked for (`TalkOptions`), one session (`Talk`), and the conversation from
+start to exit code (`talk`). The rest is beside it: audio.py, connection.py, turns.py, display.py.
 """
 
 from __future__ import annotations
@@ -15,11 +13,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable
+from itertools import count
 from pathlib import Path
-from typing import Any, TextIO
-from urllib.parse import urljoin, urlsplit
+from typing import Annotated, Any, Literal, TextIO
+from urllib.parse import urljoin
 
 import httpx
 import msgspec
@@ -34,19 +31,12 @@ from control.talk.audio import (
     read_wav,
     write_wav,
 )
-from control.talk.connection import Connection, is_here, refusal
+from control.talk.connection import Connection, TalkError, is_here, refusal
 from control.talk.display import Screen
-from control.talk.events import RelayError, TalkError, decode
 from control.talk.turns import Floor
-from relay.protocol import deepgram
+from relay.protocol import deepgram, relay_events
 
 MAX_ANSWER = 4 << 20  # bytes of the answer to `POST /session`, which brings the history
-
-
-class Wav(msgspec.Struct, frozen=True):
-    """Say what is in this file."""
-
-    path: Path
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -54,16 +44,21 @@ class Line(msgspec.Struct, frozen=True):
 
     text: str
 
+    @property
+    def name(self) -> str:
+        return self.text
+
 
 class TalkOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """`inputs` in the order in which they are said; none: typed lines from the terminal.
+    """`inputs`, files to speak and lines, in the order in which they are said; none: lines typed at
+    the terminal.
 
     `conversation` resumes that conversation; `save` is the WAV file for the agent's audio;
     `timeout` is how long, in seconds, nothing may come while something is due.
     """
 
     url: str = "http://127.0.0.1:8080"
-    inputs: tuple[Wav | Line, ...] = ()
+    inputs: tuple[Path | Line, ...] = ()
     conversation: str | None = None
     save: Path | None = None
     as_json: bool = False
@@ -73,8 +68,8 @@ class TalkOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AudioFormat(msgspec.Struct, frozen=True):
-    encoding: str
-    sample_rate: int
+    encoding: Literal["linear16"]
+    sample_rate: Annotated[int, msgspec.Meta(ge=50)]
 
 
 class SessionAudio(msgspec.Struct, frozen=True):
@@ -93,46 +88,6 @@ class Session(msgspec.Struct, frozen=True):
     messages: list[dict[str, Any]] = []
 
 
-class Microphone:
-    """Frames in real time on an absolute schedule: speech while there is some, else silence."""
-
-    def __init__(self, relay: Connection, rate: int, clock: Callable[[], float]) -> None:
-        self._relay = relay
-        self._size = round(rate * FRAME)
-        self._seconds = self._size / rate
-        self._clock = clock
-        self._frames: deque[bytes] = deque()
-        self._silence = bytes(2 * self._size)
-        self._said = asyncio.Event()
-        self._on_voiced: Callable[[float], None] = lambda now: None
-        self._voiced_left = 0
-
-    async def stream(self) -> None:
-        began = self._clock()
-        count = 0
-        while True:
-            await self._relay.send_audio(self._frames.popleft() if self._frames else self._silence)
-            self._after_frame()
-            count += 1
-            await asyncio.sleep(max(began + count * self._seconds - self._clock(), 0.0))
-
-    def _after_frame(self) -> None:
-        if self._voiced_left:
-            self._voiced_left -= 1
-            if not self._voiced_left:
-                self._on_voiced(self._clock())
-        if not self._frames:
-            self._said.set()
-
-    async def say(self, speech: Speech, on_voiced: Callable[[float], None]) -> None:
-        """Returns when the last frame was sent; `on_voiced` is told when the words were over."""
-        self._said.clear()
-        self._frames.extend(speech.frames)
-        self._voiced_left = speech.voiced
-        self._on_voiced = on_voiced
-        await self._said.wait()
-
-
 class Talk:
     """One session."""
 
@@ -144,7 +99,8 @@ class Talk:
         self._screen = screen
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
-        self._microphone = Microphone(relay, session.audio.input.sample_rate, self._clock)
+        self._rate = session.audio.input.sample_rate
+        self._speech: asyncio.Queue[bytes] = asyncio.Queue()  # frames to be said
         self.floor = Floor(2 * session.audio.output.sample_rate, greeting=not session.messages)
         self.heard = bytearray()  # agent audio
         self.errors = 0
@@ -156,7 +112,7 @@ class Talk:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen(), name="listen")
-                microphone = tasks.create_task(self._microphone.stream(), name="microphone")
+                microphone = tasks.create_task(self._stream(), name="microphone")
                 await self._free()
                 for each in inputs:
                     await self._say(each)
@@ -170,59 +126,63 @@ class Talk:
             expected, rest = group.split(TalkError)
             if expected is None or rest is not None:
                 raise
-            raise _first(expected) from None
+            raise expected.exceptions[0] from None
         if self._relay.close_code != 1000:
-            raise TalkError(self._farewell())
+            raise TalkError(self._relay.farewell())
         if self.errors:
             raise TalkError(f"the session had {self.errors} error(s)")
 
+    async def _stream(self) -> None:
+        """Frames in real time on an absolute schedule: speech while there is some, else silence."""
+        silence = bytes(2 * round(self._rate * FRAME))
+        seconds = len(silence) / 2 / self._rate
+        began = self._clock()
+        for number in count(1):
+            speaks = not self._speech.empty()
+            await self._relay.send_audio(self._speech.get_nowait() if speaks else silence)
+            if speaks:
+                self._speech.task_done()
+            await asyncio.sleep(max(began + number * seconds - self._clock(), 0.0))
+
     async def _listen(self) -> None:
-        async for frame in self._relay.frames():
-            self._take(frame)
+        async for heard in self._relay.hear():
+            now = self._clock()
+            if isinstance(heard, bytes):
+                if self.floor.audio(len(heard), now):
+                    self.heard += heard
+            else:
+                self.floor.handle(heard, now)
+                self._screen.event(heard)
+                if isinstance(heard, deepgram.Error | relay_events.RelayError):
+                    self.errors += 1
             self._changed.set()
         if not self._leaving:
-            raise TalkError(self._farewell())
-
-    def _take(self, frame: str | bytes) -> None:
-        now = self._clock()
-        if isinstance(frame, bytes):
-            if self.floor.audio(len(frame), now):
-                self.heard += frame
-            return
-        event = decode(frame)
-        if event is None:
-            return
-        self.floor.handle(event, now)
-        self._screen.event(event)
-        if isinstance(event, deepgram.Error | RelayError):
-            self.errors += 1
+            raise TalkError(self._relay.farewell())
 
     async def _say(self, each: Speech | Line) -> None:
-        self.floor.user_begins(self._clock())
-        match each:
-            case Speech(name):
-                await self._microphone.say(each, self._words_are_over)
-            case Line(name):
-                await self._type(each)
+        if isinstance(each, Line):
+            await self._type(each)
+        else:
+            self.floor.user_begins(self._clock(), each.voiced * FRAME)
+            for frame in each.frames:
+                self._speech.put_nowait(frame)
+            await self._speech.join()
         await self._free()
         after = self.floor.reply_after
         shown = f"       (reply after {after * 1000:.0f} ms)" if after is not None else ""
-        self._screen.note(
-            "turn", shown, input=name,
+        self._screen.show(
+            "turn", shown, input=each.name,
             reply_ms=None if after is None else round(after * 1000),
             at_ms=round((self._clock() - self._began) * 1000),
         )  # fmt: skip
 
-    def _words_are_over(self, now: float) -> None:
-        self.floor.user_silent = now
-
     async def _type(self, line: Line) -> None:
+        self.floor.user_begins(self._clock(), 0.0)
         message = deepgram.encode(deepgram.InjectUserMessage(content=line.text))
         try:
             await self._relay.send_text(message.decode())
         except ConnectionClosed:
-            raise TalkError(self._farewell()) from None
-        self._words_are_over(self._clock())
+            raise TalkError(self._relay.farewell()) from None
 
     async def _chat(self, typed: TextIO) -> None:
         """A person types and minds the pauses; the end of the input ends it."""
@@ -241,12 +201,11 @@ class Talk:
                     return
 
         threading.Thread(target=read, name="typed lines", daemon=True).start()
-        self._screen.note("ready", "type and press Enter; Ctrl-D ends")
+        self._screen.show("ready", "type and press Enter; Ctrl-D ends")
         while line := await lines.get():
             if not (text := line.strip()):
                 continue
             if typed.isatty():
-                self.floor.user_begins(self._clock())
                 await self._type(Line(text))
             else:  # nobody is there to mind the pauses
                 await self._say(Line(text))
@@ -262,7 +221,7 @@ class Talk:
             patience = max(waiting_since, self.floor.last, self.floor.played)
             give_up_at = patience + self._options.timeout
             if now >= give_up_at:
-                missing = self.floor.missing()
+                missing = self.floor.turn.value
                 raise TalkError(f"waited {self._options.timeout:g} s for {missing}: none came")
             self._changed.clear()
             wake_at = give_up_at if free_at is None else min(free_at, give_up_at)
@@ -271,12 +230,6 @@ class Talk:
                     await self._changed.wait()
             except TimeoutError:
                 pass  # look again at what time it is
-
-    def _farewell(self) -> str:
-        code, reason = self._relay.close_code, self._relay.close_reason
-        if code in (None, 1006):
-            return "the connection to the relay broke"
-        return f"the relay ended the session: {code}{f' {reason}' if reason else ''}"
 
 
 async def talk(options: TalkOptions, out: TextIO, typed: TextIO | None = None) -> int:
@@ -287,46 +240,38 @@ async def talk(options: TalkOptions, out: TextIO, typed: TextIO | None = None) -
     be a terminal unless it was passed in.
     """
     screen = Screen(out, as_json=options.as_json)
+    began = asyncio.get_running_loop().time()
+    session: Session | None = None
+    code = 1
     try:
         if not options.inputs and typed is None:
             if not sys.stdin.isatty():
                 raise UsageError("nothing to say: give WAV files or lines, or run it in a terminal")
             typed = sys.stdin
-        _check_url(options.url)
         if options.save is not None and not options.save.absolute().parent.is_dir():
             raise UsageError(f"{options.save}: there is no such folder")
-        recordings = await asyncio.to_thread(_read_all, options.inputs)
+        recordings = [each if isinstance(each, Line) else read_wav(each) for each in options.inputs]
+        session = await _start(options)
+        await _converse(session, options, recordings, screen, typed)
+        code = 0
     except UsageError as error:
         screen.trouble("", str(error))
         return 2
-    began = asyncio.get_running_loop().time()
-    session: Session | None = None
-    try:
-        session = await _start(options)
-        _check_audio(session.audio)
-        await _converse(session, options, recordings, screen, typed)
     except TalkError as error:
         screen.trouble("", str(error))
-    else:
-        _end(screen, session, 0, began, options)
-        return 0
     if session is not None:
-        _end(screen, session, 1, began, options)
-    return 1
-
-
-def _end(screen: Screen, session: Session, code: int, began: float, options: TalkOptions) -> None:
-    conversation = session.conversation_id
-    seconds = asyncio.get_running_loop().time() - began
-    screen.note(
-        "end",
-        f"conversation {conversation} ({seconds:.1f} s)   resume it: --resume {conversation}",
-        conversation_id=conversation,
-        session_id=session.session_id,
-        exit_code=code,
-        seconds=round(seconds, 3),
-        saved=str(options.save) if options.save else None,
-    )
+        conversation = session.conversation_id
+        seconds = asyncio.get_running_loop().time() - began
+        screen.show(
+            "end",
+            f"conversation {conversation} ({seconds:.1f} s)   resume it: --resume {conversation}",
+            conversation_id=conversation,
+            session_id=session.session_id,
+            exit_code=code,
+            seconds=round(seconds, 3),
+            saved=str(options.save) if options.save else None,
+        )
+    return code
 
 
 async def _converse(
@@ -338,10 +283,9 @@ async def _converse(
 ) -> None:
     rate = session.audio.input.sample_rate
     inputs: list[Speech | Line] = [
-        each if isinstance(each, Line) else await asyncio.to_thread(make_speech, each, rate)
-        for each in recordings
+        each if isinstance(each, Line) else make_speech(each, rate) for each in recordings
     ]
-    screen.note(
+    screen.show(
         "session", f"conversation {session.conversation_id}",
         session_id=session.session_id, conversation_id=session.conversation_id,
     )  # fmt: skip
@@ -351,7 +295,7 @@ async def _converse(
         urljoin(options.url, session.websocket_url),
         session.ticket,
         options.timeout,
-        lambda state, line: screen.note("connection", line, state=state),
+        lambda state, line: screen.show("connection", line, state=state),
     )
     conversation = Talk(relay, session, options, screen)
     try:
@@ -371,17 +315,17 @@ async def _save(path: Path, rate: int, heard: bytearray) -> None:
 
 async def _start(options: TalkOptions) -> Session:
     url = urljoin(options.url.rstrip("/") + "/", "api/v1/voice/session")
-    body: dict[str, str] = {}
-    if options.conversation is not None:
-        body["conversation_id"] = options.conversation
-    if options.timezone is not None:
-        body["timezone"] = options.timezone
+    wanted = {"conversation_id": options.conversation, "timezone": options.timezone}
+    body = {name: value for name, value in wanted.items() if value is not None}
     try:
         async with httpx.AsyncClient(
             timeout=min(options.timeout, 30.0), trust_env=not is_here(url)
         ) as client:
             bearer = {"Authorization": f"Bearer {options.token}"} if options.token else {}
             answer = await client.post(url, json=body, headers=bearer)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        hint = "expected an address such as http://127.0.0.1:8080"
+        raise UsageError(f"{options.url!r}: {hint}") from error
     except httpx.ConnectError as error:
         raise TalkError(f"nothing answers at {options.url}: is the relay running?") from error
     except httpx.HTTPError as error:
@@ -392,32 +336,3 @@ async def _start(options: TalkOptions) -> Session:
         return msgspec.json.decode(answer.content[:MAX_ANSWER], type=Session)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TalkError(f"{url}: not the answer of a relay: {error}") from error
-
-
-def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
-        raise UsageError(f"{url!r}: expected an address such as http://127.0.0.1:8080")
-
-
-def _check_audio(audio: SessionAudio) -> None:
-    for way, form in (("input", audio.input), ("output", audio.output)):
-        if form.encoding != "linear16" or form.sample_rate < 50:
-            raise TalkError(
-                f"the session's audio {way} is {form.encoding} at {form.sample_rate} Hz, "
-                "expected linear16"
-            )
-
-
-def _read_all(inputs: tuple[Wav | Line, ...]) -> list[Recording | Line]:
-    return [each if isinstance(each, Line) else read_wav(each.path) for each in inputs]
-
-
-def _first(group: BaseExceptionGroup[TalkError]) -> TalkError:
-    """The root of the matter: a group holds what fell over afterwards too."""
-    first = group.exceptions[0]
-    return first if isinstance(first, TalkError) else _first(first)

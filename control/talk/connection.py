@@ -1,7 +1,8 @@
 """The terminal client's WebSocket: opened with a ticket, and opened again when it breaks.
 
 Written from docs/protocol.md, "Coming back": it counts the text messages that it got, keeps the
-newest resume ticket and returns to its session with both.
+newest resume ticket and returns to its session with both. What it hears are the structs that
+everybody uses, Deepgram's and the relay's.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import random
 import re
 from collections.abc import AsyncIterator, Callable
+from typing import get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,9 +19,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
-from control.talk.events import TalkError
+from relay.protocol import deepgram, relay_events
+from relay.protocol.relay_events import SUBPROTOCOL
 
-PROTOCOL = "relay.v1"
 # Broken without a word, pings unanswered, not reading, the relay restarts. Other ends were meant.
 BREAKS = frozenset({None, 1001, 1006, 1008, 1012, 1013})
 TRIES = 8
@@ -27,17 +29,17 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 4.0  # seconds, doubled from try to try; half
 TRY_SECONDS = 5.0
 
 
-class _Head(msgspec.Struct):
-    type: str = ""
-    resume_ticket: str | None = None
-    resume_within: float = 0.0
+Event = deepgram.ServerMessage | relay_events.Event
+_relay_events: msgspec.json.Decoder[relay_events.Event] = msgspec.json.Decoder(relay_events.Event)
+_RELAY_TYPES = frozenset(kind.__name__ for kind in get_args(relay_events.Event))
 
 
-_heads = msgspec.json.Decoder(_Head)
+class TalkError(Exception):
+    """The session did not go well: exit code 1."""
 
 
 class Connection:
-    """Frames of one session, over one WebSocket after the other.
+    """Events and audio of one session, over one WebSocket after the other.
 
     `tell` gets a word ("lost", "back") and a line for people.
     """
@@ -68,27 +70,38 @@ class Connection:
         except (InvalidHandshake, InvalidURI, OSError) as error:  # OSError: TimeoutError too
             cause = error or type(error).__name__
             raise TalkError(f"the WebSocket does not open: {cause}") from error
-        if socket.subprotocol != PROTOCOL:
+        if socket.subprotocol != SUBPROTOCOL:
             await socket.close(1000)
-            raise TalkError(f"expected the subprotocol {PROTOCOL}, got {socket.subprotocol}")
+            raise TalkError(f"expected the subprotocol {SUBPROTOCOL}, got {socket.subprotocol}")
         return cls(url, socket, tell)
 
     @property
     def close_code(self) -> int | None:
         return self._socket.close_code
 
-    @property
-    def close_reason(self) -> str:
-        return self._socket.close_reason or ""
+    def farewell(self) -> str:
+        """How the last WebSocket ended, in one line."""
+        code, reason = self.close_code, self._socket.close_reason
+        if code in (None, 1006):
+            return "the connection to the relay broke"
+        return f"the relay ended the session: {code}{f' {reason}' if reason else ''}"
 
-    async def frames(self) -> AsyncIterator[str | bytes]:
-        """What comes, until the session is over. Raises `TalkError` when there is no way back."""
+    async def hear(self) -> AsyncIterator[Event | bytes]:
+        """What comes, until the session is over. Raises `TalkError` when there is no way back, and
+        for what is broken."""
         while True:
             try:
                 async for frame in self._socket:
-                    if isinstance(frame, str):
-                        self._note(frame)
-                    yield frame
+                    heard = decode(frame) if isinstance(frame, str) else frame
+                    match heard:
+                        case relay_events.RelaySession(resume_ticket=ticket, resume_within=seconds):
+                            self._ticket = ticket if seconds else self._ticket
+                        case relay_events.RelayGoAway(resume_ticket=ticket):
+                            self._ticket = ticket
+                    if isinstance(frame, str) and not isinstance(heard, relay_events.RelaySession):
+                        self._received += 1
+                    if heard is not None:
+                        yield heard
             except ConnectionClosed:
                 pass  # its code decides
             if self._ticket is None or self.close_code not in BREAKS:
@@ -101,7 +114,7 @@ class Connection:
         try:
             await self._socket.send(frame)
         except ConnectionClosed:
-            pass  # frames() knows
+            pass  # hear() knows
 
     async def send_text(self, text: str) -> None:
         """Waits for the way back if there is none. Raises `ConnectionClosed` when it is over."""
@@ -125,7 +138,7 @@ class Connection:
                 return
 
     def _expects_another(self, socket: ClientConnection) -> bool:
-        """Whether `frames` comes back after the end of this one; then nobody sends until it has."""
+        """Whether `hear` comes back after the end of this one; then nobody sends until it has."""
         if self._ticket is None or socket.close_code not in BREAKS:
             return False
         if socket is self._socket:
@@ -135,16 +148,6 @@ class Connection:
     async def close(self) -> None:
         """Whatever there is, is closed. Again: nothing."""
         await self._socket.close(1000)
-
-    def _note(self, text: str) -> None:
-        try:
-            head = _heads.decode(text)
-        except msgspec.DecodeError:
-            return  # who decodes all of it says so
-        if head.type != "RelaySession":
-            self._received += 1
-        if head.type == "RelayGoAway" or (head.type == "RelaySession" and head.resume_within > 0):
-            self._ticket = head.resume_ticket
 
     async def _return(self, ticket: str) -> None:
         self._tell("lost", f"connection lost ({self.close_code}), coming back")
@@ -172,7 +175,7 @@ class Connection:
 async def _connect(url: str, ticket: str, seconds: float) -> ClientConnection:
     return await connect(
         url,
-        subprotocols=[Subprotocol(PROTOCOL), Subprotocol(ticket)],
+        subprotocols=[Subprotocol(SUBPROTOCOL), Subprotocol(ticket)],
         compression=None,
         open_timeout=seconds,
         close_timeout=5,
@@ -180,6 +183,24 @@ async def _connect(url: str, ticket: str, seconds: float) -> ClientConnection:
         ping_timeout=20,
         proxy=None if is_here(url) else True,
     )
+
+
+def decode(text: str) -> Event | None:
+    """None: a type that we do not know, which is nothing bad. Raises `TalkError` if broken."""
+    match deepgram.decode_server(text.encode()):
+        case deepgram.Mended(message=mended):
+            return mended
+        case deepgram.Malformed(type, reason):
+            raise TalkError(f"the relay sent a broken message {type!r}: {reason}")
+        case deepgram.Unknown(type):
+            if type not in _RELAY_TYPES:
+                return None
+            try:
+                return _relay_events.decode(text)
+            except msgspec.DecodeError as error:
+                raise TalkError(f"the relay sent a broken message {type!r}: {error}") from error
+        case message:
+            return message
 
 
 def refusal(status: int, body: bytes, retry_after: str | None) -> TalkError:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import Enum
+from uuid import UUID
 
-from control.talk.events import Event, RelayIntent
+from control.talk.connection import Event
 from relay.protocol import deepgram
+from relay.protocol.relay_events import IntentStatus, RelayIntent
 
 QUIET = 0.3  # the agent has been silent for so long: it is our turn, and we cut nobody short
 QUIET_AFTER_CALL = 1.0  # after a function call a second reply may follow the first
@@ -31,25 +33,24 @@ class Floor:
 
     def __init__(self, bytes_per_second: int, *, greeting: bool) -> None:
         self.turn = Turn.OPENING
-        self.calls: set[str] = set()
-        self.saved: set[str] = set()  # calls that were answered before they had an outcome
+        self.calls: set[UUID] = set()
+        self.saved: set[UUID] = set()  # calls that were answered before they had an outcome
         self.quiet = QUIET
         self.last = 0.0  # when something of weight happened
         self.played = 0.0  # when all audio so far will have been heard
         self.deaf = False  # after a barge-in, to what is left of the reply that was cut
-        self.user_silent: float | None = None  # the end of the user's words
+        self.user_silent = 0.0  # the end of the user's words
         self.reply_after: float | None = None  # seconds from there to the agent's first audio
         self._rate = bytes_per_second
         self._greeting = greeting
 
-    def __repr__(self) -> str:
-        return f"<Floor {self.turn.name} calls={len(self.calls)} played={self.played:.2f}>"
-
-    def user_begins(self, now: float) -> None:
+    def user_begins(self, now: float, seconds: float) -> None:
+        """The user speaks for so long."""
         self.turn = Turn.USER
         self.quiet = QUIET
         self.last = now
-        self.user_silent = self.reply_after = None
+        self.user_silent = now + seconds
+        self.reply_after = None
 
     def free_at(self) -> float | None:
         """When the user may speak if nothing else happens; None: something is still due."""
@@ -59,18 +60,14 @@ class Floor:
             return max(self.last, self.played) + self.quiet
         return None
 
-    def missing(self) -> str:
-        return self.turn.value
-
     def audio(self, size: int, now: float) -> bool:
         """Agent audio came; False: it belongs to a reply that was cut and is to be dropped."""
         if self.deaf:
             return False
         self.last = now
         self.played = max(self.played, now) + size / self._rate
-        replying = self.turn in (Turn.DUE, Turn.AGENT)
-        if replying and self.user_silent is not None and self.reply_after is None:
-            self.reply_after = now - self.user_silent
+        if self.turn in (Turn.DUE, Turn.AGENT) and self.reply_after is None:
+            self.reply_after = max(now - self.user_silent, 0.0)
         return True
 
     def handle(self, event: Event, now: float) -> None:
@@ -91,15 +88,15 @@ class Floor:
             case deepgram.AgentAudioDone():
                 if self.turn is Turn.AGENT:
                     self.turn = Turn.NOBODY
-            case RelayIntent(id=id, status="submitting", result=None):
+            case RelayIntent(id=id, status=IntentStatus.SUBMITTING, result=None):
                 self.calls.add(id)
                 self.deaf = False
             case RelayIntent(id=id) if id in self.saved:
                 return  # the agent does not speak of it again
-            case RelayIntent(id=id, status="cancelled"):
+            case RelayIntent(id=id, status=IntentStatus.CANCELLED):
                 self._call_ended(id)
             case RelayIntent(id=id, status=status):
-                if status == "submitting":
+                if status is IntentStatus.SUBMITTING:
                     self.saved.add(id)
                 self._call_ended(id)
                 self.turn = Turn.DUE  # the result is to be told
@@ -110,6 +107,6 @@ class Floor:
                 return
         self.last = now
 
-    def _call_ended(self, id: str) -> None:
+    def _call_ended(self, id: UUID) -> None:
         self.calls.discard(id)
         self.quiet = QUIET_AFTER_CALL

@@ -18,7 +18,14 @@ from config.settings import STAND_INS, from_environment
 from control.outbox import orchestrator_client
 from control.outbox.circuit_breaker import FAILURES, FIRST_REST, State
 from control.outbox.orchestrator_client import Orchestrator
-from relay.functions.submission import Delayed, Failed, Rejected, Submission, Submitted
+from relay.functions.submission import (
+    UNCERTAIN,
+    Delayed,
+    Failed,
+    Rejected,
+    Submission,
+    Submitted,
+)
 from relay.transport.egress import Egress
 from relay.transport.retry_after import read_retry_after
 
@@ -274,7 +281,7 @@ async def test_a_planner_that_says_nothing_is_given_up_in_time_and_leaves_a_doub
         outcome = await submit(it.url, submission(seconds=0.1))
 
     assert isinstance(outcome, Delayed)
-    assert (outcome.reason, outcome.unsent) == (orchestrator_client.SILENT, False)
+    assert (outcome.reason, outcome.unsent) == (UNCERTAIN, False)
 
 
 @pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 2"])

@@ -6,6 +6,7 @@ import json
 import wave
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
 from control.talk.audio import write_wav
-from control.talk.cli import Line, TalkOptions, Wav, talk
+from control.talk.cli import Line, TalkOptions, talk
 from control.talk.display import Screen
-from control.talk.events import RelayIntent
 from control.talk.turns import QUIET
 from relay.protocol import deepgram
+from tests.control.talk.test_turns import intent as relay_intent
 
 TICKET = "a-ticket"
+ID = UUID(int=1)
 RATE = 16000
 TENTH = bytes([1, 1]) * 2400  # 0.1 s of the agent's voice at 24 kHz
 
@@ -106,7 +108,13 @@ class Relay:
     async def hold(self, browser):
         await self.say(
             browser,
-            {"type": "RelaySession", "session_id": "s-1", "conversation_id": "c-1"},
+            {
+                "type": "RelaySession",
+                "session_id": str(ID),
+                "conversation_id": str(ID),
+                "resume_ticket": "t",
+                "resume_within": 0.0,
+            },
             {"type": "SomethingNew"},
             {"type": "SettingsApplied"},
         )
@@ -154,7 +162,8 @@ def text(role, content):
 
 
 def intent(status, **fields):
-    return {"type": "RelayIntent", "id": "f-1", "intent": "GOAL", "status": status, **fields}
+    it = {"type": "RelayIntent", "id": str(ID), "call_id": "f-1", "intent": "GOAL"}
+    return {**it, "status": status, **fields}
 
 
 DONE = {"type": "AgentAudioDone"}
@@ -175,7 +184,7 @@ def of(kind, lines):
 
 async def test_a_good_session_ends_with_0_and_close_code_1000(spoken):
     async with Relay().running() as relay:
-        code, lines = await run(relay, Wav(spoken), Line("and this"), timezone="Europe/Berlin")
+        code, lines = await run(relay, spoken, Line("and this"), timezone="Europe/Berlin")
 
     said = [(line["role"], line["content"]) for line in of("message", lines)]
     assert code == 0
@@ -199,7 +208,7 @@ async def test_every_input_waits_until_the_agent_was_heard_to_the_end(spoken):
         await relay.say(browser, text("user", words), text("assistant", "Fine."), TENTH * 5, DONE)
 
     async with Relay(reply=long_reply).running() as relay:
-        code, _ = await run(relay, Wav(spoken), Line("and this"))
+        code, _ = await run(relay, spoken, Line("and this"))
 
     # 0.5 s of audio came at once; it is played in real time, and then there is a pause.
     assert code == 0
@@ -208,7 +217,7 @@ async def test_every_input_waits_until_the_agent_was_heard_to_the_end(spoken):
 
 async def test_the_microphone_streams_all_the_time_in_20_ms_frames(spoken):
     async with Relay().running() as relay:
-        await run(relay, Wav(spoken))
+        await run(relay, spoken)
 
     seconds = relay.frames[-1][0] - relay.frames[0][0]
     assert {len(frame) for _, frame in relay.frames} == {640}
@@ -223,7 +232,7 @@ async def test_the_reply_is_timed_from_the_end_of_the_words(spoken):
         await Relay.plain_reply(relay, browser, words)
 
     async with Relay(reply=slow_reply).running() as relay:
-        _, lines = await run(relay, Wav(spoken))
+        _, lines = await run(relay, spoken)
 
     (turn,) = of("turn", lines)
     assert turn["input"] == "spoken.wav"
@@ -245,7 +254,7 @@ async def test_a_function_call_is_waited_for_with_the_reply_that_tells_its_resul
         await relay.say(browser, text("assistant", "It is done."), TENTH, DONE)
 
     async with Relay(reply=reply).running() as relay:
-        code, lines = await run(relay, Wav(spoken))
+        code, lines = await run(relay, spoken)
 
     assert code == 0
     assert [line["status"] for line in of("intent", lines)] == ["submitting", "submitted"]
@@ -255,7 +264,7 @@ async def test_a_function_call_is_waited_for_with_the_reply_that_tells_its_resul
 async def test_the_agents_audio_is_saved(spoken, tmp_path):
     path = tmp_path / "agent.wav"
     async with Relay().running() as relay:
-        _, lines = await run(relay, Wav(spoken), save=path)
+        _, lines = await run(relay, spoken, save=path)
 
     with wave.open(str(path), "rb") as file:
         assert file.getframerate() == 24000
@@ -266,7 +275,7 @@ async def test_the_agents_audio_is_saved(spoken, tmp_path):
 async def test_a_resumed_conversation_shows_what_was_said_and_has_no_greeting(spoken):
     session = {"messages": [{"role": "user", "content": "earlier words", "seq": 1}]}
     async with Relay(session=session, greeting=False).running() as relay:
-        code, lines = await run(relay, Wav(spoken), conversation="c-1")
+        code, lines = await run(relay, spoken, conversation="c-1")
 
     assert code == 0
     assert relay.bodies == [{"conversation_id": "c-1"}]
@@ -345,7 +354,7 @@ async def test_a_connection_that_breaks_ends_with_1(spoken):
         browser.transport.abort()
 
     async with Relay(reply=reply).running() as relay:
-        code, lines = await run(relay, Wav(spoken), Line("never said"))
+        code, lines = await run(relay, spoken, Line("never said"))
 
     assert code == 1
     assert of("error", lines)[0]["detail"] == "the connection to the relay broke"
@@ -390,7 +399,7 @@ async def test_a_session_in_another_encoding_is_not_spoken_to():
         code, lines = await run(relay, Line("hello"))
 
     assert code == 1
-    assert "input is mulaw" in of("error", lines)[0]["detail"]
+    assert "$.audio.input.encoding" in of("error", lines)[0]["detail"]
 
 
 async def test_an_answer_that_is_no_relays_is_told():
@@ -404,7 +413,7 @@ async def test_an_answer_that_is_no_relays_is_told():
 @pytest.mark.parametrize(
     ("options", "wrong"),
     [
-        ({"inputs": (Wav(Path("missing.wav")),)}, "missing.wav: No such file"),
+        ({"inputs": (Path("missing.wav"),)}, "missing.wav: No such file"),
         ({"inputs": (Line("x"),), "url": "127.0.0.1:8080"}, "expected an address"),
         ({"inputs": (Line("x"),), "url": "http://127.0.0.1:x"}, "expected an address"),
         ({"inputs": (Line("x"),), "save": Path("/no/such/folder/a.wav")}, "no such folder"),
@@ -451,8 +460,8 @@ def test_bubbles_and_intents_are_lines():
     said = shown(
         user("hello"),
         agent("hi"),
-        RelayIntent(id="f", intent="GOAL", status="submitting", arguments={"title": "run"}),
-        RelayIntent(id="f", intent="GOAL", status="submitted", result={"id": 1}),
+        relay_intent("submitting", arguments={"title": "run"}),
+        relay_intent("submitted", result={"id": 1}),
         deepgram.Warning(code="SLOW_THINK_REQUEST", description="slow"),
         deepgram.UserStartedSpeaking(),
     )

@@ -1,10 +1,13 @@
 """Who has the floor, event by event; and the decoding of these events."""
 
+from uuid import UUID
+
 import pytest
 
-from control.talk.events import RelayIntent, TalkError, decode
+from control.talk.connection import TalkError, decode
 from control.talk.turns import GREETING_WAIT, QUIET, QUIET_AFTER_CALL, Floor, Turn
 from relay.protocol import deepgram
+from relay.protocol.relay_events import IntentStatus, RelayIntent
 
 
 def floor(*, greeting=False):
@@ -19,6 +22,12 @@ def user(content="words"):
 
 def agent(content="words"):
     return deepgram.ConversationText(role="assistant", content=content)
+
+
+def intent(status, **fields):
+    return RelayIntent(
+        id=UUID(int=1), call_id="f", intent="GOAL", status=IntentStatus(status), **fields
+    )
 
 
 def test_nothing_is_free_before_settings_are_applied():
@@ -50,7 +59,7 @@ def test_audio_that_comes_in_pieces_is_played_one_after_the_other():
 
 def test_agent_words_before_the_users_text_are_no_reply():
     it = floor()
-    it.user_begins(1.0)
+    it.user_begins(1.0, 0.0)
     it.handle(agent(), 1.1)
     it.handle(deepgram.AgentAudioDone(), 1.2)
 
@@ -60,14 +69,14 @@ def test_agent_words_before_the_users_text_are_no_reply():
 
 def test_the_end_of_an_open_call_asks_for_another_reply():
     it = floor()
-    it.user_begins(1.0)
+    it.user_begins(1.0, 0.0)
     it.handle(user(), 1.5)
-    it.handle(RelayIntent(id="f", status="submitting"), 1.6)
+    it.handle(intent("submitting"), 1.6)
     it.handle(agent("One moment."), 1.7)
     it.handle(deepgram.AgentAudioDone(), 1.8)
     assert it.free_at() is None
 
-    it.handle(RelayIntent(id="f", status="rejected"), 2.0)
+    it.handle(intent("rejected"), 2.0)
     assert it.free_at() is None
 
     it.handle(agent("It failed."), 2.1)
@@ -77,29 +86,29 @@ def test_the_end_of_an_open_call_asks_for_another_reply():
 
 def test_a_saved_call_is_spoken_of_once():
     it = floor()
-    it.handle(RelayIntent(id="f", status="submitting"), 1.0)
-    it.handle(RelayIntent(id="f", status="submitting", result={"saved": True}), 2.0)
+    it.handle(intent("submitting"), 1.0)
+    it.handle(intent("submitting", result={"saved": True}), 2.0)
     assert it.turn is Turn.DUE
     it.handle(agent("I have noted it."), 2.1)
     it.handle(deepgram.AgentAudioDone(), 2.2)
 
-    it.handle(RelayIntent(id="f", status="submitted"), 9.0)
+    it.handle(intent("submitted"), 9.0)
 
     assert it.free_at() == pytest.approx(2.2 + QUIET_AFTER_CALL)
 
 
 def test_a_call_that_the_relay_cancelled_is_not_waited_for():
     it = floor()
-    it.handle(RelayIntent(id="f", status="submitting"), 1.0)
+    it.handle(intent("submitting"), 1.0)
 
-    it.handle(RelayIntent(id="f", status="cancelled"), 2.0)
+    it.handle(intent("cancelled"), 2.0)
 
     assert it.free_at() is not None
 
 
 def test_a_barge_in_empties_what_is_played_and_drops_late_audio():
     it = floor()
-    it.user_begins(1.0)
+    it.user_begins(1.0, 0.0)
     it.handle(user(), 1.1)
     it.handle(agent(), 1.2)
     it.audio(480000, 1.2)
