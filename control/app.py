@@ -21,7 +21,7 @@ from config.settings import Settings
 from control.api import conversations, grants, intents, sessions, web_client
 from control.api.direct import DirectController
 from control.api.health import get_live, get_ready
-from control.api.problems import exception_handlers
+from control.api.problems import answer_error
 from control.api.request_target import METRICS, RequestTargetMiddleware
 from control.api.security import (
     MAX_BODY_BYTES,
@@ -180,7 +180,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         cors_config=make_cors(settings),
         request_max_body_size=MAX_BODY_BYTES,
         state=State({"connection_limits": _make_connection_limits(settings, data_plane.metrics)}),
-        exception_handlers=exception_handlers,
+        exception_handlers={Exception: answer_error},
         lifespan=[open_all],
         openapi_config=OpenAPIConfig(
             title="Voice relay",

@@ -9,10 +9,8 @@ of the same origin as we are.
 from __future__ import annotations
 
 import re
-from http import HTTPStatus
 from typing import Any, cast
 
-import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
@@ -26,7 +24,7 @@ from control.api.forwarded import (
     find_scheme,
     read_address,
 )
-from control.api.problems import PROBLEM_JSON, Problem
+from control.api.problems import PROBLEM_JSON, encode_problem
 from control.api.security import public_origin
 from control.errors import ProblemError
 
@@ -123,9 +121,7 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _answer(error: ProblemError, scope: Scope, send: Send) -> None:
-    title = HTTPStatus(error.status).phrase
-    problem = Problem(title=title, status=error.status, detail=error.detail, code=error.code)
-    body = msgspec.json.encode(problem)
+    body = encode_problem(error)
     is_socket = scope["type"] == ScopeType.WEBSOCKET
     kind: Any = "websocket.http.response" if is_socket else "http.response"
     headers = [

@@ -17,7 +17,7 @@ from config.agent import Audio
 from control.db import ownership
 from control.db.rows import NO_HISTORY, AttachRequest, AttachResult, History, Numbering
 from control.db.store import Store, StoreUnavailable
-from control.errors import RETRY_SECONDS
+from control.errors import database_unavailable
 from control.sessions.history import history_for_agent
 from control.sessions.takeover import SessionTakeover
 from relay.core.admitted import Admitted, ResumePoint, Takeover
@@ -123,8 +123,7 @@ class Admission:
 def refuse_unavailable(session_id: UUID, error: StoreUnavailable) -> Refused:
     """Nobody can attach without the database: what to raise."""
     log.error("admission_unavailable session=%s reason=%s", session_id, error)
-    detail = "the database does not answer; try again"
-    return Refused(503, "database_unavailable", detail, retry_after=RETRY_SECONDS)
+    return database_unavailable()
 
 
 def _make_takeover(ticket: str, seen: ResumePoint, history: History) -> Takeover:

@@ -25,7 +25,7 @@ from config.settings import Settings
 from control.api.conversations import ConversationController
 from control.api.health import get_live, get_ready
 from control.api.intents import list_intents
-from control.api.problems import exception_handlers
+from control.api.problems import answer_error
 from control.api.sessions import PREFIX, SessionController
 from control.auth.current_user import USER_ID, User, get_current_user
 from control.db.store import Store
@@ -43,7 +43,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 class LiveHere:
-    """Sessions that are live, for want of a hub: satisfies `LiveSessions`."""
+    """Sessions that are live, as much as REST asks of a `SessionRegistry`."""
 
     def __init__(self):
         self.live = {}
@@ -138,7 +138,7 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
             "registry": Provide(lambda: REGISTRY, sync_to_thread=False),
             "user": Provide(get_user if user else get_current_user),
         },
-        exception_handlers=exception_handlers,
+        exception_handlers={Exception: answer_error},
         openapi_config=OpenAPIConfig(title="t", version="1", path="/schema"),
     )
 

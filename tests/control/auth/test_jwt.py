@@ -17,7 +17,7 @@ from litestar.di import NamedDependency, Provide
 from config.env_types import Secret
 from config.loader import load
 from config.settings import CONFIG_DIR
-from control.api.problems import exception_handlers
+from control.api.problems import answer_error
 from control.app import create_app
 from control.auth.current_user import USER_ID, SignIn, User
 from control.auth.jwks import PAUSE_SECONDS, Jwks, KeysUnavailable
@@ -224,7 +224,7 @@ async def serving(**variables):
     app = Litestar(
         [me],
         dependencies={"user": Provide(sign_in.find_user)},
-        exception_handlers=exception_handlers,
+        exception_handlers={Exception: answer_error},
         lifespan=[lambda _: sign_in.running()],
         openapi_config=None,
     )
