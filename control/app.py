@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from uuid import UUID
 
 from litestar import Litestar, Response, Router, get
@@ -31,12 +31,15 @@ from control.api.security import (
     guard_origin,
     make_cors,
 )
-from control.auth.current_user import USER_ID, SignIn
+from control.auth.current_user import USER_ID, get_current_user
+from control.auth.jwks import Jwks
+from control.auth.jwt import Bearer
 from control.cluster.capacity import Capacity
 from control.cluster.heartbeat import Heartbeat
 from control.cluster.listener import NotificationListener
 from control.db.retention import Retention
 from control.db.store import Store
+from control.http.client import Remote
 from control.http.connection_limits import ConnectionLimits
 from control.outbox.orchestrator_client import Orchestrator, connect
 from control.outbox.worker import OutboxWorker
@@ -121,7 +124,11 @@ class ControlPlane:
         self.policy = configuration.policy
         self.registry = configuration.registry
         self.allowed_origins = allowed_origins(settings)
-        self.sign_in = SignIn(settings, data_plane.egress)
+        self.jwks = (
+            Jwks(Remote(data_plane.egress, settings.jwt_jwks_url))
+            if settings.jwt_jwks_url
+            else None
+        )
         self.minter = Minter(
             settings.deepgram_api_url,
             settings.deepgram_api_key,
@@ -157,12 +164,14 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     data_plane = DataPlane(settings, configuration)
     control_plane = ControlPlane(settings, configuration, data_plane)
     parts = vars(data_plane) | vars(control_plane)
+    bearer = Bearer(settings, control_plane.jwks)
+    find_user = bearer.find_user if settings.auth == "jwt" else get_current_user
 
     @asynccontextmanager
     async def open_all(app: Litestar) -> AsyncIterator[None]:
         async with (
             _running(settings, configuration, data_plane),
-            control_plane.sign_in.running(),
+            control_plane.jwks.running() if control_plane.jwks else nullcontext(),
             control_plane.minter.running(),
         ):
             with watching(data_plane.metrics.times["loop_lag"]):
@@ -172,7 +181,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         _list_routes(settings),
         dependencies={
             **{name: _given(value) for name, value in parts.items()},
-            "user": Provide(control_plane.sign_in.find_user),
+            "user": Provide(find_user),
         },
         guards=[guard_origin(control_plane.allowed_origins)],
         before_request=bound_body,

@@ -47,7 +47,7 @@ ARROWS = {
         "relay.telemetry",
         "relay.transport",
     },
-    "control.auth": {"control.errors", "control.http", "relay.transport"},
+    "control.auth": {"control.errors", "control.http"},
     "control.cli": {
         "control.api",
         "control.app",
@@ -166,8 +166,6 @@ DOORS = {
     "httpx": {
         "control/outbox/orchestrator_client.py",
         "control/http/client.py",
-        "control/auth/jwks.py",
-        "control/sessions/deepgram_token.py",
         "control/talk/cli.py",
     },
     "jwt": {"control/auth/jwt.py", "control/auth/jwks.py"},

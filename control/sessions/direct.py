@@ -28,8 +28,8 @@ from control.db.batch_writer import Connection
 from control.db.direct_sessions import Reporting
 from control.db.rows import NO_HISTORY, History, Message, NewSession
 from control.db.store import Store
-from control.errors import RETRY_SECONDS, Mistake, ProblemError, not_found
-from control.sessions.deepgram_token import Minter, TokenUnavailable
+from control.errors import Mistake, ProblemError, not_found
+from control.sessions.deepgram_token import Minter
 from control.sessions.history import history_for_agent
 from control.sessions.takeover import SessionTakeover
 from relay.core.admitted import Admitted
@@ -144,13 +144,7 @@ class Direct:
             timezone=timezone,
             audio=msgspec.json.encode(audio),
         )
-        try:
-            token = await self._minter.mint()
-        except TokenUnavailable as error:
-            detail = "the agent gives no token at the moment; try again"
-            raise ProblemError(
-                503, "token_unavailable", detail, retry_after=RETRY_SECONDS
-            ) from error
+        token = await self._minter.mint()
         resume = conversation_id is not None
         if await sessions.create_session(self._store, session, resume=resume) is None:
             raise not_found("conversation")
