@@ -108,10 +108,7 @@ class SessionController(Controller):
             _check_room(live, request, user)
         audio = _check(wanted, agent, policy)
         timezone, warnings = read_timezone(wanted.timezone)
-        if wanted.transport == "direct":
-            shown = await direct.begin(user.id, wanted.conversation_id, timezone, audio)
-            shown = msgspec.structs.replace(shown, warnings=warnings)
-            return Response(shown, status_code=201, headers=NOT_KEPT)
+        resume = wanted.conversation_id is not None
         ticket = new_ticket()
         session = NewSession(
             id=uuid7(),
@@ -124,7 +121,9 @@ class SessionController(Controller):
             voice=wanted.voice,
             language=wanted.language,
         )
-        resume = wanted.conversation_id is not None
+        if wanted.transport == "direct":
+            shown = await direct.begin(session, audio, resume=resume, warnings=warnings)
+            return Response(shown, status_code=201, headers=NOT_KEPT)
         expires_at = await sessions.create_session(store, session, resume=resume)
         if expires_at is None:
             raise not_found("conversation")

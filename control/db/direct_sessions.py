@@ -16,7 +16,7 @@ import msgspec
 from control.db import ownership
 from control.db.batch_writer import Connection, flush
 from control.db.conversations import MESSAGE_COLUMNS
-from control.db.rows import Message, Numbering, storable
+from control.db.rows import Message, Numbering
 from relay.core.records import IntentCalled, MessageSaid
 from relay.protocol import deepgram
 
@@ -25,11 +25,14 @@ LONGEST = "2 hours 5 minutes"  # Deepgram ends a session after two hours
 Standing = Literal["direct", "relay", "over", "superseded"]
 
 
+StoredCall = tuple[str, str | None, str | None]
+"""Status, intent and response."""
+
+
 class Reporting(msgspec.Struct, frozen=True, kw_only=True):
     """A session that something is reported for; the conversation is locked."""
 
     standing: Standing
-    timezone: str
     numbering: Numbering
 
 
@@ -69,7 +72,7 @@ async def enter(
         return None
     row = await connection.fetchrow(
         """
-        SELECT timezone, CASE
+        SELECT CASE
                  WHEN transport <> 'direct' THEN 'relay'
                  WHEN end_asked = 'superseded' THEN 'superseded'
                  WHEN state = 'ended' OR created_at < now() - $3::text::interval THEN 'over'
@@ -86,7 +89,7 @@ async def enter(
     if locked > last.last_seq:
         # Left free for an owner before; its turns have none that is higher (ownership.py).
         last = Numbering(last_seq=locked, last_turn=locked, last_role=None)
-    return Reporting(standing=row["standing"], timezone=row["timezone"], numbering=last)
+    return Reporting(standing=row["standing"], numbering=last)
 
 
 async def find_message(connection: Connection, message_id: UUID) -> tuple[UUID, Message] | None:
@@ -112,41 +115,28 @@ async def add_message(
     content: str,
 ) -> Message:
     """The next message of a conversation that is locked."""
-    message = Message(
+    said = MessageSaid(
         id=message_id,
+        conversation_id=conversation_id,
+        session_id=session_id,
         seq=reporting.numbering.last_seq + 1,
         turn=reporting.numbering.last_turn + (role != reporting.numbering.last_role),
         role=role,
-        content=storable(content),
-        session_id=session_id,
-        created_at=datetime.now(UTC),
-    )
-    said = MessageSaid(
-        id=message.id,
-        conversation_id=conversation_id,
-        session_id=session_id,
-        seq=message.seq,
-        turn=message.turn,
-        role=role,
         content=content,
-        at=message.created_at,
+        at=datetime.now(UTC),
     )
     await flush(connection, [said])
-    return message
+    found = await find_message(connection, message_id)
+    assert found is not None, "it was stored just now"
+    return found[1]
 
 
-async def add_call(connection: Connection, call: IntentCalled) -> bool:
-    """Store a call if its row is not there yet; False: it is."""
-    known = await connection.fetchval("SELECT 1 FROM voice.intents WHERE id = $1", call.id)
-    if known is None:
-        await flush(connection, [call])
-    return known is None
-
-
-async def find_call(connection: Connection, row_id: UUID) -> tuple[str, str | None, str | None]:
-    """Status, intent and response of a call that is there."""
+async def add_call(connection: Connection, call: IntentCalled) -> StoredCall | None:
+    """What its row says; None: there was none, and it is stored now."""
     row = await connection.fetchrow(
-        "SELECT status, intent, response FROM voice.intents WHERE id = $1", row_id
+        "SELECT status, intent, response FROM voice.intents WHERE id = $1", call.id
     )
-    assert row is not None, "it is there"
+    if row is None:
+        await flush(connection, [call])
+        return None
     return row["status"], row["intent"], row["response"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import msgspec
@@ -19,7 +18,7 @@ from control.db.rows import NO_HISTORY, AttachRequest, AttachResult, History, Nu
 from control.db.store import Store, StoreUnavailable
 from control.errors import database_unavailable
 from control.sessions.history import history_for_agent
-from control.sessions.takeover import SessionTakeover
+from control.sessions.takeover import Settle, take_over
 from relay.core.admitted import Admitted, ResumePoint, Takeover
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol.refusal import Refused
@@ -45,15 +44,14 @@ class Admission:
     def __init__(
         self,
         store: Store,
-        settle: Callable[[UUID], Awaitable[bool]],
+        settle: Settle,
         *,
         node_id: UUID,
         grace: float,
     ) -> None:
-        """`settle` is that of `SessionTakeover`. `grace`: seconds that a drained session may be had
-        after its end."""
+        """`grace`: seconds that a drained session may be had after its end."""
         self._store = store
-        self._takeover = SessionTakeover(store, settle)
+        self._settle = settle
         self._node_id = node_id
         self._grace = grace
 
@@ -83,7 +81,9 @@ class Admission:
         history = NO_HISTORY
         numbering = Numbering(last_seq=0, last_turn=0, last_role=None)
         if taken.resumed or taken.taken_over:
-            numbering, history = await self._takeover.complete(
+            numbering, history = await take_over(
+                self._store,
+                self._settle,
                 session_id,
                 taken.conversation_id,
                 taken_over=taken.taken_over,
