@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from uuid import UUID
 
 from litestar import Litestar, Response, Router, get
@@ -46,7 +47,7 @@ from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
 from control.sessions.deepgram_token import Minter
 from control.sessions.direct import Direct
-from control.sessions.grants import GrantAdmission
+from control.sessions.grants import admit_grant
 from relay.core.agent_lifecycle import Times
 from relay.core.rate_limit import Bounds
 from relay.functions.executor import Functions
@@ -136,23 +137,13 @@ class ControlPlane:
             seconds=settings.ticket_seconds,
         )
         self.direct = Direct(
-            store,
-            configuration,
-            data_plane.functions,
-            self.minter,
-            allowed=settings.direct_transport,
-            agent_url=settings.deepgram_agent_url,
-            settle=self._settle,
+            settings, configuration, store, self._settle, data_plane.functions, self.minter
         )
         self.admit = Admission(
             store, self._settle, node_id=data_plane.node_id, grace=settings.grace_seconds
         )
-        self.admit_grant = GrantAdmission(
-            store,
-            self.agent,
-            self.live.expect,
-            self.admit,
-            ticket_seconds=settings.ticket_seconds,
+        self.admit_grant = partial(
+            admit_grant, store, settings, self.agent, self.live.expect, self.admit
         )
 
     async def _settle(self, conversation_id: UUID) -> bool:

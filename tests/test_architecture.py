@@ -23,13 +23,11 @@ ARROWS = {
         "control.db",
         "control.errors",
         "control.sessions",
-        "relay.core",
         "relay.functions",
         "relay.journal",
         "relay.live",
         "relay.protocol",
         "relay.supervisor",
-        "relay.telemetry",
     },
     "control.app": {
         "control.api",
@@ -80,6 +78,7 @@ ARROWS = {
         "relay.transport",
     },
     "control.http": {"relay.backoff", "relay.transport"},
+    "control.errors": {"relay.protocol"},
     "control.logging": {"control.db"},
     "control.outbox": {
         "control.db",

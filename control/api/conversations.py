@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import Controller, delete, get, patch, post
-from litestar.di import NamedDependency
+from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from config import function_arguments
@@ -49,9 +49,20 @@ class Rename(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     title: Annotated[str, msgspec.Meta(min_length=1, max_length=TITLE_MAX)]
 
 
+async def find_conversation(
+    store: NamedDependency[Store], user: NamedDependency[User], conversation_id: FromPath[UUID]
+) -> Conversation:
+    """The one of the path."""
+    conversation = await conversations.get_conversation(store, conversation_id, user_id=user.id)
+    if conversation is None:
+        raise not_found("conversation")
+    return conversation
+
+
 class ConversationController(Controller):
     path = "/conversations"
     tags = ("history",)
+    dependencies = {"conversation": Provide(find_conversation)}  # noqa: RUF012
 
     @get(
         "/", summary="List conversations, newest first", responses=describe_problems(400, 401, 503)
@@ -86,11 +97,9 @@ class ConversationController(Controller):
     )
     async def get_conversation(
         self,
-        store: NamedDependency[Store],
-        user: NamedDependency[User],
-        conversation_id: FromPath[UUID],
+        conversation: NamedDependency[Conversation],
     ) -> Conversation:
-        return await _require(store, user, conversation_id)
+        return conversation
 
     @patch(
         "/{conversation_id:uuid}",
@@ -140,17 +149,15 @@ class ConversationController(Controller):
     async def list_messages(
         self,
         store: NamedDependency[Store],
-        user: NamedDependency[User],
-        conversation_id: FromPath[UUID],
+        conversation: NamedDependency[Conversation],
         *,
         after_seq: Annotated[int, QueryParameter(ge=0, le=SEQ_MAX)] = 0,
         limit: Limit = LIMIT,
         cursor: Cursor = None,
     ) -> MessagePage:
         (reached,) = read_cursor(cursor, tuple[Seq]) or (0,)
-        await _require(store, user, conversation_id)
         found = await conversations.list_messages(
-            store, conversation_id, after_seq=max(after_seq, reached), limit=limit + 1
+            store, conversation.id, after_seq=max(after_seq, reached), limit=limit + 1
         )
         return MessagePage(*cut_page(found, limit, lambda last: (last.seq,)))
 
@@ -162,15 +169,13 @@ class ConversationController(Controller):
     async def list_intents(
         self,
         store: NamedDependency[Store],
-        user: NamedDependency[User],
-        conversation_id: FromPath[UUID],
+        conversation: NamedDependency[Conversation],
         *,
         limit: Limit = LIMIT,
         cursor: Cursor = None,
     ) -> IntentCallPage:
         after = read_cursor(cursor, tuple[Seq, UUID])
-        await _require(store, user, conversation_id)
-        found = await calls.list_calls(store, conversation_id, after=after, limit=limit + 1)
+        found = await calls.list_calls(store, conversation.id, after=after, limit=limit + 1)
         shown = [_show(call) for call in found]
         return IntentCallPage(*cut_page(shown, limit, lambda last: (last.after_seq, last.id)))
 
@@ -200,13 +205,6 @@ class ConversationController(Controller):
         if not was_failed:
             raise ProblemError(409, "not_failed", f"expected a failed call, it is {call.status}")
         return _show(call)
-
-
-async def _require(store: Store, user: User, conversation_id: UUID) -> Conversation:
-    conversation = await conversations.get_conversation(store, conversation_id, user_id=user.id)
-    if conversation is None:
-        raise not_found("conversation")
-    return conversation
 
 
 def _show(call: IntentCall) -> IntentCall:

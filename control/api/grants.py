@@ -6,24 +6,22 @@ control/sessions/grants.py says what becomes of it.
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, post
 from litestar.di import NamedDependency
-from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody
 
 from config.settings import Settings
-from control.api.problems import read_error
-from control.api.sessions import DRAINING_RETRY_SECONDS, NOT_KEPT, Live, read_timezone
+from control.api.problems import describe_problems, read_error
+from control.api.sessions import NOT_KEPT, Live, read_timezone
 from control.auth.current_user import User
 from control.db import grants
 from control.db.grants import Grant
 from control.db.store import Store
-from control.errors import Mistake, ProblemError, not_found
+from control.errors import Mistake, not_found
 from relay.live.endpoints import DeepgramProblem, problem_body
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol.refusal import Refused
@@ -69,12 +67,9 @@ def _answer_error(request: Request[Any, Any, Any], error: Exception) -> Response
     tags=["session"],
     summary="A ticket for /v1/agent/converse, in Deepgram's shape",
     exception_handlers={Exception: _answer_error},
-    responses={
-        status: ResponseSpec(
-            DeepgramProblem, generate_examples=False, description=HTTPStatus(status).phrase
-        )
-        for status in (400, 401, 403, 404, 413, 503)
-    },
+    responses=describe_problems(
+        400, 401, 403, 404, 413, 503, body=DeepgramProblem, media_type="application/json"
+    ),
 )
 async def grant_ticket(
     store: NamedDependency[Store],
@@ -83,8 +78,7 @@ async def grant_ticket(
     user: NamedDependency[User],
     data: JSONBody[GrantRequest | None] = None,
 ) -> Response[Granted]:
-    if live.is_draining:
-        raise ProblemError(503, "stopping", "the relay stops", retry_after=DRAINING_RETRY_SECONDS)
+    live.check_open()
     wanted = data or GrantRequest()
     timezone, warnings = read_timezone(wanted.timezone)
     ttl = wanted.ttl_seconds or settings.ticket_seconds

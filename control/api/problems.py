@@ -87,26 +87,25 @@ def read_error(request: Request[Any, Any, Any], error: Exception) -> Refused:
 
 def _read_mistakes(extra: object) -> list[Mistake]:
     """Litestar lists mistakes as `{"message", "key", "source"}`, the last two where known."""
-    if not isinstance(extra, list):
-        return []
     return [
         Mistake(
             path=str(entry.get("key") or entry.get("source") or "body"),
             detail=str(entry.get("message", "not valid")),
         )
-        for entry in extra
-        if isinstance(entry, dict)
+        for entry in (extra if isinstance(extra, list) else [])
     ]
 
 
-def describe_problems(*statuses: int) -> dict[int, ResponseSpec]:
+def describe_problems(
+    *statuses: int, body: type[msgspec.Struct] = Problem, media_type: str = PROBLEM_JSON
+) -> dict[int, ResponseSpec]:
     """For the OpenAPI description of a handler: which of these it may answer with."""
     return {
         status: ResponseSpec(
-            Problem,
+            body,
             generate_examples=False,
             description=HTTPStatus(status).phrase,
-            media_type=PROBLEM_JSON,
+            media_type=media_type,
         )
         for status in statuses
     }

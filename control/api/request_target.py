@@ -46,14 +46,16 @@ class RequestTargetMiddleware:
         self._public_host = parts[0] if parts else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = scope["headers"]
         peer = read_address(scope["client"][0]) if scope["client"] else None
-        self._apply_forwarded(scope, peer)
+        if peer is not None:
+            self._apply_forwarded(scope, peer)
         try:
             check_path(scope["raw_path"])
-            self._check_host(scope)
+            host = _find_host(scope)
             if scope["path"] == METRICS:
-                self._check_metrics_access(peer, headers)
+                self._check_metrics_access(peer, host, scope["headers"])
+            elif scope["path"] not in PROBES:
+                self._check_host(host, scope)
         except ProblemError as error:
             await _answer(error, scope, send)
             return
@@ -62,44 +64,41 @@ class RequestTargetMiddleware:
             scope = cast(HTTPScope, {**scope, "method": "GET"})
         await self._app(scope, receive, send)
 
-    def _apply_forwarded(self, scope: Scope, peer: Address | None) -> None:
-        if peer is None or scope["client"] is None:
-            return
-        port = scope["client"][1]
-        if peer in self._proxies:
-            client = find_client(scope["headers"], peer, self._proxies)
-            port = port if client == peer else 0
-            scheme: Any = find_scheme(scope["headers"])
-            if scheme is not None:
-                is_socket = scope["type"] == ScopeType.WEBSOCKET
-                scope["scheme"] = scheme.replace("http", "ws") if is_socket else scheme
-            peer = client
-        scope["client"] = str(peer), port
+    def _apply_forwarded(self, scope: Scope, peer: Address) -> None:
+        client = find_client(scope["headers"], peer, self._proxies)
+        port = scope["client"][1] if scope["client"] and client == peer else 0
+        scope["client"] = str(client), port
+        scheme: Any = find_scheme(scope["headers"])
+        if peer in self._proxies and scheme is not None:
+            is_socket = scope["type"] == ScopeType.WEBSOCKET
+            scope["scheme"] = scheme.replace("http", "ws") if is_socket else scheme
 
-    def _check_host(self, scope: Scope) -> None:
-        names = [value for name, value in scope["headers"] if name == b"host"]
-        if len(names) > 1:
-            raise ProblemError(400, "host", "expected one Host")
-        if self._public_host is None or scope["path"] in PROBES:
+    def _check_host(self, host: str | None, scope: Scope) -> None:
+        if self._public_host is None or (host is not None and self._is_ours(host, scope)):
             return
-        parts = split_host(names[0].decode("latin-1")) if names else None
-        if parts is None or not self._is_ours(parts[0], scope):
-            raise ProblemError(400, "host", "expected Host to be that of RELAY_PUBLIC_URL")
+        raise ProblemError(400, "host", "expected Host to be that of RELAY_PUBLIC_URL")
 
     def _is_ours(self, host: str, scope: Scope) -> bool:
-        here = scope["server"][0] if scope["server"] else ""
+        here = read_address(scope["server"][0]) if scope["server"] else None
         address = read_address(host.strip("[]"))
-        if address is not None and address == read_address(here):
+        if address is not None and address == here:
             return True
         return host == self._public_host or _is_loopback(host)
 
-    def _check_metrics_access(self, peer: Address | None, headers: Any) -> None:
+    def _check_metrics_access(self, peer: Address | None, host: str | None, headers: Any) -> None:
         """Metrics are for who asks directly, from a network that is named."""
-        host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1")
-        parts = split_host(host)
-        is_odd = peer is not None and peer.is_loopback and parts and not _is_loopback(parts[0])
+        is_odd = peer is not None and peer.is_loopback and host and not _is_loopback(host)
         if peer not in self._metrics_networks or came_by_proxy(headers) or is_odd:
             raise _no_path()
+
+
+def _find_host(scope: Scope) -> str | None:
+    """The name or address that was asked for; None: it is none."""
+    names = [value for name, value in scope["headers"] if name == b"host"]
+    if len(names) > 1:
+        raise ProblemError(400, "host", "expected one Host")
+    parts = split_host(names[0].decode("latin-1")) if names else None
+    return parts[0] if parts else None
 
 
 def check_path(raw: bytes) -> None:

@@ -6,7 +6,6 @@ WebSocket is opened with (admission.py), once. Only the ticket's SHA-256 is stor
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -28,18 +27,15 @@ from control.auth.current_user import User
 from control.db import conversations, sessions
 from control.db.rows import Message, NewSession, SessionView
 from control.db.store import Store
-from control.errors import Mistake, ProblemError, invalid, not_found
+from control.errors import Mistake, invalid, not_found
 from control.sessions.direct import Direct, DirectBegun
 from relay.live.session_registry import SessionRegistry
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol.audio_formats import AudioWish, choose_audio
 from relay.protocol.refusal import Refused
 
-log = logging.getLogger(__name__)
-
 PREFIX = "/api/v1/voice"
 UTC = "UTC"  # the time zone of who does not say, or does not know
-DRAINING_RETRY_SECONDS = 10  # by then another relay, or the next one here, answers
 NOT_KEPT = {"Cache-Control": "no-store"}
 HUNG_UP = "hung_up"  # the end of a session that was closed over REST before it began
 
@@ -99,10 +95,7 @@ class SessionController(Controller):
         user: NamedDependency[User],
         data: JSONBody[SessionRequest | None] = None,
     ) -> Response[SessionBegun | DirectBegun]:
-        if live.is_draining:
-            raise ProblemError(
-                503, "stopping", "the relay stops", retry_after=DRAINING_RETRY_SECONDS
-            )
+        live.check_open()
         wanted = data or SessionRequest()
         if wanted.conversation_id is None:  # else it may take the place of another: at the attach
             _check_room(live, request, user)

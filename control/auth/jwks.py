@@ -43,7 +43,7 @@ class Jwks:
         self._clock = clock
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._read_at = float("-inf")
-        self._tried_at = float("-inf")
+        self._asked_at = float("-inf")
         self._lock = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -54,37 +54,36 @@ class Jwks:
 
         Raises `KeysUnavailable` when none was ever read.
         """
-        if self._is_old or self._look_up(kid) is None:
-            await self._refresh(kid)
+        if self._should_ask(kid):
+            async with self._lock:  # one request for all who wait
+                if self._should_ask(kid):
+                    await self._ask()
         if not self._keys:
             raise KeysUnavailable
         return self._look_up(kid)
-
-    @property
-    def _is_old(self) -> bool:
-        return self._clock() - self._read_at > KEPT_SECONDS
 
     def _look_up(self, kid: str | None) -> jwt.PyJWK | None:
         if kid is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         return self._keys.get(kid)
 
-    async def _refresh(self, kid: str | None) -> None:
-        async with self._lock:  # one request for all who wait
-            if not self._is_old and self._look_up(kid) is not None:
-                return
-            # Whoever has a known key waits for us as well: not again and again.
-            pause = PAUSE_SECONDS if self._look_up(kid) is None else LONG_PAUSE_SECONDS
-            if self._clock() - self._tried_at < pause:
-                return
-            self._tried_at = self._clock()
-            try:
-                self._keys = _read(await self._remote.fetch("GET"))
-                self._read_at = self._clock()
-            except (NoAnswer, ValueError, jwt.PyJWTError) as error:
-                # What others make of the answer may quote it.
-                own = isinstance(error, NoAnswer) or type(error) is ValueError
-                log.error("jwks_unavailable reason=%s", error if own else type(error).__name__)
+    def _should_ask(self, kid: str | None) -> bool:
+        is_known = self._look_up(kid) is not None
+        if is_known and self._clock() - self._read_at <= KEPT_SECONDS:
+            return False
+        # Whoever has a known key waits for us as well: not again and again.
+        pause = LONG_PAUSE_SECONDS if is_known else PAUSE_SECONDS
+        return self._clock() - self._asked_at >= pause
+
+    async def _ask(self) -> None:
+        try:
+            self._keys = _read(await self._remote.fetch("GET"))
+            self._read_at = self._clock()
+        except (NoAnswer, ValueError, jwt.PyJWTError) as error:
+            # What others make of the answer may quote it.
+            own = isinstance(error, NoAnswer) or type(error) is ValueError
+            log.error("jwks_unavailable reason=%s", error if own else type(error).__name__)
+        self._asked_at = self._clock()
 
 
 def _read(body: bytes) -> dict[str | None, jwt.PyJWK]:

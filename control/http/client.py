@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 
-from config.env_types import Secret
 from relay.transport import network_errors
 from relay.transport.egress import Egress
 
@@ -23,22 +22,14 @@ LARGEST = 256 * 1024  # bytes of an answer
 
 def open_client(egress: Egress, url: str, *, connections: int = KEPT) -> httpx.AsyncClient:
     """A client for the host of `url`; who opens it closes it."""
-    proxy = egress.find_proxy(url)
+    secret = egress.find_proxy(url)
+    proxy = None if secret is None else httpx.Proxy(secret.reveal())
+    if proxy is not None and proxy.url.scheme == "https":
+        proxy.ssl_context = egress.make_tls()
     limits = httpx.Limits(
         max_connections=connections, max_keepalive_connections=min(KEPT, connections)
     )
-    return httpx.AsyncClient(
-        verify=egress.make_tls(),
-        proxy=_make_proxy(proxy, egress) if proxy else None,
-        trust_env=False,
-        limits=limits,
-    )
-
-
-def _make_proxy(proxy: Secret, egress: Egress) -> httpx.Proxy:
-    url = proxy.reveal()
-    secure = url.startswith("https://")
-    return httpx.Proxy(url, ssl_context=egress.make_tls() if secure else None)
+    return httpx.AsyncClient(verify=egress.make_tls(), proxy=proxy, trust_env=False, limits=limits)
 
 
 class NoAnswer(Exception):

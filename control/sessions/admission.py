@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 import msgspec
@@ -58,10 +60,8 @@ class Admission:
     async def __call__(
         self, session_id: UUID, ticket: str, seen: ResumePoint = NOTHING_SEEN
     ) -> Admitted:
-        try:
+        with refusing(session_id):
             return await self._admit(session_id, ticket, seen)
-        except StoreUnavailable as error:
-            raise refuse_unavailable(session_id, error) from error
 
     async def _admit(self, session_id: UUID, ticket: str, seen: ResumePoint) -> Admitted:
         next_ticket = new_ticket() if self._grace else None
@@ -120,10 +120,14 @@ class Admission:
         return None
 
 
-def refuse_unavailable(session_id: UUID, error: StoreUnavailable) -> Refused:
-    """Nobody can attach without the database: what to raise."""
-    log.error("admission_unavailable session=%s reason=%s", session_id, error)
-    return database_unavailable()
+@contextmanager
+def refusing(session_id: UUID) -> Iterator[None]:
+    """Nobody can attach without the database."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        log.error("admission_unavailable session=%s reason=%s", session_id, error)
+        raise database_unavailable() from error
 
 
 def _make_takeover(ticket: str, seen: ResumePoint, history: History) -> Takeover:

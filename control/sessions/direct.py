@@ -20,8 +20,9 @@ from config.errors import ConfigError
 from config.function_arguments import MAX_LENGTH, ArgumentsError
 from config.intents import Intent
 from config.loader import Configuration
+from config.settings import Settings
 from control.db import direct_sessions, sessions
-from control.db.direct_sessions import Reporting, StoredCall
+from control.db.direct_sessions import Reporting
 from control.db.rows import NO_HISTORY, Message, NewSession
 from control.db.store import Store
 from control.errors import Mistake, ProblemError, not_found
@@ -95,39 +96,40 @@ class CallAnswer(msgspec.Struct, frozen=True, kw_only=True):
     content: str
 
 
+Known = tuple[str, str | None, str | None]
+"""Status, intent and response of a call."""
+
+
 class Direct:
     """Begins sessions and takes their reports."""
 
     def __init__(
         self,
-        store: Store,
+        settings: Settings,
         configuration: Configuration,
+        store: Store,
+        settle: Settle,
         functions: Functions,
         minter: Minter,
-        *,
-        allowed: bool,
-        agent_url: str,
-        settle: Settle,
     ) -> None:
         """Raises `ConfigError` when a client would see a key."""
         self._store = store
         self._configuration = configuration
         self._functions = functions
         self._minter = minter
-        self._allowed = allowed
-        self._agent_url = agent_url
+        self._settings = settings
         self._settle = settle
         longest = max((intent.timeout for intent in configuration.registry.intents), default=0.0)
         self._patience = longest + WAIT_MARGIN
-        self._running: dict[UUID, asyncio.Future[StoredCall]] = {}
-        if allowed and _has_credentials(configuration):
+        self._running: dict[UUID, asyncio.Future[Known]] = {}
+        if settings.direct_transport and _has_credentials(configuration):
             wanted = "expected no credentials in agent.yaml beside it, got some"
             advice = "the direct transport would show them to browsers"
             raise ConfigError([f"RELAY_DIRECT_TRANSPORT: {wanted}; {advice}"])
 
     def require(self) -> None:
         """Raises `ProblemError` unless the transport is allowed."""
-        if not self._allowed:
+        if not self._settings.direct_transport:
             raise ProblemError(403, "transport_not_enabled", "the direct transport is not enabled")
 
     async def begin(
@@ -158,7 +160,7 @@ class Direct:
         return DirectBegun(
             session_id=session.id,
             conversation_id=session.conversation_id,
-            agent_url=self._agent_url,
+            agent_url=self._settings.deepgram_agent_url,
             access_token=token.access_token,
             expires_at=began + timedelta(seconds=token.expires_in),
             settings=msgspec.json.decode(deepgram.encode(settings)),
@@ -248,7 +250,7 @@ class Direct:
     def _submit(
         self, admitted: Admitted, asked: ReportedCall, row_id: UUID, after_seq: int
     ) -> None:
-        answer: asyncio.Future[StoredCall] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Known] = asyncio.get_running_loop().create_future()
         self._running[row_id] = answer
         answer.add_done_callback(lambda _: self._running.pop(row_id, None))
 
