@@ -50,7 +50,8 @@ class RequestTargetMiddleware:
         if peer is not None:
             self._apply_forwarded(scope, peer)
         try:
-            check_path(scope["raw_path"])
+            if _PATH.fullmatch(scope["raw_path"]) is None:  # not spelled as ours are
+                raise _no_path()
             host = _find_host(scope)
             if scope["path"] == METRICS:
                 self._check_metrics_access(peer, host, scope["headers"])
@@ -74,16 +75,12 @@ class RequestTargetMiddleware:
             scope["scheme"] = scheme.replace("http", "ws") if is_socket else scheme
 
     def _check_host(self, host: str | None, scope: Scope) -> None:
-        if self._public_host is None or (host is not None and self._is_ours(host, scope)):
+        if self._public_host is None or host == self._public_host:
             return
-        raise ProblemError(400, "host", "expected Host to be that of RELAY_PUBLIC_URL")
-
-    def _is_ours(self, host: str, scope: Scope) -> bool:
+        address = read_address((host or "").strip("[]"))
         here = read_address(scope["server"][0]) if scope["server"] else None
-        address = read_address(host.strip("[]"))
-        if address is not None and address == here:
-            return True
-        return host == self._public_host or _is_loopback(host)
+        if not _is_loopback(host) and (address is None or address != here):
+            raise ProblemError(400, "host", "expected Host to be that of RELAY_PUBLIC_URL")
 
     def _check_metrics_access(self, peer: Address | None, host: str | None, headers: Any) -> None:
         """Metrics are for who asks directly, from a network that is named."""
@@ -101,18 +98,13 @@ def _find_host(scope: Scope) -> str | None:
     return parts[0] if parts else None
 
 
-def check_path(raw: bytes) -> None:
-    """Raises `ProblemError` (404) for a path that is not spelled as ours are."""
-    if _PATH.fullmatch(raw) is None:
-        raise _no_path()
-
-
 def _no_path() -> ProblemError:
     return ProblemError(404, "not_found", "Not Found")
 
 
-def _is_loopback(host: str) -> bool:
+def _is_loopback(host: str | None) -> bool:
     """A name of this machine, which no other name server has a say in, or its address."""
+    host = host or ""
     address = read_address(host.strip("[]"))
     if address is not None:
         return address.is_loopback
