@@ -137,7 +137,7 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
-    end_reason: str | None = msgspec.field(name="close_reason")
+    close_reason: str | None
     browser_code: int | None
     agent_code: int | None
     agent_request_id: str | None

@@ -64,7 +64,8 @@ async def get_session(store: Store, session_id: UUID, *, user_id: str) -> Sessio
         row = await connection.fetchrow(
             f"""
             SELECT {COLUMNS}
-            FROM voice.sessions WHERE id = $1 AND user_id = $2
+            FROM (SELECT *, end_reason AS close_reason FROM voice.sessions) AS session
+            WHERE id = $1 AND user_id = $2
             """,
             session_id,
             user_id,
