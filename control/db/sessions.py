@@ -11,11 +11,11 @@ from uuid import UUID
 import msgspec
 
 from control.db import ownership
-from control.db.rows import NewSession, Session, columns
+from control.db.rows import NewSession, SessionView, columns
 from control.db.store import Store
 from relay.telemetry.histogram import SessionLatency
 
-COLUMNS = columns(Session)
+COLUMNS = columns(SessionView)
 
 
 async def create_session(store: Store, session: NewSession, *, resume: bool) -> datetime | None:
@@ -59,12 +59,13 @@ async def create_session(store: Store, session: NewSession, *, resume: bool) -> 
     return expires_at
 
 
-async def get_session(store: Store, session_id: UUID, *, user_id: str) -> Session | None:
+async def get_session(store: Store, session_id: UUID, *, user_id: str) -> SessionView | None:
     async with store.reading() as connection:
         row = await connection.fetchrow(
             f"""
             SELECT {COLUMNS}
-            FROM voice.sessions WHERE id = $1 AND user_id = $2
+            FROM (SELECT *, end_reason AS close_reason FROM voice.sessions) AS session
+            WHERE id = $1 AND user_id = $2
             """,
             session_id,
             user_id,
@@ -74,7 +75,7 @@ async def get_session(store: Store, session_id: UUID, *, user_id: str) -> Sessio
     fields = dict(row)
     if fields["latency"] is not None:
         fields["latency"] = msgspec.json.decode(fields["latency"], type=SessionLatency)
-    return Session(**fields)
+    return SessionView(**fields)
 
 
 async def close_session(store: Store, session_id: UUID, *, user_id: str, reason: str) -> bool:
