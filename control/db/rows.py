@@ -228,11 +228,11 @@ def storable(text: str) -> str:
 
 
 def storable_json(value: object) -> str | None:
-    """JSON for a jsonb column, which refuses NUL too; None is the SQL null."""
+    """The same for JSON, whose texts are stored; None is the SQL null."""
     if value is None:
         return None
     try:
         text = msgspec.json.encode(value).decode()
     except UnicodeEncodeError:  # half a surrogate pair, which JSON may have and UTF-8 may not
-        text = storable(json.dumps(value, ensure_ascii=False))
+        text = storable(json.dumps(msgspec.to_builtins(value), ensure_ascii=False))
     return _NUL_IN_JSON.sub(lambda found: found[1] or "\\ufffd", text)

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import asyncpg
+import psutil
 import pytest
 from uuid_utils.compat import uuid7
 
@@ -560,7 +561,9 @@ async def test_a_killed_database_is_reported_and_found_again(own_server):
     await store.open()
     conversation_id = await converse(store, "before")
 
+    children = psutil.Process(own_server.pid).children()
     own_server.kill()
+    psutil.wait_procs(children, timeout=10)  # they end by themselves, a moment later
     with pytest.raises(StoreUnavailable):
         await store.write([said(conversation_id, 2, "during")])
     assert await asyncio.to_thread(own_server.start) == url
