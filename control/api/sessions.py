@@ -170,7 +170,7 @@ class SessionController(Controller):
             ticket_hash=hash_ticket(ticket),
             ticket_seconds=settings.ticket_seconds,
             timezone=timezone,
-            audio=msgspec.json.encode(audio),
+            audio=audio,
             voice=wanted.voice,
             language=wanted.language,
         )

@@ -68,7 +68,7 @@ class Heartbeat:
         self._supervisor = supervisor or Supervisor()
         self._grace = grace
         self._clock = clock
-        self._missing: frozenset[tuple[UUID, int]] = frozenset()
+        self._missing: Mapping[UUID, int] = {}
         self._seen_since = math.inf
         self._asked = asyncio.Event()
 
@@ -104,12 +104,9 @@ class Heartbeat:
         self._seen_since = min(seen_since, now)
         await self.look()
         async with self._store.transaction() as connection:
-            missing = await ownership.find_missing(
-                connection, self.id, self._session_registry.owned
+            self._missing = await ownership.end_missing(
+                connection, self.id, self._session_registry.owned, self._missing
             )
-            # Twice, because its end may be on its way through the journal.
-            await ownership.end_missing(connection, missing & self._missing)
-        self._missing = missing
         # After an outage everybody looks dead: the others get time to be seen again.
         if now - self._seen_since >= ownership.DEAD_SECONDS + self._grace:
             async with self._store.transaction() as connection:

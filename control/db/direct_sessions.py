@@ -16,7 +16,7 @@ import msgspec
 from control.db import ownership
 from control.db.batch_writer import Connection, flush
 from control.db.conversations import MESSAGE_COLUMNS
-from control.db.rows import Message, Numbering, storable
+from control.db.rows import Message, Numbering, read
 from relay.core.records import IntentCalled, MessageSaid
 from relay.protocol import deepgram
 
@@ -29,35 +29,14 @@ class Reporting(msgspec.Struct, frozen=True, kw_only=True):
     """A session that something is reported for; the conversation is locked."""
 
     standing: Standing
-    timezone: str
     numbering: Numbering
-
-
-async def begin(connection: Connection, session_id: UUID, conversation_id: UUID) -> datetime:
-    """The session is of the direct transport, and live, from this instant on: nobody attaches to
-    it, and who had the conversation has it no longer."""
-    await connection.execute(
-        "SELECT FROM voice.conversations WHERE id = $1 FOR NO KEY UPDATE", conversation_id
-    )
-    await ownership.supersede(connection, conversation_id, session_id)
-    now: datetime = await connection.fetchval(
-        """
-        WITH begun AS (
-            UPDATE voice.sessions SET transport = 'direct', state = 'live', started_at = now()
-            WHERE id = $1
-        )
-        SELECT now()
-        """,
-        session_id,
-    )
-    return now
 
 
 async def enter(
     connection: Connection, session_id: UUID, conversation_id: UUID, *, user_id: str
 ) -> Reporting | None:
     """Lock the conversation and look at the session. None: the user has no such session."""
-    locked = await connection.fetchval(
+    numbered_from = await connection.fetchval(
         """
         SELECT numbered_from FROM voice.conversations WHERE id = $1 AND user_id = $2
         FOR NO KEY UPDATE
@@ -65,28 +44,27 @@ async def enter(
         conversation_id,
         user_id,
     )
-    if locked is None:
+    if numbered_from is None:
         return None
-    row = await connection.fetchrow(
-        """
-        SELECT timezone, CASE
+    standing: Standing | None = await connection.fetchval(
+        f"""
+        SELECT CASE
                  WHEN transport <> 'direct' THEN 'relay'
                  WHEN end_asked = 'superseded' THEN 'superseded'
-                 WHEN state = 'ended' OR created_at < now() - $3::text::interval THEN 'over'
-                 ELSE 'direct' END AS standing
+                 WHEN state = 'ended' OR created_at < now() - interval '{LONGEST}' THEN 'over'
+                 ELSE 'direct' END
         FROM voice.sessions WHERE id = $1 AND conversation_id = $2
         """,
         session_id,
         conversation_id,
-        LONGEST,
     )
-    if row is None:
+    if standing is None:
         return None
     last = await ownership.find_last(connection, conversation_id)
-    if locked > last.last_seq:
+    if numbered_from > last.last_seq:
         # Left free for an owner before; its turns have none that is higher (ownership.py).
-        last = Numbering(last_seq=locked, last_turn=locked, last_role=None)
-    return Reporting(standing=row["standing"], timezone=row["timezone"], numbering=last)
+        last = Numbering(last_seq=numbered_from, last_turn=numbered_from, last_role=None)
+    return Reporting(standing=standing, numbering=last)
 
 
 async def find_message(connection: Connection, message_id: UUID) -> tuple[UUID, Message] | None:
@@ -95,10 +73,7 @@ async def find_message(connection: Connection, message_id: UUID) -> tuple[UUID, 
         f"SELECT conversation_id, {MESSAGE_COLUMNS} FROM voice.messages WHERE id = $1",
         message_id,
     )
-    if row is None:
-        return None
-    fields = dict(row)
-    return fields.pop("conversation_id"), Message(**fields)
+    return None if row is None else (row["conversation_id"], read(Message, row))
 
 
 async def add_message(
@@ -111,42 +86,32 @@ async def add_message(
     role: deepgram.Role,
     content: str,
 ) -> Message:
-    """The next message of a conversation that is locked."""
-    message = Message(
-        id=message_id,
-        seq=reporting.numbering.last_seq + 1,
-        turn=reporting.numbering.last_turn + (role != reporting.numbering.last_role),
-        role=role,
-        content=storable(content),
-        session_id=session_id,
-        created_at=datetime.now(UTC),
-    )
+    """The next message of a conversation that is locked, as it is stored."""
+    last = reporting.numbering
     said = MessageSaid(
-        id=message.id,
+        id=message_id,
         conversation_id=conversation_id,
         session_id=session_id,
-        seq=message.seq,
-        turn=message.turn,
+        seq=last.last_seq + 1,
+        turn=last.last_turn + (role != last.last_role),
         role=role,
         content=content,
-        at=message.created_at,
+        at=datetime.now(UTC),
     )
     await flush(connection, [said])
-    return message
+    stored = await find_message(connection, message_id)
+    assert stored is not None, "the conversation is locked"
+    return stored[1]
 
 
-async def add_call(connection: Connection, call: IntentCalled) -> bool:
-    """Store a call if its row is not there yet; False: it is."""
-    known = await connection.fetchval("SELECT 1 FROM voice.intents WHERE id = $1", call.id)
-    if known is None:
-        await flush(connection, [call])
-    return known is None
-
-
-async def find_call(connection: Connection, row_id: UUID) -> tuple[str, str | None, str | None]:
-    """Status, intent and response of a call that is there."""
+async def add_call(
+    connection: Connection, call: IntentCalled
+) -> tuple[str, str | None, str | None] | None:
+    """Store a call, unless its row is there: then status, intent and response of that."""
     row = await connection.fetchrow(
-        "SELECT status, intent, response FROM voice.intents WHERE id = $1", row_id
+        "SELECT status, intent, response FROM voice.intents WHERE id = $1", call.id
     )
-    assert row is not None, "it is there"
-    return row["status"], row["intent"], row["response"]
+    if row is not None:
+        return row["status"], row["intent"], row["response"]
+    await flush(connection, [call])
+    return None

@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from control.db.batch_writer import Connection
+from control.db.rows import read
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,8 +51,4 @@ async def take(connection: Connection, ticket_hash: bytes) -> Grant | None:
         """,
         ticket_hash,
     )
-    if row is None or not row["is_valid"]:
-        return None
-    return Grant(
-        user_id=row["user_id"], conversation_id=row["conversation_id"], timezone=row["timezone"]
-    )
+    return read(Grant, row) if row is not None and row["is_valid"] else None

@@ -6,11 +6,13 @@ opens it and translates errors. All instants are those of the database.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
-from control.db.batch_writer import Connection, Row
-from control.db.rows import AttachRequest, AttachResult, Numbering
+import msgspec
+
+from control.db.batch_writer import Connection
+from control.db.rows import AttachRequest, AttachResult, Numbering, read
 
 DEAD_SECONDS = 20.0  # without a heartbeat
 # In SQL: a node that was seen after this instant is alive; whether the owner of a session `s` is.
@@ -77,91 +79,72 @@ async def sweep(connection: Connection, grace: float) -> int:
 # --- a browser attaches ------------------------------------------------------------------------
 
 
+# The conversation first, as a batch of the journal does, or the two could wait for each other.
+LOCK_CONVERSATION = """
+    SELECT FROM voice.sessions AS s JOIN voice.conversations AS c ON c.id = s.conversation_id
+    WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
+    FOR NO KEY UPDATE OF c
+"""
+# Whom our own session registry did not let in has an old ticket: it knows the newest before
+# Postgres does.
+LOCK_SESSION = f"""
+    SELECT s.conversation_id, s.user_id, s.timezone, s.audio, s.voice, s.language,
+           s.epoch + 1 AS epoch, shown.resumes AS taken_over, {OWNER_LIVES} AS owner_lives,
+           CASE WHEN shown.resumes THEN shown.lost ELSE s.state = 'ended' END AS over,
+           CASE WHEN shown.resumes THEN NOT shown.lost
+                ELSE s.state = 'new' AND s.ticket_used_at IS NULL AND s.ticket_expires_at > now()
+           END AS taken,
+           EXISTS (
+               SELECT FROM voice.sessions AS other
+               WHERE other.conversation_id = s.conversation_id AND other.id <> s.id
+           ) AS resumed
+    FROM voice.sessions AS s, LATERAL (
+        SELECT s.resume_hash IS NOT DISTINCT FROM $2 AS resumes,
+               s.end_asked IS NOT NULL OR s.state = 'ended' AND (
+                   s.end_reason IS DISTINCT FROM 'shutdown'
+                   OR s.released_at <= now() - make_interval(secs => $3)
+               ) IS TRUE AS lost
+    ) AS shown
+    WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
+      AND NOT (shown.resumes AND s.node_id IS NOT DISTINCT FROM $4 AND s.state <> 'ended')
+    FOR NO KEY UPDATE OF s
+"""
+NEW_OWNER = """
+    UPDATE voice.sessions
+    SET node_id = $2, epoch = epoch + 1, resume_hash = $3,
+        ticket_used_at = coalesce(ticket_used_at, now()),
+        state = CASE state WHEN 'ended' THEN 'live' ELSE state END,
+        ended_at = NULL, end_reason = NULL, released_at = NULL
+    WHERE id = $1
+"""
+
+
 async def take(connection: Connection, request: AttachRequest) -> AttachResult | None:
     """Use a ticket up, the first one or a resume ticket: of two that come with it one is `taken`.
 
     Its node is the owner from now on; the owner before, and other sessions of the conversation,
     hear that they are over. None: it is not a ticket of this session.
     """
-    row = await _lock(connection, request)
-    # Whom our own session registry did not let in has an old ticket: it knows the newest before
-    # Postgres does.
-    if row is None or (row["resumes"] and row["is_ours"]):
+    shown = request.session_id, request.ticket_hash
+    await connection.execute(LOCK_CONVERSATION, *shown)
+    row = await connection.fetchrow(LOCK_SESSION, *shown, request.grace, request.node_id)
+    if row is None:
         return None
-    taken = not row["over"] if row["resumes"] else row["unused"]
-    if taken and row["resumes"]:
-        await _take_over(connection, request, row["epoch"])
-    elif taken:
-        await _take_first(connection, request)
-        await supersede(connection, row["conversation_id"], request.session_id)
-    return AttachResult(
-        conversation_id=row["conversation_id"],
-        user_id=row["user_id"],
-        timezone=row["timezone"],
-        voice=row["voice"],
-        language=row["language"],
-        audio=row["audio"],
-        taken=taken,
-        over=row["over"] if row["resumes"] else row["ended"],
-        taken_over=row["resumes"],
-        resumed=row["resumed"],
-        owner_lives=row["owner_lives"],
-        epoch=row["epoch"] + 1,
-    )
-
-
-async def _lock(connection: Connection, request: AttachRequest) -> Row | None:
-    """The session and its conversation, locked; None: it is not a ticket of this session."""
-    # The conversation first, as a batch of the journal does, or the two could wait for each other.
-    await connection.execute(
-        """
-        SELECT FROM voice.sessions AS s JOIN voice.conversations AS c ON c.id = s.conversation_id
-        WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
-        FOR NO KEY UPDATE OF c
-        """,
-        request.session_id,
-        request.ticket_hash,
-    )
-    return await connection.fetchrow(
-        f"""
-        SELECT s.conversation_id, s.user_id, s.timezone, s.audio, s.voice, s.language, s.state,
-               s.epoch,
-               s.resume_hash IS NOT DISTINCT FROM $2 AS resumes,
-               s.node_id IS NOT DISTINCT FROM $4 AND s.state <> 'ended' AS is_ours,
-               s.state = 'new' AND s.ticket_used_at IS NULL
-                   AND s.ticket_expires_at > now() AS unused,
-               s.end_asked IS NOT NULL OR s.state = 'ended' AND (
-                   s.end_reason IS DISTINCT FROM 'shutdown'
-                   OR s.released_at <= now() - make_interval(secs => $3)
-               ) AS over,
-               s.state = 'ended' AS ended,
-               {OWNER_LIVES} AS owner_lives,
-               EXISTS (
-                   SELECT FROM voice.sessions AS other
-                   WHERE other.conversation_id = s.conversation_id AND other.id <> s.id
-               ) AS resumed
-        FROM voice.sessions AS s
-        WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
-        FOR NO KEY UPDATE
-        """,
-        request.session_id,
-        request.ticket_hash,
-        request.grace,
-        request.node_id,
-    )
-
-
-async def _take_first(connection: Connection, request: AttachRequest) -> None:
-    await connection.execute(
-        """
-        UPDATE voice.sessions
-        SET ticket_used_at = now(), node_id = $2, epoch = 1, resume_hash = $3
-        WHERE id = $1
-        """,
-        request.session_id,
-        request.node_id,
-        request.resume_hash,
-    )
+    result = read(AttachResult, row)
+    if not result.taken:
+        return result
+    await connection.execute(NEW_OWNER, request.session_id, request.node_id, request.resume_hash)
+    if result.taken_over:
+        await connection.execute(
+            "INSERT INTO voice.takeovers (session_id, epoch, received) VALUES ($1, $2, $3)",
+            request.session_id,
+            result.epoch - 1,
+            request.received,
+        )
+        await notify(connection, [request.session_id])
+    else:
+        await supersede(connection, result.conversation_id, request.session_id)
+    return result
 
 
 async def supersede(connection: Connection, conversation_id: UUID, session_id: UUID) -> None:
@@ -194,28 +177,6 @@ async def supersede_direct(connection: Connection, conversation_id: UUID, sessio
         conversation_id,
         session_id,
     )
-
-
-async def _take_over(connection: Connection, request: AttachRequest, epoch: int) -> None:
-    await connection.execute(
-        "INSERT INTO voice.takeovers (session_id, epoch, received) VALUES ($1, $2, $3)",
-        request.session_id,
-        epoch,
-        request.received,
-    )
-    await connection.execute(
-        """
-        UPDATE voice.sessions
-        SET node_id = $2, epoch = epoch + 1, resume_hash = $3, ended_at = NULL, end_reason = NULL,
-            released_at = NULL,
-            state = CASE state WHEN 'ended' THEN 'live' ELSE state END
-        WHERE id = $1
-        """,
-        request.session_id,
-        request.node_id,
-        request.resume_hash,
-    )
-    await notify(connection, [request.session_id])
 
 
 async def is_elsewhere(connection: Connection, session_id: UUID, node_id: UUID) -> bool:
@@ -264,23 +225,22 @@ async def number(connection: Connection, conversation_id: UUID, session_id: UUID
     last = await find_last(connection, conversation_id)
     unsettled = await connection.fetch(
         """
-        UPDATE voice.sessions AS s
-        SET settled_epoch = s.epoch - CASE s.id WHEN $2 THEN 1 ELSE 0 END
-        WHERE s.conversation_id = $1
-          AND s.settled_epoch < s.epoch - CASE s.id WHEN $2 THEN 1 ELSE 0 END
-        RETURNING s.id
+        UPDATE voice.sessions SET settled_epoch = epoch - (id = $2)::int
+        WHERE conversation_id = $1 AND settled_epoch < epoch - (id = $2)::int
+        RETURNING id
         """,
         conversation_id,
         session_id,
     )
-    seq, turn, role = max(last.last_seq, numbered_from or 0), last.last_turn, last.last_role
+    seq = max(last.last_seq, numbered_from or 0)
     if unsettled:
         seq += GAP
-        turn, role = seq, None  # a conversation never has more turns than messages
     await connection.execute(
         "UPDATE voice.conversations SET numbered_from = $2 WHERE id = $1", conversation_id, seq
     )
-    return Numbering(last_seq=seq, last_turn=turn, last_role=role)
+    if unsettled:  # a conversation never has more turns than messages
+        return Numbering(last_seq=seq, last_turn=seq, last_role=None)
+    return msgspec.structs.replace(last, last_seq=seq)
 
 
 async def find_last(connection: Connection, conversation_id: UUID) -> Numbering:
@@ -292,37 +252,39 @@ async def find_last(connection: Connection, conversation_id: UUID) -> Numbering:
         """,
         conversation_id,
     )
-    return Numbering(**row) if row else Numbering(last_seq=0, last_turn=0, last_role=None)
+    return read(Numbering, row) if row else Numbering()
 
 
-async def find_missing(
-    connection: Connection, node_id: UUID, owned: Iterable[UUID]
-) -> frozenset[tuple[UUID, int]]:
+async def end_missing(
+    connection: Connection, node_id: UUID, owned: Iterable[UUID], missed: Mapping[UUID, int]
+) -> dict[UUID, int]:
     """What this node is said to have and does not, each with its epoch: it has just ended or is
-    about to begin, or its browser was refused after all."""
+    about to begin, or its browser was refused after all.
+
+    What it `missed` at the look before as well is marked ended, its end is not on its way through
+    the journal. One that begins after all is live again when `find_lost` sees it.
+    """
+    ours = node_id, list(owned)
+    await connection.execute(
+        """
+        UPDATE voice.sessions AS s
+        SET state = 'ended', ended_at = now(), end_reason = coalesce(end_asked, 'node_lost')
+        FROM unnest($3::uuid[], $4::int[]) AS m (id, epoch)
+        WHERE s.node_id = $1 AND s.state <> 'ended' AND s.id <> ALL ($2::uuid[])
+          AND s.id = m.id AND s.epoch = m.epoch
+        """,
+        *ours,
+        list(missed),
+        list(missed.values()),
+    )
     rows = await connection.fetch(
         """
         SELECT id, epoch FROM voice.sessions
         WHERE node_id = $1 AND state <> 'ended' AND id <> ALL ($2::uuid[])
         """,
-        node_id,
-        list(owned),
+        *ours,
     )
-    return frozenset((row["id"], row["epoch"]) for row in rows)
-
-
-async def end_missing(connection: Connection, sessions: Collection[tuple[UUID, int]]) -> None:
-    """Mark them ended. One that begins after all is live again when `find_lost` sees it."""
-    await connection.execute(
-        """
-        UPDATE voice.sessions AS s
-        SET state = 'ended', ended_at = now(), end_reason = coalesce(end_asked, 'node_lost')
-        FROM unnest($1::uuid[], $2::int[]) AS m (id, epoch)
-        WHERE s.id = m.id AND s.epoch = m.epoch AND s.state <> 'ended'
-        """,
-        [session_id for session_id, _ in sessions],
-        [epoch for _, epoch in sessions],
-    )
+    return {row["id"]: row["epoch"] for row in rows}
 
 
 # --- an owner is to hear that it is over ---------------------------------------------------------

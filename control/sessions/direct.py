@@ -142,7 +142,8 @@ class Direct:
             ticket_hash=secrets.token_bytes(32),  # of no ticket: nobody attaches to this one
             ticket_seconds=0.0,
             timezone=timezone,
-            audio=msgspec.json.encode(audio),
+            audio=audio,
+            transport="direct",
         )
         try:
             token = await self._minter.mint()
@@ -152,10 +153,9 @@ class Direct:
                 503, "token_unavailable", detail, retry_after=RETRY_SECONDS
             ) from error
         resume = conversation_id is not None
-        if await sessions.create_session(self._store, session, resume=resume) is None:
+        began = await sessions.create_session(self._store, session, resume=resume)
+        if began is None:
             raise not_found("conversation")
-        async with self._store.transaction() as connection:
-            began = await direct_sessions.begin(connection, session.id, session.conversation_id)
         history = NO_HISTORY
         if resume:
             _, history = await self._takeover.complete(session.id, session.conversation_id)
@@ -236,13 +236,12 @@ class Direct:
         async with self._store.transaction() as connection:
             reporting = await _enter(connection, user_id, conversation_id, asked.session_id)
             record = _make_record(asked, conversation_id, row_id, intent, rejected, reporting)
-            is_new = await direct_sessions.add_call(connection, record)
-            if not is_new:
-                status, name, response = await direct_sessions.find_call(connection, row_id)
+            known = await direct_sessions.add_call(connection, record)
         running = self._running.get(row_id)  # somebody else may have come meanwhile
         if running is not None:
             return running
-        if not is_new:
+        if known is not None:
+            status, name, response = known
             content = response or submission.saved("it is being submitted")
             answer.set_result(_answer(row_id, asked, name, IntentStatus(status), content))
             return answer

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from uuid import UUID
 
-import msgspec
 from uuid_utils.compat import uuid7
 
 from config.agent import Agent
@@ -39,7 +38,7 @@ class GrantAdmission:
         self._expect = expect
         self._admit = admit
         self._ticket_seconds = ticket_seconds
-        self._audio = msgspec.json.encode(agent.audio)  # until the client says which
+        self._audio = agent.audio  # until the client says which
 
     async def __call__(self, ticket: str) -> Admitted:
         session_id = uuid7()

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from uuid_utils.compat import uuid7
 
+from config.agent import Audio
 from control.db.calls import list_calls
 from control.db.conversations import (
     HISTORY_LENGTH,
@@ -84,7 +85,7 @@ def new_session(
         ticket_hash=ticket_hash,
         ticket_seconds=ticket_seconds,
         timezone="Europe/Berlin",
-        audio=b'{"input": {}}',
+        audio=Audio(),
     )
 
 

@@ -6,7 +6,6 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import msgspec
 import pytest
 from uuid_utils.compat import uuid7
 
@@ -43,7 +42,7 @@ async def begin(store, conversation_id=None):
         ticket_hash=hash_ticket("first"),
         ticket_seconds=60.0,
         timezone="UTC",
-        audio=msgspec.json.encode(Audio()),
+        audio=Audio(),
     )
     await create_session(store, session, resume=conversation_id is not None)
     return session
