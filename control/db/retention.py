@@ -24,51 +24,35 @@ BATCH = 200
 _LOCK = 0x72657461696E  # "retain"
 
 
-class Retention:
-    """Erases what was not touched for `days`; 0: nothing."""
-
-    def __init__(self, store: Store, days: float, supervisor: Supervisor | None = None) -> None:
-        self._store = store
-        self._days = days
-        self._supervisor = supervisor or Supervisor()
-
-    def __repr__(self) -> str:
-        return f"<Retention {self._days:g} days>"
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Look every ten minutes while inside."""
-        if not self._days:
-            yield
-            return
-        async with self._supervisor.repeating(
-            "retention",
-            self.sweep,
-            pause=partial(asyncio.sleep, LOOK_SECONDS),
-            foreseen=(StoreUnavailable,),
-            say=_say_delayed,
-        ):
-            yield
-
-    async def sweep(self) -> int:
-        """Erase all that is too old, unless another node is about it; how many there were.
-
-        Raises `StoreUnavailable`.
-        """
-        erased = 0
-        while True:
-            async with self._store.transaction() as connection:
-                count = await erase_old(connection, self._days, limit=BATCH)
-            erased += count
-            if count < BATCH:
-                break
-        if erased:
-            log.info("retention_erased conversations=%d", erased)
-        return erased
+@asynccontextmanager
+async def running(store: Store, days: float, supervisor: Supervisor) -> AsyncIterator[None]:
+    """Every ten minutes, while inside, erase what was not touched for `days`; 0: nothing."""
+    if not days:
+        yield
+        return
+    async with supervisor.repeating(
+        "retention",
+        partial(sweep, store, days),
+        pause=partial(asyncio.sleep, LOOK_SECONDS),
+        foreseen=(StoreUnavailable,),
+        say=lambda error: log.warning("retention_delayed reason=%s", error),
+    ):
+        yield
 
 
-def _say_delayed(error: Exception) -> None:
-    log.warning("retention_delayed reason=%s", error)
+async def sweep(store: Store, days: float) -> int:
+    """Erase all that is too old, unless another node is about it; how many there were.
+
+    Raises `StoreUnavailable`.
+    """
+    erased, count = 0, BATCH
+    while count == BATCH:
+        async with store.transaction() as connection:
+            count = await erase_old(connection, days, limit=BATCH)
+        erased += count
+    if erased:
+        log.info("retention_erased conversations=%d", erased)
+    return erased
 
 
 # Not: somebody has it, is about to (a ticket that is good), or may come back to it. None of that is

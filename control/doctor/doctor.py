@@ -29,8 +29,9 @@ from config.settings import Settings, from_environment
 from control.api.security import allowed_origins
 from control.api.sessions import make_websocket_url
 from control.auth.jwks import Jwks, KeysUnavailable
-from control.db.database_check import Inspected, InspectionFailed, inspect
+from control.db.database_check import Inspected, inspect
 from control.db.migrate import MigrationError, find_pending, load_migrations
+from control.db.pool import ConnectFailed
 from control.doctor.probe import Certificate, Route, Streams
 from control.doctor.report import Report
 from control.http.client import open_client
@@ -256,7 +257,7 @@ class Doctor:
         url = self._settings.database_url.reveal()
         try:
             seen = await inspect(url)
-        except InspectionFailed as error:
+        except ConnectFailed as error:
             report.fail("database connect", str(error))
             return
         version = f"PostgreSQL {seen.version}"
