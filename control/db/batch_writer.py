@@ -187,13 +187,11 @@ async def _leave_out_void(connection: Connection, messages: list[MessageSaid]) -
     What the browser saw counts, however late it comes. It told the next owner how much that was;
     who said nothing of that is given everything.
     """
-    rows = await connection.fetch(
-        """
+    sql = """
         SELECT session_id, epoch, received, at FROM voice.takeovers
         WHERE session_id = ANY($1::uuid[]) AND received > 0
-        """,
-        {m.session_id for m in messages},
-    )
+    """
+    rows = await connection.fetch(sql, {m.session_id for m in messages})
     replaced = {(row["session_id"], row["epoch"]): row for row in rows}
     kept = []
     for m in messages:

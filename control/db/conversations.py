@@ -167,8 +167,7 @@ async def load_history(store: Store, conversation_id: UUID) -> History:
 
 async def _make_query(connection: Connection, terms: Sequence[Term]) -> str | None:
     """The tsquery of these terms, as text; None: there is no word in them."""
-    query: str | None = await connection.fetchval(
-        """
+    sql = """
         SELECT string_agg('(' || together || ')', ' | ')
         FROM (
             SELECT string_agg(CASE WHEN negated THEN '!' ELSE '' END
@@ -179,9 +178,8 @@ async def _make_query(connection: Connection, terms: Sequence[Term]) -> str | No
             WHERE words <> ''
             GROUP BY place
         ) AS alternative
-        """,
-        storable_json(terms),
-    )
+    """
+    query: str | None = await connection.fetchval(sql, storable_json(terms))
     return query
 
 

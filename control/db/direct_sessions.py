@@ -36,28 +36,22 @@ async def enter(
     connection: Connection, session_id: UUID, conversation_id: UUID, *, user_id: str
 ) -> Reporting | None:
     """Lock the conversation and look at the session. None: the user has no such session."""
-    numbered_from = await connection.fetchval(
-        """
+    sql = """
         SELECT numbered_from FROM voice.conversations WHERE id = $1 AND user_id = $2
         FOR NO KEY UPDATE
-        """,
-        conversation_id,
-        user_id,
-    )
+    """
+    numbered_from = await connection.fetchval(sql, conversation_id, user_id)
     if numbered_from is None:
         return None
-    standing: Standing | None = await connection.fetchval(
-        f"""
+    sql = f"""
         SELECT CASE
                  WHEN transport <> 'direct' THEN 'relay'
                  WHEN end_asked = 'superseded' THEN 'superseded'
                  WHEN state = 'ended' OR created_at < now() - interval '{LONGEST}' THEN 'over'
                  ELSE 'direct' END
         FROM voice.sessions WHERE id = $1 AND conversation_id = $2
-        """,
-        session_id,
-        conversation_id,
-    )
+    """
+    standing: Standing | None = await connection.fetchval(sql, session_id, conversation_id)
     if standing is None:
         return None
     last = await ownership.find_last(connection, conversation_id)

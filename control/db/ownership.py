@@ -28,13 +28,11 @@ GAP = 1_000_000
 
 async def beat(connection: Connection, node_id: UUID) -> None:
     """This node is alive; it is known from its first beat on."""
-    await connection.execute(
-        """
+    sql = """
         INSERT INTO voice.nodes (id) VALUES ($1)
         ON CONFLICT (id) DO UPDATE SET seen_at = now()
-        """,
-        node_id,
-    )
+    """
+    await connection.execute(sql, node_id)
 
 
 async def leave(connection: Connection, node_id: UUID) -> None:
@@ -42,14 +40,12 @@ async def leave(connection: Connection, node_id: UUID) -> None:
 
     Then others see for how long those may be taken over.
     """
-    await connection.execute(
-        """
+    sql = """
         DELETE FROM voice.nodes WHERE id = $1 AND NOT EXISTS (
             SELECT FROM voice.sessions WHERE node_id = $1 AND state <> 'ended'
         )
-        """,
-        node_id,
-    )
+    """
+    await connection.execute(sql, node_id)
 
 
 async def sweep(connection: Connection, grace: float) -> int:
@@ -58,17 +54,15 @@ async def sweep(connection: Connection, grace: float) -> int:
     How many sessions that were. The epoch stays: an owner that lives after all and could not reach
     the database goes on.
     """
-    done = await connection.execute(
-        f"""
+    sql = f"""
         UPDATE voice.sessions AS s
         SET state = 'ended', ended_at = now(), end_reason = coalesce(end_asked, 'node_lost')
         WHERE s.state <> 'ended' AND s.node_id IS NOT NULL AND NOT EXISTS (
             SELECT FROM voice.nodes AS n
             WHERE n.id = s.node_id AND n.seen_at > {ALIVE_SINCE} - make_interval(secs => $1)
         )
-        """,
-        grace,
-    )
+    """
+    done = await connection.execute(sql, grace)
     await connection.execute(
         f"DELETE FROM voice.nodes WHERE seen_at <= {ALIVE_SINCE} - make_interval(secs => $1)",
         grace,
@@ -153,44 +147,35 @@ async def supersede(connection: Connection, conversation_id: UUID, session_id: U
     The others hear that they are over. The caller has locked the conversation.
     """
     await supersede_direct(connection, conversation_id, session_id)
-    superseded = await connection.fetch(
-        """
+    sql = """
         UPDATE voice.sessions SET end_asked = 'superseded'
         WHERE conversation_id = $1 AND id <> $2 AND epoch > 0 AND end_asked IS NULL
           AND (state <> 'ended' OR end_reason = 'shutdown')
         RETURNING id
-        """,
-        conversation_id,
-        session_id,
-    )
+    """
+    superseded = await connection.fetch(sql, conversation_id, session_id)
     await notify(connection, [row["id"] for row in superseded])
 
 
 async def supersede_direct(connection: Connection, conversation_id: UUID, session_id: UUID) -> None:
     """End the direct sessions of the conversation: nobody is their owner, who could."""
-    await connection.execute(
-        """
+    sql = """
         UPDATE voice.sessions
         SET end_asked = 'superseded', state = 'ended', ended_at = now(), end_reason = 'superseded'
         WHERE conversation_id = $1 AND id <> $2 AND transport = 'direct' AND state <> 'ended'
-        """,
-        conversation_id,
-        session_id,
-    )
+    """
+    await connection.execute(sql, conversation_id, session_id)
 
 
 async def is_elsewhere(connection: Connection, session_id: UUID, node_id: UUID) -> bool:
     """Whether another node has it, and so perhaps a ticket that is not known here yet."""
-    found: bool = await connection.fetchval(
-        """
+    sql = """
         SELECT EXISTS (
             SELECT FROM voice.sessions
             WHERE id = $1 AND state <> 'ended' AND epoch > 0 AND node_id <> $2
         )
-        """,
-        session_id,
-        node_id,
-    )
+    """
+    found: bool = await connection.fetchval(sql, session_id, node_id)
     return found
 
 
@@ -199,8 +184,7 @@ async def may_settle(
 ) -> bool:
     """Whether an owner is alive and has not said yet that it stored all it had: one of another
     session of the conversation, or (`before_us`) of this one."""
-    found: bool = await connection.fetchval(
-        f"""
+    sql = f"""
         SELECT EXISTS (
             SELECT FROM voice.sessions AS s
             WHERE s.conversation_id = $1 AND s.id <> $2 AND s.settled_epoch < s.epoch
@@ -208,11 +192,8 @@ async def may_settle(
         ) OR $3 AND EXISTS (
             SELECT FROM voice.sessions AS s WHERE s.id = $2 AND s.settled_epoch < s.epoch - 1
         )
-        """,
-        conversation_id,
-        session_id,
-        before_us,
-    )
+    """
+    found: bool = await connection.fetchval(sql, conversation_id, session_id, before_us)
     return found
 
 
@@ -223,15 +204,12 @@ async def number(connection: Connection, conversation_id: UUID, session_id: UUID
         conversation_id,
     )
     last = await find_last(connection, conversation_id)
-    unsettled = await connection.fetch(
-        """
+    sql = """
         UPDATE voice.sessions SET settled_epoch = epoch - (id = $2)::int
         WHERE conversation_id = $1 AND settled_epoch < epoch - (id = $2)::int
         RETURNING id
-        """,
-        conversation_id,
-        session_id,
-    )
+    """
+    unsettled = await connection.fetch(sql, conversation_id, session_id)
     seq = max(last.last_seq, numbered_from or 0)
     if unsettled:
         seq += GAP
@@ -245,13 +223,11 @@ async def number(connection: Connection, conversation_id: UUID, session_id: UUID
 
 async def find_last(connection: Connection, conversation_id: UUID) -> Numbering:
     """The numbers of the newest message that is stored; 0 and None: there is none."""
-    row = await connection.fetchrow(
-        """
+    sql = """
         SELECT seq AS last_seq, turn AS last_turn, role AS last_role FROM voice.messages
         WHERE conversation_id = $1 ORDER BY seq DESC LIMIT 1
-        """,
-        conversation_id,
-    )
+    """
+    row = await connection.fetchrow(sql, conversation_id)
     return read(Numbering, row) if row else Numbering()
 
 
@@ -265,25 +241,19 @@ async def end_missing(
     the journal. One that begins after all is live again when `find_lost` sees it.
     """
     ours = node_id, list(owned)
-    await connection.execute(
-        """
+    sql = """
         UPDATE voice.sessions AS s
         SET state = 'ended', ended_at = now(), end_reason = coalesce(end_asked, 'node_lost')
         FROM unnest($3::uuid[], $4::int[]) AS m (id, epoch)
         WHERE s.node_id = $1 AND s.state <> 'ended' AND s.id <> ALL ($2::uuid[])
           AND s.id = m.id AND s.epoch = m.epoch
-        """,
-        *ours,
-        list(missed),
-        list(missed.values()),
-    )
-    rows = await connection.fetch(
-        """
+    """
+    await connection.execute(sql, *ours, list(missed), list(missed.values()))
+    sql = """
         SELECT id, epoch FROM voice.sessions
         WHERE node_id = $1 AND state <> 'ended' AND id <> ALL ($2::uuid[])
-        """,
-        *ours,
-    )
+    """
+    rows = await connection.fetch(sql, *ours)
     return {row["id"]: row["epoch"] for row in rows}
 
 
@@ -299,13 +269,11 @@ async def notify(connection: Connection, sessions: Iterable[UUID]) -> None:
 
 async def ask_to_hang_up(connection: Connection, session_id: UUID) -> None:
     """Its owner is to end it; nobody takes it over any more."""
-    await connection.execute(
-        """
+    sql = """
         UPDATE voice.sessions SET end_asked = 'hung_up'
         WHERE id = $1 AND epoch > 0 AND (state <> 'ended' OR end_reason = 'shutdown')
-        """,
-        session_id,
-    )
+    """
+    await connection.execute(sql, session_id)
     await notify(connection, [session_id])
 
 
@@ -317,25 +285,20 @@ async def find_lost(
     'moved', 'hung_up' or 'superseded'. What was taken for dead meanwhile, and is not, is live.
     """
     given = list(owned), list(owned.values())
-    rows = await connection.fetch(
-        """
+    sql = """
         SELECT o.id, CASE WHEN s.id IS NULL THEN 'hung_up'  -- erased
                           WHEN s.epoch <> o.epoch THEN 'moved'
                           ELSE s.end_asked END AS why
         FROM unnest($1::uuid[], $2::int[]) AS o (id, epoch)
         LEFT JOIN voice.sessions AS s ON s.id = o.id
         WHERE s.id IS NULL OR s.epoch <> o.epoch OR s.end_asked IS NOT NULL
-        """,
-        *given,
-    )
-    await connection.execute(
-        """
+    """
+    rows = await connection.fetch(sql, *given)
+    sql = """
         UPDATE voice.sessions AS s SET state = 'live', ended_at = NULL, end_reason = NULL
         FROM unnest($1::uuid[], $2::int[]) AS o (id, epoch)
         WHERE s.id = o.id AND s.epoch = o.epoch AND s.node_id = $3
           AND s.state = 'ended' AND s.end_reason = 'node_lost'
-        """,
-        *given,
-        node_id,
-    )
+    """
+    await connection.execute(sql, *given, node_id)
     return {row["id"]: row["why"] for row in rows}

@@ -79,15 +79,12 @@ async def erase_old(connection: Connection, days: float, *, limit: int) -> int:
     """Erase up to `limit` conversations with all that is in them; 0 also when another node does."""
     if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
         return 0
-    rows = await connection.fetch(
-        f"""
+    sql = f"""
         SELECT id FROM voice.conversations AS old WHERE {_UNUSED}
         ORDER BY updated_at LIMIT $2
         FOR UPDATE SKIP LOCKED
-        """,
-        days,
-        limit,
-    )
+    """
+    rows = await connection.fetch(sql, days, limit)
     # Looked at again, now that nobody can begin a session in them: one may have begun meanwhile.
     done = await connection.execute(
         f"DELETE FROM voice.conversations AS old WHERE id = ANY ($2::uuid[]) AND {_UNUSED}",
