@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from uuid import UUID
 
 from litestar import Litestar, Response, Router, get
@@ -21,7 +22,7 @@ from config.settings import Settings
 from control.api import conversations, grants, intents, sessions, web_client
 from control.api.direct import DirectController
 from control.api.health import get_live, get_ready
-from control.api.problems import exception_handlers
+from control.api.problems import answer_error
 from control.api.request_target import METRICS, RequestTargetMiddleware
 from control.api.security import (
     MAX_BODY_BYTES,
@@ -31,18 +32,21 @@ from control.api.security import (
     guard_origin,
     make_cors,
 )
-from control.auth.current_user import USER_ID, SignIn
+from control.auth.current_user import USER_ID, get_current_user
+from control.auth.jwks import Jwks
+from control.auth.jwt import Bearer
 from control.cluster.capacity import Capacity
 from control.cluster.heartbeat import Heartbeat
 from control.db import retention
 from control.db.store import Store
+from control.http.client import Remote
 from control.http.connection_limits import ConnectionLimits
 from control.outbox.orchestrator_client import Orchestrator, connect
 from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
 from control.sessions.deepgram_token import Minter
 from control.sessions.direct import Direct
-from control.sessions.grants import GrantAdmission
+from control.sessions.grants import admit_grant
 from relay.core.agent_lifecycle import Times
 from relay.core.rate_limit import Bounds
 from relay.functions.executor import Functions
@@ -120,7 +124,11 @@ class ControlPlane:
         self.policy = configuration.policy
         self.registry = configuration.registry
         self.allowed_origins = allowed_origins(settings)
-        self.sign_in = SignIn(settings, data_plane.egress)
+        self.jwks = (
+            Jwks(Remote(data_plane.egress, settings.jwt_jwks_url))
+            if settings.jwt_jwks_url
+            else None
+        )
         self.minter = Minter(
             settings.deepgram_api_url,
             settings.deepgram_api_key,
@@ -128,23 +136,13 @@ class ControlPlane:
             seconds=settings.ticket_seconds,
         )
         self.direct = Direct(
-            store,
-            configuration,
-            data_plane.functions,
-            self.minter,
-            allowed=settings.direct_transport,
-            agent_url=settings.deepgram_agent_url,
-            settle=self._settle,
+            settings, configuration, store, self._settle, data_plane.functions, self.minter
         )
         self.admit = Admission(
             store, self._settle, node_id=data_plane.node_id, grace=settings.grace_seconds
         )
-        self.admit_grant = GrantAdmission(
-            store,
-            self.agent,
-            self.live.expect,
-            self.admit,
-            ticket_seconds=settings.ticket_seconds,
+        self.admit_grant = partial(
+            admit_grant, store, settings, self.agent, self.live.expect, self.admit
         )
 
     async def _settle(self, conversation_id: UUID) -> bool:
@@ -156,12 +154,14 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     data_plane = DataPlane(settings, configuration)
     control_plane = ControlPlane(settings, configuration, data_plane)
     parts = vars(data_plane) | vars(control_plane)
+    bearer = Bearer(settings, control_plane.jwks)
+    find_user = bearer.find_user if settings.auth == "jwt" else get_current_user
 
     @asynccontextmanager
     async def open_all(app: Litestar) -> AsyncIterator[None]:
         async with (
             _running(settings, configuration, data_plane),
-            control_plane.sign_in.running(),
+            control_plane.jwks.running() if control_plane.jwks else nullcontext(),
             control_plane.minter.running(),
         ):
             with watching(data_plane.metrics.times["loop_lag"]):
@@ -171,7 +171,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         _list_routes(settings),
         dependencies={
             **{name: _given(value) for name, value in parts.items()},
-            "user": Provide(control_plane.sign_in.find_user),
+            "user": Provide(find_user),
         },
         guards=[guard_origin(control_plane.allowed_origins)],
         before_request=bound_body,
@@ -179,7 +179,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         cors_config=make_cors(settings),
         request_max_body_size=MAX_BODY_BYTES,
         state=State({"connection_limits": _make_connection_limits(settings, data_plane.metrics)}),
-        exception_handlers=exception_handlers,
+        exception_handlers={Exception: answer_error},
         lifespan=[open_all],
         openapi_config=OpenAPIConfig(
             title="Voice relay",

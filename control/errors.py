@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from relay.protocol.refusal import Refused
+
 RETRY_SECONDS = 2  # what Retry-After says while the database does not answer
 
 
@@ -14,8 +16,8 @@ class Mistake(msgspec.Struct, frozen=True):
     detail: str
 
 
-class ProblemError(Exception):
-    """Raised by a handler to answer with a problem."""
+class ProblemError(Refused):
+    """A refusal over REST: it may list mistakes of the request, and bring headers."""
 
     def __init__(
         self,
@@ -27,12 +29,8 @@ class ProblemError(Exception):
         retry_after: int | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(f"{status} {code}: {detail}")
-        self.status = status
-        self.code = code
-        self.detail = detail
+        super().__init__(status, code, detail, retry_after=retry_after)
         self.mistakes = mistakes or []
-        self.retry_after = retry_after
         self.headers = headers or {}
 
 
@@ -41,7 +39,11 @@ def not_found(noun: str) -> ProblemError:
     return ProblemError(404, "not_found", f"there is no such {noun}")
 
 
-def invalid(path: str, detail: str) -> ProblemError:
-    return ProblemError(
-        400, "invalid", f"{path}: {detail}", mistakes=[Mistake(path=path, detail=detail)]
-    )
+def invalid(*mistakes: Mistake) -> ProblemError:
+    detail = "; ".join(f"{m.path}: {m.detail}" for m in mistakes) or "the request is not valid"
+    return ProblemError(400, "invalid", detail, mistakes=list(mistakes))
+
+
+def database_unavailable() -> ProblemError:
+    detail = "the database does not answer; try again"
+    return ProblemError(503, "database_unavailable", detail, retry_after=RETRY_SECONDS)

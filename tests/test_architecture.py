@@ -23,13 +23,11 @@ ARROWS = {
         "control.db",
         "control.errors",
         "control.sessions",
-        "relay.core",
         "relay.functions",
         "relay.journal",
         "relay.live",
         "relay.protocol",
         "relay.supervisor",
-        "relay.telemetry",
     },
     "control.app": {
         "control.api",
@@ -47,7 +45,7 @@ ARROWS = {
         "relay.telemetry",
         "relay.transport",
     },
-    "control.auth": {"control.errors", "control.http", "relay.transport"},
+    "control.auth": {"control.errors", "control.http"},
     "control.cli": {
         "control.api",
         "control.app",
@@ -80,6 +78,7 @@ ARROWS = {
         "relay.transport",
     },
     "control.http": {"relay.backoff", "relay.transport"},
+    "control.errors": {"relay.protocol"},
     "control.logging": {"control.db"},
     "control.outbox": {
         "control.db",
@@ -165,8 +164,6 @@ DOORS = {
     "httpx": {
         "control/outbox/orchestrator_client.py",
         "control/http/client.py",
-        "control/auth/jwks.py",
-        "control/sessions/deepgram_token.py",
         "control/talk/cli.py",
     },
     "jwt": {"control/auth/jwt.py", "control/auth/jwks.py"},

@@ -28,7 +28,6 @@ OFFERED = {
 }  # fmt: skip
 # All others, by the file that uses them.
 PRIVATE = {
-    "control/http/server.py": {"uvicorn.lifespan.on.LifespanOn"},
     "control/http/connection_limits.py": {
         "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol"
     },

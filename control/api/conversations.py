@@ -11,22 +11,23 @@ from uuid import UUID
 
 import msgspec
 from litestar import Controller, delete, get, patch, post
-from litestar.di import NamedDependency
+from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from config import function_arguments
-from control.api.pagination import LIMIT, Cursor, Limit, read_cursor, split_page, write_cursor
+from control.api.pagination import LIMIT, Cursor, Limit, cut_page, read_cursor
 from control.api.problems import describe_problems
 from control.api.sessions import Live
 from control.auth.current_user import User
 from control.db import calls, conversations
 from control.db.rows import Conversation, IntentCall, Message
 from control.db.store import Store
-from control.errors import ProblemError, invalid, not_found
+from control.errors import Mistake, ProblemError, invalid, not_found
 from relay.functions.submission import saved
 
 TITLE_MAX = 200
 SEQ_MAX = 2**63 - 1
+Seq = Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)]
 
 
 class ConversationPage(msgspec.Struct, frozen=True):
@@ -48,23 +49,20 @@ class Rename(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     title: Annotated[str, msgspec.Meta(min_length=1, max_length=TITLE_MAX)]
 
 
-class _ConversationPosition(msgspec.Struct, frozen=True, array_like=True):
-    updated_at: datetime
-    id: UUID
-
-
-class _MessagePosition(msgspec.Struct, frozen=True, array_like=True):
-    seq: Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)]
-
-
-class _CallPosition(msgspec.Struct, frozen=True, array_like=True):
-    after_seq: Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)]
-    id: UUID
+async def find_conversation(
+    store: NamedDependency[Store], user: NamedDependency[User], conversation_id: FromPath[UUID]
+) -> Conversation:
+    """The one of the path."""
+    conversation = await conversations.get_conversation(store, conversation_id, user_id=user.id)
+    if conversation is None:
+        raise not_found("conversation")
+    return conversation
 
 
 class ConversationController(Controller):
     path = "/conversations"
     tags = ("history",)
+    dependencies = {"conversation": Provide(find_conversation)}  # noqa: RUF012
 
     @get(
         "/", summary="List conversations, newest first", responses=describe_problems(400, 401, 503)
@@ -82,21 +80,15 @@ class ConversationController(Controller):
         limit: Limit = LIMIT,
         cursor: Cursor = None,
     ) -> ConversationPage:
-        position = read_cursor(cursor, _ConversationPosition)
-        before = None if position is None else (position.updated_at, position.id)
         found = await conversations.list_conversations(
             store,
             user.id,
             q=q if q and q.strip() else None,  # an empty search box is no search
             status=status,
-            before=before,
+            before=read_cursor(cursor, tuple[datetime, UUID]),
             limit=limit + 1,
         )
-        items, more = split_page(found, limit)
-        if not more:
-            return ConversationPage(items, None)
-        position = _ConversationPosition(items[-1].updated_at, items[-1].id)
-        return ConversationPage(items, write_cursor(position))
+        return ConversationPage(*cut_page(found, limit, lambda last: (last.updated_at, last.id)))
 
     @get(
         "/{conversation_id:uuid}",
@@ -105,11 +97,9 @@ class ConversationController(Controller):
     )
     async def get_conversation(
         self,
-        store: NamedDependency[Store],
-        user: NamedDependency[User],
-        conversation_id: FromPath[UUID],
+        conversation: NamedDependency[Conversation],
     ) -> Conversation:
-        return await _require(store, user, conversation_id)
+        return conversation
 
     @patch(
         "/{conversation_id:uuid}",
@@ -125,7 +115,7 @@ class ConversationController(Controller):
     ) -> Conversation:
         title = " ".join(data.title.split())
         if not title:
-            raise invalid("title", "expected a title that is not blank")
+            raise invalid(Mistake("title", "expected a title that is not blank"))
         renamed = await conversations.rename_conversation(
             store, conversation_id, user_id=user.id, title=title
         )
@@ -159,22 +149,17 @@ class ConversationController(Controller):
     async def list_messages(
         self,
         store: NamedDependency[Store],
-        user: NamedDependency[User],
-        conversation_id: FromPath[UUID],
+        conversation: NamedDependency[Conversation],
         *,
         after_seq: Annotated[int, QueryParameter(ge=0, le=SEQ_MAX)] = 0,
         limit: Limit = LIMIT,
         cursor: Cursor = None,
     ) -> MessagePage:
-        position = read_cursor(cursor, _MessagePosition)
-        if position is not None:
-            after_seq = max(after_seq, position.seq)
-        await _require(store, user, conversation_id)
+        (reached,) = read_cursor(cursor, tuple[Seq]) or (0,)
         found = await conversations.list_messages(
-            store, conversation_id, after_seq=after_seq, limit=limit + 1
+            store, conversation.id, after_seq=max(after_seq, reached), limit=limit + 1
         )
-        items, more = split_page(found, limit)
-        return MessagePage(items, write_cursor(_MessagePosition(items[-1].seq)) if more else None)
+        return MessagePage(*cut_page(found, limit, lambda last: (last.seq,)))
 
     @get(
         "/{conversation_id:uuid}/intents",
@@ -184,22 +169,15 @@ class ConversationController(Controller):
     async def list_intents(
         self,
         store: NamedDependency[Store],
-        user: NamedDependency[User],
-        conversation_id: FromPath[UUID],
+        conversation: NamedDependency[Conversation],
         *,
         limit: Limit = LIMIT,
         cursor: Cursor = None,
     ) -> IntentCallPage:
-        position = read_cursor(cursor, _CallPosition)
-        after = None if position is None else (position.after_seq, position.id)
-        await _require(store, user, conversation_id)
-        found = await calls.list_calls(store, conversation_id, after=after, limit=limit + 1)
-        shown, more = split_page(found, limit)
-        items = [_show(call) for call in shown]
-        if not more:
-            return IntentCallPage(items, None)
-        position = _CallPosition(shown[-1].after_seq, shown[-1].id)
-        return IntentCallPage(items, write_cursor(position))
+        after = read_cursor(cursor, tuple[Seq, UUID])
+        found = await calls.list_calls(store, conversation.id, after=after, limit=limit + 1)
+        shown = [_show(call) for call in found]
+        return IntentCallPage(*cut_page(shown, limit, lambda last: (last.after_seq, last.id)))
 
     @post(
         "/{conversation_id:uuid}/intents/{intent_id:uuid}/retry",
@@ -227,13 +205,6 @@ class ConversationController(Controller):
         if not was_failed:
             raise ProblemError(409, "not_failed", f"expected a failed call, it is {call.status}")
         return _show(call)
-
-
-async def _require(store: Store, user: User, conversation_id: UUID) -> Conversation:
-    conversation = await conversations.get_conversation(store, conversation_id, user_id=user.id)
-    if conversation is None:
-        raise not_found("conversation")
-    return conversation
 
 
 def _show(call: IntentCall) -> IntentCall:

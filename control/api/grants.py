@@ -6,27 +6,25 @@ control/sessions/grants.py says what becomes of it.
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, post
 from litestar.di import NamedDependency
-from litestar.exceptions import HTTPException, ValidationException
-from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody
-from litestar.types import ExceptionHandlersMap
 
 from config.settings import Settings
-from control.api.sessions import DRAINING_RETRY_SECONDS, NOT_KEPT, Live, read_timezone
+from control.api.problems import describe_problems, read_error
+from control.api.sessions import NOT_KEPT, Live, read_timezone
 from control.auth.current_user import User
 from control.db import grants
 from control.db.grants import Grant
-from control.db.store import Store, StoreUnavailable
-from control.errors import RETRY_SECONDS, Mistake, ProblemError, not_found
+from control.db.store import Store
+from control.errors import Mistake, not_found
 from relay.live.endpoints import DeepgramProblem, problem_body
 from relay.live.tickets import hash_ticket, new_ticket
+from relay.protocol.refusal import Refused
 
 LONGEST_GRANT = 3600.0  # seconds, Deepgram's bound
 
@@ -53,31 +51,14 @@ class Granted(msgspec.Struct, frozen=True, omit_defaults=True):
     warnings: list[Mistake] = []
 
 
-def _read(error: Exception) -> tuple[int, str | None, int | None]:
-    """Status, words of ours, seconds until it makes sense to ask again."""
-    match error:
-        case HTTPException():
-            return error.status_code, None, None
-        case ProblemError():
-            return error.status, error.detail, error.retry_after
-        case _:  # StoreUnavailable
-            return 503, None, RETRY_SECONDS
-
-
-def _on_refusal(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Whatever is wrong, as Deepgram says it."""
-    status, detail, retry_after = _read(error)
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    body = problem_body(status, detail)
-    return Response(body, status_code=status, headers=headers, media_type="application/json")
-
-
-_AS_DEEPGRAM: ExceptionHandlersMap = {
-    HTTPException: _on_refusal,
-    ValidationException: _on_refusal,  # has a handler of its own elsewhere
-    ProblemError: _on_refusal,
-    StoreUnavailable: _on_refusal,
-}
+def _answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Whatever is wrong, as Deepgram says it; our own words where it is a refusal of ours."""
+    refused = read_error(request, error)
+    body = problem_body(refused.status, error.detail if isinstance(error, Refused) else None)
+    headers = {} if refused.retry_after is None else {"Retry-After": str(refused.retry_after)}
+    return Response(
+        body, status_code=refused.status, headers=headers, media_type="application/json"
+    )
 
 
 @post(
@@ -85,13 +66,10 @@ _AS_DEEPGRAM: ExceptionHandlersMap = {
     status_code=200,
     tags=["session"],
     summary="A ticket for /v1/agent/converse, in Deepgram's shape",
-    exception_handlers=_AS_DEEPGRAM,
-    responses={
-        status: ResponseSpec(
-            DeepgramProblem, generate_examples=False, description=HTTPStatus(status).phrase
-        )
-        for status in (400, 401, 403, 404, 413, 503)
-    },
+    exception_handlers={Exception: _answer_error},
+    responses=describe_problems(
+        400, 401, 403, 404, 413, 503, body=DeepgramProblem, media_type="application/json"
+    ),
 )
 async def grant_ticket(
     store: NamedDependency[Store],
@@ -100,8 +78,7 @@ async def grant_ticket(
     user: NamedDependency[User],
     data: JSONBody[GrantRequest | None] = None,
 ) -> Response[Granted]:
-    if live.is_draining:
-        raise ProblemError(503, "stopping", "the relay stops", retry_after=DRAINING_RETRY_SECONDS)
+    live.check_open()
     wanted = data or GrantRequest()
     timezone, warnings = read_timezone(wanted.timezone)
     ttl = wanted.ttl_seconds or settings.ticket_seconds

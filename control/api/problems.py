@@ -15,10 +15,9 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi import ResponseSpec
-from litestar.types import ExceptionHandlersMap
 
 from control.db.store import StoreUnavailable
-from control.errors import RETRY_SECONDS, Mistake, ProblemError
+from control.errors import Mistake, ProblemError, database_unavailable, invalid
 from relay.protocol.refusal import Refused
 
 log = logging.getLogger(__name__)
@@ -37,97 +36,76 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     errors: list[Mistake] = []
 
 
-def answer_problem(error: ProblemError | Refused) -> Response[bytes]:
-    """The HTTP answer for a problem."""
-    mistakes = error.mistakes if isinstance(error, ProblemError) else []
-    # `title` of a plain problem is the phrase of its status, as RFC 9457 has it for about:blank.
+def encode_problem(error: Refused) -> bytes:
+    """The body of its answer."""
     problem = Problem(
+        # As RFC 9457 has it for about:blank.
         title=HTTPStatus(error.status).phrase,
         status=error.status,
         detail=error.detail,
         code=error.code,
-        errors=mistakes,
+        errors=error.mistakes if isinstance(error, ProblemError) else [],
     )
-    headers = dict(error.headers) if isinstance(error, ProblemError) else {}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
+    return msgspec.json.encode(problem)
+
+
+def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """The answer to a request in which this was raised."""
+    refused = read_error(request, error)
+    headers = dict(refused.headers) if isinstance(refused, ProblemError) else {}
+    if refused.retry_after is not None:
+        headers["Retry-After"] = str(refused.retry_after)
     return Response(
-        msgspec.json.encode(problem),
-        status_code=error.status,
+        encode_problem(refused),
+        status_code=refused.status,
         headers=headers,
         # A subtype of JSON that Litestar would not encode itself.
         media_type=PROBLEM_JSON,
     )
 
 
-def _on_problem(_: Request[Any, Any, Any], error: ProblemError | Refused) -> Response[bytes]:
-    return answer_problem(error)
-
-
-def _on_store(request: Request[Any, Any, Any], error: StoreUnavailable) -> Response[bytes]:
-    log.error("store_unavailable path=%s reason=%s", request.scope["path"], error)
-    return answer_problem(
-        ProblemError(
-            503,
-            "database_unavailable",
-            "the database does not answer; try again",
-            retry_after=RETRY_SECONDS,
-        )
-    )
-
-
-def _on_validation(_: Request[Any, Any, Any], error: ValidationException) -> Response[bytes]:
-    mistakes = _read_mistakes(error.extra)
-    detail = "; ".join(f"{m.path}: {m.detail}" for m in mistakes) or "the request is not valid"
-    return answer_problem(ProblemError(400, "invalid", detail, mistakes=mistakes))
+def read_error(request: Request[Any, Any, Any], error: Exception) -> Refused:
+    """What a client is told of it; what only operators may know is logged."""
+    path = request.scope["path"]
+    match error:
+        case Refused():
+            return error
+        case StoreUnavailable():
+            log.error("store_unavailable path=%s reason=%s", path, error)
+            return database_unavailable()
+        case ValidationException():
+            return invalid(*_read_mistakes(error.extra))
+        case HTTPException():
+            status = error.status_code
+            code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
+            # `Allow` is among the headers, for a method that is not.
+            return ProblemError(status, code, error.detail, headers=error.headers)
+    # The top of a request: whatever nobody foresaw.
+    log.error("request_failed path=%s", path, exc_info=error)
+    return ProblemError(500, "internal", "an error on our side; it was logged")
 
 
 def _read_mistakes(extra: object) -> list[Mistake]:
     """Litestar lists mistakes as `{"message", "key", "source"}`, the last two where known."""
-    if not isinstance(extra, list):
-        return []
     return [
         Mistake(
             path=str(entry.get("key") or entry.get("source") or "body"),
             detail=str(entry.get("message", "not valid")),
         )
-        for entry in extra
-        if isinstance(entry, dict)
+        for entry in (extra if isinstance(extra, list) else [])
     ]
 
 
-def _on_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    status = error.status_code
-    code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
-    response = answer_problem(ProblemError(status, code, error.detail))
-    response.headers.update(error.headers or {})  # Allow, for a method that is not
-    return response
-
-
-def _on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    # The top of a request: whatever nobody foresaw is logged here, and not shown.
-    log.error("request_failed path=%s", request.scope["path"], exc_info=error)
-    return answer_problem(ProblemError(500, "internal", "an error on our side; it was logged"))
-
-
-exception_handlers: ExceptionHandlersMap = {
-    ProblemError: _on_problem,
-    Refused: _on_problem,
-    StoreUnavailable: _on_store,
-    ValidationException: _on_validation,
-    HTTPException: _on_http,
-    Exception: _on_bug,
-}
-
-
-def describe_problems(*statuses: int) -> dict[int, ResponseSpec]:
+def describe_problems(
+    *statuses: int, body: type[msgspec.Struct] = Problem, media_type: str = PROBLEM_JSON
+) -> dict[int, ResponseSpec]:
     """For the OpenAPI description of a handler: which of these it may answer with."""
     return {
         status: ResponseSpec(
-            Problem,
+            body,
             generate_examples=False,
             description=HTTPStatus(status).phrase,
-            media_type=PROBLEM_JSON,
+            media_type=media_type,
         )
         for status in statuses
     }

@@ -9,10 +9,8 @@ of the same origin as we are.
 from __future__ import annotations
 
 import re
-from http import HTTPStatus
 from typing import Any, cast
 
-import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
@@ -26,7 +24,7 @@ from control.api.forwarded import (
     find_scheme,
     read_address,
 )
-from control.api.problems import PROBLEM_JSON, Problem
+from control.api.problems import PROBLEM_JSON, encode_problem
 from control.api.security import public_origin
 from control.errors import ProblemError
 
@@ -48,14 +46,17 @@ class RequestTargetMiddleware:
         self._public_host = parts[0] if parts else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = scope["headers"]
         peer = read_address(scope["client"][0]) if scope["client"] else None
-        self._apply_forwarded(scope, peer)
+        if peer is not None:
+            self._apply_forwarded(scope, peer)
         try:
-            check_path(scope["raw_path"])
-            self._check_host(scope)
+            if _PATH.fullmatch(scope["raw_path"]) is None:  # not spelled as ours are
+                raise _no_path()
+            host = _find_host(scope)
             if scope["path"] == METRICS:
-                self._check_metrics_access(peer, headers)
+                self._check_metrics_access(peer, host, scope["headers"])
+            elif scope["path"] not in PROBES:
+                self._check_host(host, scope)
         except ProblemError as error:
             await _answer(error, scope, send)
             return
@@ -64,58 +65,46 @@ class RequestTargetMiddleware:
             scope = cast(HTTPScope, {**scope, "method": "GET"})
         await self._app(scope, receive, send)
 
-    def _apply_forwarded(self, scope: Scope, peer: Address | None) -> None:
-        if peer is None or scope["client"] is None:
-            return
-        port = scope["client"][1]
-        if peer in self._proxies:
-            client = find_client(scope["headers"], peer, self._proxies)
-            port = port if client == peer else 0
-            scheme: Any = find_scheme(scope["headers"])
-            if scheme is not None:
-                is_socket = scope["type"] == ScopeType.WEBSOCKET
-                scope["scheme"] = scheme.replace("http", "ws") if is_socket else scheme
-            peer = client
-        scope["client"] = str(peer), port
+    def _apply_forwarded(self, scope: Scope, peer: Address) -> None:
+        client = find_client(scope["headers"], peer, self._proxies)
+        port = scope["client"][1] if scope["client"] and client == peer else 0
+        scope["client"] = str(client), port
+        scheme: Any = find_scheme(scope["headers"])
+        if peer in self._proxies and scheme is not None:
+            is_socket = scope["type"] == ScopeType.WEBSOCKET
+            scope["scheme"] = scheme.replace("http", "ws") if is_socket else scheme
 
-    def _check_host(self, scope: Scope) -> None:
-        names = [value for name, value in scope["headers"] if name == b"host"]
-        if len(names) > 1:
-            raise ProblemError(400, "host", "expected one Host")
-        if self._public_host is None or scope["path"] in PROBES:
+    def _check_host(self, host: str | None, scope: Scope) -> None:
+        if self._public_host is None or host == self._public_host:
             return
-        parts = split_host(names[0].decode("latin-1")) if names else None
-        if parts is None or not self._is_ours(parts[0], scope):
+        address = read_address((host or "").strip("[]"))
+        here = read_address(scope["server"][0]) if scope["server"] else None
+        if not _is_loopback(host) and (address is None or address != here):
             raise ProblemError(400, "host", "expected Host to be that of RELAY_PUBLIC_URL")
 
-    def _is_ours(self, host: str, scope: Scope) -> bool:
-        here = scope["server"][0] if scope["server"] else ""
-        address = read_address(host.strip("[]"))
-        if address is not None and address == read_address(here):
-            return True
-        return host == self._public_host or _is_loopback(host)
-
-    def _check_metrics_access(self, peer: Address | None, headers: Any) -> None:
+    def _check_metrics_access(self, peer: Address | None, host: str | None, headers: Any) -> None:
         """Metrics are for who asks directly, from a network that is named."""
-        host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1")
-        parts = split_host(host)
-        is_odd = peer is not None and peer.is_loopback and parts and not _is_loopback(parts[0])
+        is_odd = peer is not None and peer.is_loopback and host and not _is_loopback(host)
         if peer not in self._metrics_networks or came_by_proxy(headers) or is_odd:
             raise _no_path()
 
 
-def check_path(raw: bytes) -> None:
-    """Raises `ProblemError` (404) for a path that is not spelled as ours are."""
-    if _PATH.fullmatch(raw) is None:
-        raise _no_path()
+def _find_host(scope: Scope) -> str | None:
+    """The name or address that was asked for; None: it is none."""
+    names = [value for name, value in scope["headers"] if name == b"host"]
+    if len(names) > 1:
+        raise ProblemError(400, "host", "expected one Host")
+    parts = split_host(names[0].decode("latin-1")) if names else None
+    return parts[0] if parts else None
 
 
 def _no_path() -> ProblemError:
     return ProblemError(404, "not_found", "Not Found")
 
 
-def _is_loopback(host: str) -> bool:
+def _is_loopback(host: str | None) -> bool:
     """A name of this machine, which no other name server has a say in, or its address."""
+    host = host or ""
     address = read_address(host.strip("[]"))
     if address is not None:
         return address.is_loopback
@@ -123,9 +112,7 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _answer(error: ProblemError, scope: Scope, send: Send) -> None:
-    title = HTTPStatus(error.status).phrase
-    problem = Problem(title=title, status=error.status, detail=error.detail, code=error.code)
-    body = msgspec.json.encode(problem)
+    body = encode_problem(error)
     is_socket = scope["type"] == ScopeType.WEBSOCKET
     kind: Any = "websocket.http.response" if is_socket else "http.response"
     headers = [

@@ -7,7 +7,6 @@ and may not show us in a frame. The WebSocket has the same list of origins: live
 
 from __future__ import annotations
 
-import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,11 +17,10 @@ from litestar.datastructures import MutableScopeHeaders
 from litestar.handlers import BaseRouteHandler
 from litestar.types import BeforeMessageSendHookHandler, Guard, Message, Scope
 
-from config import origins
+from config import nesting, origins
 from config.settings import Settings
 from control.errors import ProblemError
 from relay.live.endpoints import check_origin
-from relay.protocol.refusal import Refused
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_DEPTH = 32  # of JSON; ours has six
@@ -37,8 +35,6 @@ OFFICIAL = [
     "X-Deepgram-Session-Id",
 ]
 _FROM_US = ("script-src", "style-src", "img-src", "font-src", "worker-src", "manifest-src")
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
-_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 def public_origin(settings: Settings) -> str | None:
@@ -126,12 +122,8 @@ def guard_origin(allowed: frozenset[str]) -> Guard:
     """Refuses what changes something when a page of another site asks for it."""
 
     def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        if not isinstance(connection, Request) or connection.method in SAFE_METHODS:
-            return
-        try:
+        if isinstance(connection, Request) and connection.method not in SAFE_METHODS:
             check_origin(connection, allowed)
-        except Refused:
-            raise ProblemError(403, "origin", "this Origin may not do that") from None
 
     return guard
 
@@ -140,16 +132,5 @@ async def bound_body(request: Request[Any, Any, Any]) -> None:
     """Before a handler reads the body: it is not too deep. Litestar sees to its length."""
     if request.method in SAFE_METHODS:
         return
-    if measure_depth(await request.body()) > MAX_DEPTH:
+    if nesting.is_deeper(await request.body(), MAX_DEPTH):
         raise ProblemError(400, "invalid", f"body: expected at most {MAX_DEPTH} levels of JSON")
-
-
-def measure_depth(body: bytes) -> int:
-    """How deep brackets are nested, strings left out; counting stops above the bound."""
-    depth = deepest = 0
-    for byte in _STRING.sub(b"", body).translate(None, delete=_NO_BRACKETS):
-        depth += 1 if byte in b"[{" else -1
-        deepest = max(deepest, depth)
-        if depth > MAX_DEPTH:
-            break
-    return deepest

@@ -6,10 +6,9 @@ WebSocket is opened with (admission.py), once. Only the ticket's SHA-256 is stor
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -26,56 +25,23 @@ from config.settings import Settings
 from control.api.problems import describe_problems
 from control.auth.current_user import User
 from control.db import conversations, sessions
-from control.db.rows import Message, NewSession, Session, SessionState
+from control.db.rows import Message, NewSession, SessionView
 from control.db.store import Store
-from control.errors import Mistake, ProblemError, not_found
+from control.errors import Mistake, invalid, not_found
 from control.sessions.direct import Direct, DirectBegun
-from relay.core.records import Figures
+from relay.live.session_registry import SessionRegistry
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol.audio_formats import AudioWish, choose_audio
 from relay.protocol.refusal import Refused
-from relay.telemetry.histogram import SessionLatency
-
-log = logging.getLogger(__name__)
 
 PREFIX = "/api/v1/voice"
 UTC = "UTC"  # the time zone of who does not say, or does not know
-DRAINING_RETRY_SECONDS = 10  # by then another relay, or the next one here, answers
 NOT_KEPT = {"Cache-Control": "no-store"}
 HUNG_UP = "hung_up"  # the end of a session that was closed over REST before it began
 
 
-class LiveSessions(Protocol):
-    """The sessions that are live in this process."""
-
-    @property
-    def is_draining(self) -> bool:
-        """The server is about to stop: no new sessions."""
-        ...
-
-    def hang_up(self, session_id: UUID) -> bool:
-        """End it; True if it was live here."""
-        ...
-
-    def figures(self, session_id: UUID) -> Figures | None:
-        """What it carried so far; None: not live here."""
-        ...
-
-    def check(self, address: str, user_id: str | None = None) -> None:
-        """Raises `Refused` if no more sessions may begin."""
-        ...
-
-    def count_refusal(self, refused: Refused) -> None:
-        """Somebody was not let in."""
-        ...
-
-    def expect(self, session_id: UUID) -> None:
-        """A browser will attach to this session in a moment."""
-        ...
-
-
-# A protocol has no instances that a validator could tell.
-Live = SkipValidation[NamedDependency[LiveSessions]]
+# Not validated: tests have one of their own.
+Live = SkipValidation[NamedDependency[SessionRegistry]]
 
 
 class SessionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,26 +74,6 @@ class SessionBegun(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[Mistake] = []
 
 
-class SessionView(msgspec.Struct, frozen=True, kw_only=True):
-    """Frames and bytes by the side that they came from. `close_reason` is a word for programs."""
-
-    id: UUID
-    conversation_id: UUID
-    state: SessionState
-    created_at: datetime
-    started_at: datetime | None
-    ended_at: datetime | None
-    close_reason: str | None
-    browser_code: int | None
-    agent_code: int | None
-    agent_request_id: str | None
-    browser_frames: int
-    browser_bytes: int
-    agent_frames: int
-    agent_bytes: int
-    latency: SessionLatency | None
-
-
 class SessionController(Controller):
     path = "/session"
     tags = ("session",)
@@ -149,19 +95,13 @@ class SessionController(Controller):
         user: NamedDependency[User],
         data: JSONBody[SessionRequest | None] = None,
     ) -> Response[SessionBegun | DirectBegun]:
-        if live.is_draining:
-            raise ProblemError(
-                503, "stopping", "the relay stops", retry_after=DRAINING_RETRY_SECONDS
-            )
+        live.check_open()
         wanted = data or SessionRequest()
         if wanted.conversation_id is None:  # else it may take the place of another: at the attach
             _check_room(live, request, user)
         audio = _check(wanted, agent, policy)
         timezone, warnings = read_timezone(wanted.timezone)
-        if wanted.transport == "direct":
-            shown = await direct.begin(user.id, wanted.conversation_id, timezone, audio)
-            shown = msgspec.structs.replace(shown, warnings=warnings)
-            return Response(shown, status_code=201, headers=NOT_KEPT)
+        resume = wanted.conversation_id is not None
         ticket = new_ticket()
         session = NewSession(
             id=uuid7(),
@@ -174,7 +114,9 @@ class SessionController(Controller):
             voice=wanted.voice,
             language=wanted.language,
         )
-        resume = wanted.conversation_id is not None
+        if wanted.transport == "direct":
+            shown = await direct.begin(session, resume=resume, warnings=warnings)
+            return Response(shown, status_code=201, headers=NOT_KEPT)
         expires_at = await sessions.create_session(store, session, resume=resume)
         if expires_at is None:
             raise not_found("conversation")
@@ -212,7 +154,11 @@ class SessionController(Controller):
         session = await sessions.get_session(store, session_id, user_id=user.id)
         if session is None:
             raise not_found("session")
-        return _show(session, live.figures(session_id))
+        figures = live.figures(session_id)
+        if figures is None:
+            return session
+        carried = msgspec.structs.asdict(figures)
+        return msgspec.structs.replace(session, state="live", **carried)
 
     @delete(
         "/{session_id:uuid}",
@@ -239,7 +185,7 @@ def make_websocket_url(public_url: str, session_id: UUID) -> str:
     return f"{scheme}://{parts.netloc}{path}"
 
 
-def _check_room(live: LiveSessions, request: Request[Any, Any, Any], user: User) -> None:
+def _check_room(live: SessionRegistry, request: Request[Any, Any, Any], user: User) -> None:
     """Raises `Refused`: sooner than at the attach, and nothing is written."""
     try:
         live.check(request.client.host if request.client else "", user.id)
@@ -258,8 +204,7 @@ def _check(wanted: SessionRequest, agent: Agent, policy: Policy) -> Audio:
     parted = (line.partition(": ") for line in lines)
     mistakes += [Mistake(path, detail) for path, _, detail in parted]
     if mistakes:
-        detail = "; ".join(f"{m.path}: {m.detail}" for m in mistakes)
-        raise ProblemError(400, "invalid", detail, mistakes=mistakes)
+        raise invalid(*mistakes)
     return audio
 
 
@@ -279,24 +224,3 @@ def _check_choice(path: str, name: str | None, offered: Mapping[str, object]) ->
         return []
     names = f"one of {', '.join(offered)}" if offered else "none: nothing is offered"
     return [Mistake(path, f"expected {names}, got {name!r}")]
-
-
-def _show(session: Session, figures: Figures | None) -> SessionView:
-    counted = figures or session
-    return SessionView(
-        id=session.id,
-        conversation_id=session.conversation_id,
-        state=session.state if figures is None else "live",
-        created_at=session.created_at,
-        started_at=session.started_at,
-        ended_at=session.ended_at,
-        close_reason=session.end_reason,
-        browser_code=session.browser_code,
-        agent_code=session.agent_code,
-        agent_request_id=session.agent_request_id,
-        browser_frames=counted.browser_frames,
-        browser_bytes=counted.browser_bytes,
-        agent_frames=counted.agent_frames,
-        agent_bytes=counted.agent_bytes,
-        latency=counted.latency,
-    )

@@ -12,35 +12,38 @@ import logging
 import time
 from collections.abc import Callable
 
-import httpx
 import jwt
 import msgspec
 
-from relay.transport import network_errors
+from control.errors import ProblemError
+from control.http.client import NoAnswer, Remote
 
 log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 600.0
 PAUSE_SECONDS = 10.0
 LONG_PAUSE_SECONDS = 60.0  # when the URL does not answer and the key is known
-FETCH_SECONDS = 5.0
-LARGEST = 256 * 1024  # bytes of the answer
+RETRY_SECONDS = 5  # what Retry-After says while no keys can be had
 
 
-class KeysUnavailable(Exception):
+class KeysUnavailable(ProblemError):
     """No keys could be read yet."""
+
+    def __init__(self) -> None:
+        detail = "tokens cannot be checked at the moment; try again"
+        super().__init__(503, "sign_in_unavailable", detail, retry_after=RETRY_SECONDS)
 
 
 class Jwks:
-    """`client` is set by who opens it. `clock` gives monotonic seconds."""
+    """`clock` gives monotonic seconds."""
 
-    def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.client: httpx.AsyncClient | None = None
-        self._url = url
+    def __init__(self, remote: Remote, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.running = remote.running
+        self._remote = remote
         self._clock = clock
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._read_at = float("-inf")
-        self._tried_at = float("-inf")
+        self._asked_at = float("-inf")
         self._lock = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -51,51 +54,36 @@ class Jwks:
 
         Raises `KeysUnavailable` when none was ever read.
         """
-        if self._is_old or self._look_up(kid) is None:
-            await self._refresh(kid)
+        if self._should_ask(kid):
+            async with self._lock:  # one request for all who wait
+                if self._should_ask(kid):
+                    await self._ask()
         if not self._keys:
-            raise KeysUnavailable("the keys could not be read yet")
+            raise KeysUnavailable
         return self._look_up(kid)
-
-    @property
-    def _is_old(self) -> bool:
-        return self._clock() - self._read_at > KEPT_SECONDS
 
     def _look_up(self, kid: str | None) -> jwt.PyJWK | None:
         if kid is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         return self._keys.get(kid)
 
-    async def _refresh(self, kid: str | None) -> None:
-        async with self._lock:  # one request for all who wait
-            if not self._is_old and self._look_up(kid) is not None:
-                return
-            # Whoever has a known key waits for us as well: not again and again.
-            pause = PAUSE_SECONDS if self._look_up(kid) is None else LONG_PAUSE_SECONDS
-            if self._clock() - self._tried_at < pause:
-                return
-            self._tried_at = self._clock()
-            try:
-                self._keys = _read(await self._fetch())
-                self._read_at = self._clock()
-            except (httpx.HTTPError, TimeoutError, ValueError, jwt.PyJWTError) as error:
-                log.error("jwks_unavailable reason=%s", _why(error))
+    def _should_ask(self, kid: str | None) -> bool:
+        is_known = self._look_up(kid) is not None
+        if is_known and self._clock() - self._read_at <= KEPT_SECONDS:
+            return False
+        # Whoever has a known key waits for us as well: not again and again.
+        pause = LONG_PAUSE_SECONDS if is_known else PAUSE_SECONDS
+        return self._clock() - self._asked_at >= pause
 
-    async def _fetch(self) -> bytes:
-        if self.client is None:
-            raise RuntimeError("the client is not open")
-        body = bytearray()
-        async with (
-            asyncio.timeout(FETCH_SECONDS),
-            self.client.stream("GET", self._url, follow_redirects=False) as answer,
-        ):
-            if answer.status_code != 200:
-                raise ValueError(f"HTTP {answer.status_code}")
-            async for chunk in answer.aiter_bytes():
-                body += chunk
-                if len(body) > LARGEST:
-                    raise ValueError("the answer is too long")
-        return bytes(body)
+    async def _ask(self) -> None:
+        try:
+            self._keys = _read(await self._remote.fetch("GET"))
+            self._read_at = self._clock()
+        except (NoAnswer, ValueError, jwt.PyJWTError) as error:
+            # What others make of the answer may quote it.
+            own = isinstance(error, NoAnswer) or type(error) is ValueError
+            log.error("jwks_unavailable reason=%s", error if own else type(error).__name__)
+        self._asked_at = self._clock()
 
 
 def _read(body: bytes) -> dict[str | None, jwt.PyJWK]:
@@ -105,10 +93,3 @@ def _read(body: bytes) -> dict[str | None, jwt.PyJWK]:
         raise ValueError("not a set of keys")
     keys = jwt.PyJWKSet.from_dict(document).keys
     return {key.key_id: key for key in keys if key.public_key_use in (None, "sig")}
-
-
-def _why(error: Exception) -> str:
-    word = network_errors.find_word(error)
-    if word != network_errors.NOTHING:
-        return word
-    return str(error) if type(error) is ValueError else type(error).__name__

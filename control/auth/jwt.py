@@ -7,45 +7,52 @@ without a signature is refused, and a public key is never taken for a secret.
 
 from __future__ import annotations
 
-import jwt
+from typing import Any
 
-from config.env_types import Secret
+import jwt
+from litestar import Request
+
+from config.settings import Settings
+from control.auth.current_user import User, refuse
 from control.auth.jwks import Jwks
+from control.errors import ProblemError
 
 LEEWAY = 30  # seconds that clocks may differ
 LONGEST_TOKEN = 8_000
 LONGEST_SUBJECT = 255
 PUBLIC_KEY_ALGORITHMS = ("RS256", "ES256")
 
-
-class TokenRefused(Exception):
-    """The token is not good; the text says why and is fit for whoever sent it."""
+_WRONG: dict[type[Exception], str] = {
+    jwt.ExpiredSignatureError: "the token has expired",
+    jwt.ImmatureSignatureError: "the token is not valid yet",
+    jwt.InvalidAudienceError: "the token is for another audience",
+    jwt.InvalidIssuerError: "the token is of another issuer",
+    jwt.InvalidSignatureError: "the signature of the token is wrong",
+}
 
 
 class Bearer:
-    """Reads the user from tokens; with `secret`, with `jwks` or with both."""
+    """Reads the user from tokens, as `RELAY_JWT_…` says; with a secret, with `jwks` or both."""
 
-    def __init__(
-        self,
-        *,
-        secret: Secret | None,
-        jwks: Jwks | None,
-        issuer: str | None,
-        audience: str,
-    ) -> None:
-        self._secret = secret
+    def __init__(self, settings: Settings, jwks: Jwks | None) -> None:
+        self._settings = settings
         self._jwks = jwks
-        self._issuer = issuer
-        self._audience = audience
+
+    async def find_user(self, request: Request[Any, Any, Any]) -> User:
+        """Raises `ProblemError`."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise refuse("a bearer token is needed")
+        return User(await self.read_subject(token.strip()))
 
     async def read_subject(self, token: str) -> str:
-        """The user's id. Raises `TokenRefused`, and `KeysUnavailable` when it cannot be checked."""
+        """The user's id. Raises `ProblemError`: `KeysUnavailable` when it cannot be checked."""
         if len(token) > LONGEST_TOKEN:
-            raise TokenRefused("the token is too long")
+            raise _refuse("the token is too long")
         try:
             head = jwt.get_unverified_header(token)
         except jwt.InvalidTokenError:
-            raise TokenRefused("the token cannot be read") from None
+            raise _refuse("the token cannot be read") from None
         algorithm = head.get("alg")
         key = await self._find_key(algorithm, head.get("kid"))
         try:
@@ -53,43 +60,31 @@ class Bearer:
                 token,
                 key,
                 algorithms=[str(algorithm)],
-                audience=self._audience,
-                issuer=self._issuer,
+                audience=self._settings.jwt_audience,
+                issuer=self._settings.jwt_issuer,
                 leeway=LEEWAY,
                 options={"require": ["exp", "sub", "aud"]},
             )
+        except jwt.MissingRequiredClaimError as error:
+            raise _refuse(f"the token has no {error.claim}") from None
         except jwt.PyJWTError as error:
-            raise TokenRefused(_say(error)) from None
+            raise _refuse(_WRONG.get(type(error), "the token is not valid")) from None
         subject = claims["sub"]
-        if not isinstance(subject, str) or not 0 < len(subject) <= LONGEST_SUBJECT:
-            raise TokenRefused("the token names no user")
-        if not subject.isprintable():
-            raise TokenRefused("the token names no user")
-        return subject
+        is_id = isinstance(subject, str) and 0 < len(subject) <= LONGEST_SUBJECT
+        if not is_id or not subject.isprintable():
+            raise _refuse("the token names no user")
+        return str(subject)
 
     async def _find_key(self, algorithm: object, kid: object) -> jwt.PyJWK | str:
-        if algorithm == "HS256" and self._secret is not None:
-            return self._secret.reveal()
+        if algorithm == "HS256" and self._settings.jwt_secret is not None:
+            return self._settings.jwt_secret.reveal()
         if algorithm in PUBLIC_KEY_ALGORITHMS and self._jwks is not None:
             key = await self._jwks.find(kid if isinstance(kid, str) else None)
             if key is not None and key.algorithm_name == algorithm:
                 return key
-            raise TokenRefused("the token is signed with an unknown key")
-        raise TokenRefused("the token is signed in a way that is not taken")
+            raise _refuse("the token is signed with an unknown key")
+        raise _refuse("the token is signed in a way that is not taken")
 
 
-def _say(error: jwt.PyJWTError) -> str:
-    match error:
-        case jwt.ExpiredSignatureError():
-            return "the token has expired"
-        case jwt.ImmatureSignatureError():
-            return "the token is not valid yet"
-        case jwt.InvalidAudienceError():
-            return "the token is for another audience"
-        case jwt.InvalidIssuerError():
-            return "the token is of another issuer"
-        case jwt.MissingRequiredClaimError(claim=claim):
-            return f"the token has no {claim}"
-        case jwt.InvalidSignatureError():
-            return "the signature of the token is wrong"
-    return "the token is not valid"
+def _refuse(detail: str) -> ProblemError:
+    return refuse(detail, error="invalid_token")

@@ -132,19 +132,19 @@ class NewSession(msgspec.Struct, frozen=True, kw_only=True):
     transport: Literal["relay", "direct"] = "relay"
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """A session row as the REST side sees it, without its ticket."""
+class SessionView(msgspec.Struct, frozen=True, kw_only=True):
+    """Frames and bytes by the side that they came from. `close_reason` is a word for programs."""
 
     id: UUID
     conversation_id: UUID
     state: SessionState
-    agent_request_id: str | None
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
-    end_reason: str | None
+    close_reason: str | None
     browser_code: int | None
     agent_code: int | None
+    agent_request_id: str | None
     browser_frames: int
     browser_bytes: int
     agent_frames: int

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from control.db import ownership
-from control.db.rows import NewSession, Session, columns, storable_json
+from control.db.rows import NewSession, SessionView, columns, storable_json
 from control.db.store import Store
 
 # The fields of a NewSession, in their order.
@@ -57,9 +57,10 @@ async def create_session(store: Store, session: NewSession, *, resume: bool) -> 
     return expires_at
 
 
-async def get_session(store: Store, session_id: UUID, *, user_id: str) -> Session | None:
-    sql = f"SELECT {columns(Session)} FROM voice.sessions WHERE id = $1 AND user_id = $2"
-    return next(iter(await store.fetch(Session, sql, session_id, user_id)), None)
+async def get_session(store: Store, session_id: UUID, *, user_id: str) -> SessionView | None:
+    shown = columns(SessionView).replace("close_reason", "end_reason AS close_reason")
+    sql = f"SELECT {shown} FROM voice.sessions WHERE id = $1 AND user_id = $2"
+    return next(iter(await store.fetch(SessionView, sql, session_id, user_id)), None)
 
 
 async def close_session(store: Store, session_id: UUID, *, user_id: str, reason: str) -> bool:

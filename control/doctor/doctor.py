@@ -34,7 +34,7 @@ from control.db.migrate import MigrationError, find_pending, load_migrations
 from control.db.pool import ConnectFailed
 from control.doctor.probe import Certificate, Route, Streams
 from control.doctor.report import Report
-from control.http.client import open_client
+from control.http.client import Remote
 from relay.protocol import close_codes, deepgram
 from relay.transport import network_errors
 from relay.transport.connection import Connection
@@ -325,9 +325,8 @@ class Doctor:
         url = self._settings.jwt_jwks_url
         if self._settings.auth != "jwt" or url is None:
             return
-        async with open_client(self._egress, url) as client:
-            keys = Jwks(url)
-            keys.client = client
+        keys = Jwks(Remote(self._egress, url))
+        async with keys.running():
             try:
                 await keys.find(None)
             except KeysUnavailable:

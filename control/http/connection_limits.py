@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
 
 import httptools
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from relay.transport import request_head
@@ -39,15 +37,14 @@ class ConnectionLimits:
     def __repr__(self) -> str:
         return f"<ConnectionLimits waiting={len(self._waiting)} of {self._limit}>"
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     def enter(self, caller: Caller) -> None:
         """It has `seconds` from now; it may be here already."""
         if caller in self._waiting:
             return
         loop = asyncio.get_running_loop()
-        self._waiting[caller] = loop.call_later(self._seconds, self._expire, caller)
+        self._waiting[caller] = loop.call_later(
+            self._seconds, self.refuse, caller, HTTPStatus.REQUEST_TIMEOUT, "handshake_timeout"
+        )
         if len(self._waiting) > self._limit:
             self.refuse(next(iter(self._waiting)), HTTPStatus.SERVICE_UNAVAILABLE, "handshakes")
 
@@ -63,9 +60,6 @@ class ConnectionLimits:
         self._count(code)
         caller.dismiss(status)
 
-    def _expire(self, caller: Caller) -> None:
-        self.refuse(caller, HTTPStatus.REQUEST_TIMEOUT, "handshake_timeout")
-
 
 class _HeadTooLarge(Exception):
     """Out of a callback of the parser."""
@@ -74,17 +68,20 @@ class _HeadTooLarge(Exception):
 class Caller(HttpToolsProtocol):
     """One connection, as uvicorn has it; bounded until its request is complete."""
 
-    config: Config
+    limits: ConnectionLimits
     _head_bytes = 0  # as they came, while the head is not complete
     _field_bytes = 0  # of what was understood of it
     _head_is_open = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.config.connection_limits.enter(self)
+        # Those of the application, if it brings any.
+        state = self.config.loaded_app.state
+        self.limits = state.setdefault("connection_limits", ConnectionLimits())
+        self.limits.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.config.connection_limits.leave(self)
+        self.limits.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -134,7 +131,7 @@ class Caller(HttpToolsProtocol):
 
     def _refuse_head(self) -> None:
         too_large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-        self.config.connection_limits.refuse(self, too_large, "head_too_large")
+        self.limits.refuse(self, too_large, "head_too_large")
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -152,7 +149,7 @@ class Caller(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.config.connection_limits.enter(self)
+        self.limits.enter(self)
 
     def on_headers_complete(self) -> None:
         self._head_is_open = False
@@ -160,7 +157,7 @@ class Caller(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._head_is_open, self._head_bytes, self._field_bytes = True, 0, 0  # for the next request
-        self.config.connection_limits.leave(self)
+        self.limits.leave(self)
         super().on_message_complete()
 
     def _should_upgrade(self) -> bool:
@@ -168,7 +165,7 @@ class Caller(HttpToolsProtocol):
 
     def _hand_over(self, rest: bytes) -> None:
         """To the WebSocket, with the head; `rest` came behind it."""
-        self.config.connection_limits.leave(self)
+        self.limits.leave(self)
         if self.cycle is not None and not self.cycle.response_complete:
             self.dismiss(HTTPStatus.BAD_REQUEST)  # an answer is on its way
             return
@@ -189,18 +186,3 @@ class Caller(HttpToolsProtocol):
             retry = f"retry-after: {RETRY_SECONDS}\r\n" if status.value >= 500 else ""
             self.transport.write(f"{head}{retry}content-length: 0\r\n\r\n".encode())
         self.transport.close()
-
-
-class Config(uvicorn.Config):
-    """uvicorn's, with the limits that the application brings: `app.state["connection_limits"]`."""
-
-    connection_limits: ConnectionLimits
-
-    def __init__(self, app: Any, **more: Any) -> None:
-        super().__init__(app, http=Caller, proxy_headers=False, **more)
-
-    def load(self) -> None:
-        super().load()
-        self.connection_limits = getattr(self.loaded_app, "state", {}).get(
-            "connection_limits", ConnectionLimits()
-        )

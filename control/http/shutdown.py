@@ -31,9 +31,9 @@ class Shutdown:
 
     def hear_signals(self) -> None:
         """For programs of a terminal: its end, SIGHUP, asks as well, unless that was ignored."""
-        self._hear(signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            self._hear(signal.SIGHUP)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(number, self.ask)
 
     def hear_signals_as_server(self, *, is_worker: bool = False) -> None:
         """For `serve`: SIGHUP ends nothing, and there is a last resort.
@@ -56,10 +56,6 @@ class Shutdown:
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         log.error("worker_left")
         self._ask_for_the_last_time()
-
-    def _hear(self, *numbers: signal.Signals) -> None:
-        for number in numbers:
-            asyncio.get_running_loop().add_signal_handler(number, self.ask)
 
     def _ask_for_the_last_time(self) -> None:
         if not self.asked.is_set():

@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from control.http.server import ServeError
 from control.http.shutdown import LAST_SECONDS, Shutdown, wait_for
@@ -55,10 +56,8 @@ async def _keep(command: Sequence[str], listener: socket.socket, stop: Shutdown)
         log.error("worker_ended code=%d", code)
         if ends >= TRIES:
             raise ServeError(f"a worker ended {TRIES} times soon after its start; the log says why")
-        async with asyncio.TaskGroup() as tasks:
-            pause = tasks.create_task(asyncio.sleep(RESTART.pause(ends, 1.0)))
-            await wait_for(pause, stop.asked)
-            pause.cancel()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.asked.wait(), RESTART.pause(ends, 1.0))
 
 
 async def _run(command: Sequence[str], listener: socket.socket, stop: Shutdown) -> int:
@@ -78,7 +77,7 @@ async def _run(command: Sequence[str], listener: socket.socket, stop: Shutdown) 
             process.terminate()
             if not await wait_for(ended, stop.at_once, KILL_SECONDS) and stop.at_once.is_set():
                 process.terminate()
-                await wait_for(ended, asyncio.Event(), KILL_SECONDS)
+                await asyncio.wait({ended}, timeout=KILL_SECONDS)
             if not ended.done():
                 process.kill()
     return await ended

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 from control.db import ownership
 from control.db.rows import NO_HISTORY, AttachRequest, AttachResult, History, Numbering
 from control.db.store import Store, StoreUnavailable
-from control.errors import RETRY_SECONDS
+from control.errors import database_unavailable
 from control.sessions.history import history_for_agent
-from control.sessions.takeover import SessionTakeover
+from control.sessions.takeover import Settle, take_over
 from relay.core.admitted import Admitted, ResumePoint, Takeover
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol.refusal import Refused
@@ -42,25 +43,22 @@ class Admission:
     def __init__(
         self,
         store: Store,
-        settle: Callable[[UUID], Awaitable[bool]],
+        settle: Settle,
         *,
         node_id: UUID,
         grace: float,
     ) -> None:
-        """`settle` is that of `SessionTakeover`. `grace`: seconds that a drained session may be had
-        after its end."""
+        """`grace`: seconds that a drained session may be had after its end."""
         self._store = store
-        self._takeover = SessionTakeover(store, settle)
+        self._settle = settle
         self._node_id = node_id
         self._grace = grace
 
     async def __call__(
         self, session_id: UUID, ticket: str, seen: ResumePoint = NOTHING_SEEN
     ) -> Admitted:
-        try:
+        with refusing(session_id):
             return await self._admit(session_id, ticket, seen)
-        except StoreUnavailable as error:
-            raise refuse_unavailable(session_id, error) from error
 
     async def _admit(self, session_id: UUID, ticket: str, seen: ResumePoint) -> Admitted:
         next_ticket = new_ticket() if self._grace else None
@@ -80,7 +78,9 @@ class Admission:
         history = NO_HISTORY
         numbering = Numbering()
         if taken.resumed or taken.taken_over:
-            numbering, history = await self._takeover.complete(
+            numbering, history = await take_over(
+                self._store,
+                self._settle,
                 session_id,
                 taken.conversation_id,
                 taken_over=taken.taken_over,
@@ -117,11 +117,14 @@ class Admission:
         return None
 
 
-def refuse_unavailable(session_id: UUID, error: StoreUnavailable) -> Refused:
-    """Nobody can attach without the database: what to raise."""
-    log.error("admission_unavailable session=%s reason=%s", session_id, error)
-    detail = "the database does not answer; try again"
-    return Refused(503, "database_unavailable", detail, retry_after=RETRY_SECONDS)
+@contextmanager
+def refusing(session_id: UUID) -> Iterator[None]:
+    """Nobody can attach without the database."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        log.error("admission_unavailable session=%s reason=%s", session_id, error)
+        raise database_unavailable() from error
 
 
 def _make_takeover(ticket: str, seen: ResumePoint, history: History) -> Takeover:

@@ -6,29 +6,27 @@ some seconds, and is good for nothing else.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-import httpx
 import msgspec
 
 from config.env_types import Secret
-from control.http.client import open_client
-from relay.transport import network_errors
+from control.errors import RETRY_SECONDS, ProblemError
+from control.http.client import NoAnswer, Remote
 from relay.transport.egress import Egress
 
 log = logging.getLogger(__name__)
 
 PATH = "/v1/auth/grant"
-SECONDS = 5.0  # a user waits
-LARGEST = 64 * 1024  # bytes of the answer
 SHORTEST, LONGEST = 1, 3600  # seconds that Deepgram lets a token live
 
 
-class TokenUnavailable(Exception):
+class TokenUnavailable(ProblemError):
     """Deepgram gave none; why is in the log."""
+
+    def __init__(self) -> None:
+        detail = "the agent gives no token at the moment; try again"
+        super().__init__(503, "token_unavailable", detail, retry_after=RETRY_SECONDS)
 
 
 class TemporaryToken(msgspec.Struct, frozen=True):
@@ -45,41 +43,22 @@ class Minter:
     """Asks for tokens that live `seconds`."""
 
     def __init__(self, api_url: str, key: Secret, egress: Egress, *, seconds: float) -> None:
-        self._url = api_url.rstrip("/") + PATH
+        self._remote = Remote(egress, api_url.rstrip("/") + PATH)
         self._key = key
-        self._egress = egress
         self._seconds = round(min(max(seconds, SHORTEST), LONGEST))
-        self._client: httpx.AsyncClient | None = None
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Tokens can be had while inside."""
-        async with open_client(self._egress, self._url) as client:
-            self._client = client
-            yield
-        self._client = None
+        self.running = self._remote.running
 
     async def mint(self) -> TemporaryToken:
         """Raises `TokenUnavailable`."""
-        if self._client is None:
-            raise RuntimeError("the client is not open")
+        key = {"Authorization": f"Token {self._key.reveal()}"}
         try:
-            async with asyncio.timeout(SECONDS):
-                answer = await self._client.post(
-                    self._url,
-                    json={"ttl_seconds": self._seconds},
-                    headers={"Authorization": f"Token {self._key.reveal()}"},
-                    follow_redirects=False,
-                )
-            if answer.status_code != 200:
-                raise self._failed(f"HTTP {answer.status_code}")
-            return msgspec.json.decode(answer.content[:LARGEST], type=TemporaryToken)
-        except (httpx.HTTPError, TimeoutError) as error:
-            proxied = self._egress.find_proxy(self._url) is not None
-            raise self._failed(network_errors.find_word(error, proxied=proxied)) from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise self._failed("not the answer of Deepgram") from error
-
-    def _failed(self, reason: str) -> TokenUnavailable:
+            body = await self._remote.fetch(
+                "POST", json={"ttl_seconds": self._seconds}, headers=key
+            )
+            return msgspec.json.decode(body, type=TemporaryToken)
+        except NoAnswer as error:
+            reason = str(error)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            reason = "not the answer of Deepgram"
         log.error("temporary_token_failed reason=%s", reason)
-        return TokenUnavailable(reason)
+        raise TokenUnavailable

@@ -9,29 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID, uuid5
 
 import msgspec
-from uuid_utils.compat import uuid7
 
 from config.agent import Audio, agent_section
 from config.errors import ConfigError
 from config.function_arguments import MAX_LENGTH, ArgumentsError
 from config.intents import Intent
 from config.loader import Configuration
+from config.settings import Settings
 from control.db import direct_sessions, sessions
-from control.db.batch_writer import Connection
 from control.db.direct_sessions import Reporting
-from control.db.rows import NO_HISTORY, History, Message, NewSession
+from control.db.rows import NO_HISTORY, Message, NewSession
 from control.db.store import Store
-from control.errors import RETRY_SECONDS, Mistake, ProblemError, not_found
-from control.sessions.deepgram_token import Minter, TokenUnavailable
+from control.errors import Mistake, ProblemError, not_found
+from control.sessions.deepgram_token import Minter
 from control.sessions.history import history_for_agent
-from control.sessions.takeover import SessionTakeover
+from control.sessions.takeover import Settle, take_over
 from relay.core.admitted import Admitted
 from relay.core.events import FunctionReturned, FunctionStarted
 from relay.core.records import IntentCalled
@@ -43,6 +40,11 @@ from relay.protocol import deepgram
 from relay.protocol.relay_events import IntentStatus
 
 MAX_CONTENT = 16_000  # characters of one message
+_REFUSALS = {
+    "relay": ("not_direct", "the session is relayed: the relay stores it"),
+    "over": ("session_ended", "the session is over; begin another"),
+    "superseded": ("superseded", "the conversation is continued elsewhere"),
+}
 WAIT_MARGIN = 5.0  # beyond the longest time-out of an intent: there is an answer by then
 
 
@@ -94,89 +96,79 @@ class CallAnswer(msgspec.Struct, frozen=True, kw_only=True):
     content: str
 
 
+Known = tuple[str, str | None, str | None]
+"""Status, intent and response of a call."""
+
+
 class Direct:
     """Begins sessions and takes their reports."""
 
     def __init__(
         self,
-        store: Store,
+        settings: Settings,
         configuration: Configuration,
+        store: Store,
+        settle: Settle,
         functions: Functions,
         minter: Minter,
-        *,
-        allowed: bool,
-        agent_url: str,
-        settle: Callable[[UUID], Awaitable[bool]],
     ) -> None:
-        """`settle` is that of `SessionTakeover`. Raises `ConfigError` when a client would see a
-        key."""
+        """Raises `ConfigError` when a client would see a key."""
         self._store = store
         self._configuration = configuration
         self._functions = functions
         self._minter = minter
-        self._allowed = allowed
-        self._agent_url = agent_url
-        self._takeover = SessionTakeover(store, settle)
+        self._settings = settings
+        self._settle = settle
         longest = max((intent.timeout for intent in configuration.registry.intents), default=0.0)
         self._patience = longest + WAIT_MARGIN
-        self._running: dict[UUID, asyncio.Future[CallAnswer]] = {}
-        if allowed and _has_credentials(configuration):
+        self._running: dict[UUID, asyncio.Future[Known]] = {}
+        if settings.direct_transport and _has_credentials(configuration):
             wanted = "expected no credentials in agent.yaml beside it, got some"
             advice = "the direct transport would show them to browsers"
             raise ConfigError([f"RELAY_DIRECT_TRANSPORT: {wanted}; {advice}"])
 
     def require(self) -> None:
         """Raises `ProblemError` unless the transport is allowed."""
-        if not self._allowed:
+        if not self._settings.direct_transport:
             raise ProblemError(403, "transport_not_enabled", "the direct transport is not enabled")
 
     async def begin(
-        self, user_id: str, conversation_id: UUID | None, timezone: str, audio: Audio
+        self, session: NewSession, *, resume: bool, warnings: list[Mistake]
     ) -> DirectBegun:
-        """A session in a new conversation, or in one that the user has."""
+        """Nobody attaches to this session: its ticket expires as it begins."""
         self.require()
-        session = NewSession(
-            id=uuid7(),
-            conversation_id=conversation_id or uuid7(),
-            user_id=user_id,
-            ticket_hash=secrets.token_bytes(32),  # of no ticket: nobody attaches to this one
-            ticket_seconds=0.0,
-            timezone=timezone,
-            audio=audio,
-            transport="direct",
-        )
-        try:
-            token = await self._minter.mint()
-        except TokenUnavailable as error:
-            detail = "the agent gives no token at the moment; try again"
-            raise ProblemError(
-                503, "token_unavailable", detail, retry_after=RETRY_SECONDS
-            ) from error
-        resume = conversation_id is not None
+        token = await self._minter.mint()
+        session = msgspec.structs.replace(session, transport="direct", ticket_seconds=0.0)
         began = await sessions.create_session(self._store, session, resume=resume)
         if began is None:
             raise not_found("conversation")
         history = NO_HISTORY
         if resume:
-            _, history = await self._takeover.complete(session.id, session.conversation_id)
+            _, history = await take_over(
+                self._store, self._settle, session.id, session.conversation_id
+            )
+        admitted = Admitted(
+            session_id=session.id,
+            conversation_id=session.conversation_id,
+            user_id=session.user_id,
+            timezone=session.timezone,
+            audio=session.audio,
+            voice=session.voice,
+            language=session.language,
+        )
+        settings = agent_settings.compose(self._configuration, admitted, history_for_agent(history))
         return DirectBegun(
             session_id=session.id,
             conversation_id=session.conversation_id,
-            agent_url=self._agent_url,
+            agent_url=self._settings.deepgram_agent_url,
             access_token=token.access_token,
             expires_at=began + timedelta(seconds=token.expires_in),
-            settings=self._make_settings(session, audio, history),
-            audio=audio,
-            timezone=timezone,
+            settings=msgspec.json.decode(deepgram.encode(settings)),
+            audio=session.audio,
+            timezone=session.timezone,
             messages=history.messages,
+            warnings=warnings,
         )
-
-    def _make_settings(self, session: NewSession, audio: Audio, history: History) -> dict[str, Any]:
-        admitted = _make_admitted(session.id, session.conversation_id, session.user_id, audio)
-        admitted = msgspec.structs.replace(admitted, timezone=session.timezone)
-        settings = agent_settings.compose(self._configuration, admitted, history_for_agent(history))
-        told: dict[str, Any] = msgspec.json.decode(deepgram.encode(settings))
-        return told
 
     # --- messages ----------------------------------------------------------------------------
 
@@ -190,16 +182,15 @@ class Direct:
                 connection, said.session_id, conversation_id, user_id=user_id
             )
             found = await direct_sessions.find_message(connection, said.id)
-            if found is not None and reporting is not None:
+            if found is not None and reporting is not None:  # also when the session is over by now
                 place, message = found
-                same = (message.session_id, message.role) == (said.session_id, said.role)
-                if place == conversation_id and same:
+                same = (place, message.session_id, message.role)
+                if same == (conversation_id, said.session_id, said.role):
                     return message, False
                 raise ProblemError(409, "id_taken", "this id belongs to another message")
-            reporting = _require_direct(reporting)
             message = await direct_sessions.add_message(
                 connection,
-                reporting,
+                _require_direct(reporting),
                 message_id=said.id,
                 conversation_id=conversation_id,
                 session_id=said.session_id,
@@ -215,114 +206,80 @@ class Direct:
         self.require()
         # Models use an id again: with another name or other arguments it is another call.
         row_id = uuid5(asked.session_id, json.dumps([asked.id, asked.name, asked.arguments]))
-        running = self._running.get(row_id)
-        if running is None:
-            running = await self._start(user_id, conversation_id, asked, row_id)
-        else:
-            async with self._store.transaction() as connection:
-                await _enter(connection, user_id, conversation_id, asked.session_id)
+        registry = self._configuration.registry
+        rejected: Rejected | None = None
         try:
-            async with asyncio.timeout(self._patience):
-                return await asyncio.shield(running)  # who asked may leave; the call goes on
-        except TimeoutError:  # only when we stop: then the outbox has it
-            content = submission.saved("the relay stops")
-            return _answer(row_id, asked, None, IntentStatus.SUBMITTING, content)
-
-    async def _start(
-        self, user_id: str, conversation_id: UUID, asked: ReportedCall, row_id: UUID
-    ) -> asyncio.Future[CallAnswer]:
-        answer: asyncio.Future[CallAnswer] = asyncio.get_running_loop().create_future()
-        intent, rejected = await self._check(asked)
+            await check_call(registry, asked.name, asked.arguments)
+        except ArgumentsError as error:
+            rejected = Rejected(str(error), None, 0)
+        intent = registry.by_function(asked.name)
         async with self._store.transaction() as connection:
-            reporting = await _enter(connection, user_id, conversation_id, asked.session_id)
-            record = _make_record(asked, conversation_id, row_id, intent, rejected, reporting)
-            known = await direct_sessions.add_call(connection, record)
-        running = self._running.get(row_id)  # somebody else may have come meanwhile
-        if running is not None:
-            return running
-        if known is not None:
-            status, name, response = known
-            content = response or submission.saved("it is being submitted")
-            answer.set_result(_answer(row_id, asked, name, IntentStatus(status), content))
-            return answer
-        if rejected is not None:
-            content = record.response or ""
-            answer.set_result(_answer(row_id, asked, record.intent, record.status, content))
-            return answer
-        self._submit(user_id, conversation_id, asked, row_id, reporting, answer)
-        return answer
+            reporting = _require_direct(
+                await direct_sessions.enter(
+                    connection, asked.session_id, conversation_id, user_id=user_id
+                )
+            )
+            after_seq = reporting.numbering.last_seq
+            record = _make_record(asked, conversation_id, row_id, after_seq, intent, rejected)
+            stored = await direct_sessions.add_call(connection, record)
+        if stored is None and rejected is None:
+            admitted = Admitted(
+                session_id=asked.session_id,
+                conversation_id=conversation_id,
+                user_id=user_id,
+                timezone="UTC",
+                audio=Audio(),
+            )
+            self._submit(admitted, asked, row_id, after_seq)
+        known = stored or (record.status, record.intent, record.response)
+        if running := self._running.get(row_id):
+            try:
+                async with asyncio.timeout(self._patience):
+                    known = await asyncio.shield(running)  # who asked may leave; the call goes on
+            except TimeoutError:
+                pass  # only when we stop: then the outbox has it
+        status, name, content = known
+        return CallAnswer(
+            id=row_id,
+            call_id=asked.id,
+            intent=name,
+            status=IntentStatus(status),
+            content=content or submission.saved("it is being submitted"),
+        )
 
     def _submit(
-        self,
-        user_id: str,
-        conversation_id: UUID,
-        asked: ReportedCall,
-        row_id: UUID,
-        reporting: Reporting,
-        answer: asyncio.Future[CallAnswer],
+        self, admitted: Admitted, asked: ReportedCall, row_id: UUID, after_seq: int
     ) -> None:
+        answer: asyncio.Future[Known] = asyncio.get_running_loop().create_future()
         self._running[row_id] = answer
         answer.add_done_callback(lambda _: self._running.pop(row_id, None))
-        admitted = _make_admitted(asked.session_id, conversation_id, user_id, Audio())
 
         def report(event: FunctionStarted | FunctionReturned) -> None:
             if isinstance(event, FunctionReturned) and not answer.done():
-                answer.set_result(_answer(row_id, asked, event.intent, event.status, event.content))
-                self._functions.forget(asked.session_id)  # the history has what comes later
+                answer.set_result((event.status, event.intent, event.content))
+                self._functions.forget(admitted.session_id)  # the history has what comes later
 
         call = deepgram.FunctionCall(id=asked.id, name=asked.name, arguments=asked.arguments)
-        self._functions.start(admitted, call, reporting.numbering.last_seq, report, row_id=row_id)
-
-    async def _check(self, asked: ReportedCall) -> tuple[Intent | None, Rejected | None]:
-        """The intent, and why the call cannot be."""
-        registry = self._configuration.registry
-        try:
-            intent, _ = await check_call(registry, asked.name, asked.arguments)
-        except ArgumentsError as error:
-            return registry.by_function(asked.name), Rejected(str(error), None, 0)
-        return intent, None
-
-
-async def _enter(
-    connection: Connection, user_id: str, conversation_id: UUID, session_id: UUID
-) -> Reporting:
-    """Raises `ProblemError` when nothing may be reported for this session."""
-    return _require_direct(
-        await direct_sessions.enter(connection, session_id, conversation_id, user_id=user_id)
-    )
+        self._functions.start(admitted, call, after_seq, report, row_id=row_id)
 
 
 def _require_direct(reporting: Reporting | None) -> Reporting:
+    """Raises `ProblemError` when nothing may be reported for this session."""
     if reporting is None:
         raise not_found("session")
-    match reporting.standing:
-        case "relay":
-            raise ProblemError(409, "not_direct", "the session is relayed: the relay stores it")
-        case "over":
-            raise ProblemError(409, "session_ended", "the session is over; begin another")
-        case "superseded":
-            raise ProblemError(409, "superseded", "the conversation is continued elsewhere")
-        case "direct":
-            return reporting
-
-
-def _make_admitted(session_id: UUID, conversation_id: UUID, user_id: str, audio: Audio) -> Admitted:
-    return Admitted(
-        session_id=session_id,
-        conversation_id=conversation_id,
-        user_id=user_id,
-        timezone="UTC",
-        audio=audio,
-    )
+    if reporting.standing != "direct":
+        code, detail = _REFUSALS[reporting.standing]
+        raise ProblemError(409, code, detail)
+    return reporting
 
 
 def _make_record(
     asked: ReportedCall,
     conversation_id: UUID,
     row_id: UUID,
+    after_seq: int,
     intent: Intent | None,
     rejected: Rejected | None,
-    reporting: Reporting,
 ) -> IntentCalled:
     """As executor.py notes it: should we die now, the outbox has it."""
     status, result, response = IntentStatus.SUBMITTING, None, None
@@ -334,7 +291,7 @@ def _make_record(
         session_id=asked.session_id,
         call_id=asked.id,
         idempotency_key=str(row_id),
-        after_seq=reporting.numbering.last_seq,
+        after_seq=after_seq,
         function=asked.name,
         intent=intent.name if intent else None,
         arguments=asked.arguments,
@@ -347,12 +304,6 @@ def _make_record(
         in_doubt=rejected is None,
         error=rejected.reason if rejected else None,
     )
-
-
-def _answer(
-    row_id: UUID, asked: ReportedCall, intent: str | None, status: IntentStatus, content: str
-) -> CallAnswer:
-    return CallAnswer(id=row_id, call_id=asked.id, intent=intent, status=status, content=content)
 
 
 def _has_credentials(configuration: Configuration) -> bool:

@@ -20,46 +20,42 @@ HANDOVER_SECONDS = 1.0  # what an owner that lives gets to store its last words
 HANDOVER_LOOK = 0.05
 
 
-class SessionTakeover:
-    """Those who had the conversation were told that they are over, before this is asked."""
+Settle = Callable[[UUID], Awaitable[bool]]
+"""`await settle(conversation_id)` ends what is live of a conversation in this process and waits
+until it is stored; False: it is not."""
 
-    def __init__(self, store: Store, settle: Callable[[UUID], Awaitable[bool]]) -> None:
-        """`settle` ends what is live of a conversation in this process and waits until it is
-        stored; False: not."""
-        self._store = store
-        self._settle = settle
 
-    async def complete(
-        self,
-        session_id: UUID,
-        conversation_id: UUID,
-        *,
-        taken_over: bool = False,
-        owner_lives: bool = False,
-    ) -> tuple[Numbering, History]:
-        """What the session goes on from. `taken_over`: another relay had the session itself, and
-        `owner_lives` as far as one knows. Raises `Refused` and `StoreUnavailable`."""
-        if not await self._settle(conversation_id) and not taken_over:
-            raise Refused(
-                503,
-                "conversation_busy",
-                "an earlier session is not stored yet; begin another",
-                retry_after=RETRY_SECONDS,
-            )
-        waits = taken_over and owner_lives
-        try:
-            async with asyncio.timeout(HANDOVER_SECONDS):
-                # The owner is another process: there is no event to wait for.
-                while await self._may_settle(session_id, conversation_id, waits):  # noqa: ASYNC110
-                    await asyncio.sleep(HANDOVER_LOOK)
-        except TimeoutError:
-            pass  # then numbers are left free for it
-        async with self._store.transaction() as connection:
-            numbering = await ownership.number(connection, conversation_id, session_id)
-        return numbering, await conversations.load_history(self._store, conversation_id)
+async def take_over(
+    store: Store,
+    settle: Settle,
+    session_id: UUID,
+    conversation_id: UUID,
+    *,
+    taken_over: bool = False,
+    owner_lives: bool = False,
+) -> tuple[Numbering, History]:
+    """What the session goes on from; those who had the conversation were told that they are over.
 
-    async def _may_settle(self, session_id: UUID, conversation_id: UUID, waits: bool) -> bool:
-        async with self._store.transaction() as connection:
+    `taken_over`: another relay had the session itself, and `owner_lives` as far as one knows.
+    Raises `Refused` and `StoreUnavailable`.
+    """
+    if not await settle(conversation_id) and not taken_over:
+        detail = "an earlier session is not stored yet; begin another"
+        raise Refused(503, "conversation_busy", detail, retry_after=RETRY_SECONDS)
+
+    async def may_settle() -> bool:
+        async with store.transaction() as connection:
             return await ownership.may_settle(
-                connection, session_id, conversation_id, before_us=waits
+                connection, session_id, conversation_id, before_us=taken_over and owner_lives
             )
+
+    try:
+        async with asyncio.timeout(HANDOVER_SECONDS):
+            # The owner is another process: there is no event to wait for.
+            while await may_settle():  # noqa: ASYNC110
+                await asyncio.sleep(HANDOVER_LOOK)
+    except TimeoutError:
+        pass  # then numbers are left free for it
+    async with store.transaction() as connection:
+        numbering = await ownership.number(connection, conversation_id, session_id)
+    return numbering, await conversations.load_history(store, conversation_id)

@@ -133,7 +133,7 @@ def check_origin(asked: ASGIConnection[Any, Any, Any, Any], allowed: frozenset[s
         return
     is_secure = asked.scope["scheme"] in ("https", "wss")
     if not origins.is_same(origin, asked.headers.get("host", ""), is_secure=is_secure):
-        raise Refused(403, "origin", "this Origin may not open a session")
+        raise Refused(403, "origin", "this Origin may not do that")
 
 
 def _ticket(offered: list[str]) -> str:

@@ -21,11 +21,11 @@ from config.env_types import Secret
 from config.intents import Intent, Registry
 from config.loader import load
 from config.policy import Language, Policy
-from config.settings import Settings
+from config.settings import CONFIG_DIR, Settings
 from control.api.conversations import ConversationController
 from control.api.health import get_live, get_ready
 from control.api.intents import list_intents
-from control.api.problems import exception_handlers
+from control.api.problems import answer_error
 from control.api.sessions import PREFIX, SessionController
 from control.auth.current_user import USER_ID, User, get_current_user
 from control.db.store import Store
@@ -43,7 +43,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 class LiveHere:
-    """Sessions that are live, for want of a hub: satisfies `LiveSessions`."""
+    """Sessions that are live, as much as REST asks of a `SessionRegistry`."""
 
     def __init__(self):
         self.live = {}
@@ -53,6 +53,10 @@ class LiveHere:
         self.asked = []
         self.refused = None
         self.counted = []
+
+    def check_open(self):
+        if self.is_draining:
+            raise Refused(503, "stopping", "the relay stops", retry_after=10)
 
     def hang_up(self, session_id):
         self.hung_up.append(session_id)
@@ -74,7 +78,7 @@ class LiveHere:
 
 
 def _load_agent():
-    return load(Path(__file__).parents[3] / "config", {}).agent
+    return load(CONFIG_DIR, {}).agent
 
 
 REGISTRY = Registry(
@@ -89,14 +93,6 @@ REGISTRY = Registry(
         ),
     )
 )
-
-
-def make_direct(store):
-    """Not allowed here; tests/control/api/test_direct.py has its own."""
-    configuration = load(Path(__file__).parents[3] / "config", {})
-    return Direct(
-        store, configuration, None, None, allowed=False, agent_url="wss://x", settle=settled
-    )
 
 
 POLICY = Policy(
@@ -116,6 +112,8 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
         **settings,
     )
     agent = _load_agent()
+    # Not allowed here; tests/control/api/test_direct.py has its own.
+    direct = Direct(fields, load(CONFIG_DIR, {}), store, settled, None, None)
     journal = journal or Journal(store.write, Metrics(), Path("nowhere"))  # one that does not run
     supervisor = supervisor or Supervisor()  # nor does this
     return Litestar(
@@ -131,14 +129,14 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
             "live": Provide(lambda: live, sync_to_thread=False),
             "journal": Provide(lambda: journal, sync_to_thread=False),
             "supervisor": Provide(lambda: supervisor, sync_to_thread=False),
-            "direct": Provide(lambda: make_direct(store), sync_to_thread=False),
+            "direct": Provide(lambda: direct, sync_to_thread=False),
             "settings": Provide(lambda: fields, sync_to_thread=False),
             "agent": Provide(lambda: agent, sync_to_thread=False),
             "policy": Provide(lambda: POLICY, sync_to_thread=False),
             "registry": Provide(lambda: REGISTRY, sync_to_thread=False),
             "user": Provide(get_user if user else get_current_user),
         },
-        exception_handlers=exception_handlers,
+        exception_handlers={Exception: answer_error},
         openapi_config=OpenAPIConfig(title="t", version="1", path="/schema"),
     )
 

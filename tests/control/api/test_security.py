@@ -7,14 +7,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from config.loader import load
 from config.settings import CONFIG_DIR
-from control.api.security import MAX_BODY_BYTES, MAX_DEPTH, make_headers, measure_depth
+from control.api.security import MAX_BODY_BYTES, MAX_DEPTH, make_headers
 from control.app import create_app
 from tests.closed_network import settings_of
 from tests.relay.wires import listening
@@ -202,24 +200,3 @@ async def test_a_body_has_a_bound_in_length_and_in_depth(client):
 
     assert [a.status_code for a in answers] == [400, 400, 413, 413]
     assert all(a.headers["content-type"] == "application/problem+json" for a in answers)
-
-
-values = st.recursive(
-    st.none() | st.text() | st.integers(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-)
-
-
-def depth_of(value):
-    if isinstance(value, dict):
-        value = list(value.values())
-    elif not isinstance(value, list):
-        return 0
-    return 1 + max(map(depth_of, value), default=0)
-
-
-@given(values)
-def test_the_depth_is_that_of_the_document(value):
-    text = httpx.Request("POST", "http://x", json=value).content
-
-    assert measure_depth(text) == min(depth_of(value), MAX_DEPTH + 1)

@@ -14,14 +14,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from litestar import Litestar, Response, get
 from litestar.di import NamedDependency, Provide
 
-from config.env_types import Secret
 from config.loader import load
 from config.settings import CONFIG_DIR
-from control.api.problems import exception_handlers
+from control.api.problems import answer_error
 from control.app import create_app
-from control.auth.current_user import USER_ID, SignIn, User
+from control.auth.current_user import USER_ID, User
 from control.auth.jwks import PAUSE_SECONDS, Jwks, KeysUnavailable
-from control.auth.jwt import LONGEST_TOKEN, Bearer, TokenRefused
+from control.auth.jwt import LONGEST_TOKEN, Bearer
+from control.errors import ProblemError
+from control.http.client import Remote
 from tests.closed_network import egress_of, settings_of
 from tests.relay.wires import listening
 
@@ -78,10 +79,9 @@ async def server():
 @pytest.fixture
 async def jwks(server):
     clock = Clock()
-    async with httpx.AsyncClient(trust_env=False) as client:
-        jwks = Jwks(server.url, clock=clock)
-        jwks.client = client
-        jwks.fake_clock = clock
+    jwks = Jwks(Remote(egress_of(), server.url), clock=clock)
+    jwks.fake_clock = clock
+    async with jwks.running():
         yield jwks
 
 
@@ -93,13 +93,13 @@ class Clock:
         return self.now
 
 
-def make_bearer(jwks=None, secret=SECRET, issuer=ISSUER):
-    secret = Secret(secret) if secret else None
-    return Bearer(secret=secret, jwks=jwks, issuer=issuer, audience="authenticated")
+def make_bearer(jwks=None, secret=SECRET):
+    known = {"RELAY_JWT_SECRET": secret} if secret else {"RELAY_JWT_JWKS_URL": "https://keys.test"}
+    return Bearer(settings_of(RELAY_AUTH="jwt", RELAY_JWT_ISSUER=ISSUER, **known), jwks)
 
 
 async def refusal(bearer, token):
-    with pytest.raises(TokenRefused) as caught:
+    with pytest.raises(ProblemError) as caught:
         await bearer.read_subject(token)
     return str(caught.value)
 
@@ -215,7 +215,9 @@ async def test_without_any_key_it_is_our_trouble_and_not_the_users(server, jwks)
 @asynccontextmanager
 async def serving(**variables):
     """A handler behind the dependency `user`."""
-    sign_in = SignIn(settings_of(RELAY_AUTH="jwt", **variables), egress_of())
+    settings = settings_of(RELAY_AUTH="jwt", **variables)
+    url = settings.jwt_jwks_url
+    jwks = Jwks(Remote(egress_of(), url)) if url else None
 
     @get("/me")
     async def me(user: NamedDependency[User]) -> str:
@@ -223,9 +225,9 @@ async def serving(**variables):
 
     app = Litestar(
         [me],
-        dependencies={"user": Provide(sign_in.find_user)},
-        exception_handlers=exception_handlers,
-        lifespan=[lambda _: sign_in.running()],
+        dependencies={"user": Provide(Bearer(settings, jwks).find_user)},
+        exception_handlers={Exception: answer_error},
+        lifespan=[lambda _: jwks.running()] if jwks else [],
         openapi_config=None,
     )
     async with (

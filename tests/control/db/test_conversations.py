@@ -411,7 +411,7 @@ async def test_a_session_is_told_from_its_records(store):
     )
     await store.write([ended, SessionBegan(session_id=SESSION, agent_request_id=None, at=NOW)])
     session = await get_session(store, SESSION, user_id=USER)
-    assert (session.state, session.end_reason, session.agent_bytes) == (
+    assert (session.state, session.close_reason, session.agent_bytes) == (
         "ended",
         "browser_left",
         1 << 40,
