@@ -7,7 +7,7 @@ takes all its records at once, as JSON with the names of their fields, and may b
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 from uuid import UUID
@@ -205,31 +205,22 @@ async def _leave_out_void(connection: Connection, messages: list[MessageSaid]) -
 
 async def _refuse_conflicts(connection: Connection, messages: Sequence[MessageSaid]) -> None:
     """Repeated is fine; another message in the place means that two sessions number at once."""
-    rows = await connection.fetch(
-        "SELECT id FROM voice.messages WHERE id = ANY($1::uuid[])", [m.id for m in messages]
-    )
-    known = {row["id"] for row in rows}
+    sql = "SELECT id FROM voice.messages WHERE id = ANY($1::uuid[])"
+    known = {row["id"] for row in await connection.fetch(sql, [m.id for m in messages])}
     conflicts = [m for m in messages if m.id not in known]
     if not conflicts:
         return
     if len(messages) == 1:  # the journal tries each alone before it gives it up: said once
-        (m,) = conflicts
-        log.error(
-            "message_conflict conversation=%s session=%s seq=%d",
-            m.conversation_id,
-            m.session_id,
-            m.seq,
-        )
+        where = conflicts[0].conversation_id, conflicts[0].session_id, conflicts[0].seq
+        log.error("message_conflict conversation=%s session=%s seq=%d", *where)
     raise ValuesRefused("another message has its place in the conversation")
 
 
 def _split_calls(calls: Iterable[IntentCalled]) -> list[list[IntentCalled]]:
     """In order, each call at most once in a part: one statement may not touch a row twice."""
-    parts: list[list[IntentCalled]] = []
+    parts: defaultdict[int, list[IntentCalled]] = defaultdict(list)
     seen: Counter[UUID] = Counter()
     for call in calls:
-        if seen[call.id] == len(parts):
-            parts.append([])
         parts[seen[call.id]].append(call)
         seen[call.id] += 1
-    return parts
+    return list(parts.values())

@@ -13,7 +13,6 @@ import hashlib
 import importlib.resources
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
 
 import asyncpg
 import msgspec
@@ -62,8 +61,6 @@ LIFT_LIMITS = """
 """
 
 _LOCKED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
-
-Result = TypeVar("Result")
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -181,7 +178,7 @@ class _Migrator(msgspec.Struct):
             self.log.info("migration_applied name=%s", name)
         return names
 
-    async def _patiently(self, work: Callable[[], Awaitable[Result]]) -> Result:
+    async def _patiently(self, work: Callable[[], Awaitable[str | None]]) -> str | None:
         for left in reversed(range(TRIES)):
             try:
                 return await self._in_turn(work)
@@ -196,7 +193,7 @@ class _Migrator(msgspec.Struct):
             f"{holders}: wait for its end or end it, and run this again"
         )
 
-    async def _in_turn(self, work: Callable[[], Awaitable[Result]]) -> Result:
+    async def _in_turn(self, work: Callable[[], Awaitable[str | None]]) -> str | None:
         """In a transaction, while no other program migrates."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self.seconds

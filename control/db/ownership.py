@@ -237,7 +237,7 @@ async def end_missing(
     """What this node is said to have and does not, each with its epoch: it has just ended or is
     about to begin, or its browser was refused after all.
 
-    What it `missed` at the look before as well is marked ended, its end is not on its way through
+    What it `missed` at the look before as well is marked ended: its end is not on its way through
     the journal. One that begins after all is live again when `find_lost` sees it.
     """
     ours = node_id, list(owned)
@@ -265,16 +265,6 @@ async def notify(connection: Connection, sessions: Iterable[UUID]) -> None:
     await connection.execute(
         "SELECT pg_notify($1, id::text) FROM unnest($2::uuid[]) AS id", CHANNEL, list(sessions)
     )
-
-
-async def ask_to_hang_up(connection: Connection, session_id: UUID) -> None:
-    """Its owner is to end it; nobody takes it over any more."""
-    sql = """
-        UPDATE voice.sessions SET end_asked = 'hung_up'
-        WHERE id = $1 AND epoch > 0 AND (state <> 'ended' OR end_reason = 'shutdown')
-    """
-    await connection.execute(sql, session_id)
-    await notify(connection, [session_id])
 
 
 async def find_lost(

@@ -18,7 +18,7 @@ import asyncpg
 import certifi
 
 from config.database_url import ignored_parameters, read_database_url
-from control.db.errors import first_line
+from control.db.errors import FROM_DATABASE, first_line
 
 CONNECT_SECONDS = 10.0
 SILENT = "the database does not answer"
@@ -68,14 +68,8 @@ async def connect(
         if url.trust_system:
             options["ssl"] = _system_tls()
         return await asyncpg.connect(url.dsn.reveal(), timeout=timeout, **options)
-    except (
-        OSError,
-        TimeoutError,
-        ValueError,  # a host that cannot be encoded, a setting that the driver does not take
-        asyncpg.PostgresError,
-        asyncpg.InterfaceError,
-        asyncpg.InternalClientError,
-    ) as error:
+    # A ValueError is a host that cannot be encoded, or a setting that the driver does not take.
+    except (*FROM_DATABASE, ValueError) as error:
         raise explain(error) from error
 
 

@@ -78,9 +78,15 @@ async def close_session(store: Store, session_id: UUID, *, user_id: str, reason:
         WHERE id = $1 AND state <> 'ended'
           AND (ticket_used_at IS NULL AND state = 'new' OR transport = 'direct')
     """
+    # Its owner is to end it; nobody takes it over any more.
+    ask_to_end = """
+        UPDATE voice.sessions SET end_asked = 'hung_up'
+        WHERE id = $1 AND epoch > 0 AND (state <> 'ended' OR end_reason = 'shutdown')
+    """
     async with store.transaction() as connection:
         if await connection.fetchval(close, session_id, user_id) is None:
             return False
         await connection.execute(end, session_id, reason)
-        await ownership.ask_to_hang_up(connection, session_id)
+        await connection.execute(ask_to_end, session_id)
+        await ownership.notify(connection, [session_id])
     return True
