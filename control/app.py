@@ -38,8 +38,7 @@ from control.auth.jwks import Jwks
 from control.auth.jwt import Bearer
 from control.cluster.capacity import Capacity
 from control.cluster.heartbeat import Heartbeat
-from control.cluster.listener import NotificationListener
-from control.db.retention import Retention
+from control.db import retention
 from control.db.store import Store
 from control.http.client import Remote
 from control.http.connection_limits import ConnectionLimits
@@ -218,7 +217,7 @@ async def _running(
     heartbeat = Heartbeat(
         store,
         data_plane.session_registry,
-        NotificationListener(settings.database_url.reveal()),
+        settings.database_url.reveal(),
         grace=settings.grace_seconds,
         node_id=data_plane.node_id,
         supervisor=supervisor,
@@ -237,7 +236,7 @@ async def _running(
             ) as orchestrator,
             heartbeat.running(),  # left last: by then its sessions have ended
             data_plane.capacity.running(),
-            Retention(store, settings.retention_days, supervisor).running(),
+            retention.running(store, settings.retention_days, supervisor),
             journal.running(grace=GRACE_SECONDS),
             functions.running(orchestrator.submit, grace=GRACE_SECONDS),
             OutboxWorker(

@@ -403,7 +403,7 @@ async def _check_database(settings: Settings) -> None:
         async with connected(database_url):
             reasons = await find_reasons(store)
     except ConnectFailed as error:
-        if not error.problem.passes:
+        if not error.passes:
             raise
         log.warning("database_unavailable reason=%s", error)
         return

@@ -158,7 +158,6 @@ DOORS = {
         "control/db/migrate.py",
         "control/db/concurrent_index.py",
         "control/db/database_check.py",
-        "control/cluster/listener.py",
         "control/dev/orchestrator.py",
     },
     "httpx": {

@@ -110,12 +110,12 @@ class SessionController(Controller):
             ticket_hash=hash_ticket(ticket),
             ticket_seconds=settings.ticket_seconds,
             timezone=timezone,
-            audio=msgspec.json.encode(audio),
+            audio=audio,
             voice=wanted.voice,
             language=wanted.language,
         )
         if wanted.transport == "direct":
-            shown = await direct.begin(session, audio, resume=resume, warnings=warnings)
+            shown = await direct.begin(session, resume=resume, warnings=warnings)
             return Response(shown, status_code=201, headers=NOT_KEPT)
         expires_at = await sessions.create_session(store, session, resume=resume)
         if expires_at is None:

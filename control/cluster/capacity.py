@@ -16,7 +16,6 @@ from functools import partial
 from uuid import UUID
 
 from control.db import ownership
-from control.db.batch_writer import Connection
 from control.db.errors import ValuesRefused
 from control.db.store import Store, StoreUnavailable
 from relay.live.quotas import AgentQuota
@@ -27,6 +26,27 @@ log = logging.getLogger(__name__)
 BALANCE_SECONDS = 5.0
 ASK_SECONDS = 2.0  # what a browser waits for it before it is refused
 _LOCK = 0x766F696365  # "voice": one node at a time
+
+# The part of a node, from what it uses (never less: that many are there) to what it wants; and what
+# nobody has. While another is hungry a node gets none to spare.
+CLAIM = f"""
+    WITH others AS (
+        SELECT coalesce(sum(s.size), 0)::int AS taken,
+               coalesce(bool_or(s.hungry), false) AS wait
+        FROM voice.agent_shares AS s JOIN voice.nodes AS n ON n.id = s.node_id
+        WHERE n.id <> $1 AND n.seen_at > {ownership.ALIVE_SINCE}
+    ), part AS (
+        SELECT greatest($3::int, least(
+                   CASE WHEN wait THEN $3::int + $5::bool::int ELSE $4::int END, $2::int - taken
+               )) AS size, taken
+        FROM others
+    )
+    INSERT INTO voice.agent_shares AS mine (node_id, size, hungry)
+    SELECT $1, part.size, $5 AND part.size <= $3
+    FROM part
+    ON CONFLICT (node_id) DO UPDATE SET size = excluded.size, hungry = excluded.hungry
+    RETURNING size, greatest(0, $2::int - size - (SELECT taken FROM part)) AS free
+"""
 
 
 class Capacity:
@@ -48,90 +68,48 @@ class Capacity:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Balance while inside. The part goes with the node's row when the node leaves."""
-        if not self._on:
+        if not self._share.limit:
             yield
             return
         async with self._supervisor.repeating(
             "governor",
-            self._balance,
+            self.ask,
             pause=partial(asyncio.sleep, BALANCE_SECONDS),
             foreseen=(StoreUnavailable,),
             say=self._note,
         ):
             yield
 
-    @property
-    def _on(self) -> bool:
-        return self._share.limit > 0
-
     async def grow(self) -> None:
         """The part is used up: ask for more, if there is any. Does not raise."""
-        if not self._on:
+        if not self._share.limit:
             return
         try:
-            async with asyncio.timeout(ASK_SECONDS), self._asking:
-                if self._share.used >= self._share.size:  # nobody has asked meanwhile
-                    await self.ask(hungry=True)
+            async with asyncio.timeout(ASK_SECONDS):
+                await self.ask(hungry=True)
         except (StoreUnavailable, ValuesRefused, TimeoutError) as error:
             self._note(error)
 
     async def ask(self, *, hungry: bool = False) -> None:
-        """Tell the database what is used and hear what may be. Raises `StoreUnavailable`."""
-        share = self._share
-        async with self._store.transaction() as connection:
-            size, free = await claim(
-                connection,
-                self._node_id,
-                limit=share.limit,
-                used=share.used,
-                wanted=share.wanted,
-                hungry=hungry,
-            )
-        share.resize(size, free)
-        self._failing = False
+        """Tell the database what is used and hear what may be. Asking is a heartbeat, too.
 
-    async def _balance(self) -> None:
+        Raises `StoreUnavailable`.
+        """
+        share = self._share
         async with self._asking:
-            await self.ask()
+            if hungry and share.used < share.size:
+                return  # somebody has asked meanwhile
+            async with self._store.transaction() as connection:
+                await ownership.beat(connection, self._node_id)
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+                row = await connection.fetchrow(
+                    CLAIM, self._node_id, share.limit, share.used, share.wanted, hungry
+                )
+            assert row is not None, "one row goes in"
+            share.resize(row["size"], row["free"])
+            self._failing = False
 
     def _note(self, error: Exception) -> None:
         if not self._failing:
             log.error("governor_unavailable size=%d reason=%s", self._share.size, error)
         self._failing = True
-
-
-async def claim(
-    connection: Connection, node_id: UUID, *, limit: int, used: int, wanted: int, hungry: bool
-) -> tuple[int, int]:
-    """The part of a node, from `used` (never less: that many are there) to `wanted`; and what
-    nobody has. While another is hungry a node gets none to spare. Asking is a heartbeat, too.
-    """
-    await ownership.beat(connection, node_id)
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-    row = await connection.fetchrow(
-        f"""
-        WITH others AS (
-            SELECT coalesce(sum(s.size), 0)::int AS taken,
-                   coalesce(bool_or(s.hungry), false) AS wait
-            FROM voice.agent_shares AS s JOIN voice.nodes AS n ON n.id = s.node_id
-            WHERE n.id <> $1 AND n.seen_at > {ownership.ALIVE_SINCE}
-        ), part AS (
-            SELECT greatest($3::int, least(
-                       CASE WHEN wait THEN $3::int + $5::bool::int ELSE $4::int END, $2::int - taken
-                   )) AS size, taken
-            FROM others
-        )
-        INSERT INTO voice.agent_shares AS mine (node_id, size, hungry)
-        SELECT $1, part.size, $5 AND part.size <= $3
-        FROM part
-        ON CONFLICT (node_id) DO UPDATE SET size = excluded.size, hungry = excluded.hungry
-        RETURNING size, greatest(0, $2::int - size - (SELECT taken FROM part)) AS free
-        """,
-        node_id,
-        limit,
-        used,
-        wanted,
-        hungry,
-    )
-    assert row is not None, "one row goes in"
-    return row["size"], row["free"]

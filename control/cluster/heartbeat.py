@@ -17,15 +17,15 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Protocol
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from control.cluster.listener import NotificationListener
+from control.cluster.listener import listening
 from control.db import ownership
 from control.db.store import Store, StoreUnavailable
 from relay.core.events import EndReason
+from relay.live.session_registry import SessionRegistry
 from relay.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -34,27 +34,14 @@ BEAT_SECONDS = 5.0
 LEAVE_SECONDS = 2.0
 
 
-class Owned(Protocol):
-    """The live sessions of this process."""
-
-    @property
-    def owned(self) -> Mapping[UUID, int]:
-        """Each with our number among its owners."""
-        ...
-
-    def lose(self, session_id: UUID, reason: EndReason) -> None:
-        """End it: it is not ours any more, or somebody elsewhere wants so."""
-        ...
-
-
 class Heartbeat:
     """`grace` is for how many seconds sessions of a dead node may be taken over."""
 
     def __init__(
         self,
         store: Store,
-        session_registry: Owned,
-        notification_listener: NotificationListener,
+        session_registry: SessionRegistry,
+        database_url: str,
         *,
         grace: float,
         supervisor: Supervisor | None = None,
@@ -64,11 +51,11 @@ class Heartbeat:
         self.id = node_id or uuid7()
         self._store = store
         self._session_registry = session_registry
-        self._notification_listener = notification_listener
+        self._database_url = database_url
         self._supervisor = supervisor or Supervisor()
         self._grace = grace
         self._clock = clock
-        self._missing: frozenset[tuple[UUID, int]] = frozenset()
+        self._missing: Mapping[UUID, int] = {}
         self._seen_since = math.inf
         self._asked = asyncio.Event()
 
@@ -80,9 +67,13 @@ class Heartbeat:
         """Be alive for others while inside; on the way out, say that we stop."""
         async with (
             self._supervisor.repeating(
-                "node", self.beat, pause=self._wait, foreseen=(StoreUnavailable,), say=_say_unseen
+                "node",
+                self.beat,
+                pause=self._wait,
+                foreseen=(StoreUnavailable,),
+                say=lambda error: log.error("node_unseen reason=%s", error),
             ),
-            self._notification_listener.listening_for(self._hear, self._supervisor),
+            listening(self._database_url, self._hear, self._supervisor),
         ):
             yield
         try:
@@ -104,12 +95,9 @@ class Heartbeat:
         self._seen_since = min(seen_since, now)
         await self.look()
         async with self._store.transaction() as connection:
-            missing = await ownership.find_missing(
-                connection, self.id, self._session_registry.owned
+            self._missing = await ownership.end_missing(
+                connection, self.id, self._session_registry.owned, self._missing
             )
-            # Twice, because its end may be on its way through the journal.
-            await ownership.end_missing(connection, missing & self._missing)
-        self._missing = missing
         # After an outage everybody looks dead: the others get time to be seen again.
         if now - self._seen_since >= ownership.DEAD_SECONDS + self._grace:
             async with self._store.transaction() as connection:
@@ -144,7 +132,3 @@ class Heartbeat:
                 await self.look()
             except TimeoutError:
                 return
-
-
-def _say_unseen(error: Exception) -> None:
-    log.error("node_unseen reason=%s", error)

@@ -33,14 +33,16 @@ BLOCKED = """
     WHERE state = 'active' AND pid <> pg_backend_pid() AND query <> '' AND starts_with($1, query)
     AND cardinality(pg_blocking_pids(pid)) > 0
 """
+# The oldest transaction first.
 DESCRIBED = """
-    SELECT pid, usename, application_name, state,
-        extract(epoch FROM clock_timestamp() - xact_start)::int AS seconds
+    SELECT format('process %s of %s (%s, %s for %s s)', pid, usename,
+        coalesce(nullif(application_name, ''), 'no name'), coalesce(state, 'state not shown'),
+        coalesce(extract(epoch FROM clock_timestamp() - xact_start)::int, 0))
     FROM pg_stat_activity WHERE pid = ANY($1) ORDER BY xact_start NULLS LAST LIMIT 3
 """
-# Who has a lock on a table of ours, or the one of the migrations, the oldest transaction first.
+# Who has a lock on a table of ours, or the one of the migrations.
 HOLDERS = """
-    SELECT DISTINCT l.pid FROM pg_locks l
+    SELECT array_agg(DISTINCT l.pid) FROM pg_locks l
     WHERE l.granted AND l.pid <> pg_backend_pid()
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND (l.relation IN (SELECT oid FROM pg_class WHERE relnamespace = to_regnamespace('voice'))
@@ -86,16 +88,9 @@ async def _run_watched(worker: Connection, watcher: Connection, sql: str, second
 
 async def name_holders(connection: Connection, lock: int) -> str:
     """Who may hold what a migration waits for."""
-    rows = await connection.fetch(HOLDERS, lock)
-    return await _describe(connection, [row["pid"] for row in rows])
+    return await _describe(connection, await connection.fetchval(HOLDERS, lock))
 
 
-async def _describe(connection: Connection, pids: list[int]) -> str:
+async def _describe(connection: Connection, pids: list[int] | None) -> str:
     rows = await connection.fetch(DESCRIBED, pids)
-    if not rows:
-        return "somebody whom our account does not see"
-    return ", ".join(
-        f"process {row['pid']} of {row['usename']} ({row['application_name'] or 'no name'}, "
-        f"{row['state'] or 'state not shown'} for {row['seconds'] or 0} s)"
-        for row in rows
-    )
+    return ", ".join(row[0] for row in rows) or "somebody whom our account does not see"

@@ -11,8 +11,18 @@ from uuid import UUID
 
 from control.db import ownership
 from control.db.batch_writer import Connection
-from control.db.calls import CALL_COLUMNS, read_call
-from control.db.rows import Conversation, History, Message, Status, columns, storable
+from control.db.calls import CALL_COLUMNS
+from control.db.rows import (
+    Conversation,
+    History,
+    IntentCall,
+    Message,
+    Status,
+    columns,
+    read,
+    storable,
+    storable_json,
+)
 from control.db.search_query import Term, parse
 from control.db.store import Store
 
@@ -35,32 +45,16 @@ _FOUND = """
 
 
 async def create_conversation(store: Store, conversation_id: UUID, *, user_id: str) -> Conversation:
-    async with store.transaction() as connection:
-        row = await connection.fetchrow(
-            f"""
-            INSERT INTO voice.conversations (id, user_id) VALUES ($1, $2)
-            RETURNING {COLUMNS}
-            """,
-            conversation_id,
-            user_id,
-        )
-    assert row is not None, "an insert without conflict clause returns its row"
-    return Conversation(**row)
+    sql = f"INSERT INTO voice.conversations (id, user_id) VALUES ($1, $2) RETURNING {COLUMNS}"
+    (created,) = await store.change(Conversation, sql, conversation_id, user_id)
+    return created
 
 
 async def get_conversation(
     store: Store, conversation_id: UUID, *, user_id: str
 ) -> Conversation | None:
-    async with store.reading() as connection:
-        row = await connection.fetchrow(
-            f"""
-            SELECT {COLUMNS}
-            FROM voice.conversations WHERE id = $1 AND user_id = $2
-            """,
-            conversation_id,
-            user_id,
-        )
-    return None if row is None else Conversation(**row)
+    sql = f"SELECT {COLUMNS} FROM voice.conversations WHERE id = $1 AND user_id = $2"
+    return next(iter(await store.fetch(Conversation, sql, conversation_id, user_id)), None)
 
 
 async def list_conversations(
@@ -85,8 +79,7 @@ async def list_conversations(
             if query is None:
                 return []
             matches, words = f"AND id IN ({_FOUND})", [_quote_word(f"={user_id}"), query]
-        rows = await connection.fetch(
-            f"""
+        sql = f"""
             SELECT {COLUMNS}
             FROM voice.conversations
             WHERE user_id = $1
@@ -95,31 +88,22 @@ async def list_conversations(
               {matches}
             ORDER BY updated_at DESC, id DESC
             LIMIT $5
-            """,
-            user_id,
-            status,
-            *(before or (None, None)),
-            limit,
-            *words,
-        )
-    return [Conversation(**row) for row in rows]
+        """
+        last = before or (None, None)
+        rows = await connection.fetch(sql, user_id, status, *last, limit, *words)
+    return [read(Conversation, row) for row in rows]
 
 
 async def rename_conversation(
     store: Store, conversation_id: UUID, *, user_id: str, title: str
 ) -> Conversation | None:
     """A new title is not news: the place in the list stays."""
-    async with store.transaction() as connection:
-        row = await connection.fetchrow(
-            f"""
-            UPDATE voice.conversations SET title = $3 WHERE id = $1 AND user_id = $2
-            RETURNING {COLUMNS}
-            """,
-            conversation_id,
-            user_id,
-            storable(title),
-        )
-    return None if row is None else Conversation(**row)
+    sql = f"""
+        UPDATE voice.conversations SET title = $3 WHERE id = $1 AND user_id = $2
+        RETURNING {COLUMNS}
+    """
+    values = conversation_id, user_id, storable(title)
+    return next(iter(await store.change(Conversation, sql, *values)), None)
 
 
 async def erase_conversation(
@@ -129,96 +113,73 @@ async def erase_conversation(
 
     None: there was no such conversation.
     """
-    async with store.transaction() as connection:
-        row = await connection.fetchrow(
-            """
-            WITH erased AS (
-                DELETE FROM voice.conversations WHERE id = $1 AND user_id = $2 RETURNING id
-            )
-            SELECT array(
-                SELECT id FROM voice.sessions
-                WHERE conversation_id = erased.id AND state <> 'ended'
-            ) AS sessions
-            FROM erased
-            """,
-            conversation_id,
-            user_id,
+    sql = """
+        WITH erased AS (
+            DELETE FROM voice.conversations WHERE id = $1 AND user_id = $2 RETURNING id
         )
-        if row is not None:
-            await ownership.notify(connection, row["sessions"])
-    return None if row is None else list(row["sessions"])
+        SELECT array(
+            SELECT id FROM voice.sessions WHERE conversation_id = erased.id AND state <> 'ended'
+        )
+        FROM erased
+    """
+    async with store.transaction() as connection:
+        sessions: list[UUID] | None = await connection.fetchval(sql, conversation_id, user_id)
+        if sessions:
+            await ownership.notify(connection, sessions)
+    return sessions
 
 
 async def list_messages(
     store: Store, conversation_id: UUID, *, after_seq: int = 0, limit: int
 ) -> list[Message]:
-    async with store.reading() as connection:
-        rows = await connection.fetch(
-            f"""
-            SELECT {MESSAGE_COLUMNS}
-            FROM voice.messages WHERE conversation_id = $1 AND seq > $2
-            ORDER BY seq LIMIT $3
-            """,
-            conversation_id,
-            after_seq,
-            limit,
-        )
-    return [Message(**row) for row in rows]
+    sql = f"""
+        SELECT {MESSAGE_COLUMNS}
+        FROM voice.messages WHERE conversation_id = $1 AND seq > $2
+        ORDER BY seq LIMIT $3
+    """
+    return await store.fetch(Message, sql, conversation_id, after_seq, limit)
 
 
 async def load_history(store: Store, conversation_id: UUID) -> History:
     """The newest messages, and the calls since the first of them that the next model is told
     of: those that were answered, and those that may yet reach the Orchestrator."""
+    messages_sql = f"""
+        SELECT {MESSAGE_COLUMNS}
+        FROM voice.messages WHERE conversation_id = $1
+        ORDER BY seq DESC LIMIT $2
+    """
+    calls_sql = f"""
+        SELECT {CALL_COLUMNS}
+        FROM voice.intents
+        WHERE conversation_id = $1 AND after_seq >= $2
+          AND (response IS NOT NULL OR status = 'submitting')
+        ORDER BY after_seq DESC, id DESC LIMIT $3
+    """
     async with store.reading() as connection:
-        messages = await connection.fetch(
-            f"""
-            SELECT {MESSAGE_COLUMNS}
-            FROM voice.messages WHERE conversation_id = $1
-            ORDER BY seq DESC LIMIT $2
-            """,
-            conversation_id,
-            HISTORY_LENGTH,
-        )
-        whole = len(messages) < HISTORY_LENGTH
-        calls = await connection.fetch(
-            f"""
-            SELECT {CALL_COLUMNS}
-            FROM voice.intents
-            WHERE conversation_id = $1 AND after_seq >= $2
-              AND (response IS NOT NULL OR status = 'submitting')
-            ORDER BY after_seq DESC, id DESC LIMIT $3
-            """,
-            conversation_id,
-            0 if whole else messages[-1]["seq"],
-            HISTORY_LENGTH,
-        )
+        messages = await connection.fetch(messages_sql, conversation_id, HISTORY_LENGTH)
+        first = messages[-1]["seq"] if len(messages) == HISTORY_LENGTH else 0
+        calls = await connection.fetch(calls_sql, conversation_id, first, HISTORY_LENGTH)
     return History(
-        messages=[Message(**row) for row in reversed(messages)],
-        calls=[read_call(row) for row in reversed(calls)],
+        messages=[read(Message, row) for row in reversed(messages)],
+        calls=[read(IntentCall, row) for row in reversed(calls)],
     )
 
 
 async def _make_query(connection: Connection, terms: Sequence[Term]) -> str | None:
     """The tsquery of these terms, as text; None: there is no word in them."""
-    query: str | None = await connection.fetchval(
-        """
+    sql = """
         SELECT string_agg('(' || together || ')', ' | ')
         FROM (
             SELECT string_agg(CASE WHEN negated THEN '!' ELSE '' END
                               || '(' || words || CASE WHEN prefix THEN ':*' ELSE '' END || ')',
                               ' & ') AS together
-            FROM unnest($1::int[], $2::text[], $3::bool[], $4::bool[])
-                     AS t (place, said, negated, prefix),
-                 CAST(phraseto_tsquery('simple', voice.fold(said)) AS text) AS words
+            FROM json_to_recordset($1) AS t (place int, text text, negated bool, prefix bool),
+                 CAST(phraseto_tsquery('simple', voice.fold(t.text)) AS text) AS words
             WHERE words <> ''
             GROUP BY place
         ) AS alternative
-        """,
-        [term.place for term in terms],
-        [term.text for term in terms],
-        [term.negated for term in terms],
-        [term.prefix for term in terms],
-    )
+    """
+    query: str | None = await connection.fetchval(sql, storable_json(terms))
     return query
 
 

@@ -14,7 +14,7 @@ import asyncpg
 import msgspec
 
 from control.db.errors import first_line
-from control.db.pool import CONNECT_SECONDS, ROWS_HIDDEN, ConnectFailed, connected
+from control.db.pool import CONNECT_SECONDS, ConnectFailed, connected
 
 Connection: TypeAlias = (
     "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -45,27 +45,28 @@ HIDDEN = """
     )
     ORDER BY 1
 """
-NO_SCHEMA = "USAGE on schema voice"
+SERVER = """
+    SELECT current_setting('server_version_num')::int / 10000 AS version,
+           pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool
+               AS read_only,
+           has_schema_privilege(to_regnamespace('voice')::oid, 'USAGE') IS FALSE AS shut
+"""
 
 
-class Inspected(msgspec.Struct, frozen=True):
+class Inspected(msgspec.Struct, frozen=True, kw_only=True):
     """`lacking`: privileges that `serve` needs, as `INSERT on voice.messages`; `hidden`: tables of
     which row security shows the account nothing. `applied` is empty where it may not be read."""
 
     version: int  # major
     read_only: bool
     lacking: tuple[str, ...]
-    hidden: tuple[str, ...]
-    applied: Mapping[str, str]
-    hears: bool  # notices come
-
-
-class InspectionFailed(Exception):
-    """It does not let us look; the text is one line that says why."""
+    hidden: tuple[str, ...] = ()
+    applied: Mapping[str, str] = {}
+    hears: bool = True  # notices come
 
 
 async def inspect(database_url: str) -> Inspected:
-    """Look without changing anything. Raises `InspectionFailed`."""
+    """Look without changing anything. Raises `ConnectFailed`, also when it does not let us look."""
     try:
         async with (
             connected(database_url, command_timeout=CONNECT_SECONDS) as connection,
@@ -73,26 +74,29 @@ async def inspect(database_url: str) -> Inspected:
         ):
             found = await _look(connection)
         return msgspec.structs.replace(found, hears=await _hears(database_url))
-    except ConnectFailed as error:
-        raise InspectionFailed(str(error)) from error
+    except ConnectFailed:
+        raise
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise InspectionFailed(f"the database does not let us look: {first_line(error)}") from error
+        raise ConnectFailed("the database does not let us look", first_line(error)) from error
 
 
 async def _look(connection: Connection) -> Inspected:
-    version = await connection.fetchval("SELECT current_setting('server_version_num')::int")
-    read_only = await connection.fetchval(
-        "SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool"
-    )
-    there = await connection.fetchval("SELECT to_regnamespace('voice') IS NOT NULL")
-    if there and not await connection.fetchval("SELECT has_schema_privilege('voice', 'USAGE')"):
-        return Inspected(version // 10_000, read_only, (NO_SCHEMA,), (), {}, True)
+    server = await connection.fetchrow(SERVER)
+    assert server is not None, "it has no table"
+    version, read_only, shut = server
+    if shut:
+        lacking: tuple[str, ...] = ("USAGE on schema voice",)
+        return Inspected(version=version, read_only=read_only, lacking=lacking)
     lacking = await find_lacking(connection)
     hidden = tuple(row[0] for row in await connection.fetch(HIDDEN))
-    applied: Mapping[str, str] = {}
-    if "SELECT on voice.migrations" not in lacking and "voice.migrations" not in hidden:
-        applied = await find_applied(connection)
-    return Inspected(version // 10_000, read_only, lacking, hidden, applied, True)
+    may_read = "SELECT on voice.migrations" not in lacking and "voice.migrations" not in hidden
+    return Inspected(
+        version=version,
+        read_only=read_only,
+        lacking=lacking,
+        hidden=hidden,
+        applied=await find_applied(connection) if may_read else {},
+    )
 
 
 async def find_lacking(connection: Connection) -> tuple[str, ...]:
@@ -106,7 +110,12 @@ async def find_applied(connection: Connection) -> Mapping[str, str]:
         return {}
     rows = await connection.fetch("SELECT name, checksum FROM voice.migrations")
     if not rows and await connection.fetchval("SELECT row_security_active('voice.migrations')"):
-        raise ConnectFailed(ROWS_HIDDEN)
+        raise ConnectFailed(
+            "row security hides our tables from our account",
+            "voice.migrations has no row for it",
+            "run `voice-relay migrate` as their owner, and sign in as the account itself, without "
+            "a role",
+        )
     return {row["name"]: row["checksum"] for row in rows}
 
 

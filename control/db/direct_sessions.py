@@ -16,7 +16,7 @@ import msgspec
 from control.db import ownership
 from control.db.batch_writer import Connection, flush
 from control.db.conversations import MESSAGE_COLUMNS
-from control.db.rows import Message, Numbering
+from control.db.rows import Message, Numbering, read
 from relay.core.records import IntentCalled, MessageSaid
 from relay.protocol import deepgram
 
@@ -32,52 +32,26 @@ class Reporting(msgspec.Struct, frozen=True, kw_only=True):
     numbering: Numbering
 
 
-async def begin(connection: Connection, session_id: UUID, conversation_id: UUID) -> datetime:
-    """The session is of the direct transport, and live, from this instant on: nobody attaches to
-    it, and who had the conversation has it no longer."""
-    await connection.execute(
-        "SELECT FROM voice.conversations WHERE id = $1 FOR NO KEY UPDATE", conversation_id
-    )
-    await ownership.supersede(connection, conversation_id, session_id)
-    now: datetime = await connection.fetchval(
-        """
-        WITH begun AS (
-            UPDATE voice.sessions SET transport = 'direct', state = 'live', started_at = now()
-            WHERE id = $1
-        )
-        SELECT now()
-        """,
-        session_id,
-    )
-    return now
-
-
 async def enter(
     connection: Connection, session_id: UUID, conversation_id: UUID, *, user_id: str
 ) -> Reporting | None:
     """Lock the conversation and look at the session. None: the user has no such session."""
-    numbered_from = await connection.fetchval(
-        """
+    sql = """
         SELECT numbered_from FROM voice.conversations WHERE id = $1 AND user_id = $2
         FOR NO KEY UPDATE
-        """,
-        conversation_id,
-        user_id,
-    )
+    """
+    numbered_from = await connection.fetchval(sql, conversation_id, user_id)
     if numbered_from is None:
         return None
-    standing: Standing | None = await connection.fetchval(
-        f"""
+    sql = f"""
         SELECT CASE
                  WHEN transport <> 'direct' THEN 'relay'
                  WHEN end_asked = 'superseded' THEN 'superseded'
                  WHEN state = 'ended' OR created_at < now() - interval '{LONGEST}' THEN 'over'
                  ELSE 'direct' END
         FROM voice.sessions WHERE id = $1 AND conversation_id = $2
-        """,
-        session_id,
-        conversation_id,
-    )
+    """
+    standing: Standing | None = await connection.fetchval(sql, session_id, conversation_id)
     if standing is None:
         return None
     last = await ownership.find_last(connection, conversation_id)
@@ -93,10 +67,7 @@ async def find_message(connection: Connection, message_id: UUID) -> tuple[UUID, 
         f"SELECT conversation_id, {MESSAGE_COLUMNS} FROM voice.messages WHERE id = $1",
         message_id,
     )
-    if row is None:
-        return None
-    fields = dict(row)
-    return fields.pop("conversation_id"), Message(**fields)
+    return None if row is None else (row["conversation_id"], read(Message, row))
 
 
 async def add_message(

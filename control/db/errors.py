@@ -49,11 +49,7 @@ def describe(error: BaseException) -> str:
     """
     name = type(error).__name__
     if isinstance(error, asyncpg.PostgresError):
-        places = {
-            "table": error.table_name,
-            "column": error.column_name,
-            "constraint": error.constraint_name,
-        }
+        places = {one: getattr(error, f"{one}_name") for one in ("table", "column", "constraint")}
         found = [f"{place}={value}" for place, value in places.items() if value]
         line = " ".join([name, error.sqlstate or "", *found]).rstrip()
         return f"{line}: {first_line(error)}" if _is_fatal(error) else line

@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from control.db.batch_writer import Connection
+from control.db.rows import read
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,15 +44,9 @@ async def add(connection: Connection, ticket_hash: bytes, grant: Grant, *, ttl: 
 
 async def take(connection: Connection, ticket_hash: bytes) -> Grant | None:
     """Use a ticket up; None: it is unknown, used or too old."""
-    row = await connection.fetchrow(
-        """
+    sql = """
         DELETE FROM voice.grants WHERE ticket_hash = $1
         RETURNING user_id, conversation_id, timezone, expires_at > now() AS is_valid
-        """,
-        ticket_hash,
-    )
-    if row is None or not row["is_valid"]:
-        return None
-    return Grant(
-        user_id=row["user_id"], conversation_id=row["conversation_id"], timezone=row["timezone"]
-    )
+    """
+    row = await connection.fetchrow(sql, ticket_hash)
+    return read(Grant, row) if row is not None and row["is_valid"] else None

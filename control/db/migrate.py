@@ -13,7 +13,6 @@ import hashlib
 import importlib.resources
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
 
 import asyncpg
 import msgspec
@@ -62,7 +61,7 @@ LIFT_LIMITS = """
     ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')
 """
 
-Result = TypeVar("Result")
+_LOCKED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -130,8 +129,7 @@ async def migrate(
     known = load_migrations() if migrations is None else migrations
     try:
         async with connected(database_url) as connection:
-            migrator = _Migrator(database_url, connection, known, log, lock_seconds)
-            return await migrator.apply_all()
+            return await _Migrator(database_url, connection, known, log, lock_seconds).apply_all()
     except ConnectFailed as error:
         raise MigrationError(str(error)) from error
     except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
@@ -166,62 +164,54 @@ async def refuse_newer(database_url: str, *, migrations: Sequence[Migration] | N
         )
 
 
-class _Migrator:
-    def __init__(
-        self,
-        database_url: str,
-        connection: Connection,
-        migrations: Sequence[Migration],
-        log: logging.Logger,
-        lock_seconds: float,
-    ) -> None:
-        self._url = database_url
-        self._connection = connection
-        self._migrations = migrations
-        self._log = log
-        self._seconds = lock_seconds
+class _Migrator(msgspec.Struct):
+    url: str
+    connection: Connection
+    migrations: Sequence[Migration]
+    log: logging.Logger
+    seconds: float  # for a lock
 
     async def apply_all(self) -> list[str]:
         await self._patiently(self._prepare)
         names: list[str] = []
         while (name := await self._patiently(self._apply_next)) is not None:
             names.append(name)
-            self._log.info("migration_applied name=%s", name)
+            self.log.info("migration_applied name=%s", name)
         return names
 
-    async def _patiently(self, work: Callable[[], Awaitable[Result]]) -> Result:
+    async def _patiently(self, work: Callable[[], Awaitable[str | None]]) -> str | None:
         for left in reversed(range(TRIES)):
             try:
                 return await self._in_turn(work)
-            except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
-                holders = await name_holders(self._connection, LOCK)
+            except _LOCKED:
+                holders = await name_holders(self.connection, LOCK)
             except Blocked as error:
                 holders = str(error)
             if left:
-                self._log.warning("migration_waits tries_left=%d holders=%s", left, holders)
+                self.log.warning("migration_waits tries_left=%d holders=%s", left, holders)
         raise MigrationError(
-            f"a lock did not come within {TRIES} times {self._seconds:g} s; it is held by "
+            f"a lock did not come within {TRIES} times {self.seconds:g} s; it is held by "
             f"{holders}: wait for its end or end it, and run this again"
         )
 
-    async def _in_turn(self, work: Callable[[], Awaitable[Result]]) -> Result:
+    async def _in_turn(self, work: Callable[[], Awaitable[str | None]]) -> str | None:
         """In a transaction, while no other program migrates."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._seconds
+        until = loop.time() + self.seconds
         while True:
             # Read committed keeps no snapshot between statements that an index would wait for.
-            async with self._connection.transaction(isolation="read_committed"):
-                if await self._connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK):
-                    await self._connection.execute(LIFT_LIMITS)
-                    await self._connection.execute(f"SET LOCAL lock_timeout = '{self._seconds}s'")
+            async with self.connection.transaction(isolation="read_committed"):
+                if await self.connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK):
+                    await self.connection.execute(LIFT_LIMITS)
+                    await self.connection.execute(f"SET LOCAL lock_timeout = '{self.seconds}s'")
                     return await work()
             if loop.time() > until:
-                raise Blocked(await name_holders(self._connection, LOCK))
+                raise Blocked(await name_holders(self.connection, LOCK))
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _prepare(self) -> None:
         try:
-            await self._connection.execute(CREATE_SCHEMA)
+            await self.connection.execute(CREATE_SCHEMA)
         except asyncpg.InsufficientPrivilegeError as error:
             raise MigrationError(
                 f"the schema voice cannot be prepared: {first_line(error)}; give the account of "
@@ -230,8 +220,8 @@ class _Migrator:
 
     async def _apply_next(self) -> str | None:
         """The name of what was applied; None: nothing is missing."""
-        rows = await self._connection.fetch("SELECT name, checksum FROM voice.migrations")
-        pending = find_pending(self._migrations, {row["name"]: row["checksum"] for row in rows})
+        rows = await self.connection.fetch("SELECT name, checksum FROM voice.migrations")
+        pending = find_pending(self.migrations, {row["name"]: row["checksum"] for row in rows})
         if not pending:
             return None
         migration = pending[0]
@@ -239,17 +229,15 @@ class _Migrator:
             if migration.is_outside:
                 # What was read above keeps its snapshot, which an index would wait for, until the
                 # next statement of this connection.
-                await self._connection.execute("SELECT")
-                await run_outside(self._url, migration.sql, self._seconds)
+                await self.connection.execute("SELECT")
+                await run_outside(self.url, migration.sql, self.seconds)
             else:
-                await self._connection.execute(migration.sql)
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+                await self.connection.execute(migration.sql)
+        except (*_LOCKED, asyncpg.PostgresConnectionError):
             raise
         except asyncpg.PostgresError as error:
-            if isinstance(error, asyncpg.PostgresConnectionError):
-                raise
             raise MigrationError(f"{migration.name} failed: {first_line(error)}") from error
-        await self._connection.execute(
+        await self.connection.execute(
             "INSERT INTO voice.migrations (name, checksum, compatible) VALUES ($1, $2, $3)",
             migration.name,
             migration.checksum,

@@ -6,11 +6,13 @@ opens it and translates errors. All instants are those of the database.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
-from control.db.batch_writer import Connection, Row
-from control.db.rows import AttachRequest, AttachResult, Numbering
+import msgspec
+
+from control.db.batch_writer import Connection
+from control.db.rows import AttachRequest, AttachResult, Numbering, read
 
 DEAD_SECONDS = 20.0  # without a heartbeat
 # In SQL: a node that was seen after this instant is alive; whether the owner of a session `s` is.
@@ -26,13 +28,11 @@ GAP = 1_000_000
 
 async def beat(connection: Connection, node_id: UUID) -> None:
     """This node is alive; it is known from its first beat on."""
-    await connection.execute(
-        """
+    sql = """
         INSERT INTO voice.nodes (id) VALUES ($1)
         ON CONFLICT (id) DO UPDATE SET seen_at = now()
-        """,
-        node_id,
-    )
+    """
+    await connection.execute(sql, node_id)
 
 
 async def leave(connection: Connection, node_id: UUID) -> None:
@@ -40,14 +40,12 @@ async def leave(connection: Connection, node_id: UUID) -> None:
 
     Then others see for how long those may be taken over.
     """
-    await connection.execute(
-        """
+    sql = """
         DELETE FROM voice.nodes WHERE id = $1 AND NOT EXISTS (
             SELECT FROM voice.sessions WHERE node_id = $1 AND state <> 'ended'
         )
-        """,
-        node_id,
-    )
+    """
+    await connection.execute(sql, node_id)
 
 
 async def sweep(connection: Connection, grace: float) -> int:
@@ -56,17 +54,15 @@ async def sweep(connection: Connection, grace: float) -> int:
     How many sessions that were. The epoch stays: an owner that lives after all and could not reach
     the database goes on.
     """
-    done = await connection.execute(
-        f"""
+    sql = f"""
         UPDATE voice.sessions AS s
         SET state = 'ended', ended_at = now(), end_reason = coalesce(end_asked, 'node_lost')
         WHERE s.state <> 'ended' AND s.node_id IS NOT NULL AND NOT EXISTS (
             SELECT FROM voice.nodes AS n
             WHERE n.id = s.node_id AND n.seen_at > {ALIVE_SINCE} - make_interval(secs => $1)
         )
-        """,
-        grace,
-    )
+    """
+    done = await connection.execute(sql, grace)
     await connection.execute(
         f"DELETE FROM voice.nodes WHERE seen_at <= {ALIVE_SINCE} - make_interval(secs => $1)",
         grace,
@@ -77,91 +73,72 @@ async def sweep(connection: Connection, grace: float) -> int:
 # --- a browser attaches ------------------------------------------------------------------------
 
 
+# The conversation first, as a batch of the journal does, or the two could wait for each other.
+LOCK_CONVERSATION = """
+    SELECT FROM voice.sessions AS s JOIN voice.conversations AS c ON c.id = s.conversation_id
+    WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
+    FOR NO KEY UPDATE OF c
+"""
+# Whom our own session registry did not let in has an old ticket: it knows the newest before
+# Postgres does.
+LOCK_SESSION = f"""
+    SELECT s.conversation_id, s.user_id, s.timezone, s.audio, s.voice, s.language,
+           s.epoch + 1 AS epoch, shown.resumes AS taken_over, {OWNER_LIVES} AS owner_lives,
+           CASE WHEN shown.resumes THEN shown.lost ELSE s.state = 'ended' END AS over,
+           CASE WHEN shown.resumes THEN NOT shown.lost
+                ELSE s.state = 'new' AND s.ticket_used_at IS NULL AND s.ticket_expires_at > now()
+           END AS taken,
+           EXISTS (
+               SELECT FROM voice.sessions AS other
+               WHERE other.conversation_id = s.conversation_id AND other.id <> s.id
+           ) AS resumed
+    FROM voice.sessions AS s, LATERAL (
+        SELECT s.resume_hash IS NOT DISTINCT FROM $2 AS resumes,
+               s.end_asked IS NOT NULL OR s.state = 'ended' AND (
+                   s.end_reason IS DISTINCT FROM 'shutdown'
+                   OR s.released_at <= now() - make_interval(secs => $3)
+               ) IS TRUE AS lost
+    ) AS shown
+    WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
+      AND NOT (shown.resumes AND s.node_id IS NOT DISTINCT FROM $4 AND s.state <> 'ended')
+    FOR NO KEY UPDATE OF s
+"""
+NEW_OWNER = """
+    UPDATE voice.sessions
+    SET node_id = $2, epoch = epoch + 1, resume_hash = $3,
+        ticket_used_at = coalesce(ticket_used_at, now()),
+        state = CASE state WHEN 'ended' THEN 'live' ELSE state END,
+        ended_at = NULL, end_reason = NULL, released_at = NULL
+    WHERE id = $1
+"""
+
+
 async def take(connection: Connection, request: AttachRequest) -> AttachResult | None:
     """Use a ticket up, the first one or a resume ticket: of two that come with it one is `taken`.
 
     Its node is the owner from now on; the owner before, and other sessions of the conversation,
     hear that they are over. None: it is not a ticket of this session.
     """
-    row = await _lock(connection, request)
-    # Whom our own session registry did not let in has an old ticket: it knows the newest before
-    # Postgres does.
-    if row is None or (row["resumes"] and row["is_ours"]):
+    shown = request.session_id, request.ticket_hash
+    await connection.execute(LOCK_CONVERSATION, *shown)
+    row = await connection.fetchrow(LOCK_SESSION, *shown, request.grace, request.node_id)
+    if row is None:
         return None
-    taken = not row["over"] if row["resumes"] else row["unused"]
-    if taken and row["resumes"]:
-        await _take_over(connection, request, row["epoch"])
-    elif taken:
-        await _take_first(connection, request)
-        await supersede(connection, row["conversation_id"], request.session_id)
-    return AttachResult(
-        conversation_id=row["conversation_id"],
-        user_id=row["user_id"],
-        timezone=row["timezone"],
-        voice=row["voice"],
-        language=row["language"],
-        audio=row["audio"],
-        taken=taken,
-        over=row["over"] if row["resumes"] else row["ended"],
-        taken_over=row["resumes"],
-        resumed=row["resumed"],
-        owner_lives=row["owner_lives"],
-        epoch=row["epoch"] + 1,
-    )
-
-
-async def _lock(connection: Connection, request: AttachRequest) -> Row | None:
-    """The session and its conversation, locked; None: it is not a ticket of this session."""
-    # The conversation first, as a batch of the journal does, or the two could wait for each other.
-    await connection.execute(
-        """
-        SELECT FROM voice.sessions AS s JOIN voice.conversations AS c ON c.id = s.conversation_id
-        WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
-        FOR NO KEY UPDATE OF c
-        """,
-        request.session_id,
-        request.ticket_hash,
-    )
-    return await connection.fetchrow(
-        f"""
-        SELECT s.conversation_id, s.user_id, s.timezone, s.audio, s.voice, s.language, s.state,
-               s.epoch,
-               s.resume_hash IS NOT DISTINCT FROM $2 AS resumes,
-               s.node_id IS NOT DISTINCT FROM $4 AND s.state <> 'ended' AS is_ours,
-               s.state = 'new' AND s.ticket_used_at IS NULL
-                   AND s.ticket_expires_at > now() AS unused,
-               s.end_asked IS NOT NULL OR s.state = 'ended' AND (
-                   s.end_reason IS DISTINCT FROM 'shutdown'
-                   OR s.released_at <= now() - make_interval(secs => $3)
-               ) AS over,
-               s.state = 'ended' AS ended,
-               {OWNER_LIVES} AS owner_lives,
-               EXISTS (
-                   SELECT FROM voice.sessions AS other
-                   WHERE other.conversation_id = s.conversation_id AND other.id <> s.id
-               ) AS resumed
-        FROM voice.sessions AS s
-        WHERE s.id = $1 AND $2 IN (s.ticket_hash, s.resume_hash)
-        FOR NO KEY UPDATE
-        """,
-        request.session_id,
-        request.ticket_hash,
-        request.grace,
-        request.node_id,
-    )
-
-
-async def _take_first(connection: Connection, request: AttachRequest) -> None:
-    await connection.execute(
-        """
-        UPDATE voice.sessions
-        SET ticket_used_at = now(), node_id = $2, epoch = 1, resume_hash = $3
-        WHERE id = $1
-        """,
-        request.session_id,
-        request.node_id,
-        request.resume_hash,
-    )
+    result = read(AttachResult, row)
+    if not result.taken:
+        return result
+    await connection.execute(NEW_OWNER, request.session_id, request.node_id, request.resume_hash)
+    if result.taken_over:
+        await connection.execute(
+            "INSERT INTO voice.takeovers (session_id, epoch, received) VALUES ($1, $2, $3)",
+            request.session_id,
+            result.epoch - 1,
+            request.received,
+        )
+        await notify(connection, [request.session_id])
+    else:
+        await supersede(connection, result.conversation_id, request.session_id)
+    return result
 
 
 async def supersede(connection: Connection, conversation_id: UUID, session_id: UUID) -> None:
@@ -170,66 +147,35 @@ async def supersede(connection: Connection, conversation_id: UUID, session_id: U
     The others hear that they are over. The caller has locked the conversation.
     """
     await supersede_direct(connection, conversation_id, session_id)
-    superseded = await connection.fetch(
-        """
+    sql = """
         UPDATE voice.sessions SET end_asked = 'superseded'
         WHERE conversation_id = $1 AND id <> $2 AND epoch > 0 AND end_asked IS NULL
           AND (state <> 'ended' OR end_reason = 'shutdown')
         RETURNING id
-        """,
-        conversation_id,
-        session_id,
-    )
+    """
+    superseded = await connection.fetch(sql, conversation_id, session_id)
     await notify(connection, [row["id"] for row in superseded])
 
 
 async def supersede_direct(connection: Connection, conversation_id: UUID, session_id: UUID) -> None:
     """End the direct sessions of the conversation: nobody is their owner, who could."""
-    await connection.execute(
-        """
+    sql = """
         UPDATE voice.sessions
         SET end_asked = 'superseded', state = 'ended', ended_at = now(), end_reason = 'superseded'
         WHERE conversation_id = $1 AND id <> $2 AND transport = 'direct' AND state <> 'ended'
-        """,
-        conversation_id,
-        session_id,
-    )
-
-
-async def _take_over(connection: Connection, request: AttachRequest, epoch: int) -> None:
-    await connection.execute(
-        "INSERT INTO voice.takeovers (session_id, epoch, received) VALUES ($1, $2, $3)",
-        request.session_id,
-        epoch,
-        request.received,
-    )
-    await connection.execute(
-        """
-        UPDATE voice.sessions
-        SET node_id = $2, epoch = epoch + 1, resume_hash = $3, ended_at = NULL, end_reason = NULL,
-            released_at = NULL,
-            state = CASE state WHEN 'ended' THEN 'live' ELSE state END
-        WHERE id = $1
-        """,
-        request.session_id,
-        request.node_id,
-        request.resume_hash,
-    )
-    await notify(connection, [request.session_id])
+    """
+    await connection.execute(sql, conversation_id, session_id)
 
 
 async def is_elsewhere(connection: Connection, session_id: UUID, node_id: UUID) -> bool:
     """Whether another node has it, and so perhaps a ticket that is not known here yet."""
-    found: bool = await connection.fetchval(
-        """
+    sql = """
         SELECT EXISTS (
             SELECT FROM voice.sessions
             WHERE id = $1 AND state <> 'ended' AND epoch > 0 AND node_id <> $2
         )
-        """,
-        session_id,
-        node_id,
-    )
+    """
+    found: bool = await connection.fetchval(sql, session_id, node_id)
     return found
 
 
@@ -238,8 +184,7 @@ async def may_settle(
 ) -> bool:
     """Whether an owner is alive and has not said yet that it stored all it had: one of another
     session of the conversation, or (`before_us`) of this one."""
-    found: bool = await connection.fetchval(
-        f"""
+    sql = f"""
         SELECT EXISTS (
             SELECT FROM voice.sessions AS s
             WHERE s.conversation_id = $1 AND s.id <> $2 AND s.settled_epoch < s.epoch
@@ -247,11 +192,8 @@ async def may_settle(
         ) OR $3 AND EXISTS (
             SELECT FROM voice.sessions AS s WHERE s.id = $2 AND s.settled_epoch < s.epoch - 1
         )
-        """,
-        conversation_id,
-        session_id,
-        before_us,
-    )
+    """
+    found: bool = await connection.fetchval(sql, conversation_id, session_id, before_us)
     return found
 
 
@@ -262,67 +204,57 @@ async def number(connection: Connection, conversation_id: UUID, session_id: UUID
         conversation_id,
     )
     last = await find_last(connection, conversation_id)
-    unsettled = await connection.fetch(
-        """
-        UPDATE voice.sessions AS s
-        SET settled_epoch = s.epoch - CASE s.id WHEN $2 THEN 1 ELSE 0 END
-        WHERE s.conversation_id = $1
-          AND s.settled_epoch < s.epoch - CASE s.id WHEN $2 THEN 1 ELSE 0 END
-        RETURNING s.id
-        """,
-        conversation_id,
-        session_id,
-    )
-    seq, turn, role = max(last.last_seq, numbered_from or 0), last.last_turn, last.last_role
+    sql = """
+        UPDATE voice.sessions SET settled_epoch = epoch - (id = $2)::int
+        WHERE conversation_id = $1 AND settled_epoch < epoch - (id = $2)::int
+        RETURNING id
+    """
+    unsettled = await connection.fetch(sql, conversation_id, session_id)
+    seq = max(last.last_seq, numbered_from or 0)
     if unsettled:
         seq += GAP
-        turn, role = seq, None  # a conversation never has more turns than messages
     await connection.execute(
         "UPDATE voice.conversations SET numbered_from = $2 WHERE id = $1", conversation_id, seq
     )
-    return Numbering(last_seq=seq, last_turn=turn, last_role=role)
+    if unsettled:  # a conversation never has more turns than messages
+        return Numbering(last_seq=seq, last_turn=seq, last_role=None)
+    return msgspec.structs.replace(last, last_seq=seq)
 
 
 async def find_last(connection: Connection, conversation_id: UUID) -> Numbering:
     """The numbers of the newest message that is stored; 0 and None: there is none."""
-    row = await connection.fetchrow(
-        """
+    sql = """
         SELECT seq AS last_seq, turn AS last_turn, role AS last_role FROM voice.messages
         WHERE conversation_id = $1 ORDER BY seq DESC LIMIT 1
-        """,
-        conversation_id,
-    )
-    return Numbering(**row) if row else Numbering(last_seq=0, last_turn=0, last_role=None)
+    """
+    row = await connection.fetchrow(sql, conversation_id)
+    return read(Numbering, row) if row else Numbering()
 
 
-async def find_missing(
-    connection: Connection, node_id: UUID, owned: Iterable[UUID]
-) -> frozenset[tuple[UUID, int]]:
+async def end_missing(
+    connection: Connection, node_id: UUID, owned: Iterable[UUID], missed: Mapping[UUID, int]
+) -> dict[UUID, int]:
     """What this node is said to have and does not, each with its epoch: it has just ended or is
-    about to begin, or its browser was refused after all."""
-    rows = await connection.fetch(
-        """
-        SELECT id, epoch FROM voice.sessions
-        WHERE node_id = $1 AND state <> 'ended' AND id <> ALL ($2::uuid[])
-        """,
-        node_id,
-        list(owned),
-    )
-    return frozenset((row["id"], row["epoch"]) for row in rows)
+    about to begin, or its browser was refused after all.
 
-
-async def end_missing(connection: Connection, sessions: Collection[tuple[UUID, int]]) -> None:
-    """Mark them ended. One that begins after all is live again when `find_lost` sees it."""
-    await connection.execute(
-        """
+    What it `missed` at the look before as well is marked ended: its end is not on its way through
+    the journal. One that begins after all is live again when `find_lost` sees it.
+    """
+    ours = node_id, list(owned)
+    sql = """
         UPDATE voice.sessions AS s
         SET state = 'ended', ended_at = now(), end_reason = coalesce(end_asked, 'node_lost')
-        FROM unnest($1::uuid[], $2::int[]) AS m (id, epoch)
-        WHERE s.id = m.id AND s.epoch = m.epoch AND s.state <> 'ended'
-        """,
-        [session_id for session_id, _ in sessions],
-        [epoch for _, epoch in sessions],
-    )
+        FROM unnest($3::uuid[], $4::int[]) AS m (id, epoch)
+        WHERE s.node_id = $1 AND s.state <> 'ended' AND s.id <> ALL ($2::uuid[])
+          AND s.id = m.id AND s.epoch = m.epoch
+    """
+    await connection.execute(sql, *ours, list(missed), list(missed.values()))
+    sql = """
+        SELECT id, epoch FROM voice.sessions
+        WHERE node_id = $1 AND state <> 'ended' AND id <> ALL ($2::uuid[])
+    """
+    rows = await connection.fetch(sql, *ours)
+    return {row["id"]: row["epoch"] for row in rows}
 
 
 # --- an owner is to hear that it is over ---------------------------------------------------------
@@ -335,18 +267,6 @@ async def notify(connection: Connection, sessions: Iterable[UUID]) -> None:
     )
 
 
-async def ask_to_hang_up(connection: Connection, session_id: UUID) -> None:
-    """Its owner is to end it; nobody takes it over any more."""
-    await connection.execute(
-        """
-        UPDATE voice.sessions SET end_asked = 'hung_up'
-        WHERE id = $1 AND epoch > 0 AND (state <> 'ended' OR end_reason = 'shutdown')
-        """,
-        session_id,
-    )
-    await notify(connection, [session_id])
-
-
 async def find_lost(
     connection: Connection, node_id: UUID, owned: Mapping[UUID, int]
 ) -> dict[UUID, str]:
@@ -355,25 +275,20 @@ async def find_lost(
     'moved', 'hung_up' or 'superseded'. What was taken for dead meanwhile, and is not, is live.
     """
     given = list(owned), list(owned.values())
-    rows = await connection.fetch(
-        """
+    sql = """
         SELECT o.id, CASE WHEN s.id IS NULL THEN 'hung_up'  -- erased
                           WHEN s.epoch <> o.epoch THEN 'moved'
                           ELSE s.end_asked END AS why
         FROM unnest($1::uuid[], $2::int[]) AS o (id, epoch)
         LEFT JOIN voice.sessions AS s ON s.id = o.id
         WHERE s.id IS NULL OR s.epoch <> o.epoch OR s.end_asked IS NOT NULL
-        """,
-        *given,
-    )
-    await connection.execute(
-        """
+    """
+    rows = await connection.fetch(sql, *given)
+    sql = """
         UPDATE voice.sessions AS s SET state = 'live', ended_at = NULL, end_reason = NULL
         FROM unnest($1::uuid[], $2::int[]) AS o (id, epoch)
         WHERE s.id = o.id AND s.epoch = o.epoch AND s.node_id = $3
           AND s.state = 'ended' AND s.end_reason = 'node_lost'
-        """,
-        *given,
-        node_id,
-    )
+    """
+    await connection.execute(sql, *given, node_id)
     return {row["id"]: row["why"] for row in rows}

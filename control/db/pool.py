@@ -16,47 +16,31 @@ from typing import Any
 
 import asyncpg
 import certifi
-import msgspec
 
 from config.database_url import ignored_parameters, read_database_url
 from config.errors import Explained
-from control.db.errors import first_line
+from control.db.errors import FROM_DATABASE, first_line
 
 CONNECT_SECONDS = 10.0
 SILENT = "the database does not answer"
 
-_PARAMETER = "remove the parameter from DATABASE_URL"
-
-
-class ConnectProblem(msgspec.Struct, frozen=True):
-    """Why there is no connection. `reason` may be shown to anybody: it names nothing.
-
-    `passes`: somebody was there and said that it is not the moment; else an operator has to look.
-    """
-
-    reason: str
-    detail: str
-    advice: str
-    passes: bool = False
-
-    def __str__(self) -> str:
-        said = f"{self.reason}: {self.detail}" if self.detail else self.reason
-        return f"{said}; {self.advice}"
-
-
-ROWS_HIDDEN = ConnectProblem(
-    "row security hides our tables from our account",
-    "voice.migrations has no row for it",
-    "run `voice-relay migrate` as their owner, and sign in as the account itself, without a role",
-)
+_UNUSABLE = "DATABASE_URL cannot be used"
 
 
 class ConnectFailed(Explained, ConnectionError):
-    """There is no connection that is of use; the text is one line that says what to do."""
+    """There is no connection that is of use; the text is one line that says what to do.
 
-    def __init__(self, problem: ConnectProblem) -> None:
-        super().__init__(str(problem))
-        self.problem = problem
+    `reason` may be shown to anybody: it names nothing. `passes`: somebody was there and said that
+    it is not the moment; else an operator has to look.
+    """
+
+    def __init__(
+        self, reason: str, detail: str = "", advice: str = "", *, passes: bool = False
+    ) -> None:
+        said = f"{reason}: {detail}" if detail else reason
+        super().__init__(f"{said}; {advice}" if advice else said)
+        self.reason = reason
+        self.passes = passes
 
 
 async def connect(
@@ -73,15 +57,11 @@ async def connect(
     try:
         url = read_database_url(database_url)
     except ValueError as error:
-        problem = ConnectProblem("DATABASE_URL cannot be read", str(error), "correct it")
-        raise ConnectFailed(problem) from None  # its cause may hold the URL
+        # Its cause may hold the URL.
+        raise ConnectFailed("DATABASE_URL cannot be read", str(error), "correct it") from None
     for name, path in url.files.items():  # the driver would not say which one is missing
         if not os.access(path, os.R_OK):
-            raise ConnectFailed(
-                ConnectProblem(
-                    "DATABASE_URL cannot be used", f"no file to read at {path}", f"check {name}"
-                )
-            )
+            raise ConnectFailed(_UNUSABLE, f"no file to read at {path}", f"check {name}")
     options.setdefault("statement_cache_size", 0)
     if not url.names_application:
         options["server_settings"] = {"application_name": application_name}
@@ -89,15 +69,9 @@ async def connect(
         if url.trust_system:
             options["ssl"] = _system_tls()
         return await asyncpg.connect(url.dsn.reveal(), timeout=timeout, **options)
-    except (
-        OSError,
-        TimeoutError,
-        ValueError,  # a host that cannot be encoded, a setting that the driver does not take
-        asyncpg.PostgresError,
-        asyncpg.InterfaceError,
-        asyncpg.InternalClientError,
-    ) as error:
-        raise ConnectFailed(explain(error)) from error
+    # A ValueError is a host that cannot be encoded, or a setting that the driver does not take.
+    except (*FROM_DATABASE, ValueError) as error:
+        raise explain(error) from error
 
 
 @asynccontextmanager
@@ -137,64 +111,62 @@ def log_ignored(database_url: str, log: logging.Logger) -> None:
 
 def find_reason(error: BaseException) -> str:
     """What may be shown to anybody of an error of the database."""
-    match error:
-        case ConnectFailed():
-            return error.problem.reason
-        case asyncpg.InsufficientPrivilegeError():
-            return explain(error).reason
-    return SILENT
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        error = explain(error)
+    return error.reason if isinstance(error, ConnectFailed) else SILENT
 
 
-def explain(error: BaseException) -> ConnectProblem:
+def explain(error: BaseException) -> ConnectFailed:
     """What a failed connection means. The server's own words are in it, the URL is not."""
     said = first_line(error)
     match error:
         case ssl.SSLCertVerificationError():
-            return ConnectProblem(
-                "the certificate of the database is not trusted",
-                error.verify_message or said,
+            advice = (
                 "name its authority (sslrootcert=FILE in DATABASE_URL, or sslrootcert=system), and "
-                "the host as the certificate has it",
+                "the host as the certificate has it"
             )
+            reason = "the certificate of the database is not trusted"
+            return ConnectFailed(reason, error.verify_message or said, advice)
         case ssl.SSLError():
             said = (error.reason or "no handshake").lower().replace("_", " ")
             advice = "check sslmode and the files of certificates in DATABASE_URL"
-            return ConnectProblem("TLS with the database fails", said, advice)
+            return ConnectFailed("TLS with the database fails", said, advice)
         case asyncpg.PostgresError():
             return _explain_refusal(error, said)
+        case asyncpg.ClientConfigurationError() if said.startswith("root certificate file"):
+            advice = (
+                "add sslrootcert=FILE to DATABASE_URL, or sslrootcert=system for an authority that "
+                "is publicly trusted"
+            )
+            return ConnectFailed("there is no root certificate for the database", said, advice)
         case asyncpg.ClientConfigurationError():
-            return _explain_setting(said)
+            return ConnectFailed(_UNUSABLE, said, "correct it")
         case UnicodeError() | ValueError():
             advice = "check host and parameters in DATABASE_URL"
-            return ConnectProblem("DATABASE_URL cannot be used", type(error).__name__, advice)
+            return ConnectFailed(_UNUSABLE, type(error).__name__, advice)
         case ConnectionError() if "rejected SSL upgrade" in said:
             advice = "set sslmode=prefer in DATABASE_URL, or switch TLS on at the server"
-            return ConnectProblem("the database offers no TLS", "", advice)
+            return ConnectFailed("the database offers no TLS", "", advice)
         case TimeoutError():
             advice = "check host and port in DATABASE_URL, and firewalls"
-            return ConnectProblem(SILENT, "no answer in time", advice)
-    return ConnectProblem(SILENT, said, "check DATABASE_URL")
+            return ConnectFailed(SILENT, "no answer in time", advice)
+    return ConnectFailed(SILENT, said, "check DATABASE_URL")
 
 
-def _explain_setting(said: str) -> ConnectProblem:
-    if said.startswith("root certificate file"):
-        advice = (
-            "add sslrootcert=FILE to DATABASE_URL, or sslrootcert=system for an authority that is "
-            "publicly trusted"
-        )
-        return ConnectProblem("there is no root certificate for the database", said, advice)
-    return ConnectProblem("DATABASE_URL cannot be used", said, "correct it")
-
-
+_BAD_PARAMETER = (
+    "the database refuses a parameter of DATABASE_URL",
+    "remove the parameter from DATABASE_URL",
+    False,
+)
 # By SQLSTATE, or its class. Poolers have codes of their own making for what they refuse.
 _REFUSALS = {
     "28": ("the database refuses our account", "check user and password in DATABASE_URL", False),
     "3D000": ("there is no such database", "check its name in DATABASE_URL, or make it", False),
     "42501": ("the database refuses our account", "give it what docs/deploy.md says", False),
-    "42704": ("the database refuses a parameter of DATABASE_URL", _PARAMETER, False),
-    "22": ("the database refuses a parameter of DATABASE_URL", _PARAMETER, False),
-    "42601": ("the database refuses a parameter of DATABASE_URL", _PARAMETER, False),
-    "55P02": ("the database refuses a parameter of DATABASE_URL", _PARAMETER, False),
+    "42704": _BAD_PARAMETER,
+    "22": _BAD_PARAMETER,
+    "42601": _BAD_PARAMETER,
+    "55P02": _BAD_PARAMETER,
     "53": (
         "the database takes no more connections",
         "end some, or raise its limit or the pooler's",
@@ -217,18 +189,16 @@ _POOLER_WORDS = (
 )
 
 
-def _explain_refusal(error: asyncpg.PostgresError, said: str) -> ConnectProblem:
+def _explain_refusal(error: asyncpg.PostgresError, said: str) -> ConnectFailed:
     code = error.sqlstate or ""
     if code:
         said = f"{said} ({code})"
     if code[:2] in ("08", "XX", "58", "0A", ""):  # as poolers say whatever they have to say
         words = said.lower()
         code = next((known for word, known in _POOLER_WORDS if word in words), code)
-    known = _REFUSALS.get(code) or _REFUSALS.get(code[:2])
-    if known is None:
-        return ConnectProblem("the database refuses the connection", said, "see its log", True)
-    reason, advice, passes = known
-    return ConnectProblem(reason, said, advice, passes)
+    unknown = ("the database refuses the connection", "see its log", True)
+    reason, advice, passes = _REFUSALS.get(code) or _REFUSALS.get(code[:2]) or unknown
+    return ConnectFailed(reason, said, advice, passes=passes)
 
 
 @functools.cache  # the file is large, and connections are opened while others are in conversation

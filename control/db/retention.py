@@ -24,51 +24,35 @@ BATCH = 200
 _LOCK = 0x72657461696E  # "retain"
 
 
-class Retention:
-    """Erases what was not touched for `days`; 0: nothing."""
-
-    def __init__(self, store: Store, days: float, supervisor: Supervisor | None = None) -> None:
-        self._store = store
-        self._days = days
-        self._supervisor = supervisor or Supervisor()
-
-    def __repr__(self) -> str:
-        return f"<Retention {self._days:g} days>"
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Look every ten minutes while inside."""
-        if not self._days:
-            yield
-            return
-        async with self._supervisor.repeating(
-            "retention",
-            self.sweep,
-            pause=partial(asyncio.sleep, LOOK_SECONDS),
-            foreseen=(StoreUnavailable,),
-            say=_say_delayed,
-        ):
-            yield
-
-    async def sweep(self) -> int:
-        """Erase all that is too old, unless another node is about it; how many there were.
-
-        Raises `StoreUnavailable`.
-        """
-        erased = 0
-        while True:
-            async with self._store.transaction() as connection:
-                count = await erase_old(connection, self._days, limit=BATCH)
-            erased += count
-            if count < BATCH:
-                break
-        if erased:
-            log.info("retention_erased conversations=%d", erased)
-        return erased
+@asynccontextmanager
+async def running(store: Store, days: float, supervisor: Supervisor) -> AsyncIterator[None]:
+    """Every ten minutes, while inside, erase what was not touched for `days`; 0: nothing."""
+    if not days:
+        yield
+        return
+    async with supervisor.repeating(
+        "retention",
+        partial(sweep, store, days),
+        pause=partial(asyncio.sleep, LOOK_SECONDS),
+        foreseen=(StoreUnavailable,),
+        say=lambda error: log.warning("retention_delayed reason=%s", error),
+    ):
+        yield
 
 
-def _say_delayed(error: Exception) -> None:
-    log.warning("retention_delayed reason=%s", error)
+async def sweep(store: Store, days: float) -> int:
+    """Erase all that is too old, unless another node is about it; how many there were.
+
+    Raises `StoreUnavailable`.
+    """
+    erased, count = 0, BATCH
+    while count == BATCH:
+        async with store.transaction() as connection:
+            count = await erase_old(connection, days, limit=BATCH)
+        erased += count
+    if erased:
+        log.info("retention_erased conversations=%d", erased)
+    return erased
 
 
 # Not: somebody has it, is about to (a ticket that is good), or may come back to it. None of that is
@@ -95,15 +79,12 @@ async def erase_old(connection: Connection, days: float, *, limit: int) -> int:
     """Erase up to `limit` conversations with all that is in them; 0 also when another node does."""
     if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
         return 0
-    rows = await connection.fetch(
-        f"""
+    sql = f"""
         SELECT id FROM voice.conversations AS old WHERE {_UNUSED}
         ORDER BY updated_at LIMIT $2
         FOR UPDATE SKIP LOCKED
-        """,
-        days,
-        limit,
-    )
+    """
+    rows = await connection.fetch(sql, days, limit)
     # Looked at again, now that nobody can begin a session in them: one may have begun meanwhile.
     done = await connection.execute(
         f"DELETE FROM voice.conversations AS old WHERE id = ANY ($2::uuid[]) AND {_UNUSED}",

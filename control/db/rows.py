@@ -1,6 +1,7 @@
-"""What is stored, as structs, and how texts are made fit for Postgres.
+"""What is stored, as structs: rows are read into them, the REST side shows them. And how texts are
+made fit for Postgres.
 
-Control plane, pure: the store fills these, the REST side shows them.
+Control plane, pure.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
 
+from config.agent import Audio
 from relay.protocol import deepgram
 from relay.protocol.relay_events import IntentStatus
 from relay.telemetry.histogram import SessionLatency
@@ -22,6 +24,7 @@ TITLE_LENGTH = 80
 Status = Literal["open", "closed"]
 SessionState = Literal["new", "live", "ended"]
 
+_JSONB = frozenset({"audio", "latency", "result"})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUL_IN_JSON = re.compile(r"(\\\\)|\\u0000")  # the first branch skips an escaped backslash
 
@@ -114,8 +117,8 @@ class OutboxSize(msgspec.Struct, frozen=True):
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session row starts with; `audio` is JSON, `ticket_seconds` is for how long its ticket
-    is good."""
+    """What a session row starts with. Its ticket is good for `ticket_seconds`. One of the transport
+    'direct' has none, and is live from then on."""
 
     id: UUID
     conversation_id: UUID
@@ -123,9 +126,10 @@ class NewSession(msgspec.Struct, frozen=True, kw_only=True):
     ticket_hash: bytes
     ticket_seconds: float
     timezone: str
-    audio: bytes
+    audio: Audio
     voice: str | None = None
     language: str | None = None
+    transport: Literal["relay", "direct"] = "relay"
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,7 +178,7 @@ class AttachResult(msgspec.Struct, frozen=True, kw_only=True):
     conversation_id: UUID
     user_id: str
     timezone: str
-    audio: str
+    audio: Audio
     voice: str | None
     language: str | None
     taken: bool
@@ -186,11 +190,11 @@ class AttachResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Numbering(msgspec.Struct, frozen=True, kw_only=True):
-    """What a new owner of a conversation numbers on from."""
+    """What a new owner of a conversation numbers on from; nothing was said if it is not given."""
 
-    last_seq: int
-    last_turn: int
-    last_role: deepgram.Role | None
+    last_seq: int = 0
+    last_turn: int = 0
+    last_role: deepgram.Role | None = None
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,9 +207,21 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 NO_HISTORY = History(messages=[], calls=[])
 
 
-def columns(row: type[msgspec.Struct]) -> str:
+AnyRow = TypeVar("AnyRow", bound=msgspec.Struct)
+
+
+def columns(kind: type[msgspec.Struct]) -> str:
     """The columns of a SELECT whose rows become such structs."""
-    return ", ".join(row.__struct_fields__)
+    return ", ".join(kind.__struct_fields__)
+
+
+def read(kind: type[AnyRow], row: Any) -> AnyRow:
+    """The struct of a row of the driver's, which may have more columns, and JSON as text."""
+    fields = dict(row)
+    for name in _JSONB & fields.keys():
+        if fields[name] is not None:
+            fields[name] = msgspec.json.decode(fields[name])
+    return msgspec.convert(fields, kind)
 
 
 def make_title(content: str) -> str:
@@ -228,11 +244,11 @@ def storable(text: str) -> str:
 
 
 def storable_json(value: object) -> str | None:
-    """JSON for a jsonb column, which refuses NUL too; None is the SQL null."""
+    """The same for JSON, whose texts are stored; None is the SQL null."""
     if value is None:
         return None
     try:
         text = msgspec.json.encode(value).decode()
     except UnicodeEncodeError:  # half a surrogate pair, which JSON may have and UTF-8 may not
-        text = storable(json.dumps(value, ensure_ascii=False))
+        text = storable(json.dumps(msgspec.to_builtins(value), ensure_ascii=False))
     return _NUL_IN_JSON.sub(lambda found: found[1] or "\\ufffd", text)

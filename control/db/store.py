@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -18,6 +18,7 @@ import asyncpg
 from control.db.batch_writer import Connection, flush
 from control.db.errors import FROM_DATABASE, ValuesRefused, describe, is_of_values
 from control.db.pool import SILENT, find_reason, make_pool
+from control.db.rows import AnyRow, read
 from relay.core.records import Record
 from relay.journal.journal import WriteFailed
 
@@ -44,7 +45,10 @@ class StoreUnavailable(WriteFailed):
 
 
 class Store:
-    """One pool of connections. `open` before use, `close` after; neither needs the database."""
+    """One pool of connections. `open` before use, `close` after; neither needs the database.
+
+    What works with the database raises `StoreUnavailable`, and `ValuesRefused`.
+    """
 
     def __init__(self, database_url: str, *, size: int = POOL_SIZE) -> None:
         self._url = database_url
@@ -81,53 +85,54 @@ class Store:
         """Store a batch, all or nothing. Repeating it changes nothing.
 
         Records of a conversation or session that is gone are dropped: it was erased meanwhile.
-        Raises `StoreUnavailable`, and `ValuesRefused` when one of them can never be stored.
         """
         async with self.transaction() as connection:
             await flush(connection, records)
 
+    async def fetch(self, kind: type[AnyRow], sql: str, *values: object) -> list[AnyRow]:
+        """The rows of one statement that reads."""
+        async with self.reading() as connection:
+            return [read(kind, row) for row in await connection.fetch(sql, *values)]
+
+    async def change(self, kind: type[AnyRow], sql: str, *values: object) -> list[AnyRow]:
+        """The rows of one statement that writes."""
+        async with self.transaction() as connection:
+            return [read(kind, row) for row in await connection.fetch(sql, *values)]
+
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
-        """A transaction in which all statements see one snapshot. Raises `StoreUnavailable`."""
-        with _translated():
-            async with (
-                self._opened().acquire(timeout=ACQUIRE_SECONDS) as connection,
-                _transaction(connection, isolation="repeatable_read", readonly=True),
-            ):
-                yield connection
+        """A transaction in which all statements see one snapshot."""
+        async with self._begin(isolation="repeatable_read", readonly=True) as connection:
+            yield connection
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """One that may write. Raises `StoreUnavailable`, and `ValuesRefused`."""
-        with _translated():
-            async with (
-                self._opened().acquire(timeout=ACQUIRE_SECONDS) as connection,
-                _transaction(connection),
-            ):
-                # Not a setting of the connection: a pooler may stand in between.
-                await connection.execute(
-                    f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}"
-                )
-                yield connection
+        """One that may write."""
+        async with self._begin() as connection:
+            # Not a setting of the connection: a pooler may stand in between.
+            await connection.execute(
+                f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}"
+            )
+            yield connection
 
-    def _opened(self) -> asyncpg.Pool[asyncpg.Record]:
+    @asynccontextmanager
+    async def _begin(self, **options: Any) -> AsyncIterator[Connection]:
         if self._pool is None:
             raise StoreUnavailable("the store is not open")
-        return self._pool
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except FROM_DATABASE as error:
-        # Without the cause: its text may quote rows, and a traceback would show it.
-        if is_of_values(error):
-            raise ValuesRefused(describe(error)) from None
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():  # the driver has lost the cancellation
-            raise asyncio.CancelledError from None
-        raise StoreUnavailable(describe(error), reason=find_reason(error)) from None
+        try:
+            async with (
+                self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection,
+                _transaction(connection, **options),
+            ):
+                yield connection
+        except FROM_DATABASE as error:
+            # Without the cause: its text may quote rows, and a traceback would show it.
+            if is_of_values(error):
+                raise ValuesRefused(describe(error)) from None
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # the driver has lost the cancellation
+                raise asyncio.CancelledError from None
+            raise StoreUnavailable(describe(error), reason=find_reason(error)) from None
 
 
 @asynccontextmanager

@@ -29,8 +29,9 @@ from config.settings import Settings, from_environment
 from control.api.security import allowed_origins
 from control.api.sessions import make_websocket_url
 from control.auth.jwks import Jwks, KeysUnavailable
-from control.db.database_check import Inspected, InspectionFailed, inspect
+from control.db.database_check import Inspected, inspect
 from control.db.migrate import MigrationError, find_pending, load_migrations
+from control.db.pool import ConnectFailed
 from control.doctor.probe import Probe
 from control.doctor.report import Report, Status
 from control.http.client import Remote
@@ -231,7 +232,7 @@ class Doctor:
         url = self._settings.database_url.reveal()
         try:
             seen = await inspect(url)
-        except InspectionFailed as error:
+        except ConnectFailed as error:
             self._report.fail("database connect", str(error))
             return
         version = f"PostgreSQL {seen.version}"

@@ -12,9 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-import msgspec
-
-from config.agent import Audio
 from control.db import ownership
 from control.db.rows import NO_HISTORY, AttachRequest, AttachResult, History, Numbering
 from control.db.store import Store, StoreUnavailable
@@ -79,7 +76,7 @@ class Admission:
         if taken is None or not taken.taken:
             raise Refused(401, "ticket_refused", "the ticket is not valid for this session")
         history = NO_HISTORY
-        numbering = Numbering(last_seq=0, last_turn=0, last_role=None)
+        numbering = Numbering()
         if taken.resumed or taken.taken_over:
             numbering, history = await take_over(
                 self._store,
@@ -96,7 +93,7 @@ class Admission:
             conversation_id=taken.conversation_id,
             user_id=taken.user_id,
             timezone=taken.timezone,
-            audio=msgspec.json.decode(taken.audio, type=Audio),
+            audio=taken.audio,
             voice=taken.voice,
             language=taken.language,
             last_seq=numbering.last_seq,

@@ -133,15 +133,15 @@ class Direct:
             raise ProblemError(403, "transport_not_enabled", "the direct transport is not enabled")
 
     async def begin(
-        self, session: NewSession, audio: Audio, *, resume: bool, warnings: list[Mistake]
+        self, session: NewSession, *, resume: bool, warnings: list[Mistake]
     ) -> DirectBegun:
-        """Nobody is told the ticket of this session: nobody attaches to it."""
+        """Nobody attaches to this session: its ticket expires as it begins."""
         self.require()
         token = await self._minter.mint()
-        if await sessions.create_session(self._store, session, resume=resume) is None:
+        session = msgspec.structs.replace(session, transport="direct", ticket_seconds=0.0)
+        began = await sessions.create_session(self._store, session, resume=resume)
+        if began is None:
             raise not_found("conversation")
-        async with self._store.transaction() as connection:
-            began = await direct_sessions.begin(connection, session.id, session.conversation_id)
         history = NO_HISTORY
         if resume:
             _, history = await take_over(
@@ -152,7 +152,7 @@ class Direct:
             conversation_id=session.conversation_id,
             user_id=session.user_id,
             timezone=session.timezone,
-            audio=audio,
+            audio=session.audio,
             voice=session.voice,
             language=session.language,
         )
@@ -164,7 +164,7 @@ class Direct:
             access_token=token.access_token,
             expires_at=began + timedelta(seconds=token.expires_in),
             settings=msgspec.json.decode(deepgram.encode(settings)),
-            audio=audio,
+            audio=session.audio,
             timezone=session.timezone,
             messages=history.messages,
             warnings=warnings,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from uuid import UUID
 
-import msgspec
 from uuid_utils.compat import uuid7
 
 from config.agent import Agent
@@ -49,7 +48,7 @@ async def admit_grant(
             ticket_hash=hash_ticket(ticket),
             ticket_seconds=settings.ticket_seconds,
             timezone=grant.timezone,
-            audio=msgspec.json.encode(agent.audio),  # until the client says which
+            audio=agent.audio,  # until the client says which
         )
         resume = grant.conversation_id is not None
         if await sessions.create_session(store, session, resume=resume) is None:

@@ -8,7 +8,6 @@ from uuid import uuid4
 import pytest
 
 from control.cluster.heartbeat import Heartbeat
-from control.cluster.listener import NotificationListener
 from control.db import ownership
 from control.db.conversations import create_conversation
 from control.db.store import Store, StoreUnavailable
@@ -42,9 +41,7 @@ class SessionRegistry:
 
 
 def make_node(store, database_url, **given):
-    return Heartbeat(
-        store, SessionRegistry(), NotificationListener(database_url), grace=GRACE, **given
-    )
+    return Heartbeat(store, SessionRegistry(), database_url, grace=GRACE, **given)
 
 
 async def fetch(store, sql, *arguments):

@@ -9,9 +9,11 @@ from pathlib import Path
 from uuid import UUID
 
 import asyncpg
+import psutil
 import pytest
 from uuid_utils.compat import uuid7
 
+from config.agent import Audio
 from control.db.calls import list_calls
 from control.db.conversations import (
     HISTORY_LENGTH,
@@ -83,7 +85,7 @@ def new_session(
         ticket_hash=ticket_hash,
         ticket_seconds=ticket_seconds,
         timezone="Europe/Berlin",
-        audio=b'{"input": {}}',
+        audio=Audio(),
     )
 
 
@@ -409,7 +411,7 @@ async def test_a_session_is_told_from_its_records(store):
     )
     await store.write([ended, SessionBegan(session_id=SESSION, agent_request_id=None, at=NOW)])
     session = await get_session(store, SESSION, user_id=USER)
-    assert (session.state, session.end_reason, session.agent_bytes) == (
+    assert (session.state, session.close_reason, session.agent_bytes) == (
         "ended",
         "browser_left",
         1 << 40,
@@ -560,7 +562,9 @@ async def test_a_killed_database_is_reported_and_found_again(own_server):
     await store.open()
     conversation_id = await converse(store, "before")
 
+    children = psutil.Process(own_server.pid).children()
     own_server.kill()
+    psutil.wait_procs(children, timeout=10)  # they end by themselves, a moment later
     with pytest.raises(StoreUnavailable):
         await store.write([said(conversation_id, 2, "during")])
     assert await asyncio.to_thread(own_server.start) == url

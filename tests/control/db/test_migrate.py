@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from uuid_utils.compat import uuid7
 
+from config.agent import Audio
 from control.db.calls import list_calls
 from control.db.conversations import (
     create_conversation,
@@ -136,7 +137,7 @@ async def use_every_statement(store, user, session_id):
         ticket_hash=b"hash",
         ticket_seconds=60.0,
         timezone="UTC",
-        audio=b"{}",
+        audio=Audio(),
     )
     assert await create_session(store, new, resume=False)
     resumed = msgspec.structs.replace(new, id=uuid7())

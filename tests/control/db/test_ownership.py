@@ -6,13 +6,12 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import msgspec
 import pytest
 from uuid_utils.compat import uuid7
 
 from config.agent import Audio
 from control.cluster.heartbeat import Heartbeat
-from control.cluster.listener import NotificationListener
+from control.cluster.listener import listening
 from control.db import ownership
 from control.db.conversations import erase_conversation, list_messages
 from control.db.ownership import DEAD_SECONDS, GAP
@@ -43,7 +42,7 @@ async def begin(store, conversation_id=None):
         ticket_hash=hash_ticket("first"),
         ticket_seconds=60.0,
         timezone="UTC",
-        audio=msgspec.json.encode(Audio()),
+        audio=Audio(),
     )
     await create_session(store, session, resume=conversation_id is not None)
     return session
@@ -391,18 +390,22 @@ class SessionRegistry:
         self.changed.set()
 
 
+LISTENS = """
+    SELECT FROM pg_stat_activity WHERE application_name = 'voice-relay notices'
+    AND datname = current_database() AND query = 'SELECT 1'
+"""
+
+
 async def test_a_node_ends_at_once_what_went_elsewhere(store, database_url):
     session, ours = await attach(store), await attach(store)
-    session_registry, notification_listener = (
-        SessionRegistry({session.id: 1, ours.id: 1}),
-        NotificationListener(database_url),
-    )
+    session_registry = SessionRegistry({session.id: 1, ours.id: 1})
 
     async with (
         asyncio.timeout(10),
-        Heartbeat(store, session_registry, notification_listener, grace=30.0).running(),
+        Heartbeat(store, session_registry, database_url, grace=30.0).running(),
     ):
-        await notification_listener.listening.wait()
+        while not await fetch(store, LISTENS):  # noqa: ASYNC110 (it is the server that knows)
+            await asyncio.sleep(0.01)
         await take_over(store, session)
         async with asyncio.timeout(4):  # before the next heartbeat
             await session_registry.changed.wait()
@@ -414,9 +417,7 @@ async def test_a_node_ends_at_once_what_went_elsewhere(store, database_url):
 async def test_a_node_without_notices_finds_out_with_its_heartbeat(store):
     session = await attach(store)
     session_registry = SessionRegistry({session.id: 1})
-    node = Heartbeat(
-        store, session_registry, NotificationListener("postgresql://127.0.0.1:1/none"), grace=30.0
-    )
+    node = Heartbeat(store, session_registry, "postgresql://127.0.0.1:1/none", grace=30.0)
     await take_over(store, session)
 
     await node.beat()
@@ -427,9 +428,7 @@ async def test_a_node_without_notices_finds_out_with_its_heartbeat(store):
 async def test_a_connection_that_listens_is_opened_again(store, database_url, monkeypatch):
     monkeypatch.setattr("control.cluster.listener.PAUSE_SECONDS", 0.01)
     heard = asyncio.Queue()
-    notification_listener = NotificationListener(database_url)
-    listening = notification_listener.listening_for(heard.put_nowait, Supervisor())
-    async with asyncio.timeout(10), listening:
+    async with asyncio.timeout(10), listening(database_url, heard.put_nowait, Supervisor()):
         assert await heard.get() is None  # at each start: we may have missed something
         await fetch(
             store,
@@ -448,7 +447,7 @@ async def test_a_session_that_its_node_does_not_have_is_ended(store):
     node = Heartbeat(
         store,
         SessionRegistry({}),
-        NotificationListener("postgresql://127.0.0.1:1/none"),
+        "postgresql://127.0.0.1:1/none",
         grace=30.0,
     )
     node.id = NODE

@@ -11,13 +11,14 @@ from uuid_utils.compat import uuid7
 from control.db import grants, retention
 from control.db.conversations import create_conversation, erase_conversation, get_conversation
 from control.db.grants import Grant
-from control.db.retention import Retention, erase_old
+from control.db.retention import erase_old, running, sweep
 from control.db.sessions import create_session
 from control.db.store import Store, StoreUnavailable
 from relay.journal import adoption
 from relay.journal import journal as journal_module
 from relay.journal.journal import Journal, WriteFailed
 from relay.protocol.relay_events import IntentStatus
+from relay.supervisor import Supervisor
 from relay.telemetry.metrics import Metrics
 from tests.control.cluster.test_heartbeat import fetch
 from tests.control.db.test_conversations import USER, called, converse, new_session, said
@@ -115,7 +116,7 @@ async def test_what_is_old_is_erased_with_all_that_is_in_it(store):
     await age(store, old, 31)
     await age(store, young, 29)
 
-    assert await Retention(store, 30).sweep() == 1
+    assert await sweep(store, 30) == 1
 
     assert await counts(store) == [1, 1, 0, 0]
     assert await get_conversation(store, young, user_id=USER)
@@ -126,7 +127,7 @@ async def test_what_still_has_a_call_on_its_way_stays(store):
     await store.write([called(old, id=uuid7())])
     await age(store, old, 31)
 
-    assert await Retention(store, 30).sweep() == 0
+    assert await sweep(store, 30) == 0
 
 
 async def test_much_is_erased_a_little_at_a_time(store, monkeypatch):
@@ -136,7 +137,7 @@ async def test_much_is_erased_a_little_at_a_time(store, monkeypatch):
 
     async with store.transaction() as connection:
         assert await erase_old(connection, 30, limit=3) == 3
-    assert await Retention(store, 30).sweep() == 4
+    assert await sweep(store, 30) == 4
 
 
 async def test_one_node_at_a_time(store, database_url):
@@ -146,7 +147,7 @@ async def test_one_node_at_a_time(store, database_url):
     try:
         async with other.transaction() as connection:
             assert await erase_old(connection, 30, limit=1) == 1
-            assert await Retention(store, 30).sweep() == 0
+            assert await sweep(store, 30) == 0
     finally:
         await other.close()
 
@@ -154,11 +155,11 @@ async def test_one_node_at_a_time(store, database_url):
 async def test_it_looks_by_itself_and_not_at_all_without_days(store):
     kept = await converse(store, "hello")
     await age(store, kept, 10_000)
-    async with Retention(store, 0).running():
+    async with running(store, 0, Supervisor()):
         pass
     assert await get_conversation(store, kept, user_id=USER)
 
-    async with Retention(store, 30).running(), asyncio.timeout(5):
+    async with running(store, 30, Supervisor()), asyncio.timeout(5):
         while await get_conversation(store, kept, user_id=USER):  # noqa: ASYNC110 (its own look)
             await asyncio.sleep(0.01)
 
@@ -167,9 +168,9 @@ async def test_without_a_database_it_is_tried_later(caplog):
     away = Store("postgresql://u:p@127.0.0.1:1/x")
     await away.open()
     with pytest.raises(StoreUnavailable):
-        await Retention(away, 30).sweep()
+        await sweep(away, 30)
 
-    async with Retention(away, 30).running(), asyncio.timeout(5):
+    async with running(away, 30, Supervisor()), asyncio.timeout(5):
         while "retention_delayed" not in caplog.text:  # noqa: ASYNC110 (a log has no event)
             await asyncio.sleep(0.01)
     await away.close()
@@ -206,7 +207,7 @@ async def test_what_is_being_resumed_is_not_erased(store, row, is_kept):
     await begin_again(store, old, **row)
     await age(store, old, 31)
 
-    assert await Retention(store, 30).sweep() == (0 if is_kept else 1)
+    assert await sweep(store, 30) == (0 if is_kept else 1)
 
 
 async def test_a_grant_for_a_conversation_keeps_it(store):
@@ -216,7 +217,7 @@ async def test_a_grant_for_a_conversation_keeps_it(store):
         await grants.add(connection, b"hash", grant, ttl=60)
     await age(store, old, 31)
 
-    assert await Retention(store, 30).sweep() == 0
+    assert await sweep(store, 30) == 0
 
 
 # A table of grants that nobody can finish reading while somebody has the lock 1.
@@ -244,7 +245,7 @@ async def test_a_session_that_begins_while_old_ones_are_looked_for_is_not_erased
     await gate.execute("SELECT pg_advisory_lock(1)")
 
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
-        sweeping = tasks.create_task(Retention(store, 30).sweep())
+        sweeping = tasks.create_task(sweep(store, 30))
         await somebody_waits(gate)
         assert await create_session(store, new_session(old, id=uuid7()), resume=True)
         await gate.execute("SELECT pg_advisory_unlock(1)")
