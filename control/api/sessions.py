@@ -53,8 +53,8 @@ class LiveSessions(Protocol):
         """The server is about to stop: no new sessions."""
         ...
 
-    def hang_up(self, session_id: UUID) -> bool:
-        """End it; True if it was live here."""
+    def hang_up(self, session_id: UUID) -> None:
+        """End it, if it is live here."""
         ...
 
     def figures(self, session_id: UUID) -> Figures | None:

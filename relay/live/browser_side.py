@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from relay.core import events
 from relay.core.events import EndReason
 from relay.core.resume import KEPT_BYTES, ReplayBuffer
 from relay.core.session import SessionRules
 from relay.live.session_record import SessionRecord
-from relay.live.session_side import Runner, Side
+from relay.live.session_side import Side
 from relay.protocol import close_codes
 from relay.transport.connection import SAMPLE_MASK, Connection
-from relay.transport.send_queue import Payload, SendQueue
+from relay.transport.connection_handler import Payload
+from relay.transport.send_queue import SendQueue
+
+if TYPE_CHECKING:
+    from relay.live.session_runner import SessionRunner
 
 
 class Audio(Enum):
@@ -29,7 +34,7 @@ class BrowserSide(Side):
 
     def __init__(
         self,
-        runner: Runner,
+        runner: SessionRunner,
         connection: Connection,
         *,
         session: SessionRules,

@@ -46,7 +46,7 @@ async def test_a_refusal_of_somebody_who_has_left_goes_nowhere(handshake):
 
 
 async def test_what_asgi_does_not_know_is_a_defect(handshake):
-    with pytest.raises(RuntimeError, match="expected accept"):
+    with pytest.raises(RuntimeError, match="expected a refusal"):
         await handshake._send({"type": "websocket.send", "text": "too early"})
 
 
