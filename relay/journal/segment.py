@@ -58,8 +58,7 @@ class Segment:
         self._reader: sqlite3.Connection | None = None
 
     def __repr__(self) -> str:
-        state = "sealed" if self._writer is None else "open"
-        return f"<Segment {self.path.name} {state} last={self.last} bytes={self.bytes}>"
+        return f"<Segment {self.path.name} last={self.last} bytes={self.bytes}>"
 
     @classmethod
     def create(cls, path: Path) -> Segment:
@@ -86,11 +85,6 @@ class Segment:
                 segment.remove()
                 raise
         return segment
-
-    @property
-    def sealed(self) -> bool:
-        """Whether it takes no more records."""
-        return self._writer is None
 
     def append(self, position: int, body: bytes) -> None:
         """Store one row; on return it survives the process. Raises `DiskFailed`."""

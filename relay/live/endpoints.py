@@ -16,7 +16,7 @@ of relay/core/deepgram_session.py.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -179,15 +179,9 @@ def problem_body(status: int, detail: str | None = None) -> bytes:
     return msgspec.json.encode(DeepgramProblem(code, detail or text, str(uuid4())))
 
 
-class Credential(NamedTuple):
-    """`chosen` is the subprotocol to select: the scheme, never the ticket."""
-
-    ticket: str
-    chosen: str | None
-
-
-def read_credential(authorization: str | None, offered: Sequence[str]) -> Credential:
-    """From the header or, where there is none, from the subprotocols. Raises `Refused`."""
+def read_credential(authorization: str | None, offered: Sequence[str]) -> tuple[str, str | None]:
+    """The ticket, from the header or, where there is none, from the subprotocols; and the one of
+    these to select: the scheme, never the ticket. Raises `Refused`."""
     if authorization is not None:
         scheme, _, ticket = authorization.strip().partition(" ")
         chosen = None
@@ -199,4 +193,4 @@ def read_credential(authorization: str | None, offered: Sequence[str]) -> Creden
     ticket = ticket.strip()
     if scheme.lower() not in SCHEMES or not 0 < len(ticket) <= MAX_TICKET_CHARACTERS:
         raise Refused(401, "ticket", "expected a ticket as Token or Bearer")
-    return Credential(ticket, chosen)
+    return ticket, chosen
