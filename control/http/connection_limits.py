@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from relay.transport import request_head
+from relay.transport.upgrade import Handshake
 
 MAX_HEAD_BYTES = 32 * 1024
 RETRY_SECONDS = 5
@@ -173,12 +174,14 @@ class Caller(HttpToolsProtocol):
             self.dismiss(HTTPStatus.BAD_REQUEST)  # an answer is on its way
             return
         self.connections.discard(self)
-        handshake = self.ws_protocol_class(  # type: ignore[call-arg, misc]  # as in uvicorn
-            config=self.config, server_state=self.server_state, app_state=self.app_state
-        )
+        handshake = Handshake(self.config, self.server_state, self.app_state)
         handshake.connection_made(self.transport)
-        handshake.data_received(self._head(self.headers) + rest)
         self.transport.set_protocol(handshake)
+        if rest:
+            handshake.data_received(rest)
+        else:
+            method, version = self.scope["method"], self.scope["http_version"]
+            handshake.begin(request_head.Head(method, self.url, version, self.headers))
         # They know one another, and we are not told when this connection is lost.
         self.parser = None  # type: ignore[assignment]  # as uvicorn does then
 
@@ -197,7 +200,7 @@ class Config(uvicorn.Config):
     connection_limits: ConnectionLimits
 
     def __init__(self, app: Any, **more: Any) -> None:
-        super().__init__(app, http=Caller, proxy_headers=False, **more)
+        super().__init__(app, http=Caller, ws="none", proxy_headers=False, **more)
 
     def load(self) -> None:
         super().load()

@@ -165,7 +165,7 @@ class _Server(uvicorn.Server):
             await asyncio.wait({self._application}, timeout=END_SECONDS)
 
     def _handshakes(self) -> list[Handshake]:
-        # uvicorn's list is of its own classes, and holds what `Config(ws=...)` made.
+        # uvicorn's list is of its own classes, and holds what a Caller made as well.
         known: set[Any] = set(self.server_state.connections)
         return [one for one in known if isinstance(one, Handshake)]
 
@@ -177,7 +177,6 @@ class _Server(uvicorn.Server):
 def _config(app: Any) -> uvicorn.Config:
     return Config(
         app,
-        ws=Handshake,
         lifespan="on",
         log_config=None,
         access_log=False,

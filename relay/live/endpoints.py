@@ -36,6 +36,8 @@ from relay.transport.upgrade import EXTENSION, Handshake
 MAX_TICKET_CHARACTERS = 200
 MAX_DIGITS = 15
 SCHEMES = ("token", "bearer")
+CHOSEN = "Sec-WebSocket-Protocol"
+REQUEST_ID = "dg-request-id"
 
 # Deepgram's words for an HTTP status; its clients show or compare them.
 _PROBLEMS = {
@@ -75,12 +77,13 @@ async def attach(
 
     async def begin(handshake: Handshake) -> None:
         ticket = _ticket(socket.scope["subprotocols"])
+        headers = {CHOSEN: SUBPROTOCOL}
         seen = ResumePoint(*(_count(socket.query_params, name) for name in ("received", "seq")))
         # First, because it needs no database.
-        if not session_registry.resume(session_id, ticket, seen, handshake):
+        if not session_registry.resume(session_id, ticket, seen, handshake, headers):
             with session_registry.admitting(handshake):
                 admitted = await admit(session_id, ticket, seen)
-            await session_registry.begin(admitted, handshake, SUBPROTOCOL)
+            await session_registry.begin(admitted, handshake, headers)
 
     if refused := await _ask(socket, session_registry, allowed_origins, begin):
         await _refuse(socket, refused, b"application/problem+json", refused.problem)
@@ -101,7 +104,10 @@ async def converse(
         session_registry.check_open()
         with session_registry.admitting(handshake):
             admitted = await admit_grant(ticket)
-        await session_registry.begin(admitted, handshake, chosen, is_deepgram_client=True)
+        headers = {REQUEST_ID: str(admitted.session_id)}
+        if chosen is not None:
+            headers[CHOSEN] = chosen
+        await session_registry.begin(admitted, handshake, headers, is_deepgram_client=True)
 
     if refused := await _ask(socket, session_registry, allowed_origins, begin):
         await _refuse(socket, refused, b"application/json", problem_body(refused.status))

@@ -26,7 +26,6 @@ from relay.live.session_record import SessionRecord
 from relay.live.session_runner import SessionRunner, begin_session
 from relay.protocol.audio_formats import bytes_per_second
 from relay.protocol.refusal import Refused
-from relay.protocol.relay_events import SUBPROTOCOL
 from relay.supervisor import Contained, Supervisor
 from relay.telemetry.log_limit import LogLimit
 from relay.telemetry.metrics import Metrics
@@ -37,7 +36,6 @@ from relay.transport.upgrade import Handshake
 
 log = logging.getLogger(__name__)
 
-REQUEST_ID = "dg-request-id"  # of Deepgram: its clients look for it in the 101
 RETRY_SECONDS = 10  # what Retry-After says while we stop
 END_SECONDS = 3.0  # for sessions that were hung up; a socket is cut after 0.8 s
 
@@ -147,11 +145,12 @@ class SessionRegistry:
         self,
         admitted: Admitted,
         handshake: Handshake,
-        subprotocol: str | None,
+        headers: Mapping[str, str],
         *,
         is_deepgram_client: bool = False,
     ) -> None:
-        """Accept the handshake and relay, in a task of our own: the request may end.
+        """Accept the handshake, with these headers, and relay, in a task of our own: the request
+        may end.
 
         `is_deepgram_client`: it speaks Deepgram's protocol, in which there is no coming back.
         Raises `Refused` when the user, or who is at this address, has enough sessions, or when
@@ -191,15 +190,19 @@ class SessionRegistry:
             functions=self._functions,
             on_lingering=self._lingers,
         )
-        headers = {REQUEST_ID: str(session_id)} if is_deepgram_client else {}
-        self._accept(handshake, browser, subprotocol, headers)
+        self._accept(handshake, browser, headers)
         self._live[session_id] = runner
         self._quotas.enter(session_id, admitted.user_id, handshake.address)
         self._metrics.sessions_live.set(len(self._live))
         self._tasks.start(self._relay(session_id, runner), name=f"session {session_id}")
 
     def resume(
-        self, session_id: UUID, ticket: str, seen: ResumePoint, handshake: Handshake
+        self,
+        session_id: UUID,
+        ticket: str,
+        seen: ResumePoint,
+        handshake: Handshake,
+        headers: Mapping[str, str],
     ) -> bool:
         """Let a browser come back to a session that is live here; no database is asked.
 
@@ -211,7 +214,7 @@ class SessionRegistry:
         connection = runner.resume(ticket, seen.received) if runner else None
         if runner is None or connection is None:
             return False
-        self._accept(handshake, connection, SUBPROTOCOL, {})
+        self._accept(handshake, connection, headers)
         return True
 
     def check_open(self) -> None:
@@ -220,16 +223,11 @@ class SessionRegistry:
             raise Refused(503, "stopping", "the relay stops", retry_after=RETRY_SECONDS)
 
     def _accept(
-        self,
-        handshake: Handshake,
-        browser: Connection,
-        subprotocol: str | None,
-        headers: Mapping[str, str],
+        self, handshake: Handshake, browser: Connection, headers: Mapping[str, str]
     ) -> None:
         handshake.accept(
             browser,
-            subprotocol=subprotocol,
-            headers=headers,
+            headers,
             ping_seconds=self._limits.ping_seconds,
             max_message_bytes=self._limits.browser_message_bytes,
             on_shutdown=self.drain,

@@ -1,7 +1,7 @@
 """The WebSocket protocol that uvicorn uses for us: Litestar decides, picows carries the frames.
 
-uvicorn builds `Handshake` when an HTTP request asks to become a WebSocket, hands it the transport
-and the request's head. A head that cannot become a WebSocket is refused here (request_head.py);
+`Handshake` is built when an HTTP request asks to become a WebSocket, and gets the transport and the
+request's head. A head that cannot become a WebSocket is refused here (request_head.py);
 with any other the application runs as usual. It finds this object in
 `scope["extensions"]["relay.handshake"]` and calls `accept`: picows takes the transport over and
 writes the 101. From then on frames go to the connection; the application's task may end. The server
@@ -71,15 +71,18 @@ class Handshake(asyncio.Protocol):
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
 
     def data_received(self, data: bytes) -> None:
-        """The request's head, as uvicorn read it; frames before the 101 are a broken client."""
-        if self._answered:
-            return
+        """Frames before the 101 are a broken client."""
+        if not self._answered:
+            detail = "expected nothing after the head until it is answered"
+            self._refuse_head(request_head.refusal(detail))
+
+    def begin(self, head: request_head.Head) -> None:
+        """Judge the head; the application answers, if it is good."""
         try:
-            head = request_head.read_head(data if not self._key else b"")
+            self._key = request_head.read_key(head)
         except Refused as refused:
             self._refuse_head(refused)
             return
-        self._key = head.key
         self._asked_by = self._scope(head)
         task = asyncio.get_running_loop().create_task(
             self._app(self._asked_by, self._receive, self._send), name="websocket"
@@ -170,24 +173,21 @@ class Handshake(asyncio.Protocol):
     def accept(
         self,
         connection: Connection,
-        *,
-        subprotocol: str | None,
         headers: Mapping[str, str],
+        *,
         ping_seconds: float,
         max_message_bytes: int,
         on_shutdown: Callable[[], None],
     ) -> None:
-        """Send the 101: frames go to `connection` from now on. Nothing happens if the browser has
-        left. `on_shutdown` is called when the server stops while the socket is open."""
+        """Send the 101 with these headers: frames go to `connection` from now on. Nothing happens
+        if the browser has left. `on_shutdown` is called when the server stops while the socket is
+        open."""
         if self._answered or self._transport.is_closing():
             return  # connection_lost has been or will be called
         self._answered = True
-        extra = dict(headers)
-        if subprotocol is not None:
-            extra["Sec-WebSocket-Protocol"] = subprotocol
 
         def answer(request: WSUpgradeRequest) -> UpgradeWithListener:
-            return UpgradeWithListener(WSUpgradeResponse.create_101_response(extra), connection)
+            return UpgradeWithListener(WSUpgradeResponse.create_101_response(headers), connection)
 
         frames = WSProtocol(
             None,  # host_port: clients only

@@ -24,6 +24,7 @@ from websockets.exceptions import ConnectionClosedError
 import config
 from config.agent import Audio
 from config.loader import load
+from control.http.connection_limits import Config
 from relay.core.admitted import Admitted, ResumePoint
 from relay.core.agent_lifecycle import Times
 from relay.core.rate_limit import Bounds
@@ -37,7 +38,6 @@ from relay.live.session_registry import Limits, SessionRegistry
 from relay.protocol.refusal import Refused
 from relay.telemetry.metrics import Metrics
 from relay.transport.dial import Dialler
-from relay.transport.upgrade import Handshake
 
 AgentHandler = Callable[[ServerConnection], Awaitable[None]]
 TICKET = "ticket-of-the-test"
@@ -57,11 +57,10 @@ LIMITS = Limits(
 async def listening(app: Any) -> AsyncIterator[tuple[int, uvicorn.Server]]:
     """uvicorn with our WebSocket protocol in front of `app`; yields the port and the server."""
     server = uvicorn.Server(
-        uvicorn.Config(
+        Config(
             app,
             host="127.0.0.1",
             port=0,
-            ws=Handshake,
             log_level="warning",
             timeout_graceful_shutdown=2,
         )
