@@ -53,8 +53,7 @@ class Handshake(asyncio.Protocol):
     ) -> None:
         self._connection: Connection | None = None  # once it is accepted
         self._on_shutdown: Callable[[], None] | None = None
-        self._app = config.loaded_app
-        self._root_path = config.root_path
+        self._config = config
         self._state = server_state
         self._app_state = app_state
         self._asked = False
@@ -85,7 +84,7 @@ class Handshake(asyncio.Protocol):
             return
         self._asked_by = self._scope(head)
         task = asyncio.get_running_loop().create_task(
-            self._app(self._asked_by, self._receive, self._send), name="websocket"
+            self._config.loaded_app(self._asked_by, self._receive, self._send), name="websocket"
         )
         self._state.tasks.add(task)
         task.add_done_callback(self._answer_ended)
@@ -160,8 +159,8 @@ class Handshake(asyncio.Protocol):
             "scheme": "wss" if is_ssl(self._transport) else "ws",
             "server": get_local_addr(self._transport),
             "client": get_remote_addr(self._transport),
-            "root_path": self._root_path,
-            "path": self._root_path + unquote(path.decode("ascii")),
+            "root_path": self._config.root_path,
+            "path": self._config.root_path + unquote(path.decode("ascii")),
             "raw_path": path,
             "query_string": query,
             "headers": headers,
