@@ -24,8 +24,6 @@ EXCEPTIONS = {
     "relay/live/session_runner.py SessionRunner._do": "one match over all actions, two lines each",
     "relay/transport/send_queue.py SendQueue": "five are what the audio path of a connection reads "
     "without a call; the rest is one state machine",
-    "relay/transport/upgrade.py Handshake": "fits between uvicorn's protocol and picows's, and has "
-    "the attributes of both",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

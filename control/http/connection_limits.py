@@ -15,6 +15,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from relay.transport import request_head
+from relay.transport.upgrade import Handshake
 
 MAX_HEAD_BYTES = 32 * 1024
 RETRY_SECONDS = 5
@@ -76,7 +77,7 @@ class Caller(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # Those of the application, if it brings any.
-        state = self.config.loaded_app.state
+        state = getattr(self.config.loaded_app, "state", {})
         self.limits = state.setdefault("connection_limits", ConnectionLimits())
         self.limits.enter(self)
 
@@ -170,12 +171,14 @@ class Caller(HttpToolsProtocol):
             self.dismiss(HTTPStatus.BAD_REQUEST)  # an answer is on its way
             return
         self.connections.discard(self)
-        handshake = self.ws_protocol_class(  # type: ignore[call-arg, misc]  # as in uvicorn
-            config=self.config, server_state=self.server_state, app_state=self.app_state
-        )
+        handshake = Handshake(self.config, self.server_state, self.app_state)
         handshake.connection_made(self.transport)
-        handshake.data_received(self._head(self.headers) + rest)
         self.transport.set_protocol(handshake)
+        if rest:
+            handshake.data_received(rest)
+        else:
+            method, version = self.scope["method"], self.scope["http_version"]
+            handshake.begin(request_head.Head(method, self.url, version, self.headers))
         # They know one another, and we are not told when this connection is lost.
         self.parser = None  # type: ignore[assignment]  # as uvicorn does then
 

@@ -125,7 +125,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=Caller,
-                ws=Handshake,
+                ws="none",  # a Caller makes a Handshake
                 proxy_headers=False,
                 lifespan="off",
                 log_config=None,
@@ -162,7 +162,7 @@ class _Server(uvicorn.Server):
             request.cancel()
 
     def _handshakes(self) -> list[Handshake]:
-        # uvicorn's list is of its own classes, and holds what `Config(ws=...)` made.
+        # uvicorn's list is of its own classes, and holds what a Caller made as well.
         known: set[Any] = set(self.server_state.connections)
         return [one for one in known if isinstance(one, Handshake)]
 

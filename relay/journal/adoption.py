@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from relay.journal.directory import JournalDirectory, take_orphan
-from relay.journal.files import JournalFiles
+from relay.journal.file_thread import FileThread
 from relay.journal.segment import DiskFailed, Segment, SegmentBroken
 from relay.journal.writer import BATCH, Write, Writer
 from relay.telemetry.metrics import Metrics
@@ -23,10 +23,11 @@ SWEEP_SECONDS = 5.0  # how soon the journal of a worker that died is found by th
 class Adoption:
     """`waiting`: records of others that were found and are not written yet."""
 
-    def __init__(self, write: Write, files: JournalFiles, metrics: Metrics) -> None:
+    def __init__(self, write: Write, directory: Path, thread: FileThread, metrics: Metrics) -> None:
         self.waiting = 0
-        self.writer = Writer(write, files, metrics, lambda: self.waiting)
-        self._files = files
+        self.writer = Writer(write, directory, thread, metrics, lambda: self.waiting)
+        self._directory = directory
+        self._thread = thread
         self._metrics = metrics
         self._sweep_asked = asyncio.Event()
         self._swept: list[asyncio.Event] = []
@@ -45,7 +46,7 @@ class Adoption:
             self._sweep_asked.clear()
             asked, self._swept = self._swept, []
             passed_over: set[Path] = set()
-            while folder := await self._files.run(take_orphan, self._files.directory, passed_over):
+            while folder := await self._thread.run(take_orphan, self._directory, passed_over):
                 passed_over.add(folder.path)
                 await self._adopt_folder(folder)
             for swept in asked:
@@ -60,7 +61,7 @@ class Adoption:
         adopted = 0
         segments: list[Segment] = []
         try:
-            segments = await self._files.run(folder.segments)
+            segments = await self._thread.run(folder.segments)
             for segment in segments:
                 adopted += await self._adopt_segment(segment)
         except DiskFailed as error:
@@ -70,14 +71,14 @@ class Adoption:
         finally:
             self.waiting = 0
             for segment in segments:
-                self._files.submit(segment.close)
-            self._files.submit(folder.release)
+                self._thread.submit(segment.close)
+            self._thread.submit(folder.release)
             if adopted:
                 log.warning("journal_adopted folder=%s records=%d", folder.path.name, adopted)
 
     async def _adopt_segment(self, segment: Segment) -> int:
         """Write it and remove it; how many records were in it."""
-        run = self._files.run
+        run = self._thread.run
         found = adopted = position = 0
         try:
             found = await run(segment.survey)
@@ -91,7 +92,7 @@ class Adoption:
                 position = rows[-1][0] if rows else segment.last
         except SegmentBroken as error:
             self.writer.lose(found - adopted or 1, error)
-            await run(self._files.put_aside, segment)
+            await run(segment.put_aside)
         else:
             await run(segment.remove)
         return adopted

@@ -33,44 +33,34 @@ class RestoreFailed(Explained):
     """The file is as it was; the text says what is wrong with it."""
 
 
-class Condemned:
-    """The file in one directory; it is there once something was added."""
+def condemn(path: Path, record: Record | bytes, reason: str) -> None:
+    """Append one to the file; on return it is forced to disk. Raises `DiskFailed`: full, or no
+    disk."""
+    kept: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "reason": reason}
+    if isinstance(record, bytes):
+        kept["body"] = base64.b64encode(record).decode()
+    else:
+        kept["record"] = msgspec.to_builtins(record)
+    line = json.dumps(kept).encode() + b"\n"
+    try:
+        with _locked(path.parent):
+            _append(path, line)
+    except OSError as error:
+        raise DiskFailed(f"{path}: {error.strerror}") from error
 
-    def __init__(self, directory: Path, *, limit: int = LIMIT_BYTES) -> None:
-        self.path = directory / NAME
-        self._limit = limit
 
-    def __repr__(self) -> str:
-        return f"<Condemned {self.path}>"
-
-    def add(self, record: Record | bytes, reason: str) -> None:
-        """Append one; on return it is forced to disk. Raises `DiskFailed`: full, or no disk."""
-        kept: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "reason": reason}
-        if isinstance(record, bytes):
-            kept["body"] = base64.b64encode(record).decode()
-        else:
-            kept["record"] = msgspec.to_builtins(record)
-        line = json.dumps(kept).encode() + b"\n"
-        try:
-            with _locked(self.path.parent):
-                self._append(line)
-        except OSError as error:
-            raise DiskFailed(f"{self.path}: {error.strerror}") from error
-
-    def _append(self, line: bytes) -> None:
-        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _PRIVATE)
-        try:
-            size = os.fstat(file).st_size
-            if size + len(line) > self._limit:
-                raise DiskFailed(
-                    f"{self.path} has its {self._limit} bytes: restore it, or move it away"
-                )
-            if os.write(file, line) < len(line):
-                os.ftruncate(file, size)  # no half lines
-                raise DiskFailed(f"{self.path}: no room for {len(line)} bytes")
-            os.fsync(file)
-        finally:
-            os.close(file)
+def _append(path: Path, line: bytes) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _PRIVATE)
+    try:
+        size = os.fstat(file).st_size
+        if size + len(line) > LIMIT_BYTES:
+            raise DiskFailed(f"{path} has its {LIMIT_BYTES} bytes: restore it, or move it away")
+        if os.write(file, line) < len(line):
+            os.ftruncate(file, size)  # no half lines
+            raise DiskFailed(f"{path}: no room for {len(line)} bytes")
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def restore(path: Path) -> int:

@@ -93,7 +93,7 @@ def take_orphan(directory: Path, passed_over: set[Path]) -> JournalDirectory | N
     return None
 
 
-def measure(directory: Path, *, without: Path | None) -> int:
+def measure(directory: Path, without: Path | None) -> int:
     """The bytes of all segments in the directory, those of one folder left out."""
     folders = (path for path in _folders(directory) if path != without)
     try:

@@ -60,10 +60,10 @@ class Journal:
         """`limit` is in bytes on disk, for all processes that share the directory."""
         self._metrics = metrics
         self._supervisor = supervisor or Supervisor(metrics)
-        self._segments = Segments(directory, limit=limit, memory_limit=memory_limit)
+        self._segments = segments = Segments(directory, limit=limit, memory_limit=memory_limit)
         # What others left has a writer of its own: neither waits for the other.
-        self._own = Writer(write, self._segments.files, metrics, lambda: self._segments.waiting)
-        self._adoption = Adoption(write, self._segments.files, metrics)
+        self._own = Writer(write, directory, segments.thread, metrics, lambda: segments.waiting)
+        self._adoption = Adoption(write, directory, segments.thread, metrics)
         # The newest records as they came: those that are written soon need not be read again.
         self._fresh: deque[tuple[int, Record]] = deque(maxlen=BATCH)
         self._saved: deque[tuple[int, Saved]] = deque()
@@ -71,11 +71,9 @@ class Journal:
         self._arrived = asyncio.Event()
         self._hurried = asyncio.Event()  # somebody waits, or there is enough for a batch
         self._hurried_to = 0
-        metrics.journal_waiting.set_function(
-            lambda: self._segments.waiting + self._adoption.waiting
-        )
-        metrics.journal_volatile.set_function(lambda: self._segments.volatile)
-        metrics.journal_bytes.set_function(lambda: self._segments.size)
+        metrics.journal_waiting.set_function(lambda: segments.waiting + self._adoption.waiting)
+        metrics.journal_volatile.set_function(lambda: segments.volatile)
+        metrics.journal_bytes.set_function(lambda: segments.size)
         metrics.journal_failing.set_function(lambda: self.failing)
 
     def __repr__(self) -> str:
@@ -142,7 +140,7 @@ class Journal:
 
         What is not in Postgres then stays on disk, for the next process to find.
         """
-        await self._segments.open()
+        await self._segments.tidy()
         try:
             async with AsyncExitStack() as tasks:
                 for name, work in (
@@ -233,8 +231,6 @@ class Journal:
                 ):
                     await segments.untidy.wait()
             except TimeoutError:
-                await segments.rotate_written()
-            try:
-                await segments.tidy()
-            except (DiskFailed, SegmentBroken):
+                pass  # it is time
+            if not await segments.tidy():
                 await asyncio.sleep(DISK_RETRY_SECONDS)  # that it fails was said when it began

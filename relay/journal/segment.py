@@ -14,6 +14,7 @@ it does not break).
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from typing import TypeAlias
 import msgspec
 
 from relay.core.records import Record
+
+log = logging.getLogger(__name__)
 
 _PAGE = 1024  # a log is written in whole pages; measured: 4096 doubles the bytes of a record
 _FRAME = _PAGE + 24
@@ -55,8 +58,7 @@ class Segment:
         self._reader: sqlite3.Connection | None = None
 
     def __repr__(self) -> str:
-        state = "sealed" if self._writer is None else "open"
-        return f"<Segment {self.path.name} {state} last={self.last} bytes={self.bytes}>"
+        return f"<Segment {self.path.name} last={self.last} bytes={self.bytes}>"
 
     @classmethod
     def create(cls, path: Path) -> Segment:
@@ -83,11 +85,6 @@ class Segment:
                 segment.remove()
                 raise
         return segment
-
-    @property
-    def sealed(self) -> bool:
-        """Whether it takes no more records."""
-        return self._writer is None
 
     def append(self, position: int, body: bytes) -> None:
         """Store one row; on return it survives the process. Raises `DiskFailed`."""
@@ -164,13 +161,18 @@ class Segment:
                 path.unlink(missing_ok=True)
         self.bytes = 0
 
-    def set_aside(self, path: Path) -> None:
-        """Give it another name, for people to look at. Raises `DiskFailed`."""
+    def put_aside(self) -> None:
+        """Move it out of its folder, broken as it is, for people to look at."""
+        folder = self.path.parent
+        path = folder.with_name(f"{folder.name}-{self.path.stem}.broken")
+        log.error("journal_broken file=%s", path)
         self.close()
-        with _translated():
+        try:
             for old, new in zip(_files(self.path), _files(path), strict=True):
                 if old.exists():
                     old.rename(new)
+        except OSError as error:  # the next process finds it and tries again
+            log.error("journal_disk_failed file=%s: %s", self.path, error.strerror)
 
 
 def size_of(path: Path) -> int:

@@ -11,9 +11,11 @@ import asyncio
 import logging
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
 
 from relay.core.records import Record
-from relay.journal.files import JournalFiles
+from relay.journal.condemned import NAME, condemn
+from relay.journal.file_thread import FileThread
 from relay.journal.segment import DiskFailed, Read
 from relay.telemetry.metrics import Metrics
 
@@ -45,13 +47,15 @@ class Writer:
     def __init__(
         self,
         write: Write,
-        files: JournalFiles,
+        directory: Path,
+        thread: FileThread,
         metrics: Metrics,
         waiting: Callable[[], int],
     ) -> None:
         """`waiting` is how many records wait for this writer; it is logged."""
         self._write = write
-        self._files = files
+        self._condemned = directory / NAME
+        self._thread = thread
         self._metrics = metrics
         self._waiting = waiting
         self._size = BATCH
@@ -110,15 +114,14 @@ class Writer:
 
     async def _condemn(self, row: Read, why: str) -> None:
         position, record = row
-        condemned = self._files.condemned
-        await self._files.run(condemned.add, record, why)
+        await self._thread.run(condemn, self._condemned, record, why)
         self._metrics.journal_lost.inc()
         self._metrics.journal_condemned.inc()
         log.error(
             "journal_record_condemned kind=%s position=%d file=%s reason=%s",
             "unknown" if isinstance(record, bytes) else type(record).__name__,
             position,
-            condemned.path,
+            self._condemned,
             why,
         )
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from relay.core import events
 from relay.core.events import EndReason
 from relay.core.reconnect import FINAL_STATUSES
-from relay.live.session_side import Runner, Side
+from relay.live.session_side import Side
 from relay.protocol import close_codes
 from relay.telemetry.session_timing import SessionTiming
 from relay.transport.connection import SAMPLE_MASK, Connection
-from relay.transport.connection_handler import NOBODY
+from relay.transport.connection_handler import NOBODY, Payload
 from relay.transport.dial import Dial, DialFailed
-from relay.transport.send_queue import Payload, SendQueue
+from relay.transport.send_queue import SendQueue
+
+if TYPE_CHECKING:
+    from relay.live.session_runner import SessionRunner
 
 
 class AgentSide(Side):
@@ -23,7 +27,7 @@ class AgentSide(Side):
 
     def __init__(
         self,
-        runner: Runner,
+        runner: SessionRunner,
         connection: Connection,
         *,
         dials: tuple[Dial, Dial],

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from typing import TYPE_CHECKING
 
 from relay.core import events
 from relay.core.events import EndReason
 from relay.core.resume import KEPT_BYTES, ReplayBuffer
 from relay.core.session import SessionRules
 from relay.live.session_record import SessionRecord
-from relay.live.session_side import Runner, Side
+from relay.live.session_side import Side
 from relay.protocol import close_codes
 from relay.transport.connection import SAMPLE_MASK, Connection
-from relay.transport.send_queue import Payload, SendQueue
+from relay.transport.connection_handler import Payload
+from relay.transport.send_queue import SendQueue
 
-
-class Audio(Enum):
-    """What becomes of the browser's audio."""
-
-    UNHEARD = "unheard"  # the session looks at each frame until it accepts one
-    PASSES = "passes"  # straight to the agent
-    BLOCKED = "blocked"  # thrown away
+if TYPE_CHECKING:
+    from relay.live.session_runner import SessionRunner
 
 
 class BrowserSide(Side):
@@ -29,7 +25,7 @@ class BrowserSide(Side):
 
     def __init__(
         self,
-        runner: Runner,
+        runner: SessionRunner,
         connection: Connection,
         *,
         session: SessionRules,
@@ -42,8 +38,8 @@ class BrowserSide(Side):
         self._agent_queue = agent_queue
         self._record = record
         self._texts = ReplayBuffer(min(KEPT_BYTES, connection.queue.limit))
-        self._audio = Audio.UNHEARD
-        self._before_block = Audio.UNHEARD
+        self._is_blocked = False  # its audio is thrown away
+        self._is_checked = False  # until then the session looks at each frame
         self._returned_with: tuple[str, int] | None = None  # ticket, texts that it has
         self._listen()
 
@@ -76,10 +72,7 @@ class BrowserSide(Side):
 
     def block(self, blocked: bool) -> None:
         """Throw its audio away, or let it pass again."""
-        if blocked and self._audio is not Audio.BLOCKED:
-            self._before_block, self._audio = self._audio, Audio.BLOCKED
-        elif not blocked and self._audio is Audio.BLOCKED:
-            self._audio = self._before_block
+        self._is_blocked = blocked
         self._feed()
 
     def _listen(self) -> None:
@@ -89,7 +82,8 @@ class BrowserSide(Side):
 
     def _feed(self) -> None:
         self._agent_queue.is_pcm = self._session.admitted.audio.input.encoding == "linear16"
-        self.connection.feed(self._agent_queue if self._audio is Audio.PASSES else None)
+        passes = self._is_checked and not self._is_blocked
+        self.connection.feed(self._agent_queue if passes else None)
 
     # --- what its connection and its send queue tell ------------------------------------------
 
@@ -106,7 +100,7 @@ class BrowserSide(Side):
     def on_audio(self, payload: Payload) -> bool:
         """Programs that send texts the wrong way do so from the beginning: looked at until the
         first audio has come."""
-        if self._audio is Audio.BLOCKED:
+        if self._is_blocked:
             self._agent_queue.dropped += 1
             self.thrown_away += 1
             return False
@@ -114,7 +108,7 @@ class BrowserSide(Side):
             self.thrown_away += 1
             self._runner.handle(events.NotAudio())
             return False
-        self._audio = Audio.PASSES
+        self._is_checked = True
         self._feed()
         return self._agent_queue.send_audio(payload)
 

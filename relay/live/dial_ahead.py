@@ -26,10 +26,15 @@ KEPT_SECONDS = 8.0  # docs/protocol.md: CLIENT_MESSAGE_TIMEOUT after 10 to 15 s 
 class Dialled:
     """One connection on its way; `connect` is a `Dial` for just this connection."""
 
-    def __init__(self, connection: Connection, task: asyncio.Task[DialFailed | None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        task: asyncio.Task[DialFailed | None],
+        expiry: asyncio.TimerHandle,
+    ) -> None:
         self.connection = connection
         self.task = task
-        self.expiry: asyncio.TimerHandle | None = None
+        self.expiry = expiry
 
     @property
     def usable(self) -> bool:
@@ -57,7 +62,7 @@ class DialAhead:
         share: AgentQuota,
         limit: int,
         seconds: float = KEPT_SECONDS,
-        supervisor: Supervisor | None = None,
+        supervisor: Supervisor,
     ) -> None:
         self._dial = dial
         self._new_connection = new_connection
@@ -65,7 +70,7 @@ class DialAhead:
         self._share = share
         self._limit = limit
         self._seconds = seconds
-        self._supervisor = supervisor or Supervisor(metrics)
+        self._supervisor = supervisor
         self._waiting: dict[UUID, Dialled] = {}
         self._tasks: Contained | None = None
 
@@ -80,7 +85,7 @@ class DialAhead:
             yield
             self._tasks = None
             for session_id in list(self._waiting):
-                self._drop(session_id)
+                self.cancel(session_id)
 
     def begin(self, session_id: UUID) -> None:
         """Dial for a session whose browser is about to come; does nothing when too many wait."""
@@ -91,10 +96,9 @@ class DialAhead:
         connection = self._new_connection()
         connection.listen(BufferingHandler(connection.abort))
         task = self._tasks.start(self._try(connection), name=f"dial ahead {session_id}")
-        dialled = Dialled(connection, task)
         loop = asyncio.get_running_loop()
-        dialled.expiry = loop.call_later(self._seconds, self._expire, session_id)
-        self._waiting[session_id] = dialled
+        expiry = loop.call_later(self._seconds, self._expire, session_id)
+        self._waiting[session_id] = Dialled(connection, task, expiry)
 
     def take(self, session_id: UUID) -> Dialled | None:
         """What was dialled for this session, if it is any good; from now on it is the caller's.
@@ -104,8 +108,7 @@ class DialAhead:
         dialled = self._waiting.pop(session_id, None)
         if dialled is None:
             return None
-        if dialled.expiry is not None:
-            dialled.expiry.cancel()
+        dialled.expiry.cancel()
         self._metrics.dialled_ahead.labels(outcome="used" if dialled.usable else "failed").inc()
         if dialled.usable:
             return dialled
@@ -113,9 +116,14 @@ class DialAhead:
         return None
 
     def cancel(self, session_id: UUID) -> None:
-        """Nobody will come for this one."""
-        if session_id in self._waiting:
-            self._drop(session_id)
+        """Nobody will come for this one, if it is here."""
+        dialled = self._waiting.pop(session_id, None)
+        if dialled is not None:
+            self._share.leave(session_id)
+            dialled.expiry.cancel()
+            dialled.task.cancel()
+            dialled.connection.forget()
+            dialled.connection.close(close_codes.NORMAL, "")
 
     async def _try(self, connection: Connection) -> DialFailed | None:
         try:
@@ -126,13 +134,4 @@ class DialAhead:
 
     def _expire(self, session_id: UUID) -> None:
         self._metrics.dialled_ahead.labels(outcome="expired").inc()
-        self._drop(session_id)
-
-    def _drop(self, session_id: UUID) -> None:
-        dialled = self._waiting.pop(session_id)
-        self._share.leave(session_id)
-        if dialled.expiry is not None:
-            dialled.expiry.cancel()
-        dialled.task.cancel()
-        dialled.connection.forget()
-        dialled.connection.close(close_codes.NORMAL, "")
+        self.cancel(session_id)

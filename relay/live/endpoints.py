@@ -15,8 +15,8 @@ of relay/core/deepgram_session.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -36,7 +36,8 @@ from relay.transport.upgrade import EXTENSION, Handshake
 MAX_TICKET_CHARACTERS = 200
 MAX_DIGITS = 15
 SCHEMES = ("token", "bearer")
-REQUEST_ID = b"dg-request-id"
+CHOSEN = "Sec-WebSocket-Protocol"
+REQUEST_ID = "dg-request-id"
 
 # Deepgram's words for an HTTP status; its clients show or compare them.
 _PROBLEMS = {
@@ -73,25 +74,19 @@ async def attach(
     allowed_origins: NamedDependency[frozenset[str]],
 ) -> None:
     """Attach a browser to its session. The session goes on when this returns."""
-    handshake: Handshake = socket.scope["extensions"][EXTENSION]  # type: ignore[index,assignment]
-    await socket.receive()  # websocket.connect
-    try:
-        check_origin(socket, allowed_origins)
+
+    async def begin(handshake: Handshake) -> None:
         ticket = _ticket(socket.scope["subprotocols"])
+        headers = {CHOSEN: SUBPROTOCOL}
         seen = ResumePoint(*(_count(socket.query_params, name) for name in ("received", "seq")))
         # First, because it needs no database.
-        if session_registry.resume(session_id, ticket, seen, handshake):
-            await _accept(socket)
-            return
-        with session_registry.admitting(handshake):
-            admitted = await admit(session_id, ticket, seen)
-        runner = await session_registry.prepare(admitted, handshake)
-    except Refused as refused:
-        session_registry.count_refusal(refused)
-        await _refuse(socket, refused)
-        return
-    await _accept(socket)
-    session_registry.start(session_id, runner)
+        if not session_registry.resume(session_id, ticket, seen, handshake, headers):
+            with session_registry.admitting(handshake):
+                admitted = await admit(session_id, ticket, seen)
+            await session_registry.begin(admitted, handshake, headers)
+
+    if refused := await _ask(socket, session_registry, allowed_origins, begin):
+        await _refuse(socket, refused, b"application/problem+json", refused.problem)
 
 
 @websocket("/v1/agent/converse", websocket_class=Socket)
@@ -102,25 +97,37 @@ async def converse(
     allowed_origins: NamedDependency[frozenset[str]],
 ) -> None:
     """Attach an official client. The session goes on when this returns."""
-    handshake: Handshake = socket.scope["extensions"][EXTENSION]  # type: ignore[index,assignment]
-    await socket.receive()  # websocket.connect
-    try:
-        check_origin(socket, allowed_origins)
+
+    async def begin(handshake: Handshake) -> None:
         offered = socket.scope["subprotocols"]
         ticket, chosen = read_credential(socket.headers.get("authorization"), offered)
         session_registry.check_open()
         with session_registry.admitting(handshake):
             admitted = await admit_grant(ticket)
-        runner = await session_registry.prepare(admitted, handshake, is_deepgram_client=True)
+        headers = {REQUEST_ID: str(admitted.session_id)}
+        if chosen is not None:
+            headers[CHOSEN] = chosen
+        await session_registry.begin(admitted, handshake, headers, is_deepgram_client=True)
+
+    if refused := await _ask(socket, session_registry, allowed_origins, begin):
+        await _refuse(socket, refused, b"application/json", problem_body(refused.status))
+
+
+async def _ask(
+    socket: Socket,
+    session_registry: SessionRegistry,
+    allowed_origins: frozenset[str],
+    begin: Callable[[Handshake], Awaitable[None]],
+) -> Refused | None:
+    """Let `begin` accept the handshake; why it may not, if so."""
+    await socket.receive()  # websocket.connect
+    try:
+        check_origin(socket, allowed_origins)
+        await begin(socket.scope["extensions"][EXTENSION])  # type: ignore[index,arg-type]
     except Refused as refused:
         session_registry.count_refusal(refused)
-        await refuse(socket, refused, b"application/json", problem_body(refused.status))
-        return
-    request_id = str(admitted.session_id).encode()
-    await socket.send(
-        {"type": "websocket.accept", "subprotocol": chosen, "headers": [(REQUEST_ID, request_id)]}
-    )
-    session_registry.start(admitted.session_id, runner)
+        return refused
+    return None
 
 
 def check_origin(asked: ASGIConnection[Any, Any, Any, Any], allowed: frozenset[str]) -> None:
@@ -152,33 +159,16 @@ def _count(parameters: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-async def _accept(socket: Socket) -> None:
-    await socket.send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL, "headers": []})
-
-
-async def _refuse(socket: Socket, refused: Refused) -> None:
-    await refuse(socket, refused, b"application/problem+json", refused.problem)
-
-
-async def refuse(socket: Socket, refused: Refused, content_type: bytes, body: bytes) -> None:
+async def _refuse(socket: Socket, refused: Refused, content_type: bytes, body: bytes) -> None:
     """Answer with the status and this body instead of the 101."""
     headers = [(b"content-type", content_type), (b"cache-control", b"no-store")]
     if refused.retry_after is not None:
         headers.append((b"retry-after", str(refused.retry_after).encode()))
+    status = refused.status
     await socket.send(
-        {
-            "type": "websocket.http.response.start",
-            "status": refused.status,
-            "headers": headers,
-        }
+        {"type": "websocket.http.response.start", "status": status, "headers": headers}
     )
-    await socket.send(
-        {
-            "type": "websocket.http.response.body",
-            "body": body,
-            "more_body": False,
-        }
-    )
+    await socket.send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
 
 class DeepgramProblem(msgspec.Struct, frozen=True):
@@ -195,15 +185,9 @@ def problem_body(status: int, detail: str | None = None) -> bytes:
     return msgspec.json.encode(DeepgramProblem(code, detail or text, str(uuid4())))
 
 
-class Credential(NamedTuple):
-    """`chosen` is the subprotocol to select: the scheme, never the ticket."""
-
-    ticket: str
-    chosen: str | None
-
-
-def read_credential(authorization: str | None, offered: Sequence[str]) -> Credential:
-    """From the header or, where there is none, from the subprotocols. Raises `Refused`."""
+def read_credential(authorization: str | None, offered: Sequence[str]) -> tuple[str, str | None]:
+    """The ticket, from the header or, where there is none, from the subprotocols; and the one of
+    these to select: the scheme, never the ticket. Raises `Refused`."""
     if authorization is not None:
         scheme, _, ticket = authorization.strip().partition(" ")
         chosen = None
@@ -215,4 +199,4 @@ def read_credential(authorization: str | None, offered: Sequence[str]) -> Creden
     ticket = ticket.strip()
     if scheme.lower() not in SCHEMES or not 0 < len(ticket) <= MAX_TICKET_CHARACTERS:
         raise Refused(401, "ticket", "expected a ticket as Token or Bearer")
-    return Credential(ticket, chosen)
+    return ticket, chosen

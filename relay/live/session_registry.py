@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from uuid import UUID
@@ -14,7 +14,7 @@ from config.limits import Limits
 from config.loader import Configuration
 from relay.core.admitted import Admitted, ResumePoint
 from relay.core.deepgram_session import DEFAULT_AUDIO
-from relay.core.events import EndReason
+from relay.core.events import EndReason, GoAway
 from relay.core.records import Figures
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
@@ -124,33 +124,40 @@ class SessionRegistry:
         """Somebody was not let in."""
         self._metrics.refusals.labels(code=refused.code).inc()
 
-    async def prepare(
-        self, admitted: Admitted, handshake: Handshake, *, is_deepgram_client: bool = False
-    ) -> SessionRunner:
-        """A session runner whose browser connection waits for `handshake` to be accepted; `start`
-        has to follow.
+    async def begin(
+        self,
+        admitted: Admitted,
+        handshake: Handshake,
+        headers: Mapping[str, str],
+        *,
+        is_deepgram_client: bool = False,
+    ) -> None:
+        """Accept the handshake, with these headers, and relay, in a task of our own: the request
+        may end.
 
         `is_deepgram_client`: it speaks Deepgram's protocol, in which there is no coming back.
         Raises `Refused` when the user, or who is at this address, has enough sessions, or when
         there is no agent left.
         """
+        if self._tasks is None:
+            raise RuntimeError("the registry is not running")
+        session_id = admitted.session_id
         limits = self._limits
         if is_deepgram_client:
             limits = msgspec.structs.replace(limits, grace_seconds=0.0)
             admitted = msgspec.structs.replace(admitted, audio=DEFAULT_AUDIO)  # until its Settings
-        if not self._share.enter(admitted.session_id):
+        if not self._share.enter(session_id):
             await self._grow()
-            if not self._share.enter(admitted.session_id):
+            if not self._share.enter(session_id):
                 raise _no_agents()
         try:
             self._quotas.check(handshake.address, admitted.user_id)
         except Refused:
-            self._ahead.cancel(admitted.session_id)
-            self._share.leave(admitted.session_id)
+            self._ahead.cancel(session_id)
+            self._share.leave(session_id)
             raise
         browser = Connection(self._queue(admitted), max_message_bytes=limits.browser_message_bytes)
-        dialled = self._ahead.take(admitted.session_id)
-
+        dialled = self._ahead.take(session_id)
         runner = SessionRunner(
             begin_session(
                 admitted,
@@ -163,14 +170,21 @@ class SessionRegistry:
             connections=(browser, dialled.connection if dialled else self._new_agent_connection()),
             dials=(dialled.connect if dialled else self._dial, self._dial),
             functions=self._functions,
-            address=handshake.address,
             on_lingering=self._lingers,
         )
-        self._equip(handshake, browser)
-        return runner
+        self._accept(handshake, browser, headers)
+        self._live[session_id] = runner
+        self._quotas.enter(session_id, admitted.user_id, handshake.address)
+        self._metrics.sessions_live.set(len(self._live))
+        self._tasks.start(self._relay(session_id, runner), name=f"session {session_id}")
 
     def resume(
-        self, session_id: UUID, ticket: str, seen: ResumePoint, handshake: Handshake
+        self,
+        session_id: UUID,
+        ticket: str,
+        seen: ResumePoint,
+        handshake: Handshake,
+        headers: Mapping[str, str],
     ) -> bool:
         """Let a browser come back to a session that is live here; no database is asked.
 
@@ -182,7 +196,7 @@ class SessionRegistry:
         connection = runner.resume(ticket, seen.received) if runner else None
         if runner is None or connection is None:
             return False
-        self._equip(handshake, connection)
+        self._accept(handshake, connection, headers)
         return True
 
     def check_open(self) -> None:
@@ -190,11 +204,16 @@ class SessionRegistry:
         if self.is_draining:
             raise Refused(503, "stopping", "the relay stops", retry_after=RETRY_SECONDS)
 
-    def _equip(self, handshake: Handshake, browser: Connection) -> None:
-        handshake.connection = browser
-        handshake.ping_seconds = self._limits.ping_seconds
-        handshake.max_message_bytes = self._limits.browser_message_bytes
-        handshake.on_shutdown = self.drain
+    def _accept(
+        self, handshake: Handshake, browser: Connection, headers: Mapping[str, str]
+    ) -> None:
+        handshake.accept(
+            browser,
+            headers,
+            ping_seconds=self._limits.ping_seconds,
+            max_message_bytes=self._limits.browser_message_bytes,
+            on_shutdown=self.drain,
+        )
 
     def _queue(self, admitted: Admitted) -> SendQueue:
         """Towards a browser: what is older than so many seconds of speech nobody wants to hear."""
@@ -229,15 +248,6 @@ class SessionRegistry:
         """A browser is about to attach: have its agent ready."""
         self._ahead.begin(session_id)
 
-    def start(self, session_id: UUID, runner: SessionRunner) -> None:
-        """Relay in a task of our own: the request that began the session ends here."""
-        if self._tasks is None:
-            raise RuntimeError("the registry is not running")
-        self._live[session_id] = runner
-        self._quotas.enter(session_id, runner.user_id, runner.address)
-        self._metrics.sessions_live.set(len(self._live))
-        self._tasks.start(self._relay(session_id, runner), name=f"session {session_id}")
-
     async def _relay(self, session_id: UUID, runner: SessionRunner) -> None:
         try:
             await runner.run()
@@ -260,7 +270,7 @@ class SessionRegistry:
         the database did not take it in `seconds`.
         """
         for session_id, runner in list(self._live.items()):
-            if runner.conversation_id == conversation_id:
+            if runner.admitted.conversation_id == conversation_id:
                 self._quotas.leave(session_id)  # it makes room for the one that takes its place
                 runner.hang_up(EndReason.SUPERSEDED)
         return await self._journal.settled(seconds)
@@ -272,26 +282,22 @@ class SessionRegistry:
         self.is_draining = True
         log.info("drain_began sessions=%d", len(self._live))
         for runner in list(self._live.values()):
-            runner.go_away()
+            runner.handle(GoAway())
 
-    def hang_up(self, session_id: UUID) -> bool:
-        """End a session as the user asked; False when it is not live here."""
+    def hang_up(self, session_id: UUID) -> None:
+        """End a session as the user asked, if it is live here."""
         self._ahead.cancel(session_id)
-        runner = self._live.get(session_id)
-        if runner is None:
-            return False
-        runner.hang_up(EndReason.HUNG_UP)
-        return True
-
-    @property
-    def owned(self) -> dict[UUID, int]:
-        """The sessions that are live here, each with our number among its owners."""
-        return {i: runner.epoch for i, runner in self._live.items() if runner.is_live}
+        self.lose(session_id, EndReason.HUNG_UP)
 
     def lose(self, session_id: UUID, reason: EndReason) -> None:
         """End a session because somebody elsewhere wants it so."""
         if runner := self._live.get(session_id):
             runner.hang_up(reason)
+
+    @property
+    def owned(self) -> dict[UUID, int]:
+        """The sessions that are live here, each with our number among its owners."""
+        return {i: runner.admitted.epoch for i, runner in self._live.items() if runner.is_live}
 
     def figures(self, session_id: UUID) -> Figures | None:
         """What a live session carried so far."""

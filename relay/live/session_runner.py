@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from enum import Enum
 from random import random
 from typing import assert_never
-from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
@@ -93,13 +92,11 @@ class SessionRunner:
         connections: tuple[Connection, Connection],
         dials: tuple[Dial, Dial],
         functions: Functions,
-        address: str,
         on_lingering: Callable[[Connection], None],
     ) -> None:
         """`connections` are the browser's and the agent's; `dials` and `on_lingering` are as of an
-        `AgentSide`; `address` is where the browser is."""
+        `AgentSide`."""
         browser, agent = connections
-        self.address = address
         self._session = session
         self._record = record
         self._functions = functions
@@ -127,19 +124,9 @@ class SessionRunner:
         return f"<SessionRunner {self._session.admitted.session_id} {self._session!r}>"
 
     @property
-    def conversation_id(self) -> UUID:
-        """The conversation that this session is part of."""
-        return self._session.admitted.conversation_id
-
-    @property
-    def user_id(self) -> str:
-        """Whose session it is."""
-        return self._session.admitted.user_id
-
-    @property
-    def epoch(self) -> int:
-        """Our number among the owners of this session."""
-        return self._session.admitted.epoch
+    def admitted(self) -> Admitted:
+        """Whose session it is, and in which conversation."""
+        return self._session.admitted
 
     @property
     def is_live(self) -> bool:
@@ -192,10 +179,6 @@ class SessionRunner:
             raise Refused(400, "received", detail)
         self.handle(events.BrowserReturning())
         return self._browser.attach(ticket, received)
-
-    def go_away(self) -> None:
-        """The relay is about to stop: end the session at a turn boundary, or in some seconds."""
-        self.handle(events.GoAway())
 
     def hang_up(self, reason: EndReason) -> None:
         """End the session; `run` returns soon after."""

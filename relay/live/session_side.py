@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from relay.core.events import EndReason, Event, HangUp
+from relay.core.events import EndReason, HangUp
 from relay.transport.connection import Connection
 from relay.transport.connection_handler import Handler
 
-
-class Runner(Protocol):
-    """What a side tells the session runner, which asks the rules."""
-
-    def begin(self) -> None: ...
-    def handle(self, event: Event) -> None: ...
-    def hear(self, text: bytes, *, is_from_agent: bool) -> None: ...
-    def settle(self) -> None: ...
+if TYPE_CHECKING:
+    from relay.live.session_runner import SessionRunner
 
 
 class Side(Handler):
     """Listens to `connection`, the newest one of this side."""
 
-    def __init__(self, runner: Runner, connection: Connection) -> None:
+    def __init__(self, runner: SessionRunner, connection: Connection) -> None:
         self.connection = connection
         self._runner = runner
 

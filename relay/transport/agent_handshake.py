@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from ssl import SSLContext
 from typing import Any, cast
 
@@ -87,10 +88,7 @@ async def shake_hands(
     loop = asyncio.get_running_loop()
     frames = make_frames()
     more: dict[str, Any] = {}
-
-    async def connect(*args: Any, **how: Any) -> Any:
-        return await aiofastnet.create_connection(loop, *args, **how)
-
+    connect: Callable[..., Any] = partial(aiofastnet.create_connection, loop)
     way = await connect_through_optional_proxy(
         loop, url, proxy, open_socket, tls, proxy_tls, more, connect
     )

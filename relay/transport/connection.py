@@ -15,8 +15,8 @@ from typing import NamedTuple, cast
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
 
 from relay.protocol import close_codes
-from relay.transport.connection_handler import NOBODY, Handler
-from relay.transport.send_queue import BINARY, TEXT, Payload, SendQueue
+from relay.transport.connection_handler import NOBODY, Handler, Payload
+from relay.transport.send_queue import BINARY, TEXT, SendQueue
 
 # How long a close frame may wait for its answer before the socket is cut: promise 3 says 1 s.
 LINGER = 0.8

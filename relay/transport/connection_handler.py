@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from relay.transport.send_queue import Payload, QueueHandler
+Payload = bytes | memoryview
 
 MAX_KEPT = 16  # before Settings an agent says Welcome, and nothing else
 
 
-class Handler(QueueHandler):
-    """Told what happens on a connection. This one ignores everything."""
+class Handler:
+    """Told what happens on a connection and in its send queue. This one ignores everything."""
 
     def on_opened(self) -> None:
         """The WebSocket is open; once."""
@@ -34,6 +34,12 @@ class Handler(QueueHandler):
 
     def on_gone(self) -> None:
         """The socket is gone."""
+
+    def on_overflow(self) -> None:
+        """Text alone is over the limit of the send queue; called inside a send."""
+
+    def on_stalled(self) -> None:
+        """The other end reads nothing for too long."""
 
     def replay(self, handler: Handler) -> None:
         """Tell the next handler what happened that it has to know, in order."""

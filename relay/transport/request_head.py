@@ -2,7 +2,7 @@
 
 It is judged before anybody is asked who may come in: a head that cannot become a WebSocket must not
 cost a ticket. What passes here always becomes a 101, because picows is given `head_for` the key and
-not the bytes that came, which it would judge by rules of its own.
+not the head that came, which it would judge by rules of its own.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Head(NamedTuple):
-    """`target` is as it came; names of headers are in small letters."""
+    """As a parser has read it: `target` as it came, names of headers in small letters."""
 
+    method: str
     target: bytes
-    headers: list[tuple[bytes, bytes]]
-    key: bytes
+    version: str
+    headers: Headers
 
 
 def is_asked(headers: Headers) -> bool:
@@ -34,27 +35,28 @@ def is_asked(headers: Headers) -> bool:
     return wanted and b"websocket" in _tokens(headers, b"upgrade")
 
 
-def read_head(data: bytes) -> Head:
-    """A whole head with its empty line. Raises `Refused`: 400 or 426."""
-    text, end, rest = data.partition(b"\r\n\r\n")
-    if not end or rest:
-        raise _refuse("expected nothing after the head until it is answered")
-    first, *lines = text.split(b"\r\n")
-    method, target, version = _request_line(first)
-    headers = [_header(line) for line in lines]
-    if method != b"GET" or version != b"HTTP/1.1":
-        raise _refuse("expected GET and HTTP/1.1")
+def read_key(head: Head) -> bytes:
+    """Its Sec-WebSocket-Key, of a head that asks for a WebSocket. Raises `Refused`: 400 or 426."""
+    headers = head.headers
+    if head.method != "GET" or head.version != "1.1" or not head.target.isascii():
+        raise refusal("expected GET, a target in ASCII and HTTP/1.1")
     if len(_values(headers, b"host")) != 1:
-        raise _refuse("expected one Host")
-    if not is_asked(headers):
-        raise _refuse("expected Connection: Upgrade and Upgrade: websocket")
-    _check_no_body(headers)
+        raise refusal("expected one Host")
+    lengths = _values(headers, b"content-length")
+    if _values(headers, b"transfer-encoding") or any(length.strip(b"0") for length in lengths):
+        raise refusal("expected no body")
     versions = _values(headers, b"sec-websocket-version")
     if not versions:
-        raise _refuse("expected Sec-WebSocket-Version")
+        raise refusal("expected Sec-WebSocket-Version")
     if versions != [VERSION]:
         raise Refused(426, "websocket_version", "expected Sec-WebSocket-Version: 13")
-    return Head(target, headers, _key(headers))
+    keys = _values(headers, b"sec-websocket-key")
+    try:
+        if len(keys) == 1 and len(base64.b64decode(keys[0], validate=True)) == KEY_BYTES:
+            return keys[0]
+    except binascii.Error:
+        pass
+    raise refusal("expected one Sec-WebSocket-Key, 16 bytes in base64")
 
 
 def split_target(target: bytes) -> tuple[bytes, bytes]:
@@ -79,42 +81,13 @@ def head_for(key: bytes) -> bytes:
     return b"\r\n".join((*lines, b"", b""))
 
 
-def _refuse(detail: str) -> Refused:
+def refusal(detail: str) -> Refused:
+    """A handshake that is none."""
     return Refused(400, "handshake", detail)
 
 
-def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
-    parts = line.split(b" ")
-    if len(parts) != 3 or not parts[1].isascii():
-        raise _refuse("expected a method, a target and a version")
-    return parts[0], parts[1], parts[2]
-
-
-def _header(line: bytes) -> tuple[bytes, bytes]:
-    name, colon, value = line.partition(b":")
-    if not colon or not name or name != name.strip():
-        raise _refuse("expected a name and a colon in each line")
-    return name.lower(), value.strip(b" \t")
-
-
-def _check_no_body(headers: Headers) -> None:
-    lengths = _values(headers, b"content-length")
-    if _values(headers, b"transfer-encoding") or any(length.strip(b"0") for length in lengths):
-        raise _refuse("expected no body")
-
-
-def _key(headers: Headers) -> bytes:
-    keys = _values(headers, b"sec-websocket-key")
-    try:
-        if len(keys) == 1 and len(base64.b64decode(keys[0], validate=True)) == KEY_BYTES:
-            return keys[0]
-    except binascii.Error:
-        pass
-    raise _refuse("expected one Sec-WebSocket-Key, 16 bytes in base64")
-
-
 def _values(headers: Headers, name: bytes) -> list[bytes]:
-    return [value for known, value in headers if known == name]
+    return [value.strip(b" \t") for known, value in headers if known == name]
 
 
 def _tokens(headers: Headers, name: bytes) -> list[bytes]:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from picows import WSMsgType, WSTransport
 
 from relay.telemetry.histogram import Histogram
+from relay.transport.connection_handler import NOBODY, Payload
 
 STALL_SECONDS = 20.0  # that the other end may be connected and read nothing
 
@@ -25,24 +26,12 @@ _HEADER_BYTES = 14  # the longest header of a frame, mask included
 BINARY = WSMsgType.BINARY
 TEXT = WSMsgType.TEXT
 
-Payload = bytes | memoryview
-
 
 class _Waiting(NamedTuple):
     kind: WSMsgType
     payload: bytes
     since: float  # monotonic second
     for_this_end: bool
-
-
-class QueueHandler:
-    """Told what a send queue cannot help. This one ignores it."""
-
-    def on_overflow(self) -> None:
-        """Text alone is over the limit; called inside a send."""
-
-    def on_stalled(self) -> None:
-        """The other end reads nothing for too long."""
 
 
 class SendQueue:
@@ -66,7 +55,7 @@ class SendQueue:
     ) -> None:
         self.limit = limit
         self.dropped = 0
-        self.handler = QueueHandler()
+        self.handler = NOBODY
         self.waited: Histogram | None = None  # what queued audio waited
         # What the audio path of a connection asks and calls: `send` is the transport's while
         # `is_open`.
@@ -192,11 +181,10 @@ class SendQueue:
         while self._waiting and self.is_open:
             kind, payload, since, _ = self._waiting.popleft()
             self._bytes -= len(payload)
-            if kind is BINARY:
-                self._audio_bytes -= len(payload)
             if kind is not BINARY:
                 self.send(kind, payload)  # may call pause()
                 continue
+            self._audio_bytes -= len(payload)
             self._send_audio(payload)
             if self.waited is not None:
                 self.waited.record(monotonic() - since)

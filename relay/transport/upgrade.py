@@ -1,13 +1,12 @@
 """The WebSocket protocol that uvicorn uses for us: Litestar decides, picows carries the frames.
 
-uvicorn builds `Handshake` when an HTTP request asks to become a WebSocket, hands it the transport
-and the request's head. A head that cannot become a WebSocket is refused here (request_head.py);
+`Handshake` is built when an HTTP request asks to become a WebSocket, and gets the transport and the
+request's head. A head that cannot become a WebSocket is refused here (request_head.py);
 with any other the application runs as usual. It finds this object in
-`scope["extensions"]["relay.handshake"]` and puts its `connection` there before it accepts. On
-`websocket.accept` picows takes the transport over and writes the 101; a refusal is a plain HTTP
-answer. From then on frames go to the connection; the application's task may end. The server waits
-for the handshake until the connection's socket is gone: a session may live longer, and may have
-several.
+`scope["extensions"]["relay.handshake"]` and calls `accept`: picows takes the transport over and
+writes the 101. From then on frames go to the connection; the application's task may end. The server
+waits for the handshake until the connection's socket is gone: a session may live longer, and may
+have several. A refusal is a plain HTTP answer.
 
 `WSProtocol` is not among picows's public names: its version is pinned and the tests of
 this module cover the seam.
@@ -18,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
@@ -47,21 +46,14 @@ EXTENSION = "relay.handshake"
 
 
 class Handshake(asyncio.Protocol):
-    """One WebSocket request until it is accepted or refused.
-
-    The application sets `connection`, `ping_seconds` and `max_message_bytes` before it accepts, and
-    may set `on_shutdown`, which is called when the server stops while the socket is open.
-    """
+    """One WebSocket request until it is accepted or refused."""
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any]
     ) -> None:
-        self.connection: Connection | None = None
-        self.ping_seconds = 10.0
-        self.max_message_bytes = 1 << 20
-        self.on_shutdown: Callable[[], None] | None = None
-        self._app = config.loaded_app
-        self._root_path = config.root_path
+        self._connection: Connection | None = None  # once it is accepted
+        self._on_shutdown: Callable[[], None] | None = None
+        self._config = config
         self._state = server_state
         self._app_state = app_state
         self._asked = False
@@ -70,7 +62,6 @@ class Handshake(asyncio.Protocol):
         self._asked_by: Message = {}  # the scope, with what a trusted proxy says of the client
         self._refusal: Message | None = None
         self._answered = False
-        self._accepted = False
 
     # --- what uvicorn and the event loop call ------------------------------------------------
 
@@ -79,18 +70,21 @@ class Handshake(asyncio.Protocol):
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
 
     def data_received(self, data: bytes) -> None:
-        """The request's head, as uvicorn read it; frames before the 101 are a broken client."""
-        if self._answered:
-            return
+        """Frames before the 101 are a broken client."""
+        if not self._answered:
+            detail = "expected nothing after the head until it is answered"
+            self._refuse_head(request_head.refusal(detail))
+
+    def begin(self, head: request_head.Head) -> None:
+        """Judge the head; the application answers, if it is good."""
         try:
-            head = request_head.read_head(data if not self._key else b"")
+            self._key = request_head.read_key(head)
         except Refused as refused:
             self._refuse_head(refused)
             return
-        self._key = head.key
         self._asked_by = self._scope(head)
         task = asyncio.get_running_loop().create_task(
-            self._app(self._asked_by, self._receive, self._send), name="websocket"
+            self._config.loaded_app(self._asked_by, self._receive, self._send), name="websocket"
         )
         self._state.tasks.add(task)
         task.add_done_callback(self._answer_ended)
@@ -109,8 +103,8 @@ class Handshake(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """The server stops: end this socket now."""
-        if self.on_shutdown is not None:
-            self.on_shutdown()
+        if self._on_shutdown is not None:
+            self._on_shutdown()
         else:
             self._transport.close()
 
@@ -129,8 +123,6 @@ class Handshake(asyncio.Protocol):
 
     async def _send(self, message: Message) -> None:
         match message["type"]:
-            case "websocket.accept":
-                self._accept(message)
             case "websocket.http.response.start":
                 self._refusal = message
             case "websocket.http.response.body":
@@ -145,12 +137,12 @@ class Handshake(asyncio.Protocol):
                 body = HTTPStatus(status).phrase.encode()
                 headers = [(b"content-type", b"text/plain"), *message.get("headers", [])]
                 self._refuse(status, headers, body)
-            case "websocket.close" if self.connection is not None:
-                self.connection.close(message.get("code", 1000), message.get("reason") or "")
+            case "websocket.close" if self._connection is not None:
+                self._connection.close(message.get("code", 1000), message.get("reason") or "")
             case "websocket.close":
                 pass  # it was refused
             case kind:
-                raise RuntimeError(f"expected accept, a refusal or close, got {kind!r}")
+                raise RuntimeError(f"expected a refusal or close, got {kind!r}")
 
     # --- the rest ----------------------------------------------------------------------------
 
@@ -167,8 +159,8 @@ class Handshake(asyncio.Protocol):
             "scheme": "wss" if is_ssl(self._transport) else "ws",
             "server": get_local_addr(self._transport),
             "client": get_remote_addr(self._transport),
-            "root_path": self._root_path,
-            "path": self._root_path + unquote(path.decode("ascii")),
+            "root_path": self._config.root_path,
+            "path": self._config.root_path + unquote(path.decode("ascii")),
             "raw_path": path,
             "query_string": query,
             "headers": headers,
@@ -177,19 +169,24 @@ class Handshake(asyncio.Protocol):
             "extensions": {"websocket.http.response": {}, EXTENSION: self},
         }
 
-    def _accept(self, message: Message) -> None:
-        connection = self.connection
-        if connection is None:
-            raise RuntimeError("the application accepted without setting a connection")
+    def accept(
+        self,
+        connection: Connection,
+        headers: Mapping[str, str],
+        *,
+        ping_seconds: float,
+        max_message_bytes: int,
+        on_shutdown: Callable[[], None],
+    ) -> None:
+        """Send the 101 with these headers: frames go to `connection` from now on. Nothing happens
+        if the browser has left. `on_shutdown` is called when the server stops while the socket is
+        open."""
         if self._answered or self._transport.is_closing():
             return  # connection_lost has been or will be called
         self._answered = True
-        extra = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in message.get("headers", [])]
-        if chosen := message.get("subprotocol"):
-            extra.append(("Sec-WebSocket-Protocol", chosen))
 
         def answer(request: WSUpgradeRequest) -> UpgradeWithListener:
-            return UpgradeWithListener(WSUpgradeResponse.create_101_response(extra), connection)
+            return UpgradeWithListener(WSUpgradeResponse.create_101_response(headers), connection)
 
         frames = WSProtocol(
             None,  # host_port: clients only
@@ -200,14 +197,15 @@ class Handshake(asyncio.Protocol):
             True,  # disconnect_on_exception
             5.0,  # websocket_handshake_timeout: the head is here already
             True,  # enable_auto_ping
-            self.ping_seconds,
-            self.ping_seconds,  # auto_ping_reply_timeout
+            ping_seconds,
+            ping_seconds,  # auto_ping_reply_timeout
             WSAutoPingStrategy.PING_WHEN_IDLE,
             False,  # enable_auto_pong: the connection does it, within bounds
-            self.max_message_bytes,
+            max_message_bytes,
             None,  # extra_headers: clients only
             READ_BUFFER_BYTES,
         )
+        self._connection, self._on_shutdown = connection, on_shutdown
         connection.on_freed = self.finish
         wire = self._transport.get_extra_info("socket")
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
@@ -218,7 +216,6 @@ class Handshake(asyncio.Protocol):
         if not connection.is_open:
             raise RuntimeError("picows did not take a head that was judged to be right")
         self._transport.set_protocol(frames)
-        self._accepted = True
 
     def _refuse_head(self, refused: Refused) -> None:
         """Before the application is asked, or while it thinks."""
@@ -252,8 +249,8 @@ class Handshake(asyncio.Protocol):
         if failed:
             log.error("websocket_application_failed", exc_info=task.exception())
             self._refuse(500, [(b"content-type", b"text/plain")], b"Internal Server Error")
-        if self._accepted and not failed:
+        if self._connection is not None and not failed:
             return  # the socket lives on; `finish` is called when it does not
-        if self.connection is not None:
-            self.connection.abort()
+        if self._connection is not None:
+            self._connection.abort()
         self.finish()

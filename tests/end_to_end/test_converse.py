@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from relay.live.session_registry import SessionRegistry
+from relay.live.session_runner import SessionRunner
 from relay.sandbox.options import Fault
 from relay.sandbox.script import Ending, Script, Turn
 from tests.end_to_end.test_relay import GOAL, whole
@@ -214,8 +214,9 @@ async def test_audio_right_after_settings_is_held_and_arrives_whole(database_url
 async def test_nothing_is_lost_when_the_session_has_its_turn_late(
     database_url, tmp_path, monkeypatch
 ):
-    def start_late(session_registry, session_id, runner):
-        asyncio.get_running_loop().call_later(0.3, start, session_registry, session_id, runner)
+    async def run_late(runner):
+        await asyncio.sleep(0.3)
+        await run(runner)
 
     async def heard(number):
         agent = await program.sandbox.session(number)
@@ -223,8 +224,8 @@ async def test_nothing_is_lost_when_the_session_has_its_turn_late(
             await agent.until(lambda session: session.frames == 1)
         return bytes(agent.audio)
 
-    start = SessionRegistry.start
-    monkeypatch.setattr(SessionRegistry, "start", start_late)
+    run = SessionRunner.run
+    monkeypatch.setattr(SessionRunner, "run", run_late)
     frame = b"\1\2" * 320
     async with whole(database_url, tmp_path, keep_audio=True) as program:
         async with dial(program, await granted(program)) as client:

@@ -25,6 +25,7 @@ import config
 from config.agent import Audio
 from config.limits import Limits
 from config.loader import load
+from control.http.connection_limits import Caller
 from relay.core.admitted import Admitted, ResumePoint
 from relay.core.records import Record
 from relay.functions.executor import Functions
@@ -36,7 +37,6 @@ from relay.live.session_registry import SessionRegistry
 from relay.protocol.refusal import Refused
 from relay.telemetry.metrics import Metrics
 from relay.transport.dial import Dialler
-from relay.transport.upgrade import Handshake
 
 AgentHandler = Callable[[ServerConnection], Awaitable[None]]
 TICKET = "ticket-of-the-test"
@@ -66,7 +66,9 @@ async def listening(app: Any) -> AsyncIterator[tuple[int, uvicorn.Server]]:
             app,
             host="127.0.0.1",
             port=0,
-            ws=Handshake,
+            http=Caller,
+            ws="none",
+            proxy_headers=False,
             log_level="warning",
             timeout_graceful_shutdown=2,
         )

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from control.cli import main
 from relay.core.records import TicketIssued
-from relay.journal.condemned import NAME, Condemned, RestoreFailed, restore
+from relay.journal import condemned
+from relay.journal.condemned import NAME, RestoreFailed, condemn, restore
 from relay.journal.segment import DiskFailed, Segment
 from tests.disk import fill_up, mounted
 from tests.relay.journal.test_segments import called, said
@@ -31,9 +32,8 @@ def test_any_record_comes_back_as_it_was(tmp_path):
         TicketIssued(session_id=UUID(int=1), hash=bytes(range(32)), epoch=2),
         b"\x81\xa4type\xa3New",
     ]
-    condemned = Condemned(tmp_path)
     for record in records:
-        condemned.add(record, "CheckViolationError 23514")
+        condemn(tmp_path / NAME, record, "CheckViolationError 23514")
 
     assert restore(tmp_path / NAME) == 4
     assert restored(tmp_path) == records
@@ -41,7 +41,7 @@ def test_any_record_comes_back_as_it_was(tmp_path):
 
 
 def test_a_line_says_when_why_and_what(tmp_path):
-    Condemned(tmp_path).add(said(1, SECRET), "CheckViolationError 23514")
+    condemn(tmp_path / NAME, said(1, SECRET), "CheckViolationError 23514")
 
     kept = json.loads((tmp_path / NAME).read_text())
 
@@ -52,31 +52,30 @@ def test_a_line_says_when_why_and_what(tmp_path):
     assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
 
 
-def test_a_full_file_takes_no_more(tmp_path):
-    condemned = Condemned(tmp_path, limit=500)
-    condemned.add(said(1), "reason")
+def test_a_full_file_takes_no_more(monkeypatch, tmp_path):
+    monkeypatch.setattr(condemned, "LIMIT_BYTES", 500)
+    condemn(tmp_path / NAME, said(1), "reason")
     before = (tmp_path / NAME).read_bytes()
 
     with pytest.raises(DiskFailed, match=r"condemned\.jsonl has its 500 bytes"):
-        condemned.add(said(2), "reason")
+        condemn(tmp_path / NAME, said(2), "reason")
 
     assert (tmp_path / NAME).read_bytes() == before
 
 
 def test_without_a_directory_or_a_disk_it_says_so(tmp_path):
     with pytest.raises(DiskFailed):
-        Condemned(tmp_path / "none").add(said(1), "reason")
+        condemn(tmp_path / "none" / NAME, said(1), "reason")
 
 
 def test_a_full_disk_leaves_no_half_line(tmp_path):
     with mounted(tmp_path / "disk", "512k") as place:
-        condemned = Condemned(place)
-        condemned.add(said(1, "x" * 3000), "reason")
+        condemn(place / NAME, said(1, "x" * 3000), "reason")
         before = (place / NAME).read_bytes()
         fill_up(place / "filling")
 
         with pytest.raises(DiskFailed):
-            condemned.add(said(2, "x" * 9000), "reason")
+            condemn(place / NAME, said(2, "x" * 9000), "reason")
 
         assert (place / NAME).read_bytes() == before
 
@@ -96,7 +95,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path):
     ],
 )
 def test_a_line_that_cannot_be_read_changes_nothing_and_is_not_quoted(tmp_path, line):
-    Condemned(tmp_path).add(said(1), "reason")
+    condemn(tmp_path / NAME, said(1), "reason")
     with (tmp_path / NAME).open("a") as file:
         file.write(f"{line}\n")
 
@@ -108,8 +107,7 @@ def test_a_line_that_cannot_be_read_changes_nothing_and_is_not_quoted(tmp_path, 
 
 
 def test_the_command_says_how_many(tmp_path):
-    condemned = Condemned(tmp_path)
-    condemned.add(said(1), "reason")
+    condemn(tmp_path / NAME, said(1), "reason")
 
     done = CliRunner().invoke(main, ["restore", str(tmp_path / NAME)])
 

@@ -12,6 +12,7 @@ from websockets.asyncio.server import serve
 
 from relay.live.dial_ahead import DialAhead
 from relay.live.quotas import AgentQuota
+from relay.supervisor import Supervisor
 from relay.telemetry.metrics import Metrics
 from relay.transport.connection import Connection
 from relay.transport.connection_handler import BufferingHandler
@@ -30,7 +31,7 @@ async def reached(condition):
 @asynccontextmanager
 async def waiting(dial, **more):
     metrics = Metrics()
-    more = {"share": AgentQuota()} | more
+    more = {"share": AgentQuota(), "supervisor": Supervisor(metrics)} | more
     ahead = DialAhead(
         dial, lambda: Connection(SendQueue(100), max_message_bytes=100), metrics, **more
     )

@@ -486,7 +486,7 @@ async def test_a_hang_up_while_the_browser_is_away_closes_the_agent():
         caller.vanish()
         await noticed(relay, caller)
 
-        assert relay.session_registry.hang_up(caller.session_id)
+        relay.session_registry.hang_up(caller.session_id)
 
         async with asyncio.timeout(5):
             await agent.gone.wait()
