@@ -268,7 +268,8 @@ class Direct:
 
         def report(event: FunctionStarted | FunctionReturned) -> None:
             if isinstance(event, FunctionReturned) and not answer.done():
-                answer.set_result(_answer(row_id, asked, event.intent, event.status, event.content))
+                shown = event.shown
+                answer.set_result(_answer(row_id, asked, shown.intent, shown.status, event.content))
                 self._functions.forget(asked.session_id)  # the history has what comes later
 
         call = deepgram.FunctionCall(id=asked.id, name=asked.name, arguments=asked.arguments)

@@ -116,23 +116,14 @@ class Replay(msgspec.Struct, frozen=True):
     received: int
 
 
-class CloseBrowser(msgspec.Struct, frozen=True):
-    code: int
-    reason: str
-
-
-class CloseAgent(msgspec.Struct, frozen=True):
-    """Also while the agent is still being dialled: then the dialling is given up."""
-
-    code: int
-    reason: str
-
-
 class End(msgspec.Struct, frozen=True):
-    """The session is over; asked for once. `detail` is for operators."""
+    """The session is over; asked for once. `detail` is for operators; `browser` and `agent` are the
+    code and the reason that each is closed with. If it is still dialled, that is given up."""
 
     reason: str
     detail: str
+    browser: tuple[int, str]
+    agent: tuple[int, str]
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -162,8 +153,6 @@ Action = (
     | CancelFunction
     | DetachBrowser
     | Replay
-    | CloseBrowser
-    | CloseAgent
     | End
     | Note
 )

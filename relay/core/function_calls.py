@@ -76,7 +76,7 @@ class FunctionCalls:
         """Another agent asks for what one before it has asked for: it gets that answer."""
         return next((id for id, each in self._running.items() if _are_same(call, each)), None)
 
-    def take_back(self, functions: Sequence[deepgram.CancelledCall]) -> list[Action]:
+    def take_back(self, functions: Sequence[deepgram.FunctionCall]) -> list[Action]:
         """The model wants no response any more. What the Orchestrator was already asked stays
         asked; the record of the call says what came of it."""
         asked: list[Action] = []
@@ -87,7 +87,7 @@ class FunctionCalls:
                 asked.append(actions.CancelFunction(id))
         return asked
 
-    def _find(self, cancelled: deepgram.CancelledCall) -> UUID | None:
+    def _find(self, cancelled: deepgram.FunctionCall) -> UUID | None:
         """The newest open call with this id; of several, one of this name if there is one."""
         found = [id for id, each in self._open.items() if each.call.id == cancelled.id]
         named = [id for id in found if self._open[id].call.name == cancelled.name]

@@ -23,11 +23,11 @@ from relay.core import actions, events
 from relay.core.actions import Action
 from relay.core.admitted import Admitted
 from relay.core.agent_lifecycle import Times
-from relay.core.deepgram_session import DeepgramSession
+from relay.core.deepgram_session import DeepgramSession, SessionRules
 from relay.core.events import EndReason
 from relay.core.rate_limit import Bounds
 from relay.core.records import Figures, MessageSaid
-from relay.core.session import MakeSettings, Session, SessionRules
+from relay.core.session import MakeSettings, Session
 from relay.functions.executor import Functions
 from relay.live.agent_side import AgentSide
 from relay.live.browser_side import BrowserSide
@@ -332,11 +332,9 @@ class SessionRunner:
                     self._agent.hear_all()  # no reply is heard, none is measured
                 case actions.Replay(received=received):
                     self._browser.replay_texts(received)
-                case actions.CloseBrowser(code=code, reason=reason):
-                    self._browser.connection.close(code, reason)
-                case actions.CloseAgent(code=code, reason=reason):
-                    self._agent.connection.close(code, reason)
-                case actions.End(reason=reason, detail=detail):
+                case actions.End(reason=reason, detail=detail, browser=browser, agent=agent):
+                    self._browser.connection.close(*browser)
+                    self._agent.connection.close(*agent)
                     self._end(reason, detail)
                 case actions.Note(what=what, detail=detail):
                     self._record.note(what, detail)
@@ -346,11 +344,9 @@ class SessionRunner:
     def _send_browser(self, event: relay_events.Event | relay_events.OfDeepgram) -> None:
         if isinstance(event, relay_events.RelaySession):  # of this socket alone
             self._record.ticket(event.resume_ticket)
-            self._browser.connection.queue.send_text(relay_events.encode(event))
-        elif isinstance(event, relay_events.OfDeepgram):
-            self._browser.tell(deepgram.encode(event))
+            self._browser.connection.queue.send_text(deepgram.encode(event))
         else:
-            self._browser.tell(relay_events.encode(event))
+            self._browser.tell(deepgram.encode(event))
 
     def _store(self, message: MessageSaid) -> None:
         # It is told in the next text frame.
