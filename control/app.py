@@ -247,7 +247,7 @@ async def _running(
     )
 
     def deliver(orchestrator: Orchestrator) -> OutboxWorker:
-        metrics.circuit_breaker.set_function(lambda: orchestrator.state.value)
+        metrics.orchestrator_breaker.set_function(lambda: orchestrator.state.value)
         return OutboxWorker(
             store,
             journal,

@@ -37,7 +37,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 DEPLOYMENT = sorted((ROOT / "deploy").iterdir())
 OTHER_VARIABLES = {"DEBIAN_FRONTEND"}  # of other programs
 
-EVENTS = relay_events.Event.__args__
+EVENTS = relay_events.RelayEvent.__subclasses__()
 WHAT_CLIENTS_SAY: dict[str, dict[str, object]] = {
     "Settings": {"audio": {}, "agent": {}},
     "UpdateListen": {"listen": {}},

@@ -202,7 +202,7 @@ class DeepgramSession:
                     told.append(actions.Refuse(_in_deepgrams_words(error), error.code))
                 case actions.SendBrowser(event=event):
                     is_explained = is_explained or isinstance(event, deepgram.Error)
-                    told += [action] if isinstance(event, relay_events.OfDeepgram) else []
+                    told += [] if isinstance(event, relay_events.RelayEvent) else [action]
                 case actions.End(browser=(code, reason)):
                     if code != close_codes.NORMAL and not is_explained:
                         word = _CLOSED.get(code, "INTERNAL_SERVER_ERROR")

@@ -264,7 +264,7 @@ class Session:
             self._reconnecting = False
         self._turn = Turn.QUIET
         self._agent.apply(now)
-        return [*asked, actions.ReleaseHeld(), actions.Began(self._agent.request_id)]
+        return [*asked, actions.ReleaseHeld(self._agent.request_id)]
 
     def _store(self, said: deepgram.ConversationText, shown: Action, now: float) -> list[Action]:
         """A line: what is `shown` to the browser is stored, each once."""
@@ -438,8 +438,7 @@ class Session:
             return self._set_up_late(now) if now >= self._agent.deadline else []
         asked = self._calls.speak(now)
         if self._agent.needs_keepalive(woken.browser_frames - woken.thrown_away, now):
-            # KeepAlive alone is reported not to do while the agent speaks for long.
-            asked += [actions.SendAgent(deepgram.KeepAlive()), actions.SendSilence()]
+            asked.append(actions.KeepAgentAlive())
         return asked + self._maybe_roll_over(now)
 
     def _set_up_late(self, now: float) -> list[Action]:

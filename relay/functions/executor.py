@@ -338,7 +338,7 @@ class Functions:
         self._report(call, IntentStatus.SUBMITTING, result, content, again)
 
     def _count(self, call: Call, status: str) -> None:
-        self._metrics.calls.labels(status=status).inc()
+        self._metrics.function_calls.labels(status=status).inc()
         log.info(
             "function_call intent=%s status=%s attempts=%d session=%s call=%s",
             call.intent.name if call.intent else None,

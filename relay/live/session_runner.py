@@ -299,7 +299,8 @@ class SessionRunner:
                     self._browser.block(blocked)
                 case actions.SendAgent(message=message):
                     to_agent.send_text(deepgram.encode(message), for_this_end=True)
-                case actions.SendSilence():
+                case actions.KeepAgentAlive():
+                    to_agent.send_text(deepgram.encode(deepgram.KeepAlive()), for_this_end=True)
                     if frame := silence(self._session.admitted.audio.input, SILENCE_SECONDS):
                         to_agent.send_audio(frame)
                 case actions.DialAgent():
@@ -309,14 +310,13 @@ class SessionRunner:
                 case actions.SendSettings(settings=settings):
                     self._record.timing.settings_sent(self._clock())
                     to_agent.send_first(deepgram.encode(settings))
-                case actions.ReleaseHeld():
+                case actions.ReleaseHeld(agent_request_id=request_id):
                     to_agent.release()
+                    self._record.began(request_id)
                 case actions.ClearAudio():
                     self._browser.connection.queue.clear_audio()
                 case actions.Store(message=message):
                     self._store(message)
-                case actions.Began(agent_request_id=request_id):
-                    self._record.began(request_id)
                 case actions.AwaitReply():
                     self._agent.await_reply(self._clock())
                 case actions.Reported(seconds=seconds):
@@ -341,7 +341,7 @@ class SessionRunner:
                 case _:
                     assert_never(action)
 
-    def _send_browser(self, event: relay_events.Event | relay_events.OfDeepgram) -> None:
+    def _send_browser(self, event: deepgram.Message) -> None:
         if isinstance(event, relay_events.RelaySession):  # of this socket alone
             self._record.ticket(event.resume_ticket)
             self._browser.connection.queue.send_text(deepgram.encode(event))

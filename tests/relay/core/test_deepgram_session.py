@@ -281,7 +281,7 @@ def test_a_lost_agent_is_replaced_unseen(live):
 
     assert sent_settings(live.handle(WELCOME, 2.0)).audio["input"]["sample_rate"] == 24000
     asked = live.handle(APPLIED, 2.0)
-    assert actions.ReleaseHeld() in asked
+    assert of(actions.ReleaseHeld, asked)
     assert not told(asked) + of(actions.Forward, asked)
 
 
@@ -396,7 +396,7 @@ def test_any_interleaving_keeps_the_promises(begun, steps):
         assert not (event is WELCOME and of(actions.Forward, new))
 
     said = told(asked)
-    assert all(isinstance(event, relay_events.OfDeepgram) for event in said)
+    assert not any(isinstance(event, relay_events.RelayEvent) for event in said)
     assert [type(event) for event in said].count(deepgram.Welcome) == 1
     assert len(of(actions.End, asked)) <= 1
     if end := of(actions.End, asked):
