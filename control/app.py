@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID
 
+import msgspec
 from litestar import Litestar, Response, Router, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
@@ -16,6 +17,7 @@ from litestar.types import ControllerRouterHandler
 from uuid_utils.compat import uuid7
 
 from config.env_types import Secret
+from config.limits import Limits
 from config.loader import Configuration
 from config.settings import Settings
 from control.api import conversations, grants, intents, sessions, web_client
@@ -31,7 +33,7 @@ from control.api.security import (
     guard_origin,
     make_cors,
 )
-from control.auth.current_user import USER_ID, SignIn
+from control.auth.current_user import SignIn
 from control.cluster.capacity import Capacity
 from control.cluster.heartbeat import Heartbeat
 from control.cluster.listener import NotificationListener
@@ -44,13 +46,11 @@ from control.sessions.admission import Admission
 from control.sessions.deepgram_token import Minter
 from control.sessions.direct import Direct
 from control.sessions.grants import GrantAdmission
-from relay.core.agent_lifecycle import Times
-from relay.core.rate_limit import Bounds
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live.endpoints import attach, converse
-from relay.live.quotas import AgentQuota, Room
-from relay.live.session_registry import Limits, SessionRegistry
+from relay.live.quotas import AgentQuota
+from relay.live.session_registry import SessionRegistry
 from relay.supervisor import Supervisor
 from relay.telemetry.loop_lag import watching
 from relay.telemetry.metrics import Metrics
@@ -98,7 +98,7 @@ class DataPlane:
         self.capacity = Capacity(self.store, self.node_id, share, self.supervisor)
         self.session_registry = SessionRegistry(
             configuration,
-            _make_limits(settings, configuration),
+            _limits_here(settings),
             dial=dialler.dial,
             functions=self.functions,
             journal=self.journal,
@@ -196,36 +196,12 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     return app
 
 
-def _make_limits(settings: Settings, configuration: Configuration) -> Limits:
-    return Limits(
-        times=Times(
-            setup_seconds=settings.setup_seconds,
-            roll_over_seconds=settings.roll_over_seconds,
-            grace_seconds=settings.grace_seconds,
-        ),
-        bounds=Bounds(
-            messages=configuration.policy.messages,
-            abuse=configuration.policy.abuse,
-            messages_per_second=settings.messages_per_second,
-            audio_speed=settings.audio_speed,
-            audio_burst_seconds=settings.audio_burst_seconds,
-            idle_seconds=settings.idle_seconds,
-            longest_seconds=settings.session_seconds,
-        ),
-        room=Room(
-            total=settings.sessions,
-            per_user=settings.sessions_per_user,
-            per_address=settings.sessions_per_address,
-            # Without a sign-in everybody is this user.
-            exempt=frozenset({USER_ID} if settings.auth != "jwt" else ()),
-        ),
-        handshakes=settings.handshakes,
-        ping_seconds=settings.ping_seconds,
-        max_message_bytes=settings.max_message_bytes,
-        browser_message_bytes=settings.browser_message_bytes,
-        held_audio_bytes=settings.held_audio_bytes,
-        lane_bytes=settings.lane_bytes,
-        lane_seconds=settings.lane_seconds,
+def _limits_here(settings: Settings) -> Limits:
+    """The limits of a process as they hold with the other settings."""
+    return msgspec.structs.replace(
+        settings,
+        # Without a sign-in everybody is the same user.
+        sessions_per_user=settings.sessions_per_user if settings.auth == "jwt" else 0,
         # The browser may reach another worker than the one that made its session.
         dial_ahead=settings.dial_ahead if settings.workers == 1 else 0,
     )

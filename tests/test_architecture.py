@@ -39,7 +39,6 @@ ARROWS = {
         "control.http",
         "control.outbox",
         "control.sessions",
-        "relay.core",
         "relay.functions",
         "relay.journal",
         "relay.live",
@@ -146,7 +145,7 @@ IMPURE = {
     "sqlite3", "prometheus_client", "uuid_utils",
 }  # fmt: skip
 PURE_MAY_IMPORT = {
-    "config.agent", "config.function_arguments", "config.intents", "config.loader",
+    "config.agent", "config.function_arguments", "config.intents", "config.limits", "config.loader",
     "config.nesting", "config.policy",
 }  # fmt: skip
 

@@ -9,8 +9,7 @@ import math
 from collections.abc import Callable
 from enum import Enum
 
-import msgspec
-
+from config.limits import Limits
 from relay.core.reconnect import (
     FIRST_WAIT,
     LONGEST_RETRY_AFTER,
@@ -24,15 +23,6 @@ from relay.core.reconnect import (
 KEEPALIVE_CHECK = 4.0
 # How long a turn may run on past the planned roll-over, which is well before Deepgram's 2 h.
 ROLL_OVER_PATIENCE = 240.0
-
-
-class Times(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds: for an agent to get ready, until a new one takes its place, and that a browser is
-    waited for (0: not)."""
-
-    setup_seconds: float
-    roll_over_seconds: float
-    grace_seconds: float = 0.0
 
 
 class State(Enum):
@@ -52,13 +42,13 @@ class AgentLifecycle:
     agent that gets ready and dies, again and again, is one outage.
     """
 
-    def __init__(self, times: Times, jitter: Callable[[], float], now: float) -> None:
+    def __init__(self, limits: Limits, jitter: Callable[[], float], now: float) -> None:
         self.state = State.DIALLING
         self.request_id: str | None = None  # Deepgram's name for the session, of the newest agent
         # Of this state; while it is OPEN, of the next check whether a KeepAlive is needed.
-        self.deadline = now + times.setup_seconds
+        self.deadline = now + limits.setup_seconds
         self.was_open = False  # an agent was ready before: then this one takes its place unseen
-        self._times = times
+        self._limits = limits
         self._jitter = jitter
         self._tries = 0  # in this outage
         self._ready_by = self.deadline
@@ -70,7 +60,7 @@ class AgentLifecycle:
         """Another agent is dialled."""
         self.state = State.DIALLING
         # The tries of the first set-up share its time: a browser waits for all of them.
-        self.deadline = now + self._times.setup_seconds if self.was_open else self._ready_by
+        self.deadline = now + self._limits.setup_seconds if self.was_open else self._ready_by
         self._roll_over_at = math.inf
 
     def welcome(self, request_id: str) -> None:
@@ -84,7 +74,7 @@ class AgentLifecycle:
         self.was_open = True
         self._ready_since = now
         self.deadline = now + KEEPALIVE_CHECK
-        self._roll_over_at = now + self._times.roll_over_seconds
+        self._roll_over_at = now + self._limits.roll_over_seconds
 
     def retry(self, now: float, at_least: float) -> bool:
         """It is lost: dial again in a while; False: it was dialled often enough. `at_least` is the

@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 from collections import deque
 
-import msgspec
-
 from config.agent import AudioInput
-from config.policy import Abuse, Limited, Messages
+from config.limits import Limits
+from config.policy import Limited, Policy
 from relay.core import message_policy
 from relay.protocol import deepgram, relay_events
 from relay.protocol.audio_formats import bytes_per_second
@@ -27,18 +26,6 @@ FRAMES_A_SECOND = 500
 GROSS = 30.0
 
 
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """What one session may take. 0 seconds: without end; `audio_speed` 0: as fast as it likes."""
-
-    messages: Messages = Messages()
-    abuse: Abuse = Abuse()
-    messages_per_second: float = 20.0
-    audio_speed: float = 2.0  # times real time
-    audio_burst_seconds: float = 20.0
-    idle_seconds: float = 0.0
-    longest_seconds: float = 0.0
-
-
 class AudioLimit:
     """The audio of one browser since second `now`: frames and bytes, against real time.
 
@@ -46,11 +33,11 @@ class AudioLimit:
     that the session ends.
     """
 
-    def __init__(self, bounds: Bounds, audio: AudioInput, now: float) -> None:
-        self._speed = speed = bounds.audio_speed
+    def __init__(self, limits: Limits, audio: AudioInput, now: float) -> None:
+        self._speed = speed = limits.audio_speed
         rate = (bytes_per_second(audio) or COMPRESSED * audio.sample_rate) * speed
         frames = FRAMES_A_SECOND * speed
-        seconds = bounds.audio_burst_seconds / (speed or 1)
+        seconds = limits.audio_burst_seconds / (speed or 1)
         self._sample = 2 if audio.encoding == "linear16" else 1  # bytes: whole samples only
         self._bytes = TokenBucket(rate, rate * seconds, now)
         self._frames = TokenBucket(frames, frames * seconds, now)
@@ -89,13 +76,13 @@ class AudioLimit:
 class TextLimits:
     """How many texts one browser may send since second `now`, and how often it may be refused."""
 
-    def __init__(self, bounds: Bounds, now: float) -> None:
-        self.messages = bounds.messages
-        self._abuse = bounds.abuse
-        self._per_second = most = bounds.messages_per_second
-        self._texts = TokenBucket(most, 2 * most, now)
+    def __init__(self, limits: Limits, policy: Policy, now: float) -> None:
+        self.messages = policy.messages
+        self._abuse = policy.abuse
+        self._rate = limits.messages_per_second
+        self._texts = TokenBucket(self._rate, 2 * self._rate, now)
         self._kinds: dict[str, TokenBucket] = {}
-        self._refusals: deque[float] = deque(maxlen=bounds.abuse.refusals)
+        self._refusals: deque[float] = deque(maxlen=policy.abuse.refusals)
 
     def __repr__(self) -> str:
         return f"<TextLimits refusals={len(self._refusals)}>"
@@ -119,7 +106,7 @@ class TextLimits:
         """A text came, or a ping, which counts as one. Why it should not have come."""
         if self._texts.take(1, now):
             return None
-        detail = f"expected at most {self._per_second:g} messages a second"
+        detail = f"expected at most {self._rate:g} messages a second"
         return relay_events.RelayError(code="too_often", detail=detail)
 
     def refused(self, now: float) -> bool:

@@ -17,13 +17,15 @@ from datetime import datetime, timedelta
 from enum import Enum
 from uuid import UUID
 
+from config.limits import Limits
+from config.policy import Policy
 from relay.core import actions, events, message_policy
 from relay.core.actions import Action
 from relay.core.admitted import Admitted, Takeover
-from relay.core.agent_lifecycle import AgentLifecycle, State, Times
+from relay.core.agent_lifecycle import AgentLifecycle, State
 from relay.core.events import EndReason, Event
 from relay.core.function_calls import FunctionCalls, respond
-from relay.core.rate_limit import AudioLimit, Bounds, TextLimits
+from relay.core.rate_limit import AudioLimit, TextLimits
 from relay.core.reconnect import FINAL_ERRORS, LOST_CODES
 from relay.core.resume import ResumeWindow
 from relay.core.session_close import HANG_UP, close, comes_back
@@ -69,8 +71,8 @@ class Session:
         *,
         now: float,
         began: datetime,
-        times: Times,
-        bounds: Bounds,
+        limits: Limits,
+        policy: Policy,
         new_id: Callable[[], UUID],
         jitter: Callable[[], float],
         new_ticket: Callable[[], str],
@@ -81,17 +83,17 @@ class Session:
         self.admitted = admitted  # whose session it is, of which conversation, with which audio
         self._make_settings = make_settings
         self._resume = ResumeWindow(
-            times.grace_seconds,
+            limits.grace_seconds,
             new_ticket,
             first=admitted.resume_ticket,
             came_with=takeover.ticket if takeover else None,
         )
-        self._texts = TextLimits(bounds, now)
-        self._audio = AudioLimit(bounds, admitted.audio.input, now)
-        self._timeouts = SessionTimeouts(bounds.idle_seconds, bounds.longest_seconds, now)
+        self._texts = TextLimits(limits, policy, now)
+        self._audio = AudioLimit(limits, admitted.audio.input, now)
+        self._timeouts = SessionTimeouts(limits.idle_seconds, limits.session_seconds, now)
         self._transcript = Transcript(admitted, began - timedelta(seconds=now), new_id)
         self._calls = FunctionCalls(new_id)
-        self._agent = AgentLifecycle(times, jitter, now)
+        self._agent = AgentLifecycle(limits, jitter, now)
         self._turn = Turn.QUIET
         # As the browser was told; it does not have to be told when it comes from another relay.
         self._reconnecting = takeover is not None

@@ -195,9 +195,7 @@ class Functions:
                 continue
             call.is_cancelled = True
             task.cancel()
-            self._journal.append(call.record(IntentStatus.CANCELLED))
-            self._count(call, IntentStatus.CANCELLED.value)
-            self._report(call, IntentStatus.CANCELLED, None, "")
+            self._conclude(call, call.record(IntentStatus.CANCELLED), "cancelled", None)
 
     def forget(self, session_id: UUID) -> None:
         """The session is over: nobody waits for its saved calls any more."""
@@ -311,42 +309,38 @@ class Functions:
     def _finish(self, call: Call, outcome: Settled) -> None:
         status, result, content = submission.answer(outcome)
         error = None if isinstance(outcome, Submitted) else outcome.reason
-        record = call.record(status)
-        self._journal.append(replace(record, result=result, response=content, error=error))
-        self._count(call, status.value)
-        self._report(call, status, result, content)
+        record = replace(call.record(status), result=result, response=content, error=error)
+        self._conclude(call, record, status.value, result)
 
     def _save(self, call: Call, outcome: Delayed) -> None:
         """The outbox goes on with it."""
-        content = submission.saved(outcome.reason)
-        self._journal.append(
-            replace(
-                call.record(IntentStatus.SUBMITTING),
-                due_in=outcome.wait,
-                in_doubt=call.on_its_way,
-                response=content,
-                error=f"{outcome.reason} ({outcome.cause})",
-            )
+        record = replace(
+            call.record(IntentStatus.SUBMITTING),
+            due_in=outcome.wait,
+            in_doubt=call.on_its_way,
+            response=submission.saved(outcome.reason),
+            error=f"{outcome.reason} ({outcome.cause})",
         )
         if call.is_heard:
             if len(self._awaited) >= MAX_AWAITED:
                 del self._awaited[next(iter(self._awaited))]
             self._awaited[call.id] = call
-        self._count(call, "saved")
-        result = {"saved": True, "because": outcome.reason}
-        again = datetime.now(UTC) + timedelta(seconds=outcome.wait)
-        self._report(call, IntentStatus.SUBMITTING, result, content, again)
+        self._conclude(call, record, "saved", {"saved": True, "because": outcome.reason})
 
-    def _count(self, call: Call, status: str) -> None:
-        self._metrics.function_calls.labels(status=status).inc()
+    def _conclude(self, call: Call, record: IntentCalled, counted_as: str, result: Any) -> None:
+        """The model has its answer, if it wants one: note it, and tell its session."""
+        self._journal.append(record)
+        self._metrics.function_calls.labels(status=counted_as).inc()
         log.info(
             "function_call intent=%s status=%s attempts=%d session=%s call=%s",
-            call.intent.name if call.intent else None,
-            status,
-            call.attempts,
-            call.admitted.session_id,
-            call.id,
+            record.intent,
+            counted_as,
+            record.attempts,
+            record.session_id,
+            record.id,
         )
+        again = None if record.due_in is None else record.at + timedelta(seconds=record.due_in)
+        self._report(call, record.status, result, record.response or "", again)
 
     def _report(
         self,

@@ -14,28 +14,18 @@ from collections.abc import Hashable
 from ipaddress import IPv6Address, ip_address
 from uuid import UUID
 
-import msgspec
-
+from config.limits import Limits
 from relay.protocol.refusal import Refused
 
 RETRY_SECONDS = 10  # what Retry-After says: a session ends some time
 SPARE_PART = 10  # one in so many of all agents is kept by each process before it is needed
 
 
-class Room(msgspec.Struct, frozen=True, kw_only=True):
-    """How many sessions there may be; 0: any number. `exempt` are users without a limit."""
-
-    total: int = 0
-    per_user: int = 0
-    per_address: int = 0
-    exempt: frozenset[str] = frozenset()
-
-
 class SessionQuotas:
-    """The sessions that are live."""
+    """The sessions that are live; a limit of 0: any number of them."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._here: dict[UUID, tuple[str, str]] = {}
         self._users: Counter[str] = Counter()
         self._addresses: Counter[str] = Counter()
@@ -48,17 +38,17 @@ class SessionQuotas:
 
     def check(self, address: str, user_id: str | None = None) -> None:
         """Raises `Refused` if there is no room for one more; without a user, not by user."""
-        room = self._room
-        if room.total and len(self._here) >= room.total:
+        limits = self._limits
+        if limits.sessions and len(self._here) >= limits.sessions:
             detail = "there are as many sessions as there may be; try again later"
             raise Refused(503, "sessions", detail, retry_after=RETRY_SECONDS)
-        if room.per_address and self._addresses[block(address)] >= room.per_address:
-            detail = f"expected at most {room.per_address} sessions from one address"
+        most = limits.sessions_per_address
+        if most and self._addresses[block(address)] >= most:
+            detail = f"expected at most {most} sessions from one address"
             raise Refused(429, "address_sessions", detail, retry_after=RETRY_SECONDS)
-        if user_id is None or user_id in room.exempt:
-            return
-        if room.per_user and self._users[user_id] >= room.per_user:
-            detail = f"expected at most {room.per_user} sessions of one user at a time"
+        most = limits.sessions_per_user
+        if user_id is not None and most and self._users[user_id] >= most:
+            detail = f"expected at most {most} sessions of one user at a time"
             raise Refused(429, "user_sessions", detail, retry_after=RETRY_SECONDS)
 
     def enter(self, session_id: UUID, user_id: str, address: str) -> None:

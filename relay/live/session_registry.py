@@ -10,18 +10,17 @@ from uuid import UUID
 
 import msgspec
 
+from config.limits import Limits
 from config.loader import Configuration
 from relay.core.admitted import Admitted, ResumePoint
-from relay.core.agent_lifecycle import Times
 from relay.core.deepgram_session import DEFAULT_AUDIO
 from relay.core.events import EndReason
-from relay.core.rate_limit import Bounds
 from relay.core.records import Figures
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live import agent_settings
 from relay.live.dial_ahead import DialAhead
-from relay.live.quotas import AgentQuota, Room, SessionQuotas
+from relay.live.quotas import AgentQuota, SessionQuotas
 from relay.live.session_record import SessionRecord
 from relay.live.session_runner import SessionRunner, begin_session
 from relay.protocol.audio_formats import bytes_per_second
@@ -47,22 +46,6 @@ def _no_agents() -> Refused:
 
 async def _grow_nothing() -> None:
     """There is nobody to share with."""
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one session may take; seconds and bytes."""
-
-    times: Times
-    bounds: Bounds = Bounds()
-    room: Room = Room()
-    handshakes: int = 1000
-    ping_seconds: float
-    max_message_bytes: int
-    browser_message_bytes: int = 256 << 10
-    held_audio_bytes: int
-    lane_bytes: int
-    lane_seconds: float
-    dial_ahead: int
 
 
 class SessionRegistry:
@@ -96,7 +79,7 @@ class SessionRegistry:
         self._grow = grow
         metrics.agents_used.set_function(lambda: self._share.used)
         metrics.agents_headroom.set_function(lambda: self._share.headroom)
-        self._quotas = SessionQuotas(limits.room)
+        self._quotas = SessionQuotas(limits)
         self._attaching = 0
         self._supervisor = supervisor or Supervisor(metrics)
         self._tasks: Contained | None = None
@@ -152,9 +135,8 @@ class SessionRegistry:
         there is no agent left.
         """
         limits = self._limits
-        times = limits.times
         if is_deepgram_client:
-            times = msgspec.structs.replace(times, grace_seconds=0.0)
+            limits = msgspec.structs.replace(limits, grace_seconds=0.0)
             admitted = msgspec.structs.replace(admitted, audio=DEFAULT_AUDIO)  # until its Settings
         if not self._share.enter(admitted.session_id):
             await self._grow()
@@ -173,8 +155,8 @@ class SessionRegistry:
             begin_session(
                 admitted,
                 partial(agent_settings.compose, self._configuration, admitted),
-                times,
-                limits.bounds,
+                limits,
+                self._configuration.policy,
                 self._configuration.agent if is_deepgram_client else None,
             ),
             SessionRecord(admitted, self._journal, self._metrics, self._log_limit),

@@ -19,13 +19,13 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from config.agent import Agent
+from config.limits import Limits
+from config.policy import Policy
 from relay.core import actions, events
 from relay.core.actions import Action
 from relay.core.admitted import Admitted
-from relay.core.agent_lifecycle import Times
 from relay.core.deepgram_session import DeepgramSession, SessionRules
 from relay.core.events import EndReason
-from relay.core.rate_limit import Bounds
 from relay.core.records import Figures, MessageSaid
 from relay.core.session import MakeSettings, Session
 from relay.functions.executor import Functions
@@ -55,8 +55,8 @@ class State(Enum):
 def begin_session(
     admitted: Admitted,
     settle: MakeSettings,
-    times: Times,
-    bounds: Bounds,
+    limits: Limits,
+    policy: Policy,
     deepgram_agent: Agent | None,
 ) -> SessionRules:
     """The rules of a session that begins now. `deepgram_agent`: its browser speaks Deepgram's
@@ -68,8 +68,8 @@ def begin_session(
             settle,
             now=now,
             began=datetime.now(UTC),
-            times=times,
-            bounds=bounds,
+            limits=limits,
+            policy=policy,
             new_id=uuid7,
             jitter=random,
             new_ticket=new_ticket,

@@ -326,10 +326,8 @@ _ESCAPE = re.compile(
     rb"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
-_KNOWN = {
-    _server: {struct.__name__ for struct in ServerMessage.__args__},
-    _client: {struct.__name__ for struct in ClientMessage.__args__},
-}
+_OF_SERVERS = {struct.__name__ for struct in ServerMessage.__args__}
+_OF_CLIENTS = {struct.__name__ for struct in ClientMessage.__args__}
 
 
 def decode_server(text: bytes | memoryview) -> FromServer:
@@ -349,7 +347,7 @@ def decode_client(text: bytes | memoryview) -> FromClient:
     try:
         return _client.decode(text)
     except _UNREADABLE as error:
-        return _tell_apart(text, _KNOWN[_client], error)
+        return _tell_apart(text, _OF_CLIENTS, error)
 
 
 def _read_again(text: bytes | memoryview, error: Exception) -> FromServer:
@@ -358,7 +356,7 @@ def _read_again(text: bytes | memoryview, error: Exception) -> FromServer:
     whole = _ESCAPE.sub(_keep_whole, bytes(text))
     if entries := _read_entries(whole):
         return entries
-    kind = _tell_apart(whole, _KNOWN[_server], error)
+    kind = _tell_apart(whole, _OF_SERVERS, error)
     if not isinstance(kind, Malformed):
         return kind
     if kind.type == "ConversationText":

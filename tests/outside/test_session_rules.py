@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from config.limits import Limits
 from relay.core.events import AgentOpened, FromAgent, Woken
-from relay.core.rate_limit import Bounds
 from relay.core.records import SessionEnded
 from relay.core.session import State
 from relay.protocol import deepgram
 from relay.telemetry.metrics import Metrics
 from relay.telemetry.session_timing import SessionTiming
-from tests.relay.conftest import BOUNDS, make_session
+from tests.relay.conftest import LIMITS as QUIET
+from tests.relay.conftest import make_session
 from tests.relay.core import test_session
 from tests.relay.wires import LIMITS, agent_and_relay, next_event
 
@@ -31,17 +32,15 @@ AT_ONCE = 40  # wakes at one instant that change something: calls, notices, an e
 @given(
     st.integers(0, 3),
     st.sampled_from(
-        [BOUNDS, Bounds(), Bounds(idle_seconds=20.0, longest_seconds=60.0, audio_burst_seconds=1.0)]
+        [QUIET, Limits(), Limits(idle_seconds=20.0, session_seconds=60.0, audio_burst_seconds=1.0)]
     ),
     st.lists(st.tuples(test_session.events, st.floats(0, 5)), max_size=40),
 )
 @hypothesis_settings(max_examples=300, deadline=None)
 def test_after_every_event_the_deadline_lies_ahead_or_waking_changes_something(
-    opened, bounds, steps
+    opened, limits, steps
 ):
-    session = make_session(
-        test_session.OPENING, deepgram.Settings(audio={}, agent={}), bounds=bounds
-    )
+    session = make_session(test_session.OPENING, deepgram.Settings(audio={}, agent={}), limits)
     now = 0.0
     for event, passed in [(event, 0.0) for event in OPENED[:opened]] + steps:
         now += passed
@@ -125,8 +124,7 @@ def masked_close(payload):
 
 async def test_keepalive_goes_out_while_audio_is_blocked_for_its_speed():
     """What a browser sends too fast is thrown away: the agent hears nothing and must be told."""
-    bounds = Bounds(audio_speed=2.0, audio_burst_seconds=1.0)
-    limits = msgspec.structs.replace(LIMITS, bounds=bounds)
+    limits = msgspec.structs.replace(LIMITS, audio_speed=2.0, audio_burst_seconds=1.0)
     async with agent_and_relay(limits=limits) as (agent, relay), relay.attach() as browser:
         await next_event(browser, "SettingsApplied")
 

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from config.agent import Audio
+from config.limits import Limits
+from config.policy import Policy
 from relay.core import actions
 from relay.core.admitted import Admitted
-from relay.core.agent_lifecycle import Times
 from relay.core.events import AgentOpened, FromAgent
-from relay.core.rate_limit import Bounds
 from relay.core.session import Session
 from relay.protocol import deepgram
 
@@ -49,23 +49,25 @@ def numbered_ids() -> Callable[[], UUID]:
     return new_id
 
 
-TIMES = Times(setup_seconds=10.0, roll_over_seconds=1000.0, grace_seconds=30.0)
-
-
 def numbered_tickets() -> Callable[[], str]:
     numbers = itertools.count(1)
     return lambda: f"ticket-{next(numbers)}"
 
 
-# No look at the audio once a second, which most of the tests do not want to hear of.
-BOUNDS = Bounds(audio_speed=0)
+LIMITS = Limits(
+    setup_seconds=10.0,
+    roll_over_seconds=1000.0,
+    grace_seconds=30.0,
+    audio_speed=0,  # most of the tests do not want to hear of a look at it every other second
+    idle_seconds=0.0,
+    session_seconds=0.0,
+)
 
 
 def make_session(
     admitted: Admitted,
     settings: deepgram.Settings,
-    times: Times = TIMES,
-    bounds: Bounds = BOUNDS,
+    limits: Limits = LIMITS,
     now: float = 0.0,
 ) -> Session:
     """A session that begins at `now`; it gives its agents `settings`, with the history as a tag."""
@@ -78,8 +80,8 @@ def make_session(
         make_settings,
         now=now,
         began=BEGAN + timedelta(seconds=now),
-        times=times,
-        bounds=bounds,
+        limits=limits,
+        policy=Policy(),
         new_id=numbered_ids(),
         jitter=lambda: 1.0,
         new_ticket=numbered_tickets(),

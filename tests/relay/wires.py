@@ -23,17 +23,16 @@ from websockets.exceptions import ConnectionClosedError
 
 import config
 from config.agent import Audio
+from config.limits import Limits
 from config.loader import load
 from relay.core.admitted import Admitted, ResumePoint
-from relay.core.agent_lifecycle import Times
-from relay.core.rate_limit import Bounds
 from relay.core.records import Record
 from relay.functions.executor import Functions
 from relay.functions.submission import Submission, Submit, Submitted
 from relay.journal.journal import Journal
 from relay.live.endpoints import attach
 from relay.live.quotas import AgentQuota
-from relay.live.session_registry import Limits, SessionRegistry
+from relay.live.session_registry import SessionRegistry
 from relay.protocol.refusal import Refused
 from relay.telemetry.metrics import Metrics
 from relay.transport.dial import Dialler
@@ -42,10 +41,16 @@ from relay.transport.upgrade import Handshake
 AgentHandler = Callable[[ServerConnection], Awaitable[None]]
 TICKET = "ticket-of-the-test"
 LIMITS = Limits(
-    times=Times(setup_seconds=5.0, roll_over_seconds=3600.0),
-    bounds=Bounds(audio_speed=0),  # some of these fill all buffers
+    setup_seconds=5.0,
+    roll_over_seconds=3600.0,
+    grace_seconds=0.0,
+    audio_speed=0,  # some of these fill all buffers
+    idle_seconds=0.0,
+    session_seconds=0.0,
+    sessions=0,
+    sessions_per_user=0,
+    sessions_per_address=0,
     ping_seconds=5.0,
-    max_message_bytes=1 << 20,
     held_audio_bytes=64 * 1024,
     lane_bytes=256 * 1024,
     lane_seconds=60.0,
@@ -225,7 +230,7 @@ async def relaying(
         agent_url,
         "the-real-key",
         ping_seconds=limits.ping_seconds,
-        seconds=limits.times.setup_seconds,
+        seconds=limits.setup_seconds,
         max_message_bytes=limits.max_message_bytes,
     )
     session_registry = SessionRegistry(

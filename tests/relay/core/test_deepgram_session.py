@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import config
 from config.agent import Audio, AudioInput, AudioOutput, load_agent
+from config.limits import Limits
 from relay.core import actions
 from relay.core.admitted import Admitted
-from relay.core.agent_lifecycle import Times
 from relay.core.deepgram_session import MAX_CONTROLS, MAX_EARLY, SETTINGS_SECONDS, DeepgramSession
 from relay.core.events import (
     AgentClosed,
@@ -39,7 +39,7 @@ from tests.relay.conftest import make_session
 
 AGENT = load_agent(Path(config.__file__).parent / "agent.yaml")
 OURS = deepgram.Settings(audio={"of": "agent.yaml"}, agent={"think": {"prompt": "secret"}})
-TIMES = Times(setup_seconds=10.0, roll_over_seconds=1000.0, grace_seconds=0.0)
+LIMITS = Limits(grace_seconds=0.0, audio_speed=0, idle_seconds=0.0, session_seconds=0.0)
 WELCOME = FromAgent(deepgram.Welcome(request_id="of the agent"))
 APPLIED = FromAgent(deepgram.SettingsApplied())
 RETURNED = FunctionReturned(
@@ -62,7 +62,7 @@ def deepgram_agent(admitted):
 
 def make_deepgram_session(admitted):
     def begin(admitted, now):
-        return make_session(admitted, OURS, TIMES, now=now)
+        return make_session(admitted, OURS, LIMITS, now=now)
 
     return DeepgramSession(admitted, AGENT, begin, 0.0)
 

@@ -5,20 +5,21 @@ import math
 import pytest
 
 from config.agent import AudioInput
-from config.policy import Abuse, Limited, Messages
-from relay.core.rate_limit import AudioLimit, Bounds, TextLimits
+from config.limits import Limits
+from config.policy import Abuse, Limited, Messages, Policy
+from relay.core.rate_limit import AudioLimit, TextLimits
 from relay.protocol import deepgram
 
 SECOND = 32_000  # bytes of linear16 at 16 kHz
 TYPED = deepgram.InjectUserMessage(content="hello")
 
 
-def make(**bounds):
-    return TextLimits(Bounds(**bounds), 0.0)
+def make(messages_per_second=20.0, **policy):
+    return TextLimits(Limits(messages_per_second=messages_per_second), Policy(**policy), 0.0)
 
 
-def audio_limit(audio=None, **bounds):
-    return AudioLimit(Bounds(**bounds), audio or AudioInput(), 0.0)
+def audio_limit(audio=None, **limits):
+    return AudioLimit(Limits(**limits), audio or AudioInput(), 0.0)
 
 
 def test_a_typed_turn_may_come_so_often_a_minute():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from relay.core.agent_lifecycle import AgentLifecycle, Times
+from config.limits import Limits
+from relay.core.agent_lifecycle import AgentLifecycle
 from relay.core.reconnect import LONGEST_RETRY_AFTER, LONGEST_WAIT, MAX_TRIES, STABLE_SECONDS
 from relay.telemetry.log_limit import KINDS, SECONDS, LogLimit
 from relay.transport.dial_limit import FAILURES, PER_SECOND, DialLimit
@@ -9,8 +10,7 @@ from relay.transport.dial_limit import FAILURES, PER_SECOND, DialLimit
 
 
 def lifecycle(jitter=1.0, setup_seconds=60.0):
-    times = Times(setup_seconds=setup_seconds, roll_over_seconds=1000.0)
-    return AgentLifecycle(times, lambda: jitter, 0.0)
+    return AgentLifecycle(Limits(setup_seconds=setup_seconds), lambda: jitter, 0.0)
 
 
 def wait(agent, now=0.0, at_least=0.0):

@@ -36,13 +36,12 @@ from relay.core.events import (
     Woken,
 )
 from relay.core.function_calls import MAX_OPEN_CALLS, MAX_REQUESTED
-from relay.core.rate_limit import Bounds
 from relay.core.reconnect import FINAL_ERRORS, MAX_TRIES, STABLE_SECONDS
 from relay.core.session import GO_AWAY_PATIENCE
 from relay.core.transcript import HISTORY_LENGTH
 from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
-from tests.relay.conftest import BEGAN, BOUNDS, TIMES, make_session
+from tests.relay.conftest import BEGAN, LIMITS, make_session
 
 
 def of(kind, asked):
@@ -180,7 +179,7 @@ def test_an_agent_that_cannot_be_reached_is_tried_again_as_long_as_the_set_up_ma
             dials += 1
 
     assert dials == MAX_TRIES
-    assert now < TIMES.setup_seconds
+    assert now < LIMITS.setup_seconds
     assert ended(asked) == EndReason.AGENT_UNREACHABLE
 
 
@@ -189,7 +188,7 @@ def test_the_tries_of_a_first_set_up_share_its_time(session):
     session.handle(AgentClosed(1006, ""), 5.0)
     session.handle(Woken(0), session.deadline)
 
-    assert session.deadline == TIMES.setup_seconds
+    assert session.deadline == LIMITS.setup_seconds
 
 
 def test_an_agent_lost_before_it_was_ready_is_replaced_without_a_second_welcome(session):
@@ -528,9 +527,10 @@ def test_what_a_browser_may_not_say_is_refused_and_the_session_goes_on(live, mes
     assert live.state is State.OPEN
 
 
-def bounded(admitted, settings, **bounds):
-    """A session within bounds; it began at second 0."""
-    return make_session(admitted, settings, bounds=Bounds(**bounds))
+def bounded(admitted, settings, audio_speed=2.0, **more):
+    """A session with other limits; it began at second 0."""
+    limits = msgspec.structs.replace(LIMITS, audio_speed=audio_speed, **more)
+    return make_session(admitted, settings, limits)
 
 
 def begin(session):
@@ -612,7 +612,7 @@ def test_a_session_in_which_nobody_speaks_is_told_and_ends(admitted, settings):
 
 
 def test_a_session_that_is_as_long_as_one_may_be_is_told_and_ends(admitted, settings):
-    session = bounded(admitted, settings, audio_speed=0, longest_seconds=100.0)
+    session = bounded(admitted, settings, audio_speed=0, session_seconds=100.0)
     begin(session)
 
     (notice,) = of(actions.SendBrowser, session.handle(Woken(0), 70.0))
@@ -699,7 +699,7 @@ def test_a_session_describes_itself(live):
 
 # --- the browser is lost ----------------------------------------------------------------------
 
-GRACE = TIMES.grace_seconds
+GRACE = LIMITS.grace_seconds
 
 
 def told_ticket(asked):
@@ -719,7 +719,7 @@ def told_ticket(asked):
 def test_without_a_grace_time_a_browser_that_is_lost_ends_the_session(
     admitted, settings, event, reason, codes
 ):
-    session = make_session(admitted, settings, msgspec.structs.replace(TIMES, grace_seconds=0.0))
+    session = make_session(admitted, settings, msgspec.structs.replace(LIMITS, grace_seconds=0.0))
     (ticket,) = [told_ticket(session.begin())]
 
     assert not session.admits(ticket, 0)
@@ -1039,9 +1039,9 @@ def test_after_enough_tries_the_session_ends(live):
 def test_an_agent_that_does_not_get_ready_again_is_given_up_for_another(live):
     live.handle(AgentClosed(1006, ""), 2.0)
     live.handle(Woken(0), 3.0)
-    assert live.deadline == 3.0 + TIMES.setup_seconds
+    assert live.deadline == 3.0 + LIMITS.setup_seconds
 
-    asked = live.handle(Woken(0), 3.0 + TIMES.setup_seconds)
+    asked = live.handle(Woken(0), 3.0 + LIMITS.setup_seconds)
 
     assert asked[0] == actions.DropAgent()
     assert live.state is State.RETRYING
@@ -1126,7 +1126,7 @@ def test_what_is_said_by_the_way_stands_in_the_turn_of_the_other(live):
 
 # --- the planned roll-over --------------------------------------------------------------------
 
-ROLL_OVER = 1.0 + TIMES.roll_over_seconds  # `live` applied its Settings at second 1
+ROLL_OVER = 1.0 + LIMITS.roll_over_seconds  # `live` applied its Settings at second 1
 
 
 def test_between_two_turns_a_new_agent_takes_over_and_nobody_is_told(live):
@@ -1280,12 +1280,19 @@ OPENING = Admitted(
 
 @given(
     st.booleans(),
-    st.sampled_from([BOUNDS, Bounds(idle_seconds=20.0, longest_seconds=60.0)]),
+    st.sampled_from(
+        [
+            LIMITS,
+            msgspec.structs.replace(
+                LIMITS, audio_speed=2.0, idle_seconds=20.0, session_seconds=60.0
+            ),
+        ]
+    ),
     st.lists(st.tuples(events, st.floats(0, 5)), max_size=60),
 )
 @hypothesis_settings(max_examples=400, deadline=None)
-def test_any_interleaving_keeps_the_invariants(begun, bounds, steps):
-    session = make_session(OPENING, deepgram.Settings(audio={}, agent={}), bounds=bounds)
+def test_any_interleaving_keeps_the_invariants(begun, limits, steps):
+    session = make_session(OPENING, deepgram.Settings(audio={}, agent={}), limits)
     if begun:
         opening_steps = [
             AgentOpened(),

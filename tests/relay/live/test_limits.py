@@ -9,8 +9,7 @@ import msgspec
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from relay.core.agent_lifecycle import Times
-from relay.live.quotas import AgentQuota, Room
+from relay.live.quotas import AgentQuota
 from tests.relay.wires import LIMITS, agent_and_relay, next_event
 
 
@@ -74,7 +73,7 @@ async def test_while_it_is_dialled_again_the_session_keeps_its_place():
 
 async def test_at_a_roll_over_both_agents_count_as_long_as_both_are_there():
     share = of(1)
-    limits = msgspec.structs.replace(LIMITS, times=Times(setup_seconds=5.0, roll_over_seconds=0.1))
+    limits = msgspec.structs.replace(LIMITS, roll_over_seconds=0.1)
     used = []
     hold, leave = share.hold, share.leave
     share.hold = lambda key: (hold(key), used.append(share.used))
@@ -90,7 +89,7 @@ async def test_at_a_roll_over_both_agents_count_as_long_as_both_are_there():
 
 async def test_a_user_who_has_enough_sessions_holds_no_agent():
     share = of(5)
-    limits = msgspec.structs.replace(LIMITS, room=Room(per_user=1))
+    limits = msgspec.structs.replace(LIMITS, sessions_per_user=1)
     async with agent_and_relay(share=share, limits=limits) as (_, relay), relay.attach() as browser:
         await next_event(browser, "SettingsApplied")
         relay.session_registry.expect(session_id := uuid4())

@@ -14,7 +14,6 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from relay.core.admitted import Takeover
-from relay.core.agent_lifecycle import Times
 from relay.core.records import MessageSaid, SessionEnded, TicketIssued
 from relay.functions.submission import Submitted
 from relay.live.tickets import hash_ticket
@@ -23,8 +22,7 @@ from tests.relay.wires import LIMITS, TICKET, agent_and_relay
 
 
 def limits(grace=30.0, **more):
-    times = Times(setup_seconds=5.0, roll_over_seconds=3600.0, grace_seconds=grace)
-    return msgspec.structs.replace(LIMITS, times=times, **more)
+    return msgspec.structs.replace(LIMITS, grace_seconds=grace, **more)
 
 
 class Caller:

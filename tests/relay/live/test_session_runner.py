@@ -16,7 +16,6 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from relay.core import actions
-from relay.core.agent_lifecycle import Times
 from relay.core.records import IntentCalled, MessageSaid, SessionBegan, SessionEnded
 from relay.functions.submission import Rejected, Submitted
 from relay.protocol.relay_events import IntentStatus
@@ -442,9 +441,7 @@ async def test_an_agent_that_is_not_there_closes_the_browser_with_1014():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"ws://127.0.0.1:{taken.getsockname()[1]}/"
-        limits = msgspec.structs.replace(
-            LIMITS, times=Times(setup_seconds=0.5, roll_over_seconds=9.0)
-        )
+        limits = msgspec.structs.replace(LIMITS, setup_seconds=0.5, roll_over_seconds=9.0)
         async with relaying(url, limits=limits) as relay, relay.attach() as browser:
             assert (await closed(browser))[0] == 1014
 
@@ -452,7 +449,7 @@ async def test_an_agent_that_is_not_there_closes_the_browser_with_1014():
 async def test_an_agent_that_never_welcomes_is_given_up():
     agent = Agent()
     agent.answers = False
-    limits = msgspec.structs.replace(LIMITS, times=Times(setup_seconds=0.2, roll_over_seconds=9))
+    limits = msgspec.structs.replace(LIMITS, setup_seconds=0.2, roll_over_seconds=9)
     async with serve(agent.handle, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with relaying(f"ws://127.0.0.1:{port}/", limits=limits) as relay:
@@ -635,7 +632,7 @@ async def test_what_took_how_long_is_told_per_session_and_for_the_process():
 
 
 async def test_a_planned_roll_over_is_not_noticed_by_the_browser():
-    limits = msgspec.structs.replace(LIMITS, times=Times(setup_seconds=5, roll_over_seconds=0.3))
+    limits = msgspec.structs.replace(LIMITS, setup_seconds=5, roll_over_seconds=0.3)
     async with agent_and_relay(limits=limits) as (agent, relay), relay.attach() as browser:
         await next_event(browser, "SettingsApplied")
         await agent.until(lambda: len([t for t in agent.texts if t["type"] == "Settings"]) >= 2)
