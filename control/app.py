@@ -251,7 +251,7 @@ async def _running(
             ).running(grace=GRACE_SECONDS),
             data_plane.session_registry.running(),
         ):
-            metrics.circuit_breaker.set_function(lambda: orchestrator.state.value)
+            metrics.orchestrator_breaker.set_function(lambda: orchestrator.state.value)
             yield
     finally:
         await store.close()

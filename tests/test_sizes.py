@@ -21,7 +21,6 @@ MOST_EXCEPTIONS = 5
 EXCEPTIONS = {
     "relay/live/session_registry.py SessionRegistry": "holds all that sessions have in common, to "
     "give it to each: half of it is handed on and never looked at",
-    "relay/live/session_runner.py SessionRunner._do": "one match over all actions, two lines each",
     "relay/transport/send_queue.py SendQueue": "five are what the audio path of a connection reads "
     "without a call; the rest is one state machine",
 }

@@ -163,7 +163,7 @@ class OutboxWorker:
             self._count_at = time.monotonic() + COUNT_SECONDS
             waiting = await calls.count_waiting(self._store)
             self._metrics.outbox_waiting.set(waiting.count)
-            self._metrics.outbox_oldest.set(waiting.oldest)
+            self._metrics.outbox_oldest_seconds.set(waiting.oldest)
 
     # --- one call ----------------------------------------------------------------------------
 
@@ -241,7 +241,7 @@ class OutboxWorker:
         self._count_outcome(call, status.value, attempts)
 
     def _count_outcome(self, call: Claimed, status: str, attempts: int) -> None:
-        self._metrics.deliveries.labels(status=status).inc()
+        self._metrics.outbox_deliveries.labels(status=status).inc()
         log.info(
             "outbox_delivery intent=%s status=%s attempts=%d age=%.0f session=%s call=%s",
             call.intent,

@@ -256,7 +256,7 @@ class Direct:
 
         def report(event: FunctionStarted | FunctionReturned) -> None:
             if isinstance(event, FunctionReturned) and not answer.done():
-                answer.set_result((event.status, event.intent, event.content))
+                answer.set_result((event.shown.status, event.shown.intent, event.content))
                 self._functions.forget(admitted.session_id)  # the history has what comes later
 
         call = deepgram.FunctionCall(id=asked.id, name=asked.name, arguments=asked.arguments)

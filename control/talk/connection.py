@@ -11,7 +11,6 @@ import asyncio
 import random
 import re
 from collections.abc import AsyncIterator, Callable
-from typing import get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 
 from relay.protocol import deepgram, relay_events
-from relay.protocol.relay_events import SUBPROTOCOL
+from relay.protocol.relay_events import SUBPROTOCOL, RelayEvent
 
 # Broken without a word, pings unanswered, not reading, the relay restarts. Other ends were meant.
 BREAKS = frozenset({None, 1001, 1006, 1008, 1012, 1013})
@@ -29,9 +28,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 4.0  # seconds, doubled from try to try; half
 TRY_SECONDS = 5.0
 
 
-Event = deepgram.ServerMessage | relay_events.Event
-_relay_events: msgspec.json.Decoder[relay_events.Event] = msgspec.json.Decoder(relay_events.Event)
-_RELAY_TYPES = frozenset(kind.__name__ for kind in get_args(relay_events.Event))
+Event = deepgram.ServerMessage | RelayEvent
+_RELAY_EVENTS = {kind.__name__: kind for kind in RelayEvent.__subclasses__()}
 
 
 class TalkError(Exception):
@@ -193,10 +191,9 @@ def decode(text: str) -> Event | None:
         case deepgram.Malformed(type, reason):
             raise TalkError(f"the relay sent a broken message {type!r}: {reason}")
         case deepgram.Unknown(type):
-            if type not in _RELAY_TYPES:
-                return None
             try:
-                return _relay_events.decode(text)
+                kind = _RELAY_EVENTS.get(type)
+                return kind and msgspec.json.decode(text, type=kind)
             except msgspec.DecodeError as error:
                 raise TalkError(f"the relay sent a broken message {type!r}: {error}") from error
         case message:

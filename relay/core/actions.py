@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from relay.core.records import MessageSaid
-from relay.protocol import deepgram, relay_events
+from relay.protocol import deepgram
 
 
 class DialAgent(msgspec.Struct, frozen=True):
@@ -32,18 +32,19 @@ class SendAgent(msgspec.Struct, frozen=True):
     message: deepgram.ClientMessage
 
 
-class SendSilence(msgspec.Struct, frozen=True):
-    """To the agent, in the session's format: a moment in which nobody speaks."""
+class KeepAgentAlive(msgspec.Struct, frozen=True):
+    """`KeepAlive`, and in the session's format a moment in which nobody speaks: the message alone
+    is reported not to do while the agent speaks for long."""
 
 
 class SendBrowser(msgspec.Struct, frozen=True):
-    event: relay_events.Event | relay_events.OfDeepgram
+    event: deepgram.Message
 
 
 class Refuse(msgspec.Struct, frozen=True):
     """Tell the browser that something of it went nowhere, and count it as `code`."""
 
-    error: relay_events.RelayError | deepgram.Error
+    error: deepgram.Message
     code: str
 
 
@@ -57,10 +58,6 @@ class Forward(msgspec.Struct, frozen=True):
     """Pass the frame being handled to the other side, untouched."""
 
 
-class ReleaseHeld(msgspec.Struct, frozen=True):
-    """The agent listens: it gets what the browser sent so far, in order, and all that follows."""
-
-
 class ClearAudio(msgspec.Struct, frozen=True):
     """Throw away agent audio that is still queued for the browser (barge-in)."""
 
@@ -71,8 +68,9 @@ class Store(msgspec.Struct, frozen=True):
     message: MessageSaid
 
 
-class Began(msgspec.Struct, frozen=True):
-    """The agent applied the Settings: note it, with Deepgram's name for the session."""
+class ReleaseHeld(msgspec.Struct, frozen=True):
+    """The agent applied the Settings and listens: it gets what the browser sent so far, in order,
+    and all that follows. Note it, with Deepgram's name for the session."""
 
     agent_request_id: str | None
 
@@ -116,23 +114,14 @@ class Replay(msgspec.Struct, frozen=True):
     received: int
 
 
-class CloseBrowser(msgspec.Struct, frozen=True):
-    code: int
-    reason: str
-
-
-class CloseAgent(msgspec.Struct, frozen=True):
-    """Also while the agent is still being dialled: then the dialling is given up."""
-
-    code: int
-    reason: str
-
-
 class End(msgspec.Struct, frozen=True):
-    """The session is over; asked for once. `detail` is for operators."""
+    """The session is over; asked for once. `detail` is for operators; `browser` and `agent` are the
+    code and the reason that each is closed with. If it is still dialled, that is given up."""
 
     reason: str
     detail: str
+    browser: tuple[int, str]
+    agent: tuple[int, str]
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -147,23 +136,20 @@ Action = (
     | DropAgent
     | SendSettings
     | SendAgent
-    | SendSilence
+    | KeepAgentAlive
     | SendBrowser
     | Refuse
     | BlockAudio
     | Forward
-    | ReleaseHeld
     | ClearAudio
     | Store
-    | Began
+    | ReleaseHeld
     | AwaitReply
     | Reported
     | CallFunction
     | CancelFunction
     | DetachBrowser
     | Replay
-    | CloseBrowser
-    | CloseAgent
     | End
     | Note
 )

@@ -10,7 +10,13 @@ from collections.abc import Callable
 from enum import Enum
 
 from config.limits import Limits
-from relay.core.reconnect import ReconnectAttempts
+from relay.core.reconnect import (
+    FIRST_WAIT,
+    LONGEST_RETRY_AFTER,
+    LONGEST_WAIT,
+    MAX_TRIES,
+    STABLE_SECONDS,
+)
 
 # Deepgram wants something every 8 s while no audio flows (docs agent-keep-alive). We check
 # every 4 s and say KeepAlive when nothing came since the last check: the gap stays below 8 s.
@@ -29,24 +35,26 @@ class State(Enum):
 
 
 class AgentLifecycle:
-    """The agents of one session, one after the other; the first is dialled at second `now`."""
+    """The agents of one session, one after the other; the first is dialled at second `now`.
+
+    `jitter` gives a number from 0 to 1, so that the sessions of a relay do not dial all at once. An
+    outage begins when an agent is lost and is over when one has been ready for STABLE_SECONDS: an
+    agent that gets ready and dies, again and again, is one outage.
+    """
 
     def __init__(self, limits: Limits, jitter: Callable[[], float], now: float) -> None:
         self.state = State.DIALLING
         self.request_id: str | None = None  # Deepgram's name for the session, of the newest agent
         # Of this state; while it is OPEN, of the next check whether a KeepAlive is needed.
         self.deadline = now + limits.setup_seconds
+        self.was_open = False  # an agent was ready before: then this one takes its place unseen
         self._limits = limits
         self._jitter = jitter
-        self._attempts = ReconnectAttempts()
+        self._tries = 0  # in this outage
         self._ready_by = self.deadline
+        self._ready_since = math.inf  # the newest agent
         self._roll_over_at = math.inf
         self._frames_passed = 0  # of the browser to the agent, at the last check
-
-    @property
-    def was_open(self) -> bool:
-        """Whether an agent was ready before: then this one takes its place unseen."""
-        return self._attempts.was_ready
 
     def dial(self, now: float) -> None:
         """Another agent is dialled."""
@@ -63,16 +71,25 @@ class AgentLifecycle:
     def apply(self, now: float) -> None:
         """It has applied the Settings: it is ready."""
         self.state = State.OPEN
-        self._attempts.succeed(now)
+        self.was_open = True
+        self._ready_since = now
         self.deadline = now + KEEPALIVE_CHECK
         self._roll_over_at = now + self._limits.roll_over_seconds
 
     def retry(self, now: float, at_least: float) -> bool:
-        """It is lost: dial again in a while, in `at_least` so many seconds; False: it was dialled
-        often enough."""
-        wait = self._attempts.wait(now, self._jitter(), at_least=at_least)
-        if wait is None or (not self.was_open and now + wait >= self._ready_by):
+        """It is lost: dial again in a while; False: it was dialled often enough. `at_least` is the
+        seconds that the agent asked for, and counts up to LONGEST_RETRY_AFTER."""
+        if now - self._ready_since >= STABLE_SECONDS:
+            self._tries = 0
+        self._ready_since = math.inf
+        jitter = self._jitter()
+        wait = min(FIRST_WAIT * 2.0**self._tries, LONGEST_WAIT) * (0.5 + 0.5 * jitter)
+        if at_least:
+            wait = max(wait, min(at_least, LONGEST_RETRY_AFTER) + FIRST_WAIT * jitter)
+        is_late = not self.was_open and now + wait >= self._ready_by
+        if self._tries == MAX_TRIES or is_late:
             return False
+        self._tries += 1
         self.state = State.RETRYING
         self.deadline = now + wait
         self._roll_over_at = math.inf

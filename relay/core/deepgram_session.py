@@ -15,30 +15,11 @@ from typing import Any
 import msgspec
 
 from config.agent import Agent, Audio, AudioInput, AudioOutput
-from relay.core import actions
+from relay.core import actions, events
 from relay.core.actions import Action
 from relay.core.admitted import Admitted
 from relay.core.agent_lifecycle import State
-from relay.core.events import (
-    AgentClosed,
-    AgentOpened,
-    AgentUnreachable,
-    BrowserAttached,
-    BrowserClosed,
-    BrowserReturning,
-    ControlFrame,
-    EndReason,
-    Event,
-    FromAgent,
-    FromBrowser,
-    FunctionReturned,
-    FunctionStarted,
-    GoAway,
-    HangUp,
-    MessageStored,
-    NotAudio,
-    Woken,
-)
+from relay.core.events import EndReason, Event
 from relay.core.session import Session
 from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.audio_formats import AudioWish, choose_audio
@@ -74,11 +55,10 @@ class DeepgramSession:
 
     def __init__(self, admitted: Admitted, agent: Agent, begin: Begin, now: float) -> None:
         """`admitted.audio` does not count: the client says which."""
-        self._admitted = admitted
         self._agent = agent
         self._begin = begin
-        self._settings_by = now + SETTINGS_SECONDS
-        self._session: Session | None = None
+        self._session = begin(admitted, now)  # begun again with the audio that the client wants
+        self._settings_by: float | None = now + SETTINGS_SECONDS  # None: they came
         self._early: list[Event] = []  # of an agent that was dialled ahead
         self._controls = 0
         self._wanted: dict[str, Any] = {}  # of the client's Settings, for each agent
@@ -89,32 +69,32 @@ class DeepgramSession:
     @property
     def admitted(self) -> Admitted:
         """As of a `Session`; the audio is what the client's Settings ask for, once they came."""
-        return self._admitted
+        return self._session.admitted
 
     @property
     def deadline(self) -> float | None:
-        """The monotonic second at which `Woken` is wanted; None once closed."""
-        return self._settings_by if self._session is None else self._session.deadline
+        """As of a `Session`."""
+        due = self._session.deadline
+        return due if due is None or self._settings_by is None else self._settings_by
 
     @property
     def most(self) -> tuple[float, float]:
-        """As of a `Session`: frames and bytes of audio. Before Settings none passes at all."""
-        return (math.inf, math.inf) if self._session is None else self._session.most
+        """As of a `Session`. Before Settings no audio passes at all."""
+        return self._session.most if self._settings_by is None else (math.inf, math.inf)
 
     def begin(self) -> list[Action]:
         """The client's WebSocket is open. Our Welcome, so that nobody waits for the agent's."""
-        welcome = deepgram.Welcome(request_id=str(self._admitted.session_id))
+        welcome = deepgram.Welcome(request_id=str(self.admitted.session_id))
         return [actions.SendBrowser(welcome)]
 
-    def decode(self, text: bytes) -> deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed:
+    def decode(self, text: bytes) -> deepgram.FromClient:
         """As of a `Session`; the client's Settings may be longer than all that comes after them."""
-        if self._session is None:
-            return deepgram.decode_client(text)
-        return self._session.decode(text)
+        waits = self._settings_by is not None
+        return deepgram.decode_client(text) if waits else self._session.decode(text)
 
     def accepts_audio(self, payload: bytes | memoryview) -> bool:
         """As of a `Session`; before Settings nothing is accepted."""
-        return self._session is not None and self._session.accepts_audio(payload)
+        return self._settings_by is None and self._session.accepts_audio(payload)
 
     def admits(self, ticket: str, browser_frames: int) -> bool:
         """Never: there is no way back in this protocol."""
@@ -122,73 +102,65 @@ class DeepgramSession:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Apply one event at monotonic second `now`; what has to be done, in order."""
-        if self._session is None:
-            return self._before_settings(event, now)
         if self._session.state is State.CLOSED:
             return []
-        if isinstance(event, FromBrowser) and isinstance(event.message, deepgram.Settings):
-            return self._refuse("SETTINGS_ALREADY_APPLIED", "Settings were sent already", now)
-        left = isinstance(event, BrowserClosed)
-        passes = not (isinstance(event, FromAgent) and isinstance(event.message, deepgram.Welcome))
-        return self._told(self._session.handle(event, now), left=left, passes=passes)
+        if self._settings_by is not None:
+            return self._before_settings(event, now, self._settings_by)
+        passes = True
+        match event:
+            case events.FromBrowser(deepgram.Settings()):
+                return self._refuse("SETTINGS_ALREADY_APPLIED", "Settings were sent already", now)
+            case events.FromAgent(deepgram.Welcome()):
+                passes = False
+        return self._tell(event, now, passes=passes)
 
     # --- before Settings ---------------------------------------------------------------------
 
-    def _before_settings(self, event: Event, now: float) -> list[Action]:
+    def _before_settings(self, event: Event, now: float, settings_by: float) -> list[Action]:
         match event:
-            case FromBrowser(deepgram.Settings() as settings):
+            case events.FromBrowser(deepgram.Settings() as settings):
                 return self._settle(settings, now)
-            case FromBrowser(deepgram.Malformed(type="Settings", reason=reason)):
+            case events.FromBrowser(deepgram.Malformed(type="Settings", reason=reason)):
                 return self._refuse("UNPARSABLE_CLIENT_MESSAGE", f"Settings: {reason}", now)
-            case FromBrowser():
+            case events.FromBrowser():
                 return self._refuse_other("another message", now)
-            case NotAudio():
+            case events.NotAudio():
                 return self._refuse_other("audio", now)
-            case ControlFrame():
+            case events.ControlFrame():
                 self._controls += 1
                 is_flood = self._controls > MAX_CONTROLS
                 return self._refuse_other("pings", now) if is_flood else []
-            case FromAgent() | AgentOpened() | AgentClosed() | AgentUnreachable():
-                if len(self._early) < MAX_EARLY:
-                    self._early.append(event)
-                return []
-            case Woken():
-                if now < self._settings_by:
-                    return []
+            case events.Woken() if now >= settings_by:
                 waited = f"no Settings came within {SETTINGS_SECONDS:.0f} s"
                 return self._refuse("CLIENT_MESSAGE_TIMEOUT", waited, now)
-            case BrowserClosed() | HangUp() | GoAway():  # an end: the session knows how
-                left = isinstance(event, BrowserClosed)
-                return self._told(self._start(now).handle(event, now), left=left)
-            case (  # exhaustive: these are of a session, and there is none yet
-                BrowserReturning()
-                | BrowserAttached()
-                | MessageStored()
-                | FunctionStarted()
-                | FunctionReturned()
+            case events.BrowserClosed() | events.HangUp() | events.GoAway():
+                return self._tell(event, now)  # an end: the session knows how
+            case (
+                events.FromAgent()
+                | events.AgentOpened()
+                | events.AgentClosed()
+                | events.AgentUnreachable()
             ):
-                return []
+                if len(self._early) < MAX_EARLY:
+                    self._early.append(event)
+        return []  # the rest is of a session, and there is none yet
 
     def _settle(self, settings: deepgram.Settings, now: float) -> list[Action]:
         audio, mistakes = _read_audio(settings.audio, self._agent)
         if mistakes:
             return self._refuse("INVALID_SETTINGS", "; ".join(mistakes), now)
         history = (settings.flags or {}).get("history", True)  # Deepgram's default
-        self._admitted = msgspec.structs.replace(self._admitted, audio=audio)
         self._wanted = {
             "audio": msgspec.to_builtins(audio),
             "flags": {"history": history is not False},
         }
-        session = self._start(now)
-        asked = session.begin()
+        self._settings_by = None
+        self._session = self._begin(msgspec.structs.replace(self.admitted, audio=audio), now)
+        asked = self._session.begin()
         early, self._early = self._early, []
         for event in early:
-            asked += session.handle(event, now)
-        return self._told(asked, passes=False)
-
-    def _start(self, now: float) -> Session:
-        self._session = self._begin(self._admitted, now)
-        return self._session
+            asked += self._session.handle(event, now)
+        return self._translate(asked, passes=False)
 
     def _refuse_other(self, what: str, now: float) -> list[Action]:
         text = f"expected Settings as the first message, got {what}"
@@ -196,41 +168,49 @@ class DeepgramSession:
 
     def _refuse(self, code: str, description: str, now: float) -> list[Action]:
         """The end for something that is wrong with Settings, told as Deepgram tells it."""
-        session = self._session or self._start(now)
         error = deepgram.Error(description=description[:MAX_DESCRIPTION], code=code)
-        end = session.handle(HangUp(EndReason.BAD_SETTINGS, code), now)
-        return [actions.SendBrowser(error), *self._told(end)]
+        return [
+            actions.SendBrowser(error),
+            *self._tell(events.HangUp(EndReason.BAD_SETTINGS, code), now),
+        ]
 
     # --- in Deepgram's words -----------------------------------------------------------------
 
-    def _told(
-        self, asked: list[Action], *, left: bool = False, passes: bool = True
+    def _tell(self, event: Event, now: float, *, passes: bool = True) -> list[Action]:
+        asked = self._session.handle(event, now)
+        return self._translate(
+            asked, is_gone=isinstance(event, events.BrowserClosed), passes=passes
+        )
+
+    def _translate(
+        self, asked: list[Action], *, is_gone: bool = False, passes: bool = True
     ) -> list[Action]:
         """What the session asked for, as this client may see it.
 
-        `left`: it is gone and needs no word; `passes`: the frame being handled may be forwarded.
+        `is_gone`: it needs no word; `passes`: the frame being handled may be forwarded.
         """
         told: list[Action] = []
-        is_explained = left
+        is_explained = is_gone
         for action in asked:
             match action:
                 case actions.Forward():
                     told += [action] if passes else []
-                case actions.SendBrowser(event=relay_events.RelayError(code=code, detail=detail)):
+                case actions.SendBrowser(event=relay_events.RelayError() as error):
                     is_explained = True
-                    words = _error(_CODES.get(code, code.upper()), detail)
-                    told.append(actions.SendBrowser(words))
+                    told.append(actions.SendBrowser(_in_deepgrams_words(error)))
                 case actions.Refuse(error=relay_events.RelayError() as error):
-                    words = _error(_CODES.get(error.code, error.code.upper()), error.detail)
-                    told.append(actions.Refuse(words, error.code))
+                    told.append(actions.Refuse(_in_deepgrams_words(error), error.code))
                 case actions.SendBrowser(event=event):
                     is_explained = is_explained or isinstance(event, deepgram.Error)
-                    told += [action] if isinstance(event, relay_events.OfDeepgram) else []
-                case actions.CloseBrowser(code=code, reason=reason):
+                    told += [] if isinstance(event, relay_events.RelayEvent) else [action]
+                case actions.End(browser=(code, reason)):
                     if code != close_codes.NORMAL and not is_explained:
-                        words = _error(_CLOSED.get(code, "INTERNAL_SERVER_ERROR"), reason)
-                        told.append(actions.SendBrowser(words))
-                    told.append(actions.CloseBrowser(close_codes.NORMAL, reason))
+                        word = _CLOSED.get(code, "INTERNAL_SERVER_ERROR")
+                        told.append(
+                            actions.SendBrowser(deepgram.Error(code=word, description=reason))
+                        )
+                    ended = msgspec.structs.replace(action, browser=(close_codes.NORMAL, reason))
+                    told.append(ended)
                 case actions.SendSettings(settings=settings):
                     wanted = msgspec.structs.replace(settings, **self._wanted)
                     told.append(actions.SendSettings(wanted))
@@ -239,8 +219,9 @@ class DeepgramSession:
         return told
 
 
-def _error(code: str, description: str) -> deepgram.Error:
-    return deepgram.Error(description=description, code=code)
+def _in_deepgrams_words(error: relay_events.RelayError) -> deepgram.Error:
+    code = _CODES.get(error.code, error.code.upper())
+    return deepgram.Error(description=error.detail, code=code)
 
 
 def _read_audio(audio: dict[str, Any], agent: Agent) -> tuple[Audio, list[str]]:
@@ -253,3 +234,7 @@ def _read_audio(audio: dict[str, Any], agent: Agent) -> tuple[Audio, list[str]]:
     except msgspec.ValidationError as error:
         return DEFAULT_AUDIO, [f"audio: {error}"]
     return choose_audio(wish, DEFAULT_AUDIO, agent, containers=CONTAINERS)
+
+
+SessionRules = Session | DeepgramSession
+"""What a session runner needs of a session, whichever protocol its browser speaks."""

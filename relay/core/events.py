@@ -6,16 +6,13 @@ its own.
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
-from typing import Any
-from uuid import UUID
 
 import msgspec
 
 from relay.core.records import MessageSaid
 from relay.protocol import deepgram
-from relay.protocol.relay_events import IntentStatus
+from relay.protocol.relay_events import RelayIntent
 
 
 class EndReason(StrEnum):
@@ -40,11 +37,11 @@ class EndReason(StrEnum):
 
 
 class FromAgent(msgspec.Struct, frozen=True):
-    message: deepgram.ServerMessage | deepgram.Mended | deepgram.Unknown | deepgram.Malformed
+    message: deepgram.FromServer
 
 
 class FromBrowser(msgspec.Struct, frozen=True):
-    message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed
+    message: deepgram.FromClient
 
 
 class NotAudio(msgspec.Struct, frozen=True):
@@ -100,7 +97,7 @@ class GoAway(msgspec.Struct, frozen=True):
 
 
 class HangUp(msgspec.Struct, frozen=True):
-    """We end it: `reason` is one of those that `_HANG_UP` lists, `detail` is for operators."""
+    """We end it: `reason` is one of those that `HANG_UP` lists, `detail` is for operators."""
 
     reason: EndReason
     detail: str = ""
@@ -122,33 +119,18 @@ class MessageStored(msgspec.Struct, frozen=True):
 
 
 class FunctionStarted(msgspec.Struct, frozen=True):
-    """The call is valid and on its way; `say` is to be said if it takes over `say_after` s.
+    """The call is valid and on its way; `say` is to be said if it takes over `say_after` s."""
 
-    `id` is ours, `call_id` the model's.
-    """
-
-    id: UUID
-    call_id: str
-    intent: str
-    arguments: Any
+    shown: RelayIntent
     say: str | None
     say_after: float
 
 
 class FunctionReturned(msgspec.Struct, frozen=True):
-    """What came of a call; `content` is the text for the model.
+    """What came of a call; `content` is the text for the model."""
 
-    `next_attempt_at`: it is saved, and submitted again then.
-    """
-
-    id: UUID
-    call_id: str
-    intent: str | None
-    status: IntentStatus
-    arguments: Any
-    result: Any
+    shown: RelayIntent
     content: str
-    next_attempt_at: datetime | None = None
 
 
 Event = (

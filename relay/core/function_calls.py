@@ -26,11 +26,11 @@ MAX_REQUESTED = 1_000  # entries of one request that get an answer at all
 
 
 class _OpenCall(msgspec.Struct):
-    """A call that has no answer yet; `say_at` is None once there is nothing more to say."""
+    """A call that has no answer yet, and what is to be said at which second meanwhile."""
 
     call: deepgram.FunctionCall
-    say: str | None = None
-    say_at: float | None = None
+    say: str = ""
+    say_at: float = math.inf
 
 
 class FunctionCalls:
@@ -48,17 +48,19 @@ class FunctionCalls:
     @property
     def deadline(self) -> float:
         """The monotonic second at which there is something to say; infinite: nothing."""
-        return min((each.say_at for each in self._open.values() if each.say_at), default=math.inf)
+        return min((each.say_at for each in self._open.values()), default=math.inf)
 
     def begin(self, functions: Sequence[deepgram.FunctionCall], after_seq: int) -> list[Action]:
         """The model asks for these, after the message `after_seq`."""
         asked: list[Action] = []
         for call in functions[:MAX_REQUESTED]:
-            # Entries with client_side false run at Deepgram.
-            if not call.client_side or self._is_open(call):
+            is_open = any(_are_same(call, each.call) for each in self._open.values())
+            if is_open or not call.client_side:  # a repetition, or it runs at Deepgram
                 continue
-            if (id := self._find_running(call)) is not None:
-                self._open[id] = _OpenCall(self._running.pop(id))
+            # Another agent asks for what one before it has asked for: it gets that answer.
+            same = next((id for id, each in self._running.items() if _are_same(call, each)), None)
+            if same is not None:
+                self._open[same] = _OpenCall(self._running.pop(same))
                 continue
             if len(self._open) >= MAX_OPEN_CALLS:
                 asked.append(respond(_finish(call, message_policy.too_many_calls(MAX_OPEN_CALLS))))
@@ -68,15 +70,7 @@ class FunctionCalls:
             asked.append(actions.CallFunction(id, call, after_seq))
         return asked
 
-    def _is_open(self, call: deepgram.FunctionCall) -> bool:
-        """Whether this is a repetition of what the agent waits for."""
-        return any(_are_same(call, each.call) for each in self._open.values())
-
-    def _find_running(self, call: deepgram.FunctionCall) -> UUID | None:
-        """Another agent asks for what one before it has asked for: it gets that answer."""
-        return next((id for id, each in self._running.items() if _are_same(call, each)), None)
-
-    def take_back(self, functions: Sequence[deepgram.CancelledCall]) -> list[Action]:
+    def take_back(self, functions: Sequence[deepgram.FunctionCall]) -> list[Action]:
         """The model wants no response any more. What the Orchestrator was already asked stays
         asked; the record of the call says what came of it."""
         asked: list[Action] = []
@@ -87,7 +81,7 @@ class FunctionCalls:
                 asked.append(actions.CancelFunction(id))
         return asked
 
-    def _find(self, cancelled: deepgram.CancelledCall) -> UUID | None:
+    def _find(self, cancelled: deepgram.FunctionCall) -> UUID | None:
         """The newest open call with this id; of several, one of this name if there is one."""
         found = [id for id, each in self._open.items() if each.call.id == cancelled.id]
         named = [id for id in found if self._open[id].call.name == cancelled.name]
@@ -102,8 +96,8 @@ class FunctionCalls:
         """What is to be said meanwhile."""
         asked: list[Action] = []
         for each in self._open.values():
-            if each.say and each.say_at is not None and now >= each.say_at:
-                each.say_at = None
+            if now >= each.say_at:
+                each.say_at = math.inf
                 filler = deepgram.InjectAgentMessage(message=each.say, behavior="queue")
                 asked.append(actions.SendAgent(filler))
         return asked

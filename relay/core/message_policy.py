@@ -69,19 +69,14 @@ def settings(
     return settings
 
 
-def read(
-    text: bytes, messages: Messages
-) -> deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed:
+def read(text: bytes, messages: Messages) -> deepgram.FromClient:
     """What a browser says. A text that no allowed message can be so long as is not decoded."""
     if len(text) > messages.longest_text:
         return deepgram.Malformed(type="", reason=TOO_LONG)
     return deepgram.decode_client(text)
 
 
-def refusal(
-    message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed,
-    messages: Messages,
-) -> relay_events.RelayError | None:
+def refusal(message: deepgram.FromClient, messages: Messages) -> relay_events.RelayError | None:
     """Why a client may not send this at all; None if it may, as far as the message itself goes.
 
     How often it may is not known here: `relay.core.rate_limit` asks this first and counts then.
@@ -120,11 +115,8 @@ def is_text(payload: bytes | memoryview, messages: Messages) -> bool:
     """Whether a binary message is a text one that was sent the wrong way."""
     if len(payload) > messages.longest_text or payload[:1] != b"{" or payload[-1:] != b"}":
         return False
-    match deepgram.decode_client(payload):
-        case deepgram.Malformed(type=""):
-            return False
-        case _:
-            return True
+    message = deepgram.decode_client(payload)
+    return not (isinstance(message, deepgram.Malformed) and message.type == "")
 
 
 def for_browser(problem: deepgram.Error | deepgram.Warning) -> deepgram.Error | deepgram.Warning:

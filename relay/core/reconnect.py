@@ -1,4 +1,4 @@
-"""Whether a lost agent is dialled again, and when. Pure.
+"""Whether a lost agent is dialled again, and how often. Pure.
 
 There is no session resumption at Deepgram: a new socket is a new session, which is told the
 history. What a second try cannot mend is not tried: wrong Settings, a wrong key, no credit.
@@ -6,11 +6,9 @@ history. What a second try cannot mend is not tried: wrong Settings, a wrong key
 
 from __future__ import annotations
 
-import msgspec
-
 from relay.protocol import close_codes
 
-MAX_TRIES = 5
+MAX_TRIES = 5  # in an outage
 FIRST_WAIT = 0.25
 LONGEST_WAIT = 4.0
 LONGEST_RETRY_AFTER = 10.0  # somebody waits for the answer, with a microphone in the hand
@@ -39,36 +37,3 @@ LOST_CODES = {
     close_codes.TRY_AGAIN,
     close_codes.AGENT_UNREACHABLE,
 }
-
-
-class ReconnectAttempts(msgspec.Struct):
-    """How often the agent was dialled again in this outage.
-
-    An outage begins when an agent is lost and is over when one has been ready for STABLE_SECONDS:
-    an agent that gets ready and dies, again and again, is one outage.
-    """
-
-    count: int = 0
-    ready_since: float | None = None  # monotonic second of SettingsApplied; None: no agent is ready
-    was_ready: bool = False  # at any time
-
-    def succeed(self, now: float) -> None:
-        """An agent is ready."""
-        self.ready_since = now
-        self.was_ready = True
-
-    def wait(self, now: float, jitter: float, *, at_least: float = 0.0) -> float | None:
-        """The agent is lost: count another try; seconds until then, None when there were enough.
-
-        `jitter` is from 0 to 1, so that the sessions of a relay do not come all at once; `at_least`
-        is what the agent asked for, and counts up to LONGEST_RETRY_AFTER.
-        """
-        if self.ready_since is not None and now - self.ready_since >= STABLE_SECONDS:
-            self.count = 0
-        self.ready_since = None
-        if self.count >= MAX_TRIES:
-            return None
-        longest: float = min(FIRST_WAIT * 2**self.count, LONGEST_WAIT)
-        self.count += 1
-        asked = min(at_least, LONGEST_RETRY_AFTER)
-        return max(longest * (0.5 + 0.5 * jitter), asked + FIRST_WAIT * jitter if asked else 0.0)

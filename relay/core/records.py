@@ -18,9 +18,6 @@ from relay.protocol import deepgram
 from relay.protocol.relay_events import IntentStatus
 from relay.telemetry.histogram import SessionLatency
 
-# What the Orchestrator answered. The rest is what we think: it gives way, whenever a fact comes.
-FACTS = frozenset({IntentStatus.SUBMITTED, IntentStatus.REJECTED})
-
 
 class MessageSaid(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """One line of a conversation; idempotent by `(conversation_id, seq)`.
@@ -65,9 +62,9 @@ class IntentCalled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     arguments: str
     status: IntentStatus
     attempts: int
-    result: Any
-    response: str | None
     at: datetime
+    result: Any = None
+    response: str | None = None
     due_in: float | None = None
     in_doubt: bool = False
     error: str | None = None

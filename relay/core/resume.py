@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from relay.protocol import relay_events
+from relay.protocol import deepgram, relay_events
 
 KEPT_BYTES = 64 * 1024  # some minutes of conversation
 
@@ -104,7 +104,7 @@ class ReplayBuffer:
             missed = relay_events.RelayError(
                 code="events_missed", detail="events are gone; REST has the history"
             )
-            text = relay_events.encode(missed)
+            text = deepgram.encode(missed)
             self._frames.appendleft(text)
             self._bytes += len(text)
             self.count = received + len(self._frames)

@@ -15,48 +15,41 @@ import math
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Protocol
 from uuid import UUID
-
-import msgspec
 
 from config.limits import Limits
 from config.policy import Policy
-from relay.core import actions, message_policy
+from relay.core import actions, events, message_policy
 from relay.core.actions import Action
 from relay.core.admitted import Admitted, Takeover
 from relay.core.agent_lifecycle import AgentLifecycle, State
-from relay.core.events import (
-    AgentClosed,
-    AgentOpened,
-    AgentUnreachable,
-    BrowserAttached,
-    BrowserClosed,
-    BrowserReturning,
-    ControlFrame,
-    EndReason,
-    Event,
-    FromAgent,
-    FromBrowser,
-    FunctionReturned,
-    FunctionStarted,
-    GoAway,
-    HangUp,
-    MessageStored,
-    NotAudio,
-    Woken,
-)
+from relay.core.events import EndReason, Event
 from relay.core.function_calls import FunctionCalls, respond
-from relay.core.rate_limit import AudioVerdict, BrowserLimits
+from relay.core.rate_limit import AudioLimit, TextLimits
 from relay.core.reconnect import FINAL_ERRORS, LOST_CODES
 from relay.core.resume import ResumeWindow
 from relay.core.session_close import HANG_UP, close, comes_back
 from relay.core.session_timeouts import SessionTimeouts
 from relay.core.transcript import Transcript
 from relay.protocol import close_codes, deepgram, relay_events
-from relay.protocol.relay_events import IntentStatus
+from relay.protocol.relay_events import RelayError
 
 GO_AWAY_PATIENCE = 5.0  # how long a turn may run on when the relay stops
+
+# What the browser is told of the end for want of an agent.
+_NO_AGENT = {
+    EndReason.AGENT_UNREACHABLE: RelayError(
+        code="agent_unreachable", detail="the voice agent cannot be reached"
+    ),
+    EndReason.AGENT_LOST: RelayError(code="agent_lost", detail="the voice agent was lost"),
+    EndReason.SETUP_TIMEOUT: RelayError(
+        code="setup_timeout", detail="the voice agent did not get ready in time"
+    ),
+}
+_TEXT_AS_AUDIO = RelayError(
+    code="not_audio",
+    detail="expected audio in binary messages, got a message that belongs into a text one",
+)
 
 
 class Turn(Enum):
@@ -66,33 +59,6 @@ class Turn(Enum):
 
 MakeSettings = Callable[[Sequence[deepgram.History]], deepgram.Settings]
 """Makes Settings that tell the agent this history."""
-
-
-class _Failure(msgspec.Struct, frozen=True):
-    """Why a session cannot have an agent: the reason, what the browser is told, how it closes."""
-
-    why: EndReason
-    event: relay_events.RelayError | deepgram.Error | deepgram.Warning
-    code: int
-    reason: str
-
-
-class SessionRules(Protocol):
-    """What a session runner needs of a session, whichever protocol its browser speaks."""
-
-    @property
-    def admitted(self) -> Admitted: ...
-    @property
-    def deadline(self) -> float | None: ...
-    @property
-    def most(self) -> tuple[float, float]: ...
-    def decode(
-        self, text: bytes
-    ) -> deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed: ...
-    def accepts_audio(self, payload: bytes | memoryview) -> bool: ...
-    def begin(self) -> list[Action]: ...
-    def admits(self, ticket: str, browser_frames: int) -> bool: ...
-    def handle(self, event: Event, now: float) -> list[Action]: ...
 
 
 class Session:
@@ -114,7 +80,7 @@ class Session:
         """`began` is the wall-clock instant (UTC) of `now`; `new_id` and `new_ticket` give a fresh
         UUID and a fresh secret a call, `jitter` a number from 0 to 1."""
         takeover = admitted.takeover
-        self._admitted = admitted
+        self.admitted = admitted  # whose session it is, of which conversation, with which audio
         self._make_settings = make_settings
         self._resume = ResumeWindow(
             limits.grace_seconds,
@@ -122,13 +88,13 @@ class Session:
             first=admitted.resume_ticket,
             came_with=takeover.ticket if takeover else None,
         )
-        self._limits = BrowserLimits(limits, policy, admitted.audio.input, now)
+        self._texts = TextLimits(limits, policy, now)
+        self._audio = AudioLimit(limits, admitted.audio.input, now)
         self._timeouts = SessionTimeouts(limits.idle_seconds, limits.session_seconds, now)
         self._transcript = Transcript(admitted, began - timedelta(seconds=now), new_id)
         self._calls = FunctionCalls(new_id)
         self._agent = AgentLifecycle(limits, jitter, now)
         self._turn = Turn.QUIET
-        self._go_by = math.inf  # the relay stops
         # As the browser was told; it does not have to be told when it comes from another relay.
         self._reconnecting = takeover is not None
 
@@ -151,8 +117,7 @@ class Session:
             self._agent.deadline,
             self._agent.roll_over_deadline(self._is_quiet),
             self._resume.closes_at,
-            self._go_by,
-            self._limits.audio.next_check,
+            self._audio.next_check,
             self._timeouts.deadline,
         )
         if self._calls and self.state is State.OPEN:  # before, nobody could say anything
@@ -162,24 +127,19 @@ class Session:
     @property
     def most(self) -> tuple[float, float]:
         """Audio frames and bytes of the browser in all that need not wait for `Woken`: hang up."""
-        return self._limits.audio.most
+        return self._audio.most
 
-    @property
-    def admitted(self) -> Admitted:
-        """Whose session it is, of which conversation, and with which audio."""
-        return self._admitted
-
-    def decode(self, text: bytes) -> deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed:
+    def decode(self, text: bytes) -> deepgram.FromClient:
         """A text message of the browser, for `FromBrowser`."""
-        return self._limits.decode(text)
+        return message_policy.read(text, self._texts.messages)
 
     def accepts_audio(self, payload: bytes | memoryview) -> bool:
         """Whether a binary message of the browser is audio and may pass; else `NotAudio` is due."""
-        return not self._limits.is_text(payload)
+        return not message_policy.is_text(payload, self._texts.messages)
 
     def begin(self) -> list[Action]:
         """The browser's WebSocket is open: what it is told first, and who is called."""
-        return [self._introduce(0, self._admitted.takeover), actions.DialAgent()]
+        return [self._introduce(0, self.admitted.takeover), actions.DialAgent()]
 
     def admits(self, ticket: str, browser_frames: int) -> bool:
         """Whether a browser with this ticket may take this session on."""
@@ -190,66 +150,59 @@ class Session:
         if self.state is State.CLOSED:
             return []
         match event:
-            case FromAgent(message):
+            case events.FromAgent(message):
                 return self._from_agent(message, now)
-            case FromBrowser(message):
-                self._resume.confirm()
+            case events.FromBrowser(message):
                 return self._from_browser(message, now)
-            case NotAudio():
-                return self._refuse(self._limits.refuse_binary_text(now), now)
-            case ControlFrame():
-                refusal = self._limits.refuse_control(now)
+            case events.NotAudio():
+                return self._refuse(_TEXT_AS_AUDIO, now)
+            case events.ControlFrame():
+                refusal = self._texts.count(now)
                 return self._refuse(refusal, now) if refusal else []
-            case AgentOpened():
+            case events.AgentOpened():
                 if self.state is State.DIALLING:
                     self._agent.state = State.WELCOMING
                 return []
-            case AgentUnreachable(detail, final, retry_after):
-                failure = _no_agent(
-                    EndReason.AGENT_UNREACHABLE, "agent_unreachable", "cannot be reached"
-                )
+            case events.AgentUnreachable(detail, final, retry_after):
+                why = EndReason.AGENT_UNREACHABLE
                 if final:
-                    return self._fail(failure, detail)
-                return self._lost(now, failure, detail, at_least=retry_after)
-            case AgentClosed(code, reason):
+                    return self._fail(why, detail)
+                return self._lost(now, why, detail, at_least=retry_after)
+            case events.AgentClosed(code, reason):
                 return self._agent_closed(code, reason, now)
-            case BrowserClosed(code, reason):
+            case events.BrowserClosed(code, reason):
                 return self._browser_closed(code, reason, now)
-            case BrowserReturning():
+            case events.BrowserReturning():
                 self._resume.detach(now)
                 return [actions.DetachBrowser(*HANG_UP[EndReason.SUPERSEDED])]
-            case BrowserAttached(ticket, received, browser_frames):
+            case events.BrowserAttached(ticket, received, browser_frames):
                 self._resume.attach(ticket, browser_frames)
-                back = actions.Note("browser_back", "")
-                takeover = (
-                    self._admitted.takeover if self._admitted.brings_nothing(ticket) else None
-                )
-                return [self._introduce(received, takeover), actions.Replay(received), back]
-            case GoAway():
+                takeover = self.admitted.takeover if self.admitted.brings_nothing(ticket) else None
+                told = self._introduce(received, takeover)
+                return [told, actions.Replay(received), actions.Note("browser_back", "")]
+            case events.GoAway():
                 return self._go_away(now)
-            case HangUp(EndReason.BROWSER_TOO_SLOW as why) if self._resume.grace:
+            case events.HangUp(EndReason.BROWSER_TOO_SLOW as why) if self._resume.grace:
                 return self._detach(*HANG_UP[why], now)
-            case HangUp(why, detail):
+            case events.HangUp(why, detail):
                 return self._hang_up(why, detail)
-            case Woken():
+            case events.Woken():
                 return self._woken(event, now)
-            case MessageStored(message):
+            case events.MessageStored(message):
                 saved = relay_events.RelayMessageSaved(
                     seq=message.seq, message_id=message.id, role=message.role
                 )
                 return [actions.SendBrowser(saved)]
-            case FunctionStarted():
-                return self._function_started(event, now)
-            case FunctionReturned():  # exhaustive: mypy finds a forgotten event
+            case events.FunctionStarted(shown, say, say_after):
+                if say:
+                    self._calls.promise(shown.id, say, now + say_after)
+                return [actions.SendBrowser(shown)]
+            case events.FunctionReturned():  # exhaustive: mypy finds a forgotten event
                 return self._function_returned(event)
 
     # --- the agent speaks ----------------------------------------------------------------
 
-    def _from_agent(
-        self,
-        message: deepgram.ServerMessage | deepgram.Mended | deepgram.Unknown | deepgram.Malformed,
-        now: float,
-    ) -> list[Action]:
+    def _from_agent(self, message: deepgram.FromServer, now: float) -> list[Action]:
         match message:
             case deepgram.Welcome(request_id=request_id):
                 return self._welcomed(request_id)
@@ -291,23 +244,13 @@ class Session:
                 passes = message_policy.malformed_may_pass(kind)
                 note = actions.Note("agent_malformed", f"{kind}: {reason}")
                 return [note, actions.Forward()] if passes else [note]
-            case (  # exhaustive
-                deepgram.EndOfTurn()
-                | deepgram.AgentThinking()
-                | deepgram.AgentStartedSpeaking()
-                | deepgram.ListenUpdated()
-                | deepgram.ThinkUpdated()
-                | deepgram.SpeakUpdated()
-                | deepgram.PromptUpdated()
-                | deepgram.InjectionRefused()
-                | deepgram.Unknown()
-            ):
+            case deepgram.Notice() | deepgram.Unknown():  # exhaustive
                 return [actions.Forward()]
 
     def _welcomed(self, request_id: str) -> list[Action]:
         if self.state is not State.WELCOMING:
             return [actions.Note("agent_unexpected", "Welcome a second time")]
-        first = self._agent.request_id is None and self._admitted.takeover is None
+        first = self._agent.request_id is None and self.admitted.takeover is None
         self._agent.welcome(request_id)
         if parked := self._calls.take_parked():
             self._transcript.add_calls(parked)
@@ -323,7 +266,7 @@ class Session:
             self._reconnecting = False
         self._turn = Turn.QUIET
         self._agent.apply(now)
-        return [*asked, actions.ReleaseHeld(), actions.Began(self._agent.request_id)]
+        return [*asked, actions.ReleaseHeld(self._agent.request_id)]
 
     def _store(self, said: deepgram.ConversationText, shown: Action, now: float) -> list[Action]:
         """A line: what is `shown` to the browser is stored, each once."""
@@ -348,33 +291,37 @@ class Session:
         detail = f"{code} {reason}".strip()
         if code not in LOST_CODES:
             return self._end(EndReason.AGENT_LEFT, detail, code, reason)
-        return self._lost(now, _no_agent(EndReason.AGENT_LOST, "agent_lost", "was lost"), detail)
+        return self._lost(now, EndReason.AGENT_LOST, detail)
 
     def _agent_erred(self, error: deepgram.Error, now: float) -> list[Action]:
         # The description is for us; it may quote the prompt.
         detail = f"{error.code}: {error.description}"
-        failure = _Failure(
-            EndReason.AGENT_ERROR,
-            message_policy.for_browser(error),
-            close_codes.INTERNAL,
-            error.code,
-        )
         if error.code in FINAL_ERRORS:
-            return self._fail(failure, detail)
-        return self._lost(now, failure, detail)
+            return self._fail(EndReason.AGENT_ERROR, detail, error)
+        return self._lost(now, EndReason.AGENT_ERROR, detail, error=error)
 
-    def _fail(self, failure: _Failure, detail: str) -> list[Action]:
-        """The end for want of an agent."""
-        end = self._end(failure.why, detail, failure.code, failure.reason)
-        return [actions.SendBrowser(failure.event), *end]
+    def _fail(
+        self, why: EndReason, detail: str, error: deepgram.Error | None = None
+    ) -> list[Action]:
+        """The end for want of an agent, or because of its `error`."""
+        if error is None:
+            return [actions.SendBrowser(_NO_AGENT[why]), *self._hang_up(why, detail)]
+        end = self._end(why, detail, close_codes.INTERNAL, error.code)
+        return [actions.SendBrowser(message_policy.for_browser(error)), *end]
 
     def _lost(
-        self, now: float, failure: _Failure, detail: str, *, at_least: float = 0.0
+        self,
+        now: float,
+        why: EndReason,
+        detail: str,
+        *,
+        error: deepgram.Error | None = None,
+        at_least: float = 0.0,
     ) -> list[Action]:
-        """Dial again in a while, in `at_least` so many seconds; when that was done often enough,
-        end with `failure`."""
+        """Dial again in a while, in `at_least` so many seconds; `_fail` when that was done often
+        enough."""
         if not self._agent.retry(now, at_least):
-            return self._fail(failure, detail)
+            return self._fail(why, detail, error)
         asked: list[Action] = [actions.DropAgent()]
         if self._agent.was_open and not self._reconnecting:
             self._reconnecting = True
@@ -399,11 +346,11 @@ class Session:
 
     def _introduce(self, received: int, takeover: Takeover | None) -> Action:
         event = relay_events.RelaySession(
-            session_id=self._admitted.session_id,
-            conversation_id=self._admitted.conversation_id,
+            session_id=self.admitted.session_id,
+            conversation_id=self.admitted.conversation_id,
             resume_ticket=self._resume.ticket,
             resume_within=self._resume.grace,
-            last_seq=None if received else self._admitted.last_seq,
+            last_seq=None if received else self.admitted.last_seq,
             taken_over=takeover is not None,
             messages=takeover.messages if takeover else [],
         )
@@ -417,73 +364,41 @@ class Session:
 
     def _detach(self, code: int, reason: str, now: float) -> list[Action]:
         """The agent lives on for a while and what it says is remembered: the browser may return."""
-        if self._go_by < math.inf:
+        if self._timeouts.go_by < math.inf:
             return self._hang_up(EndReason.SHUTDOWN, "browser lost")
         self._resume.detach(now)
         away = actions.Note("browser_away", f"{code} {reason}".strip())
         sent = close_codes.sendable(code, instead=close_codes.NORMAL)
         return [actions.DetachBrowser(sent, close_codes.short(reason)), away]
 
-    def _from_browser(
-        self,
-        message: deepgram.ClientMessage | deepgram.Unknown | deepgram.Malformed,
-        now: float,
-    ) -> list[Action]:
-        if refusal := self._limits.refuse_text(message, now):
+    def _from_browser(self, message: deepgram.FromClient, now: float) -> list[Action]:
+        self._resume.confirm()
+        if refusal := self._texts.judge(message, now):
             return self._refuse(refusal, now)
         if isinstance(message, deepgram.InjectUserMessage):
             self._timeouts.touch(now)
         return [actions.Forward()]
 
-    def _refuse(self, refusal: relay_events.RelayError, now: float) -> list[Action]:
+    def _refuse(self, refusal: RelayError, now: float) -> list[Action]:
         """Tell the browser; once too often is the end."""
         refused = actions.Refuse(refusal, refusal.code)
-        if not self._limits.is_abuse(now):
+        if not self._texts.refused(now):
             return [refused]
         return [refused, *self._hang_up(EndReason.ABUSE, refusal.code)]
 
-    def _check(self, woken: Woken, now: float) -> list[Action]:
-        """How the browser behaves, and whether the session is over because of it, or of its age."""
-        if expired := self._timeouts.expired(now):
-            return self._hang_up(EndReason(expired))
+    def _check_audio(self, woken: events.Woken, now: float) -> list[Action]:
+        was_blocked = self._audio.is_blocked
+        refusal = self._audio.check(woken.browser_frames, woken.browser_bytes, now)
+        if self._audio.is_flood:
+            return self._hang_up(EndReason.ABUSE, "flood")
         asked: list[Action] = []
-        if warning := self._timeouts.warning(now):
-            asked.append(actions.SendBrowser(warning))
-        if now < self._limits.audio.next_check:
-            return asked
-        found = self._limits.check_audio(woken.browser_frames, woken.browser_bytes, now)
-        if found.verdict is AudioVerdict.FLOOD:
-            return [*asked, *self._hang_up(EndReason.ABUSE, "flood")]
-        if found.changed:
-            asked.append(actions.BlockAudio(found.verdict is AudioVerdict.BLOCK))
-        return asked + (self._refuse(found.refusal, now) if found.refusal else [])
+        if self._audio.is_blocked != was_blocked:
+            asked.append(actions.BlockAudio(self._audio.is_blocked))
+        return asked + (self._refuse(refusal, now) if refusal else [])
 
-    # --- functions ---------------------------------------------------------------------------
-
-    def _function_started(self, event: FunctionStarted, now: float) -> list[Action]:
-        if event.say:
-            self._calls.promise(event.id, event.say, now + event.say_after)
-        shown = relay_events.RelayIntent(
-            id=event.id,
-            call_id=event.call_id,
-            intent=event.intent,
-            status=IntentStatus.SUBMITTING,
-            arguments=event.arguments,
-        )
-        return [actions.SendBrowser(shown)]
-
-    def _function_returned(self, event: FunctionReturned) -> list[Action]:
-        shown = relay_events.RelayIntent(
-            id=event.id,
-            call_id=event.call_id,
-            intent=event.intent,
-            status=event.status,
-            arguments=event.arguments,
-            result=event.result,
-            next_attempt_at=event.next_attempt_at,
-        )
-        asked: list[Action] = [actions.SendBrowser(shown)]
-        if finished := self._calls.answer(event.id, event.content):
+    def _function_returned(self, event: events.FunctionReturned) -> list[Action]:
+        asked: list[Action] = [actions.SendBrowser(event.shown)]
+        if finished := self._calls.answer(event.shown.id, event.content):
             self._transcript.add_calls([finished])
             asked.append(respond(finished))
         return asked
@@ -491,9 +406,9 @@ class Session:
     # --- time and the end --------------------------------------------------------------------
 
     def _go_away(self, now: float) -> list[Action]:
-        if self._go_by < math.inf:
+        if self._timeouts.go_by < math.inf:
             return []  # a second time
-        self._go_by = now + GO_AWAY_PATIENCE
+        self._timeouts.go_by = now + GO_AWAY_PATIENCE
         event = relay_events.RelayGoAway(
             resume_ticket=self._resume.ticket, reconnect_within=self._resume.grace
         )
@@ -501,26 +416,31 @@ class Session:
 
     def _maybe_go(self, now: float) -> list[Action]:
         """The end, at a turn boundary or when there is no more time, if the relay stops."""
-        wait = self._go_by - now
+        wait = self._timeouts.go_by - now
         if wait == math.inf or (wait > 0 and not (self._is_quiet or self._resume.is_detached)):
             return []
         return self._hang_up(EndReason.SHUTDOWN)
 
-    def _woken(self, event: Woken, now: float) -> list[Action]:
-        asked = self._check(event, now)
-        return asked if self.state is State.CLOSED else asked + self._due(event, now)
+    def _woken(self, woken: events.Woken, now: float) -> list[Action]:
+        if expired := self._timeouts.expired(now):
+            return self._hang_up(EndReason(expired))
+        asked: list[Action] = []
+        if warning := self._timeouts.warning(now):
+            asked.append(actions.SendBrowser(warning))
+        if now >= self._audio.next_check:
+            asked += self._check_audio(woken, now)
+        return asked if self.state is State.CLOSED else asked + self._due(woken, now)
 
-    def _due(self, event: Woken, now: float) -> list[Action]:
+    def _due(self, woken: events.Woken, now: float) -> list[Action]:
         if now >= self._resume.closes_at:
             return self._end(EndReason.BROWSER_LOST, "did not come back", close_codes.ABNORMAL, "")
-        if now >= self._go_by:
+        if now >= self._timeouts.go_by:
             return self._maybe_go(now)
         if self.state is not State.OPEN:
             return self._set_up_late(now) if now >= self._agent.deadline else []
         asked = self._calls.speak(now)
-        if self._agent.needs_keepalive(event.browser_frames - event.thrown_away, now):
-            # KeepAlive alone is reported not to do while the agent speaks for long.
-            asked += [actions.SendAgent(deepgram.KeepAlive()), actions.SendSilence()]
+        if self._agent.needs_keepalive(woken.browser_frames - woken.thrown_away, now):
+            asked.append(actions.KeepAgentAlive())
         return asked + self._maybe_roll_over(now)
 
     def _set_up_late(self, now: float) -> list[Action]:
@@ -528,12 +448,12 @@ class Session:
         if self.state is State.RETRYING:
             self._agent.dial(now)
             return [actions.DialAgent()]
-        failure = _no_agent(EndReason.SETUP_TIMEOUT, "setup_timeout", "did not get ready in time")
-        return self._lost(now, failure, f"setup timeout while {self.state.value}")
+        why = EndReason.SETUP_TIMEOUT
+        return self._lost(now, why, f"setup timeout while {self.state.value}")
 
     def _end(self, why: EndReason, detail: str, code: int, reason: str) -> list[Action]:
         self._agent.state = State.CLOSED
-        return close(why, detail, code, reason)
+        return [close(why, detail, code, reason)]
 
     def _hang_up(self, why: EndReason, detail: str = "") -> list[Action]:
         return self._end(why, detail, *HANG_UP[why])
@@ -547,8 +467,3 @@ def _note_unreadable(
         return []
     detail = f"{type(message).__name__}: {message.unreadable} entries without an id"
     return [actions.Note("agent_malformed", detail)]
-
-
-def _no_agent(why: EndReason, code: str, what: str) -> _Failure:
-    error = relay_events.RelayError(code=code, detail=f"the voice agent {what}")
-    return _Failure(why, error, close_codes.AGENT_UNREACHABLE, code.replace("_", " "))

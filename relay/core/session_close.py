@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from relay.core import actions
-from relay.core.actions import Action
+from relay.core.actions import End
 from relay.core.events import EndReason
 from relay.protocol import close_codes
 
@@ -26,6 +25,9 @@ HANG_UP = {
     EndReason.BROWSER_TOO_SLOW: (close_codes.POLICY, "not reading"),
     EndReason.BAD_SETTINGS: (close_codes.NORMAL, ""),  # of a Deepgram client, which got an Error
     EndReason.AGENT_TOO_SLOW: (close_codes.AGENT_UNREACHABLE, "agent not reading"),
+    EndReason.AGENT_UNREACHABLE: (close_codes.AGENT_UNREACHABLE, "agent unreachable"),
+    EndReason.AGENT_LOST: (close_codes.AGENT_UNREACHABLE, "agent lost"),
+    EndReason.SETUP_TIMEOUT: (close_codes.AGENT_UNREACHABLE, "setup timeout"),
     EndReason.ABUSE: (close_codes.POLICY, "too many refusals"),
     # Not codes that ask to come again either: nobody was there.
     EndReason.IDLE: (close_codes.NORMAL, "idle"),
@@ -39,17 +41,14 @@ def comes_back(code: int) -> bool:
     return code not in _GOODBYES and code < 3000
 
 
-def close(why: EndReason, detail: str, code: int, reason: str) -> list[Action]:
+def close(why: EndReason, detail: str, code: int, reason: str) -> End:
     """Close both connections; `code` and `reason` go to the side that did not end it. The agent
     hears a browser's code only where it is one of a client's own: the rest is between us two."""
-    own = code in _CLIENTS_OWN or code in _FREE
-    left = why is EndReason.BROWSER_LEFT and own
-    return [
-        actions.CloseBrowser(
-            close_codes.sendable(code, instead=close_codes.NORMAL), close_codes.short(reason)
-        ),
-        actions.CloseAgent(
-            code if left else close_codes.NORMAL, close_codes.short(reason) if left else ""
-        ),
-        actions.End(why.value, detail),
-    ]
+    is_its_own = why is EndReason.BROWSER_LEFT and (code in _CLIENTS_OWN or code in _FREE)
+    short = close_codes.short(reason)
+    return End(
+        why.value,
+        detail,
+        browser=(close_codes.sendable(code, instead=close_codes.NORMAL), short),
+        agent=(code, short) if is_its_own else (close_codes.NORMAL, ""),
+    )

@@ -1,4 +1,4 @@
-"""When a session ends by itself, because it is idle or long, and the warning before. Pure."""
+"""When a session ends: idle, long or because the relay stops; the warning before. Pure."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ class SessionTimeouts:
         self._seconds = {"idle": idle_seconds or math.inf, "longest": longest_seconds or math.inf}
         self._ends = {code: now + seconds for code, seconds in self._seconds.items()}
         self._warned: set[str] = set()
+        self.go_by = math.inf  # the relay stops
 
     @property
     def deadline(self) -> float:
-        """When the next of `warning` or `expired` is due."""
-        return min(
+        """When the next of `warning` or `expired` is due, or `go_by`."""
+        dues = [
             at if code in self._warned else self._warn_at(code) for code, at in self._ends.items()
-        )
+        ]
+        return min(self.go_by, *dues)
 
     def touch(self, now: float) -> None:
         """Somebody speaks."""

@@ -22,6 +22,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from config import function_arguments
 from config.function_arguments import ArgumentsError
@@ -29,20 +30,22 @@ from config.intents import Intent, Registry
 from relay.backoff import Backoff
 from relay.core.admitted import Admitted
 from relay.core.events import FunctionReturned, FunctionStarted
-from relay.core.records import FACTS, IntentCalled
+from relay.core.records import IntentCalled
 from relay.functions import submission
 from relay.functions.submission import (
     MAX_ATTEMPTS,
     Delayed,
     Failed,
+    Outcome,
     Rejected,
     Settled,
     Submission,
     Submit,
+    Submitted,
 )
 from relay.journal.journal import Journal
 from relay.protocol import deepgram
-from relay.protocol.relay_events import IntentStatus
+from relay.protocol.relay_events import IntentStatus, RelayIntent
 from relay.supervisor import Contained, Supervisor
 from relay.telemetry.metrics import Metrics
 
@@ -61,36 +64,56 @@ CHECKED_AT_ONCE = 1_000
 MAX_AWAITED = 1_000  # saved calls that live sessions wait for; the oldest are only in the history
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One function call with where it belongs; `id` names its row."""
+# What the Orchestrator answered. The rest is what we think: it gives way, whenever a fact comes.
+FACTS = (IntentStatus.SUBMITTED, IntentStatus.REJECTED)
+
+
+class Call(msgspec.Struct, kw_only=True, eq=False):
+    """One function call: where it belongs, and how far it has come. `id` names its row.
+
+    `on_its_way`: a request of it may have arrived, or may yet. `is_heard`: its session is still
+    there to hear of a later outcome; `reported` is what it heard last.
+    """
 
     id: UUID
     admitted: Admitted
     function: deepgram.FunctionCall
+    intent: Intent | None  # None: there is no such function
     after_seq: int
     report: Report
-
-
-class _Progress(msgspec.Struct):
-    """How far a call has come; `on_its_way`: a request of it may have arrived, or may yet.
-
-    `heard`: its session is still there to hear of a later outcome.
-    """
-
-    call: Call
     attempts: int = 0
     on_its_way: bool = False
-    cancelled: bool = False
-    heard: bool = True
-
-
-class _Awaited(msgspec.Struct, frozen=True):
-    """A saved call whose session may still want to hear what comes of it."""
-
-    call: Call
-    intent: Intent
-    shown: Any
+    is_cancelled: bool = False
+    is_heard: bool = True
     reported: IntentStatus = IntentStatus.SUBMITTING
+
+    def event(self, status: IntentStatus) -> RelayIntent:
+        """What a browser is told of it."""
+        return RelayIntent(
+            id=self.id,
+            call_id=self.function.id,
+            intent=self.intent.name if self.intent else None,
+            status=status,
+            arguments=function_arguments.show(self.function.arguments),
+        )
+
+    def record(self, status: IntentStatus) -> IntentCalled:
+        """What is stored of it."""
+        return IntentCalled(
+            id=self.id,
+            conversation_id=self.admitted.conversation_id,
+            session_id=self.admitted.session_id,
+            call_id=self.function.id,
+            idempotency_key=str(self.id),
+            after_seq=self.after_seq,
+            function=self.function.name,
+            intent=self.intent.name if self.intent else None,
+            # What is longer was refused.
+            arguments=self.function.arguments[: function_arguments.MAX_LENGTH],
+            status=status,
+            attempts=self.attempts,
+            at=datetime.now(UTC),
+        )
 
 
 class Functions:
@@ -120,8 +143,8 @@ class Functions:
         self._clock = clock
         self._jitter = jitter
         self._tasks: Contained | None = None
-        self._running: dict[asyncio.Task[None], _Progress] = {}
-        self._awaited: dict[UUID, _Awaited] = {}
+        self._running: dict[asyncio.Task[None], Call] = {}
+        self._awaited: dict[UUID, Call] = {}
 
     def __repr__(self) -> str:
         return f"<Functions running={len(self._running)} awaited={len(self._awaited)}>"
@@ -157,32 +180,29 @@ class Functions:
             id=row_id,
             admitted=admitted,
             function=function,
+            intent=self._registry.by_function(function.name),
             after_seq=after_seq,
             report=report,
         )
-        progress = _Progress(call)
-        work = self._run(progress, self._submit)
-        task = self._tasks.start(work, name=f"call {call.id}")
-        self._running[task] = progress
+        task = self._tasks.start(self._run(call, self._submit), name=f"call {call.id}")
+        self._running[task] = call
         task.add_done_callback(self._running.pop)
 
     def cancel(self, row_id: UUID) -> None:
         """The model took a call back. One that may have reached the Orchestrator goes on."""
-        for task, progress in self._running.items():
-            if progress.call.id != row_id or progress.on_its_way or progress.cancelled:
+        for task, call in self._running.items():
+            if call.id != row_id or call.on_its_way or call.is_cancelled:
                 continue
-            progress.cancelled = True
+            call.is_cancelled = True
             task.cancel()
-            self._finish_cancelled(progress)
+            self._conclude(call, call.record(IntentStatus.CANCELLED), "cancelled", None)
 
     def forget(self, session_id: UUID) -> None:
         """The session is over: nobody waits for its saved calls any more."""
-        for progress in self._running.values():
-            if progress.call.admitted.session_id == session_id:
-                progress.heard = False
-        ended = [i for i, a in self._awaited.items() if a.call.admitted.session_id == session_id]
-        for call_id in ended:
-            del self._awaited[call_id]
+        for call in [*self._running.values(), *self._awaited.values()]:
+            if call.admitted.session_id == session_id:
+                call.is_heard = False
+                self._awaited.pop(call.id, None)
 
     @property
     def awaited(self) -> list[UUID]:
@@ -194,237 +214,145 @@ class Functions:
 
         An answer of the Orchestrator is the last word; what is not one may be replaced by it.
         """
-        awaited = self._awaited.pop(row_id, None)
-        if awaited is None:
+        call = self._awaited.get(row_id)
+        if call is None:
             return
-        if status not in FACTS:  # it may still turn out to have arrived
-            self._awaited[row_id] = msgspec.structs.replace(awaited, reported=status)
-        if status is not awaited.reported:
-            self._report(awaited.call, awaited.intent, status, awaited.shown, result, content)
+        if status in FACTS:  # else it may still turn out to have arrived
+            del self._awaited[row_id]
+        if status is not call.reported:
+            self._report(call, status, result, content)
 
     # --- one call ----------------------------------------------------------------------------
 
-    async def _run(self, progress: _Progress, submit: Submit) -> None:
-        call = progress.call
+    async def _run(self, call: Call, submit: Submit) -> None:
+        """The top of its task: whatever breaks, the model gets its one answer, and a call that was
+        accepted its way to the Orchestrator."""
+        outcome: Outcome
+        accepted: Intent | None = None
         try:
-            accepted = await self._accept(progress)
+            name, text = call.function.name, call.function.arguments
+            intent, parameters = await check_call(self._registry, name, text)
+            if self._accept(call, intent):
+                accepted = intent
+                outcome = await self._try(call, intent, parameters, submit)
+            else:
+                outcome = Failed(UNSAVED, 0)
+        except ArgumentsError as error:
+            outcome = Rejected(str(error), None, 0)
+        except asyncio.CancelledError:
+            if accepted and not call.is_cancelled:  # we stop: the next one to look takes it over
+                record = call.record(IntentStatus.SUBMITTING)
+                self._journal.append(replace(record, due_in=0.0, in_doubt=call.on_its_way))
+            raise
         except Exception:
-            # The top of this task: nothing was sent, and the model gets its one answer.
             self._supervisor.count("call")
             log.exception(
                 "function_call_broken function=%.64r call=%s", call.function.name, call.id
             )
-            shown = function_arguments.show(call.function.arguments)
-            self._finish(progress, None, shown, Failed(BROKEN, 0))
-            return
-        if accepted is not None:
-            await self._deliver(progress, *accepted, submit)
+            outcome = self._broken(call, accepted) if accepted else Failed(BROKEN, 0)
+        if isinstance(outcome, Delayed):
+            self._save(call, outcome)
+        else:
+            self._finish(call, outcome)
 
-    async def _accept(self, progress: _Progress) -> tuple[Intent, dict[str, Any]] | None:
-        """Check it and have it on disk; None: it has its answer already."""
-        call = progress.call
-        name, text = call.function.name, call.function.arguments
-        try:
-            intent, parameters = await check_call(self._registry, name, text)
-        except ArgumentsError as error:
-            rejected = Rejected(str(error), None, 0)
-            shown = function_arguments.show(text)
-            self._finish(progress, self._registry.by_function(name), shown, rejected)
-            return None
+    def _accept(self, call: Call, intent: Intent) -> bool:
+        """Have it on disk; False: it cannot be."""
         # In doubt from the start: if we die, nobody can know how far we came.
         lease = intent.timeout + LEASE_MARGIN
-        if not self._note(progress, intent, IntentStatus.SUBMITTING, due_in=lease, in_doubt=True):
-            self._finish(progress, intent, parameters, Failed(UNSAVED, 0))
-            return None
-        call.report(
-            FunctionStarted(
-                id=call.id,
-                call_id=call.function.id,
-                intent=intent.name,
-                arguments=parameters,
-                say=intent.say,
-                say_after=intent.say_after,
-            )
-        )
-        return intent, parameters
-
-    async def _deliver(
-        self, progress: _Progress, intent: Intent, parameters: dict[str, Any], submit: Submit
-    ) -> None:
-        try:
-            outcome, due_in = await self._try(progress, intent, parameters, submit)
-        except asyncio.CancelledError:
-            if not progress.cancelled:  # we stop: the next one to look takes it over
-                self._note(
-                    progress,
-                    intent,
-                    IntentStatus.SUBMITTING,
-                    due_in=0.0,
-                    in_doubt=progress.on_its_way,
-                )
-            raise
-        except Exception:
-            # A defect here must still give the model its one answer, and the call its way to the
-            # Orchestrator.
-            self._supervisor.count("call")
-            log.exception("function_call_broken intent=%s call=%s", intent.name, progress.call.id)
-            progress.attempts += 1
-            outcome, due_in = Delayed(reason=BROKEN, cause="defect", attempts=1), IN_CALL.longest
-            if not submission.may_repeat(intent, outcome, in_doubt=progress.on_its_way):
-                outcome = Failed(BROKEN, 0)
-        if isinstance(outcome, Delayed):
-            self._save(progress, intent, parameters, outcome, due_in)
-        else:
-            self._finish(progress, intent, parameters, outcome)
+        record = call.record(IntentStatus.SUBMITTING)
+        if not self._journal.append(replace(record, due_in=lease, in_doubt=True)):
+            return False
+        shown = call.event(IntentStatus.SUBMITTING)
+        call.report(FunctionStarted(shown, intent.say, intent.say_after))
+        return True
 
     async def _try(
-        self, progress: _Progress, intent: Intent, parameters: dict[str, Any], submit: Submit
-    ) -> tuple[Settled | Delayed, float]:
+        self, call: Call, intent: Intent, parameters: dict[str, Any], submit: Submit
+    ) -> Outcome:
         """Ask until it is settled or the model should not wait longer; then, when to go on."""
         deadline = self._clock() + intent.timeout
         in_doubt = False
         while True:
-            progress.on_its_way = True
+            call.on_its_way = True
             outcome = await submit(
                 Submission(
                     intent=intent,
                     parameters=parameters,
-                    user_id=progress.call.admitted.user_id,
-                    conversation_id=progress.call.admitted.conversation_id,
-                    call_id=str(progress.call.id),
+                    user_id=call.admitted.user_id,
+                    conversation_id=call.admitted.conversation_id,
+                    call_id=str(call.id),
                     seconds=deadline - self._clock(),
                     in_doubt=in_doubt,
                 )
             )
-            progress.attempts += outcome.attempts
+            call.attempts += outcome.attempts
             if not isinstance(outcome, Delayed):
-                return outcome, 0.0
+                return outcome
             if not submission.may_repeat(intent, outcome, in_doubt=in_doubt):
-                return Failed(outcome.reason, 0), 0.0
+                return Failed(outcome.reason, 0)
             in_doubt = in_doubt or not outcome.unsent
-            progress.on_its_way = in_doubt
-            pause = max(IN_CALL.pause(max(progress.attempts, 1), self._jitter()), outcome.wait)
-            tired = progress.attempts >= MAX_ATTEMPTS or outcome.attempts == 0
+            call.on_its_way = in_doubt
+            pause = max(IN_CALL.pause(max(call.attempts, 1), self._jitter()), outcome.wait)
+            tired = call.attempts >= MAX_ATTEMPTS or outcome.attempts == 0
             if tired or self._clock() + pause + LEAST_SECONDS > deadline:
-                return outcome, pause
+                return replace(outcome, wait=pause)
             await self._sleep(pause)
+
+    def _broken(self, call: Call, intent: Intent) -> Delayed | Failed:
+        call.attempts += 1
+        outcome = Delayed(reason=BROKEN, cause="defect", attempts=1, wait=IN_CALL.longest)
+        may_repeat = submission.may_repeat(intent, outcome, in_doubt=call.on_its_way)
+        return outcome if may_repeat else Failed(BROKEN, 0)
 
     # --- what is reported and noted-------------------------------------------------------------
 
-    def _finish(
-        self, progress: _Progress, intent: Intent | None, shown: Any, outcome: Settled
-    ) -> None:
+    def _finish(self, call: Call, outcome: Settled) -> None:
         status, result, content = submission.answer(outcome)
-        error = None if isinstance(outcome, submission.Submitted) else outcome.reason
-        self._note(progress, intent, status, result=result, response=content, error=error)
-        self._count(progress, intent, status.value)
-        self._report(progress.call, intent, status, shown, result, content)
+        error = None if isinstance(outcome, Submitted) else outcome.reason
+        record = replace(call.record(status), result=result, response=content, error=error)
+        self._conclude(call, record, status.value, result)
 
-    def _finish_cancelled(self, progress: _Progress) -> None:
-        call = progress.call
-        intent = self._registry.by_function(call.function.name)
-        self._note(progress, intent, IntentStatus.CANCELLED)
-        self._count(progress, intent, IntentStatus.CANCELLED.value)
-        shown = function_arguments.show(call.function.arguments)
-        self._report(call, intent, IntentStatus.CANCELLED, shown, None, "")
-
-    def _save(
-        self,
-        progress: _Progress,
-        intent: Intent,
-        shown: Any,
-        outcome: Delayed,
-        due_in: float,
-    ) -> None:
-        content = submission.saved(outcome.reason)
-        self._note(
-            progress,
-            intent,
-            IntentStatus.SUBMITTING,
-            due_in=due_in,
-            in_doubt=progress.on_its_way,
-            response=content,
+    def _save(self, call: Call, outcome: Delayed) -> None:
+        """The outbox goes on with it."""
+        record = replace(
+            call.record(IntentStatus.SUBMITTING),
+            due_in=outcome.wait,
+            in_doubt=call.on_its_way,
+            response=submission.saved(outcome.reason),
             error=f"{outcome.reason} ({outcome.cause})",
         )
-        call = progress.call
-        if progress.heard:
-            while len(self._awaited) >= MAX_AWAITED:
+        if call.is_heard:
+            if len(self._awaited) >= MAX_AWAITED:
                 del self._awaited[next(iter(self._awaited))]
-            self._awaited[call.id] = _Awaited(call, intent, shown)
-        self._count(progress, intent, "saved")
-        result = {"saved": True, "because": outcome.reason}
-        again = datetime.now(UTC) + timedelta(seconds=due_in)
-        self._report(call, intent, IntentStatus.SUBMITTING, shown, result, content, again)
+            self._awaited[call.id] = call
+        self._conclude(call, record, "saved", {"saved": True, "because": outcome.reason})
 
-    def _count(self, progress: _Progress, intent: Intent | None, status: str) -> None:
-        self._metrics.calls.labels(status=status).inc()
+    def _conclude(self, call: Call, record: IntentCalled, counted_as: str, result: Any) -> None:
+        """The model has its answer, if it wants one: note it, and tell its session."""
+        self._journal.append(record)
+        self._metrics.function_calls.labels(status=counted_as).inc()
         log.info(
             "function_call intent=%s status=%s attempts=%d session=%s call=%s",
-            intent.name if intent else None,
-            status,
-            progress.attempts,
-            progress.call.admitted.session_id,
-            progress.call.id,
+            record.intent,
+            counted_as,
+            record.attempts,
+            record.session_id,
+            record.id,
         )
+        again = None if record.due_in is None else record.at + timedelta(seconds=record.due_in)
+        self._report(call, record.status, result, record.response or "", again)
 
     def _report(
         self,
         call: Call,
-        intent: Intent | None,
         status: IntentStatus,
-        shown: Any,
         result: Any,
         content: str,
         next_attempt_at: datetime | None = None,
     ) -> None:
-        call.report(
-            FunctionReturned(
-                id=call.id,
-                call_id=call.function.id,
-                intent=intent.name if intent else None,
-                status=status,
-                arguments=shown,
-                result=result,
-                content=content,
-                next_attempt_at=next_attempt_at,
-            )
-        )
-
-    def _note(
-        self,
-        progress: _Progress,
-        intent: Intent | None,
-        status: IntentStatus,
-        *,
-        result: Any = None,
-        response: str | None = None,
-        error: str | None = None,
-        due_in: float | None = None,
-        in_doubt: bool = False,
-    ) -> bool:
-        call = progress.call
-        return self._journal.append(
-            IntentCalled(
-                id=call.id,
-                conversation_id=call.admitted.conversation_id,
-                session_id=call.admitted.session_id,
-                call_id=call.function.id,
-                idempotency_key=str(call.id),
-                after_seq=call.after_seq,
-                function=call.function.name,
-                intent=intent.name if intent else None,
-                # What is longer was refused.
-                arguments=call.function.arguments[: function_arguments.MAX_LENGTH],
-                status=status,
-                attempts=progress.attempts,
-                result=result,
-                response=response,
-                at=datetime.now(UTC),
-                due_in=due_in,
-                in_doubt=in_doubt,
-                error=error,
-            )
-        )
+        call.reported = status
+        shown = replace(call.event(status), result=result, next_attempt_at=next_attempt_at)
+        call.report(FunctionReturned(shown, content))
 
 
 async def check_call(registry: Registry, name: str, text: str) -> tuple[Intent, dict[str, Any]]:

@@ -88,16 +88,14 @@ def may_repeat(intent: Intent, outcome: Delayed, *, in_doubt: bool) -> bool:
 
 def answer(outcome: Settled) -> tuple[IntentStatus, Any, str]:
     """Status, result for people, and the text for the model (Deepgram wants a string)."""
-    match outcome:
-        case Submitted(result=result):
-            content = json.dumps({"status": "submitted", "result": result})
-            return IntentStatus.SUBMITTED, result, content
-        case Rejected(reason=reason, result=result):
-            content = json.dumps({"status": "rejected", "error": reason})
-            return IntentStatus.REJECTED, result or {"error": reason}, content
-        case Failed(reason=reason):  # exhaustive
-            content = json.dumps({"status": "failed", "error": reason})
-            return IntentStatus.FAILED, {"error": reason}, content
+    if isinstance(outcome, Submitted):
+        content = json.dumps({"status": "submitted", "result": outcome.result})
+        return IntentStatus.SUBMITTED, outcome.result, content
+    status, result = IntentStatus.FAILED, None
+    if isinstance(outcome, Rejected):
+        status, result = IntentStatus.REJECTED, outcome.result
+    error = {"error": outcome.reason}
+    return status, result or error, json.dumps({"status": status, **error})
 
 
 def saved(reason: str) -> str:

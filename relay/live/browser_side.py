@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.core import events
+from relay.core.deepgram_session import SessionRules
 from relay.core.events import EndReason
 from relay.core.resume import KEPT_BYTES, ReplayBuffer
-from relay.core.session import SessionRules
 from relay.live.session_record import SessionRecord
 from relay.live.session_side import Side
 from relay.protocol import close_codes

@@ -110,8 +110,8 @@ class SessionRecord:
         self._metrics.sessions_ended.labels(reason=reason).inc()
         self._metrics.frames.labels(source="browser").inc(browser.frames)
         self._metrics.frames.labels(source="agent").inc(agent.frames)
-        self._metrics.dropped.labels(towards="agent").inc(dropped[0])
-        self._metrics.dropped.labels(towards="browser").inc(dropped[1])
+        self._metrics.audio_dropped.labels(towards="agent").inc(dropped[0])
+        self._metrics.audio_dropped.labels(towards="browser").inc(dropped[1])
         log.info(
             "session_ended session=%s reason=%s browser_code=%d agent_code=%d seconds=%.1f"
             " browser_frames=%d agent_frames=%d dropped=%d detail=%r",

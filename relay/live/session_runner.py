@@ -23,10 +23,10 @@ from config.policy import Policy
 from relay.core import actions, events
 from relay.core.actions import Action
 from relay.core.admitted import Admitted
-from relay.core.deepgram_session import DeepgramSession
+from relay.core.deepgram_session import DeepgramSession, SessionRules
 from relay.core.events import EndReason
 from relay.core.records import Figures, MessageSaid
-from relay.core.session import MakeSettings, Session, SessionRules
+from relay.core.session import MakeSettings, Session
 from relay.functions.executor import Functions
 from relay.live.agent_side import AgentSide
 from relay.live.browser_side import BrowserSide
@@ -282,7 +282,8 @@ class SessionRunner:
                     self._browser.block(blocked)
                 case actions.SendAgent(message=message):
                     to_agent.send_text(deepgram.encode(message), for_this_end=True)
-                case actions.SendSilence():
+                case actions.KeepAgentAlive():
+                    to_agent.send_text(deepgram.encode(deepgram.KeepAlive()), for_this_end=True)
                     if frame := silence(self._session.admitted.audio.input, SILENCE_SECONDS):
                         to_agent.send_audio(frame)
                 case actions.DialAgent():
@@ -292,14 +293,13 @@ class SessionRunner:
                 case actions.SendSettings(settings=settings):
                     self._record.timing.settings_sent(self._clock())
                     to_agent.send_first(deepgram.encode(settings))
-                case actions.ReleaseHeld():
+                case actions.ReleaseHeld(agent_request_id=request_id):
                     to_agent.release()
+                    self._record.began(request_id)
                 case actions.ClearAudio():
                     self._browser.connection.queue.clear_audio()
                 case actions.Store(message=message):
                     self._store(message)
-                case actions.Began(agent_request_id=request_id):
-                    self._record.began(request_id)
                 case actions.AwaitReply():
                     self._agent.await_reply(self._clock())
                 case actions.Reported(seconds=seconds):
@@ -315,25 +315,21 @@ class SessionRunner:
                     self._agent.hear_all()  # no reply is heard, none is measured
                 case actions.Replay(received=received):
                     self._browser.replay_texts(received)
-                case actions.CloseBrowser(code=code, reason=reason):
-                    self._browser.connection.close(code, reason)
-                case actions.CloseAgent(code=code, reason=reason):
-                    self._agent.connection.close(code, reason)
-                case actions.End(reason=reason, detail=detail):
+                case actions.End(reason=reason, detail=detail, browser=browser, agent=agent):
+                    self._browser.connection.close(*browser)
+                    self._agent.connection.close(*agent)
                     self._end(reason, detail)
                 case actions.Note(what=what, detail=detail):
                     self._record.note(what, detail)
                 case _:
                     assert_never(action)
 
-    def _send_browser(self, event: relay_events.Event | relay_events.OfDeepgram) -> None:
+    def _send_browser(self, event: deepgram.Message) -> None:
         if isinstance(event, relay_events.RelaySession):  # of this socket alone
             self._record.ticket(event.resume_ticket)
-            self._browser.connection.queue.send_text(relay_events.encode(event))
-        elif isinstance(event, relay_events.OfDeepgram):
-            self._browser.tell(deepgram.encode(event))
+            self._browser.connection.queue.send_text(deepgram.encode(event))
         else:
-            self._browser.tell(relay_events.encode(event))
+            self._browser.tell(deepgram.encode(event))
 
     def _store(self, message: MessageSaid) -> None:
         # It is told in the next text frame.

@@ -5,7 +5,7 @@ Two lists: what we let browsers make and play, here, and what the agent can do, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 
 import msgspec
 
@@ -46,24 +46,19 @@ def choose_audio(
 
 
 def _mistakes(wish: AudioWish, containers: Collection[str]) -> Iterator[str]:
-    if wish.input is not None:
-        yield from _rate_mistakes("audio.input", wish.input, INPUT_RATES)
-    if wish.output is not None:
-        yield from _rate_mistakes("audio.output", wish.output, OUTPUT_RATES)
-        if wish.output.container not in containers:
-            yield f"audio.output.container: expected {' or '.join(containers)}"
-
-
-def _rate_mistakes(
-    path: str, side: AudioInput | AudioOutput, allowed: Mapping[str, tuple[int, ...]]
-) -> Iterator[str]:
-    rates = allowed.get(side.encoding)
-    if rates is None:
-        expected = ", ".join(allowed)
-        yield f"{path}.encoding: expected one of {expected}, got {side.encoding!r}"
-    elif side.sample_rate not in rates:
-        expected = ", ".join(map(str, rates))
-        yield f"{path}.sample_rate: expected one of {expected} for {side.encoding}"
+    sides = [("audio.input", wish.input, INPUT_RATES), ("audio.output", wish.output, OUTPUT_RATES)]
+    for path, side, allowed in sides:
+        if side is None:
+            continue
+        rates = allowed.get(side.encoding)
+        if rates is None:
+            expected = ", ".join(allowed)
+            yield f"{path}.encoding: expected one of {expected}, got {side.encoding!r}"
+        elif side.sample_rate not in rates:
+            expected = ", ".join(map(str, rates))
+            yield f"{path}.sample_rate: expected one of {expected} for {side.encoding}"
+    if wish.output is not None and wish.output.container not in containers:
+        yield f"audio.output.container: expected {' or '.join(containers)}"
 
 
 def bytes_per_second(audio: AudioInput | AudioOutput) -> int | None:

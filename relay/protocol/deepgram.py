@@ -22,22 +22,26 @@ Role = Literal["user", "assistant"]
 _NO_TURN = ("backchannel", "presence_check", "filler")
 
 
-class _Message(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, kw_only=True):
+class Message(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, kw_only=True):
     """One JSON object with a `type`; optional fields at their default are not written."""
+
+
+class Notice(Message, frozen=True):
+    """What no rule of ours looks at."""
 
 
 # --- server to client ------------------------------------------------------------------------
 
 
-class Welcome(_Message, frozen=True, tag=True):
+class Welcome(Message, frozen=True, tag=True):
     request_id: str
 
 
-class SettingsApplied(_Message, frozen=True, tag=True):
+class SettingsApplied(Message, frozen=True, tag=True):
     pass
 
 
-class ConversationText(_Message, frozen=True, tag=True):
+class ConversationText(Message, frozen=True, tag=True):
     """What was said: a whole user turn, or one sentence of the agent."""
 
     role: Role
@@ -50,25 +54,25 @@ class ConversationText(_Message, frozen=True, tag=True):
         return self.conversational_behavior not in _NO_TURN
 
 
-class UserStartedSpeaking(_Message, frozen=True, tag=True):
+class UserStartedSpeaking(Message, frozen=True, tag=True):
     pass
 
 
-class EndOfTurn(_Message, frozen=True, tag=True):
+class EndOfTurn(Notice, frozen=True, tag=True):
     trigger: str | None = None
 
 
-class AgentThinking(_Message, frozen=True, tag=True):
+class AgentThinking(Notice, frozen=True, tag=True):
     content: str = ""
 
 
-class AgentStartedSpeaking(_Message, frozen=True, tag=True):
+class AgentStartedSpeaking(Notice, frozen=True, tag=True):
     total_latency: float | None = None
     tts_latency: float | None = None
     ttt_latency: float | None = None
 
 
-class AgentAudioDone(_Message, frozen=True, tag=True):
+class AgentAudioDone(Message, frozen=True, tag=True):
     """The last audio of the turn was sent; it may still be playing."""
 
 
@@ -82,22 +86,18 @@ class FunctionCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     thought_signature: str | None = None
 
 
-class FunctionCallRequest(_Message, frozen=True, tag=True):
+class FunctionCallRequest(Message, frozen=True, tag=True):
     """`unreadable` counts entries without an id, which nobody can answer; it is not on the wire."""
 
     functions: list[FunctionCall]
     unreadable: int = 0
 
 
-class CancelledCall(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-    name: str = ""
+class FunctionCallCancelled(Message, frozen=True, tag=True):
+    """The calls are void: the user went on speaking; send no response to them. Only their id and
+    perhaps their name are told."""
 
-
-class FunctionCallCancelled(_Message, frozen=True, tag=True):
-    """The calls are void: the user went on speaking; send no response to them."""
-
-    functions: list[CancelledCall]
+    functions: list[FunctionCall]
     unreadable: int = 0
 
 
@@ -112,7 +112,7 @@ class FinishedCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     thought_signature: str | None = None
 
 
-class History(_Message, frozen=True, tag=True):
+class History(Message, frozen=True, tag=True):
     """A line of the history, spoken (`role`, `content`) or called (`function_calls`)."""
 
     role: Role | None = None
@@ -120,7 +120,7 @@ class History(_Message, frozen=True, tag=True):
     function_calls: list[FinishedCall] | None = None
 
 
-class LatencyReport(_Message, frozen=True, tag=True):
+class LatencyReport(Message, frozen=True, tag=True):
     """Seconds; real messages carry one of the fields each."""
 
     stt_latency: float | None = None
@@ -132,34 +132,34 @@ class LatencyReport(_Message, frozen=True, tag=True):
     total_latency: float | None = None
 
 
-class ListenUpdated(_Message, frozen=True, tag=True):
+class ListenUpdated(Notice, frozen=True, tag=True):
     pass
 
 
-class ThinkUpdated(_Message, frozen=True, tag=True):
+class ThinkUpdated(Notice, frozen=True, tag=True):
     pass
 
 
-class SpeakUpdated(_Message, frozen=True, tag=True):
+class SpeakUpdated(Notice, frozen=True, tag=True):
     pass
 
 
-class PromptUpdated(_Message, frozen=True, tag=True):
+class PromptUpdated(Notice, frozen=True, tag=True):
     pass
 
 
-class InjectionRefused(_Message, frozen=True, tag=True):
+class InjectionRefused(Notice, frozen=True, tag=True):
     message: str = ""
 
 
-class Warning(_Message, frozen=True, tag=True):
+class Warning(Message, frozen=True, tag=True):
     """The session goes on."""
 
     description: str = ""
     code: str = ""
 
 
-class Error(_Message, frozen=True, tag=True):
+class Error(Message, frozen=True, tag=True):
     """The end of the session: Deepgram closes without a status after it."""
 
     description: str = ""
@@ -169,7 +169,7 @@ class Error(_Message, frozen=True, tag=True):
 # --- client to server ------------------------------------------------------------------------
 
 
-class Settings(_Message, frozen=True, tag=True):
+class Settings(Message, frozen=True, tag=True):
     """The first message and sent once. `audio` and `agent` as plain JSON objects."""
 
     audio: dict[str, Any]
@@ -180,32 +180,32 @@ class Settings(_Message, frozen=True, tag=True):
     mip_opt_out: bool | None = None
 
 
-class UpdateListen(_Message, frozen=True, tag=True):
+class UpdateListen(Message, frozen=True, tag=True):
     listen: dict[str, Any]
 
 
-class UpdateThink(_Message, frozen=True, tag=True):
+class UpdateThink(Message, frozen=True, tag=True):
     think: dict[str, Any] | list[dict[str, Any]]
 
 
-class UpdateSpeak(_Message, frozen=True, tag=True):
+class UpdateSpeak(Message, frozen=True, tag=True):
     speak: dict[str, Any] | list[dict[str, Any]]
 
 
-class UpdatePrompt(_Message, frozen=True, tag=True):
+class UpdatePrompt(Message, frozen=True, tag=True):
     prompt: str
 
 
-class InjectUserMessage(_Message, frozen=True, tag=True):
+class InjectUserMessage(Message, frozen=True, tag=True):
     content: str
 
 
-class InjectAgentMessage(_Message, frozen=True, tag=True):
+class InjectAgentMessage(Message, frozen=True, tag=True):
     message: str
     behavior: Literal["default", "queue", "interrupt"] | None = None
 
 
-class FunctionCallResponse(_Message, frozen=True, tag=True):
+class FunctionCallResponse(Message, frozen=True, tag=True):
     """Both ways: our answer to a call, and Deepgram's echo of it. `content` is a string."""
 
     name: str
@@ -214,11 +214,11 @@ class FunctionCallResponse(_Message, frozen=True, tag=True):
     thought_signature: str | None = None
 
 
-class KeepAlive(_Message, frozen=True, tag=True):
+class KeepAlive(Message, frozen=True, tag=True):
     pass
 
 
-class ForceEndTurn(_Message, frozen=True, tag=True):
+class ForceEndTurn(Message, frozen=True, tag=True):
     pass
 
 
@@ -226,7 +226,7 @@ class ForceEndTurn(_Message, frozen=True, tag=True):
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """A JSON object with a type that we have no struct for: passed on untouched."""
+    """A JSON object with a type that we have no struct for."""
 
     type: str
 
@@ -285,6 +285,9 @@ ClientMessage = (
     | ForceEndTurn
 )
 
+FromServer = ServerMessage | Mended | Unknown | Malformed
+FromClient = ClientMessage | Unknown | Malformed
+
 
 class _Head(msgspec.Struct, frozen=True):
     type: str
@@ -296,6 +299,16 @@ class _Line(msgspec.Struct, frozen=True):
     role: Any = None
     content: msgspec.Raw = msgspec.Raw(b"null")
     conversational_behavior: Any = None
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    """An entry about a function call of which all but the id may be wrong."""
+
+    id: str | int | float
+    name: Any = ""
+    arguments: Any = None
+    client_side: Any = True
+    thought_signature: Any = None
 
 
 _server: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)
@@ -313,13 +326,11 @@ _ESCAPE = re.compile(
     rb"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
-_KNOWN = {
-    _server: {struct.__name__ for struct in ServerMessage.__args__},
-    _client: {struct.__name__ for struct in ClientMessage.__args__},
-}
+_OF_SERVERS = {struct.__name__ for struct in ServerMessage.__args__}
+_OF_CLIENTS = {struct.__name__ for struct in ClientMessage.__args__}
 
 
-def decode_server(text: bytes | memoryview) -> ServerMessage | Mended | Unknown | Malformed:
+def decode_server(text: bytes | memoryview) -> FromServer:
     """What the agent says. Never raises."""
     try:
         message = _server.decode(text)
@@ -331,23 +342,21 @@ def decode_server(text: bytes | memoryview) -> ServerMessage | Mended | Unknown 
     return message
 
 
-def decode_client(text: bytes | memoryview) -> ClientMessage | Unknown | Malformed:
+def decode_client(text: bytes | memoryview) -> FromClient:
     """What a client says. Never raises."""
     try:
         return _client.decode(text)
     except _UNREADABLE as error:
-        return _tell_apart(text, _KNOWN[_client], error)
+        return _tell_apart(text, _OF_CLIENTS, error)
 
 
-def _read_again(
-    text: bytes | memoryview, error: Exception
-) -> ServerMessage | Mended | Unknown | Malformed:
+def _read_again(text: bytes | memoryview, error: Exception) -> FromServer:
     """Without halves of surrogate pairs, which other parsers take; a line field by field, and
     function calls entry by entry."""
     whole = _ESCAPE.sub(_keep_whole, bytes(text))
     if entries := _read_entries(whole):
         return entries
-    kind = _tell_apart(whole, _KNOWN[_server], error)
+    kind = _tell_apart(whole, _OF_SERVERS, error)
     if not isinstance(kind, Malformed):
         return kind
     if kind.type == "ConversationText":
@@ -403,54 +412,31 @@ def _read_entries(text: bytes) -> FunctionCallRequest | FunctionCallCancelled | 
         return None
     match message:
         case {"type": "FunctionCallRequest", "functions": list(entries)}:
-            calls = [call for entry in entries if (call := _read_call(entry))]
-            return FunctionCallRequest(functions=calls, unreadable=len(entries) - len(calls))
+            kind: type[FunctionCallRequest | FunctionCallCancelled] = FunctionCallRequest
         case {"type": "FunctionCallCancelled", "functions": list(entries)}:
-            gone = [one for entry in entries if (one := _read_cancelled(entry))]
-            return FunctionCallCancelled(functions=gone, unreadable=len(entries) - len(gone))
-    return None
+            kind = FunctionCallCancelled
+        case _:
+            return None
+    calls = [call for entry in entries if (call := _read_call(entry))]
+    return kind(functions=calls, unreadable=len(entries) - len(calls))
 
 
 def _read_call(entry: Any) -> FunctionCall | None:
-    call_id = _read_id(entry)
-    if call_id is None:
+    try:
+        read = msgspec.convert(entry, _Entry)
+    except msgspec.ValidationError:
         return None
-    arguments = entry.get("arguments")
-    if not isinstance(arguments, str):
-        arguments = "{}" if arguments is None else json.dumps(arguments)
-    signature = entry.get("thought_signature")
+    arguments = "{}" if read.arguments is None else read.arguments
+    signature = read.thought_signature
     return FunctionCall(
-        id=call_id,
-        name=_read_text(entry.get("name")),
-        arguments=arguments,
-        client_side=entry.get("client_side") is not False,
+        id=str(read.id),
+        name=read.name if isinstance(read.name, str) else "",
+        arguments=arguments if isinstance(arguments, str) else json.dumps(arguments),
+        client_side=read.client_side is not False,
         thought_signature=signature if isinstance(signature, str) else None,
     )
 
 
-def _read_cancelled(entry: Any) -> CancelledCall | None:
-    call_id = _read_id(entry)
-    if call_id is None:
-        return None
-    return CancelledCall(id=call_id, name=_read_text(entry.get("name")))
-
-
-def _read_id(entry: Any) -> str | None:
-    match entry:
-        case {"id": str(text)}:
-            return _read_text(text)
-        case {"id": bool()}:
-            return None
-        case {"id": int() | float() as number}:
-            return str(number)
-    return None
-
-
-def _read_text(value: Any) -> str:
-    """Nothing where a text was expected and something else came."""
-    return value if isinstance(value, str) else ""
-
-
-def encode(message: ServerMessage | ClientMessage) -> bytes:
+def encode(message: Message) -> bytes:
     """JSON with `type` first; fields at their default are left out (the parser is strict)."""
     return _encoder.encode(message)

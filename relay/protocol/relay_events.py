@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from relay.protocol.deepgram import ConversationText, Error, Role, Warning, Welcome
+from relay.protocol.deepgram import Message, Role
 
 
 class IntentStatus(StrEnum):
@@ -28,8 +28,8 @@ class IntentStatus(StrEnum):
 SUBPROTOCOL = "relay.v1"
 
 
-class _Event(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, omit_defaults=True):
-    """One JSON object with a `type` that starts with `Relay`."""
+class RelayEvent(Message, frozen=True):
+    """Its `type` starts with `Relay`. All else that a browser is told is Deepgram's."""
 
 
 class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
     content: str
 
 
-class RelaySession(_Event, frozen=True, tag=True):
+class RelaySession(RelayEvent, frozen=True, tag=True):
     """The first event after the WebSocket is open.
 
     `resume_ticket` opens the next WebSocket of this session, once, for `resume_within` seconds
@@ -56,10 +56,10 @@ class RelaySession(_Event, frozen=True, tag=True):
     resume_within: float
     last_seq: int | None = None
     taken_over: bool = False
-    messages: list[StoredMessage] = []
+    messages: list[StoredMessage] = msgspec.field(default_factory=list)
 
 
-class RelayMessageSaved(_Event, frozen=True, tag=True):
+class RelayMessageSaved(RelayEvent, frozen=True, tag=True):
     """The message is in Postgres."""
 
     seq: int
@@ -67,7 +67,7 @@ class RelayMessageSaved(_Event, frozen=True, tag=True):
     role: Role
 
 
-class RelayIntent(_Event, frozen=True, tag=True):
+class RelayIntent(RelayEvent, frozen=True, tag=True):
     """A function call and how it stands; sent again when the status changes.
 
     `id` is the call's, as in the history; `call_id` is the model's and may be that of several.
@@ -85,15 +85,15 @@ class RelayIntent(_Event, frozen=True, tag=True):
     next_attempt_at: datetime | None = None
 
 
-class RelayReconnecting(_Event, frozen=True, tag=True):
+class RelayReconnecting(RelayEvent, frozen=True, tag=True):
     """The agent was lost and is dialled again; keep sending audio, it is kept for a while."""
 
 
-class RelayReconnected(_Event, frozen=True, tag=True):
+class RelayReconnected(RelayEvent, frozen=True, tag=True):
     """The agent is back and knows what was said."""
 
 
-class RelayGoAway(_Event, frozen=True, tag=True):
+class RelayGoAway(RelayEvent, frozen=True, tag=True):
     """The relay is about to stop: this WebSocket is closed with 1012 in a moment.
 
     For `reconnect_within` seconds from then `resume_ticket` may open the session elsewhere.
@@ -103,7 +103,7 @@ class RelayGoAway(_Event, frozen=True, tag=True):
     reconnect_within: float
 
 
-class RelayNotice(_Event, frozen=True, tag=True):
+class RelayNotice(RelayEvent, frozen=True, tag=True):
     """The session ends in `ends_in` seconds: nobody speaks (`idle`), which speaking changes, or it
     is as long as one may be (`longest`)."""
 
@@ -111,30 +111,8 @@ class RelayNotice(_Event, frozen=True, tag=True):
     ends_in: float
 
 
-class RelayError(_Event, frozen=True, tag=True):
+class RelayError(RelayEvent, frozen=True, tag=True):
     """Something went wrong; `code` is a word for programs, `detail` a sentence for people."""
 
     code: str
     detail: str
-
-
-Event = (
-    RelaySession
-    | RelayMessageSaved
-    | RelayIntent
-    | RelayReconnecting
-    | RelayReconnected
-    | RelayGoAway
-    | RelayNotice
-    | RelayError
-)
-
-# What we say to a browser in Deepgram's own words.
-OfDeepgram = ConversationText | Error | Warning | Welcome
-
-_encoder = msgspec.json.Encoder()
-
-
-def encode(event: Event) -> bytes:
-    """JSON with `type` first."""
-    return _encoder.encode(event)

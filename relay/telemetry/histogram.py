@@ -67,24 +67,17 @@ class Histogram:
 
     def percentiles(self) -> Percentiles | None:
         """None when nothing was counted."""
-        count = sum(self.counts)
-        if not count:
+        seen = list(accumulate(self.counts))
+        if not seen[-1]:
             return None
-        return Percentiles(
-            count=count,
-            p50=self._at(0.50, count),
-            p90=self._at(0.90, count),
-            p99=self._at(0.99, count),
-        )
+
+        def at(share: float) -> float:
+            bucket = bisect_left(seen, share * seen[-1])
+            return round(BOUNDS[min(bucket, len(BOUNDS) - 1)] * 1000, 4)
+
+        return Percentiles(count=seen[-1], p50=at(0.50), p90=at(0.90), p99=at(0.99))
 
     def cumulative(self) -> Iterator[tuple[str, float]]:
         """Prometheus' buckets: upper bound in seconds as text, and how many are not above it."""
-        seen = 0
-        for bound, count in zip(BOUNDS, self.counts, strict=False):
-            seen += count
-            yield f"{bound:.6g}", seen
-        yield "+Inf", seen + self.counts[-1]
-
-    def _at(self, share: float, count: int) -> float:
-        at = bisect_left(list(accumulate(self.counts)), share * count)
-        return round(BOUNDS[min(at, len(BOUNDS) - 1)] * 1000, 4)
+        names = [f"{bound:.6g}" for bound in BOUNDS]
+        yield from zip([*names, "+Inf"], accumulate(self.counts), strict=True)

@@ -15,14 +15,18 @@ M = TypeVar("M", Counter, Gauge)
 
 
 class Row(Generic[M]):
-    """One metric of the table. `labels` maps each label to the values that it may have.
+    """One metric of the table, `relay_` and the name of its attribute. `labels` maps each label to
+    the values that it may have.
 
     As an attribute of a `Metrics` it is the Prometheus object that was made from it.
     """
 
-    def __init__(self, kind: type[M], name: str, help: str, **labels: str) -> None:
+    def __init__(self, kind: type[M], help: str, **labels: str) -> None:
         self.kind: type[M] = kind
-        self.name, self.help, self.labels = name, help, labels
+        self.help, self.labels = help, labels
+
+    def __set_name__(self, owner: type[Metrics], name: str) -> None:
+        self.name = f"relay_{name}"
 
     def __get__(self, metrics: Metrics, owner: type[Metrics]) -> M:
         made: M = metrics.made[self.name]
@@ -66,131 +70,85 @@ class Times(Collector):
 class Metrics:
     """The figures of one relay process; one instance, given to whoever counts."""
 
-    sessions_live = Row(
-        Gauge,
-        "relay_sessions_live",
-        "live sessions, those included whose browser is waited for",
-    )
+    sessions_live = Row(Gauge, "live sessions, those included whose browser is waited for")
     sessions_ended = Row(
-        Counter,
-        "relay_sessions_ended",
-        "sessions by why they ended",
-        reason="the end reasons in close_codes.md",
+        Counter, "sessions by why they ended", reason="the end reasons in close_codes.md"
     )
-    frames = Row(
+    frames = Row(Counter, "audio frames, added when a session ends", source="browser, agent")
+    audio_dropped = Row(
         Counter,
-        "relay_frames",
-        "audio frames, added when a session ends",
-        source="browser, agent",
-    )
-    dropped = Row(
-        Counter,
-        "relay_audio_dropped",
         "audio frames thrown away because a side does not read, is not ready or is away,"
         " added when a session ends",
         towards="browser, agent",
     )
     notes = Row(
         Counter,
-        "relay_notes",
         "unexpected things that an agent said or did; browsers that were lost and came back",
         what="agent_warning, agent_unexpected, agent_malformed, agent_redialled, browser_away,"
         " browser_back",
     )
     refusals = Row(
         Counter,
-        "relay_refusals",
         "what was refused, before and within sessions",
         code="the codes of refusals and of RelayError in protocol.md; too_big, handshake_timeout,"
         " head_too_large",
     )
-    agents_used = Row(Gauge, "relay_agents_used", "agents that this process has or dials")
+    agents_used = Row(Gauge, "agents that this process has or dials")
     agents_headroom = Row(
         Gauge,
-        "relay_agents_headroom",
         "how many more agents there may be, of all processes together, as far as this one knows;"
         " `+Inf` without `RELAY_AGENT_SESSIONS`",
     )
-    calls = Row(
+    function_calls = Row(
         Counter,
-        "relay_function_calls",
         "function calls by what their session was told",
         status="submitted, rejected, failed, cancelled, saved",
     )
-    deliveries = Row(
+    outbox_deliveries = Row(
         Counter,
-        "relay_outbox_deliveries",
         "attempts of the outbox by what came of them",
         status="submitted, rejected, failed, delayed",
     )
     outbox_waiting = Row(
-        Gauge,
-        "relay_outbox_waiting",
-        "accepted calls without an outcome, of all processes; counted every 15 s",
+        Gauge, "accepted calls without an outcome, of all processes; counted every 15 s"
     )
-    outbox_oldest = Row(Gauge, "relay_outbox_oldest_seconds", "the age of the oldest of them")
-    circuit_breaker = Row(
-        Gauge,
-        "relay_orchestrator_breaker",
-        "whether the Orchestrator is asked: 0 yes, 1 on trial, 2 no",
-    )
+    outbox_oldest_seconds = Row(Gauge, "the age of the oldest of them")
+    orchestrator_breaker = Row(Gauge, "whether the Orchestrator is asked: 0 yes, 1 on trial, 2 no")
     dials = Row(
         Counter,
-        "relay_dials",
         "agents dialled, by outcome; broken: a defect of the relay; limited: not dialled, because"
         " the last dials all failed",
         outcome="opened, failed, broken, limited",
     )
     dialled_ahead = Row(
-        Counter,
-        "relay_dialled_ahead",
-        "agents dialled before their browser came",
-        outcome="used, failed, expired",
+        Counter, "agents dialled before their browser came", outcome="used, failed, expired"
     )
     tasks = Row(
-        Gauge,
-        "relay_tasks",
-        "tasks of the event loop: some ten, one for each session, and what is on its way",
+        Gauge, "tasks of the event loop: some ten, one for each session, and what is on its way"
     )
     task_failures = Row(
         Counter,
-        "relay_task_failures",
         "background tasks that failed, also when the database is away; one-off tasks with a defect",
         task="node, node notices, governor, retention, delivery, journal, journal of others,"
         " journal files, session, call, delivery call, dial ahead",
     )
     journal_waiting = Row(
-        Gauge,
-        "relay_journal_waiting",
-        "records that are not in Postgres yet, those being adopted included",
+        Gauge, "records that are not in Postgres yet, those being adopted included"
     )
     journal_volatile = Row(
-        Gauge,
-        "relay_journal_volatile",
-        "of these, records in memory only: the disk fails or the journal is full",
+        Gauge, "of these, records in memory only: the disk fails or the journal is full"
     )
-    journal_bytes = Row(
-        Gauge, "relay_journal_bytes", "what the journal takes on disk, all workers together"
-    )
-    journal_failing = Row(
-        Gauge, "relay_journal_failing", "1 while Postgres does not take the records"
-    )
+    journal_bytes = Row(Gauge, "what the journal takes on disk, all workers together")
+    journal_failing = Row(Gauge, "1 while Postgres does not take the records")
     journal_lost = Row(
         Counter,
-        "relay_journal_lost",
         "records that will not be in Postgres by themselves: disk and memory full, a file broken,"
         " or condemned",
     )
     journal_condemned = Row(
-        Counter,
-        "relay_journal_condemned",
-        "of these, records that Postgres refuses: they are in `condemned.jsonl`",
+        Counter, "of these, records that Postgres refuses: they are in `condemned.jsonl`"
     )
-    journal_adopted = Row(
-        Counter,
-        "relay_journal_adopted",
-        "records of processes that are gone, written by this one",
-    )
+    journal_adopted = Row(Counter, "records of processes that are gone, written by this one")
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

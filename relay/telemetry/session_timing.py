@@ -12,25 +12,24 @@ class SessionTiming:
     def __init__(self, metrics: Metrics) -> None:
         self.up = Histogram()
         self.down = Histogram()
+        self._reply = Histogram()
+        self._agent_total = Histogram()
         self._times = metrics.times
-        self._reply: Histogram | None = None
-        self._agent_total: Histogram | None = None
         # Of what is being waited for: the socket, then SettingsApplied. None: nothing is.
         self._since: float | None = None
-        self._connect: float | None = None
-        self._settings: float | None = None
+        self._waits: dict[str, float] = {}  # the newest of each, in milliseconds
         self._asked: float | None = None
 
     @property
     def latency(self) -> SessionLatency:
         """So far."""
         return SessionLatency(
-            connect_ms=_milliseconds(self._connect),
-            settings_ms=_milliseconds(self._settings),
+            connect_ms=self._waits.get("agent_connect"),
+            settings_ms=self._waits.get("agent_settings"),
             up=self.up.percentiles(),
             down=self.down.percentiles(),
-            reply=self._reply.percentiles() if self._reply else None,
-            agent_total=self._agent_total.percentiles() if self._agent_total else None,
+            reply=self._reply.percentiles(),
+            agent_total=self._agent_total.percentiles(),
         )
 
     def dialled(self, now: float) -> None:
@@ -40,18 +39,18 @@ class SessionTiming:
     def opened(self, now: float) -> None:
         """Its socket is open: how long the session waited for that (dialled ahead: about 0). Not
         measured where it was open before the session wanted one."""
-        if self._since is not None:
-            self._connect = now - self._since
-            self._times["agent_connect"].record(self._connect)
-            self._since = None
+        self._came("agent_connect", now)
 
     def settings_sent(self, now: float) -> None:
         self._since = now
 
     def applied(self, now: float) -> None:
+        self._came("agent_settings", now)
+
+    def _came(self, name: str, now: float) -> None:
         if self._since is not None:
-            self._settings = now - self._since
-            self._times["agent_settings"].record(self._settings)
+            self._times[name].record(now - self._since)
+            self._waits[name] = round((now - self._since) * 1000, 3)
             self._since = None
 
     def asked(self, now: float) -> None:
@@ -61,13 +60,11 @@ class SessionTiming:
     def replied(self, now: float) -> None:
         """The first agent audio after them went to the browser."""
         if self._asked is not None:
-            self._reply = self._reply or Histogram()
             self._reply.record(now - self._asked)
             self._times["reply"].record(now - self._asked)
             self._asked = None
 
     def reported(self, seconds: float) -> None:
-        self._agent_total = self._agent_total or Histogram()
         self._agent_total.record(seconds)
         self._times["agent_total"].record(seconds)
 
@@ -75,7 +72,3 @@ class SessionTiming:
         """The session is over: what it measured per frame goes into the figures of the process."""
         self._times["up"].merge(self.up)
         self._times["down"].merge(self.down)
-
-
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)

@@ -17,7 +17,7 @@ import atheris
 with atheris.instrument_imports(include=["relay", "config"]):
     from config.policy import Messages
     from relay.core import message_policy
-    from relay.protocol import deepgram, relay_events
+    from relay.protocol import deepgram
 
 DATA = Path(__file__).parents[1] / "sandbox" / "data"
 MESSAGES = Messages()
@@ -45,7 +45,7 @@ def check(data: bytes) -> None:
         if isinstance(message, deepgram.InjectUserMessage):
             assert len(message.content) <= 4000
     else:
-        assert len(relay_events.encode(refused)) < 1000, refused
+        assert len(deepgram.encode(refused)) < 1000, refused
     message_policy.is_text(data, MESSAGES)
 
 

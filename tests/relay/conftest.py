@@ -99,5 +99,5 @@ def live(session: Session) -> Session:
     session.handle(AgentOpened(), 0.5)
     session.handle(FromAgent(deepgram.Welcome(request_id="r")), 0.6)
     asked = session.handle(FromAgent(deepgram.SettingsApplied()), 1.0)
-    assert actions.ReleaseHeld() in asked
+    assert actions.ReleaseHeld("r") in asked
     return session

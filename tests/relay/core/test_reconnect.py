@@ -1,54 +1,63 @@
 from __future__ import annotations
 
-from relay.core.reconnect import (
-    LONGEST_RETRY_AFTER,
-    LONGEST_WAIT,
-    MAX_TRIES,
-    STABLE_SECONDS,
-    ReconnectAttempts,
-)
+from config.limits import Limits
+from relay.core.agent_lifecycle import AgentLifecycle
+from relay.core.reconnect import LONGEST_RETRY_AFTER, LONGEST_WAIT, MAX_TRIES, STABLE_SECONDS
 from relay.telemetry.log_limit import KINDS, SECONDS, LogLimit
 from relay.transport.dial_limit import FAILURES, PER_SECOND, DialLimit
 
 # --- the attempts of one session -----------------------------------------------------------------
 
 
-def test_the_waits_double_and_end():
-    attempts = ReconnectAttempts()
+def lifecycle(jitter=1.0, setup_seconds=60.0):
+    return AgentLifecycle(Limits(setup_seconds=setup_seconds), lambda: jitter, 0.0)
 
-    waits = [attempts.wait(0.0, 1.0) for _ in range(MAX_TRIES + 1)]
+
+def wait(agent, now=0.0, at_least=0.0):
+    """Seconds until the next try; None: there is none."""
+    return agent.deadline - now if agent.retry(now, at_least) else None
+
+
+def test_the_waits_double_and_end():
+    agent = lifecycle()
+
+    waits = [wait(agent) for _ in range(MAX_TRIES + 1)]
 
     assert waits == [0.25, 0.5, 1.0, 2.0, LONGEST_WAIT, None]
 
 
+def test_the_tries_of_the_first_set_up_share_its_time():
+    assert wait(lifecycle(setup_seconds=0.2)) is None
+
+
 def test_jitter_takes_at_most_half_of_a_wait():
-    assert ReconnectAttempts().wait(0.0, 0.0) == 0.125
+    assert wait(lifecycle(jitter=0.0)) == 0.125
 
 
 def test_an_agent_that_was_ready_for_a_while_gives_the_tries_back_once():
     """Not for each try that follows: a dead agent would be dialled for ever."""
-    attempts = ReconnectAttempts()
-    attempts.succeed(0.0)
+    agent = lifecycle()
+    agent.apply(0.0)
 
-    waits = [attempts.wait(STABLE_SECONDS + second, 1.0) for second in range(MAX_TRIES + 1)]
+    waits = [wait(agent, STABLE_SECONDS + second) for second in range(MAX_TRIES + 1)]
 
     assert waits[-1] is None
-    assert attempts.was_ready
+    assert agent.was_open
 
 
 def test_an_agent_that_was_ready_for_a_moment_gives_nothing_back():
-    attempts = ReconnectAttempts()
+    agent = lifecycle()
     for _ in range(MAX_TRIES):
-        attempts.succeed(0.0)
-        attempts.wait(1.0, 1.0)
+        agent.apply(0.0)
+        wait(agent, 1.0)
 
-    assert attempts.wait(1.0, 1.0) is None
+    assert wait(agent, 1.0) is None
 
 
 def test_what_the_agent_asks_for_is_waited_up_to_a_limit():
-    assert ReconnectAttempts().wait(0.0, 0.0, at_least=3.0) == 3.0
-    assert ReconnectAttempts().wait(0.0, 1.0, at_least=3.0) == 3.25
-    assert ReconnectAttempts().wait(0.0, 0.0, at_least=1e9) == LONGEST_RETRY_AFTER
+    assert wait(lifecycle(jitter=0.0), at_least=3.0) == 3.0
+    assert wait(lifecycle(jitter=1.0), at_least=3.0) == 3.25
+    assert wait(lifecycle(jitter=0.0), at_least=1e9) == LONGEST_RETRY_AFTER
 
 
 # --- the dials of all sessions ----------------------------------------------------------------

@@ -54,9 +54,8 @@ def ended(asked):
 
 
 def closes(asked):
-    (to_browser,) = of(actions.CloseBrowser, asked)
-    (to_agent,) = of(actions.CloseAgent, asked)
-    return to_browser.code, to_agent.code
+    (end,) = of(actions.End, asked)
+    return end.browser[0], end.agent[0]
 
 
 def call(id="call_1", name="create_goal", **more):
@@ -77,13 +76,18 @@ def run(session, *calls, now=2.0):
     return ids_of(session.handle(request(*(calls or (call(),))), now))
 
 
+def shown(id, status, **more):
+    return relay_events.RelayIntent(
+        id=id, call_id="call_1", intent="GOAL", status=status, arguments={"title": "x"}, **more
+    )
+
+
 def started(id, say=None, say_after=1.0):
-    return FunctionStarted(id, "call_1", "GOAL", {"title": "x"}, say, say_after)
+    return FunctionStarted(shown(id, IntentStatus.SUBMITTING), say, say_after)
 
 
 def returned(id, status=IntentStatus.SUBMITTED):
-    content = '{"status":"submitted"}'
-    return FunctionReturned(id, "call_1", "GOAL", status, {"title": "x"}, {"id": 7}, content)
+    return FunctionReturned(shown(id, status, result={"id": 7}), '{"status":"submitted"}')
 
 
 def said(role, content="words"):
@@ -116,7 +120,7 @@ def test_what_is_held_is_released_when_settings_are_applied(session):
 
     asked = session.handle(FromAgent(deepgram.SettingsApplied()), 0.3)
 
-    assert asked == [actions.Forward(), actions.ReleaseHeld(), actions.Began("r")]
+    assert asked == [actions.Forward(), actions.ReleaseHeld("r")]
     assert session.state is State.OPEN
 
 
@@ -160,8 +164,8 @@ def test_an_agent_that_will_always_refuse_is_told_without_the_reason(session):
     assert ended(asked) == EndReason.AGENT_UNREACHABLE
     assert closes(asked) == (1014, 1000)
     assert "10.0.0.1" not in repr(of(actions.SendBrowser, asked))
-    assert "10.0.0.1" not in repr(of(actions.CloseBrowser, asked))
-    assert of(actions.End, asked)[0].detail == "HTTP 401 from 10.0.0.1"
+    assert asked[-1].browser == (1014, "agent unreachable")
+    assert asked[-1].detail == "HTTP 401 from 10.0.0.1"
 
 
 def test_an_agent_that_cannot_be_reached_is_tried_again_as_long_as_the_set_up_may_take(session):
@@ -390,15 +394,14 @@ def test_two_open_calls_of_one_id_are_two_and_each_gets_its_answer(live, other):
 
 def test_of_two_open_calls_of_one_id_the_newest_is_taken_back(live):
     _, second = run(live, call("call_0"), call("call_0", arguments='{"title": "swim"}'))
-    gone = deepgram.FunctionCallCancelled(functions=[deepgram.CancelledCall(id="call_0")])
+    gone = deepgram.FunctionCallCancelled(functions=[call("call_0")])
 
     assert live.handle(FromAgent(gone), 2.1) == [actions.CancelFunction(second)]
 
 
 def test_the_name_says_which_of_two_open_calls_of_one_id_is_taken_back(live):
     first, _ = run(live, call(""), call("", "create_task"))
-    named = deepgram.CancelledCall(id="", name="create_goal")
-    gone = deepgram.FunctionCallCancelled(functions=[named])
+    gone = deepgram.FunctionCallCancelled(functions=[call("")])
 
     assert live.handle(FromAgent(gone), 2.1) == [actions.CancelFunction(first)]
 
@@ -441,9 +444,7 @@ def test_a_started_function_is_told_as_submitting(live):
 
 def test_a_cancelled_call_is_not_answered_but_its_outcome_is_told(live):
     (id,) = run(live)
-    cancelled = deepgram.FunctionCallCancelled(
-        functions=[deepgram.CancelledCall(id="call_1"), deepgram.CancelledCall(id="other")]
-    )
+    cancelled = deepgram.FunctionCallCancelled(functions=[call("call_1"), call("other")])
 
     assert live.handle(FromAgent(cancelled), 2.2) == [actions.CancelFunction(id)]
     asked = live.handle(returned(id), 2.5)
@@ -544,11 +545,10 @@ def test_refusals_are_told_until_there_are_too_many(live):
         (told,) = live.handle(message, 2.0 + at / 10)
         assert isinstance(told, actions.Refuse)
 
-    told, close, _, end = live.handle(message, 5.0)
+    told, end = live.handle(message, 5.0)
 
     assert told.error.code == "not_allowed"
-    assert close == actions.CloseBrowser(1008, "too many refusals")
-    assert end == actions.End("abuse", "not_allowed")
+    assert end == actions.End("abuse", "not_allowed", (1008, "too many refusals"), (1000, ""))
 
 
 def test_refusals_far_apart_are_forgiven(live):
@@ -563,7 +563,8 @@ def test_a_text_in_a_binary_message_is_a_refusal_like_others(live):
     assert told.error.code == "not_audio"
     for _ in range(18):
         live.handle(NotAudio(), 2.0)
-    assert of(actions.End, live.handle(NotAudio(), 2.0)) == [actions.End("abuse", "not_audio")]
+    _, end = live.handle(NotAudio(), 2.0)
+    assert (end.reason, end.detail) == ("abuse", "not_audio")
 
 
 def test_pings_are_counted_and_a_flood_of_them_is_the_end(live):
@@ -571,7 +572,7 @@ def test_pings_are_counted_and_a_flood_of_them_is_the_end(live):
 
     assert asked[:40] == [[]] * 40  # twice `messages_per_second` at once
     assert {one.error.code for one in of(actions.Refuse, asked[41])} == {"too_often"}
-    assert of(actions.End, asked[-1]) == [actions.End("abuse", "too_often")]
+    assert ended(asked[-1]) == EndReason.ABUSE
 
 
 def test_audio_is_looked_at_every_other_second_blocked_and_let_through_again(admitted, settings):
@@ -590,10 +591,9 @@ def test_audio_is_looked_at_every_other_second_blocked_and_let_through_again(adm
 def test_a_flood_of_audio_is_the_end(admitted, settings):
     session = bounded(admitted, settings)
 
-    asked = session.handle(Woken(10, 1 << 30), 2.0)
+    (end,) = session.handle(Woken(10, 1 << 30), 2.0)
 
-    assert asked[0] == actions.CloseBrowser(1008, "too many refusals")
-    assert asked[-1] == actions.End("abuse", "flood")
+    assert end == actions.End("abuse", "flood", (1008, "too many refusals"), (1000, ""))
 
 
 def test_a_session_in_which_nobody_speaks_is_told_and_ends(admitted, settings):
@@ -607,9 +607,8 @@ def test_a_session_in_which_nobody_speaks_is_told_and_ends(admitted, settings):
     session.handle(FromAgent(said), 99.0)
     assert of(actions.End, session.handle(Woken(0), 100.0)) == []
     assert of(actions.SendBrowser, session.handle(Woken(0), 169.0))
-    asked = session.handle(Woken(0), 199.0)
-    assert actions.CloseBrowser(1000, "idle") in asked
-    assert of(actions.End, asked) == [actions.End("idle", "")]
+    (end,) = session.handle(Woken(0), 199.0)
+    assert end == actions.End("idle", "", (1000, "idle"), (1000, ""))
 
 
 def test_a_session_that_is_as_long_as_one_may_be_is_told_and_ends(admitted, settings):
@@ -621,7 +620,7 @@ def test_a_session_that_is_as_long_as_one_may_be_is_told_and_ends(admitted, sett
     said = deepgram.ConversationText(role="user", content="I am here.")
     session.handle(FromAgent(said), 99.0)
     asked = session.handle(Woken(0), 100.0)
-    assert of(actions.End, asked) == [actions.End("longest", "")]
+    assert ended(asked) == EndReason.LONGEST
 
 
 # --- time -------------------------------------------------------------------------------------
@@ -632,7 +631,7 @@ def test_a_silent_browser_is_kept_alive(live):
 
     asked = live.handle(Woken(0), 1.0 + KEEPALIVE_CHECK)
 
-    assert asked == [actions.SendAgent(deepgram.KeepAlive()), actions.SendSilence()]
+    assert asked == [actions.KeepAgentAlive()]
     assert live.deadline == 1.0 + 2 * KEEPALIVE_CHECK
 
 
@@ -672,8 +671,7 @@ def test_both_legs_are_closed_with_codes_that_may_be_sent(live, event, reason, c
 def test_a_close_reason_is_cut_to_what_a_frame_holds(live):
     asked = live.handle(AgentClosed(1000, "ä" * 100), 2.0)
 
-    (close,) = of(actions.CloseBrowser, asked)
-    assert close.reason == "ä" * 61
+    assert asked[-1].browser == (1000, "ä" * 61)
 
 
 def test_an_agents_error_ends_the_session_and_its_description_stays_with_us(live):
@@ -685,8 +683,7 @@ def test_an_agents_error_ends_the_session_and_its_description_stays_with_us(live
     assert told.event.code == "INVALID_SETTINGS"
     assert "secret" not in told.event.description
     assert ended(asked) == EndReason.AGENT_ERROR
-    assert closes(asked) == (1011, 1000)
-    assert of(actions.CloseBrowser, asked)[0].reason == "INVALID_SETTINGS"
+    assert asked[-1].browser == (1011, "INVALID_SETTINGS")
 
 
 def test_a_closed_session_asks_for_nothing_more(live):
@@ -748,7 +745,6 @@ def test_a_browser_that_is_lost_is_waited_for(live, event, code):
     assert detach.code == code
     assert [note.what for note in of(actions.Note, asked)] == ["browser_away"]
     assert not of(actions.End, asked)
-    assert not of(actions.CloseAgent, asked)
 
 
 def test_a_browser_that_does_not_come_back_ends_the_session(live):
@@ -785,7 +781,7 @@ def test_the_agent_is_kept_alive_while_the_browser_is_away(live):
 
     asked = live.handle(Woken(5), 10.0)
 
-    assert actions.SendAgent(deepgram.KeepAlive()) in asked
+    assert actions.KeepAgentAlive() in asked
 
 
 def test_a_browser_that_comes_back_is_told_its_session_then_what_it_missed(live, admitted):
@@ -960,13 +956,13 @@ def test_a_lost_agent_is_dialled_again_and_told_the_history(live, loss):
 
     assert lost[0] == actions.DropAgent()
     assert actions.SendBrowser(relay_events.RelayReconnecting()) in lost
-    assert not of(actions.CloseBrowser, lost)
+    assert not of(actions.End, lost)
     assert 4.0 < wait < 5.0
     assert actions.DialAgent() in asked
     (settings,) = of(actions.SendSettings, asked)
     assert [line.content for line in settings.settings.flags["told"]] == ["Hi.", "Hello."]
     assert actions.SendBrowser(relay_events.RelayReconnected()) in asked
-    assert actions.ReleaseHeld() in asked
+    assert of(actions.ReleaseHeld, asked)
     assert not of(actions.Forward, asked), "no second Welcome or SettingsApplied"
     assert live.state is State.OPEN
 
@@ -1243,7 +1239,7 @@ server_messages = st.one_of(
     ),
     st.builds(
         deepgram.FunctionCallCancelled,
-        functions=st.lists(st.builds(deepgram.CancelledCall, id=ids), max_size=2),
+        functions=st.lists(st.builds(call, ids), max_size=2),
     ),
     st.builds(deepgram.Error, code=st.just("X")),
     st.builds(deepgram.Unknown, type=st.text()),
@@ -1320,7 +1316,7 @@ def test_any_interleaving_keeps_the_invariants(begun, limits, steps):
                     if answer.content != message_policy.too_many_calls(MAX_OPEN_CALLS):
                         answers.append(answer.id)
                     assert settings_sent
-                case actions.SendAgent():
+                case actions.SendAgent() | actions.KeepAgentAlive():
                     assert released
                 case actions.ReleaseHeld():
                     assert settings_sent
@@ -1329,9 +1325,8 @@ def test_any_interleaving_keeps_the_invariants(begun, limits, steps):
                     asked_for.append(id)
                 case actions.Store(message=message):
                     seqs.append((message.seq, message.turn))
-                case actions.CloseBrowser(code=code) | actions.CloseAgent(code=code):
-                    assert code not in (1005, 1006, 1015)
                 case actions.End():
+                    assert not {action.browser[0], action.agent[0]} & {1005, 1006, 1015}
                     closed = True
         assert closed == (session.state is State.CLOSED)
         assert (session.deadline is None) == closed

@@ -535,7 +535,7 @@ async def test_while_the_browser_is_silent_the_agent_hears_silence():
     async with agent_and_relay() as (agent, relay), relay.attach() as browser:
         await next_event(browser, "SettingsApplied")
         (runner,) = relay.session_registry._live.values()
-        runner._do([actions.SendSilence()])
+        runner._do([actions.KeepAgentAlive()])
 
         await agent.until(lambda: agent.audio)
         rate = runner._session.admitted.audio.input.sample_rate

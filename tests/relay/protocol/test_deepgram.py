@@ -185,7 +185,7 @@ def test_each_entry_of_a_cancellation_is_read_on_its_own():
     text = b'{"type": "FunctionCallCancelled", "functions": [{"id": 7, "name": null}, {}]}'
 
     assert deepgram.decode_server(text) == deepgram.FunctionCallCancelled(
-        functions=[deepgram.CancelledCall(id="7")], unreadable=1
+        functions=[deepgram.FunctionCall(id="7", name="")], unreadable=1
     )
 
 
