@@ -280,7 +280,7 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
     try:
         from relay.sandbox.options import Options
         from relay.sandbox.script import ScriptError, parse_script
-        from relay.sandbox.server import run as run_sandbox
+        from relay.sandbox.server import serve as serve_sandbox
         from relay.sandbox.speech import Speech, SpeechError
     except ImportError as error:
         _fail_for_extra(error, "sandbox")
@@ -295,7 +295,8 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
         stop.hear_signals()
         click.echo(f"sandbox agent on ws://{host}:{port}/v1/agent/converse", err=True)
         try:
-            await run_sandbox(options, host, port, stop.asked)
+            async with serve_sandbox(options, host=host, port=port):
+                await stop.asked.wait()
         except OSError as error:
             raise ServeError(f"port {port} on {host} cannot be used: {error.strerror}") from error
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
-UNPARSABLE = "UNPARSABLE_CLIENT_MESSAGE"
 UNKNOWN_FORMAT = "Text message received from client did not match any of the formats we expect."
 
 MESSAGES = {
@@ -122,9 +121,9 @@ _VARIANTS: dict[str, tuple[str, Callable[[dict[str, Any]], str | None]]] = {
 }
 
 
-def misfit(message: Mapping[str, Any]) -> str | None:
+def misfit(message: Any) -> str | None:
     """The description of the Error that this client message gets, or None if it is fine."""
-    name = message.get("type")
+    name = message.get("type") if isinstance(message, dict) else None
     if not isinstance(name, str) or name not in MESSAGES:
         return UNKNOWN_FORMAT
     if name == "InjectAgentMessage" and message.get("is_dynamic") is True:

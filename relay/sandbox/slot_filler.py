@@ -8,7 +8,7 @@ words, asks for what is required and missing, confirms, asks for the call and sa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -52,10 +52,9 @@ class Form(msgspec.Struct):
 class SlotFiller:
     """`hear` and `answered` return what to do next, as a turn with `say` or `calls`."""
 
-    def __init__(self, functions: Sequence[dict[str, Any]], new_id: Callable[[], str]) -> None:
+    def __init__(self, functions: Sequence[dict[str, Any]] = ()) -> None:
         self.functions = functions
         self.stage = Stage.FREE
-        self._new_id = new_id
         self._form: Form | None = None
         self._done: list[str] = []  # titles of what was submitted
 
@@ -78,7 +77,7 @@ class SlotFiller:
             if line.role == "user" and line.content:
                 self.hear(line.content)
             for call in line.function_calls or ():
-                self.answered(Call(call.name, call.arguments), call.response)
+                self.answered(call.response)
         if self.stage is Stage.WAITING:
             self.stage = Stage.CONFIRMING  # the call never came back: ask again
 
@@ -99,7 +98,7 @@ class SlotFiller:
             case _:
                 return self._correct(self._form, said)
 
-    def answered(self, call: Call, content: str) -> Turn:
+    def answered(self, content: str) -> Turn:
         """The result of a function."""
         form = self._form
         self._drop()
@@ -176,8 +175,7 @@ class SlotFiller:
             arguments = {
                 s.name: form.values[s.name] for s in form.function.slots if s.name in form.values
             }
-            call = Call(form.function.name, arguments, self._new_id(), form.function.client_side)
-            return Turn(calls=(call,))
+            return Turn(calls=(Call(form.function.name, arguments),))
         if self._changes_the_subject(form, said):
             self._drop()
             return self._begin(said)

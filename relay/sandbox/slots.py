@@ -79,7 +79,6 @@ class Function(msgspec.Struct, frozen=True):
     name: str
     description: str
     slots: tuple[Slot, ...]
-    client_side: bool = True
 
     @property
     def title(self) -> str:
@@ -107,7 +106,6 @@ def read_function(function: dict[str, Any]) -> Function:
         name=function.get("name", ""),
         description=function.get("description", ""),
         slots=_with_subject(slots),
-        client_side="endpoint" not in function,
     )
 
 
