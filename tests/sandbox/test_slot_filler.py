@@ -6,6 +6,7 @@ import pytest
 
 from relay.protocol import deepgram
 from relay.sandbox.slot_filler import SlotFiller, Stage
+from relay.sandbox.slots import read_function
 
 OTHER = [
     {
@@ -45,7 +46,7 @@ OTHER = [
 
 class Talk:
     def __init__(self, functions):
-        self.slot_filler = SlotFiller(functions)
+        self.slot_filler = SlotFiller([read_function(function) for function in functions])
         self.call = None
 
     def say(self, *lines):
