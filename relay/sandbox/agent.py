@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -26,9 +27,17 @@ from relay.sandbox.output import Action, Listen, Output
 from relay.sandbox.scheduler import Scheduler
 from relay.sandbox.script import Ending
 from relay.sandbox.settings import AppliedSettings, read_settings
+from relay.sandbox.slots import read_function
 
-PROMPT_LIMIT = 25_000  # characters that a managed model takes
 ACK_DELAY = 0.2  # seconds until an update is acknowledged
+UPDATES = {
+    "UpdatePrompt": "PromptUpdated",
+    "UpdateThink": "ThinkUpdated",
+    "UpdateListen": "ListenUpdated",
+    "UpdateSpeak": "SpeakUpdated",
+    "UpdateThink_Live": "ThinkLiveUpdated",
+}
+"""What is only acknowledged, and as what; UpdateThink also has functions."""
 SESSION_SECONDS = 7200.0
 WARNING_SECONDS = 300.0  # before the end of the longest session
 SILENT_MICROPHONE = (
@@ -60,7 +69,6 @@ class Agent:
         self.dialogue = Dialogue(options, self._scheduler, self._output, end=self.end)
         self._active = 0.0  # when the client was last heard of
         self._early: list[dict[str, Any]] = []  # messages between Settings and SettingsApplied
-        self._prompt_room: float = math.inf  # characters that the model still takes
 
     def __repr__(self) -> str:
         return f"<Agent {self.state.name} {self.dialogue.phase.name} deadline={self.deadline}>"
@@ -137,33 +145,20 @@ class Agent:
                 text = message.get("message", "Are you still there?")  # left out if `is_dynamic`
                 dialogue.inject(text, message.get("behavior", "default"), now)
             case {"type": "FunctionCallResponse"}:
-                dialogue.answered(message, now)
-            case {"type": "UpdatePrompt", "prompt": prompt}:
-                self._prompt_room -= len(prompt)  # it is appended
-                self._check_prompt()
-                self._acknowledge("PromptUpdated", now)
-            case {"type": "UpdateThink", "think": think}:
-                self._think_settings(think)
-                self._acknowledge("ThinkUpdated", now)
-            case {"type": "UpdateListen"}:
-                self._acknowledge("ListenUpdated", now)
-            case {"type": "UpdateSpeak"}:
-                self._acknowledge("SpeakUpdated", now)
-            case {"type": "UpdateThink_Live"}:
-                self._acknowledge("ThinkLiveUpdated", now)
+                dialogue.calls.answered(message, now)
             case {"type": "ForceEndTurn"}:
                 dialogue.force_end()
+            case {"type": name} if name in UPDATES:
+                if name == "UpdateThink":
+                    self._think_settings(message["think"])
+                self._later(now + ACK_DELAY, partial(self._acknowledge, UPDATES[name]))
 
     def _acknowledge(self, name: str, now: float) -> None:
         """Held back while the user speaks."""
-
-        def acknowledge(now: float) -> None:
-            if self.dialogue.user_speaking:
-                self._later(now + ACK_DELAY, acknowledge)
-            else:
-                self._output.send({"type": name})
-
-        self._later(now + ACK_DELAY, acknowledge)
+        if self.dialogue.user_speaking:
+            self._later(now + ACK_DELAY, partial(self._acknowledge, name))
+        else:
+            self._output.send({"type": name})
 
     # --- settings ------------------------------------------------------------------------------
 
@@ -193,21 +188,15 @@ class Agent:
         self.state = State.OPEN
         self._output.send(deepgram.SettingsApplied())
         self._output.do(Listen(self.settings.input))
-        self._check_prompt()
         self.dialogue.start(now)
         for message in self._early:
             self._obey(message, now)
 
     def _think_settings(self, think: dict[str, Any] | list[dict[str, Any]]) -> None:
-        """Replaces functions and prompt; of several, the first is the one that is used."""
+        """Replaces the functions; of several, the first is the one that is used."""
         first = (think[0] if think else {}) if isinstance(think, list) else think
-        self.dialogue.planner.slot_filler.functions = first.get("functions", ())
-        managed = "endpoint" not in first
-        self._prompt_room = PROMPT_LIMIT - len(first.get("prompt", "")) if managed else math.inf
-
-    def _check_prompt(self) -> None:
-        if self._prompt_room < 0:
-            self._output.warn("PROMPT_TOO_LONG", f"Prompt is cut to {PROMPT_LIMIT} characters.")
+        functions = [read_function(function) for function in first.get("functions", ())]
+        self.dialogue.planner.slot_filler.functions = functions
 
     # --- the end -------------------------------------------------------------------------------
 

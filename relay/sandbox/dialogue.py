@@ -6,7 +6,6 @@ something only while that is open.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
@@ -16,13 +15,12 @@ import msgspec
 from relay.protocol import deepgram
 from relay.sandbox.function_calls import FunctionCalls
 from relay.sandbox.options import Options
-from relay.sandbox.output import EndSpeech, Output, Sentence
+from relay.sandbox.output import EndSpeech, Output
 from relay.sandbox.playout import VOICE_DELAY, Playout
 from relay.sandbox.scheduler import Scheduler
 from relay.sandbox.script import Ending, Turn
 from relay.sandbox.turn_planner import TurnPlanner
 
-SLOW_THINK = 5  # seconds between two notices that thinking takes long
 INJECT_DELAY = 0.3  # seconds from InjectAgentMessage to its audio
 SPEAKS = 0.5  # seconds from UserStartedSpeaking to the words of a scripted user
 
@@ -52,8 +50,8 @@ class Dialogue:
         self._scheduler = scheduler
         self._output = output
         self._end = end
-        self._calls = FunctionCalls(scheduler, output, over=self._calls_over)
-        self._playout = Playout(options, scheduler, output, over=self._turn_over)
+        self.calls = FunctionCalls(scheduler, output, over=self._calls_over)
+        self.playout = Playout(options, scheduler, output, over=self._turn_over)
         self._queue: list[str] = []  # injected messages that wait for the agent
         self._heard = 0.0  # seconds of microphone since the turn before
 
@@ -86,15 +84,15 @@ class Dialogue:
             return
         self.user_speaking = True
         self._output.send(deepgram.UserStartedSpeaking())
-        late = self._playout.late_frames()
+        late = self.playout.late_frames()
         self._cut_reply()
         for frame in late:
             self._output.do(frame)
 
     def _cut_reply(self) -> None:
         """Forget the reply; AgentAudioDone only if audio was under way."""
-        was_audible = self._playout.is_audible
-        self._playout.cut()
+        was_audible = self.playout.is_audible
+        self.playout.cut()
         self._scheduler.cancel()
         if self.phase is not Phase.CALLING:
             self.phase = Phase.IDLE
@@ -108,7 +106,7 @@ class Dialogue:
             self.user_said(text, "model", now)
             return
         self.user_speaking = False
-        if self.planner.unheard or self._calls.results or self.planner.turn is not None:
+        if self.planner.unheard or self.calls.results or self.planner.turn is not None:
             self._think_later(now)
 
     def user_said(self, text: str, trigger: str, now: float) -> None:
@@ -135,18 +133,10 @@ class Dialogue:
         if self.phase is Phase.CALLING:
             return  # what was said is thought about together with the result
         self.phase = Phase.THINKING
-        delay = self._options.think_delay
-        for seconds in range(SLOW_THINK, math.ceil(delay), SLOW_THINK):
-            self._scheduler.add(now + seconds, partial(self._slow, seconds))
-        self._scheduler.add(now + delay, self._think)
-
-    def _slow(self, seconds: int, now: float) -> None:
-        self._output.warn(
-            "SLOW_THINK_REQUEST", f"We have now waited {seconds} seconds for a think response."
-        )
+        self._scheduler.add(now + self._options.think_delay, self._think)
 
     def _think(self, now: float) -> None:
-        results, self._calls.results = self._calls.results, []
+        results, self.calls.results = self.calls.results, []
         turn = self.planner.turn = self.planner.conclude(results)
         if turn is None:
             self._turn_over(now)
@@ -156,14 +146,9 @@ class Dialogue:
             self._say(turn, now)
             return
         self.phase = Phase.CALLING
-        self._calls.prepare(turn)
+        self.calls.prepare(turn)
         # Lasting: the slot filler has decided, and a call that it waits for has to be made.
-        self._scheduler.add(now + self._options.call_delay, self._calls.request, lasting=True)
-
-    # --- functions -----------------------------------------------------------------------------
-
-    def answered(self, response: dict[str, str], now: float) -> None:
-        self._calls.answered(response, now)
+        self._scheduler.add(now + self._options.call_delay, self.calls.request, lasting=True)
 
     def _calls_over(self, now: float) -> None:
         if self.phase is not Phase.CALLING:
@@ -199,17 +184,14 @@ class Dialogue:
 
     def _inject(self, message: str, now: float) -> None:
         self.phase = Phase.SPEAKING
-        self._playout.begin((message,), now, delay=0.0)
-
-    def voice_ready(self, sentence: Sentence, audio: bytes, now: float) -> None:
-        self._playout.voice_ready(sentence, audio, now)
+        self.playout.begin((message,), now, delay=0.0)
 
     def _say(self, turn: Turn, now: float) -> None:
         if not turn.say:
             self._turn_over(now)
             return
         self.phase = Phase.SPEAKING
-        self._playout.begin(turn.say, now, pace=turn.pace, seconds=turn.seconds)
+        self.playout.begin(turn.say, now, pace=turn.pace, seconds=turn.seconds)
         if turn.barge_in is not None:
             barge_in = now + VOICE_DELAY + turn.barge_in
             self._scheduler.add(barge_in, partial(self._scripted_barge_in, turn))

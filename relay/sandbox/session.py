@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-KEPT_TEXTS = 10_000  # of a session; older ones are forgotten
+KEPT_MESSAGES = 10_000  # of a session; older ones are forgotten
 
 
 class AgentSession:
@@ -22,31 +22,31 @@ class AgentSession:
     def __init__(self, *, request_id: str, scheme: str | None, keep_audio: bool) -> None:
         self.request_id = request_id
         self.scheme = scheme  # `token` or `bearer`, as the client authorized itself
-        self.texts: deque[str] = deque(maxlen=KEPT_TEXTS)
         self.frames = 0  # binary
         self.audio_bytes = 0
         self.audio: bytearray | None = bytearray() if keep_audio else None
         self.close_code: int | None = None
         self.close_reason = ""
+        self._messages: deque[dict[str, Any]] = deque(maxlen=KEPT_MESSAGES)
         self._changed = asyncio.Event()
 
     def __repr__(self) -> str:
         state = "live" if self.close_code is None else f"closed {self.close_code}"
-        return f"<AgentSession {self.request_id[:8]} {state} texts={len(self.texts)}>"
+        return f"<AgentSession {self.request_id[:8]} {state} messages={len(self._messages)}>"
 
     @property
     def settings(self) -> dict[str, Any] | None:
-        """The first Settings that came, among the texts that are kept."""
+        """The first Settings that came, among the messages that are kept."""
         return next(iter(self.messages("Settings")), None)
 
     @property
     def types(self) -> list[str]:
-        """Types of the texts received, in order; "" for what is not JSON with a type."""
-        return [_type(text) for text in self.texts]
+        """Types of the messages received, in order; "" for what is not JSON with a type."""
+        return [message.get("type", "") for message in self._messages]
 
     def messages(self, name: str) -> list[dict[str, Any]]:
         """The received messages of this type."""
-        return [msgspec.json.decode(text) for text in self.texts if _type(text) == name]
+        return [message for message in self._messages if message.get("type") == name]
 
     @property
     def closed(self) -> bool:
@@ -66,7 +66,11 @@ class AgentSession:
     # --- for the loop that runs the session ----------------------------------------------------
 
     def note_text(self, text: str) -> None:
-        self.texts.append(text)
+        try:
+            message = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            message = None
+        self._messages.append(message if isinstance(message, dict) else {})
         self._changed.set()
 
     def note_audio(self, frame: bytes) -> None:
@@ -80,17 +84,3 @@ class AgentSession:
         self.close_code = code
         self.close_reason = reason
         self._changed.set()
-
-
-class _Head(msgspec.Struct):
-    type: str = ""
-
-
-_head = msgspec.json.Decoder(_Head)
-
-
-def _type(text: str) -> str:
-    try:
-        return _head.decode(text).type
-    except msgspec.DecodeError:
-        return ""

@@ -161,7 +161,7 @@ class SessionRunner:
             except SpeechError as error:
                 self._fail(VOICE_FAILED, error)
             else:
-                self._agent.dialogue.voice_ready(sentence, audio, time.monotonic())
+                self._agent.dialogue.playout.voice_ready(sentence, audio, time.monotonic())
                 self._told.set()
 
     def _fail(self, code: str, error: Exception) -> None:

@@ -120,7 +120,7 @@ class Line:
         self._take()
 
     def voice(self, sentence, audio):
-        self.agent.dialogue.voice_ready(sentence, audio, self.now)
+        self.agent.dialogue.playout.voice_ready(sentence, audio, self.now)
         self._take()
 
     def run(self, seconds, *, alive=True):

@@ -594,24 +594,6 @@ def test_update_think_replaces_the_functions(line, registry):
     assert session.said()[-1] == "I can reschedule a task."
 
 
-def test_a_long_prompt_is_warned_about(line):
-    session = line()
-    session.start(think={**THINK, "prompt": "x" * 20_000})
-
-    session.tell({"type": "UpdatePrompt", "prompt": "y" * 6_000})
-
-    assert [m["code"] for m in session.messages] == ["PROMPT_TOO_LONG"]
-
-
-def test_a_long_prompt_in_settings_is_warned_about(line, settings):
-    session = line()
-
-    session.tell(settings(think={**THINK, "prompt": "x" * 25_001}))
-    session.run(0.1)
-
-    assert session.types[-2:] == ["SettingsApplied", "Warning"]
-
-
 def test_force_end_turn_needs_flux(line):
     session = line()
     session.start()
@@ -631,17 +613,6 @@ def test_force_end_turn_ends_the_speech(line):
 
     assert session.others.count(EndSpeech()) == 1
     assert "Warning" not in session.types
-
-
-def test_slow_thinking_is_announced_every_five_seconds(line):
-    session = line(think_delay=11)
-    session.start(think=THINK)
-
-    session.tell(INJECT)
-    session.run(20)
-
-    warnings = [m["description"] for m in session.messages if m["type"] == "Warning"]
-    assert [w.split()[4] for w in warnings] == ["5", "10"]
 
 
 # --- real voices -------------------------------------------------------------------------------
