@@ -30,14 +30,6 @@ from relay.sandbox.settings import AppliedSettings, read_settings
 from relay.sandbox.slots import read_function
 
 ACK_DELAY = 0.2  # seconds until an update is acknowledged
-UPDATES = {
-    "UpdatePrompt": "PromptUpdated",
-    "UpdateThink": "ThinkUpdated",
-    "UpdateListen": "ListenUpdated",
-    "UpdateSpeak": "SpeakUpdated",
-    "UpdateThink_Live": "ThinkLiveUpdated",
-}
-"""What is only acknowledged, and as what; UpdateThink also has functions."""
 SESSION_SECONDS = 7200.0
 WARNING_SECONDS = 300.0  # before the end of the longest session
 SILENT_MICROPHONE = (
@@ -148,10 +140,11 @@ class Agent:
                 dialogue.calls.answered(message, now)
             case {"type": "ForceEndTurn"}:
                 dialogue.force_end()
-            case {"type": name} if name in UPDATES:
+            case {"type": str(name)} if name.startswith("Update"):
                 if name == "UpdateThink":
                     self._think_settings(message["think"])
-                self._later(now + ACK_DELAY, partial(self._acknowledge, UPDATES[name]))
+                ack = name.removeprefix("Update").replace("_", "") + "Updated"
+                self._later(now + ACK_DELAY, partial(self._acknowledge, ack))
 
     def _acknowledge(self, name: str, now: float) -> None:
         """Held back while the user speaks."""

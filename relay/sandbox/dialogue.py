@@ -73,10 +73,8 @@ class Dialogue:
         """What comes from the microphone, as far as a script wants to know."""
         self._heard += len(frame) / self._output.settings.input.bytes_per_second
         upcoming = self.planner.upcoming
-        if upcoming is None or self._heard < upcoming.after:
-            return
-        if turn := self.planner.take("audio"):
-            self._begin(turn, now)
+        if upcoming is not None and self._heard >= upcoming.after:
+            self._begin_next("audio", now)
 
     def user_started(self, now: float) -> None:
         """The user speaks; a reply that is still being sent is cut (barge-in)."""
@@ -199,6 +197,7 @@ class Dialogue:
     def _turn_over(self, now: float) -> None:
         """Nothing is left of this turn: its ending, what waits in the queue, the next turn."""
         turn, self.planner.turn = self.planner.turn, None
+        self._scheduler.cancel()
         self._output.asked = None
         self.phase = Phase.IDLE
         self._heard = 0.0
@@ -212,10 +211,14 @@ class Dialogue:
     # --- the script ----------------------------------------------------------------------------
 
     def _arm_script(self, now: float) -> None:
-        if turn := self.planner.take("time"):
-            self._scheduler.add(now + turn.after, partial(self._begin, turn), lasting=True)
+        upcoming = self.planner.upcoming
+        if upcoming is not None and upcoming.when == "time":
+            self._scheduler.add(now + upcoming.after, partial(self._begin_next, "time"))
 
-    def _begin(self, turn: Turn, now: float) -> None:
+    def _begin_next(self, when: str, now: float) -> None:
+        turn = self.planner.take(when)
+        if turn is None:
+            return
         self._heard = 0.0
         if turn.user is None:
             self._cut_reply()

@@ -164,8 +164,8 @@ def _misfits(kind: str, value: Any, path: str) -> Iterator[str]:
                 yield from _misfits(fields[key].lstrip("!"), each, inside + key)
             else:
                 yield inside + key
-        for key, kind in fields.items():
-            if kind.startswith("!") and key not in value:
+        for key, needed in fields.items():
+            if needed.startswith("!") and key not in value:
                 yield inside + key
     elif not _fits(kind, value):
         yield path

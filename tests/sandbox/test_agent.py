@@ -734,6 +734,20 @@ def test_a_script_can_loop(line):
     assert len(session.said()) > 5
 
 
+def test_typed_words_put_a_turn_off_that_time_begins(line):
+    turns = (Turn(after=3.0, say=("Late.",)), Turn(when="text", say=("Answer.",)))
+    session = line(script=Script(turns=turns))
+    session.start()
+
+    session.run(1)
+    session.tell(INJECT)
+    session.run(6)
+    session.tell(INJECT)
+    session.run(3)
+
+    assert session.said() == ["Late.", "Answer."]
+
+
 def test_words_without_a_turn_in_the_script_are_not_answered(line):
     session = line(script=Script())
     session.start()
