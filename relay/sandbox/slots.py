@@ -222,7 +222,7 @@ def _strip_command(function: Function, said: str) -> str:
     own = {stem(word) for word in split_name(function.name)}
     named = False
     while True:
-        text = text.lstrip(" ,.:")
+        text = re.sub(r"^\W+", "", text)
         bare = _ARTICLE.sub("", text, count=1)
         # "new" is an article, and may be a word for creating.
         named_next = next((each for each in (text, bare) if _first_stem(each) in own), None)

@@ -100,6 +100,7 @@ def test_a_goal_is_asked_for_its_deadline_and_confirmed(talk, first):
         "and a task to buy running shoes tomorrow",
         "Remind me to buy running shoes tomorrow",
         "Create a new task: buy running shoes tomorrow",
+        '"Task" buy running shoes tomorrow',
     ],
 )
 @pytest.mark.parametrize(
