@@ -43,10 +43,6 @@ class AgentConnection(ServerConnection):
             self.transport.close()
 
 
-def connection_for(gate: Gate) -> type[AgentConnection]:
-    return type("AgentConnection", (AgentConnection,), {"gate": gate})
-
-
 def answer_post(request: bytes, gate: Gate) -> bytes | None:
     """The whole HTTP answer, or None while the request is not complete."""
     head, blank, body = request.partition(b"\r\n\r\n")

@@ -16,7 +16,7 @@ from relay.protocol import deepgram
 from relay.sandbox.function_calls import FunctionCalls
 from relay.sandbox.options import Options
 from relay.sandbox.output import EndSpeech, Output
-from relay.sandbox.playout import VOICE_DELAY, Playout
+from relay.sandbox.playout import Playout
 from relay.sandbox.scheduler import Scheduler
 from relay.sandbox.script import Ending, Turn
 from relay.sandbox.turn_planner import TurnPlanner
@@ -189,9 +189,10 @@ class Dialogue:
             self._turn_over(now)
             return
         self.phase = Phase.SPEAKING
-        self.playout.begin(turn.say, now, pace=turn.pace, seconds=turn.seconds)
+        delay = self._options.voice_delay
+        self.playout.begin(turn.say, now, delay=delay, pace=turn.pace, seconds=turn.seconds)
         if turn.barge_in is not None:
-            barge_in = now + VOICE_DELAY + turn.barge_in
+            barge_in = now + delay + turn.barge_in
             self._scheduler.add(barge_in, partial(self._scripted_barge_in, turn))
 
     def _turn_over(self, now: float) -> None:

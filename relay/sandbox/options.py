@@ -40,6 +40,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     greeting_delay: float = 0.07
     think_delay: float = 0.3
     call_delay: float = 0.15  # from the end of thinking to FunctionCallRequest
+    voice_delay: float = 0.09  # until the first audio, when no engine takes its own time
     timeout: float = 15.0  # with nothing from the client
     silence: float = 0.7  # this much of it ends the user's turn
     pace: float = 2.2  # audio inside a sentence, times real time

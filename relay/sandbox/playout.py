@@ -15,8 +15,6 @@ from relay.sandbox.options import Options
 from relay.sandbox.output import Output, Sentence
 from relay.sandbox.scheduler import Scheduler, Step
 
-VOICE_DELAY = 0.09  # seconds until the first audio, when no engine takes its own time
-
 
 class Playout:
     """One reply at a time. `over` is called when all of it has been sent, not when it was cut."""
@@ -43,7 +41,7 @@ class Playout:
         texts: Sequence[str],
         now: float,
         *,
-        delay: float = VOICE_DELAY,
+        delay: float,
         pace: float | None = None,
         seconds: float | None = None,
     ) -> None:

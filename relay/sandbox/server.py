@@ -23,7 +23,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from relay.sandbox import handshake
-from relay.sandbox.connection import AgentConnection, connection_for
+from relay.sandbox.connection import AgentConnection
 from relay.sandbox.options import Options
 from relay.sandbox.session import AgentSession
 from relay.sandbox.session_runner import SessionRunner
@@ -53,7 +53,7 @@ async def serve(
         process_request=running.greet,
         process_response=running.label,
         select_subprotocol=running.choose,
-        create_connection=connection_for(gate),
+        create_connection=type("AgentConnection", (AgentConnection,), {"gate": gate}),
         compression=None,
         max_size=LARGEST_MESSAGE,
         ping_interval=None,  # Deepgram's own were never seen

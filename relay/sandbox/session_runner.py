@@ -145,7 +145,7 @@ class SessionRunner:
         while True:
             utterance = await self._utterances.get()
             try:
-                text = await asyncio.to_thread(speech.transcribe, utterance.sound)
+                text = await asyncio.to_thread(speech.transcribe, utterance.samples)
             except SpeechError as error:
                 self._fail(RECOGNISER_FAILED, error)
             else:

@@ -258,15 +258,13 @@ def answer(slot: Slot, said: str, *, lenient: bool = False) -> Any:
         return value
     if slot.kind in (Kind.MOMENT, Kind.DEADLINE):
         if NOTHING.search(said):
-            return "none" if _may_be_none(slot) else None
+            may_be_none = _types(slot.schema) == ["string"]
+            return (
+                "none" if may_be_none and not slot.schema.keys() & {"format", "pattern"} else None
+            )
         if not lenient:
             return None
     return _ANSWER_LEAD.sub("", said.strip(), count=1).strip(" ,.;:!?") or None
-
-
-def _may_be_none(slot: Slot) -> bool:
-    """Whether "none" fits the schema."""
-    return _types(slot.schema) == ["string"] and not slot.schema.keys() & {"format", "pattern"}
 
 
 def mentions(slot: Slot, said: str) -> bool:

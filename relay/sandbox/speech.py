@@ -17,7 +17,7 @@ import numpy as np
 from config.install_advice import say_how_to_add
 from relay.sandbox.audio import Format
 from relay.sandbox.codec import SPEECH_RATE, convert
-from relay.sandbox.voice_activity import SpeechProbability
+from relay.sandbox.voice_activity import Samples, SpeechProbability
 
 QUIETEST = 0.6  # probability of "no speech at all" from which a transcript is not believed
 THREADS = 2
@@ -80,9 +80,8 @@ class Speech:
         except (RuntimeError, ValueError, OSError) as error:
             raise SpeechError(f"the voice detector cannot be made: {error}") from error
 
-    def transcribe(self, sound: bytes) -> str:
-        """English words in sound at SPEECH_RATE; empty if there are none. Raises SpeechError."""
-        samples = np.frombuffer(sound, "<i2").astype(np.float32) / 32_768
+    def transcribe(self, samples: Samples) -> str:
+        """The English words in them; empty if there are none. Raises SpeechError."""
         try:
             with self._hearing:
                 segments, _ = self._recognizer.transcribe(

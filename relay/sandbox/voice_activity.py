@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from relay.sandbox.audio import Format
 from relay.sandbox.codec import SPEECH_RATE, Decoder
@@ -23,6 +25,9 @@ STARTING_WINDOW = 6
 KEPT_BEFORE = 0.4  # seconds before the beginning that belong to the utterance
 LONGEST = 30.0  # seconds of one utterance: what the recogniser takes
 
+Samples = npt.NDArray[np.float32]
+"""Mono, -1 to 1, at SPEECH_RATE."""
+
 SpeechProbability = Callable[[bytes], float]
 """The probability of speech in one chunk of 16-bit samples."""
 
@@ -35,6 +40,10 @@ class Utterance(msgspec.Struct, frozen=True):
     """What the user said in one turn, at SPEECH_RATE."""
 
     sound: bytes
+
+    @property
+    def samples(self) -> Samples:
+        return np.frombuffer(self.sound, "<i2").astype(np.float32) / np.float32(32_768)
 
 
 class UtteranceDetector:

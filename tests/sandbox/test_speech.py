@@ -58,11 +58,11 @@ def test_recorded_speech_is_heard_as_one_turn_and_written_down(speech, name, aud
     assert [type(event) for event in events] == [SpeechStarted, Utterance]
     # The short "yes" suffers on the telephone; what counts is that it is still a yes.
     expected = 0.6 if audio.encoding == "linear16" else 0.4
-    assert near(speech.transcribe(events[1].sound), SAID[name]) > expected
+    assert near(speech.transcribe(events[1].samples), SAID[name]) > expected
 
 
 def test_silence_has_no_words(speech):
-    assert speech.transcribe(bytes(32_000)) == ""
+    assert speech.transcribe(Utterance(bytes(32_000)).samples) == ""
 
 
 @pytest.mark.parametrize("output", [Format(), Format("linear16", 48_000), Format("alaw", 8000)])
@@ -71,7 +71,10 @@ def test_what_is_spoken_can_be_understood_again(speech, output):
 
     assert 1.0 < len(sound) / output.bytes_per_second < 6.0
     assert (
-        near(speech.transcribe(Decoder(output).decode(sound)), "Please move the meeting to Monday.")
+        near(
+            speech.transcribe(Utterance(Decoder(output).decode(sound)).samples),
+            "Please move the meeting to Monday.",
+        )
         > 0.6
     )
 
