@@ -261,7 +261,7 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
     with _from_extra("sandbox"):
         from relay.sandbox.options import Options
         from relay.sandbox.script import parse_script
-        from relay.sandbox.server import run as run_sandbox
+        from relay.sandbox.server import serve as serve_sandbox
         from relay.sandbox.speech import Speech
     set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
     turns = parse_script(script.read_text("utf-8")) if script else None
@@ -273,7 +273,8 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
         stop.hear_signals()
         click.echo(f"sandbox agent on ws://{host}:{port}/v1/agent/converse", err=True)
         try:
-            await run_sandbox(options, host, port, stop.asked)
+            async with serve_sandbox(options, host=host, port=port):
+                await stop.asked.wait()
         except OSError as error:
             raise ServeError(f"port {port} on {host} cannot be used: {error.strerror}") from error
 

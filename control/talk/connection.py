@@ -193,7 +193,7 @@ def decode(text: str) -> Event | None:
         case deepgram.Unknown(type):
             try:
                 kind = _RELAY_EVENTS.get(type)
-                return kind and msgspec.json.decode(text, type=kind)
+                return None if kind is None else msgspec.json.decode(text, type=kind)
             except msgspec.DecodeError as error:
                 raise TalkError(f"the relay sent a broken message {type!r}: {error}") from error
         case message:

@@ -6,27 +6,23 @@ something only while that is open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import Any
 
 import msgspec
 
 from relay.protocol import deepgram
-from relay.sandbox.audio import Audio
-from relay.sandbox.events import EndSpeech, SendAudio
 from relay.sandbox.function_calls import FunctionCalls
 from relay.sandbox.options import Options
-from relay.sandbox.output import Output
+from relay.sandbox.output import EndSpeech, Output
 from relay.sandbox.playout import Playout
-from relay.sandbox.reply import Reply
 from relay.sandbox.scheduler import Scheduler
 from relay.sandbox.script import Ending, Turn
-from relay.sandbox.slot_filler import SlotFiller
 from relay.sandbox.turn_planner import TurnPlanner
 
-SLOW_THINK = 5.0  # seconds between two notices that thinking takes long
+INJECT_DELAY = 0.3  # seconds from InjectAgentMessage to its audio
+SPEAKS = 0.5  # seconds from UserStartedSpeaking to the words of a scripted user
 
 
 class Phase(Enum):
@@ -37,7 +33,7 @@ class Phase(Enum):
 
 
 class Dialogue:
-    """`new_id` makes the ids of function calls; `end` ends the session."""
+    """`end` ends the session."""
 
     def __init__(
         self,
@@ -45,19 +41,19 @@ class Dialogue:
         scheduler: Scheduler,
         output: Output,
         *,
-        new_id: Callable[[], str],
         end: Callable[[Ending], None],
     ) -> None:
         self.phase = Phase.IDLE
         self.user_speaking = False
-        self.slot_filler = SlotFiller((), new_id)
+        self.planner = TurnPlanner(options.script)
         self._options = options
         self._scheduler = scheduler
         self._output = output
         self._end = end
-        self._planner = TurnPlanner(self.slot_filler, options.script)
-        self._calls = FunctionCalls(options, scheduler, output, new_id=new_id, done=self._call_done)
-        self._playout = Playout(options, scheduler, output, over=self._turn_over)
+        self.calls = FunctionCalls(scheduler, output, over=self._calls_over)
+        self.playout = Playout(options, scheduler, output, over=self._turn_over)
+        self._queue: list[str] = []  # injected messages that wait for the agent
+        self._heard = 0.0  # seconds of microphone since the turn before
 
     def __repr__(self) -> str:
         return f"<Dialogue {self.phase.name}>"
@@ -66,24 +62,19 @@ class Dialogue:
         """Settings are applied: greet, or let the script begin."""
         if self._output.settings.greeting:
             self.phase = Phase.THINKING
-            self._scheduler.add(now + self._options.greeting_delay, self._greet)
+            greet = partial(self._inject, self._output.settings.greeting)
+            self._scheduler.add(now + self._options.greeting_delay, greet)
         else:
             self._arm_script(now)
-
-    def _greet(self, now: float) -> None:
-        self._speak((self._output.settings.greeting,), now, delay=0.0)
 
     # --- the user ------------------------------------------------------------------------------
 
     def audio(self, frame: bytes, now: float) -> None:
         """What comes from the microphone, as far as a script wants to know."""
-        script = self._options.script
-        if script is None:
-            return
-        if script.echo:
-            self._output.do(SendAudio(frame))
-        if self._planner.script.audio(len(frame) / self._output.settings.input.bytes_per_second):
-            self._begin_next(now)
+        self._heard += len(frame) / self._output.settings.input.bytes_per_second
+        upcoming = self.planner.upcoming
+        if upcoming is not None and self._heard >= upcoming.after:
+            self._begin_next("audio", now)
 
     def user_started(self, now: float) -> None:
         """The user speaks; a reply that is still being sent is cut (barge-in)."""
@@ -91,43 +82,40 @@ class Dialogue:
             return
         self.user_speaking = True
         self._output.send(deepgram.UserStartedSpeaking())
-        late = self._playout.late_frames(now)
+        late = self.playout.late_frames()
         self._cut_reply()
-        self._output.play(late)
+        for frame in late:
+            self._output.do(frame)
 
     def _cut_reply(self) -> None:
         """Forget the reply; AgentAudioDone only if audio was under way."""
-        audible = self._playout.cut()
+        was_audible = self.playout.is_audible
+        self.playout.cut()
         self._scheduler.cancel()
         if self.phase is not Phase.CALLING:
             self.phase = Phase.IDLE
-            self._planner.turn = None
-        if audible:
+            self.planner.turn = None
+        if was_audible:
             self._output.send(deepgram.AgentAudioDone())
 
     def user_finished(self, text: str, now: float) -> None:
+        """The words of a spoken turn; without any it was a cough, which ends no turn."""
         if text:
             self.user_said(text, "model", now)
             return
-        self.user_speaking = False  # a cough
-        self._release_acks()
-        planner = self._planner
-        if planner.unheard or self._calls.have_results or planner.turn is not None:
-            self._think_later(now, None)
+        self.user_speaking = False
+        if self.planner.unheard or self.calls.results or self.planner.turn is not None:
+            self._think_later(now)
 
     def user_said(self, text: str, trigger: str, now: float) -> None:
         """The end of a user's turn: text, History, EndOfTurn; then a reply is thought about."""
         self.user_speaking = False
         self._output.say("user", text)
-        if self._options.end_of_turn:
-            self._output.send(deepgram.EndOfTurn(trigger=trigger))
-        if self._options.end_of_thought:
-            self._output.send({"type": "EndOfThought"})
+        self._output.send(deepgram.EndOfTurn(trigger=trigger))
         self._cut_reply()
-        self._release_acks()
-        self._planner.unheard.append(text)
-        self._planner.asked = now
-        self._think_later(now, None)
+        self.planner.unheard.append(text)
+        self._output.asked = now
+        self._think_later(now)
 
     def force_end(self) -> None:
         if not self._output.settings.flux:
@@ -137,105 +125,41 @@ class Dialogue:
         elif self.user_speaking:
             self._output.do(EndSpeech())
 
-    def acknowledge(self, ack: deepgram.ServerMessage | dict[str, Any], now: float) -> None:
-        """Acks are held back while the user speaks."""
-
-        def step(now: float) -> None:
-            if self.user_speaking:
-                self._planner.acks.append(ack)
-            else:
-                self._output.send(ack)
-
-        self._scheduler.add(now + self._options.ack_delay, step, lasting=True)
-
-    def _release_acks(self) -> None:
-        acks, self._planner.acks = self._planner.acks, []
-        for ack in acks:
-            self._output.send(ack)
-
     # --- thinking ------------------------------------------------------------------------------
 
-    def _think_later(self, now: float, think: float | None) -> None:
+    def _think_later(self, now: float) -> None:
         if self.phase is Phase.CALLING:
             return  # what was said is thought about together with the result
         self.phase = Phase.THINKING
-        upcoming = self._planner.script.on_user
-        if think is None and upcoming is not None and self._planner.turn is None:
-            think = upcoming.think
-        delay = self._options.think_delay if think is None else think
-        notice = SLOW_THINK
-        while notice < delay:
-            slow = partial(self._slow, seconds=int(notice))
-            self._scheduler.add(now + notice, slow)
-            notice += SLOW_THINK
-        self._scheduler.add(now + delay, self._think)
-
-    def _slow(self, now: float, *, seconds: int) -> None:
-        self._output.warn(
-            "SLOW_THINK_REQUEST", f"We have now waited {seconds} seconds for a think response."
-        )
+        self._scheduler.add(now + self._options.think_delay, self._think)
 
     def _think(self, now: float) -> None:
-        turn = self._planner.conclude(self._calls.take_results())
+        results, self.calls.results = self.calls.results, []
+        turn = self.planner.turn = self.planner.conclude(results)
         if turn is None:
             self._turn_over(now)
-        else:
-            self._carry_out(turn, now)
-
-    def _carry_out(self, turn: Turn, now: float) -> None:
-        self._planner.turn = turn
-        if self._planner.asked is not None:
-            kind = "tool" if turn.calls else "text"
-            self._output.report_thinking(now - self._planner.asked, kind)
-        for message in turn.messages:
-            self._output.send(message)
+            return
+        self._output.report_thinking(now, "tool" if turn.calls else "text")
         if not turn.calls:
-            self._say_turn(turn, now)
+            self._say(turn, now)
             return
         self.phase = Phase.CALLING
-        self._calls.prepare(turn)
+        self.calls.prepare(turn)
         # Lasting: the slot filler has decided, and a call that it waits for has to be made.
-        request_at = now + self._options.call_delay
-        self._scheduler.add(request_at, self._request, lasting=True)
-        if turn.cancel_after is not None:
-            self._scheduler.add(request_at + turn.cancel_after, self._cancel_calls, lasting=True)
-
-    # --- functions -----------------------------------------------------------------------------
-
-    def _request(self, now: float) -> None:
-        turn = self._planner.turn
-        if turn is None or turn.awaits:
-            self._calls.request(now)
-            return
-        self._calls.request_all(now)
-        self.phase = Phase.THINKING
-        self._say_turn(turn, now)
-
-    def answered(self, response: deepgram.FunctionCallResponse, now: float) -> None:
-        self._calls.answered(response, now)
-
-    def _call_done(self, now: float) -> None:
-        if self._calls.are_open or self.phase is not Phase.CALLING:
-            return
-        if self._calls.are_waiting:
-            self._calls.request(now)
-        else:
-            self._calls_over(now)
-
-    def _cancel_calls(self, now: float) -> None:
-        if self._calls.cancel() and self.phase is Phase.CALLING:
-            self._calls_over(now)
+        self._scheduler.add(now + self._options.call_delay, self.calls.request, lasting=True)
 
     def _calls_over(self, now: float) -> None:
+        if self.phase is not Phase.CALLING:
+            return
         self.phase = Phase.IDLE
-        turn = self._planner.turn
-        if turn is not None and not self._planner.is_own:
-            # A scripted turn goes on with what it says; one of the slot filler was only the call.
-            self._planner.turn = msgspec.structs.replace(turn, calls=(), messages=())
+        turn = self.planner.turn
+        if turn is not None and self.planner.is_scripted:
+            # It goes on with what it says; a turn of the slot filler was only the call.
+            self.planner.turn = msgspec.structs.replace(turn, calls=())
         else:
-            self._planner.turn = None
+            self.planner.turn = None
         if not self.user_speaking:
-            self._think_later(now, None)
+            self._think_later(now)
 
     # --- speaking ------------------------------------------------------------------------------
 
@@ -249,85 +173,70 @@ class Dialogue:
             self._output.send(deepgram.InjectionRefused(message=f"The {who} is speaking."))
             return
         if behavior == "queue" and agent_busy:
-            self._planner.queue.append(message)
+            self._queue.append(message)
             return
         if agent_busy:
             self._cut_reply()
         self.phase = Phase.THINKING
-        delay = self._options.inject_delay
-        self._scheduler.add(now + delay, lambda now: self._speak((message,), now, delay=0.0))
+        self._scheduler.add(now + INJECT_DELAY, partial(self._inject, message))
 
-    def audio_ready(self, reply: Reply, index: int, audio: Audio, now: float) -> None:
-        self._playout.audio_ready(reply, index, audio, now)
+    def _inject(self, message: str, now: float) -> None:
+        self.phase = Phase.SPEAKING
+        self.playout.begin((message,), now, delay=0.0)
 
-    def _say_turn(self, turn: Turn, now: float) -> None:
+    def _say(self, turn: Turn, now: float) -> None:
         if not turn.say:
             self._turn_over(now)
             return
-        self._speak(turn.say, now, pace=turn.pace, seconds=turn.seconds)
-        if turn.barge_in is not None:
-            barge_in = turn.barge_in + self._options.voice_delay
-            self._scheduler.add(now + barge_in, partial(self._scripted_barge_in, turn))
-
-    def _speak(
-        self,
-        sentences: Sequence[str],
-        now: float,
-        *,
-        pace: float | None = None,
-        delay: float | None = None,
-        seconds: float | None = None,
-    ) -> None:
         self.phase = Phase.SPEAKING
-        asked, self._planner.asked = self._planner.asked, None
-        reply = Reply(sentences, pace=pace or self._options.pace, asked=asked)
-        self._playout.begin(reply, now, delay=delay, seconds=seconds)
+        delay = self._options.voice_delay
+        self.playout.begin(turn.say, now, delay=delay, pace=turn.pace, seconds=turn.seconds)
+        if turn.barge_in is not None:
+            barge_in = now + delay + turn.barge_in
+            self._scheduler.add(barge_in, partial(self._scripted_barge_in, turn))
 
     def _turn_over(self, now: float) -> None:
         """Nothing is left of this turn: its ending, what waits in the queue, the next turn."""
-        turn, self._planner.turn = self._planner.turn, None
-        self._planner.asked = None
+        turn, self.planner.turn = self.planner.turn, None
+        self._scheduler.cancel()
+        self._output.asked = None
         self.phase = Phase.IDLE
+        self._heard = 0.0
         if turn is not None and turn.end is not None:
             self._end(turn.end)
             return
-        if self._planner.queue and not self.user_speaking:
-            message = self._planner.queue.pop(0)
-            self.inject(message, "default", now)
+        if self._queue and not self.user_speaking:
+            self.inject(self._queue.pop(0), "default", now)
         self._arm_script(now)
 
     # --- the script ----------------------------------------------------------------------------
 
     def _arm_script(self, now: float) -> None:
-        after = self._planner.script.arm()
-        if after is not None:
-            self._scheduler.add(now + after, self._begin_next, lasting=True)
+        upcoming = self.planner.upcoming
+        if upcoming is not None and upcoming.when == "time":
+            self._scheduler.add(now + upcoming.after, partial(self._begin_next, "time"))
 
-    def _begin_next(self, now: float) -> None:
-        self.begin(self._planner.script.take(), now)
-
-    def begin(self, turn: Turn, now: float) -> None:
-        """Do this turn now."""
+    def _begin_next(self, when: str, now: float) -> None:
+        turn = self.planner.take(when)
+        if turn is None:
+            return
+        self._heard = 0.0
         if turn.user is None:
             self._cut_reply()
-            self._planner.turn = turn
-            self._scheduler.add(now + (turn.think or 0.0), self._think)
-            return
-        speaks = turn.speaks
-        if speaks is not None:
+            self.planner.turn = turn
+            self._think(now)
+        else:
             self.user_started(now)
-        self._scheduler.add(now + (speaks or 0.0), partial(self._scripted_user, turn), lasting=True)
+            self._scheduler.add(now + SPEAKS, partial(self._scripted_user, turn), lasting=True)
 
     def _scripted_user(self, turn: Turn, now: float) -> None:
         self.user_said(turn.user or "", "model", now)
-        self._scheduler.cancel()  # not the thought of what was said, but the script's
-        self._planner.unheard.clear()
-        self._planner.turn = turn
-        self._think_later(now, turn.think)
+        self.planner.unheard.clear()  # what is thought about is not this but the script's turn
+        self.planner.turn = turn
 
     def _scripted_barge_in(self, turn: Turn, now: float) -> None:
-        if self._planner.turn is not turn:
+        if self.planner.turn is not turn:
             return
         self.user_started(now)
-        self._planner.turn = turn
+        self.planner.turn = turn
         self._turn_over(now)

@@ -9,12 +9,12 @@ import re
 from difflib import SequenceMatcher
 
 
-def word_set(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-def _listed(text: str) -> list[str]:
+def word_list(text: str) -> list[str]:
     return text.split()
+
+
+def word_set(text: str) -> frozenset[str]:
+    return frozenset(word_list(text))
 
 
 YES = word_set(
@@ -22,6 +22,7 @@ YES = word_set(
     "definitely fine confirm confirmed indeed perfect great good agreed please"
 )
 NO = word_set("no nope nah not wrong incorrect don't dont never neither")
+AGREED = re.compile(r"\b(that's it|go ahead|do it|do that|sounds good|it is)\b", re.I)
 CANCEL = re.compile(
     r"\b(never mind|nevermind|cancel (it|that|this)|forget (it|that|about it)|stop (it|that)|"
     r"leave it|drop it|let's not|not any ?more)\b|^\W*(cancel|stop|abort)\W*$",
@@ -59,47 +60,43 @@ SAME = (
 
 _GROUPS = {word: line.split()[0] for line in SAME for word in reversed(line.split())}
 
-_MONTHS = _listed(
-    "january february march april may june july august september october november december"
-)
-_DAYS = _listed("monday tuesday wednesday thursday friday saturday sunday")
-_COUNTS = _listed(
+_COUNTS = word_list(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
     "fifteen sixteen seventeen eighteen nineteen twenty"
 )
-_TENS = {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "hundred": 100}
+_NUMBERS = {
+    **{word: number for number, word in enumerate(_COUNTS)},
+    **{"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "hundred": 100},
+}
 
-_DAY = "|".join(_DAYS)
-_MONTH = "|".join(_MONTHS)
-_UNIT = "minute|hour|day|week|month|year"
-_COUNT = rf"\d+|a|an|{'|'.join(_COUNTS)}"
+_MONTH = "(?:january|february|march|april|may|june|july|august|september|october|november|december)"
+_DAY = "(?:monday|tuesday|wednesday|thursday|friday|saturday|sunday)"
+_PERIOD = "(?:week|month|year|weekend|spring|summer|autumn|fall|winter|christmas|easter)"
+_HOURS = "(?:morning|noon|afternoon|evening|night)"
+_COUNT = rf"(?:\d+|a|an|{'|'.join(_COUNTS)})"
 _ORDINAL = (
-    r"\d{1,2}(?:st|nd|rd|th)?|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth"
+    r"(?:\d{1,2}(?:st|nd|rd|th)?|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)"
 )
+_WHICH = r"(?:(?:the|next|this|last|coming|early|late|mid|(?:the )?(?:end|beginning) of) )*"
 _PARTS = (
     r"\d{4}-\d{2}-\d{2}(?:[ t]\d{2}:\d{2})?",
-    rf"(?:the )?(?:{_ORDINAL})(?: of)? (?:{_MONTH})(?:,? \d{{4}})?",
-    rf"(?:{_MONTH})(?: the)? (?:{_ORDINAL})\b(?:,? \d{{4}})?",
-    rf"(?:next |this |last |early |late |mid |the end of |the beginning of )*(?:{_MONTH})"
-    r"(?:,? \d{4})?",
+    rf"(?:the )?{_ORDINAL}(?: of)? {_MONTH}(?:,? \d{{4}})?",
+    rf"{_WHICH}{_MONTH}(?:(?: the)? {_ORDINAL}\b)?(?:,? \d{{4}})?",
     r"(?:the )?day after tomorrow",
-    r"(?:today|tonight|tomorrow)(?: (?:morning|noon|afternoon|evening|night))?",
-    rf"(?:next |this |coming )?(?:{_DAY})(?: (?:morning|noon|afternoon|evening|night|next week))?",
-    r"(?:the )?(?:end of (?:the |this |next )?)?(?:next |this )?(?:week|month|year|weekend|spring|"
-    r"summer|autumn|fall|winter|christmas|easter)\b",
-    rf"(?:in )?(?:{_COUNT}) (?:{_UNIT})s?(?: from now)?",
+    rf"{_WHICH}(?:today|tonight|tomorrow|{_DAY}|{_PERIOD}\b)(?: {_HOURS}| next week)?",
+    rf"(?:in )?{_COUNT} (?:minute|hour|day|week|month|year)s?(?: from now)?",
     r"(?:at )?\d{1,2}(?::\d{2})? ?(?:o'clock|am|pm|a\.m\.|p\.m\.)",
-    rf"at (?:{'|'.join(_COUNTS[1:13])}|\d{{1,2}}(?::\d{{2}})?|noon|midnight)"
-    r"(?: o'clock| in the (?:morning|afternoon|evening))?",
-    r"(?:as soon as possible|right away|right now|noon|midnight)",
+    rf"at (?:{'|'.join(_COUNTS[1:13])}|\d{{1,2}}(?::\d{{2}})?)"
+    rf"(?: o'clock| in the {_HOURS})?",
+    r"(?:at )?(?:as soon as possible|right away|right now|noon|midnight)",
 )
 _MOMENT = rf"(?:{'|'.join(_PARTS)})"
 DATE = re.compile(
-    rf"\b(?P<cue>by the|by|before|until|till|no later than|to|for|on|in|at|from|due)?\s*\b"
+    r"\b(?:(?P<deadline>by the|by|before|until|till|no later than|due)|to|for|on|in|at|from)?\s*\b"
     rf"(?P<date>{_MOMENT}(?:,? (?:at|on|in)? ?{_MOMENT})*)",
     re.I,
 )
-DEADLINE_CUES = ("by", "by the", "before", "until", "till", "no later than", "due")
+"""`deadline` is there if the words say that it is one."""
 
 
 def words(text: str) -> list[str]:
@@ -125,31 +122,16 @@ def split_name(name: str) -> list[str]:
 
 def alike(one: str, other: str) -> bool:
     """The same word, or one that a recogniser could take for it."""
-    if one == other:
-        return True
-    if min(len(one), len(other)) < 5:
-        return False
-    return SequenceMatcher(None, one, other).ratio() >= 0.84
+    is_long = min(len(one), len(other)) >= 5
+    return one == other or (is_long and SequenceMatcher(None, one, other).ratio() >= 0.84)
 
 
-def is_yes(text: str) -> bool:
-    """Whether agreement comes before any refusal."""
-    return _first(text) == "yes"
-
-
-def is_no(text: str) -> bool:
-    return _first(text) == "no"
-
-
-def _first(text: str) -> str | None:
+def consent(text: str) -> bool | None:
+    """Whether agreement or refusal comes first; None if there is neither."""
     for word in words(text):
-        if word in YES:
-            return "yes"
-        if word in NO:
-            return "no"
-    if re.search(r"\b(that's it|go ahead|do it|do that|sounds good|it is)\b", text, re.I):
-        return "yes"
-    return None
+        if word in YES or word in NO:
+            return word in YES
+    return True if AGREED.search(text) else None
 
 
 def find_number(text: str) -> float | None:
@@ -158,10 +140,8 @@ def find_number(text: str) -> float | None:
         return float(digits[0])
     total: float | None = None
     for word in words(text):
-        value = _COUNTS.index(word) if word in _COUNTS else _TENS.get(word)
-        if value is None:
-            if total is not None:
-                break
-            continue
-        total = (total or 0) + value
+        if word in _NUMBERS:
+            total = (total or 0) + _NUMBERS[word]
+        elif total is not None:
+            break
     return total

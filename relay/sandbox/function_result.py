@@ -10,58 +10,46 @@ from typing import Any
 
 import msgspec
 
-_BAD_STATUS = {
-    "error", "failed", "failure", "rejected", "refused", "invalid", "denied", "unknown",
-    "not_found", "cancelled", "timeout",
-}  # fmt: skip
-_REASONS = ("reason", "detail", "message", "error", "error_message", "description", "title")
-_NEWS = ("message", "summary", "say", "result", "text", "answer")
-_BAD_TEXT = re.compile(
-    r"^\W*(?:error|failed|failure|rejected|refused|could not|cannot|unable|invalid|not found)", re.I
+_BAD = re.compile(
+    r"^\W*(?:error|fail|reject|refuse|could not|cannot|unable|invalid|denied|unknown|not.found|"
+    r"cancelled|timeout)",
+    re.I,
 )
+_WORDS = ("reason", "detail", "message", "error", "summary", "result", "text", "answer")
 LONGEST = 300  # characters that are read out
 
 
-class FunctionResult(msgspec.Struct, frozen=True):
-    ok: bool
-    reason: str
-
-
-def read_result(content: str) -> FunctionResult:
-    """From the `content` of a FunctionCallResponse."""
+def read_result(content: str) -> tuple[bool, str]:
+    """Whether it went well, and the words, from the `content` of a FunctionCallResponse."""
     try:
         result = msgspec.json.decode(content)
     except msgspec.DecodeError:
-        return FunctionResult(not _BAD_TEXT.match(content), _short(content))
-    if isinstance(result, str):
-        return FunctionResult(not _BAD_TEXT.match(result), _short(result))
-    if not isinstance(result, dict):
-        return FunctionResult(True, "")
-    ok = not _is_bad(result)
-    return FunctionResult(ok, _short(_words_of(result, _NEWS if ok else _REASONS)))
+        result = content
+    if isinstance(result, dict):
+        return not _is_bad(result), _short(_words_of(result))
+    text = result if isinstance(result, str) else ""
+    return not _BAD.match(text), _short(text)
 
 
 def _is_bad(result: dict[str, Any]) -> bool:
-    if result.get("error"):
-        return True
-    if result.get("ok") is False or result.get("success") is False:
-        return True
     status = result.get("status")
-    if isinstance(status, str):
-        return status.lower() in _BAD_STATUS
-    return isinstance(status, int) and not isinstance(status, bool) and status >= 400
+    return (
+        bool(result.get("error"))
+        or result.get("ok", True) is False
+        or result.get("success", True) is False
+        or (isinstance(status, str) and _BAD.match(status) is not None)
+        or (isinstance(status, int) and status >= 400)
+    )
 
 
-def _words_of(result: dict[str, Any], keys: tuple[str, ...]) -> str:
-    for key in keys:
-        value = result.get(key)
-        if isinstance(value, str) and value.strip():
-            return value
-        if isinstance(value, dict) and (inner := _words_of(value, keys)):
-            return inner
+def _words_of(result: dict[str, Any]) -> str:
+    for value in map(result.get, _WORDS):
+        words = _words_of(value) if isinstance(value, dict) else value
+        if isinstance(words, str) and words.strip():
+            return words
     return ""
 
 
 def _short(text: str) -> str:
-    text = re.sub(r"\s+", " ", text).strip()
+    text = " ".join(text.split())
     return text if len(text) <= LONGEST else text[:LONGEST].rsplit(" ", 1)[0]

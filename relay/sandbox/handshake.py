@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -78,15 +79,12 @@ class Gate:
 
 
 class _GrantBody(msgspec.Struct):
-    ttl_seconds: float = GRANT_SECONDS
+    ttl_seconds: Annotated[float, msgspec.Meta(ge=1, le=LONGEST_GRANT)] = GRANT_SECONDS
 
 
 def grant_seconds(body: bytes) -> float | None:
     """How long the token shall live; None for a body that is not accepted."""
-    if not body.strip():
-        return GRANT_SECONDS
     try:
-        ttl = msgspec.json.decode(body, type=_GrantBody).ttl_seconds
+        return msgspec.json.decode(body.strip() or b"{}", type=_GrantBody).ttl_seconds
     except msgspec.DecodeError:
         return None
-    return ttl if 1 <= ttl <= LONGEST_GRANT else None

@@ -1,15 +1,36 @@
-"""What is to be done outside: messages in the shapes of the wire, in their order. Pure."""
+"""What the rules ask for, in its order: messages in the shapes of the wire, and the rest. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from relay.protocol import deepgram
-from relay.sandbox.events import Action, SendAudio, SendText
+from relay.sandbox.audio import Format
+from relay.sandbox.script import Ending
 from relay.sandbox.settings import AppliedSettings
+
+
+class Sentence(msgspec.Struct, eq=False):
+    """To be spoken: the answer to this action is `Playout.voice_ready`."""
+
+    text: str
+    audio: bytes | None = None  # None: not spoken yet
+
+
+class Listen(msgspec.Struct, frozen=True):
+    """Settings are applied: audio of this format is coming."""
+
+    input: Format
+
+
+class EndSpeech(msgspec.Struct, frozen=True):
+    """Take the user's turn as finished now; the answer is `Dialogue.user_finished`."""
+
+
+Action = str | bytes | Sentence | Listen | EndSpeech | Ending
+"""A text is a text frame, bytes are a frame of audio; after an Ending nothing comes."""
 
 
 class Output:
@@ -17,34 +38,26 @@ class Output:
 
     def __init__(self) -> None:
         self.settings = AppliedSettings()
+        self.asked: float | None = None  # when the user's turn ended; None: answered
         self._actions: list[Action] = []
+        self._has_ended = False
         self._thought_seconds = 0.0
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._actions
 
     def take(self) -> list[Action]:
         actions, self._actions = self._actions, []
         return actions
 
     def do(self, action: Action) -> None:
-        self._actions.append(action)
+        if not self._has_ended:
+            self._has_ended = isinstance(action, Ending)
+            self._actions.append(action)
 
-    def play(self, frames: Iterable[bytes]) -> None:
-        self._actions.extend(map(SendAudio, frames))
-
-    def send(self, message: deepgram.ServerMessage | dict[str, Any] | str) -> None:
-        # As objects where the relay's structs leave out what is at its default but required;
-        # as text what a script wants to be sent as it is.
-        match message:
-            case str():
-                text = message.encode()
-            case dict():
-                text = msgspec.json.encode(message)
-            case _:
-                text = deepgram.encode(message)
-        self._actions.append(SendText(text))
+    def send(self, message: deepgram.ServerMessage | dict[str, Any]) -> None:
+        # As objects where the relay's structs leave out what is at its default but required.
+        if isinstance(message, dict):
+            self.do(msgspec.json.encode(message).decode())
+        else:
+            self.do(deepgram.encode(message).decode())
 
     def warn(self, code: str, description: str) -> None:
         self.send(deepgram.Warning(description=description, code=code))
@@ -58,27 +71,26 @@ class Output:
         if self.settings.history:
             self.send(history)
 
-    # --- latencies -----------------------------------------------------------------------------
+    # --- latencies, for what the user asked ------------------------------------------------------
 
-    def report_thinking(self, seconds: float, kind: str) -> None:
-        seconds = round(seconds, 3)
+    def report_thinking(self, now: float, kind: str) -> None:
+        if self.asked is None:
+            return
+        seconds = round(now - self.asked, 3)
         self.send({"type": "LatencyReport", "ttt_token_latency": seconds})
         self.send({"type": "LatencyReport", f"ttt_{kind}_latency": seconds})
         self._thought_seconds = seconds
 
-    def report_voice(self, total: float) -> None:
-        """The first audio comes `total` seconds after the user's turn ended."""
-        total = round(total, 3)
+    def report_voice(self, now: float) -> None:
+        """The first audio of the answer comes now."""
+        if self.asked is None:
+            return
+        total = round(now - self.asked, 3)
         thought = self._thought_seconds
         voice = round(max(total - thought, 0.0), 3)
+        self.asked = None
         self.send({"type": "LatencyReport", "tts_latency": voice})
         self.send({"type": "LatencyReport", "total_latency": total})
         if self.settings.experimental:
-            self.send(
-                {
-                    "type": "AgentStartedSpeaking",
-                    "total_latency": total,
-                    "tts_latency": voice,
-                    "ttt_latency": thought,
-                }
-            )
+            latencies = {"total_latency": total, "tts_latency": voice, "ttt_latency": thought}
+            self.send({"type": "AgentStartedSpeaking", **latencies})

@@ -1,16 +1,18 @@
 """Playing a reply out: texts and audio of its sentences at their pace, until it is over or cut.
-Pure."""
+
+Pure. Audio of a sentence goes out faster than real time; the text of the next one waits until the
+sentence before has been heard.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from relay.protocol import deepgram
-from relay.sandbox.audio import Audio, Tone, tone_seconds, wav_header
-from relay.sandbox.events import SendAudio, Synthesize
+from relay.sandbox.audio import FRAME_MS, tone, wav_header
 from relay.sandbox.options import Options
-from relay.sandbox.output import Output
-from relay.sandbox.reply import Reply
+from relay.sandbox.output import Output, Sentence
 from relay.sandbox.scheduler import Scheduler, Step
 
 
@@ -24,84 +26,81 @@ class Playout:
         self._scheduler = scheduler
         self._output = output
         self._over = over
-        self._reply: Reply | None = None
-        self._frames = 0  # of the session
+        self._sentences: deque[Sentence] = deque()  # that have not begun
+        self._frames: deque[bytes] = deque()  # of the one that is being sent
+        self._pace = options.pace
+        self._due = 0.0  # when the next frame is
+        self._heard_at = 0.0  # when the sentence has been heard, if it is played as it comes
+        self.is_audible = False  # whether audio of this reply was sent
 
     def __repr__(self) -> str:
-        return f"<Playout {self._reply} frames={self._frames}>"
+        return f"<Playout sentences={len(self._sentences)} frames={len(self._frames)}>"
 
     def begin(
         self,
-        reply: Reply,
+        texts: Sequence[str],
         now: float,
         *,
-        delay: float | None = None,
+        delay: float,
+        pace: float | None = None,
         seconds: float | None = None,
     ) -> None:
         """Get voices for the sentences. Without an engine these are tones of `seconds` each, and
         the first begins after `delay`."""
-        self._reply = reply
-        if self._options.speech is not None:
-            for index, text in enumerate(reply.sentences):
-                self._output.do(Synthesize(reply, index, text))
-            return
-        stamp = self._options.script is not None and self._options.script.stamp
-        for index, text in enumerate(reply.sentences):
-            length = tone_seconds(text) if seconds is None else seconds
-            tone = Tone(length, self._output.settings.output, self._options.frame_ms, stamp=stamp)
-            reply.audio_ready(index, tone)
-        wait = self._options.voice_delay if delay is None else delay
-        self._scheduler.add(now + wait, self._sentence)
+        self._pace = pace or self._options.pace
+        self._heard_at = now
+        for sentence in map(Sentence, texts):
+            self._sentences.append(sentence)
+            if self._options.speech is not None:
+                self._output.do(sentence)
+                continue
+            sentence.audio = tone(sentence.text, self._output.settings.output, seconds)
+            self._heard_at = now + delay
+        self._scheduler.add(self._heard_at, self._sentence)
 
-    def audio_ready(self, reply: Reply, index: int, audio: Audio, now: float) -> None:
-        reply.audio_ready(index, audio)
-        if reply is not self._reply or not reply.can_begin(index):
-            return
-        played = reply.played if reply.index >= 0 else now
-        self._scheduler.add(max(now, played), self._sentence)
+    def voice_ready(self, sentence: Sentence, audio: bytes, now: float) -> None:
+        sentence.audio = audio
+        self._sentence(now)
 
-    def cut(self) -> bool:
-        """Forget the reply; True if audio was under way."""
-        audible = self._reply is not None and self._reply.index >= 0
-        self._reply = None
-        return audible
+    def cut(self) -> None:
+        """Forget the reply."""
+        self._sentences.clear()
+        self._frames.clear()
+        self.is_audible = False
 
-    def late_frames(self, now: float) -> Sequence[bytes]:
+    def late_frames(self) -> list[bytes]:
         """What still slips out when the user barges in."""
-        reply = self._reply
-        if reply is None or reply.index < 0 or reply.is_sent:
-            return ()
-        count = min(self._options.late_frames, reply.audio.frames - reply.sent)
-        return [self._next_frame(reply, now) for _ in range(count)]
+        return list(self._frames)[: self._options.late_frames]
 
     def _sentence(self, now: float) -> None:
-        """The text of a sentence, then its audio; before the first one come the latencies."""
-        reply = self._reply
-        if reply is None or not reply.can_begin(reply.index + 1):
+        """If it is time: the text of a sentence, then its audio; before the first one come the
+        latencies."""
+        if self._frames or not self._sentences or now < self._heard_at:
             return
-        text = reply.begin(now)
-        self._output.say("assistant", text)
-        if reply.asked is not None and reply.index == 0:
-            self._output.report_voice(now - reply.asked)
-        if self._output.settings.container == "wav" and reply.index == 0:
-            self._output.do(SendAudio(wav_header(self._output.settings.output)))
+        audio = self._sentences[0].audio
+        if audio is None:
+            return
+        self._output.say("assistant", self._sentences.popleft().text)
+        self._output.report_voice(now)
+        settings = self._output.settings
+        if settings.container == "wav" and not self.is_audible:
+            self._output.do(wav_header(settings.output))
+        self.is_audible = True
+        size = settings.output.frame_bytes
+        self._frames.extend(audio[at : at + size] for at in range(0, len(audio), size))
+        self._due = now
+        self._heard_at = now + len(audio) / settings.output.bytes_per_second
         self._stream(now)
 
     def _stream(self, now: float) -> None:
-        reply = self._reply
-        if reply is None:
-            return
-        while not reply.is_sent and reply.next_due <= now:
-            self._output.do(SendAudio(self._next_frame(reply, now)))
-        if not reply.is_sent:
-            self._scheduler.add(reply.next_due, self._stream)
-        elif not reply.is_last:
-            self._scheduler.add(reply.played, self._sentence)
+        while self._frames and self._due <= now:
+            self._output.do(self._frames.popleft())
+            self._due += FRAME_MS / 1000 / self._pace
+        if self._frames:
+            self._scheduler.add(self._due, self._stream)
+        elif self._sentences:
+            self._scheduler.add(self._heard_at, self._sentence)
         else:
-            self._reply = None
+            self.is_audible = False
             self._output.send(deepgram.AgentAudioDone())
             self._over(now)
-
-    def _next_frame(self, reply: Reply, now: float) -> bytes:
-        self._frames += 1
-        return reply.next_frame(self._frames - 1, now)

@@ -6,6 +6,7 @@ Steps belong to a turn or to the session: `cancel()` forgets those of the turn.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterator
 
 Step = Callable[[float], None]
@@ -33,8 +34,8 @@ class Scheduler:
         self._steps.clear()
 
     @property
-    def next(self) -> float | None:
-        return self._steps[0][0] if self._steps else None
+    def next(self) -> float:
+        return self._steps[0][0] if self._steps else math.inf
 
     def due(self, now: float) -> Iterator[Step]:
         """Take out what is due, one at a time: a step may add others that are due as well."""

@@ -16,14 +16,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from email.utils import formatdate
 
-from websockets.asyncio.server import Server, ServerConnection
+from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from relay.sandbox import handshake
-from relay.sandbox.connection import AgentConnection, connection_for
+from relay.sandbox.connection import AgentConnection
 from relay.sandbox.options import Options
 from relay.sandbox.session import AgentSession
 from relay.sandbox.session_runner import SessionRunner
@@ -33,13 +33,54 @@ CLOSE_SECONDS = 1.0  # for the client's half of the closing handshake
 LARGEST_MESSAGE = 4 * 1024 * 1024
 
 
+@contextlib.asynccontextmanager
+async def serve(
+    options: Options, *, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[Running]:
+    """A sandbox agent; port 0 takes a free one. On the way out every session is cut.
+
+    Raises OSError if the address cannot be had.
+    """
+    gate = handshake.Gate(options.api_key)
+    running = Running(host, options, gate)
+    # Refused and broken handshakes are the sandbox's business, not news.
+    log = logging.getLogger("relay.sandbox.websockets")
+    log.setLevel(logging.CRITICAL)
+    server = await serve_websockets(
+        running.converse,
+        host,
+        port,
+        process_request=running.greet,
+        process_response=running.label,
+        select_subprotocol=running.choose,
+        create_connection=type("AgentConnection", (AgentConnection,), {"gate": gate}),
+        compression=None,
+        max_size=LARGEST_MESSAGE,
+        ping_interval=None,  # Deepgram's own were never seen
+        close_timeout=CLOSE_SECONDS,
+        open_timeout=10 + options.handshake_delay,
+        server_header=None,
+        logger=log,
+    )
+    running.port = int(next(iter(server.sockets)).getsockname()[1])
+    try:
+        yield running
+    finally:
+        for connection in server.connections:
+            connection.transport.abort()
+        server.close()
+        await server.wait_closed()
+
+
 class Running:
     """A server that is up. `sessions` has the live and the finished ones, oldest first."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, options: Options, gate: handshake.Gate) -> None:
         self.host = host
-        self.port = port
+        self.port = 0
         self.sessions: deque[AgentSession] = deque(maxlen=KEPT_SESSIONS)
+        self._options = options
+        self._gate = gate
         self._arrived = asyncio.Event()
 
     @property
@@ -62,89 +103,30 @@ class Running:
             await self._arrived.wait()
         return self.sessions[index]
 
-    def add(self, session: AgentSession) -> None:
-        self.sessions.append(session)
-        self._arrived.set()
-
-
-@contextlib.asynccontextmanager
-async def serve(
-    options: Options, *, host: str = "127.0.0.1", port: int = 0
-) -> AsyncIterator[Running]:
-    """A sandbox agent; port 0 takes a free one. On the way out every session is cut.
-
-    Raises OSError if the address cannot be had.
-    """
-    gate = handshake.Gate(options.api_key)
-    running = Running(host, port)
-    reception = _Handshake(options, gate, running)
-    # Refused and broken handshakes are the sandbox's business, not news.
-    log = logging.getLogger("relay.sandbox.websockets")
-    log.setLevel(logging.CRITICAL)
-    server = await serve_websockets(
-        reception.converse,
-        host,
-        port,
-        process_request=reception.greet,
-        process_response=reception.label,
-        select_subprotocol=reception.choose,
-        create_connection=connection_for(gate),
-        compression=None,
-        max_size=LARGEST_MESSAGE,
-        ping_interval=None,  # Deepgram's own were never seen
-        close_timeout=CLOSE_SECONDS,
-        open_timeout=10 + options.handshake_delay,
-        server_header=None,
-        logger=log,
-    )
-    running.port = _port(server)
-    try:
-        yield running
-    finally:
-        for connection in server.connections:
-            connection.transport.abort()
-        server.close()
-        await server.wait_closed()
-
-
-async def run(options: Options, host: str, port: int, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set. Raises OSError if the address cannot be had."""
-    async with serve(options, host=host, port=port):
-        await stop.wait()
-
-
-def _port(server: Server) -> int:
-    return int(next(iter(server.sockets)).getsockname()[1])
-
-
-class _Handshake:
-    """What `websockets` asks while a connection is opened."""
-
-    def __init__(self, options: Options, gate: handshake.Gate, running: Running) -> None:
-        self._options = options
-        self._gate = gate
-        self._running = running
+    # --- what `websockets` asks while a connection is opened -------------------------------------
 
     async def greet(self, connection: ServerConnection, request: Request) -> Response | None:
         """None to go on with the upgrade, else the answer."""
-        if self._options.handshake_delay:
-            await asyncio.sleep(self._options.handshake_delay)
-        path = request.path.partition("?")[0]
-        request_id = str(connection.id)
-        if path != handshake.AGENT_PATH:
-            return _json(404, handshake.problem_body(404, request_id))
-        if self._options.refuse is not None:
-            body = handshake.problem_body(self._options.refuse, request_id)
-            return _json(self._options.refuse, body)
-        if not self._gate.admits(_who(request), time.monotonic()):
-            return _json(401, handshake.problem_body(401, request_id))
-        return None
+        await asyncio.sleep(self._options.handshake_delay)
+        if request.path.partition("?")[0] != handshake.AGENT_PATH:
+            status = 404
+        elif self._options.refuse is not None:
+            status = self._options.refuse
+        elif not self._gate.admits(_who(request), time.monotonic()):
+            status = 401
+        else:
+            return None
+        body = handshake.problem_body(status, str(connection.id))
+        headers = {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            "Date": formatdate(usegmt=True),
+            "Connection": "close",
+        }
+        return Response(status, "", Headers(headers), body)
 
-    def label(
-        self, connection: ServerConnection, request: Request, response: Response
-    ) -> Response | None:
+    def label(self, connection: ServerConnection, request: Request, response: Response) -> None:
         response.headers["dg-request-id"] = str(connection.id)
-        return None
 
     def choose(
         self, connection: ServerConnection, offered: Sequence[Subprotocol]
@@ -161,7 +143,8 @@ class _Handshake:
             scheme=who.scheme if who else None,
             keep_audio=self._options.keep_audio,
         )
-        self._running.add(session)
+        self.sessions.append(session)
+        self._arrived.set()
         try:
             await SessionRunner(connection, self._options, session).run()
         finally:
@@ -173,15 +156,3 @@ def _who(request: Request) -> handshake.Credential | None:
     offered = ",".join(request.headers.get_all("Sec-WebSocket-Protocol"))
     values = [value.strip() for value in offered.split(",") if value.strip()]
     return handshake.credential(request.headers.get("Authorization"), values)
-
-
-def _json(status: int, body: bytes) -> Response:
-    headers = Headers(
-        {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(body)),
-            "Date": formatdate(usegmt=True),
-            "Connection": "close",
-        }
-    )
-    return Response(status, "", headers, body)

@@ -1,4 +1,4 @@
-"""One session as seen from outside: what came, what went, how it ended, and strings to pull.
+"""One session as seen from outside: what came and how it ended.
 
 Tests look at it through `Running.sessions`; nothing of the sandbox itself depends on what is kept.
 """
@@ -12,14 +12,7 @@ from typing import Any
 
 import msgspec
 
-from relay.sandbox.events import Action as AgentAction
-from relay.sandbox.events import PlayTurn, SendAudio, SendText
-from relay.sandbox.script import Ending, Turn
-
-KEPT_TEXTS = 10_000  # of a session, each way; older ones are forgotten
-
-Order = PlayTurn | list[AgentAction] | Ending
-"""What `AgentSession` passes to the loop that runs the session."""
+KEPT_MESSAGES = 10_000  # of a session; older ones are forgotten
 
 
 class AgentSession:
@@ -29,40 +22,31 @@ class AgentSession:
     def __init__(self, *, request_id: str, scheme: str | None, keep_audio: bool) -> None:
         self.request_id = request_id
         self.scheme = scheme  # `token` or `bearer`, as the client authorized itself
-        self.texts: deque[str] = deque(maxlen=KEPT_TEXTS)  # received
-        self.sent: deque[str] = deque(maxlen=KEPT_TEXTS)
-        self.frames = 0  # binary, received
+        self.frames = 0  # binary
         self.audio_bytes = 0
         self.audio: bytearray | None = bytearray() if keep_audio else None
-        self.frames_sent = 0
         self.close_code: int | None = None
         self.close_reason = ""
-        self._orders: asyncio.Queue[Order] = asyncio.Queue()
+        self._messages: deque[dict[str, Any]] = deque(maxlen=KEPT_MESSAGES)
         self._changed = asyncio.Event()
 
     def __repr__(self) -> str:
         state = "live" if self.close_code is None else f"closed {self.close_code}"
-        return f"<AgentSession {self.request_id[:8]} {state} texts={len(self.texts)}>"
-
-    # --- looking -----------------------------------------------------------------------------
+        return f"<AgentSession {self.request_id[:8]} {state} messages={len(self._messages)}>"
 
     @property
     def settings(self) -> dict[str, Any] | None:
-        """The first Settings that came, among the texts that are kept."""
+        """The first Settings that came, among the messages that are kept."""
         return next(iter(self.messages("Settings")), None)
 
     @property
     def types(self) -> list[str]:
-        """Types of the texts received, in order; "" for what is not JSON with a type."""
-        return [_type(text) for text in self.texts]
-
-    @property
-    def sent_types(self) -> list[str]:
-        return [_type(text) for text in self.sent]
+        """Types of the messages received, in order; "" for what is not JSON with a type."""
+        return [message.get("type", "") for message in self._messages]
 
     def messages(self, name: str) -> list[dict[str, Any]]:
         """The received messages of this type."""
-        return [msgspec.json.decode(text) for text in self.texts if _type(text) == name]
+        return [message for message in self._messages if message.get("type") == name]
 
     @property
     def closed(self) -> bool:
@@ -79,27 +63,14 @@ class AgentSession:
         await self.until(lambda session: session.types.count(name) >= count)
         return self.messages(name)[count - 1]
 
-    # --- pulling -----------------------------------------------------------------------------
-
-    def play(self, turn: Turn) -> None:
-        """Do this turn now."""
-        self._orders.put_nowait(PlayTurn(turn))
-
-    def send(self, frame: str | bytes) -> None:
-        """Send this frame as it is."""
-        action = SendAudio(frame) if isinstance(frame, bytes) else SendText(frame.encode())
-        self._orders.put_nowait([action])
-
-    def end(self, ending: Ending) -> None:
-        self._orders.put_nowait(ending)
-
     # --- for the loop that runs the session ----------------------------------------------------
 
-    async def order(self) -> Order:
-        return await self._orders.get()
-
     def note_text(self, text: str) -> None:
-        self.texts.append(text)
+        try:
+            message = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            message = None
+        self._messages.append(message if isinstance(message, dict) else {})
         self._changed.set()
 
     def note_audio(self, frame: bytes) -> None:
@@ -109,28 +80,7 @@ class AgentSession:
             self.audio += frame
         self._changed.set()
 
-    def note_sent(self, action: SendText | SendAudio) -> None:
-        if isinstance(action, SendAudio):
-            self.frames_sent += 1
-        else:
-            self.sent.append(action.text.decode(errors="replace"))
-        self._changed.set()
-
     def note_close(self, code: int, reason: str) -> None:
         self.close_code = code
         self.close_reason = reason
         self._changed.set()
-
-
-class _Head(msgspec.Struct):
-    type: str = ""
-
-
-_head = msgspec.json.Decoder(_Head)
-
-
-def _type(text: str) -> str:
-    try:
-        return _head.decode(text).type
-    except msgspec.DecodeError:
-        return ""

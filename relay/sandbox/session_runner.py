@@ -1,61 +1,34 @@
 """One session on its socket: what happens is told to the agent, what it decides is done.
 
-A reader, orders from outside and the speech engines tell the agent what happened; what it decides
-goes through one queue to one loop, so that nothing overtakes. There is one short cut: while the
-loop has nothing to do, audio and deadlines are dealt with on the spot, for as far as nothing has to
-be waited for. The speech engines (`speech.Speech`) run in threads; nothing here waits for them.
+A reader and the speech engines tell the agent what happened; one loop does what it decides, so that
+nothing overtakes. The speech engines (`speech.Speech`) run in threads; nothing here waits for them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-import secrets
 import time
-from collections.abc import Sequence
 
 from websockets.exceptions import ConnectionClosed
 
 from relay.sandbox.agent import Agent
-from relay.sandbox.audio import Format, Recorded
+from relay.sandbox.audio import Format
+from relay.sandbox.codec import UnknownEncoding
 from relay.sandbox.connection import AgentConnection
-from relay.sandbox.events import (
-    Action,
-    AudioReady,
-    End,
-    EndSpeech,
-    EngineFailed,
-    Event,
-    Listen,
-    PlayTurn,
-    Received,
-    SendAudio,
-    SendText,
-    SpeechStarted,
-    Synthesize,
-    UserSaid,
-    Wake,
-)
 from relay.sandbox.options import Options
+from relay.sandbox.output import Action, EndSpeech, Listen, Sentence
 from relay.sandbox.script import Ending
 from relay.sandbox.session import AgentSession
-from relay.sandbox.speech import SpeechError
-from relay.sandbox.voice_activity import Utterance, UtteranceDetector
-
-WAITING_ACTIONS = 256  # batches of one session; the reader waits when there are more
+from relay.sandbox.speech import Speech, SpeechError
+from relay.sandbox.voice_activity import SpeechStarted, Utterance, UtteranceDetector
 
 # Deepgram's codes for engines that do not work.
 NO_RECOGNISER = "FAILED_TO_START_LISTENING"
+UNREADABLE_AUDIO = "USER_AUDIO_FORMAT"
 RECOGNISER_FAILED = "ASR_CONNECTION_CLOSED"
 VOICE_FAILED = "FAILED_TO_SPEAK"
-
-ReaderGone = None
-"""In the queue of what was decided: the client has left."""
-
-
-def new_call_id() -> str:
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-    return "call_" + "".join(secrets.choice(letters) for _ in range(24))
 
 
 class SessionRunner:
@@ -65,76 +38,60 @@ class SessionRunner:
         self._connection = connection
         self._options = options
         self._session = session
-        self._agent = Agent(options, request_id=session.request_id, new_id=new_call_id)
-        self._decided: asyncio.Queue[Sequence[Action] | None] = asyncio.Queue(WAITING_ACTIONS)
-        self._resting = False  # whether the loop waits for something to do
-        self._alarm: asyncio.TimerHandle | None = None
-        self._armed = math.inf  # the deadline that the alarm is for
-        self._voices: asyncio.Queue[Synthesize] = asyncio.Queue()
+        self._agent = Agent(options, request_id=session.request_id)
+        self._told = asyncio.Event()  # the agent was told something
+        self._voices: asyncio.Queue[Sentence] = asyncio.Queue()
         self._utterances: asyncio.Queue[Utterance] = asyncio.Queue()
         self._detector: UtteranceDetector | None = None
 
     async def run(self) -> None:
         """Until one side ends it; the connection is gone on return."""
-        helpers = [(self._read(), "reader"), (self._orders(), "orders")]
-        if self._options.speech is not None:
-            helpers += [(self._recognise(), "recognition"), (self._speak(), "synthesis")]
-        else:
-            self._connection.taker = self._take_audio
+        helpers = [(self._read(), "reader")]
+        if speech := self._options.speech:
+            helpers += [(self._recognise(speech), "recognition"), (self._speak(speech), "voice")]
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(helper, name=f"sandbox {name}") for helper, name in helpers
                 ]
-                try:
+                with contextlib.suppress(ConnectionClosed):  # the client left while we were sending
                     await self._converse()
-                except ConnectionClosed:
-                    pass  # the client left while we were sending
                 for task in running:
                     task.cancel()
         finally:
-            self._connection.taker = None
-            self._disarm()
             self._connection.transport.abort()
 
-    # --- the loop ------------------------------------------------------------------------------
-
     async def _converse(self) -> None:
-        going = await self._perform(self._agent.open(time.monotonic()))
-        while going:
-            self._arm()
-            self._resting = self._decided.empty()
-            actions = await self._decided.get()
-            self._resting = False
-            if actions is ReaderGone:
-                return
-            going = await self._perform(actions)
+        self._agent.open(time.monotonic())
+        while True:
+            self._told.clear()
+            for action in self._agent.take(time.monotonic()):
+                if isinstance(action, Ending):
+                    await self._end(action)
+                    return
+                await self._perform(action)
+            if not self._told.is_set():
+                await self._rest()
 
-    async def _tell(self, event: Event) -> None:
-        """The agent decides at once, so that later frames find it decided; the loop performs."""
-        await self._decided.put(self._agent.handle(event, time.monotonic()))
+    async def _rest(self) -> None:
+        """Until the agent is told something, or its deadline."""
+        # Whole milliseconds, upwards: uvloop knows no others and would ring too early.
+        wait = math.ceil((self._agent.deadline - time.monotonic()) * 1000) / 1000
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._told.wait()
 
-    async def _perform(self, actions: Sequence[Action]) -> bool:
-        """Do them in order; False once the session is over."""
-        for action in actions:
-            match action:
-                case SendAudio(frame):
-                    await self._connection.send(frame)
-                    self._session.note_sent(action)
-                case SendText(text):
-                    await self._connection.send(text, text=True)
-                    self._session.note_sent(action)
-                case Synthesize():
-                    self._voices.put_nowait(action)
-                case Listen(input):
-                    await self._listen(input)
-                case EndSpeech():
-                    if self._detector is not None:
-                        await self._hear(self._detector.finish())
-                case End(ending):
-                    await self._end(ending)
-                    return False
-        return True
+    async def _perform(self, action: Action) -> None:
+        match action:
+            case str() | bytes():
+                await self._connection.send(action)
+            case Sentence():
+                self._voices.put_nowait(action)
+            case Listen(input):
+                self._listen(input)
+            case EndSpeech():
+                if self._detector is not None:
+                    self._hear(self._detector.finish())
 
     async def _end(self, ending: Ending) -> None:
         match ending.kind:
@@ -145,107 +102,25 @@ class SessionRunner:
                 await self._connection.close(int(ending.code), ending.reason)
             case "drop":
                 self._connection.transport.abort()
-            case "half_open":
-                self._connection.transport.pause_reading()
-                await self._connection.wait_closed()  # when the server is cut
-
-    # --- the short cut -------------------------------------------------------------------------
-
-    @property
-    def _is_idle(self) -> bool:
-        return self._resting and self._decided.empty()
-
-    def _take_audio(self, frame: bytes) -> bool:
-        """A binary message, on the spot; False if it has to queue."""
-        if not self._is_idle:
-            return False
-        self._session.note_audio(frame)
-        actions = self._agent.audio(frame, time.monotonic())
-        if actions:
-            self._do_now(actions)
-        self._arm()
-        return True
-
-    def _wake(self) -> None:
-        """The deadline; while the loop is busy it will look itself."""
-        self._alarm = None
-        self._armed = math.inf
-        if self._is_idle:
-            self._do_now(self._agent.handle(Wake(), time.monotonic()))
-            self._arm()
-
-    def _do_now(self, actions: Sequence[Action]) -> None:
-        """What has to be waited for is for the loop, and all that follows it."""
-        for index, action in enumerate(actions):
-            if not self._sent_now(action):
-                self._decided.put_nowait(actions[index:])
-                return
-
-    def _sent_now(self, action: Action) -> bool:
-        if isinstance(action, SendAudio):
-            sent = self._connection.send_now(action.frame, text=False)
-        elif isinstance(action, SendText):
-            sent = self._connection.send_now(action.text, text=True)
-        else:
-            return False
-        if sent:
-            self._session.note_sent(action)
-        return sent
-
-    def _arm(self) -> None:
-        """Ring at the deadline. If it moves away, the alarm in between finds nothing to do."""
-        deadline = self._agent.deadline
-        if deadline is None or deadline >= self._armed:
-            return
-        self._disarm()
-        self._armed = deadline
-        # Whole milliseconds, upwards: uvloop knows no others and would ring too early.
-        wait = math.ceil((deadline - time.monotonic()) * 1000) / 1000
-        self._alarm = asyncio.get_running_loop().call_later(max(wait, 0.0), self._wake)
-
-    def _disarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = None
-        self._armed = math.inf
-
-    # --- what feeds the queue --------------------------------------------------------------------
 
     async def _read(self) -> None:
-        try:
-            while True:
-                await self._take_in(await self._connection.recv())
-                self._connection.taken()
-        except ConnectionClosed:
-            await self._decided.put(ReaderGone)
-
-    async def _take_in(self, frame: str | bytes) -> None:
-        if isinstance(frame, str):
-            self._session.note_text(frame)
-            await self._tell(Received(frame))
-            return
-        self._session.note_audio(frame)
-        actions = self._agent.audio(frame, time.monotonic())
-        if actions:
-            await self._decided.put(actions)
-        elif self._resting:
-            self._arm()
-        if self._detector is not None:
-            await self._hear(self._detector.hear(frame))
-
-    async def _orders(self) -> None:
-        while True:
-            match order := await self._session.order():
-                case Ending():
-                    await self._decided.put([End(order)])
-                case PlayTurn():
-                    await self._tell(order)
-                case _:
-                    await self._decided.put(order)
+        with contextlib.suppress(ConnectionClosed):
+            async for frame in self._connection:
+                if isinstance(frame, str):
+                    self._session.note_text(frame)
+                    self._agent.received(frame, time.monotonic())
+                else:
+                    self._session.note_audio(frame)
+                    self._agent.audio(frame, time.monotonic())
+                    if self._detector is not None:
+                        self._hear(self._detector.hear(frame))
+                self._told.set()
+        self._agent.end(Ending("drop"))  # the client has left
+        self._told.set()
 
     # --- speech engines --------------------------------------------------------------------------
 
-    async def _listen(self, input: Format) -> None:
+    def _listen(self, input: Format) -> None:
         speech = self._options.speech
         if speech is None:
             return
@@ -254,37 +129,41 @@ class SessionRunner:
                 input, speech.new_detector(), silence=self._options.silence
             )
         except SpeechError as error:
-            await self._tell(EngineFailed(NO_RECOGNISER, str(error)))
+            self._fail(NO_RECOGNISER, error)
+        except UnknownEncoding as error:
+            self._fail(UNREADABLE_AUDIO, error)
 
-    async def _hear(self, heard: Sequence[SpeechStarted | Utterance]) -> None:
+    def _hear(self, heard: list[SpeechStarted | Utterance]) -> None:
         for event in heard:
             if isinstance(event, Utterance):
                 self._utterances.put_nowait(event)
             else:
-                await self._tell(event)
+                self._agent.dialogue.user_started(time.monotonic())
+                self._told.set()
 
-    async def _recognise(self) -> None:
-        speech = self._options.speech
-        assert speech is not None
+    async def _recognise(self, speech: Speech) -> None:
         while True:
             utterance = await self._utterances.get()
             try:
                 text = await asyncio.to_thread(speech.transcribe, utterance.samples)
             except SpeechError as error:
-                await self._tell(EngineFailed(RECOGNISER_FAILED, str(error)))
+                self._fail(RECOGNISER_FAILED, error)
             else:
-                await self._tell(UserSaid(text))
+                self._agent.dialogue.user_finished(text, time.monotonic())
+                self._told.set()
 
-    async def _speak(self) -> None:
-        speech = self._options.speech
-        assert speech is not None
+    async def _speak(self, speech: Speech) -> None:
         while True:
-            voice = await self._voices.get()
+            sentence = await self._voices.get()
             output = self._agent.settings.output
             try:
-                samples = await asyncio.to_thread(speech.speak, voice.text, output)
+                audio = await asyncio.to_thread(speech.speak, sentence.text, output)
             except SpeechError as error:
-                await self._tell(EngineFailed(VOICE_FAILED, str(error)))
+                self._fail(VOICE_FAILED, error)
             else:
-                audio = Recorded(samples, output, self._options.frame_ms)
-                await self._tell(AudioReady(voice.reply, voice.index, audio))
+                self._agent.dialogue.playout.voice_ready(sentence, audio, time.monotonic())
+                self._told.set()
+
+    def _fail(self, code: str, error: Exception) -> None:
+        self._agent.fail(code, str(error))
+        self._told.set()

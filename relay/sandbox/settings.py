@@ -6,29 +6,26 @@ from typing import Any
 
 import msgspec
 
-from relay.protocol import deepgram
 from relay.sandbox import settings_check
 from relay.sandbox.audio import OUTPUT_RATES, Format
 
 
-class AppliedSettings(msgspec.Struct, kw_only=True):
+class AppliedSettings(msgspec.Struct, frozen=True, kw_only=True):
     history: bool = True
     experimental: bool = False
     flux: bool = False
-    managed: bool = True  # no think endpoint of their own
     greeting: str = ""
-    prompt_length: int = 0
-    input: Format = Format("linear16", 24000)
-    output: Format = Format("linear16", 24000)
+    input: Format = Format()
+    output: Format = Format()
     container: str = "none"
 
 
-def read_settings(settings: deepgram.Settings) -> AppliedSettings:
-    """What Settings say. Raises ValueError for what is well-formed but cannot be had."""
-    agent = settings.agent
-    assert isinstance(agent, dict)
-    audio_in = settings.audio.get("input", {})
-    audio_out = settings.audio.get("output", {})
+def read_settings(settings: dict[str, Any]) -> AppliedSettings:
+    """What Settings with an agent say. Raises ValueError for what is well-formed but cannot be
+    had."""
+    agent = settings["agent"]
+    audio_in = settings["audio"].get("input", {})
+    audio_out = settings["audio"].get("output", {})
     encoding = audio_out.get("encoding", "linear16")
     rate = audio_out.get("sample_rate", 24000 if encoding == "linear16" else 8000)
     if rate not in OUTPUT_RATES.get(encoding, ()):
@@ -45,8 +42,8 @@ def read_settings(settings: deepgram.Settings) -> AppliedSettings:
             if "think_live" not in agent and any("filler" in key for key in function):
                 raise ValueError("Invalid agent.think settings - fillers need think_live.")
     return AppliedSettings(
-        history=(settings.flags or {}).get("history", True),
-        experimental=bool(settings.experimental),
+        history=settings.get("flags", {}).get("history", True),
+        experimental=settings.get("experimental", False),
         flux=settings_check.is_flux(agent.get("listen", {}).get("provider", {})),
         greeting=agent.get("greeting", ""),
         input=Format(audio_in.get("encoding", "linear16"), audio_in.get("sample_rate", 24000)),

@@ -14,11 +14,10 @@ out, then what they hold; text if nothing is said.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-UNPARSABLE = "UNPARSABLE_CLIENT_MESSAGE"
 UNKNOWN_FORMAT = "Text message received from client did not match any of the formats we expect."
 
 MESSAGES = {
@@ -122,50 +121,54 @@ _VARIANTS: dict[str, tuple[str, Callable[[dict[str, Any]], str | None]]] = {
 }
 
 
-def misfit(message: Mapping[str, Any]) -> str | None:
+def misfit(message: Any) -> str | None:
     """The description of the Error that this client message gets, or None if it is fine."""
-    name = message.get("type")
+    name = message.get("type") if isinstance(message, dict) else None
     if not isinstance(name, str) or name not in MESSAGES:
         return UNKNOWN_FORMAT
     if name == "InjectAgentMessage" and message.get("is_dynamic") is True:
         name = "dynamic"
-    path = _misfit(name, {key: value for key, value in message.items() if key != "type"}, "")
+    fields = {key: value for key, value in message.items() if key != "type"}
+    path = next(_misfits(name, fields, ""), None)
     if path is None:
         return None
     return f"Error parsing client message. Check the {path} field against the API spec."
 
 
-def _misfit(kind: str, value: Any, path: str) -> str | None:
-    """The dotted path of the first thing that does not fit, or None."""
+def _misfits(kind: str, value: Any, path: str) -> Iterator[str]:
+    """The dotted paths of what does not fit, the first one first."""
+    inside = f"{path}." if path else ""
     one, either, other = kind.partition("/")
     if either:
-        return _misfit(one, value, path) and _misfit(other, value, path)
-    if kind.endswith("+"):
-        return _misfit(kind[:-1] + "*" * isinstance(value, list), value, path)
-    if kind.endswith("*"):
-        if not isinstance(value, list):
-            return path
-        return _first(_misfit(kind[:-1], each, f"{path}[{at}]") for at, each in enumerate(value))
-    is_object = kind.endswith("{}") or kind in _VARIANTS or kind in _OBJECTS
-    if not is_object:
-        return None if _fits(kind, value) else path
-    if not isinstance(value, dict):
-        return path
-    if kind in _VARIANTS:
-        key, pick = _VARIANTS[kind]
-        variant = pick(value)
-        known = variant in _OBJECTS or variant in _VARIANTS
-        return _misfit(str(variant), value, path) if known else _join(path, key)
-    if kind.endswith("{}"):
-        return _first(_misfit(kind[:-2], each, _join(path, key)) for key, each in value.items())
-    fields = _fields(kind)
-    for key, each in value.items():
-        if key not in fields:
-            return _join(path, key)
-        if wrong := _misfit(fields[key].lstrip("!"), each, _join(path, key)):
-            return wrong
-    missing = (key for key, kind in fields.items() if kind.startswith("!") and key not in value)
-    return _first(_join(path, key) for key in missing)
+        if any(_misfits(one, value, path)):
+            yield from _misfits(other, value, path)
+    elif kind.endswith("+"):
+        yield from _misfits(kind[:-1] + "*" * isinstance(value, list), value, path)
+    elif kind.endswith("*") and isinstance(value, list):
+        for at, each in enumerate(value):
+            yield from _misfits(kind[:-1], each, f"{path}[{at}]")
+    elif kind.endswith("{}") and isinstance(value, dict):
+        for key, each in value.items():
+            yield from _misfits(kind[:-2], each, inside + key)
+    elif kind in _VARIANTS and isinstance(value, dict):
+        field, pick = _VARIANTS[kind]
+        variant = str(pick(value))
+        if variant in _OBJECTS or variant in _VARIANTS:
+            yield from _misfits(variant, value, path)
+        else:
+            yield inside + field
+    elif kind in _OBJECTS and isinstance(value, dict):
+        fields = _fields(kind)
+        for key, each in value.items():
+            if key in fields:
+                yield from _misfits(fields[key].lstrip("!"), each, inside + key)
+            else:
+                yield inside + key
+        for key, needed in fields.items():
+            if needed.startswith("!") and key not in value:
+                yield inside + key
+    elif not _fits(kind, value):
+        yield path
 
 
 @cache
@@ -188,15 +191,8 @@ def _fits(kind: str, value: Any) -> bool:
             return isinstance(value, str)
         case "flag":
             return isinstance(value, bool)
-    name, low, high = re.split(r"\(|\.\.", kind.rstrip(")"))
-    if isinstance(value, bool) or not isinstance(value, int | float if name == "number" else int):
+    name, *limits = re.split(r"\(|\.\.", kind.rstrip(")"))
+    types = {"number": (int, float), "integer": (int,)}.get(name, ())  # none: an object, a list
+    if isinstance(value, bool) or not isinstance(value, types):
         return False
-    return float(low) <= value <= float(high or "inf")
-
-
-def _first(misfits: Iterable[str | None]) -> str | None:
-    return next((path for path in misfits if path), None)
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
+    return float(limits[0]) <= value <= float(limits[1] or "inf")

@@ -8,23 +8,35 @@ words, asks for what is required and missing, confirms, asks for the call and sa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
 import msgspec
 
 from relay.protocol import deepgram
-from relay.sandbox.english import CANCEL, STOP_WORDS, alike, is_no, is_yes, split_name, stem, words
+from relay.sandbox.english import CANCEL, STOP_WORDS, alike, consent, split_name, stem, words
 from relay.sandbox.function_result import read_result
 from relay.sandbox.script import Call, Turn
-from relay.sandbox.slots import Function, Kind, Slot, answer, fill, is_wish, mentions, read_function
+from relay.sandbox.slots import Function, Kind, Slot, answer, fill, find, is_wish, mentions
 
 NAME_WEIGHT = 3.0
 DESCRIPTION_WEIGHT = 1.0
 PARAMETER_WEIGHT = 0.5
 ENOUGH = 1.0  # score from which a function is meant
 TRIES = 3  # questions for one slot before the agent gives it up
+
+SMALL_TALK = (
+    (r"\b(good)?bye\b", "Goodbye."),
+    (r"\bthanks?\b|\bno\b.*\b(all|nothing)\b", "You are welcome."),
+    (r"\b(wait|stop|moment|hold)\b", "All right, I am listening."),
+    (r"what (did|have) (we|i|you)|where (were|did) we", "{done} {offer}"),
+    (r"\bhear\b", "Yes, I can hear you. {offer}"),
+    (r"\b(hello|hi|hey|morning|evening)\b", "Hello. {offer}"),
+    (r"^\W*(no|nope|nothing|that's all|that is all)( else)?\W*$", "All right."),
+    ("", "I am sorry, I cannot help with that. {offer}"),
+)
+"""Patterns of what is no wish, and what is said to it; the first that is found."""
 
 
 class Stage(Enum):
@@ -48,27 +60,37 @@ class Form(msgspec.Struct):
         slots = self.function.slots
         return next((s for s in slots if s.required and s.name not in self.values), None)
 
+    @property
+    def subject(self) -> str:
+        """What it is about, as far as it is known."""
+        slot = self.function.subject
+        return str(self.values.get(slot.name, "")) if slot is not None else ""
+
+    @property
+    def outline(self) -> str:
+        """ "Create a goal: run a marathon, no deadline"."""
+        parts = [self.subject] if self.subject else []
+        for slot in self.function.slots:
+            value = self.values.get(slot.name)
+            if value is None or slot is self.function.subject:
+                continue
+            shown = {"True": "yes", "False": "no"}.get(str(value), value)
+            parts.append(f"no {slot.label}" if value == "none" else f"{slot.label} {shown}")
+        title = self.function.title
+        return f"{title}: {', '.join(parts)}" if parts else title
+
 
 class SlotFiller:
     """`hear` and `answered` return what to do next, as a turn with `say` or `calls`."""
 
-    def __init__(self, functions: Sequence[dict[str, Any]], new_id: Callable[[], str]) -> None:
+    def __init__(self, functions: Sequence[Function] = ()) -> None:
         self.functions = functions
         self.stage = Stage.FREE
-        self._new_id = new_id
         self._form: Form | None = None
-        self._done: list[str] = []  # titles of what was submitted
+        self._done: list[str] = []  # outlines of what was submitted
 
     def __repr__(self) -> str:
         return f"<SlotFiller {self.stage.name} {self._form}>"
-
-    @property
-    def functions(self) -> tuple[Function, ...]:
-        return self._functions
-
-    @functions.setter
-    def functions(self, functions: Sequence[dict[str, Any]]) -> None:
-        self._functions = tuple(read_function(function) for function in functions)
 
     # --- ways in -----------------------------------------------------------------------------
 
@@ -78,7 +100,7 @@ class SlotFiller:
             if line.role == "user" and line.content:
                 self.hear(line.content)
             for call in line.function_calls or ():
-                self.answered(Call(call.name, call.arguments), call.response)
+                self.answered(call.response)
         if self.stage is Stage.WAITING:
             self.stage = Stage.CONFIRMING  # the call never came back: ask again
 
@@ -99,18 +121,17 @@ class SlotFiller:
             case _:
                 return self._correct(self._form, said)
 
-    def answered(self, call: Call, content: str) -> Turn:
+    def answered(self, content: str) -> Turn:
         """The result of a function."""
         form = self._form
         self._drop()
-        result = read_result(content)
-        if not result.ok:
-            reason = result.reason or "it did not work"
-            return _say(f"I could not do that: {reason.rstrip('.')}.", "What would you like to do?")
+        ok, news = read_result(content)
+        if not ok:
+            reason = (news or "it did not work").rstrip(".")
+            return _say(f"I could not do that: {reason}.", "What would you like to do?")
         if form is not None:
-            self._done.append(_outline(form))
-        said = f"Done. {_sentence(result.reason)}" if result.reason else "Done."
-        return _say(said, "Is there anything else?")
+            self._done.append(form.outline)
+        return _say(f"Done. {_sentence(news)}" if news else "Done.", "Is there anything else?")
 
     # --- picking -----------------------------------------------------------------------------
 
@@ -148,13 +169,11 @@ class SlotFiller:
         if missing is not None:
             self.stage = Stage.ASKING
             first, form.asked = form.asked is None, missing
-            subject = _subject(form)
-            if first and subject:
-                return _say(_sentence(subject), _question(form, missing))
-            return _say(_question(form, missing))
+            about = [_sentence(form.subject)] if first and form.subject else []
+            return _say(*about, _question(form, missing))
         self.stage = Stage.CONFIRMING
         form.asked = None
-        return _say(_sentence(_outline(form)), "Is that right?")
+        return _say(_sentence(form.outline), "Is that right?")
 
     def _answer(self, form: Form, said: str) -> Turn:
         slot = form.asked
@@ -171,34 +190,32 @@ class SlotFiller:
         return self._go_on(form)
 
     def _confirm(self, form: Form, said: str) -> Turn:
-        if is_yes(said):
+        agreed = consent(said)
+        if agreed:
             self.stage = Stage.WAITING
             arguments = {
                 s.name: form.values[s.name] for s in form.function.slots if s.name in form.values
             }
-            call = Call(form.function.name, arguments, self._new_id(), form.function.client_side)
-            return Turn(calls=(call,))
-        if self._changes_the_subject(form, said):
+            return Turn(calls=(Call(form.function.name, arguments),))
+        if agreed is None and self._changes_the_subject(form, said):
             self._drop()
             return self._begin(said)
         if self._take_correction(form, said):
             return self._go_on(form)
-        if is_no(said):
+        if agreed is False:
             self.stage = Stage.CORRECTING
             return _say("What should I change?")
-        return _say(_sentence(_outline(form)), "Shall I do that?")
+        return _say(_sentence(form.outline), "Shall I do that?")
 
     def _changes_the_subject(self, form: Form, said: str) -> bool:
         """Whether the user goes on to another function instead of agreeing to this one."""
-        if is_no(said) or len(words(said)) < 3:
-            return False
-        if any(mentions(slot, said) for slot in form.function.slots):
+        if len(words(said)) < 3 or any(mentions(slot, said) for slot in form.function.slots):
             return False
         return self.pick(said) not in (None, form.function)
 
     def _correct(self, form: Form, said: str) -> Turn:
         if not self._take_correction(form, said):
-            slot = next((s for s in form.function.slots if s.kind is Kind.SUBJECT), None)
+            slot = form.function.subject
             value = answer(slot, said, lenient=True) if slot is not None else None
             if slot is None or value is None:
                 self._drop()
@@ -210,10 +227,10 @@ class SlotFiller:
         """ "No, on Saturday"; "the title is ..."; "make it two"."""
         rest = re.sub(r"^\W*(?:no|nope|not|wrong)\b[\s,.]*", "", said, flags=re.I)
         named = [slot for slot in form.function.slots if mentions(slot, rest)]
-        moments = (Kind.MOMENT, Kind.DEADLINE, Kind.NUMBER, Kind.CHOICE)
-        for slot in named or [s for s in form.function.slots if s.kind in moments]:
-            text = re.split(r"\b(?:to|is|should be|be)\b", rest, maxsplit=1)[-1] if named else rest
-            value = answer(slot, text) if named or _shows(slot, text) else None
+        if named:
+            rest = re.split(r"\b(?:to|is|should be|be)\b", rest, maxsplit=1)[-1]
+        for slot in named or form.function.slots:
+            value = answer(slot, rest) if named else find(slot, rest)[0]
             if value is not None and value != form.values.get(slot.name):
                 form.values[slot.name] = value
                 return True
@@ -226,30 +243,10 @@ class SlotFiller:
     # --- everything else ---------------------------------------------------------------------
 
     def _small_talk(self, said: str) -> Turn:
-        spoken = set(words(said))
-        offer = self._offer()
-        if spoken & {"bye", "goodbye"}:
-            return _say("Goodbye.")
-        if spoken & {"thanks", "thank"} or re.search(
-            r"\bno\b.*\b(all|thanks|nothing)\b", said, re.I
-        ):
-            return _say("You are welcome.")
-        if spoken & {"wait", "stop", "moment", "hold"}:
-            return _say("All right, I am listening.")
-        if re.search(r"what (did|have) (we|i|you)|where (were|did) we", said, re.I):
-            return _say(self._recall(), offer)
-        if "hear" in spoken:
-            return _say("Yes, I can hear you.", offer)
-        if spoken & {"hello", "hi", "hey", "morning", "evening"}:
-            return _say("Hello.", offer)
-        if spoken <= {"no", "nope", "that's", "all", "nothing", "else", "that", "is"}:
-            return _say("All right.")
-        return _say("I am sorry, I cannot help with that.", offer)
-
-    def _recall(self) -> str:
-        if not self._done:
-            return "We have not done anything yet."
-        return f"So far we did this: {'; '.join(self._done)}."
+        done = f"So far we did this: {'; '.join(self._done)}." if self._done else ""
+        reply = next(reply for pattern, reply in SMALL_TALK if re.search(pattern, said, re.I))
+        known = reply.format(done=done or "We have not done anything yet.", offer=self._offer())
+        return _say(*re.split(r"(?<=\.) ", known))
 
     def _offer(self) -> str:
         titles = [function.title for function in self.functions]
@@ -265,31 +262,14 @@ def _weights(function: Function) -> dict[str, float]:
     parameters = [w for slot in function.slots for w in split_name(slot.name)]
     for source, weight in (
         (parameters, PARAMETER_WEIGHT),
-        (words(_positive(function.description)), DESCRIPTION_WEIGHT),
+        # The first sentence: others say what the function is not for.
+        (words(function.description.partition(". ")[0]), DESCRIPTION_WEIGHT),
         (split_name(function.name), NAME_WEIGHT),
     ):
         for word in source:
             if word not in STOP_WORDS or word == "want":
                 weights[stem(word)] = weight
     return weights
-
-
-def _positive(description: str) -> str:
-    """Without what the function is not for."""
-    sentences = re.split(r"(?<=[.;])\s+", description)
-    return " ".join(s for s in sentences if not re.match(r"(?:not|never|do not|don't)\b", s, re.I))
-
-
-def _shows(slot: Slot, said: str) -> bool:
-    return bool(fill(Function("", "", (slot,)), said)) or (
-        slot.kind is Kind.DEADLINE and answer(slot, said) not in (None, "none", said.strip(" .,"))
-    )
-
-
-def _subject(form: Form) -> str:
-    """What the form is about, as far as it is known."""
-    slots = (slot for slot in form.function.slots if slot.kind is Kind.SUBJECT)
-    return str(next((form.values[s.name] for s in slots if s.name in form.values), ""))
 
 
 def _question(form: Form, slot: Slot) -> str:
@@ -306,23 +286,6 @@ def _question(form: Form, slot: Slot) -> str:
             return "When should it be?"
         case _:
             return f"What is the {slot.label}?"
-
-
-def _outline(form: Form) -> str:
-    """ "Create a goal: run a marathon, deadline none"."""
-    parts: list[str] = []
-    for slot in form.function.slots:
-        if slot.name not in form.values:
-            continue
-        value = form.values[slot.name]
-        value = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
-        if slot.kind is Kind.SUBJECT:
-            parts.insert(0, str(value))
-        elif value == "none":
-            parts.append(f"no {slot.label}")
-        else:
-            parts.append(f"{slot.label} {value}")
-    return f"{form.function.title}: {', '.join(parts)}" if parts else form.function.title
 
 
 def _sentence(text: str) -> str:

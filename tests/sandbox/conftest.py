@@ -1,6 +1,5 @@
 """The published schema, an agent on a clock of our own, and a small registry."""
 
-import itertools
 import json
 from pathlib import Path
 
@@ -9,9 +8,9 @@ import pytest
 import yaml
 
 from relay.sandbox.agent import Agent
-from relay.sandbox.events import End, SendAudio, SendText, Synthesize, Wake
-from relay.sandbox.events import Received as ReceivedText
 from relay.sandbox.options import Options
+from relay.sandbox.output import Sentence
+from relay.sandbox.script import Ending
 
 DATA = Path(__file__).parent / "data"
 
@@ -80,36 +79,49 @@ class Line:
     """One agent, driven by hand: `tell` it something, let time pass with `run`."""
 
     def __init__(self, published, options):
-        ids = itertools.count()
-        self.agent = Agent(options, request_id="r-1", new_id=lambda: f"call_{next(ids):024}")
+        self.agent = Agent(options, request_id="r-1")
         self.now = 100.0
-        self.log = []  # (time, message | bytes | End)
+        self.log = []  # (time, message | bytes | Ending)
+        self.voices = []  # sentences to be spoken
+        self.others = []  # other actions
         self.published = published
-        self._keep(self.agent.open(self.now))
+        self.agent.open(self.now)
+        self._take()
 
-    def _keep(self, actions):
-        for action in actions:
-            if isinstance(action, SendText):
-                message = json.loads(action.text)
+    def _take(self):
+        for action in self.agent.take(self.now):
+            if isinstance(action, str):
+                message = json.loads(action)
                 self.published.check(message)
                 self.log.append((self.now, message))
-            elif isinstance(action, SendAudio):
-                self.log.append((self.now, action.frame))
-            elif isinstance(action, End):
+            elif isinstance(action, bytes | Ending):
                 self.log.append((self.now, action))
-        self.voices = [a for a in actions if isinstance(a, Synthesize)] or getattr(
-            self, "voices", []
-        )
-
-    def event(self, event):
-        self._keep(self.agent.handle(event, self.now))
+            else:
+                known = self.voices if isinstance(action, Sentence) else self.others
+                known.append(action)
 
     def tell(self, message):
         text = message if isinstance(message, str) else json.dumps(message)
-        self.event(ReceivedText(text))
+        self.agent.received(text, self.now)
+        self._take()
 
     def hear(self, frame):
-        self._keep(self.agent.audio(frame, self.now))
+        self.agent.audio(frame, self.now)
+        self._take()
+
+    def starts(self):
+        """The user begins to speak."""
+        self.agent.dialogue.user_started(self.now)
+        self._take()
+
+    def says(self, text):
+        """The user has spoken these words; none: it was a cough."""
+        self.agent.dialogue.user_finished(text, self.now)
+        self._take()
+
+    def voice(self, sentence, audio):
+        self.agent.dialogue.playout.voice_ready(sentence, audio, self.now)
+        self._take()
 
     def run(self, seconds, *, alive=True):
         """Let time pass; alive: with a KeepAlive every five seconds."""
@@ -117,13 +129,13 @@ class Line:
         alive_at = self.now + 5
         while True:
             at = self.agent.deadline
-            if alive and alive_at < (end if at is None else min(at, end)):
+            if alive and alive_at < min(at, end):
                 self.now = alive_at
                 alive_at += 5
                 self.tell({"type": "KeepAlive"})
-            elif at is not None and at <= end:
+            elif at <= end:
                 self.now = max(at, self.now)
-                self.event(Wake())
+                self._take()
             else:
                 break
         self.now = end
@@ -151,7 +163,7 @@ class Line:
                 "audio"
                 if isinstance(entry, bytes)
                 else "end"
-                if isinstance(entry, End)
+                if isinstance(entry, Ending)
                 else entry["type"]
             )
             if name != "audio" or names[-1:] != ["audio"]:
@@ -164,7 +176,7 @@ class Line:
 
     @property
     def ending(self):
-        return next((e.ending for _, e in self.log if isinstance(e, End)), None)
+        return next((e for _, e in self.log if isinstance(e, Ending)), None)
 
     def time_of(self, name, nth=0):
         times = [at for at, e in self.log if isinstance(e, dict) and e["type"] == name]

@@ -3,7 +3,6 @@
 import asyncio
 import json
 
-import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 
@@ -33,7 +32,7 @@ class SilentVoice:
     rate = 22_050
 
     def speak(self, text):
-        return np.zeros(100, np.float32)
+        return bytes(200)
 
 
 def hears_anything(chunk):
@@ -92,7 +91,7 @@ async def test_a_voice_that_fails(settings):
 async def test_an_encoding_that_the_ear_cannot_read(settings, encoding):
     wanted = settings(audio={"input": {"encoding": encoding, "sample_rate": 48000}})
 
-    error, code = await converse(speech(), wanted, [bytes(100)])
+    error, code = await converse(speech(), wanted, [])
 
     assert (error["type"], error["code"], code) == ("Error", "USER_AUDIO_FORMAT", 1005)
     assert encoding in error["description"]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from relay.sandbox.script import Call, Ending, Progress, Script, ScriptError, Turn, parse_script
+from relay.sandbox.script import Call, Ending, Script, ScriptError, Turn, parse_script
+from relay.sandbox.turn_planner import TurnPlanner
 
 
 def test_a_script_is_read_from_yaml():
@@ -43,26 +44,13 @@ def test_a_mistake_in_a_script_is_named(text, words):
         parse_script(text)
 
 
-def test_time_begins_a_turn_once():
-    progress = Progress(Script(turns=(Turn(after=2.0), Turn(when="text"))))
+@pytest.mark.parametrize("loop", [False, True])
+def test_turns_are_taken_by_what_begins_them(loop):
+    first, second = Turn(after=2.0), Turn(when="text")
+    planner = TurnPlanner(Script(turns=(first, second), loop=loop))
 
-    assert progress.arm() == 2.0
-    assert progress.arm() is None
-    assert progress.on_user is None
-    progress.take()
-    assert progress.arm() is None
-    assert progress.on_user == Turn(when="text")
-
-
-def test_microphone_seconds_begin_a_turn_once():
-    progress = Progress(Script(turns=(Turn(when="audio", after=1.0),)))
-
-    assert [progress.audio(0.6) for _ in range(3)] == [False, True, False]
-
-
-def test_a_finished_script_begins_nothing():
-    progress = Progress(None)
-
-    assert progress.arm() is None
-    assert progress.audio(9.0) is False
-    assert progress.on_user is None
+    assert planner.take("audio") is None
+    assert planner.take("time") is first
+    assert planner.take("time") is None
+    assert planner.take("text") is second
+    assert planner.upcoming is (first if loop else None)

@@ -7,17 +7,15 @@ import wave
 from difflib import SequenceMatcher
 from pathlib import Path
 
-import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 
 from relay.sandbox.audio import Format
-from relay.sandbox.codec import decode, resample, to_format
-from relay.sandbox.events import SpeechStarted
+from relay.sandbox.codec import Decoder, convert
 from relay.sandbox.options import Options
 from relay.sandbox.server import serve
 from relay.sandbox.speech import Speech
-from relay.sandbox.voice_activity import Utterance, UtteranceDetector
+from relay.sandbox.voice_activity import SpeechStarted, Utterance, UtteranceDetector
 
 pytestmark = pytest.mark.speech
 
@@ -51,9 +49,9 @@ def near(one, other):
 @pytest.mark.parametrize("audio", [Format("linear16", 16_000), Format("mulaw", 8000)])
 @pytest.mark.parametrize("name", SAID)
 def test_recorded_speech_is_heard_as_one_turn_and_written_down(speech, name, audio):
-    data = to_format(decode(recording(name), "linear16"), 16_000, audio)
+    data = convert(recording(name), 16_000, audio)
     detector = UtteranceDetector(audio, speech.new_detector(), silence=0.7)
-    size = audio.frame_bytes(20)
+    size = audio.frame_bytes
 
     events = [e for at in range(0, len(data), size) for e in detector.hear(data[at : at + size])]
 
@@ -64,16 +62,21 @@ def test_recorded_speech_is_heard_as_one_turn_and_written_down(speech, name, aud
 
 
 def test_silence_has_no_words(speech):
-    assert speech.transcribe(np.zeros(16_000, np.float32)) == ""
+    assert speech.transcribe(Utterance(bytes(32_000)).samples) == ""
 
 
 @pytest.mark.parametrize("output", [Format(), Format("linear16", 48_000), Format("alaw", 8000)])
 def test_what_is_spoken_can_be_understood_again(speech, output):
     sound = speech.speak("Please move the meeting to Monday.", output)
 
-    samples = resample(decode(sound, output.encoding), output.rate, 16_000)
     assert 1.0 < len(sound) / output.bytes_per_second < 6.0
-    assert near(speech.transcribe(samples), "Please move the meeting to Monday.") > 0.6
+    assert (
+        near(
+            speech.transcribe(Utterance(Decoder(output).decode(sound)).samples),
+            "Please move the meeting to Monday.",
+        )
+        > 0.6
+    )
 
 
 class Caller:
