@@ -12,7 +12,7 @@ import click
 import uvloop
 
 from control import logging as logs
-from loadtests import deployed_relay, html_report, processes, report, scenarios, suite_runner
+from loadtests import deployed_relay, processes, report, scenarios, suite_runner
 from loadtests.results import Arm
 from loadtests.scenarios import FULL, PARTS, QUICK
 
@@ -30,7 +30,6 @@ PATH = click.Path(dir_okay=False, path_type=Path)
     help="Only these arms.",
 )
 @click.option("--json", "json_file", type=PATH, help="Write the results as JSON.")
-@click.option("--html", "html_file", type=PATH, help="Write a report that needs no network.")
 @click.option("--target", "url", metavar="URL", help="Measure a deployed relay from outside.")
 @click.option(
     "--wav",
@@ -45,7 +44,6 @@ def loadtest(
     parts: tuple[str, ...],
     arms: tuple[str, ...],
     json_file: Path | None,
-    html_file: Path | None,
     url: str | None,
     wav: tuple[Path, ...],
     sessions: int,
@@ -85,8 +83,6 @@ def loadtest(
     click.echo(report.text(found_results))
     if json_file is not None:
         report.save(found_results, json_file)
-    if html_file is not None:
-        html_file.write_text(html_report.html(found_results))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a load test found: the tables in a terminal, JSON for machines. html_report.py has the HTML.
+"""What a load test found: the tables in a terminal, JSON for machines.
 
 Load tests.
 """
