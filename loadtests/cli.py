@@ -12,6 +12,8 @@ import click
 import uvloop
 
 from control import logging as logs
+from control.db.migrate import MigrationError
+from control.dev.postgres import EmbeddedError
 from loadtests import deployed_relay, processes, report, scenarios, suite_runner
 from loadtests.results import Arm
 from loadtests.scenarios import FULL, PARTS, QUICK
@@ -79,7 +81,12 @@ def loadtest(
             click.echo(f"  {what}", err=True)
             bar.update(done)
 
-        found_results = uvloop.run(suite_runner.bench(suite, processes.choose_cores(), progress))
+        try:
+            found_results = uvloop.run(
+                suite_runner.bench(suite, processes.choose_cores(), progress)
+            )
+        except (EmbeddedError, MigrationError, processes.ProgramFailed) as error:
+            raise click.ClickException(str(error)) from error
     click.echo(report.text(found_results))
     if json_file is not None:
         report.save(found_results, json_file)

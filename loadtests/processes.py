@@ -11,7 +11,6 @@ import os
 import secrets
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, contextmanager
@@ -32,55 +31,38 @@ class ProgramFailed(Exception):
     """It did not start, or ended; the text has its last words."""
 
 
+class Usage(msgspec.Struct, frozen=True):
+    """Of a program so far: processor time, and how long threads were ready and had no core."""
+
+    cpu_ns: int
+    waited_ns: int
+    rss_bytes: int
+
+
 class Program:
-    """One of them, with its children."""
+    """One of them, with its children; without a process (the direct arm) it uses nothing."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
-        self._family = psutil.Process(process.pid)
+    def __init__(self, process: subprocess.Popen[bytes] | None = None) -> None:
+        self._process = process
 
-    def members(self) -> list[psutil.Process]:
-        try:
-            return [self._family, *self._family.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
-
-    def cpu_ns(self) -> int:
-        """Processor time of all of it so far."""
-        return sum(_cpu_ns(member) for member in self.members())
-
-    def waited_ns(self) -> int:
-        """How long threads of it were ready to run and had no core; 0 where that is not known."""
-        total = 0
-        for member in self.members():
-            for schedule in Path(f"/proc/{member.pid}/task").glob("*/schedstat"):
-                try:
-                    total += int(schedule.read_text().split()[1])
-                except (OSError, IndexError):
-                    continue
-        return total
-
-    def rss_bytes(self) -> int:
-        total = 0
-        for member in self.members():
+    def usage(self) -> Usage:
+        cpu, waited, rss = 0.0, 0, 0
+        for member in self._find_members():
             try:
-                total += member.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-        return total
+                times = member.cpu_times()
+                cpu += times.user + times.system
+                rss += member.memory_info().rss
+                for schedule in Path(f"/proc/{member.pid}/task").glob("*/schedstat"):
+                    waited += int(schedule.read_text().split()[1])
+            except (psutil.NoSuchProcess, OSError):
+                continue  # it or a thread of it has just ended
+        return Usage(int(cpu * 1e9), waited, rss)
 
-
-def _cpu_ns(member: psutil.Process) -> int:
-    if sys.platform == "linux":
-        try:  # the processor clock of another process (clock_getcpuclockid), in nanoseconds
-            return time.clock_gettime_ns((~member.pid << 3) | 2)
-        except OSError:
-            return 0
-    try:
-        spent = member.cpu_times()
-    except psutil.NoSuchProcess:
-        return 0
-    return int((spent.user + spent.system) * 1e9)
+    def _find_members(self) -> list[psutil.Process]:
+        if self._process is None or self._process.poll() is not None:
+            return []
+        first = psutil.Process(self._process.pid)
+        return [first, *first.children(recursive=True)]
 
 
 @asynccontextmanager
@@ -90,7 +72,7 @@ async def program(
     port: int,
     log: Path,
     cores: Set[int],
-    environ: Mapping[str, str] | None = None,
+    environ: Mapping[str, str],
 ) -> AsyncIterator[Program]:
     """Run it while inside, from when `port` takes connections. Raises `ProgramFailed`."""
     process = _start(command, log, cores, environ)
@@ -113,40 +95,33 @@ async def _wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path)
             continue
         writer.close()
         return
-    raise ProgramFailed(f"{log.stem} did not start: {last_words(log)}")
+    raise ProgramFailed(f"{log.stem} did not start: {_last_words(log)}")
 
 
 def _start(
-    command: Sequence[str], log: Path, cores: Set[int], environ: Mapping[str, str] | None
+    command: Sequence[str], log: Path, cores: Set[int], environ: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
     with log.open("wb") as output, pinned(cores):
         try:
             return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=dict(environ) if environ is not None else None,
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ
             )
         except OSError as error:
             raise ProgramFailed(f"{command[0]}: {error}") from None
 
 
+def _last_words(log: Path) -> str:
+    words = log.read_text(errors="replace").strip().splitlines()
+    return words[-1] if words else "no word"
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
     process.terminate()
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def last_words(log: Path) -> str:
-    """The last line that a program wrote."""
-    words = log.read_text(errors="replace").strip().splitlines()
-    return words[-1] if words else "no word"
 
 
 # Numbers that this process has given away: others of ours leave them alone while it lives.
@@ -196,18 +171,12 @@ def choose_cores(cores: Set[int] | None = None) -> Pinning:
         if not hasattr(os, "sched_getaffinity"):
             return Pinning()
         cores = os.sched_getaffinity(0)
-    match sorted(cores):
-        case [] | [_]:
-            return Pinning()
-        case [one, two]:
-            both = frozenset([two])
-            return Pinning(frozenset([one]), both, both, both)
-        case [one, two, three]:
-            last = frozenset([three])
-            return Pinning(frozenset([one]), frozenset([two]), last, last)
-        case [one, two, three, *more]:
-            return Pinning(*(frozenset(part) for part in ([one], [two], [three], more)))
-    raise AssertionError("a list is one of these")
+    if len(cores) < 2:
+        return Pinning()
+    relay, *others = sorted(cores)
+    last = others[-1:]
+    parts = [relay], others[:1], others[1:2] or last, others[2:] or last
+    return Pinning(*map(frozenset, parts))
 
 
 @contextmanager
