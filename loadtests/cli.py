@@ -61,11 +61,10 @@ def loadtest(
     their users wait for is measured. Whatever agent it has costs what it costs.
     """
     if url is not None:
-        options = deployed_relay.Options(url=url, wav=wav, sessions=sessions, turns=turns)
-        found = uvloop.run(deployed_relay.measure(options))
+        found = uvloop.run(deployed_relay.measure(url, wav=wav, sessions=sessions, turns=turns))
         click.echo(deployed_relay.describe(found))
         if json_file is not None:
-            json_file.write_text(deployed_relay.to_json(found))
+            json_file.write_bytes(deployed_relay.to_json(found))
         sys.exit(0 if not found.failed else 1)
     logs.set_up("error")
     suite = scenarios.choose(

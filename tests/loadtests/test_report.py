@@ -90,7 +90,7 @@ def test_a_figure_has_the_unit_of_its_budget(value, unit, shown):
 def test_runs_are_grouped_by_scenario_and_load_and_arms_stand_in_one_order(whole):
     groups = report.group(whole)
 
-    assert [(g.title, [row.arm for row in g.rows]) for g in groups] == [
+    assert [(title, [row.arm for row in rows]) for title, rows in groups.items()] == [
         ("conversation, 100 sessions", ["direct", "nginx", "ours"]),
         ("conversation, 200 sessions", ["direct", "nginx", "ours"]),
         ("frames-256B-8ms, 100 sessions", ["ours"]),
@@ -98,7 +98,7 @@ def test_runs_are_grouped_by_scenario_and_load_and_arms_stand_in_one_order(whole
 
 
 def test_a_row_has_the_median_of_the_processor_time_and_the_percentiles_of_all_values(whole):
-    ours = report.group(whole)[0].rows[-1]
+    ours = report.group(whole)["conversation, 100 sessions"][-1]
     runs = list(whole.valid(arm=Arm.OURS, scenario="conversation", sessions=100))
 
     assert ours.repetitions == 2
