@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -47,19 +46,17 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     @contextmanager
     def stopped_database(self) -> Iterator[None]:
         """Every process of the database stands still: nothing is refused, nothing is answered."""
-        self._signal_database(signal.SIGSTOP)
+        server = psutil.Process(self.database_pid)
+        family = [server, *server.children(recursive=True)]
+        for process in family:
+            with suppress(psutil.NoSuchProcess):  # a worker that has just ended
+                process.suspend()
         try:
             yield
         finally:
-            self._signal_database(signal.SIGCONT)
-
-    def _signal_database(self, what: signal.Signals) -> None:
-        server = psutil.Process(self.database_pid)
-        for process in [server, *server.children(recursive=True)]:
-            try:
-                process.send_signal(what)
-            except psutil.NoSuchProcess:
-                continue
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
 
 @asynccontextmanager

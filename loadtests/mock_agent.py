@@ -18,7 +18,6 @@ from loadtests.scenarios import Traffic
 from loadtests.session_end import BINARY, CLOSE, DOWN, TEXT, Collected, SessionEnd, SessionEnds
 from relay.protocol import deepgram
 
-LEAD = 1_000_000_000  # ns; a connection that comes late begins its turns so much later
 MOST_CALL = 1_500_000_000  # ns that an answer to a function call may take
 
 WELCOME = deepgram.encode(deepgram.Welcome(request_id="0190a0e0-0000-7000-8000-00000000000a"))
@@ -38,7 +37,6 @@ class AgentConnection(SessionEnd):
         super().__init__(
             agent, DOWN, number, agent.traffic.agent_bytes or agent.traffic.frame_bytes
         )
-        self.ready = False
         self.calls_sent = 0
         self._calls_answered = 0
         self._called = 0  # when, ns
@@ -81,10 +79,6 @@ class AgentConnection(SessionEnd):
         match deepgram.decode_client(text):
             case deepgram.Settings():
                 transport.send(TEXT, APPLIED)
-                self.ready = True
-                now = monotonic_ns()
-                if now < self.ends.until:  # the others speak
-                    self.begin(now + LEAD)
             case deepgram.FunctionCallResponse():
                 self._calls_answered += 1
                 if self._calls_answered == self.calls_sent:
@@ -157,11 +151,10 @@ class Agent(SessionEnds):
     async def begin(self, at: int, until: int) -> None:
         """Speak from one instant to another, evenly shifted; returns at once."""
         self.until = until
-        ready = [each for each in self._connections if each.ready]
         _, length = conversation_script.turn(calls=False)
         spread = length if self.traffic.agent == "conversation" else self.traffic.step
-        for place, connection in enumerate(ready):
-            connection.begin(at + place * spread // len(ready))
+        for place, connection in enumerate(self._connections):
+            connection.begin(at + place * spread // len(self._connections))
 
     async def collect(self, start: int, stop: int) -> Collected:
         heard = [each for each in self._connections if each.peer >= 0]

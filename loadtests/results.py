@@ -21,7 +21,6 @@ class Arm(StrEnum):
     NGINX = "nginx"
     HAPROXY = "haproxy"
     FASTAPI = "fastapi"
-    AIOHTTP = "aiohttp"
     PICOWS = "picows"  # the library below ours, and nothing else
     OURS = "ours"
 

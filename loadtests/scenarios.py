@@ -33,11 +33,9 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ECHO = Traffic(name=Scenario.ECHO, agent="echo")
-PACED = Traffic(name="paced", agent="paced")
 CONVERSATION = Traffic(name=Scenario.CONVERSATION, agent="conversation", agent_bytes=FRAME_BYTES)
 # What clients of Deepgram really send: from 256 B every 8 ms (an audio worklet) to 8 KiB.
 SMALL = Traffic(name="frames-256B-8ms", agent="echo", frame_bytes=256, frame_ms=8.0)
-MIDDLE = Traffic(name="frames-3200B-100ms", agent="echo", frame_bytes=3200, frame_ms=100.0)
 LARGE = Traffic(name="frames-8KiB-90ms", agent="echo", frame_bytes=8192, frame_ms=90.0)
 # Attached and nearly quiet: what a session costs in memory.
 QUIET = Traffic(name=Scenario.QUIET, agent="paced", frame_ms=500.0)
@@ -111,9 +109,7 @@ FULL = Suite(
         Stage(traffic=CONVERSATION, arms=tuple(Arm), repetitions=5, seconds=16.0),
         Stage(traffic=CONVERSATION, arms=tuple(Arm), repetitions=5, seconds=16.0, tls=True),
         Stage(traffic=ECHO, arms=tuple(Arm)),
-        Stage(traffic=PACED, arms=CLOSE),
         Stage(traffic=SMALL, arms=CLOSE, sessions=(50,)),
-        Stage(traffic=MIDDLE, arms=CLOSE),
         Stage(traffic=LARGE, arms=CLOSE),
         msgspec.structs.replace(MEMORY, repetitions=3, arms=(Arm.NGINX, Arm.FASTAPI, Arm.OURS)),
         Stage(

@@ -26,7 +26,7 @@ from loadtests.scenarios import Stage, Suite
 from loadtests.systems_under_test import find, is_missing
 
 PACKAGES = ["picows", "uvloop", "litestar", "uvicorn", "aiofastnet", "fastapi", "websockets"]
-PACKAGES += ["aiohttp", "asyncpg", "msgspec", "httptools"]
+PACKAGES += ["asyncpg", "msgspec", "httptools"]
 BUSY = 0.5  # load average: something else is at work
 ROOT = Path(__file__).parents[1]
 
