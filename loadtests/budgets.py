@@ -103,38 +103,38 @@ def conclude(verdicts: Sequence[Verdict]) -> str:
 # --- runs that may be compared -------------------------------------------------------------------
 
 
-class Rounds(msgspec.Struct, frozen=True, kw_only=True):
-    """The repetitions of one scenario and load in which all the arms asked for have a valid run."""
+COMPARABLE = (Scenario.CONVERSATION, Scenario.ECHO)
 
-    scenario: str
-    sessions: int
-    rounds: list[dict[str, Run]]
-
-    def __str__(self) -> str:
-        count = len(self.rounds)
-        repetitions = "1 repetition" if count == 1 else f"{count} repetitions"
-        return f"{self.scenario}, {self.sessions} sessions, {repetitions}"
+Rounds = list[tuple[Run, ...]]  # of each repetition the valid runs of some arms
 
 
-def find_rounds(results: Results, arms: set[Arm], *, tls: bool = False) -> Rounds | None:
-    """The rounds to compare `arms` by: conversation before echo, then the load nearest."""
-    found: dict[tuple[str, int], dict[int, dict[str, Run]]] = defaultdict(lambda: defaultdict(dict))
-    for run in results.valid(tls=tls):
-        if run.arm in arms and run.scenario in _COMPARABLE:
-            found[run.scenario, run.sessions][run.repetition][run.arm] = run
-    complete = [
-        Rounds(scenario=scenario, sessions=load, rounds=whole)
-        for (scenario, load), rounds in found.items()
-        if (whole := [r for _, r in sorted(rounds.items()) if arms <= set(r)])
-    ]
+def find_rounds(results: Results, *arms: Arm, tls: bool = False) -> tuple[Rounds, str]:
+    """The rounds to compare `arms` by, and where they are from.
 
-    def distance(rounds: Rounds) -> tuple[int, float]:
-        return _COMPARABLE.index(rounds.scenario), abs(math.log(rounds.sessions / SESSIONS))
-
-    return min(complete, key=distance, default=None)
+    Conversation goes before echo, then the load nearest to `SESSIONS`.
+    """
+    for scenario in COMPARABLE:
+        loads = [find_loads(results, arm, scenario, tls=tls) for arm in arms]
+        for sessions in sorted(loads[0], key=lambda load: abs(math.log(load / SESSIONS))):
+            runs = [load.get(sessions, {}) for load in loads]
+            if common := sorted(set.intersection(*map(set, runs))):
+                repetitions = "1 repetition" if len(common) == 1 else f"{len(common)} repetitions"
+                rounds = [tuple(each[repetition] for each in runs) for repetition in common]
+                return rounds, f"{scenario}, {sessions} sessions, {repetitions}"
+    return [], f"no round with valid runs of {' and '.join(arms)}"
 
 
-_COMPARABLE: tuple[str, ...] = (Scenario.CONVERSATION, Scenario.ECHO)
+def find_loads(
+    results: Results, arm: Arm, scenario: Scenario, *, tls: bool = False
+) -> dict[int, dict[int, Run]]:
+    """By sessions and repetition the valid runs of an arm; a load without any is there, empty."""
+    loads: dict[int, dict[int, Run]] = defaultdict(dict)
+    for run in results.runs:
+        if (run.arm, run.scenario, run.tls) == (arm, scenario, tls):
+            runs = loads[run.sessions]
+            if run.void is None:
+                runs[run.repetition] = run
+    return loads
 
 
 def added_p99(run: Run, direct: Run, way: Way) -> int:
@@ -145,46 +145,37 @@ def added_p99(run: Run, direct: Run, way: Way) -> int:
 
 
 def _spread(values: Sequence[float], where: str) -> Measured:
+    if not values:
+        return Measured(where=f"not measured: {where}")
     return Measured(value=median(values), low=min(values), high=max(values), where=where)
 
 
 # --- the measures --------------------------------------------------------------------------------
 
+Measure = Callable[[Results], Measured]
 
-def _cpu_against(other: Arm, *, tls: bool = False) -> Callable[[Results], Measured]:
+
+def _cpu_against(other: Arm, *, tls: bool = False) -> Measure:
     def measure(results: Results) -> Measured:
-        rounds = find_rounds(results, {Arm.OURS, other}, tls=tls)
-        if rounds is None:
-            return Measured(where=f"no round with valid runs of {other} and ours")
-        ratios = [
-            ours / theirs
-            for round_ in rounds.rounds
-            if (ours := round_[Arm.OURS].cpu_us_per_frame)
-            and (theirs := round_[other].cpu_us_per_frame)
-        ]
-        if not ratios:
-            return Measured(where="no run has the CPU time of its relay")
-        return _spread(ratios, str(rounds))
+        rounds, where = find_rounds(results, Arm.OURS, other, tls=tls)
+        cpu = [(ours.cpu_us_per_frame, theirs.cpu_us_per_frame) for ours, theirs in rounds]
+        return _spread([ours / theirs for ours, theirs in cpu if ours and theirs], where)
 
     return measure
 
 
 def _latency_against_nginx(results: Results) -> Measured:
-    rounds = find_rounds(results, {Arm.DIRECT, Arm.NGINX, Arm.OURS})
-    if rounds is None:
-        return Measured(where="no round with valid runs of direct, nginx and ours")
+    rounds, where = find_rounds(results, Arm.DIRECT, Arm.NGINX, Arm.OURS)
     found = []
     for way in WAYS:
-        ours, nginx = (
-            [added_p99(r[arm], r[Arm.DIRECT], way) for r in rounds.rounds]
-            for arm in (Arm.OURS, Arm.NGINX)
-        )
-        if median(nginx) <= 0:
-            return Measured(where=f"nginx adds nothing that can be measured ({way}), {rounds}")
+        nginx = [added_p99(run, direct, way) for direct, run, _ in rounds]
+        ours = [added_p99(run, direct, way) for direct, _, run in rounds]
+        if not rounds or median(nginx) <= 0:
+            return Measured(where=f"nginx adds nothing that can be measured ({way}), {where}")
         # Differences of percentiles are small and noisy: the ratio is made of their medians.
         ratio = median(ours) / median(nginx)
         each = [o / n for o, n in zip(ours, nginx, strict=True) if n > 0]
-        found.append((ratio, min(each), max(each), f"{way}, {rounds}"))
+        found.append((ratio, min(each), max(each), f"{way}, {where}"))
     ratio, low, high, where = max(found)  # the worse way
     return Measured(value=ratio, low=low, high=high, where=where)
 
@@ -197,10 +188,10 @@ def find_capacity(results: Results, arm: Arm) -> Capacity | None:
     valid run: what follows says nothing of `arm`.
     """
     best: list[Step] = []
-    for scenario in _COMPARABLE:
-        steps, floors = (_find_steps(results, each, scenario) for each in (arm, Arm.DIRECT))
-        climbed: list[Step] = []
-        for sessions, runs in sorted(steps.items()):
+    for scenario in COMPARABLE:
+        floors = find_loads(results, Arm.DIRECT, scenario)
+        steps: list[Step] = []
+        for sessions, runs in sorted(find_loads(results, arm, scenario).items()):
             floor = floors.get(sessions)
             if not floor:
                 break
@@ -209,23 +200,12 @@ def find_capacity(results: Results, arm: Arm) -> Capacity | None:
                 max(added_p99(run, floor.get(repetition, first), way) for way in WAYS)
                 for repetition, run in runs.items()
             ]
-            climbed.append((sessions, median(added) if added else None))
-        best = max(best, climbed, key=len)
+            steps.append((sessions, median(added) if added else None))
+        best = max(best, steps, key=len)
     return _climb(best) if len(best) >= 2 else None
 
 
 Step = tuple[int, float | None]  # sessions, and what is added; None: all runs are void
-
-
-def _find_steps(results: Results, arm: Arm, scenario: str) -> dict[int, dict[int, Run]]:
-    """The valid runs of each load, by repetition: none where all are void."""
-    steps: dict[int, dict[int, Run]] = defaultdict(dict)
-    for run in results.runs:
-        if (run.arm, run.scenario, run.tls) == (arm, scenario, False):
-            runs = steps[run.sessions]
-            if run.void is None:
-                runs[run.repetition] = run
-    return steps
 
 
 def _climb(steps: Sequence[Step]) -> Capacity:
@@ -249,42 +229,32 @@ def _capacity_against_nginx(results: Results) -> Measured:
     return Measured(value=ours.sessions / nginx.sessions, where=f"ours {ours}, nginx {nginx}")
 
 
-def _of_runs(scenario: Scenario, field: str) -> Callable[[Results], Measured]:
+def _of_runs(scenario: Scenario, field: str) -> Measure:
     """What the runs of our relay in one scenario say."""
 
     def measure(results: Results) -> Measured:
-        runs = list(results.valid(arm=Arm.OURS, scenario=scenario))
-        values = [value for run in runs if (value := getattr(run, field)) is not None]
-        if not values:
-            return NOT_MEASURED
-        return _spread(values, f"{runs[0].sessions} sessions")
+        runs = results.valid(arm=Arm.OURS, scenario=scenario)
+        values = [getattr(run, field) for run in runs]
+        return _spread([value for value in values if value is not None], scenario)
 
     return measure
 
 
-def _figure(figure: Figure, where: str = "") -> Callable[[Results], Measured]:
-    """`where` may name other figures."""
+def _figure(figure: Figure, less: Figure | None = None, where: str = "") -> Measure:
+    """One figure, or what it is over another; `where` may name figures."""
 
     def measure(results: Results) -> Measured:
-        if figure not in results.figures:
-            return NOT_MEASURED
-        return Measured(value=results.figures[figure], where=where.format(**results.figures))
+        figures = results.figures
+        if figure not in figures:
+            return Measured(where="not measured")
+        value = figures[figure] - (figures[less] if less else 0)
+        return Measured(value=value, where=where.format(**figures))
 
     return measure
 
 
-def _ready_against_direct(results: Results) -> Measured:
-    ours = results.figures.get(Figure.READY_MS)
-    direct = results.figures.get(Figure.READY_DIRECT_MS)
-    if ours is None or direct is None:
-        return NOT_MEASURED
-    return Measured(value=ours - direct, where=f"ours {ours:.1f} ms, direct {direct:.1f} ms")
-
-
-NOT_MEASURED = Measured(where="not measured")
-
 # fmt: off
-BUDGETS: dict[Budget, Callable[[Results], Measured]] = {
+BUDGETS: dict[Budget, Measure] = {
     Budget("cpu", "CPU per relayed frame, against nginx", "x", 1.4, 1.25):
         _cpu_against(Arm.NGINX),
     Budget("cpu-tls", "CPU per relayed frame, against nginx, TLS to the agent", "x", 1.5, 1.3):
@@ -304,11 +274,12 @@ BUDGETS: dict[Budget, Callable[[Results], Measured]] = {
     Budget("ready",
            "Wait for SettingsApplied over a direct connection's, agent handshake of 150 ms",
            "ms", 10, 0):
-        _ready_against_direct,
+        _figure(Figure.READY_MS, Figure.READY_DIRECT_MS,
+                "ours {ready_ms:.1f} ms, direct {ready_direct_ms:.1f} ms"),
     Budget("stored", "Messages stored, sustained", "/s", 5_000, 20_000, at_least=True):
         _figure(Figure.MESSAGES_PER_SECOND),
     Budget("history", "History page of 50 out of 1,000,000 messages, p99", "ms", 10, 3):
-        _figure(Figure.HISTORY_P99_MS, "{history_messages:,.0f} messages"),
+        _figure(Figure.HISTORY_P99_MS, where="{history_messages:,.0f} messages"),
     Budget("stall", "Longest event-loop stall with the database stopped", "ms", 10, 3):
         _of_runs(Scenario.STOPPED_DATABASE, "stall_ms"),
 }

@@ -80,6 +80,7 @@ class _Measurement:
         primed = await self._prime(load) if stage.traffic == QUIET else None
         attached = await self._attach(load)
         if attached.count < load.sessions:
+            await self._caller.ask(Caller.leave)
             why = f"{attached.count} of {load.sessions} sessions attached"
             return msgspec.structs.replace(blank, void="; ".join([why, *attached.failed]))
         start, stop = await self._speak(stage.warm_up, stage.seconds)
