@@ -14,14 +14,10 @@ from typing import Literal
 
 import msgspec
 
-from loadtests.percentiles import Latency
 from loadtests.results import Arm, Figure, Results, Run, Scenario
 
 SESSIONS = 100  # the load at which arms are compared, or the nearest that was run
 ADDED_P99 = 5_000  # microseconds that a relay may add before its core counts as full
-
-Way = Literal["up", "down"]
-WAYS: tuple[Way, ...] = ("up", "down")
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,11 +133,9 @@ def find_loads(
     return loads
 
 
-def added_p99(run: Run, direct: Run, way: Way) -> int:
-    """Microseconds that an arm adds to the way without it, at the 99th percentile of both."""
-    latency: Latency = getattr(run, way)
-    floor: Latency = getattr(direct, way)
-    return latency.p99 - floor.p99
+def added_p99(run: Run, direct: Run) -> dict[str, int]:
+    """Microseconds that an arm adds to each way without it, at the 99th percentile of both."""
+    return {"up": run.up.p99 - direct.up.p99, "down": run.down.p99 - direct.down.p99}
 
 
 def _spread(values: Sequence[float], where: str) -> Measured:
@@ -167,9 +161,9 @@ def _cpu_against(other: Arm, *, tls: bool = False) -> Measure:
 def _latency_against_nginx(results: Results) -> Measured:
     rounds, where = find_rounds(results, Arm.DIRECT, Arm.NGINX, Arm.OURS)
     found = []
-    for way in WAYS:
-        nginx = [added_p99(run, direct, way) for direct, run, _ in rounds]
-        ours = [added_p99(run, direct, way) for direct, _, run in rounds]
+    for way in ("up", "down"):
+        nginx = [added_p99(run, direct)[way] for direct, run, _ in rounds]
+        ours = [added_p99(run, direct)[way] for direct, _, run in rounds]
         if not rounds or median(nginx) <= 0:
             return Measured(where=f"nginx adds nothing that can be measured ({way}), {where}")
         # Differences of percentiles are small and noisy: the ratio is made of their medians.
@@ -197,7 +191,7 @@ def find_capacity(results: Results, arm: Arm) -> Capacity | None:
                 break
             first = next(iter(floor.values()))
             added = [
-                max(added_p99(run, floor.get(repetition, first), way) for way in WAYS)
+                max(added_p99(run, floor.get(repetition, first)).values())
                 for repetition, run in runs.items()
             ]
             steps.append((sessions, median(added) if added else None))

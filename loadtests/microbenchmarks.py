@@ -29,7 +29,7 @@ from loadtests.load_generator import Caller, Load
 from loadtests.percentiles import Latency, summarize_values
 from loadtests.processes import ANYWHERE, ProgramFailed
 from loadtests.results import Arm, Figure
-from loadtests.scenarios import QUIET
+from loadtests.scenarios import QUIET, Sizes
 from loadtests.systems_under_test import KEY, start
 from loadtests.worker_process import running
 from relay.core.records import MessageSaid
@@ -51,19 +51,6 @@ morning evening plan remind set done yes right before after again first next lon
 """
 # As people and models speak.
 LINES = [" ".join(random.Random(n).choices(SPEECH.split(), k=8 + n % 9)) for n in range(997)]
-
-
-class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is measured. The defaults are what the budgets speak of; `QUICK` is for a while."""
-
-    stored: int = 200_000
-    history: int = 1_000_000
-    pages: int = 2_000
-    waits: int = 30
-    handshake: float = 0.15  # what the agent takes for it
-
-
-QUICK = Sizes(stored=60_000, history=200_000, pages=1_000, waits=10)
 
 
 async def measure(

@@ -67,12 +67,7 @@ class Program:
 
 @asynccontextmanager
 async def program(
-    command: Sequence[str],
-    *,
-    port: int,
-    log: Path,
-    cores: Set[int],
-    environ: Mapping[str, str],
+    command: Sequence[str], *, port: int, log: Path, cores: Set[int], environ: Mapping[str, str]
 ) -> AsyncIterator[Program]:
     """Run it while inside, from when `port` takes connections. Raises `ProgramFailed`."""
     process = _start(command, log, cores, environ)
@@ -85,16 +80,14 @@ async def program(
 
 async def _wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            break
+    while process.poll() is None and time.monotonic() < until:
         try:
             _, writer = await asyncio.open_connection(HOST, port)
         except OSError:
             await asyncio.sleep(0.05)
-            continue
-        writer.close()
-        return
+        else:
+            writer.close()
+            return
     raise ProgramFailed(f"{log.stem} did not start: {_last_words(log)}")
 
 
@@ -157,12 +150,6 @@ class Pinning(msgspec.Struct, frozen=True):
     agent: Cores = ANYWHERE
     caller: Cores = ANYWHERE
     rest: Cores = ANYWHERE
-
-    def describe(self) -> str:
-        if not self.relay:
-            return "not pinned"
-        parts = [(name, getattr(self, name)) for name in self.__struct_fields__]
-        return ", ".join(f"{name} {','.join(map(str, sorted(cores)))}" for name, cores in parts)
 
 
 def choose_cores(cores: Set[int] | None = None) -> Pinning:

@@ -9,7 +9,7 @@ import asyncio
 from time import monotonic_ns
 
 import httpx
-import msgspec
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests import systems_under_test
@@ -56,7 +56,7 @@ async def run(
             )
             return await _Measurement(environment, stage, started, caller).take(load, blank)
     except (ProgramFailed, WorkerFailed, httpx.HTTPError) as error:
-        return msgspec.structs.replace(blank, void=str(error))
+        return replace(blank, void=str(error))
 
 
 class _Measurement:
@@ -77,12 +77,13 @@ class _Measurement:
 
     async def take(self, load: Load, blank: Run) -> Run:
         stage = self._stage
+        weighs = stage.traffic in (QUIET, UNREAD)
         primed = await self._prime(load) if stage.traffic == QUIET else None
         attached = await self._attach(load)
         if attached.count < load.sessions:
             await self._caller.ask(Caller.leave)
             why = f"{attached.count} of {load.sessions} sessions attached"
-            return msgspec.structs.replace(blank, void="; ".join([why, *attached.failed]))
+            return replace(blank, void="; ".join([why, *attached.failed]))
         start, stop = await self._speak(stage.warm_up, stage.seconds)
         await until(start)
         before = self._started.program.usage()
@@ -97,12 +98,13 @@ class _Measurement:
         void = find_loss(came, heard, reads=stage.traffic != UNREAD)
         if void is None and stage.timed:
             void = find_disturbance(came, heard, waited)
+        weight = after.rss_bytes - (primed or before).rss_bytes
         frames = came.latency.count + heard.latency.count
-        return msgspec.structs.replace(
+        return replace(
             blank,
             void=void,
             cpu_us_per_frame=busy * 1e6 / frames if busy and frames else None,
-            rss_kib_per_session=self._weigh(primed or before, after, load.sessions),
+            rss_kib_per_session=weight / 1024 / load.sessions if weighs else None,
             stall_ms=stall_ms,
             up=heard.latency,
             down=came.latency,
@@ -132,7 +134,7 @@ class _Measurement:
 
     async def _prime(self, load: Load) -> Usage:
         """What the arm needs after a few sessions have come and gone."""
-        await self._attach(msgspec.structs.replace(load, sessions=PRIMING))
+        await self._attach(replace(load, sessions=PRIMING))
         _, stop = await self._speak(0.0, 0.5)
         await until(stop)
         await self._caller.ask(Caller.leave)
@@ -150,12 +152,6 @@ class _Measurement:
             await self._caller.ask(Caller.stop_reading)
         await until(stop)
         return None
-
-    def _weigh(self, before: Usage, after: Usage, sessions: int) -> float | None:
-        """KiB of a session, where the scenario is about that."""
-        if self._stage.traffic not in (QUIET, UNREAD):
-            return None
-        return (after.rss_bytes - before.rss_bytes) / 1024 / sessions
 
 
 async def until(instant: int) -> None:

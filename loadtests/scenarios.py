@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from loadtests.conversation_script import FRAME_BYTES
 from loadtests.results import Arm, Scenario
@@ -39,7 +40,7 @@ SMALL = Traffic(name="frames-256B-8ms", agent="echo", frame_bytes=256, frame_ms=
 LARGE = Traffic(name="frames-8KiB-90ms", agent="echo", frame_bytes=8192, frame_ms=90.0)
 # Attached and nearly quiet: what a session costs in memory.
 QUIET = Traffic(name=Scenario.QUIET, agent="paced", frame_ms=500.0)
-STOPPED_DATABASE = msgspec.structs.replace(CONVERSATION, name=Scenario.STOPPED_DATABASE)
+STOPPED_DATABASE = replace(CONVERSATION, name=Scenario.STOPPED_DATABASE)
 # More than any speech: what piles up in front of a browser that does not read.
 UNREAD = Traffic(name=Scenario.UNREAD, agent="paced", agent_bytes=8192)
 
@@ -62,27 +63,39 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     timed: bool = True
 
 
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """How much microbenchmarks.py measures; the defaults are what the budgets speak of."""
+
+    stored: int = 200_000
+    history: int = 1_000_000
+    pages: int = 2_000
+    waits: int = 30
+    handshake: float = 0.15  # what the agent takes for it
+
+
 class Suite(msgspec.Struct, frozen=True, kw_only=True):
-    """All of a load test. `figures` are those of microbenchmarks.py."""
+    """All of a load test."""
 
     stages: tuple[Stage, ...]
-    figures: bool = True
-    quick: bool = False
+    figures: Sizes | None
 
 
 CLOSE = (Arm.DIRECT, Arm.NGINX, Arm.OURS)
 MEMORY = Stage(traffic=QUIET, sessions=(500,), repetitions=1, seconds=4.0, timed=False)
+STEPS = Stage(
+    part="steps",
+    traffic=ECHO,
+    arms=CLOSE,
+    sessions=(100, 200, 300, 400),
+    repetitions=1,
+    warm_up=1.0,
+    seconds=4.0,
+)
+FAULT = Stage(part="faults", traffic=STOPPED_DATABASE, sessions=(50,), repetitions=1, timed=False)
 FAULTS = (
-    Stage(part="faults", traffic=STOPPED_DATABASE, sessions=(50,), repetitions=1, timed=False),
+    FAULT,
     # As long as what the kernel keeps for them is full too.
-    Stage(
-        part="faults",
-        traffic=UNREAD,
-        sessions=(10,),
-        repetitions=1,
-        seconds=15.0,
-        timed=False,
-    ),
+    replace(FAULT, traffic=UNREAD, sessions=(10,), seconds=15.0),
 )
 
 QUICK = Suite(
@@ -90,18 +103,10 @@ QUICK = Suite(
         Stage(traffic=CONVERSATION, arms=(*CLOSE, Arm.PICOWS, Arm.FASTAPI)),
         Stage(traffic=CONVERSATION, arms=(Arm.NGINX, Arm.OURS), tls=True, repetitions=2),
         MEMORY,
-        Stage(
-            part="steps",
-            traffic=ECHO,
-            arms=CLOSE,
-            sessions=(100, 200, 300, 400),
-            repetitions=1,
-            warm_up=1.0,
-            seconds=4.0,
-        ),
+        STEPS,
         *FAULTS,
     ),
-    quick=True,
+    figures=Sizes(stored=60_000, history=200_000, pages=1_000, waits=10),
 )
 
 FULL = Suite(
@@ -111,18 +116,13 @@ FULL = Suite(
         Stage(traffic=ECHO, arms=tuple(Arm)),
         Stage(traffic=SMALL, arms=CLOSE, sessions=(50,)),
         Stage(traffic=LARGE, arms=CLOSE),
-        msgspec.structs.replace(MEMORY, repetitions=3, arms=(Arm.NGINX, Arm.FASTAPI, Arm.OURS)),
-        Stage(
-            part="steps",
-            traffic=ECHO,
-            arms=(*CLOSE, Arm.FASTAPI),
-            sessions=(1, 10, 50, 100, 150, 200, 250, 300, 350, 400, 450, 500),
-            repetitions=1,
-            warm_up=1.0,
-            seconds=5.0,
+        replace(MEMORY, repetitions=3, arms=(Arm.NGINX, Arm.FASTAPI, Arm.OURS)),
+        replace(
+            STEPS, arms=(*CLOSE, Arm.FASTAPI), sessions=(1, 10, *range(50, 501, 50)), seconds=5.0
         ),
         *FAULTS,
     ),
+    figures=Sizes(),
 )
 
 PARTS = ("stages", "steps", "faults", "figures")
@@ -131,12 +131,9 @@ PARTS = ("stages", "steps", "faults", "figures")
 def choose(suite: Suite, parts: frozenset[str], arms: frozenset[Arm]) -> Suite:
     """The suite without what was not asked for; an empty set asks for everything."""
     stages = (
-        msgspec.structs.replace(
-            stage, arms=tuple(arm for arm in stage.arms if not arms or arm in arms)
-        )
+        replace(stage, arms=tuple(arm for arm in stage.arms if not arms or arm in arms))
         for stage in suite.stages
         if not parts or stage.part in parts
     )
-    return msgspec.structs.replace(
-        suite, stages=tuple(stages), figures=not parts or "figures" in parts
-    )
+    figures = suite.figures if not parts or "figures" in parts else None
+    return Suite(stages=tuple(stages), figures=figures)

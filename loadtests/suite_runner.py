@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -36,7 +37,7 @@ Report = Callable[[str, int], None]  # what was done, and how many steps of `cou
 def count_steps(suite: Suite) -> int:
     """How many times `Report` will be called about, for a progress bar."""
     runs = sum(len(stage.arms) * len(stage.sessions) * stage.repetitions for stage in suite.stages)
-    return runs + suite.figures * microbenchmarks.STEPS
+    return runs + (microbenchmarks.STEPS if suite.figures else 0)
 
 
 async def bench(suite: Suite, pinning: Pinning, report: Report) -> Results:
@@ -55,10 +56,9 @@ async def bench(suite: Suite, pinning: Pinning, report: Report) -> Results:
     if load > BUSY:
         results.notes.append(f"the machine was busy before the first run: load average {load:.1f}")
     if suite.figures:
-        sizes = microbenchmarks.QUICK if suite.quick else microbenchmarks.Sizes()
         async with prepare(Pinning()) as environment:
             results.figures = await microbenchmarks.measure(
-                environment, sizes, lambda what: report(what, 1)
+                environment, suite.figures, lambda what: report(what, 1)
             )
     missing = {arm for stage in suite.stages for arm in stage.arms if is_missing(arm)}
     results.notes += [f"{arm} was left out: it is not installed" for arm in sorted(missing)]
@@ -103,18 +103,15 @@ def describe_machine(pinning: Pinning, load: float) -> dict[str, str | int | flo
         "cores": psutil.cpu_count() or 0,
         "memory GiB": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}",
-        "cores of each part": pinning.describe(),
+        "cores of each part": str(pinning),
         "load before": round(load, 2),
     }
 
 
 def _find_processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    described = Path("/proc/cpuinfo")  # of Linux
+    found = described.exists() and re.search(r"model name\s*: (.*)", described.read_text())
+    return found[1] if found else platform.machine()
 
 
 def find_commit() -> str:

@@ -13,7 +13,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Set
 from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, TypeVar, TypeVarTuple
 
 import uvloop
 
@@ -25,7 +25,7 @@ URGENT = -10  # a nice value
 SPAWN = multiprocessing.get_context("spawn")
 
 Worker = TypeVar("Worker")
-Arguments = ParamSpec("Arguments")
+Arguments = TypeVarTuple("Arguments")
 Answer = TypeVar("Answer")
 
 
@@ -42,13 +42,12 @@ class WorkerProcess(Generic[Worker]):
 
     async def ask(
         self,
-        method: Callable[Concatenate[Worker, Arguments], Coroutine[Any, Any, Answer]],
-        *arguments: Arguments.args,
-        **named: Arguments.kwargs,
+        method: Callable[[Worker, *Arguments], Coroutine[Any, Any, Answer]],
+        *arguments: *Arguments,
     ) -> Answer:
         """Call a method of the child's object. Raises `WorkerFailed`."""
         try:
-            self._pipe.send((method, arguments, named))
+            self._pipe.send((method, arguments))
             if not await asyncio.to_thread(self._pipe.poll, ANSWER_SECONDS):
                 raise WorkerFailed(f"{self._name} gave no answer within {ANSWER_SECONDS:.0f} s")
             answer: Answer | WorkerFailed = self._pipe.recv()
@@ -90,11 +89,11 @@ async def _obey(kind: type[object], pipe: Connection) -> None:
     worker = kind()
     while True:
         try:
-            method, arguments, named = await asyncio.to_thread(pipe.recv)
+            method, arguments = await asyncio.to_thread(pipe.recv)
         except EOFError:
             return
         try:
-            answer = await method(worker, *arguments, **named)
+            answer = await method(worker, *arguments)
         except Exception as error:
             answer = WorkerFailed(f"{kind.__name__}: {type(error).__name__}: {error}")
         pipe.send(answer)

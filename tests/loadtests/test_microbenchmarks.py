@@ -15,6 +15,7 @@ from loadtests import budgets, microbenchmarks
 from loadtests.environment import Environment
 from loadtests.processes import Pinning, ProgramFailed
 from loadtests.results import Arm, Results
+from loadtests.scenarios import Sizes
 from loadtests.systems_under_test import KEY, start
 from relay.sandbox.options import Options
 from relay.sandbox.server import serve
@@ -104,7 +105,7 @@ async def test_an_agent_that_refuses_is_an_error_and_no_figure(environment):
 
 async def test_all_figures_that_need_no_load_are_measured_together(environment):
     said: list[str] = []
-    sizes = microbenchmarks.Sizes(stored=500, history=2_000, pages=10, waits=1, handshake=0.01)
+    sizes = Sizes(stored=500, history=2_000, pages=10, waits=1, handshake=0.01)
 
     found = await microbenchmarks.measure(environment, sizes, said.append)
 
