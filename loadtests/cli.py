@@ -67,9 +67,7 @@ def loadtest(
             json_file.write_bytes(deployed_relay.to_json(found))
         sys.exit(0 if not found.failed else 1)
     logs.set_up("error")
-    suite = scenarios.choose(
-        QUICK if quick else FULL, frozenset(parts), frozenset(Arm(arm) for arm in arms)
-    )
+    suite = scenarios.choose(QUICK if quick else FULL, parts, arms)
     with click.progressbar(
         length=suite_runner.count_steps(suite), file=sys.stderr, label="load test", show_pos=True
     ) as bar:

@@ -15,7 +15,16 @@ from picows import WSFrame, WSTransport, WSUpgradeRequest, ws_create_server
 from loadtests import conversation_script
 from loadtests.processes import HOST
 from loadtests.scenarios import Traffic
-from loadtests.session_end import BINARY, CLOSE, DOWN, TEXT, Collected, SessionEnd, SessionEnds
+from loadtests.session_end import (
+    BINARY,
+    CLOSE,
+    DOWN,
+    TEXT,
+    Collected,
+    SessionEnd,
+    SessionEnds,
+    Tally,
+)
 from relay.protocol import deepgram
 
 MOST_CALL = 1_500_000_000  # ns that an answer to a function call may take
@@ -69,11 +78,11 @@ class AgentConnection(SessionEnd):
             self._turn_began = at
             self.ends.schedule.add(at, self._fire_step)
 
-    def find_problems(self) -> list[str]:
+    def tally(self) -> Tally:
         waits = self.calls_sent > self._calls_answered
         if waits and monotonic_ns() - self._called > MOST_CALL:
-            return ["a function call was not answered"]
-        return []
+            self.problems.append("a function call was not answered")
+        return super().tally()
 
     def _read(self, transport: WSTransport, text: bytes) -> None:
         match deepgram.decode_client(text):
@@ -158,7 +167,7 @@ class Agent(SessionEnds):
 
     async def collect(self, start: int, stop: int) -> Collected:
         heard = [each for each in self._connections if each.peer >= 0]
-        tallies = {each.peer: each.tally(each.find_problems()) for each in heard}
+        tallies = {each.peer: each.tally() for each in heard}
         calls = sum(each.calls_sent for each in heard)
         return self.fold(start, stop, tallies, {"calls": calls, "posts": self._posts})
 

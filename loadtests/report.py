@@ -20,8 +20,7 @@ from loadtests.results import Arm, Results, Run
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 AT_MOST, AT_LEAST = "\N{LESS-THAN OR EQUAL TO}", "\N{GREATER-THAN OR EQUAL TO}"
-MINUS, EN_DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
-NONE = EN_DASH
+MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

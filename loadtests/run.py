@@ -9,6 +9,7 @@ import asyncio
 from time import monotonic_ns
 
 import httpx
+import msgspec
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -16,7 +17,7 @@ from loadtests import systems_under_test
 from loadtests.environment import Environment
 from loadtests.load_generator import Attached, Caller, Load
 from loadtests.mock_agent import Agent
-from loadtests.processes import ProgramFailed, Usage
+from loadtests.processes import ProgramFailed, Usage, find_usage
 from loadtests.results import Arm, Run
 from loadtests.scenarios import QUIET, STOPPED_DATABASE, UNREAD, Stage
 from loadtests.session_end import Collected
@@ -59,40 +60,32 @@ async def run(
         return replace(blank, void=str(error))
 
 
-class _Measurement:
+class _Measurement(msgspec.Struct, frozen=True):
     """An arm that runs, agent and callers."""
 
-    def __init__(
-        self,
-        environment: Environment,
-        stage: Stage,
-        started: Started,
-        caller: WorkerProcess[Caller],
-    ) -> None:
-        self._environment = environment
-        self._agent = environment.agent
-        self._stage = stage
-        self._started = started
-        self._caller = caller
+    environment: Environment
+    stage: Stage
+    started: Started
+    caller: WorkerProcess[Caller]
 
     async def take(self, load: Load, blank: Run) -> Run:
-        stage = self._stage
+        stage = self.stage
         weighs = stage.traffic in (QUIET, UNREAD)
         primed = await self._prime(load) if stage.traffic == QUIET else None
         attached = await self._attach(load)
         if attached.count < load.sessions:
-            await self._caller.ask(Caller.leave)
+            await self.caller.ask(Caller.leave)
             why = f"{attached.count} of {load.sessions} sessions attached"
             return replace(blank, void="; ".join([why, *attached.failed]))
         start, stop = await self._speak(stage.warm_up, stage.seconds)
         await until(start)
-        before = self._started.program.usage()
+        before = find_usage(self.started.process)
         stall_ms = await self._pass_time(stop)
-        after = self._started.program.usage()
+        after = find_usage(self.started.process)
         await asyncio.sleep(DRAIN)
-        came = await self._caller.ask(Caller.collect, start, stop)
-        heard = await self._agent.ask(Agent.collect, start, stop)
-        await self._caller.ask(Caller.leave)
+        came = await self.caller.ask(Caller.collect, start, stop)
+        heard = await self.environment.agent.ask(Agent.collect, start, stop)
+        await self.caller.ask(Caller.leave)
         busy = (after.cpu_ns - before.cpu_ns) / 1e9
         waited = (after.waited_ns - before.waited_ns) / 1e9 / stage.seconds
         void = find_loss(came, heard, reads=stage.traffic != UNREAD)
@@ -120,16 +113,16 @@ class _Measurement:
         )
 
     async def _attach(self, load: Load) -> Attached:
-        await self._agent.ask(Agent.expect, load.traffic)
-        return await self._caller.ask(Caller.attach, load)
+        await self.environment.agent.ask(Agent.expect, load.traffic)
+        return await self.caller.ask(Caller.attach, load)
 
     async def _speak(self, warm_up: float, seconds: float) -> tuple[int, int]:
         """Let callers and agent speak; returns at once, with the instants (ns) of what counts."""
         at = monotonic_ns() + int(SETTLING * 1e9)
         start = at + int(warm_up * 1e9)
         stop = start + int(seconds * 1e9)
-        await self._agent.ask(Agent.begin, at, stop)
-        await self._caller.ask(Caller.begin, at, stop)
+        await self.environment.agent.ask(Agent.begin, at, stop)
+        await self.caller.ask(Caller.begin, at, stop)
         return start, stop
 
     async def _prime(self, load: Load) -> Usage:
@@ -137,19 +130,19 @@ class _Measurement:
         await self._attach(replace(load, sessions=PRIMING))
         _, stop = await self._speak(0.0, 0.5)
         await until(stop)
-        await self._caller.ask(Caller.leave)
+        await self.caller.ask(Caller.leave)
         await asyncio.sleep(0.5)
-        return self._started.program.usage()
+        return find_usage(self.started.process)
 
     async def _pass_time(self, stop: int) -> float | None:
         """Until `stop`, with the fault of the scenario; the longest stall where it is asked for."""
-        if self._stage.traffic == STOPPED_DATABASE:
-            stalls = await _read_stalls(self._started)
-            with self._environment.stopped_database():
+        if self.stage.traffic == STOPPED_DATABASE:
+            stalls = await _read_stalls(self.started)
+            with self.environment.stopped_database():
                 await until(stop)
-            return find_longest(await _read_stalls(self._started), stalls)
-        if self._stage.traffic == UNREAD:
-            await self._caller.ask(Caller.stop_reading)
+            return find_longest(await _read_stalls(self.started), stalls)
+        if self.stage.traffic == UNREAD:
+            await self.caller.ask(Caller.stop_reading)
         await until(stop)
         return None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import struct
-from collections.abc import Sequence
 from time import monotonic_ns
 
 import msgspec
@@ -130,8 +129,7 @@ class SessionEnd(WSListener):
             self.problems.append(f"{expected}, got frame {sequence} of {peer}")
         self.peer = peer
 
-    def tally(self, further: Sequence[str] = ()) -> Tally:
+    def tally(self) -> Tally:
         """While sessions are open: one without a connection was lost."""
         lost = [] if self.transport else ["the connection was lost"]
-        problems = [*self.problems[:5], *lost, *further]
-        return Tally(sent=self.sent, received=self.received, problems=problems)
+        return Tally(sent=self.sent, received=self.received, problems=[*self.problems[:5], *lost])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,17 +18,17 @@ import msgspec
 
 from loadtests.environment import PATH, Environment
 from loadtests.load_generator import Endpoint
-from loadtests.processes import HOST, Program, free_port, program
+from loadtests.processes import HOST, free_port, program
 from loadtests.results import Arm
 
 KEY = "a-key-for-load-tests"
 
 
 class Started(msgspec.Struct, frozen=True):
-    """An arm that runs."""
+    """An arm that runs; nothing does where callers reach the agent directly."""
 
     endpoint: Endpoint
-    program: Program
+    process: subprocess.Popen[bytes] | None
 
 
 def is_missing(arm: Arm) -> bool:
@@ -46,7 +47,7 @@ async def start(arm: Arm, environment: Environment, *, tls: bool = False) -> Asy
     ca = environment.ca if tls else None
     if arm is Arm.DIRECT:
         headers = {"Authorization": f"Token {KEY}"}
-        yield Started(Endpoint(url=agent_url, ca=ca, headers=headers), Program())
+        yield Started(Endpoint(url=agent_url, ca=ca, headers=headers), None)
         return
     port = free_port()
     relay_url = f"http://{HOST}:{port}" if arm is Arm.OURS else f"ws://{HOST}:{port}{PATH}"

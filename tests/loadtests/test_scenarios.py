@@ -40,8 +40,8 @@ def test_a_turn_is_in_order_and_has_the_speech_of_its_sentences():
 
 
 def test_a_suite_is_cut_down_to_what_is_asked_for():
-    chosen = scenarios.choose(scenarios.FULL, frozenset({"stages"}), frozenset({Arm.OURS}))
+    chosen = scenarios.choose(scenarios.FULL, ["stages"], [Arm.OURS])
     assert {stage.part for stage in chosen.stages} == {"stages"}
     assert not chosen.figures
     assert {arm for stage in chosen.stages for arm in stage.arms} == {Arm.OURS}
-    assert scenarios.choose(scenarios.QUICK, frozenset(), frozenset()) == scenarios.QUICK
+    assert scenarios.choose(scenarios.QUICK, (), ()) == scenarios.QUICK
