@@ -87,7 +87,3 @@ def loadtest(
     click.echo(report.text(found_results))
     if json_file is not None:
         report.save(found_results, json_file)
-
-
-if __name__ == "__main__":
-    loadtest()
