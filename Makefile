@@ -48,7 +48,7 @@ soak: $(STAMP) ## Twenty minutes of coming and going: does anything grow? SOAK=.
 
 bench: $(STAMP) ## A short load test: minutes, and a line that says whether the budgets hold
 	@mkdir -p build
-	@$(VENV)/bin/voice-relay loadtest --quick --json build/bench.json --html build/bench.html
+	@$(VENV)/bin/voice-relay loadtest --quick --json build/bench.json
 
 # Branch coverage of these is 100 %: they are the rules, and they are cheap to test.
 comma := ,

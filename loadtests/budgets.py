@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Literal
 
 import msgspec
 
-from loadtests.percentiles import Latency
 from loadtests.results import Arm, Figure, Results, Run, Scenario
 
 SESSIONS = 100  # the load at which arms are compared, or the nearest that was run
-MANY_SESSIONS = 500  # the load at which memory is measured, likewise
 ADDED_P99 = 5_000  # microseconds that a relay may add before its core counts as full
-
-Way = Literal["up", "down"]
-WAYS: tuple[Way, ...] = ("up", "down")
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,19 +37,17 @@ class Budget(msgspec.Struct, frozen=True):
     unit: Literal["x", "KiB", "ms", "/s"]
     must: float
     aim: float | None
-    measure: Callable[[Results], Measured]
     at_least: bool = False
 
+    def keeps(self, limit: float | None, value: float | None) -> bool | None:
+        if value is None or limit is None:
+            return None
+        return value >= limit if self.at_least else value <= limit
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+
+class Verdict(Budget, frozen=True, kw_only=True):
     """A budget held against results. `holds` and `reaches_aim` are None where nothing is known."""
 
-    name: str
-    title: str
-    unit: str
-    must: float
-    aim: float | None
-    at_least: bool
     measured: Measured
     holds: bool | None
     reaches_aim: bool | None
@@ -66,31 +59,23 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     sessions: float
     more: bool
 
+    def __str__(self) -> str:
+        return f"{'at least ' if self.more else ''}{self.sessions:.0f}"
+
 
 def evaluate(results: Results) -> list[Verdict]:
     """Every budget, in the order of the table."""
-    return [judge(budget, budget.measure(results)) for budget in BUDGETS]
-
-
-def judge(budget: Budget, measured: Measured) -> Verdict:
-    value = measured.value
-
-    def keeps(limit: float | None) -> bool | None:
-        if value is None or limit is None:
-            return None
-        return value >= limit if budget.at_least else value <= limit
-
-    return Verdict(
-        name=budget.name,
-        title=budget.title,
-        unit=budget.unit,
-        must=budget.must,
-        aim=budget.aim,
-        at_least=budget.at_least,
-        measured=measured,
-        holds=keeps(budget.must),
-        reaches_aim=keeps(budget.aim),
-    )
+    verdicts = []
+    for budget, measure in BUDGETS.items():
+        measured = measure(results)
+        verdict = Verdict(
+            **msgspec.structs.asdict(budget),
+            measured=measured,
+            holds=budget.keeps(budget.must, measured.value),
+            reaches_aim=budget.keeps(budget.aim, measured.value),
+        )
+        verdicts.append(verdict)
+    return verdicts
 
 
 def conclude(verdicts: Sequence[Verdict]) -> str:
@@ -114,141 +99,110 @@ def conclude(verdicts: Sequence[Verdict]) -> str:
 # --- runs that may be compared -------------------------------------------------------------------
 
 
-class Rounds(msgspec.Struct, frozen=True, kw_only=True):
-    """The repetitions of one scenario and load in which all the arms asked for have a valid run."""
+COMPARABLE = (Scenario.CONVERSATION, Scenario.ECHO)
 
-    scenario: str
-    sessions: int
-    rounds: list[dict[str, Run]]
-
-    def __str__(self) -> str:
-        count = len(self.rounds)
-        repetitions = "1 repetition" if count == 1 else f"{count} repetitions"
-        return f"{self.scenario}, {self.sessions} sessions, {repetitions}"
+Rounds = list[tuple[Run, ...]]  # of each repetition the valid runs of some arms
 
 
-def find_rounds(
-    results: Results, arms: Iterable[Arm], *, tls: bool = False, sessions: int = SESSIONS
-) -> Rounds | None:
-    """The rounds to compare `arms` by: conversation before echo, then the load nearest."""
-    wanted = set(arms)
-    found: dict[tuple[str, int], dict[int, dict[str, Run]]] = defaultdict(lambda: defaultdict(dict))
-    for run in results.valid(tls=tls):
-        if run.arm in wanted and run.scenario in _COMPARABLE:
-            found[run.scenario, run.sessions][run.repetition][run.arm] = run
-    complete = [
-        Rounds(scenario=scenario, sessions=load, rounds=whole)
-        for (scenario, load), rounds in found.items()
-        if (whole := [r for _, r in sorted(rounds.items()) if wanted <= set(r)])
-    ]
-    return min(
-        complete,
-        key=lambda c: (_COMPARABLE.index(c.scenario), _distance(c.sessions, sessions)),
-        default=None,
-    )
+def find_rounds(results: Results, *arms: Arm, tls: bool = False) -> tuple[Rounds, str]:
+    """The rounds to compare `arms` by, and where they are from.
+
+    Conversation goes before echo, then the load nearest to `SESSIONS`.
+    """
+    for scenario in COMPARABLE:
+        loads = [find_loads(results, arm, scenario, tls=tls) for arm in arms]
+        for sessions in sorted(loads[0], key=lambda load: abs(math.log(load / SESSIONS))):
+            runs = [load.get(sessions, {}) for load in loads]
+            if common := sorted(set.intersection(*map(set, runs))):
+                repetitions = "1 repetition" if len(common) == 1 else f"{len(common)} repetitions"
+                rounds = [tuple(each[repetition] for each in runs) for repetition in common]
+                return rounds, f"{scenario}, {sessions} sessions, {repetitions}"
+    return [], f"no round with valid runs of {' and '.join(arms)}"
 
 
-_COMPARABLE: tuple[str, ...] = (Scenario.CONVERSATION, Scenario.ECHO)
+def find_loads(
+    results: Results, arm: Arm, scenario: Scenario, *, tls: bool = False
+) -> dict[int, dict[int, Run]]:
+    """By sessions and repetition the valid runs of an arm; a load without any is there, empty."""
+    loads: dict[int, dict[int, Run]] = defaultdict(dict)
+    for run in results.runs:
+        if (run.arm, run.scenario, run.tls) == (arm, scenario, tls):
+            runs = loads[run.sessions]
+            if run.void is None:
+                runs[run.repetition] = run
+    return loads
 
 
-def added_p99(run: Run, direct: Run, way: Way) -> int:
-    """Microseconds that an arm adds to the way without it, at the 99th percentile of both."""
-    return _latency(run, way).p99 - _latency(direct, way).p99
-
-
-def _latency(run: Run, way: Way) -> Latency:
-    return run.up if way == "up" else run.down
-
-
-def _distance(sessions: int, wanted: int) -> float:
-    return abs(math.log(max(sessions, 1) / wanted))
+def added_p99(run: Run, direct: Run) -> dict[str, int]:
+    """Microseconds that an arm adds to each way without it, at the 99th percentile of both."""
+    return {"up": run.up.p99 - direct.up.p99, "down": run.down.p99 - direct.down.p99}
 
 
 def _spread(values: Sequence[float], where: str) -> Measured:
+    if not values:
+        return Measured(where=f"not measured: {where}")
     return Measured(value=median(values), low=min(values), high=max(values), where=where)
 
 
 # --- the measures --------------------------------------------------------------------------------
 
+Measure = Callable[[Results], Measured]
 
-def _cpu_against(other: Arm, *, tls: bool = False) -> Callable[[Results], Measured]:
+
+def _cpu_against(other: Arm, *, tls: bool = False) -> Measure:
     def measure(results: Results) -> Measured:
-        rounds = find_rounds(results, (Arm.OURS, other), tls=tls)
-        if rounds is None:
-            return Measured(where=f"no round with valid runs of {other} and ours")
-        ratios = [
-            ours / theirs
-            for round_ in rounds.rounds
-            if (ours := round_[Arm.OURS].cpu_us_per_frame)
-            and (theirs := round_[other].cpu_us_per_frame)
-        ]
-        if not ratios:
-            return Measured(where="no run has the CPU time of its relay")
-        return _spread(ratios, str(rounds))
+        rounds, where = find_rounds(results, Arm.OURS, other, tls=tls)
+        cpu = [(ours.cpu_us_per_frame, theirs.cpu_us_per_frame) for ours, theirs in rounds]
+        return _spread([ours / theirs for ours, theirs in cpu if ours and theirs], where)
 
     return measure
 
 
 def _latency_against_nginx(results: Results) -> Measured:
-    rounds = find_rounds(results, (Arm.DIRECT, Arm.NGINX, Arm.OURS))
-    if rounds is None:
-        return Measured(where="no round with valid runs of direct, nginx and ours")
-    worst: Measured | None = None
-    for way in WAYS:
-        ours, nginx = (
-            [added_p99(r[arm], r[Arm.DIRECT], way) for r in rounds.rounds]
-            for arm in (Arm.OURS, Arm.NGINX)
-        )
-        if median(nginx) <= 0:
-            return Measured(where=f"nginx adds nothing that can be measured ({way}), {rounds}")
+    rounds, where = find_rounds(results, Arm.DIRECT, Arm.NGINX, Arm.OURS)
+    found = []
+    for way in ("up", "down"):
+        nginx = [added_p99(run, direct)[way] for direct, run, _ in rounds]
+        ours = [added_p99(run, direct)[way] for direct, _, run in rounds]
+        if not rounds or median(nginx) <= 0:
+            return Measured(where=f"nginx adds nothing that can be measured ({way}), {where}")
         # Differences of percentiles are small and noisy: the ratio is made of their medians.
         ratio = median(ours) / median(nginx)
         each = [o / n for o, n in zip(ours, nginx, strict=True) if n > 0]
-        if worst is None or worst.value is None or ratio > worst.value:
-            worst = Measured(value=ratio, low=min(each), high=max(each), where=f"{way}, {rounds}")
-    return worst or Measured()
+        found.append((ratio, min(each), max(each), f"{way}, {where}"))
+    ratio, low, high, where = max(found)  # the worse way
+    return Measured(value=ratio, low=low, high=high, where=where)
 
 
 def find_capacity(results: Results, arm: Arm) -> Capacity | None:
     """The sessions that `arm` carries, from the steps of one scenario; None without two steps.
 
     Between the last step that holds and the first that does not, the added p99 is taken to grow
-    evenly. The steps end where the direct arm has no valid run: what follows says nothing of `arm`.
+    evenly. A step does not hold where all runs are void; the steps end where the direct arm has no
+    valid run: what follows says nothing of `arm`.
     """
-    best: tuple[int, Capacity] | None = None
-    for scenario in _COMPARABLE:
-        direct = _steps(results.valid(arm=Arm.DIRECT, scenario=scenario, tls=False))
-        steps = _steps(
-            run
-            for run in results.runs
-            if run.arm == arm and run.scenario == scenario and not run.tls
-        )
-        shared = sorted(set(steps) & set(direct))
-        if len(shared) >= 2 and (best is None or len(shared) > best[0]):
-            climbed = _climb([(n, _added_at(steps[n], direct[n])) for n in shared])
-            best = (len(shared), climbed)
-    return best[1] if best else None
+    best: list[Step] = []
+    for scenario in COMPARABLE:
+        floors = find_loads(results, Arm.DIRECT, scenario)
+        steps: list[Step] = []
+        for sessions, runs in sorted(find_loads(results, arm, scenario).items()):
+            floor = floors.get(sessions)
+            if not floor:
+                break
+            first = next(iter(floor.values()))
+            added = [
+                max(added_p99(run, floor.get(repetition, first)).values())
+                for repetition, run in runs.items()
+            ]
+            steps.append((sessions, median(added) if added else None))
+        best = max(best, steps, key=len)
+    return _climb(best) if len(best) >= 2 else None
 
 
-def _steps(runs: Iterable[Run]) -> dict[int, list[Run]]:
-    steps: dict[int, list[Run]] = defaultdict(list)
-    for run in runs:
-        steps[run.sessions].append(run)
-    return steps
+Step = tuple[int, float | None]  # sessions, and what is added; None: all runs are void
 
 
-def _added_at(runs: Sequence[Run], direct: Sequence[Run]) -> float | None:
-    """The median of what the valid repetitions add, the worse way; None: most were void."""
-    floors = {run.repetition: run for run in direct}
-    added = [
-        max(added_p99(run, floors.get(run.repetition, direct[0]), way) for way in WAYS)
-        for run in runs
-        if run.void is None
-    ]
-    return median(added) if len(added) * 2 > len(runs) else None
-
-
-def _climb(steps: Sequence[tuple[int, float | None]]) -> Capacity:
+def _climb(steps: Sequence[Step]) -> Capacity:
     held, held_added = 0, 0.0
     for sessions, added in steps:
         if added is None:
@@ -266,71 +220,61 @@ def _capacity_against_nginx(results: Results) -> Measured:
         return Measured(where="expected two steps with valid runs of direct, nginx and ours")
     if not nginx.sessions:
         return Measured(where="nginx does not carry the first step")
-    where = f"ours {_at_least(ours)}, nginx {_at_least(nginx)}"
-    return Measured(value=ours.sessions / nginx.sessions, where=where)
+    return Measured(value=ours.sessions / nginx.sessions, where=f"ours {ours}, nginx {nginx}")
 
 
-def _at_least(capacity: Capacity) -> str:
-    return f"{'at least ' if capacity.more else ''}{capacity.sessions:.0f}"
+def _of_runs(scenario: Scenario, field: str) -> Measure:
+    """What the runs of our relay in one scenario say."""
 
-
-def _session_memory(results: Results) -> Measured:
-    runs = [r for r in results.valid(arm=Arm.OURS) if r.rss_kib_per_session is not None]
-    if not runs:
-        return Measured(where="not measured")
-    load = min((run.sessions for run in runs), key=lambda n: _distance(n, MANY_SESSIONS))
-    values = [r.rss_kib_per_session for r in runs if r.sessions == load]
-    return _spread([v for v in values if v is not None], f"{load} sessions")
-
-
-def _figure(figure: Figure) -> Callable[[Results], Measured]:
     def measure(results: Results) -> Measured:
-        value = results.figures.get(figure)
-        return Measured(value=value, where="" if value is not None else "not measured")
+        runs = results.valid(arm=Arm.OURS, scenario=scenario)
+        values = [getattr(run, field) for run in runs]
+        return _spread([value for value in values if value is not None], scenario)
 
     return measure
 
 
-def _ready_against_direct(results: Results) -> Measured:
-    ours = results.figures.get(Figure.READY_MS)
-    direct = results.figures.get(Figure.READY_DIRECT_MS)
-    if ours is None or direct is None:
-        return Measured(where="not measured")
-    return Measured(value=ours - direct, where=f"ours {ours:.1f} ms, direct {direct:.1f} ms")
+def _figure(figure: Figure, less: Figure | None = None, where: str = "") -> Measure:
+    """One figure, or what it is over another; `where` may name figures."""
 
+    def measure(results: Results) -> Measured:
+        figures = results.figures
+        if figure not in figures:
+            return Measured(where="not measured")
+        value = figures[figure] - (figures[less] if less else 0)
+        return Measured(value=value, where=where.format(**figures))
 
-def _history_page(results: Results) -> Measured:
-    measured = _figure(Figure.HISTORY_P99_MS)(results)
-    messages = results.figures.get(Figure.HISTORY_MESSAGES)
-    if measured.value is None or messages is None:
-        return measured
-    return Measured(value=measured.value, where=f"{messages:,.0f} messages")
+    return measure
 
 
 # fmt: off
-BUDGETS: tuple[Budget, ...] = (
-    Budget("cpu", "CPU per relayed frame, against nginx",
-           "x", 1.4, 1.25, _cpu_against(Arm.NGINX)),
-    Budget("cpu-tls", "CPU per relayed frame, against nginx, TLS to the agent",
-           "x", 1.5, 1.3, _cpu_against(Arm.NGINX, tls=True)),
-    Budget("cpu-fastapi", "CPU per relayed frame, against the FastAPI relay",
-           "x", 0.5, 0.4, _cpu_against(Arm.FASTAPI)),
-    Budget("latency", "Added one-way latency p99 at 100 sessions, against nginx",
-           "x", 1.5, 1.1, _latency_against_nginx),
+BUDGETS: dict[Budget, Measure] = {
+    Budget("cpu", "CPU per relayed frame, against nginx", "x", 1.4, 1.25):
+        _cpu_against(Arm.NGINX),
+    Budget("cpu-tls", "CPU per relayed frame, against nginx, TLS to the agent", "x", 1.5, 1.3):
+        _cpu_against(Arm.NGINX, tls=True),
+    Budget("cpu-fastapi", "CPU per relayed frame, against the FastAPI relay", "x", 0.5, 0.4):
+        _cpu_against(Arm.FASTAPI),
+    Budget("latency", "Added one-way latency p99 at 100 sessions, against nginx", "x", 1.5, 1.1):
+        _latency_against_nginx,
     Budget("sessions", "Sessions on one core with added p99 of at most 5 ms, against nginx",
-           "x", 0.7, 0.85, _capacity_against_nginx, at_least=True),
-    Budget("memory", "Memory of an attached session",
-           "KiB", 80, 50, _session_memory),
+           "x", 0.7, 0.85, at_least=True):
+        _capacity_against_nginx,
+    Budget("memory", "Memory of an attached session", "KiB", 80, 50):
+        _of_runs(Scenario.QUIET, "rss_kib_per_session"),
     Budget("memory-unread", "Memory of a session whose browser never reads, over the normal",
-           "KiB", 1024, None, _figure(Figure.UNREAD_SESSION_KIB)),
+           "KiB", 1024, None):
+        _of_runs(Scenario.UNREAD, "rss_kib_per_session"),
     Budget("ready",
            "Wait for SettingsApplied over a direct connection's, agent handshake of 150 ms",
-           "ms", 10, 0, _ready_against_direct),
-    Budget("stored", "Messages stored, sustained",
-           "/s", 5_000, 20_000, _figure(Figure.MESSAGES_PER_SECOND), at_least=True),
-    Budget("history", "History page of 50 out of 1,000,000 messages, p99",
-           "ms", 10, 3, _history_page),
-    Budget("stall", "Longest event-loop stall with the database stopped",
-           "ms", 10, 3, _figure(Figure.STALL_MS)),
-)
+           "ms", 10, 0):
+        _figure(Figure.READY_MS, Figure.READY_DIRECT_MS,
+                "ours {ready_ms:.1f} ms, direct {ready_direct_ms:.1f} ms"),
+    Budget("stored", "Messages stored, sustained", "/s", 5_000, 20_000, at_least=True):
+        _figure(Figure.MESSAGES_PER_SECOND),
+    Budget("history", "History page of 50 out of 1,000,000 messages, p99", "ms", 10, 3):
+        _figure(Figure.HISTORY_P99_MS, where="{history_messages:,.0f} messages"),
+    Budget("stall", "Longest event-loop stall with the database stopped", "ms", 10, 3):
+        _of_runs(Scenario.STOPPED_DATABASE, "stall_ms"),
+}
 # fmt: on

@@ -12,7 +12,9 @@ import click
 import uvloop
 
 from control import logging as logs
-from loadtests import deployed_relay, html_report, processes, report, scenarios, suite_runner
+from control.db.migrate import MigrationError
+from control.dev.postgres import EmbeddedError
+from loadtests import deployed_relay, processes, report, scenarios, suite_runner
 from loadtests.results import Arm
 from loadtests.scenarios import FULL, PARTS, QUICK
 
@@ -30,7 +32,6 @@ PATH = click.Path(dir_okay=False, path_type=Path)
     help="Only these arms.",
 )
 @click.option("--json", "json_file", type=PATH, help="Write the results as JSON.")
-@click.option("--html", "html_file", type=PATH, help="Write a report that needs no network.")
 @click.option("--target", "url", metavar="URL", help="Measure a deployed relay from outside.")
 @click.option(
     "--wav",
@@ -45,7 +46,6 @@ def loadtest(
     parts: tuple[str, ...],
     arms: tuple[str, ...],
     json_file: Path | None,
-    html_file: Path | None,
     url: str | None,
     wav: tuple[Path, ...],
     sessions: int,
@@ -61,16 +61,13 @@ def loadtest(
     their users wait for is measured. Whatever agent it has costs what it costs.
     """
     if url is not None:
-        options = deployed_relay.Options(url=url, wav=wav, sessions=sessions, turns=turns)
-        found = uvloop.run(deployed_relay.measure(options))
+        found = uvloop.run(deployed_relay.measure(url, wav=wav, sessions=sessions, turns=turns))
         click.echo(deployed_relay.describe(found))
         if json_file is not None:
-            json_file.write_text(deployed_relay.to_json(found))
+            json_file.write_bytes(deployed_relay.to_json(found))
         sys.exit(0 if not found.failed else 1)
     logs.set_up("error")
-    suite = scenarios.choose(
-        QUICK if quick else FULL, frozenset(parts), frozenset(Arm(arm) for arm in arms)
-    )
+    suite = scenarios.choose(QUICK if quick else FULL, parts, arms)
     with click.progressbar(
         length=suite_runner.count_steps(suite), file=sys.stderr, label="load test", show_pos=True
     ) as bar:
@@ -81,13 +78,12 @@ def loadtest(
             click.echo(f"  {what}", err=True)
             bar.update(done)
 
-        found_results = uvloop.run(suite_runner.bench(suite, processes.choose_cores(), progress))
+        try:
+            found_results = uvloop.run(
+                suite_runner.bench(suite, processes.choose_cores(), progress)
+            )
+        except (EmbeddedError, MigrationError, processes.ProgramFailed) as error:
+            raise click.ClickException(str(error)) from error
     click.echo(report.text(found_results))
     if json_file is not None:
         report.save(found_results, json_file)
-    if html_file is not None:
-        html_file.write_text(html_report.html(found_results))
-
-
-if __name__ == "__main__":
-    loadtest()

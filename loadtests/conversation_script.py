@@ -22,11 +22,6 @@ THOUGHT = 0.6  # from the end of it to the first audio
 QUIET = 0.8  # until the user speaks again
 CALL_EVERY = 3  # one turn in so many calls a function
 
-FUNCTION = "create_task"
-ARGUMENTS = '{"title": "buy running shoes", "due": "tomorrow"}'
-
-Message = deepgram.ServerMessage
-
 
 class Step(msgspec.Struct, frozen=True):
     """At `at` ns after the turn began: send `text`; or a frame of audio when it is None.
@@ -44,7 +39,7 @@ def turn(*, calls: bool) -> tuple[tuple[Step, ...], int]:
     """The steps of one turn and its length in ns."""
     steps: list[Step] = []
 
-    def say(seconds: float, *messages: Message) -> None:
+    def say(seconds: float, *messages: deepgram.ServerMessage) -> None:
         steps.extend(Step(_ns(seconds), deepgram.encode(message)) for message in messages)
 
     say(0.0, deepgram.UserStartedSpeaking())
@@ -82,7 +77,8 @@ def turn(*, calls: bool) -> tuple[tuple[Step, ...], int]:
 
 def call(call_id: str) -> bytes:
     """The function call that a step asks for."""
-    made = deepgram.FunctionCall(id=call_id, name=FUNCTION, arguments=ARGUMENTS)
+    arguments = '{"title": "buy running shoes", "due": "tomorrow"}'
+    made = deepgram.FunctionCall(id=call_id, name="create_task", arguments=arguments)
     return deepgram.encode(deepgram.FunctionCallRequest(functions=[made]))
 
 

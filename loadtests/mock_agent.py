@@ -1,131 +1,100 @@
 """An agent that costs little: takes any key, says what the traffic asks for, measures the way up.
 
-Load tests, a process of its own: `python -m loadtests.mock_agent` is led by its parent.
-It plays the Orchestrator too: one answer to every POST.
+Load tests, in a process of its own (worker_process.py). It plays the Orchestrator too: one answer
+to every POST.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import ssl
-from functools import partial
 from time import monotonic_ns
-from typing import cast
 
-import msgspec
-import uvloop
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
+from picows import WSFrame, WSTransport, WSUpgradeRequest, ws_create_server
 
 from loadtests import conversation_script
-from loadtests.frame_stamp import DOWN, UP, Incoming, Outgoing
-from loadtests.percentiles import Samples
-from loadtests.scenarios import ECHO, Traffic
-from loadtests.send_schedule import SendSchedule
-from loadtests.worker_process import Message, hurry, obey
+from loadtests.processes import HOST
+from loadtests.scenarios import Traffic
+from loadtests.session_end import (
+    BINARY,
+    CLOSE,
+    DOWN,
+    TEXT,
+    Collected,
+    SessionEnd,
+    SessionEnds,
+    Tally,
+)
 from relay.protocol import deepgram
 
-HOST = "127.0.0.1"
-BINARY = WSMsgType.BINARY
-TEXT = WSMsgType.TEXT
-CLOSE = WSMsgType.CLOSE
-LEAD = 1.0  # a connection that comes late begins its turns so many seconds later
+MOST_CALL = 1_500_000_000  # ns that an answer to a function call may take
 
 WELCOME = deepgram.encode(deepgram.Welcome(request_id="0190a0e0-0000-7000-8000-00000000000a"))
 APPLIED = deepgram.encode(deepgram.SettingsApplied())
 
-monotonic = monotonic_ns
+CREATED = b"""HTTP/1.1 201 Created\r
+Content-Type: application/json\r
+Content-Length: 39\r
+\r
+{"id": 7, "title": "buy running shoes"}"""
 
 
-class AgentConnection(WSListener):
+class AgentConnection(SessionEnd):
     """One connection: the agent of one session."""
 
     def __init__(self, agent: Agent, number: int) -> None:
-        traffic = agent.traffic
-        conversation = traffic.agent == "conversation"
-        size = conversation_script.FRAME_BYTES if conversation else traffic.frame_bytes
-        self.agent = agent
-        self.incoming = Incoming(UP, agent.up)
-        self.outgoing = Outgoing(DOWN, number, size)
-        self.ready = False
+        super().__init__(
+            agent, DOWN, number, agent.traffic.agent_bytes or agent.traffic.frame_bytes
+        )
         self.calls_sent = 0
-        self.calls_answered = 0
-        self.called = 0  # when, ns
-        self._echoes = traffic.agent == "echo"
-        self._transport: WSTransport | None = None
+        self._calls_answered = 0
+        self._called = 0  # when, ns
+        self._echoes = agent.traffic.agent == "echo"
         self._turn = number  # not everyone calls a function at once
         self._turn_began = 0
         self._step = 0
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        self._transport = transport
+        super().on_ws_connected(transport)
         transport.send(TEXT, WELCOME)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
         if kind == BINARY:
-            now = monotonic()
-            self.incoming.take(frame.get_payload_as_memoryview(), now)
+            self.take(frame.get_payload_as_memoryview())
             if self._echoes:
-                transport.send(BINARY, self.outgoing.next(now))
+                self.send_frame(transport, monotonic_ns())
         elif kind == TEXT:
-            self._heard(frame.get_payload_as_bytes())
+            self._read(transport, frame.get_payload_as_bytes())
         elif kind == CLOSE:
             transport.send_close(frame.get_close_code())
             transport.disconnect()
 
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._transport = None
-
     def begin(self, at: int) -> None:
         """Speak from `at` on; one that only echoes has nothing to do."""
-        if self.agent.traffic.agent == "paced":
-            self.agent.schedule.add(at, self._fire_frame)
-        elif self.agent.traffic.agent == "conversation":
+        if self.ends.traffic.agent == "paced":
+            self.ends.schedule.add(at, self.fire)
+        elif self.ends.traffic.agent == "conversation":
             self._turn_began = at
-            self.agent.schedule.add(at, self._fire_step)
+            self.ends.schedule.add(at, self._fire_step)
 
-    def report(self) -> Message:
-        return {
-            "session": self.incoming.peer,
-            "received": self.incoming.received,
-            "sent": self.outgoing.sent,
-            "problems": self.incoming.problems[:5],
-            "calls": self.calls_sent,
-            "call_open": self.calls_sent > self.calls_answered,
-            "called": self.called,
-        }
+    def tally(self) -> Tally:
+        waits = self.calls_sent > self._calls_answered
+        if waits and monotonic_ns() - self._called > MOST_CALL:
+            self.problems.append("a function call was not answered")
+        return super().tally()
 
-    def _heard(self, text: bytes) -> None:
+    def _read(self, transport: WSTransport, text: bytes) -> None:
         match deepgram.decode_client(text):
             case deepgram.Settings():
-                if self._transport is not None:
-                    self._transport.send(TEXT, APPLIED)
-                self.ready = True
-                self.agent.joined(self)
+                transport.send(TEXT, APPLIED)
             case deepgram.FunctionCallResponse():
-                self.calls_answered += 1
-                if self.calls_answered == self.calls_sent:
+                self._calls_answered += 1
+                if self._calls_answered == self.calls_sent:
                     self._resume()
 
-    # --- speaking ----------------------------------------------------------------------------
-
-    def _fire_frame(self, due: int) -> int:
-        again = due + self.agent.traffic.step
-        if not self._send_frame(due) or again >= self.agent.until:
-            return 0
-        return again
-
-    def _send_frame(self, due: int) -> bool:
-        transport = self._transport
-        if transport is None:
-            return False
-        transport.send(BINARY, self.outgoing.next(due))
-        self.agent.note_lag(due)
-        return True
-
     def _fire_step(self, due: int) -> int:
-        transport = self._transport
+        transport = self.transport
         if transport is None:
             return 0
         steps, length = conversation_script.turn(
@@ -135,13 +104,12 @@ class AgentConnection(WSListener):
         self._step += 1
         if step.calls:
             self.calls_sent += 1
-            self.called = monotonic()
-            transport.send(
-                TEXT, conversation_script.call(f"call-{self.outgoing.number}-{self.calls_sent}")
-            )
+            self._called = monotonic_ns()
+            call = conversation_script.call(f"call-{self.number}-{self.calls_sent}")
+            transport.send(TEXT, call)
             return 0
         if step.text is None:
-            self._send_frame(due)
+            self.fire(due)
         else:
             transport.send(TEXT, step.text)
         if self._step == len(steps):
@@ -151,147 +119,73 @@ class AgentConnection(WSListener):
             again = self._turn_began
         else:
             again = self._turn_began + steps[self._step].at
-        return again if again < self.agent.until else 0
+        return again if again < self.ends.until else 0
 
     def _resume(self) -> None:
         """The function returned: the rest of the turn is as much later as the answer took."""
         steps, _ = conversation_script.turn(calls=True)
         now = monotonic_ns()
         self._turn_began = max(self._turn_began, now - steps[self._step].at)
-        if now < self.agent.until:
-            self.agent.schedule.add(now, self._fire_step)
+        if now < self.ends.until:
+            self.ends.schedule.add(now, self._fire_step)
 
 
-class Agent:
-    """All connections, what they measure, and what the parent asks for."""
+class Agent(SessionEnds):
+    """All connections, and the Orchestrator."""
 
-    def __init__(self, schedule: SendSchedule) -> None:
-        self.schedule = schedule
-        self.traffic: Traffic = ECHO
-        self.until = 0
-        self.lag = Samples()
-        self.up = Samples()
-        self.posts = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self._posts = 0
         self._connections: list[AgentConnection] = []
-        self._servers: dict[str, asyncio.Server] = {}
+        self._servers: list[asyncio.Server] = []
 
-    def answer_upgrade(self, request: WSUpgradeRequest) -> WSListener:
+    async def open(self, certificate: str) -> list[int]:
+        """Listen: the ports without TLS, with it (a file that has the key too), for POSTs."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        for tls in (None, context):
+            server = await ws_create_server(
+                self._take_in, HOST, 0, enable_auto_ping=False, max_frame_size=1 << 20, ssl=tls
+            )
+            self._servers.append(server)
+        self._servers.append(await asyncio.start_server(self._answer_posts, HOST, 0))
+        return [server.sockets[0].getsockname()[1] for server in self._servers]
+
+    async def expect(self, traffic: Traffic) -> None:
+        """What the next connections are about."""
+        self._posts = 0
+        self._connections = []
+        self.expect_traffic(traffic)
+
+    async def begin(self, at: int, until: int) -> None:
+        """Speak from one instant to another, evenly shifted; returns at once."""
+        self.until = until
+        _, length = conversation_script.turn(calls=False)
+        spread = length if self.traffic.agent == "conversation" else self.traffic.step
+        for place, connection in enumerate(self._connections):
+            connection.begin(at + place * spread // len(self._connections))
+
+    async def collect(self, start: int, stop: int) -> Collected:
+        heard = [each for each in self._connections if each.peer >= 0]
+        tallies = {each.peer: each.tally() for each in heard}
+        calls = sum(each.calls_sent for each in heard)
+        return self.fold(start, stop, tallies, {"calls": calls, "posts": self._posts})
+
+    def _take_in(self, request: WSUpgradeRequest) -> AgentConnection:
         connection = AgentConnection(self, len(self._connections))
         self._connections.append(connection)
         return connection
 
-    def joined(self, connection: AgentConnection) -> None:
-        """One that comes while others speak begins soon."""
-        now = monotonic_ns()
-        if now < self.until:
-            connection.begin(now + int(LEAD * 1e9))
-
-    def note_lag(self, due: int) -> None:
-        self.lag.due.append(due)
-        self.lag.delay.append(monotonic() - due)
-
-    async def handle(self, message: Message) -> Message:
-        match message:
-            case {"do": "open", "certificate": certificate}:
-                return await self._open(certificate)
-            case {"do": "expect", "traffic": traffic}:
-                self._expect(msgspec.convert(traffic, Traffic))
-                return {}
-            case {"do": "begin", "at": at, "until": until}:
-                self._begin(at, until)
-                return {}
-            case {"do": "collect", "windows": windows}:
-                return self._collect(windows)
-        raise ValueError(f"expected something to do, got {message}")
-
-    async def _open(self, certificate: str) -> Message:
-        """Listen, with and without TLS; `certificate` is a file that has the key too."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        loop = asyncio.get_running_loop()
-        plain, secure = [
-            await ws_create_server(
-                self.answer_upgrade,
-                HOST,
-                0,
-                enable_auto_ping=False,
-                max_frame_size=1 << 20,
-                ssl=tls,
-            )
-            for tls in (None, context)
-        ]
-        orchestrator = await loop.create_server(partial(Orchestrator, self), HOST, 0)
-        self._servers = {"plain": plain, "tls": secure, "orchestrator": orchestrator}
-        return {name: server.sockets[0].getsockname()[1] for name, server in self._servers.items()}
-
-    def _expect(self, traffic: Traffic) -> None:
-        self.traffic = traffic
-        self.schedule.clear()
-        self.until = 0
-        self.lag = Samples()
-        self.posts = 0
-        self._connections = []
-        self.up = Samples()
-        gc.collect()
-        gc.freeze()
-
-    def _begin(self, at: int, until: int) -> None:
-        self.until = until
-        ready = [each for each in self._connections if each.ready]
-        _, length = conversation_script.turn(calls=False)
-        spread = length if self.traffic.agent == "conversation" else self.traffic.step
-        for place, connection in enumerate(ready):
-            connection.begin(at + place * spread // len(ready))
-
-    def _collect(self, windows: list[tuple[int, int]]) -> Message:
-        up, lag = (
-            [msgspec.to_builtins(samples.between(*window)) for window in windows]
-            for samples in (self.up, self.lag)
-        )
-        connections = [each.report() for each in self._connections if each.incoming.peer >= 0]
-        return {"up": up, "lag": lag, "connections": connections, "posts": self.posts}
-
-
-class Orchestrator(asyncio.Protocol):
-    """Answers every POST with the same 201."""
-
-    ANSWER = b'{"id": 7, "title": "buy running shoes"}'
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-        self._read = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's are none of asyncio's classes.
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._read += data
-        while (end := self._read.find(b"\r\n\r\n")) >= 0:
-            lengths = [
-                int(line.split(b":")[1])
-                for line in self._read[:end].split(b"\r\n")
-                if line.lower().startswith(b"content-length:")
-            ]
-            whole = end + 4 + (lengths[0] if lengths else 0)
-            if len(self._read) < whole:
-                return
-            self._read = self._read[whole:]
-            self._agent.posts += 1
-            self._answer()
-
-    def _answer(self) -> None:
-        head = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\n"
-        size = b"Content-Length: %d\r\n\r\n" % len(self.ANSWER)
-        self._transport.write(head + size + self.ANSWER)
-
-
-async def main() -> None:
-    hurry()
-    schedule = SendSchedule()
-    await obey(Agent(schedule).handle)
-    schedule.close()
-
-
-if __name__ == "__main__":
-    uvloop.run(main())
+    async def _answer_posts(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                for line in head.lower().split(b"\r\n"):
+                    if line.startswith(b"content-length:"):
+                        await reader.readexactly(int(line.partition(b":")[2]))
+                self._posts += 1
+                writer.write(CREATED)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()  # it was the last

@@ -9,7 +9,6 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable
-from typing import TypeAlias
 
 import msgspec
 from hdrh.histogram import HdrHistogram
@@ -17,8 +16,6 @@ from hdrh.histogram import HdrHistogram
 SHORTEST = 1  # microseconds, like all values in a histogram
 LONGEST = 60_000_000
 DIGITS = 3  # every value is right to one in a thousand
-
-Histogram: TypeAlias = HdrHistogram
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,13 +28,6 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     p999: int = 0
     max: int = 0
     histogram: str = ""
-
-    def decode(self) -> Histogram:
-        """The histogram; an empty one when none was kept."""
-        histogram = new_histogram()
-        if self.histogram:
-            histogram.decode_and_add(self.histogram.encode())
-        return histogram
 
 
 class Samples:
@@ -52,24 +42,31 @@ class Samples:
 
     def between(self, start: int, end: int) -> Latency:
         """What was due from `start` to before `end`."""
-        counted = Counter(
+        return summarize_values(
             delay // 1000
             for due, delay in zip(self.due, self.delay, strict=True)
             if start <= due < end
         )
-        histogram = new_histogram()
-        for microseconds, count in counted.items():
-            histogram.record_value(_fit(microseconds), count)
-        return summarize(histogram)
 
 
-def new_histogram() -> Histogram:
-    """An empty one of the shape that all of ours have."""
-    return HdrHistogram(SHORTEST, LONGEST, DIGITS)
+def summarize_values(microseconds: Iterable[float]) -> Latency:
+    """What does not fit counts as the shortest or the longest; `Latency()` for no values."""
+    histogram = HdrHistogram(SHORTEST, LONGEST, DIGITS)
+    for value, count in Counter(map(round, microseconds)).items():
+        histogram.record_value(max(SHORTEST, min(LONGEST, value)), count)
+    return _summarize(histogram)
 
 
-def summarize(histogram: Histogram) -> Latency:
-    """Percentiles and encoded histogram; `Latency()` for an empty one."""
+def merge(latencies: Iterable[Latency]) -> Latency:
+    """All values together, as if one run had measured them."""
+    histogram = HdrHistogram(SHORTEST, LONGEST, DIGITS)
+    for latency in latencies:
+        if latency.count:
+            histogram.decode_and_add(latency.histogram.encode())
+    return _summarize(histogram)
+
+
+def _summarize(histogram: HdrHistogram) -> Latency:
     count = histogram.get_total_count()
     if not count:
         return Latency()
@@ -83,24 +80,3 @@ def summarize(histogram: Histogram) -> Latency:
         max=histogram.get_max_value(),
         histogram=histogram.encode().decode(),
     )
-
-
-def summarize_values(microseconds: Iterable[float]) -> Latency:
-    """The same for a list of values."""
-    histogram = new_histogram()
-    for value in microseconds:
-        histogram.record_value(_fit(value))
-    return summarize(histogram)
-
-
-def merge(latencies: Iterable[Latency]) -> Latency:
-    """All values together, as if one run had measured them."""
-    histogram = new_histogram()
-    for latency in latencies:
-        histogram.add(latency.decode())
-    return summarize(histogram)
-
-
-def _fit(microseconds: float) -> int:
-    """What does not fit counts as the shortest or the longest."""
-    return max(SHORTEST, min(LONGEST, round(microseconds)))

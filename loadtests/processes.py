@@ -32,121 +32,82 @@ class ProgramFailed(Exception):
     """It did not start, or ended; the text has its last words."""
 
 
-class Program:
-    """One of them, with its children."""
+class Usage(msgspec.Struct, frozen=True):
+    """Of a program so far: processor time, and how long threads were ready and had no core."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
-        self._family = psutil.Process(process.pid)
+    cpu_ns: int
+    waited_ns: int
+    rss_bytes: int
 
-    def members(self) -> list[psutil.Process]:
+
+def find_usage(process: subprocess.Popen[bytes] | None) -> Usage:
+    """Of a program with its children; None is the direct arm, where nothing runs."""
+    cpu, waited, rss = 0, 0, 0
+    first = [psutil.Process(process.pid)] if process and process.poll() is None else []
+    for member in [*first, *(child for one in first for child in one.children(recursive=True))]:
         try:
-            return [self._family, *self._family.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
-
-    def cpu_ns(self) -> int:
-        """Processor time of all of it so far."""
-        return sum(_cpu_ns(member) for member in self.members())
-
-    def waited_ns(self) -> int:
-        """How long threads of it were ready to run and had no core; 0 where that is not known."""
-        total = 0
-        for member in self.members():
+            if sys.platform == "linux":  # to the ns, as clock_getcpuclockid(3) has it
+                cpu += time.clock_gettime_ns((~member.pid << 3) | 2)
+            else:
+                cpu += int(sum(member.cpu_times()[:2]) * 1e9)
+            rss += member.memory_info().rss
             for schedule in Path(f"/proc/{member.pid}/task").glob("*/schedstat"):
-                try:
-                    total += int(schedule.read_text().split()[1])
-                except (OSError, IndexError):
-                    continue
-        return total
-
-    def rss_bytes(self) -> int:
-        total = 0
-        for member in self.members():
-            try:
-                total += member.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-        return total
-
-
-def _cpu_ns(member: psutil.Process) -> int:
-    if sys.platform == "linux":
-        try:  # the processor clock of another process (clock_getcpuclockid), in nanoseconds
-            return time.clock_gettime_ns((~member.pid << 3) | 2)
-        except OSError:
-            return 0
-    try:
-        spent = member.cpu_times()
-    except psutil.NoSuchProcess:
-        return 0
-    return int((spent.user + spent.system) * 1e9)
+                waited += int(schedule.read_text().split()[1])
+        except (psutil.NoSuchProcess, OSError):
+            continue  # it or a thread of it has just ended
+    return Usage(cpu, waited, rss)
 
 
 @asynccontextmanager
 async def program(
-    command: Sequence[str],
-    *,
-    port: int,
-    log: Path,
-    cores: Set[int],
-    environ: Mapping[str, str] | None = None,
-) -> AsyncIterator[Program]:
+    command: Sequence[str], *, port: int, log: Path, cores: Set[int], environ: Mapping[str, str]
+) -> AsyncIterator[subprocess.Popen[bytes]]:
     """Run it while inside, from when `port` takes connections. Raises `ProgramFailed`."""
     process = _start(command, log, cores, environ)
     try:
         await _wait_for_port(process, port, log)
-        yield Program(process)
+        yield process
     finally:
         await asyncio.to_thread(_end, process)
 
 
 async def _wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            break
+    while process.poll() is None and time.monotonic() < until:
         try:
             _, writer = await asyncio.open_connection(HOST, port)
         except OSError:
             await asyncio.sleep(0.05)
-            continue
-        writer.close()
-        return
-    raise ProgramFailed(f"{log.stem} did not start: {last_words(log)}")
+        else:
+            writer.close()
+            return
+    raise ProgramFailed(f"{log.stem} did not start: {_last_words(log)}")
 
 
 def _start(
-    command: Sequence[str], log: Path, cores: Set[int], environ: Mapping[str, str] | None
+    command: Sequence[str], log: Path, cores: Set[int], environ: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
     with log.open("wb") as output, pinned(cores):
         try:
             return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=dict(environ) if environ is not None else None,
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ
             )
         except OSError as error:
             raise ProgramFailed(f"{command[0]}: {error}") from None
 
 
+def _last_words(log: Path) -> str:
+    words = log.read_text(errors="replace").strip().splitlines()
+    return words[-1] if words else "no word"
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
     process.terminate()
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def last_words(log: Path) -> str:
-    """The last line that a program wrote."""
-    words = log.read_text(errors="replace").strip().splitlines()
-    return words[-1] if words else "no word"
 
 
 # Numbers that this process has given away: others of ours leave them alone while it lives.
@@ -183,12 +144,6 @@ class Pinning(msgspec.Struct, frozen=True):
     caller: Cores = ANYWHERE
     rest: Cores = ANYWHERE
 
-    def describe(self) -> str:
-        if not self.relay:
-            return "not pinned"
-        parts = [(name, getattr(self, name)) for name in self.__struct_fields__]
-        return ", ".join(f"{name} {','.join(map(str, sorted(cores)))}" for name, cores in parts)
-
 
 def choose_cores(cores: Set[int] | None = None) -> Pinning:
     """How to share out `cores`; without an argument, those that this process may use."""
@@ -196,18 +151,12 @@ def choose_cores(cores: Set[int] | None = None) -> Pinning:
         if not hasattr(os, "sched_getaffinity"):
             return Pinning()
         cores = os.sched_getaffinity(0)
-    match sorted(cores):
-        case [] | [_]:
-            return Pinning()
-        case [one, two]:
-            both = frozenset([two])
-            return Pinning(frozenset([one]), both, both, both)
-        case [one, two, three]:
-            last = frozenset([three])
-            return Pinning(frozenset([one]), frozenset([two]), last, last)
-        case [one, two, three, *more]:
-            return Pinning(*(frozenset(part) for part in ([one], [two], [three], more)))
-    raise AssertionError("a list is one of these")
+    if len(cores) < 2:
+        return Pinning()
+    relay, *others = sorted(cores)
+    last = others[-1:]
+    parts = [relay], others[:1], others[1:2] or last, others[2:] or last
+    return Pinning(*map(frozenset, parts))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a load test found: the tables in a terminal, JSON for machines. html_report.py has the HTML.
+"""What a load test found: the tables in a terminal, JSON for machines.
 
 Load tests.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 
@@ -19,14 +20,11 @@ from loadtests.results import Arm, Results, Run
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 AT_MOST, AT_LEAST = "\N{LESS-THAN OR EQUAL TO}", "\N{GREATER-THAN OR EQUAL TO}"
-MINUS, EN_DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
-NONE = EN_DASH
-
-ORDER = [str(arm) for arm in Arm]
+MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One arm in one group: medians over its valid runs, percentiles of all their values."""
+    """One arm in one table: medians over its valid runs, percentiles of all their values."""
 
     arm: str
     repetitions: int
@@ -35,53 +33,35 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     down: Latency
 
 
-class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """Runs that may be shown in one table: the same scenario, load and kind of connection."""
+def group(of: Results) -> dict[str, list[Row]]:
+    """The valid runs of the same scenario, load and kind of connection, with a title for each.
 
-    scenario: str
-    sessions: int
-    tls: bool
-    rows: list[Row]
-
-    @property
-    def title(self) -> str:
-        sessions = "1 session" if self.sessions == 1 else f"{self.sessions} sessions"
-        return f"{self.scenario}, {sessions}{', TLS to the agent' if self.tls else ''}"
-
-
-def group(of: Results) -> list[Group]:
-    """The valid runs, in the order in which the scenarios first ran."""
-    found: dict[tuple[str, int, bool], dict[str, list[Run]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for run in of.valid():
-        found[run.scenario, run.sessions, run.tls][run.arm].append(run)
+    They stand in the order in which the scenarios first ran, and the arms in their own.
+    """
     scenarios = list(dict.fromkeys(run.scenario for run in of.runs))
-    keys = sorted(found, key=lambda key: (scenarios.index(key[0]), key[2], key[1]))
-    return [
-        Group(
-            scenario=key[0],
-            sessions=key[1],
-            tls=key[2],
-            rows=[_row(arm, found[key][arm]) for arm in sorted(found[key], key=_place)],
+    arms = list(Arm)
+
+    def place(run: Run) -> tuple[int, bool, int, int]:
+        return scenarios.index(run.scenario), run.tls, run.sessions, arms.index(Arm(run.arm))
+
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for _, same in groupby(sorted(of.valid(), key=place), key=place):
+        runs = list(same)
+        cpu = [run.cpu_us_per_frame for run in runs if run.cpu_us_per_frame is not None]
+        row = Row(
+            arm=runs[0].arm,
+            repetitions=len(runs),
+            cpu_us_per_frame=median(cpu) if cpu else None,
+            up=percentiles.merge(run.up for run in runs),
+            down=percentiles.merge(run.down for run in runs),
         )
-        for key in keys
-    ]
+        groups[_title(runs[0])].append(row)
+    return groups
 
 
-def _place(arm: str) -> tuple[int, str]:
-    return (ORDER.index(arm) if arm in ORDER else len(ORDER), arm)
-
-
-def _row(arm: str, runs: list[Run]) -> Row:
-    cpu = [run.cpu_us_per_frame for run in runs if run.cpu_us_per_frame is not None]
-    return Row(
-        arm=arm,
-        repetitions=len(runs),
-        cpu_us_per_frame=median(cpu) if cpu else None,
-        up=percentiles.merge(run.up for run in runs),
-        down=percentiles.merge(run.down for run in runs),
-    )
+def _title(run: Run) -> str:
+    sessions = "1 session" if run.sessions == 1 else f"{run.sessions} sessions"
+    return f"{run.scenario}, {sessions}{', TLS to the agent' if run.tls else ''}"
 
 
 # --- numbers as people read them -----------------------------------------------------------------
@@ -91,29 +71,8 @@ def show(value: float | None, unit: str) -> str:
     """A figure of a budget with its unit; a dash for what is not known."""
     if value is None:
         return NONE
-    if unit == "x":
-        return f"{value:.2f} {TIMES}"
-    if unit == "/s":
-        return f"{value:,.0f} /s"
-    if unit == "KiB":
-        return f"{_signed(value, 0)} KiB"
-    return f"{_signed(value, 1 if abs(value) < 100 else 0)} {unit}"
-
-
-def show_limit(limit: float | None, verdict: Verdict) -> str:
-    if limit is None:
-        return ""
-    shown = f"{limit:g} {TIMES}" if verdict.unit == "x" else f"{limit:,.0f} {verdict.unit}"
-    return f"{AT_LEAST if verdict.at_least else AT_MOST} {shown}"
-
-
-def show_spread(verdict: Verdict) -> str:
-    """Least to greatest of the repetitions; nothing when there was one."""
-    low, high = verdict.measured.low, verdict.measured.high
-    if low is None or high is None or low == high:
-        return ""
-    digits = 2 if verdict.unit == "x" else 0
-    return f"{_signed(low, digits)} to {_signed(high, digits)}"
+    digits = {"x": 2, "/s": 0, "KiB": 0}.get(unit, 1 if abs(value) < 100 else 0)
+    return f"{_signed(value, digits)} {TIMES if unit == 'x' else unit}"
 
 
 def show_time(microseconds: float) -> str:
@@ -126,16 +85,28 @@ def show_time(microseconds: float) -> str:
     return f"{microseconds / 1_000_000:.2f} s"
 
 
-def show_verdict(verdict: Verdict) -> str:
+def _show_limit(limit: float | None, verdict: Verdict) -> str:
+    if limit is None:
+        return ""
+    shown = f"{limit:g} {TIMES}" if verdict.unit == "x" else f"{limit:,.0f} {verdict.unit}"
+    return f"{AT_LEAST if verdict.at_least else AT_MOST} {shown}"
+
+
+def _show_spread(verdict: Verdict) -> str:
+    """Least to greatest of the repetitions; nothing when there was one."""
+    low, high = verdict.measured.low, verdict.measured.high
+    if low is None or high is None or low == high:
+        return ""
+    digits = 2 if verdict.unit == "x" else 0
+    return f"{_signed(low, digits)} to {_signed(high, digits)}"
+
+
+def _show_verdict(verdict: Verdict) -> str:
     if verdict.holds is None:
         return "not measured"
     if not verdict.holds:
         return "broken"
     return "holds, aim reached" if verdict.reaches_aim else "holds"
-
-
-def show_cpu(microseconds: float | None) -> str:
-    return NONE if microseconds is None else f"{microseconds:.1f} µs"
 
 
 def _signed(value: float, digits: int) -> str:
@@ -149,46 +120,44 @@ def text(of: Results) -> str:
     """The whole report for a terminal, at most 100 columns."""
     verdicts = budgets.evaluate(of)
     parts = [_text_of_budgets(verdicts)]
-    parts += [_text_of_group(one) for one in group(of)]
+    parts += [f"{title}\n{_text_of_rows(rows)}" for title, rows in group(of).items()]
     if void := [run for run in of.runs if run.void is not None]:
-        parts.append("\n".join(["void runs:", *(f"  {name(run)}: {run.void}" for run in void)]))
+        lines = [
+            f"  {run.arm}, {_title(run)}, repetition {run.repetition}: {run.void}" for run in void
+        ]
+        parts.append("\n".join(["void runs:", *lines]))
     parts += [f"note: {note}" for note in of.notes]
     parts.append(budgets.conclude(verdicts))
     return "\n\n".join(parts) + "\n"
 
 
 def _text_of_budgets(verdicts: Sequence[Verdict]) -> str:
-    head = ("budget", "must", "aim", "measured", "spread", "")
-    return _columns([head, *((v.name, *cells(v)) for v in verdicts)], right={1, 2, 3})
+    table = [("budget", "must", "aim", "measured", "spread", "")]
+    for verdict in verdicts:
+        row = (
+            verdict.name,
+            _show_limit(verdict.must, verdict),
+            _show_limit(verdict.aim, verdict),
+            show(verdict.measured.value, verdict.unit),
+            _show_spread(verdict),
+            _show_verdict(verdict),
+        )
+        table.append(row)
+    return _columns(table, right={1, 2, 3})
 
 
-def cells(verdict: Verdict) -> tuple[str, ...]:
-    """The row of a budget after its name."""
-    return (
-        show_limit(verdict.must, verdict),
-        show_limit(verdict.aim, verdict),
-        show(verdict.measured.value, verdict.unit),
-        show_spread(verdict),
-        show_verdict(verdict),
-    )
-
-
-def _text_of_group(one: Group) -> str:
-    return f"{one.title}\n" + _columns(rows(one), right=set(range(1, 9)))
-
-
-def rows(one: Group) -> list[tuple[str, ...]]:
-    """The table of a group; its head comes first."""
+def _text_of_rows(rows: Sequence[Row]) -> str:
     head = ("  arm", "runs", "CPU/frame", "up p50", "p99", "p99.9", "down p50", "p99", "p99.9")
-    table: list[tuple[str, ...]] = [head]
-    for row in one.rows:
+    table: list[Sequence[str]] = [head]
+    for row in rows:
+        cpu = NONE if row.cpu_us_per_frame is None else f"{row.cpu_us_per_frame:.1f} µs"
         shown = [
             show_time(value) if latency.count else NONE
             for latency in (row.up, row.down)
             for value in (latency.p50, latency.p99, latency.p999)
         ]
-        table.append((f"  {row.arm}", str(row.repetitions), show_cpu(row.cpu_us_per_frame), *shown))
-    return table
+        table.append([f"  {row.arm}", str(row.repetitions), cpu, *shown])
+    return _columns(table, right=set(range(1, 9)))
 
 
 def _columns(rows: Sequence[Sequence[str]], *, right: set[int]) -> str:
@@ -201,11 +170,6 @@ def _columns(rows: Sequence[Sequence[str]], *, right: set[int]) -> str:
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def name(run: Run) -> str:
-    tls = " TLS" if run.tls else ""
-    return f"{run.arm}{tls}, {run.scenario}, {run.sessions} sessions, repetition {run.repetition}"
 
 
 def save(of: Results, path: Path) -> None:

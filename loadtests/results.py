@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 import msgspec
 
@@ -22,28 +21,28 @@ class Arm(StrEnum):
     NGINX = "nginx"
     HAPROXY = "haproxy"
     FASTAPI = "fastapi"
-    AIOHTTP = "aiohttp"
     PICOWS = "picows"  # the library below ours, and nothing else
     OURS = "ours"
 
 
 class Scenario(StrEnum):
-    """The two that the budgets read; other scenarios may have any other name."""
+    """Those that the budgets read; other scenarios may have any other name."""
 
     CONVERSATION = "conversation"  # real turns: speech in bursts, events, function calls, storing
     ECHO = "echo"  # frames only, the same both ways
+    QUIET = "quiet"  # the memory of sessions
+    STOPPED_DATABASE = "fault: stopped database"
+    UNREAD = "fault: browsers that never read"
 
 
 class Figure(StrEnum):
-    """Names of the single figures that the budgets read, with their units."""
+    """Names of the single figures that microbenchmarks.py measures, with their units."""
 
-    UNREAD_SESSION_KIB = "unread_session_kib"  # more than a normal one, browser never reads
     READY_MS = "ready_ms"  # browser's wait for SettingsApplied through the relay
     READY_DIRECT_MS = "ready_direct_ms"  # the same without a relay
     MESSAGES_PER_SECOND = "messages_per_second"  # stored, sustained
     HISTORY_P99_MS = "history_p99_ms"  # a page of 50 out of `history_messages`
     HISTORY_MESSAGES = "history_messages"
-    STALL_MS = "stall_ms"  # longest event-loop stall with the database stopped
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +50,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     `up` is browser to agent and `down` agent to browser, each one-way against the intended send
     time; `lag` is how late the generator itself sent; `settle` is from opening the WebSocket to
-    SettingsApplied. CPU time is of the relay process(es) only, so the direct arm has none.
+    SettingsApplied. CPU time is of the relay process(es) only, so the direct arm has none. The
+    memory of a session is known where the scenario is about it; it is what one needs that does not
+    read over one that does where nobody reads.
     """
 
     arm: str
@@ -61,15 +62,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     repetition: int = 0
     void: str | None = None
     seconds: float = 0.0
-    frames_up: int = 0
-    frames_down: int = 0
     cpu_us_per_frame: float | None = None
     rss_kib_per_session: float | None = None
+    stall_ms: float | None = None  # longest event-loop stall with the database stopped
     up: Latency = Latency()
     down: Latency = Latency()
     lag: Latency = Latency()
     settle: Latency = Latency()
-    extra: dict[str, Any] = {}
+    extra: dict[str, float] = {}
 
 
 class Results(msgspec.Struct, kw_only=True):
@@ -84,21 +84,8 @@ class Results(msgspec.Struct, kw_only=True):
     runs: list[Run] = []
     figures: dict[str, float] = {}
 
-    def valid(
-        self,
-        *,
-        arm: str | None = None,
-        scenario: str | None = None,
-        tls: bool | None = None,
-        sessions: int | None = None,
-    ) -> Iterator[Run]:
+    def valid(self, **fields: object) -> Iterator[Run]:
         """The runs that count, narrowed by what is given."""
         for run in self.runs:
-            if (
-                run.void is None
-                and (arm is None or run.arm == arm)
-                and (scenario is None or run.scenario == scenario)
-                and (tls is None or run.tls == tls)
-                and (sessions is None or run.sessions == sessions)
-            ):
+            if run.void is None and all(getattr(run, key) == fields[key] for key in fields):
                 yield run

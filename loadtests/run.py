@@ -1,255 +1,207 @@
 """One run: an arm under one load for some seconds, and what is left to say about it.
 
-Load tests.
+Load tests. In the scenarios of faults the database stands still meanwhile, or no browser reads.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 from time import monotonic_ns
-from typing import Any
 
+import httpx
 import msgspec
+from msgspec.structs import replace
+from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests import systems_under_test
 from loadtests.environment import Environment
-from loadtests.load_generator import Load
-from loadtests.percentiles import Latency
-from loadtests.processes import Program, ProgramFailed
+from loadtests.load_generator import Attached, Caller, Load
+from loadtests.mock_agent import Agent
+from loadtests.processes import ProgramFailed, Usage, find_usage
 from loadtests.results import Arm, Run
-from loadtests.scenarios import Traffic
-from loadtests.worker_process import Message, WorkerFailed, WorkerProcess
+from loadtests.scenarios import QUIET, STOPPED_DATABASE, UNREAD, Stage
+from loadtests.session_end import Collected
+from loadtests.systems_under_test import Started
+from loadtests.worker_process import WorkerFailed, WorkerProcess, running
 
 MOST_LAG = 1_000  # microseconds at p99: above it what we measure is ourselves
-MOST_CALL = 1_000_000_000  # ns that an answer to a function call may take
 MOST_WAITED = 0.05  # of a run, that the relay was ready and something else had its core
 SETTLING = 0.3  # seconds from attached to the first frame
 DRAIN = 0.5  # seconds after the last frame was due; what has not come by then is lost
-ATTACH_SECONDS = 30.0
-PRIMING_NS = 500_000_000  # that they speak
 PRIMING = 20  # sessions before memory is looked at: what every first one loads is not its price
+SMALL_BUFFER = 16 * 1024  # of the kernel, for what a browser has not read
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run. The first `warm_up` seconds do not count.
-
-    A run that is not `timed` counts on a busy machine too: only lost frames void it.
-    """
-
-    arm: Arm
-    traffic: Traffic
-    sessions: int
-    tls: bool = False
-    repetition: int = 0
-    warm_up: float = 2.0
-    seconds: float = 8.0
-    memory: bool = False
-    timed: bool = True
-
-
-class Spent(msgspec.Struct, frozen=True):
-    """Of the relay's process(es): ns on a processor, and ns ready to run without one."""
-
-    processor: float
-    waited: float
-
-
-async def run(environment: Environment, plan: Plan) -> Run:
-    """Never raises for what the arm does: a run that failed is void and says why."""
-    try:
-        async with AsyncExitStack() as stack:
-            started = await stack.enter_async_context(
-                systems_under_test.start(plan.arm, environment.dependencies, tls=plan.tls)
-            )
-            before = await _prime(environment, plan, started) if plan.memory else 0
-            caller = await stack.enter_async_context(environment.caller())
-            return await _measure(environment, plan, started, caller, before)
-    except (ProgramFailed, WorkerFailed) as error:
-        return _void(plan, str(error))
-
-
-async def attach(
-    environment: Environment,
-    caller: WorkerProcess,
-    started: systems_under_test.Started,
-    traffic: Traffic,
-    sessions: int,
-    **more: Any,
-) -> Message:
-    """Attach callers to an arm; the answer says how many and how long each took."""
-    load = Load(
-        endpoint=started.endpoint,
-        traffic=traffic,
-        sessions=sessions,
-        seconds=ATTACH_SECONDS,
-        **more,
-    )
-    order = {"do": "attach", "load": msgspec.to_builtins(load)}
-    return await caller.ask(order, seconds=ATTACH_SECONDS + 10)
-
-
-async def expect(environment: Environment, traffic: Traffic) -> None:
-    """Tell the agent what comes; it forgets what was."""
-    await environment.agent.ask({"do": "expect", "traffic": msgspec.to_builtins(traffic)})
-
-
-async def _prime(environment: Environment, plan: Plan, started: systems_under_test.Started) -> int:
-    """What the arm's processes need after a few sessions have come and gone."""
-    await expect(environment, plan.traffic)
-    async with environment.caller() as caller:
-        await attach(environment, caller, started, plan.traffic, PRIMING)
-        at = monotonic_ns()
-        until = at + PRIMING_NS
-        await caller.ask({"do": "speak", "at": at, "until": until, "unread_from": 0})
-        await caller.ask({"do": "leave"})
-    await asyncio.sleep(0.5)
-    return started.program.rss_bytes() if started.program else 0
-
-
-async def _measure(
-    environment: Environment,
-    plan: Plan,
-    started: systems_under_test.Started,
-    caller: WorkerProcess,
-    rss_before: int,
+async def run(
+    environment: Environment, stage: Stage, arm: Arm, sessions: int, repetition: int = 0
 ) -> Run:
-    await expect(environment, plan.traffic)
-    attached = await attach(environment, caller, started, plan.traffic, plan.sessions)
-    if attached["attached"] < plan.sessions:
-        await caller.ask({"do": "leave"})
-        why = "; ".join(attached["failed"])
-        return _void(plan, f"{attached['attached']} of {plan.sessions} sessions attached: {why}")
-    start, stop = await speak(environment, caller, warm_up=plan.warm_up, seconds=plan.seconds)
-    window = start, stop
-    spent = await _processor_time(started.program, start, stop)
-    rss = started.program.rss_bytes() if started.program else 0
-    await caller.answer(seconds=plan.seconds + 10)
-    await asyncio.sleep(DRAIN)
-    came = await caller.ask({"do": "collect", "windows": [window]}, seconds=60)
-    heard = await environment.agent.ask({"do": "collect", "windows": [window]}, seconds=60)
-    await caller.ask({"do": "leave"})
-    up, down, lag = latencies(came, heard)
-    frames = up.count + down.count
-    memory = None
-    if plan.memory and started.program:
-        memory = (rss - rss_before) / 1024 / plan.sessions
-    return Run(
-        arm=plan.arm,
-        scenario=plan.traffic.name,
-        tls=plan.tls,
-        sessions=plan.sessions,
-        repetition=plan.repetition,
-        void=find_loss(came, heard, stop)
-        or (find_disturbance(lag, heard, spent, plan) if plan.timed else None),
-        seconds=plan.seconds,
-        frames_up=up.count,
-        frames_down=down.count,
-        cpu_us_per_frame=spent.processor / 1000 / frames if started.program and frames else None,
-        rss_kib_per_session=memory,
-        up=up,
-        down=down,
-        lag=lag,
-        settle=msgspec.convert(attached["settle"], Latency),
-        extra={
-            "cpu_share": spent.processor / (plan.seconds * 1e9) if started.program else None,
-            "waited_share": spent.waited / (plan.seconds * 1e9) if started.program else None,
-            "agent_lag_p99": heard["lag"][0]["p99"] if heard["lag"] else 0,
-            "calls": sum(agent["calls"] for agent in heard["connections"]),
-            "posts": heard["posts"],
-            "events": sum(browser["events"] for browser in came["browsers"]),
-        },
+    """Never raises for what the arm does: a run that failed is void and says why."""
+    blank = Run(
+        arm=arm,
+        scenario=stage.traffic.name,
+        sessions=sessions,
+        tls=stage.tls,
+        repetition=repetition,
+        seconds=stage.seconds,
     )
+    try:
+        async with (
+            systems_under_test.start(arm, environment, tls=stage.tls) as started,
+            running(Caller, environment.pinning.caller) as caller,
+        ):
+            load = Load(
+                endpoint=started.endpoint,
+                traffic=stage.traffic,
+                sessions=sessions,
+                receive_buffer=SMALL_BUFFER if stage.traffic == UNREAD else 0,
+            )
+            return await _Measurement(environment, stage, started, caller).take(load, blank)
+    except (ProgramFailed, WorkerFailed, httpx.HTTPError) as error:
+        return replace(blank, void=str(error))
 
 
-async def speak(
-    environment: Environment,
-    caller: WorkerProcess,
-    *,
-    warm_up: float,
-    seconds: float,
-    unread_after: float | None = None,
-) -> tuple[int, int]:
-    """Let callers and agent speak; returns at once, with the instants (ns) of what counts.
+class _Measurement(msgspec.Struct, frozen=True):
+    """An arm that runs, agent and callers."""
 
-    The callers stop reading `unread_after` seconds after they began.
-    """
-    at = monotonic_ns() + int(SETTLING * 1e9)
-    start = at + int(warm_up * 1e9)
-    stop = start + int(seconds * 1e9)
-    unread_from = 0 if unread_after is None else at + int(unread_after * 1e9)
-    await environment.agent.ask({"do": "begin", "at": at, "until": stop})
-    caller.tell({"do": "speak", "at": at, "until": stop, "unread_from": unread_from})
-    return start, stop
+    environment: Environment
+    stage: Stage
+    started: Started
+    caller: WorkerProcess[Caller]
+
+    async def take(self, load: Load, blank: Run) -> Run:
+        stage = self.stage
+        weighs = stage.traffic in (QUIET, UNREAD)
+        primed = await self._prime(load) if stage.traffic == QUIET else None
+        attached = await self._attach(load)
+        if attached.count < load.sessions:
+            await self.caller.ask(Caller.leave)
+            why = f"{attached.count} of {load.sessions} sessions attached"
+            return replace(blank, void="; ".join([why, *attached.failed]))
+        start, stop = await self._speak(stage.warm_up, stage.seconds)
+        await until(start)
+        before = find_usage(self.started.process)
+        stall_ms = await self._pass_time(stop)
+        after = find_usage(self.started.process)
+        await asyncio.sleep(DRAIN)
+        came = await self.caller.ask(Caller.collect, start, stop)
+        heard = await self.environment.agent.ask(Agent.collect, start, stop)
+        await self.caller.ask(Caller.leave)
+        busy = (after.cpu_ns - before.cpu_ns) / 1e9
+        waited = (after.waited_ns - before.waited_ns) / 1e9 / stage.seconds
+        void = find_loss(came, heard, reads=stage.traffic != UNREAD)
+        if void is None and stage.timed:
+            void = find_disturbance(came, heard, waited)
+        weight = after.rss_bytes - (primed or before).rss_bytes
+        frames = came.latency.count + heard.latency.count
+        return replace(
+            blank,
+            void=void,
+            cpu_us_per_frame=busy * 1e6 / frames if busy and frames else None,
+            rss_kib_per_session=weight / 1024 / load.sessions if weighs else None,
+            stall_ms=stall_ms,
+            up=heard.latency,
+            down=came.latency,
+            lag=came.lag,
+            settle=attached.settle,
+            extra={
+                "cpu_share": busy / stage.seconds,
+                "waited_share": waited,
+                "agent_lag_p99": heard.lag.p99,
+                **heard.counts,
+                **came.counts,
+            },
+        )
+
+    async def _attach(self, load: Load) -> Attached:
+        await self.environment.agent.ask(Agent.expect, load.traffic)
+        return await self.caller.ask(Caller.attach, load)
+
+    async def _speak(self, warm_up: float, seconds: float) -> tuple[int, int]:
+        """Let callers and agent speak; returns at once, with the instants (ns) of what counts."""
+        at = monotonic_ns() + int(SETTLING * 1e9)
+        start = at + int(warm_up * 1e9)
+        stop = start + int(seconds * 1e9)
+        await self.environment.agent.ask(Agent.begin, at, stop)
+        await self.caller.ask(Caller.begin, at, stop)
+        return start, stop
+
+    async def _prime(self, load: Load) -> Usage:
+        """What the arm needs after a few sessions have come and gone."""
+        await self._attach(replace(load, sessions=PRIMING))
+        _, stop = await self._speak(0.0, 0.5)
+        await until(stop)
+        await self.caller.ask(Caller.leave)
+        await asyncio.sleep(0.5)
+        return find_usage(self.started.process)
+
+    async def _pass_time(self, stop: int) -> float | None:
+        """Until `stop`, with the fault of the scenario; the longest stall where it is asked for."""
+        if self.stage.traffic == STOPPED_DATABASE:
+            stalls = await _read_stalls(self.started)
+            with self.environment.stopped_database():
+                await until(stop)
+            return find_longest(await _read_stalls(self.started), stalls)
+        if self.stage.traffic == UNREAD:
+            await self.caller.ask(Caller.stop_reading)
+        await until(stop)
+        return None
 
 
 async def until(instant: int) -> None:
     await asyncio.sleep(max(0.0, (instant - monotonic_ns()) / 1e9))
 
 
-async def _processor_time(program: Program | None, start: int, stop: int) -> Spent:
-    """What the program spent from `start` to `stop`."""
-    await until(start)
-    before, waited, began = _look(program)
-    await until(stop)
-    after, waited_after, ended = _look(program)
-    part = (stop - start) / (ended - began)
-    return Spent((after - before) * part, (waited_after - waited) * part)
+Buckets = dict[float, float]  # upper bound in seconds to how many, as /metrics has it
 
 
-def _look(program: Program | None) -> tuple[int, int, int]:
-    spent = (program.cpu_ns(), program.waited_ns()) if program else (0, 0)
-    return (*spent, monotonic_ns())
+async def _read_stalls(started: Started) -> Buckets:
+    """The relay's own record of how late its event loop was."""
+    async with httpx.AsyncClient(timeout=5.0, trust_env=False) as rest:
+        answer = await rest.get(f"{started.endpoint.url}/metrics")
+    return {
+        float(sample.labels["le"]): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+        if sample.name == "relay_loop_lag_seconds_bucket"
+    }
 
 
-def latencies(came: Message, heard: Message, window: int = 0) -> tuple[Latency, Latency, Latency]:
-    """Up, down and lag of the callers."""
-    up = msgspec.convert(heard["up"][window], Latency)
-    down = msgspec.convert(came["down"][window], Latency)
-    lag = msgspec.convert(came["lag"][window], Latency)
-    return up, down, lag
+def find_longest(after: Buckets, before: Buckets) -> float | None:
+    """The upper bound (ms) of the highest bucket that grew in between; None: no such metric."""
+    grown = 0.0
+    longest: float | None = None
+    for bound in sorted(after):
+        more = after[bound] - before.get(bound, 0.0)
+        if more > grown:
+            longest, grown = bound * 1000, more
+    return longest
 
 
-def find_loss(came: Message, heard: Message, stop: int) -> str | None:
-    """What was lost, doubled or out of order; None: nothing."""
-    agents = {agent["session"]: agent for agent in heard["connections"]}
-    for browser in came["browsers"]:
-        agent = agents.get(browser["session"])
+def find_loss(came: Collected, heard: Collected, *, reads: bool = True) -> str | None:
+    """What was lost, doubled or out of order; None: nothing. Nobody misses what nobody `reads`."""
+    for session, browser in came.tallies.items():
+        agent = heard.tallies.get(session)
         if agent is None:
-            return f"nothing of session {browser['session']} reached the agent"
-        for problem in (*browser["problems"], *agent["problems"]):
-            return f"session {browser['session']}: {problem}"
-        if agent["received"] != browser["sent"]:
-            return f"up: {browser['sent'] - agent['received']} of {browser['sent']} frames missing"
-        if browser["received"] != agent["sent"]:
-            return f"down: {agent['sent'] - browser['received']} of {agent['sent']} frames missing"
-        if agent["call_open"] and stop - agent["called"] > MOST_CALL:
-            return f"session {browser['session']}: a function call was not answered"
+            return f"nothing of session {session} reached the agent"
+        for problem in (*browser.problems, *agent.problems):
+            return f"session {session}: {problem}"
+        for way, sender, taker in (("up", browser, agent), ("down", agent, browser)):
+            missing = sender.sent - taker.received
+            if missing and (reads or way == "up"):
+                return f"{way}: {missing} of {sender.sent} frames missing"
     return None
 
 
-def find_disturbance(lag: Latency, heard: Message, spent: Spent, plan: Plan) -> str | None:
+def find_disturbance(came: Collected, heard: Collected, waited: float) -> str | None:
     """Why a run says more about this machine than about the arm; None: it does not."""
-    reasons = []
-    agent_lag = heard["lag"][0]["p99"] if plan.traffic.agent != "echo" else 0
-    for name, late in (("callers", lag.p99), ("the agent", agent_lag)):
-        if late > MOST_LAG:
-            reasons.append(f"{name} sent late: p99 {late / 1000:.1f} ms")
-    share = spent.waited / (plan.seconds * 1e9)
-    if share > MOST_WAITED:
-        reasons.append(f"others had the relay's core: it waited {share:.0%} of the time")
+    reasons = [
+        f"{name} sent late: p99 {lag.p99 / 1000:.1f} ms"
+        for name, lag in (("callers", came.lag), ("the agent", heard.lag))
+        if lag.p99 > MOST_LAG
+    ]
+    if waited > MOST_WAITED:
+        reasons.append(f"others had the relay's core: it waited {waited:.0%} of the time")
     return "; ".join(reasons) or None
-
-
-def _void(plan: Plan, why: str) -> Run:
-    return Run(
-        arm=plan.arm,
-        scenario=plan.traffic.name,
-        tls=plan.tls,
-        sessions=plan.sessions,
-        repetition=plan.repetition,
-        void=why,
-    )
 
 
 def describe(run: Run) -> str:

@@ -5,25 +5,27 @@ Load tests. `QUICK` answers every budget in a few minutes; `FULL` is what docs/p
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
+from loadtests.conversation_script import FRAME_BYTES
 from loadtests.results import Arm, Scenario
-
-Agent = Literal["echo", "paced", "conversation"]
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
-    """Every browser sends `frame_bytes` each `frame_ms`.
+    """Every browser sends `frame_bytes` each `frame_ms`; `agent_bytes` are the agent's, if others.
 
     The agent sends every frame back at once ("echo"), sends as many on a schedule of its own
     ("paced") or plays turns ("conversation").
     """
 
     name: str
-    agent: Agent
+    agent: Literal["echo", "paced", "conversation"]
     frame_bytes: int = 640
+    agent_bytes: int = 0
     frame_ms: float = 20.0
 
     @property
@@ -33,117 +35,106 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ECHO = Traffic(name=Scenario.ECHO, agent="echo")
-PACED = Traffic(name="paced", agent="paced")
-CONVERSATION = Traffic(name=Scenario.CONVERSATION, agent="conversation")
+CONVERSATION = Traffic(name=Scenario.CONVERSATION, agent="conversation", agent_bytes=FRAME_BYTES)
 # What clients of Deepgram really send: from 256 B every 8 ms (an audio worklet) to 8 KiB.
 SMALL = Traffic(name="frames-256B-8ms", agent="echo", frame_bytes=256, frame_ms=8.0)
-MIDDLE = Traffic(name="frames-3200B-100ms", agent="echo", frame_bytes=3200, frame_ms=100.0)
 LARGE = Traffic(name="frames-8KiB-90ms", agent="echo", frame_bytes=8192, frame_ms=90.0)
 # Attached and nearly quiet: what a session costs in memory.
-QUIET = Traffic(name="quiet", agent="paced", frame_ms=500.0)
+QUIET = Traffic(name=Scenario.QUIET, agent="paced", frame_ms=500.0)
+STOPPED_DATABASE = replace(CONVERSATION, name=Scenario.STOPPED_DATABASE)
 # More than any speech: what piles up in front of a browser that does not read.
-FLOOD = Traffic(name="flood", agent="paced", frame_bytes=8192)
+UNREAD = Traffic(name=Scenario.UNREAD, agent="paced", agent_bytes=8192)
 
 
-EVERY = tuple(Arm)
-CLOSE = (Arm.DIRECT, Arm.NGINX, Arm.OURS)
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """Arms that take turns under one load, `repetitions` times; then the next load.
 
+    An arm whose run is void has no part in the loads after it. The first `warm_up` seconds do not
+    count. A run that is not `timed` counts on a busy machine too: only lost frames void it.
+    """
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Arms that take turns under one load, `repetitions` times."""
-
+    part: str = "stages"
     traffic: Traffic
-    arms: tuple[Arm, ...]
-    sessions: int = 100
+    arms: tuple[Arm, ...] = (Arm.OURS,)
+    sessions: tuple[int, ...] = (100,)
     tls: bool = False
     repetitions: int = 3
+    warm_up: float = 2.0
     seconds: float = 8.0  # about one turn of a conversation
-    memory: bool = False
+    timed: bool = True
 
 
-class Ramp(msgspec.Struct, frozen=True, kw_only=True):
-    """More and more sessions, until an arm no longer holds."""
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """How much microbenchmarks.py measures; the defaults are what the budgets speak of."""
 
-    traffic: Traffic
-    arms: tuple[Arm, ...]
-    sessions: tuple[int, ...]
-    seconds: float = 5.0
+    stored: int = 200_000
+    history: int = 1_000_000
+    pages: int = 2_000
+    waits: int = 30
+    handshake: float = 0.15  # what the agent takes for it
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True):
-    """All of a load test. `figures` are those of microbenchmarks.py."""
+    """All of a load test."""
 
-    stages: tuple[Comparison, ...] = ()
-    steps: Ramp | None = None
-    faults: bool = False
-    fault_sessions: int = 50
-    fault_seconds: float = 8.0
-    figures: bool = False
-    quick: bool = False
+    stages: tuple[Stage, ...]
+    figures: Sizes | None
 
 
-_MEMORY = Comparison(
-    traffic=QUIET, arms=(Arm.OURS,), sessions=500, repetitions=1, seconds=4.0, memory=True
+CLOSE = (Arm.DIRECT, Arm.NGINX, Arm.OURS)
+MEMORY = Stage(traffic=QUIET, sessions=(500,), repetitions=1, seconds=4.0, timed=False)
+STEPS = Stage(
+    part="steps",
+    traffic=ECHO,
+    arms=CLOSE,
+    sessions=(100, 200, 300, 400),
+    repetitions=1,
+    warm_up=1.0,
+    seconds=4.0,
+)
+FAULT = Stage(part="faults", traffic=STOPPED_DATABASE, sessions=(50,), repetitions=1, timed=False)
+FAULTS = (
+    FAULT,
+    # As long as what the kernel keeps for them is full too.
+    replace(FAULT, traffic=UNREAD, sessions=(10,), seconds=15.0),
 )
 
 QUICK = Suite(
     stages=(
-        Comparison(traffic=CONVERSATION, arms=(*CLOSE, Arm.PICOWS, Arm.FASTAPI)),
-        Comparison(traffic=CONVERSATION, arms=(Arm.NGINX, Arm.OURS), tls=True, repetitions=2),
-        _MEMORY,
+        Stage(traffic=CONVERSATION, arms=(*CLOSE, Arm.PICOWS, Arm.FASTAPI)),
+        Stage(traffic=CONVERSATION, arms=(Arm.NGINX, Arm.OURS), tls=True, repetitions=2),
+        MEMORY,
+        STEPS,
+        *FAULTS,
     ),
-    steps=Ramp(traffic=ECHO, arms=CLOSE, sessions=(100, 200, 300, 400), seconds=4.0),
-    faults=True,
-    figures=True,
-    quick=True,
+    figures=Sizes(stored=60_000, history=200_000, pages=1_000, waits=10),
 )
 
 FULL = Suite(
     stages=(
-        Comparison(traffic=CONVERSATION, arms=EVERY, repetitions=5, seconds=16.0),
-        Comparison(traffic=CONVERSATION, arms=EVERY, repetitions=5, seconds=16.0, tls=True),
-        Comparison(traffic=ECHO, arms=EVERY, repetitions=3),
-        Comparison(traffic=PACED, arms=CLOSE),
-        Comparison(traffic=SMALL, arms=CLOSE, sessions=50),
-        Comparison(traffic=MIDDLE, arms=CLOSE),
-        Comparison(traffic=LARGE, arms=CLOSE),
-        msgspec.structs.replace(_MEMORY, repetitions=3, arms=(Arm.NGINX, Arm.FASTAPI, Arm.OURS)),
+        Stage(traffic=CONVERSATION, arms=tuple(Arm), repetitions=5, seconds=16.0),
+        Stage(traffic=CONVERSATION, arms=tuple(Arm), repetitions=5, seconds=16.0, tls=True),
+        Stage(traffic=ECHO, arms=tuple(Arm)),
+        Stage(traffic=SMALL, arms=CLOSE, sessions=(50,)),
+        Stage(traffic=LARGE, arms=CLOSE),
+        replace(MEMORY, repetitions=3, arms=(Arm.NGINX, Arm.FASTAPI, Arm.OURS)),
+        replace(
+            STEPS, arms=(*CLOSE, Arm.FASTAPI), sessions=(1, 10, *range(50, 501, 50)), seconds=5.0
+        ),
+        *FAULTS,
     ),
-    steps=Ramp(
-        traffic=ECHO,
-        arms=(*CLOSE, Arm.FASTAPI),
-        sessions=(1, 10, 50, 100, 150, 200, 250, 300, 350, 400, 450, 500),
-    ),
-    faults=True,
-    figures=True,
+    figures=Sizes(),
 )
 
 PARTS = ("stages", "steps", "faults", "figures")
 
 
-def choose(suite: Suite, parts: frozenset[str], arms: frozenset[Arm]) -> Suite:
-    """The suite without what was not asked for; an empty set asks for everything."""
-    chosen = suite
-    if parts:
-        chosen = msgspec.structs.replace(
-            chosen,
-            stages=suite.stages if "stages" in parts else (),
-            steps=suite.steps if "steps" in parts else None,
-            faults=suite.faults and "faults" in parts,
-            figures=suite.figures and "figures" in parts,
-        )
-    if not arms:
-        return chosen
-    stages = tuple(_only(stage, arms) for stage in chosen.stages)
-    steps = chosen.steps
-    if steps is not None:
-        steps = msgspec.structs.replace(steps, arms=_kept(steps.arms, arms))
-    return msgspec.structs.replace(chosen, stages=stages, steps=steps)
-
-
-def _only(stage: Comparison, arms: frozenset[Arm]) -> Comparison:
-    return msgspec.structs.replace(stage, arms=_kept(stage.arms, arms))
-
-
-def _kept(all_arms: tuple[Arm, ...], arms: frozenset[Arm]) -> tuple[Arm, ...]:
-    return tuple(arm for arm in all_arms if arm in arms)
+def choose(suite: Suite, parts: Collection[str], arms: Collection[str]) -> Suite:
+    """The suite without what was not asked for; nothing asks for everything."""
+    stages = (
+        replace(stage, arms=tuple(arm for arm in stage.arms if not arms or arm in arms))
+        for stage in suite.stages
+        if not parts or stage.part in parts
+    )
+    figures = suite.figures if not parts or "figures" in parts else None
+    return Suite(stages=tuple(stages), figures=figures)

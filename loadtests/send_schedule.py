@@ -20,9 +20,10 @@ Fire = Callable[[int], int]  # gets when it was due, returns when it is due agai
 # As many go out before whatever has come in is looked at.
 MOST_AT_ONCE = 32
 
+# Of timerfd_create(2), which Python has from 3.13 on.
 _CLOCK_MONOTONIC = 1
 _ABSOLUTE = 1
-_NONBLOCK_CLOEXEC = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
+_FourLongs = ctypes.c_long * 4  # interval and value, each in seconds and ns
 
 
 class SendSchedule:
@@ -32,18 +33,22 @@ class SendSchedule:
         self._loop = asyncio.get_running_loop()
         self._due: list[tuple[int, int, Fire]] = []
         self._count = 0
-        self._timer: _Alarm | _LoopAlarm
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor: int | None = None
+        self._handle: asyncio.TimerHandle | None = None  # where there is no timerfd
         if sys.platform == "linux":
-            self._timer = _Alarm(self._loop, self._run)
-        else:
-            self._timer = _LoopAlarm(self._loop, self._run)
+            flags = os.O_NONBLOCK | os.O_CLOEXEC
+            self._descriptor = self._libc.timerfd_create(_CLOCK_MONOTONIC, flags)
+            if self._descriptor < 0:
+                raise OSError(ctypes.get_errno(), "timerfd_create")
+            self._loop.add_reader(self._descriptor, self._wake)
 
     def add(self, due: int, fire: Fire) -> None:
         """Call `fire` at `due`, in ns of CLOCK_MONOTONIC."""
         self._count += 1
         heappush(self._due, (due, self._count, fire))
         if self._due[0][0] == due:
-            self._timer.set(due)
+            self._set(due)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -51,7 +56,29 @@ class SendSchedule:
 
     def close(self) -> None:
         self._due.clear()
-        self._timer.close()
+        if self._handle is not None:
+            self._handle.cancel()
+        if self._descriptor is not None:
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+
+    def _set(self, due: int) -> None:
+        if self._descriptor is None:  # to the millisecond
+            if self._handle is not None:
+                self._handle.cancel()
+            seconds = max(0.0, (due - monotonic_ns()) / 1e9)
+            self._handle = self._loop.call_later(seconds, self._run)
+            return
+        value = _FourLongs(0, 0, *divmod(max(due, 1), 1_000_000_000))
+        self._libc.timerfd_settime(self._descriptor, _ABSOLUTE, value, None)
+
+    def _wake(self) -> None:
+        assert self._descriptor is not None
+        try:
+            os.read(self._descriptor, 8)
+        except BlockingIOError:
+            return  # it was set anew in between
+        self._run()
 
     def _run(self) -> None:
         due = self._due
@@ -63,62 +90,4 @@ class SendSchedule:
             if again := fire(at):
                 heappush(due, (again, order, fire))
         if due:
-            self._timer.set(due[0][0])
-
-
-class _Timespec(ctypes.Structure):
-    _fields_ = (("seconds", ctypes.c_long), ("ns", ctypes.c_long))
-
-
-class _Setting(ctypes.Structure):
-    _fields_ = (("interval", _Timespec), ("value", _Timespec))
-
-
-class _Alarm:
-    """A timerfd in the event loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._descriptor = self._libc.timerfd_create(_CLOCK_MONOTONIC, _NONBLOCK_CLOEXEC)
-        if self._descriptor < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create")
-        self._loop = loop
-        self._ring = ring
-        self._setting = _Setting()
-        self._pointer = ctypes.byref(self._setting)
-        self._set = self._libc.timerfd_settime
-        loop.add_reader(self._descriptor, self._wake)
-
-    def set(self, due: int) -> None:
-        value = self._setting.value
-        value.seconds, value.ns = divmod(max(due, 1), 1_000_000_000)
-        self._set(self._descriptor, _ABSOLUTE, self._pointer, None)
-
-    def close(self) -> None:
-        self._loop.remove_reader(self._descriptor)
-        os.close(self._descriptor)
-
-    def _wake(self) -> None:
-        try:
-            os.read(self._descriptor, 8)
-        except BlockingIOError:
-            return  # it was set anew in between
-        self._ring()
-
-
-class _LoopAlarm:
-    """Where there is no timerfd; exact to a millisecond."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
-        self._loop = loop
-        self._ring = ring
-        self._handle: asyncio.TimerHandle | None = None
-
-    def set(self, due: int) -> None:
-        self.close()
-        self._handle = self._loop.call_later(max(0.0, (due - monotonic_ns()) / 1e9), self._ring)
-
-    def close(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+            self._set(due[0][0])

@@ -8,88 +8,61 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
+from loadtests.environment import PATH, Environment
 from loadtests.load_generator import Endpoint
-from loadtests.processes import HOST, Program, free_port, program
+from loadtests.processes import HOST, free_port, program
 from loadtests.results import Arm
 
 KEY = "a-key-for-load-tests"
-PATH = "/v1/agent/converse"
-
-
-class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
-    """What an arm is given: where the agent is, and for ours database and Orchestrator."""
-
-    folder: Path
-    cores: frozenset[int]
-    agent_url: str
-    agent_tls_url: str | None
-    ca: str | None
-    database_url: str | None
-    orchestrator_url: str
 
 
 class Started(msgspec.Struct, frozen=True):
-    """An arm that runs. `program` is None where nothing stands in between."""
+    """An arm that runs; nothing does where callers reach the agent directly."""
 
     endpoint: Endpoint
-    program: Program | None
+    process: subprocess.Popen[bytes] | None
 
 
-def missing(arm: Arm, dependencies: Dependencies) -> str | None:
-    """Why this arm cannot be run here; None when it can."""
-    match arm:
-        case Arm.DIRECT:
-            return None
-        case Arm.NGINX | Arm.HAPROXY:
-            return None if find(arm) else f"{arm} is not installed"
-        case Arm.FASTAPI:
-            return None if find_spec("fastapi") else "fastapi is not installed"
-        case Arm.AIOHTTP:
-            return None if find_spec("aiohttp") else "aiohttp is not installed"
-        case Arm.PICOWS:
-            return None  # ours needs it as well
-        case Arm.OURS:
-            return None if dependencies.database_url else "there is no database"
+def is_missing(arm: Arm) -> bool:
+    """Whether this machine has no such program."""
+    return arm in (Arm.NGINX, Arm.HAPROXY) and find(arm) is None
+
+
+def find(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
 @asynccontextmanager
-async def start(arm: Arm, dependencies: Dependencies, *, tls: bool) -> AsyncIterator[Started]:
+async def start(arm: Arm, environment: Environment, *, tls: bool = False) -> AsyncIterator[Started]:
     """Run an arm while inside. Raises `ProgramFailed`."""
-    agent_url = (
-        dependencies.agent_tls_url if tls and dependencies.agent_tls_url else dependencies.agent_url
-    )
+    agent_url = environment.agent_tls_url if tls else environment.agent_url
+    ca = environment.ca if tls else None
     if arm is Arm.DIRECT:
         headers = {"Authorization": f"Token {KEY}"}
-        ca = dependencies.ca if tls else None
-        yield Started(Endpoint(way="plain", url=agent_url, ca=ca, headers=headers), None)
+        yield Started(Endpoint(url=agent_url, ca=ca, headers=headers), None)
         return
     port = free_port()
-    environ = _environment(dependencies, tls=tls, port=port, agent_url=agent_url)
-    if arm is Arm.OURS:
-        endpoint = Endpoint(way="relay.v1", url=f"http://{HOST}:{port}")
-    else:
-        endpoint = Endpoint(way="plain", url=f"ws://{HOST}:{port}{PATH}")
-    command = _COMMANDS[arm](dependencies, tls, port, agent_url)
+    relay_url = f"http://{HOST}:{port}" if arm is Arm.OURS else f"ws://{HOST}:{port}{PATH}"
     async with program(
-        command,
+        _make_command(arm, environment.folder, port, agent_url, ca),
         port=port,
-        log=dependencies.folder / f"{arm}.log",
-        cores=dependencies.cores,
-        environ=environ,
+        log=environment.folder / f"{arm}.log",
+        cores=environment.pinning.relay,
+        environ=_make_environ(environment, port, agent_url, ca),
     ) as running:
-        yield Started(endpoint, running)
+        yield Started(Endpoint(url=relay_url), running)
 
 
-def _environment(
-    dependencies: Dependencies, *, tls: bool, port: int, agent_url: str
+def _make_environ(
+    environment: Environment, port: int, agent_url: str, ca: str | None
 ) -> dict[str, str]:
     # Nothing of the user's settings: what is measured is what we ship.
     environ = {
@@ -97,31 +70,40 @@ def _environment(
         for name, value in os.environ.items()
         if not name.startswith(("RELAY_", "DEEPGRAM_", "ORCHESTRATOR_", "DATABASE_"))
     }
-    environ |= {"DEEPGRAM_API_KEY": KEY, "DEEPGRAM_AGENT_URL": agent_url, "PORT": str(port)}
-    environ |= {"RELAY_AUTH": "mock"}  # there is one caller
-    environ |= {"RELAY_PORT": str(port), "RELAY_DATA_DIR": str(dependencies.folder / "data")}
-    environ |= {"ORCHESTRATOR_URL": dependencies.orchestrator_url}
-    environ |= {"RELAY_SESSIONS": "0", "RELAY_SESSIONS_PER_ADDRESS": "0"}  # all come from here
-    environ |= {"RELAY_AUDIO_SPEED": "20"}  # still looked after, but larger frames are no abuse
-    if dependencies.database_url:
-        environ["DATABASE_URL"] = dependencies.database_url
-    if tls and dependencies.ca:
-        environ["SSL_CERT_FILE"] = dependencies.ca
-    return environ
+    return environ | {
+        "DEEPGRAM_API_KEY": KEY,
+        "DEEPGRAM_AGENT_URL": agent_url,
+        "PORT": str(port),
+        "RELAY_PORT": str(port),
+        "RELAY_AUTH": "mock",  # there is one caller
+        "RELAY_DATA_DIR": str(environment.folder / "data"),
+        "ORCHESTRATOR_URL": environment.orchestrator_url,
+        "RELAY_SESSIONS": "0",
+        "RELAY_SESSIONS_PER_ADDRESS": "0",  # all come from here
+        "RELAY_AUDIO_SPEED": "20",  # still looked after, but larger frames are no abuse
+        "DATABASE_URL": environment.database_url,
+        **({"SSL_CERT_FILE": ca} if ca else {}),
+    }
 
 
-def find(name: str) -> str | None:
-    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+def _make_command(arm: Arm, folder: Path, port: int, agent_url: str, ca: str | None) -> list[str]:
+    agent = agent_url.split("/")[2]  # its host and port
+    match arm:
+        case Arm.NGINX:
+            return _set_up_nginx(folder, port, agent, ca)
+        case Arm.HAPROXY:
+            return _set_up_haproxy(folder, port, agent, ca)
+        case Arm.OURS:
+            return [sys.executable, "-c", "from control.cli import main; main()", "serve"]
+    return [sys.executable, "-m", f"loadtests.baselines.{arm}_relay"]
 
 
-def _nginx(dependencies: Dependencies, tls: bool, port: int, agent_url: str) -> list[str]:
-    folder = dependencies.folder / "nginx"
-    folder.mkdir(exist_ok=True)
+def _set_up_nginx(folder: Path, port: int, agent: str, ca: str | None) -> list[str]:
     secure = ""
-    if tls:
+    if ca:
         secure = f"""
             proxy_ssl_verify on;
-            proxy_ssl_trusted_certificate {dependencies.ca};
+            proxy_ssl_trusted_certificate {ca};
             proxy_ssl_name localhost;
             proxy_ssl_server_name on;
             proxy_ssl_session_reuse on;"""
@@ -129,7 +111,6 @@ def _nginx(dependencies: Dependencies, tls: bool, port: int, agent_url: str) -> 
         f"    {kind}_temp_path {folder / kind};"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
-    address = agent_url.partition("://")[2].partition("/")[0]
     path = folder / "nginx.conf"
     path.write_text(
         f"""daemon off;
@@ -144,7 +125,7 @@ http {{
         listen {HOST}:{port} backlog=4096;
         tcp_nodelay on;
         location / {{
-            proxy_pass {"https" if tls else "http"}://{address};
+            proxy_pass {"https" if ca else "http"}://{agent};
             proxy_http_version 1.1;
             proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Connection upgrade;
@@ -162,10 +143,9 @@ http {{
     return [find("nginx") or "nginx", "-e", "stderr", "-p", str(folder), "-c", str(path)]
 
 
-def _haproxy(dependencies: Dependencies, tls: bool, port: int, agent_url: str) -> list[str]:
-    address = agent_url.partition("://")[2].partition("/")[0]
-    secure = f" ssl verify required ca-file {dependencies.ca} verifyhost localhost" if tls else ""
-    path = dependencies.folder / "haproxy.cfg"
+def _set_up_haproxy(folder: Path, port: int, agent: str, ca: str | None) -> list[str]:
+    secure = f" ssl verify required ca-file {ca} verifyhost localhost" if ca else ""
+    path = folder / "haproxy.cfg"
     path.write_text(
         f"""global
     nbthread 1
@@ -181,35 +161,7 @@ frontend browsers
     default_backend agent
 backend agent
     http-request set-header Authorization "Token {KEY}"
-    server agent {address}{secure}
+    server agent {agent}{secure}
 """
     )
     return [find("haproxy") or "haproxy", "-db", "-f", str(path)]
-
-
-def _fastapi(dependencies: Dependencies, tls: bool, port: int, agent_url: str) -> list[str]:
-    module = "loadtests.baselines.fastapi_relay:app"
-    serve = [sys.executable, "-m", "uvicorn", module, "--host", HOST, "--port", str(port)]
-    return [*serve, "--log-level", "warning"]
-
-
-def _aiohttp(dependencies: Dependencies, tls: bool, port: int, agent_url: str) -> list[str]:
-    return [sys.executable, "-m", "loadtests.baselines.aiohttp_relay"]
-
-
-def _picows(dependencies: Dependencies, tls: bool, port: int, agent_url: str) -> list[str]:
-    return [sys.executable, "-m", "loadtests.baselines.picows_relay"]
-
-
-def _ours(dependencies: Dependencies, tls: bool, port: int, agent_url: str) -> list[str]:
-    return [sys.executable, "-c", "from control.cli import main; main()", "serve"]
-
-
-_COMMANDS: dict[Arm, Callable[[Dependencies, bool, int, str], list[str]]] = {
-    Arm.NGINX: _nginx,
-    Arm.HAPROXY: _haproxy,
-    Arm.FASTAPI: _fastapi,
-    Arm.AIOHTTP: _aiohttp,
-    Arm.PICOWS: _picows,
-    Arm.OURS: _ours,
-}

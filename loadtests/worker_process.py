@@ -1,4 +1,4 @@
-"""A child process that is told what to do, one JSON object a line, and answers each with one.
+"""A child process with one object in it, whose methods the parent calls over a pipe.
 
 Load tests: agent and callers are processes of their own, so that what they cost is not what the
 relay costs and one garbage collector is not everybody's.
@@ -7,104 +7,93 @@ relay costs and one garbage collector is not everybody's.
 from __future__ import annotations
 
 import asyncio
-import json
+import multiprocessing
 import os
-import sys
-from collections.abc import Awaitable, Callable, Set
-from pathlib import Path
-from typing import Any
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Set
+from contextlib import asynccontextmanager
+from multiprocessing.connection import Connection
+from typing import Any, Generic, TypeVar, TypeVarTuple
 
-from loadtests.processes import last_words, pinned
+import uvloop
 
-LINE_LIMIT = 64 << 20  # a run's histograms, and the counts of every session
+from loadtests.processes import pinned
+
+ANSWER_SECONDS = 90.0
+END_SECONDS = 5.0
 URGENT = -10  # a nice value
+SPAWN = multiprocessing.get_context("spawn")
 
-Message = dict[str, Any]
+Worker = TypeVar("Worker")
+Arguments = TypeVarTuple("Arguments")
+Answer = TypeVar("Answer")
 
 
 class WorkerFailed(Exception):
-    """The child ended or did not answer; the text has its last words."""
+    """The child ended, did not answer or raised; the text says which."""
 
 
-class WorkerProcess:
+class WorkerProcess(Generic[Worker]):
     """The parent's side. One question at a time."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, name: str, pipe: Connection) -> None:
         self._name = name
-        self._log = log
-        self._process = process
+        self._pipe = pipe
 
-    @classmethod
-    async def start(cls, module: str, cores: Set[int], log: Path) -> WorkerProcess:
-        """Run `python -m module` on `cores`; what it writes to stderr goes into `log`."""
-        with pinned(cores), log.open("a") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                module,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=output,
-                limit=LINE_LIMIT,
-            )
-        return cls(module, process, log)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    async def ask(self, message: Message, *, seconds: float = 30.0) -> Message:
-        """Raises `WorkerFailed` when there is no answer within `seconds`."""
-        self.tell(message)
-        return await self.answer(seconds=seconds)
-
-    def tell(self, message: Message) -> None:
-        """What is answered later, by `answer`."""
-        stdin = self._process.stdin
-        assert stdin is not None
-        stdin.write(json.dumps(message).encode() + b"\n")
-
-    async def answer(self, *, seconds: float = 30.0) -> Message:
-        stdout = self._process.stdout
-        assert stdout is not None
+    async def ask(
+        self,
+        method: Callable[[Worker, *Arguments], Coroutine[Any, Any, Answer]],
+        *arguments: *Arguments,
+    ) -> Answer:
+        """Call a method of the child's object. Raises `WorkerFailed`."""
         try:
-            async with asyncio.timeout(seconds):
-                line = await stdout.readline()
-        except TimeoutError:
-            raise WorkerFailed(f"{self._name} gave no answer within {seconds:.0f} s") from None
-        if not line:
-            raise WorkerFailed(f"{self._name} ended: {last_words(self._log)}")
-        answer: Message = json.loads(line)
+            self._pipe.send((method, arguments))
+            if not await asyncio.to_thread(self._pipe.poll, ANSWER_SECONDS):
+                raise WorkerFailed(f"{self._name} gave no answer within {ANSWER_SECONDS:.0f} s")
+            answer: Answer | WorkerFailed = self._pipe.recv()
+        except (EOFError, OSError):
+            raise WorkerFailed(f"{self._name} has ended") from None
+        if isinstance(answer, WorkerFailed):
+            raise answer
         return answer
 
-    async def end(self) -> None:
-        """End the child; it is gone on return."""
-        if self._process.returncode is not None:
-            return
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            async with asyncio.timeout(5):
-                await self._process.wait()
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
 
-
-def hurry() -> None:
-    """Ask to be run before others: what measures should wait for nothing but what it measures."""
+@asynccontextmanager
+async def running(kind: type[Worker], cores: Set[int]) -> AsyncIterator[WorkerProcess[Worker]]:
+    """A process on `cores` with a `kind()` in its event loop; it is gone on return."""
+    ours, theirs = SPAWN.Pipe()
+    process = SPAWN.Process(target=_run, args=(kind, theirs), daemon=True)
+    with pinned(cores):
+        process.start()
+    theirs.close()
     try:
+        yield WorkerProcess(kind.__name__, ours)
+    finally:
+        ours.close()
+        await asyncio.to_thread(process.join, END_SECONDS)
+        process.kill()
+        await asyncio.to_thread(process.join)
+
+
+def _run(kind: type[object], pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+    try:
+        # What measures should wait for nothing but what it measures.
         os.setpriority(os.PRIO_PROCESS, 0, URGENT)
     except PermissionError:
         pass  # only root may; on a quiet machine it makes no difference
+    uvloop.run(_obey(kind, pipe))
 
 
-async def obey(handle: Callable[[Message], Awaitable[Message]]) -> None:
-    """The child's side: answer every line of stdin until it is closed."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=LINE_LIMIT)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while line := await reader.readline():
-        answer = await handle(json.loads(line))
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+async def _obey(kind: type[object], pipe: Connection) -> None:
+    worker = kind()
+    while True:
+        try:
+            method, arguments = await asyncio.to_thread(pipe.recv)
+        except EOFError:
+            return
+        try:
+            answer = await method(worker, *arguments)
+        except Exception as error:
+            answer = WorkerFailed(f"{kind.__name__}: {type(error).__name__}: {error}")
+        pipe.send(answer)

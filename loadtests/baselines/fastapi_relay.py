@@ -1,7 +1,7 @@
 """A relay as most people write it: FastAPI towards the browser, `websockets` towards Deepgram.
 
 Load tests: something to compare with. It adds the key and passes everything on, in two tasks.
-Run it with `uvicorn loadtests.baselines.fastapi_relay:app`.
+Run it with `python -m loadtests.baselines.fastapi_relay`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 
+import uvicorn
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -53,3 +54,7 @@ async def agent_to_browser(agent: ClientConnection, browser: WebSocket) -> None:
                 await browser.send_text(message)
     except (WebSocketDisconnect, ConnectionClosed):
         return
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, host="127.0.0.1", port=int(os.environ["PORT"]), log_level="warning")

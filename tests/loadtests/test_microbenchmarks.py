@@ -6,29 +6,41 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import pytest
-from websockets.exceptions import ConnectionClosed
 
 from control.auth.current_user import USER_ID
 from control.db.conversations import list_conversations, list_messages
 from loadtests import budgets, microbenchmarks
-from loadtests.microbenchmarks import run_relay
-from loadtests.results import Figure, Results
-from loadtests.systems_under_test import KEY
+from loadtests.environment import Environment
+from loadtests.processes import Pinning, ProgramFailed
+from loadtests.results import Arm, Results
+from loadtests.scenarios import Sizes
+from loadtests.systems_under_test import KEY, start
 from relay.sandbox.options import Options
 from relay.sandbox.server import serve
 
 
 @pytest.fixture
-async def agent():
-    async with serve(Options(api_key=KEY, handshake_delay=0.02)) as running:
-        yield running
+async def environment(database_url, tmp_path):
+    async with serve(Options(api_key=KEY, handshake_delay=0.02)) as agent:
+        yield Environment(
+            folder=tmp_path,
+            pinning=Pinning(),
+            database_url=database_url,
+            database_pid=0,
+            agent=agent,
+            agent_url=agent.agent_url,
+            agent_tls_url="",
+            ca="",
+            orchestrator_url="http://127.0.0.1:9",
+        )
 
 
 @pytest.fixture
-async def relay(database_url, agent, tmp_path):
-    async with run_relay(database_url, agent.agent_url, tmp_path) as running:
-        yield running
+async def relay(environment):
+    async with start(Arm.OURS, environment) as running:
+        yield running.endpoint.url
 
 
 async def count(database_url, sql):
@@ -75,30 +87,29 @@ async def test_a_page_that_is_refused_is_an_error_and_no_figure(relay):
         await microbenchmarks.read_history(relay, [UUID(int=1)], pages=1)
 
 
-async def test_the_waits_are_measured_with_and_without_the_relay(relay, agent):
-    waits = await microbenchmarks.compare_waits(relay, agent.agent_url, times=2)
+@pytest.mark.parametrize("arm", [Arm.DIRECT, Arm.OURS])
+async def test_the_wait_is_measured_with_and_without_the_relay(environment, arm):
+    wait = await microbenchmarks.wait_for_settings(environment, arm, times=2)
 
-    assert set(waits) == {Figure.READY_MS, Figure.READY_DIRECT_MS}
-    assert waits[Figure.READY_DIRECT_MS] >= 20, "the handshake alone takes that"
-    assert len(agent.sessions) >= 4
-
-
-async def test_an_agent_that_refuses_is_an_error_and_no_figure(database_url, tmp_path):
-    async with (
-        serve(Options(api_key=KEY, refuse=401)) as agent,
-        run_relay(database_url, agent.agent_url, tmp_path) as relay,
-    ):
-        with pytest.raises((RuntimeError, ConnectionClosed)):
-            await microbenchmarks.wait_relayed(relay)
+    assert wait.count == 2
+    if arm is Arm.DIRECT:
+        assert wait.p50 >= 20_000, "the handshake alone takes that"
 
 
-async def test_all_figures_that_need_no_load_are_measured_together():
+async def test_an_agent_that_refuses_is_an_error_and_no_figure(environment):
+    async with serve(Options(api_key=KEY, refuse=401)) as agent:
+        refused = msgspec.structs.replace(environment, agent_url=agent.agent_url)
+        with pytest.raises(ProgramFailed):
+            await microbenchmarks.wait_for_settings(refused, Arm.DIRECT, times=1)
+
+
+async def test_all_figures_that_need_no_load_are_measured_together(environment):
     said: list[str] = []
-    sizes = microbenchmarks.Sizes(stored=500, history=2_000, pages=10, waits=1, handshake=0.01)
+    sizes = Sizes(stored=500, history=2_000, pages=10, waits=1, handshake=0.01)
 
-    found = await microbenchmarks.measure(sizes, said.append)
+    found = await microbenchmarks.measure(environment, sizes, said.append)
 
-    assert len(said) >= 5
+    assert len(said) == microbenchmarks.STEPS
     of = Results(started_at=datetime(2026, 1, 2, tzinfo=UTC), figures=found)
     known = {v.name for v in budgets.evaluate(of) if v.holds is not None}
     assert known == {"ready", "stored", "history"}

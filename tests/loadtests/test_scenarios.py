@@ -1,19 +1,10 @@
-"""The parts of the engine that need no network: stamps, samples, cores, scripts and suites."""
+"""The parts of the engine that need no network: samples, cores, scripts and suites."""
 
 import pytest
 
-from loadtests import conversation_script, frame_stamp, processes, scenarios
-from loadtests.faults import _longest
+from loadtests import conversation_script, processes, scenarios
 from loadtests.percentiles import Samples
 from loadtests.results import Arm
-
-
-def test_a_frame_has_room_for_its_stamp():
-    frame = frame_stamp.make_frame(256)
-    frame_stamp.STAMP.pack_into(frame, 0, frame_stamp.MAGIC, frame_stamp.UP, 7, 3, 2**62)
-    assert frame_stamp.STAMP.unpack_from(frame) == (frame_stamp.MAGIC, frame_stamp.UP, 7, 3, 2**62)
-    with pytest.raises(ValueError, match="expected frames of at least"):
-        frame_stamp.make_frame(frame_stamp.BYTES - 1)
 
 
 def test_only_what_was_due_in_the_window_is_counted():
@@ -49,15 +40,8 @@ def test_a_turn_is_in_order_and_has_the_speech_of_its_sentences():
 
 
 def test_a_suite_is_cut_down_to_what_is_asked_for():
-    chosen = scenarios.choose(scenarios.FULL, frozenset({"stages"}), frozenset({Arm.OURS}))
-    assert chosen.steps is None
-    assert (chosen.faults, chosen.figures) == (False, False)
+    chosen = scenarios.choose(scenarios.FULL, ["stages"], [Arm.OURS])
+    assert {stage.part for stage in chosen.stages} == {"stages"}
+    assert not chosen.figures
     assert {arm for stage in chosen.stages for arm in stage.arms} == {Arm.OURS}
-    assert scenarios.choose(scenarios.QUICK, frozenset(), frozenset()) == scenarios.QUICK
-
-
-def test_the_longest_stall_is_the_highest_bucket_that_grew():
-    before = {0.001: 5.0, 0.002: 6.0, 0.004: 7.0}
-    after = {0.001: 9.0, 0.002: 11.0, 0.004: 12.0}
-    assert _longest(after, before) == 2.0
-    assert _longest({}, {}) is None
+    assert scenarios.choose(scenarios.QUICK, (), ()) == scenarios.QUICK

@@ -1,0 +1,135 @@
+"""One end of a session, the browser's or the agent's: stamped frames out, frames in checked.
+
+Load tests. Both ends run on one machine, so CLOCK_MONOTONIC is one clock for all of them and what
+is measured is the way of a frame in one direction, not a round trip.
+"""
+
+from __future__ import annotations
+
+import gc
+import struct
+from time import monotonic_ns
+
+import msgspec
+from picows import WSListener, WSMsgType, WSTransport
+
+from loadtests.percentiles import Latency, Samples
+from loadtests.scenarios import ECHO, Traffic
+from loadtests.send_schedule import SendSchedule
+
+BINARY, TEXT, CLOSE = WSMsgType.BINARY, WSMsgType.TEXT, WSMsgType.CLOSE
+
+# The way, the number of the sender, its frames from 0, when it was due in ns of CLOCK_MONOTONIC.
+STAMP = struct.Struct("<IIIq")
+UP, DOWN = 0x7654_6C01, 0x7654_6C02  # browser to agent, agent to browser
+
+_pack = STAMP.pack_into
+_unpack = STAMP.unpack_from
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """What one end has seen; `problems` are frames that were lost, doubled or out of order."""
+
+    sent: int
+    received: int
+    problems: list[str]
+
+
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process measured: the way of the frames that came, how late its own were sent.
+
+    `tallies` are by the number of the browser; `counts` are further figures of the run.
+    """
+
+    latency: Latency
+    lag: Latency
+    tallies: dict[int, Tally]
+    counts: dict[str, int]
+
+
+class SessionEnds:
+    """The ends of all sessions of a process: one traffic, one schedule, what they measure."""
+
+    def __init__(self) -> None:
+        self.schedule = SendSchedule()
+        self.expect_traffic(ECHO)
+
+    def expect_traffic(self, traffic: Traffic) -> None:
+        """Forget what was."""
+        self.traffic = traffic
+        self.until = 0
+        self.delays = Samples()
+        self.lag = Samples()
+        self.schedule.clear()
+        gc.collect()
+        gc.freeze()
+
+    def fold(
+        self, start: int, stop: int, tallies: dict[int, Tally], counts: dict[str, int]
+    ) -> Collected:
+        return Collected(
+            latency=self.delays.between(start, stop),
+            lag=self.lag.between(start, stop),
+            tallies=tallies,
+            counts=counts,
+        )
+
+
+class SessionEnd(WSListener):
+    """One of them. `peer` is the number of the other end; it is -1 until the first frame."""
+
+    def __init__(self, ends: SessionEnds, way: int, number: int, size: int) -> None:
+        self.ends = ends
+        self.number = number
+        self.peer = -1
+        self.sent = 0
+        self.received = 0
+        self.problems: list[str] = []
+        self.transport: WSTransport | None = None
+        self._way = way
+        # Not zeros: something on the way might compress.
+        self._frame = bytearray((index * 193 + 11) & 0xFF for index in range(size))
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transport = transport
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.transport = None
+
+    def fire(self, due: int) -> int:
+        """Send one frame; returns when the next is due."""
+        ends = self.ends
+        if self.transport is None:
+            return 0
+        now = monotonic_ns()
+        self.send_frame(self.transport, due)
+        ends.lag.due.append(due)
+        ends.lag.delay.append(now - due)
+        again = due + ends.traffic.step
+        return again if again < ends.until else 0
+
+    def send_frame(self, transport: WSTransport, due: int) -> None:
+        _pack(self._frame, 0, self._way, self.number, self.sent, due)
+        self.sent += 1
+        transport.send(BINARY, self._frame)
+
+    def take(self, frame: memoryview) -> None:
+        now = monotonic_ns()
+        way, peer, sequence, due = _unpack(frame)
+        if sequence != self.received or peer != self.peer:
+            self._check(way, peer, sequence)
+        self.received = sequence + 1
+        self.ends.delays.due.append(due)
+        self.ends.delays.delay.append(now - due)
+
+    def _check(self, way: int, peer: int, sequence: int) -> None:
+        is_first = self.peer == -1 and sequence == 0
+        if not is_first or way == self._way or way not in (UP, DOWN):
+            expected = f"expected frame {self.received} of {self.peer}"
+            self.problems.append(f"{expected}, got frame {sequence} of {peer}")
+        self.peer = peer
+
+    def tally(self) -> Tally:
+        """While sessions are open: one without a connection was lost."""
+        lost = [] if self.transport else ["the connection was lost"]
+        return Tally(sent=self.sent, received=self.received, problems=[*self.problems[:5], *lost])
