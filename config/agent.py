@@ -20,7 +20,7 @@ from config.validation import NOT_EMPTY, Part
 
 Name = Annotated[str, Meta(pattern=NOT_EMPTY)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
-ReasoningMode = Literal["none", "minimal", "low", "medium", "high"]
+CountOrOff = Annotated[int, Meta(ge=0)]
 
 RATES: Mapping[str, tuple[int, ...]] = {
     "linear16": (8000, 16000, 24000, 32000, 48000),
@@ -144,41 +144,35 @@ class Credentials(Part, frozen=True):
             yield ".session_token", "expected a text (sts needs it), got nothing"
 
 
-class OpenAiThink(Part, frozen=True, tag_field="type", tag="open_ai"):
+class ThinkModel(Part, frozen=True):
+    """What is said of a language model, whoever runs it."""
+
     model: Name
-    version: Literal["v1"] | UnsetType = UNSET
     temperature: Temperature | UnsetType = UNSET
-    reasoning_mode: ReasoningMode | UnsetType = UNSET
 
 
-class AnthropicThink(Part, frozen=True, tag_field="type", tag="anthropic"):
-    model: Name
+class OpenAiThink(ThinkModel, frozen=True, tag_field="type", tag="open_ai"):
+    version: Literal["v1"] | UnsetType = UNSET
+    reasoning_mode: Literal["none", "minimal", "low", "medium", "high"] | UnsetType = UNSET
+
+
+class GroqThink(OpenAiThink, frozen=True, tag="groq"): ...
+
+
+class AnthropicThink(ThinkModel, frozen=True, tag_field="type", tag="anthropic"):
     version: Literal["v1"] | UnsetType = UNSET
     temperature: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
 
 
-class GoogleThink(Part, frozen=True, tag_field="type", tag="google"):
-    model: Name
+class GoogleThink(ThinkModel, frozen=True, tag_field="type", tag="google"):
     version: Literal["v1beta", "ai-studio-v1beta", "gemini-enterprise-agent-v1"] | UnsetType = UNSET
-    temperature: Temperature | UnsetType = UNSET
 
 
-class GroqThink(Part, frozen=True, tag_field="type", tag="groq"):
-    model: Name
-    version: Literal["v1"] | UnsetType = UNSET
-    temperature: Temperature | UnsetType = UNSET
-    reasoning_mode: ReasoningMode | UnsetType = UNSET
-
-
-class BedrockThink(Part, frozen=True, tag_field="type", tag="aws_bedrock"):
-    model: Name
-    temperature: Temperature | UnsetType = UNSET
+class BedrockThink(ThinkModel, frozen=True, tag_field="type", tag="aws_bedrock"):
     credentials: Credentials | UnsetType = UNSET
 
 
-class NvidiaThink(Part, frozen=True, tag_field="type", tag="nvidia"):
-    model: Name
-    temperature: Temperature | UnsetType = UNSET
+class NvidiaThink(ThinkModel, frozen=True, tag_field="type", tag="nvidia"): ...
 
 
 class Think(Part, frozen=True):
@@ -194,6 +188,22 @@ class Think(Part, frozen=True):
             yield ".context_length", f"{wanted}, got {self.context_length}"
         if self.endpoint is not UNSET and urlsplit(self.endpoint.url).scheme != "https":
             yield ".endpoint.url", "expected a URL that begins with https://, got another"
+
+
+class ThinkLiveProvider(Part, frozen=True):
+    type: Literal["deepgram"]
+    version: Literal["v1"]
+    agent_backchannel_sensitivity: Annotated[float, Meta(ge=0)] | UnsetType = UNSET
+    presence_check_max_count: CountOrOff | UnsetType = UNSET
+    presence_check_interval_ms: CountOrOff | UnsetType = UNSET
+    frustration_max_count: CountOrOff | UnsetType = UNSET
+    restricted_terms: list[Name] | UnsetType = UNSET
+
+
+class ThinkLive(Part, frozen=True):
+    """By invitation only: Deepgram refuses it from other projects."""
+
+    provider: ThinkLiveProvider
 
 
 # --- speak --------------------------------------------------------------------------------------
@@ -299,6 +309,7 @@ class Agent(Part, frozen=True):
     listen: Listen
     think: Thinkers
     speak: Speakers | UnsetType = UNSET
+    think_live: ThinkLive | UnsetType = UNSET
     greeting: Name | UnsetType = UNSET
     language: Name | UnsetType = UNSET
     audio: Audio = Audio()

@@ -206,9 +206,12 @@ def test_every_speak_field_reaches_deepgram(written, speak):
 
 def test_the_rest_of_settings_can_be_set(written):
     rest = {"tags": ["a"], "experimental": True, "flags": {"history": True}, "mip_opt_out": True}
-    agent = load_agent(written(language="en", greeting="Hi", **rest))
+    live = {"type": "deepgram", "version": "v1", "presence_check_interval_ms": 1000}
+    think_live = {"provider": live | {"restricted_terms": ["bank"]}}
+    agent = load_agent(written(language="en", greeting="Hi", think_live=think_live, **rest))
 
     section = section_of(agent)
+    assert section["think_live"] == think_live
     assert section["language"] == "en"
     assert section["greeting"] == "Hi"
     beside = made(agent)
@@ -338,6 +341,10 @@ def test_a_reference_in_a_choice_shows_the_reference_and_not_the_value(written):
         ({"mip_opt_out": "on"}, '$.mip_opt_out: expected true or false, got "on"'),
         ({"mip_opt_out": None}, "expected true or false, got nothing"),
         ({"mip_optout": True}, 'got "mip_optout"; did you mean "mip_opt_out"?'),
+        (
+            {"think_live": {"provider": {"type": "deepgram"}}},
+            '$.think_live.provider.version: expected "v1", got nothing',
+        ),
         ({"zzz": 1}, 'got "zzz"; the keys here are "listen", "think"'),
         ({"tags": [1]}, "$.tags[0]: expected a text that is not empty, got 1; put it"),
         ({"tags": "a"}, '$.tags: expected a list, got "a"'),
