@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from difflib import SequenceMatcher
 from functools import partial
+from http import HTTPStatus
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import asyncpg
@@ -104,15 +105,6 @@ class Answer(msgspec.Struct):
     body: dict[str, Any]
 
 
-class Problem(Exception):
-    """An answer that is not a success; `detail` can be said aloud."""
-
-    def __init__(self, status: int, title: str, detail: str) -> None:
-        super().__init__(detail)
-        about = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-        self.answer = Answer(status, about)
-
-
 Kind = TypeVar("Kind")
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 AnyRequest: TypeAlias = "Request[Any, Any, Any]"
@@ -139,7 +131,7 @@ def create_app(database_url: str, secret: str | None = None) -> Litestar:
             yield
 
     # OSError: refused, reset, and TimeoutError
-    errors = (Problem, HTTPException, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+    errors = (HTTPException, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
     return Litestar(
         route_handlers=[index, list_kept, take_order],
         lifespan=[database],
@@ -150,15 +142,9 @@ def create_app(database_url: str, secret: str | None = None) -> Litestar:
     )
 
 
-@get("/")
-async def index(state: State) -> dict[str, Any]:
-    row = await state.pool.fetchrow(
-        """
-        select (select count(*) from local_orchestrator.goals) as goals,
-               (select count(*) from local_orchestrator.tasks) as tasks
-        """
-    )
-    return {"service": "voice-relay local orchestrator", "purpose": "development", **dict(row)}
+@get("/", sync_to_thread=False)
+def index() -> dict[str, str]:
+    return {"service": "voice-relay local orchestrator", "purpose": "development"}
 
 
 @get([f"/{table}" for table in KEPT])
@@ -207,10 +193,10 @@ async def reschedule(connection: Connection, order: Order) -> Answer:
     )
     found = find_tasks(wish.task, [row["title"] for row in rows])
     if not found:
-        raise Problem(404, "No such task", f"there is no task called {_spoken_name(wish.task)}")
+        raise _refusal(404, f"there is no task called {_spoken_name(wish.task)}")
     if len(found) > 1:
         names = " and ".join(rows[index]["title"] for index in found[:3])
-        raise Problem(409, "More than one task", f"more than one task is like that: {names}")
+        raise _refusal(409, f"more than one task is like that: {names}")
     row = rows[found[0]]
     await connection.execute(
         "update local_orchestrator.tasks set due = $2 where id = $1", row["id"], wish.when
@@ -232,7 +218,7 @@ async def take_order(request: AnyRequest, state: State) -> Response[bytes]:
     order = _decode(raw, Order, "the body")
     key = request.headers.get("Idempotency-Key", "").strip()
     if len(key) > 200:
-        raise Problem(422, "Invalid request", "the Idempotency-Key is longer than 200 characters")
+        raise _refusal(422, "the Idempotency-Key is longer than 200 characters")
     path = request.url.path.rstrip("/")
     fingerprint = _fingerprint(path, raw)
     async with state.pool.acquire() as connection, connection.transaction():
@@ -244,8 +230,8 @@ async def take_order(request: AnyRequest, state: State) -> Response[bytes]:
                 return _respond(stored, {"Idempotent-Replayed": "true"})
         try:
             answer = await ORDERS[path](connection, order)
-        except Problem as problem:
-            answer = problem.answer  # asked again under its key, it is the same refusal
+        except HTTPException as problem:
+            answer = _tell(problem)  # asked again under its key, it is the same refusal
         if key:
             await connection.execute(
                 """
@@ -264,12 +250,12 @@ def _check_signature(signature: str, secret: str, raw: bytes) -> None:
     """`t=<Unix seconds>,v1=<hex HMAC-SHA-256 of "t.body">`; an old one may be a copy."""
     found = re.fullmatch(r"t=(\d{1,12}),v1=([0-9a-f]{64})", signature, re.ASCII)
     if found is None:
-        raise Problem(401, "Not signed", "the request is not signed")
+        raise _refusal(401, "the request is not signed")
     expected = hmac.new(secret.encode(), f"{found[1]}.".encode() + raw, hashlib.sha256).hexdigest()
     if not hmac.compare_digest(found[2], expected):
-        raise Problem(401, "Wrong signature", "the signature of the request is wrong")
+        raise _refusal(401, "the signature of the request is wrong")
     if abs(time.time() - int(found[1])) > SIGNATURE_SECONDS:
-        raise Problem(401, "Old signature", "the signature of the request is too old")
+        raise _refusal(401, "the signature of the request is too old")
 
 
 async def _stored_answer(connection: Connection, key: str, fingerprint: str) -> Answer | None:
@@ -279,9 +265,7 @@ async def _stored_answer(connection: Connection, key: str, fingerprint: str) -> 
     if row is None:
         return None
     if row["fingerprint"] != fingerprint:
-        raise Problem(
-            422, "Idempotency-Key reused", "this Idempotency-Key was used for another request"
-        )
+        raise _refusal(422, "this Idempotency-Key was used for another request")
     return Answer(row["status"], msgspec.json.decode(row["body"]))
 
 
@@ -336,7 +320,7 @@ def _decode(raw: bytes | msgspec.Raw, kind: type[Kind], name: str) -> Kind:
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Problem(422, "Invalid request", f"{name}: {error}") from error
+        raise _refusal(422, f"{name}: {error}") from error
 
 
 def _respond(answer: Answer, headers: dict[str, str] | None = None) -> Response[bytes]:
@@ -348,14 +332,24 @@ def _respond(answer: Answer, headers: dict[str, str] | None = None) -> Response[
     )
 
 
+def _refusal(status: int, detail: str) -> HTTPException:
+    """`detail` can be said aloud."""
+    return HTTPException(detail=detail, status_code=status)
+
+
+def _tell(problem: HTTPException) -> Answer:
+    status = problem.status_code
+    about = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
+    return Answer(status, {**about, "detail": problem.detail})
+
+
 def _answer_error(request: AnyRequest, error: Exception) -> Response[bytes]:
     match error:
-        case Problem():
-            return _respond(error.answer)
         case HTTPException():
-            problem = Problem(error.status_code, "Invalid request", error.detail)
-            return _respond(problem.answer, error.headers)
+            problem = error
         case asyncpg.DataError():  # what JSON may say and Postgres may not keep: U+0000
-            return _respond(Problem(422, "Invalid request", "a text cannot be stored").answer)
-    log.error("local_orchestrator_database_failed cause=%s", type(error).__name__)
-    return _respond(Problem(503, "No database", "the planner cannot reach its database").answer)
+            problem = _refusal(422, "a text cannot be stored")
+        case _:
+            log.error("local_orchestrator_database_failed cause=%s", type(error).__name__)
+            problem = _refusal(503, "the planner cannot reach its database")
+    return _respond(_tell(problem), problem.headers)

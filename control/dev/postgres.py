@@ -24,9 +24,9 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote
 
 from config.errors import Explained
@@ -38,6 +38,8 @@ MAJOR = "18"  # data of another major version cannot be read
 START_SECONDS = 60.0  # a recovery after a crash reads the log since the last checkpoint
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.02
+# Fast: ends the connections. Immediate: no checkpoint, recovered at the next start.
+IN_ORDER = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
 SOCKET_PATH_MAX = 100  # the kernel takes 107 bytes (Linux) or 103 (macOS)
 SOCKETS_PREFIX = "voice-relay-"
 PORT = 5432  # only a part of the socket's name
@@ -72,14 +74,9 @@ class EmbeddedPostgres:
         self.parameters = ("listen_addresses=", "shared_buffers=32MB", *parameters)
         self.log_path = self.home / "postgres.log"
         self._lock = threading.Lock()  # stop() waits for a start() that was given up
-        self._claim: IO[str] | None = None
+        self._held = ExitStack()  # while it runs: our claim, a folder for the socket
         self._account: pwd.struct_passwd | None = None  # whom it runs as; None: ourselves
         self._process: subprocess.Popen[bytes] | None = None
-        self._sockets: Path | None = None
-
-    def __repr__(self) -> str:
-        pid = self._process.pid if self._process else None
-        return f"<EmbeddedPostgres {self.data} pid={pid}>"
 
     @property
     def pid(self) -> int | None:
@@ -97,12 +94,11 @@ class EmbeddedPostgres:
                 ) from error
             finally:
                 if self._process is None:
-                    self._release()
+                    self._held.close()
 
     def stop(self) -> None:
         """Stop the server and wait for its end; does nothing when it does not run."""
-        # Fast: ends the connections. Immediate: no checkpoint, recovered at the next start.
-        self._stop(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
+        self._stop(*IN_ORDER)
 
     def kill(self) -> None:
         """End the server as a power cut would; `start` recovers. For trials of a lost database."""
@@ -111,7 +107,7 @@ class EmbeddedPostgres:
     def _stop(self, *signals: signal.Signals) -> None:
         with self._lock:
             self._end(*signals)
-            self._release()
+            self._held.close()
 
     def _end(self, *signals: signal.Signals) -> None:
         process, self._process = self._process, None
@@ -128,7 +124,7 @@ class EmbeddedPostgres:
     def _start(self) -> str:
         binaries = _find_binaries()
         self.home.mkdir(parents=True, exist_ok=True)
-        self._claim = _claim(self.home / "postgres.lock")
+        self._claim()
         account = self._account = _choose_account(self.data)
         if account is not None:
             for path in (self.data, binaries / "postgres"):
@@ -137,23 +133,32 @@ class EmbeddedPostgres:
             self._initialise(binaries)
         self._check_version()
         _end_leftover(self.data)
-        self._sockets = self._choose_sockets()
+        sockets = self._choose_sockets()
         until = time.monotonic() + STOP_SECONDS
         while True:
             try:
-                self._process = self._spawn(binaries, self._sockets)
+                self._process = self._spawn(binaries, sockets)
                 self._wait_until_ready(self._process)
             except BaseException as error:
-                self._end(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
+                self._end(*IN_ORDER)
                 # The children of a server that was killed take a moment to notice and to go.
                 is_passing = "shared memory block" in str(error) and time.monotonic() <= until
                 if not isinstance(error, EmbeddedError) or not is_passing:
                     raise
                 time.sleep(POLL_SECONDS)
             else:
-                return (
-                    f"postgresql://postgres@/postgres?host={quote(str(self._sockets))}&port={PORT}"
-                )
+                return f"postgresql://postgres@/postgres?host={quote(str(sockets))}&port={PORT}"
+
+    def _claim(self) -> None:
+        """One program per data directory; the claim ends with the program, however it ends."""
+        claim = self._held.enter_context((self.home / "postgres.lock").open("w"))
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EmbeddedError(
+                f"{self.home} is in use by another voice-relay: "
+                "stop it, or set RELAY_DATA_DIR to another directory"
+            ) from None
 
     def _initialise(self, binaries: Path) -> None:
         # In a directory of its own and renamed when complete: a half-made one is never used.
@@ -205,7 +210,10 @@ class EmbeddedPostgres:
         if len(name.encode()) <= SOCKET_PATH_MAX and re.fullmatch(r"[\w./-]+", name, re.ASCII):
             return self.data
         short = "/tmp" if len(tempfile.gettempdir()) > 60 else None
-        sockets = Path(tempfile.mkdtemp(prefix=SOCKETS_PREFIX, dir=short))
+        folder = tempfile.TemporaryDirectory(
+            prefix=SOCKETS_PREFIX, dir=short, ignore_cleanup_errors=True
+        )
+        sockets = Path(self._held.enter_context(folder))
         self._hand_over(sockets)
         return sockets
 
@@ -233,8 +241,8 @@ class EmbeddedPostgres:
                 raise EmbeddedError(
                     f"the embedded database ended at once: {said} (see {self.log_path})"
                 )
-            found = _read_postmaster(self.data)
-            if found and found.pid == process.pid and found.ready:
+            lines = _read_postmaster(self.data)
+            if lines[:1] == [str(process.pid)] and lines[7:8] == ["ready"]:
                 return
             time.sleep(POLL_SECONDS)
         raise EmbeddedError(
@@ -242,37 +250,21 @@ class EmbeddedPostgres:
             f"(see {self.log_path})"
         )
 
-    def _release(self) -> None:
-        if self._sockets is not None and self._sockets != self.data:
-            shutil.rmtree(self._sockets, ignore_errors=True)
-        self._sockets = None
-        if self._claim is not None:
-            self._claim.close()
-            self._claim = None
 
-
-class _Postmaster:
+def _read_postmaster(data: Path) -> list[str]:
     """The lines of postmaster.pid: pid, data, start, port, sockets, address, memory, status."""
-
-    def __init__(self, lines: Sequence[str]) -> None:
-        self.pid = int(lines[0])
-        self.socket_path = (
-            Path(lines[4]) / f".s.PGSQL.{lines[3]}" if len(lines) > 4 and lines[4] else None
-        )
-        self.ready = len(lines) > 7 and lines[7].strip() == "ready"
-
-    def answers(self) -> bool:
-        """Somebody listens on the socket: the only proof of life that a reused pid cannot give."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(1.0)
-            return self.socket_path is not None and not probe.connect_ex(str(self.socket_path))
-
-
-def _read_postmaster(data: Path) -> _Postmaster | None:
     try:
-        return _Postmaster((data / "postmaster.pid").read_text().splitlines())
-    except (FileNotFoundError, ValueError, IndexError):
-        return None  # not there, or only half written
+        lines = (data / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [line.strip() for line in lines]
+
+
+def _answers(path: Path) -> bool:
+    """Somebody listens on the socket: the only proof of life that a reused pid cannot give."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        return not probe.connect_ex(str(path))
 
 
 def _end_leftover(data: Path) -> None:
@@ -281,24 +273,22 @@ def _end_leftover(data: Path) -> None:
     PostgreSQL drops most stale files itself, but not when the pid is now somebody else's or a
     zombie. Dropping it is safe: a living server is still found by its shared memory.
     """
-    found = _read_postmaster(data)
-    if found is not None and found.answers():
-        log.warning("embedded_leftover_stopped pid=%d", found.pid)
-        os.kill(found.pid, signal.SIGINT)
+    pid, *_, sockets = [*_read_postmaster(data), "", "", "", "", ""][:5]
+    if sockets and _answers(Path(sockets) / f".s.PGSQL.{PORT}"):
+        log.warning("embedded_leftover_stopped pid=%s", pid)
+        os.kill(int(pid), signal.SIGINT)
         until = time.monotonic() + STOP_SECONDS
         while (data / "postmaster.pid").exists():
             if time.monotonic() > until:
                 raise EmbeddedError(
-                    f"a PostgreSQL of an earlier run does not stop: end process {found.pid}"
+                    f"a PostgreSQL of an earlier run does not stop: end process {pid}"
                 )
             time.sleep(POLL_SECONDS)
     (data / "postmaster.pid").unlink(missing_ok=True)
     for lock in data.glob(".s.PGSQL.*"):  # the socket and its lock file have the same weakness
         lock.unlink(missing_ok=True)
-    if found is not None and found.socket_path is not None:
-        sockets = found.socket_path.parent
-        if sockets.name.startswith(SOCKETS_PREFIX):
-            shutil.rmtree(sockets, ignore_errors=True)
+    if Path(sockets).name.startswith(SOCKETS_PREFIX):
+        shutil.rmtree(sockets, ignore_errors=True)
 
 
 def _find_binaries() -> Path:
@@ -316,20 +306,6 @@ def _find_binaries() -> Path:
             "install the pinned version of it, or set DATABASE_URL to a PostgreSQL of yours"
         )
     return binaries
-
-
-def _claim(path: Path) -> IO[str]:
-    """One program per data directory; the claim ends with the program, however it ends."""
-    claim = path.open("w")
-    try:
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        claim.close()
-        raise EmbeddedError(
-            f"{path.parent} is in use by another voice-relay: "
-            "stop it, or set RELAY_DATA_DIR to another directory"
-        ) from None
-    return claim
 
 
 def _choose_account(data: Path) -> pwd.struct_passwd | None:

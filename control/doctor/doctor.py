@@ -32,7 +32,7 @@ from control.auth.jwks import Jwks, KeysUnavailable
 from control.db.database_check import Inspected, inspect
 from control.db.migrate import MigrationError, find_pending, load_migrations
 from control.db.pool import ConnectFailed
-from control.doctor.probe import Probe
+from control.doctor.probe import Probe, describe, find_names
 from control.doctor.report import Report, Status
 from control.http.client import Remote
 from relay.protocol import close_codes, deepgram
@@ -119,10 +119,7 @@ class Doctor:
         with suppress(OSError, httpx.HTTPError):  # what we know will have to do
             await probe.ask({}, self._seconds)
         shown = probe.certificate
-        if shown is None:
-            return ""
-        names = ", ".join(shown.names[:5]) or shown.subject
-        return f" shows {names}, by {shown.issuer}, until {shown.ends.date()}"
+        return f" shows {find_names(shown)}, {describe(shown)}" if shown else ""
 
     def _fail(self, hop: str, error: Exception, where: str) -> None:
         word, _, advice = network_errors.explain(error).partition(": ")
@@ -180,30 +177,24 @@ class Doctor:
             connection.close(close_codes.NORMAL, "")
             await agent.gone.wait()  # within a second
 
-    async def _expect(
-        self,
-        agent: _Listener,
-        kind: type[deepgram.Welcome] | type[deepgram.SettingsApplied],
-        hop: str,
-    ) -> bool:
+    async def _expect(self, agent: _Listener, kind: type[deepgram.Message], hop: str) -> bool:
         try:
             async with asyncio.timeout(self._seconds):
-                while True:
-                    match await agent.said.get():
-                        case None:
-                            self._report.fail(hop, "the agent closed", "is it the Voice Agent API?")
-                            return False
-                        case deepgram.Error(code=code, description=description):
-                            advice = f"it says: {description[:300]}"
-                            self._report.fail(hop, f"Error {code}", advice)
-                            return False
-                        case message if isinstance(message, kind):
-                            self._report.ok(hop, f"{kind.__name__} came")
-                            return True
+                said = await agent.said.get()
+                while not isinstance(said, kind | deepgram.Error | None):
+                    said = await agent.said.get()
         except TimeoutError:
             advice = "is DEEPGRAM_AGENT_URL the Voice Agent API?"
             self._report.fail(hop, f"no {kind.__name__} in {self._seconds:g} s", advice)
             return False
+        match said:
+            case None:
+                self._report.fail(hop, "the agent closed", "is it the Voice Agent API?")
+            case deepgram.Error(code=code, description=description):
+                self._report.fail(hop, f"Error {code}", f"it says: {description[:300]}")
+            case _:
+                self._report.ok(hop, f"{kind.__name__} came")
+        return isinstance(said, kind)
 
     def _refused(self, error: DialFailed) -> None:
         if error.status is None:

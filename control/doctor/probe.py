@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import msgspec
 from cryptography import x509
 
 from control.doctor.report import Report, Status
@@ -24,15 +23,6 @@ from relay.transport.egress import THIS_MACHINE, Egress
 
 SOON = timedelta(days=14)  # a certificate that ends before this is worth a word
 PROXY_WANTS_A_NAME = 407
-
-
-class Certificate(msgspec.Struct, frozen=True):
-    """What a server showed, trusted or not."""
-
-    subject: str
-    issuer: str
-    names: tuple[str, ...]
-    ends: datetime
 
 
 class Probe:
@@ -56,7 +46,7 @@ class Probe:
         self._port = self._url.port or (443 if is_secure else 80)
         self.hop = f"{name} proxy dns" if proxy else f"{name} dns"
         self.where = self._url.host
-        self.certificate: Certificate | None = None
+        self.certificate: x509.Certificate | None = None
         self._opened = AsyncExitStack()
 
     async def ask(self, headers: dict[str, str], seconds: float) -> httpx.Response:
@@ -120,26 +110,23 @@ class Probe:
                 self.hop = self._last
 
     def _see(self, tls: ssl.SSLObject) -> None:
-        shown = _read_certificate(tls.getpeercert(binary_form=True) or b"")
+        shown = x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"")
         self.certificate = shown
-        until = shown.ends.date().isoformat()
-        detail = f"{tls.version()}, {self._url.host} by {shown.issuer}, until {until}"
-        if shown.ends - datetime.now(UTC) < SOON:
+        detail = f"{tls.version()}, {self._url.host} {describe(shown)}"
+        if shown.not_valid_after_utc - datetime.now(UTC) < SOON:
             self._report.add(self.hop, "warning", detail, "the certificate ends soon")
         else:
             self._report.ok(self.hop, detail)
 
 
-def _read_certificate(der: bytes) -> Certificate:
-    found = x509.load_der_x509_certificate(der)
+def describe(shown: x509.Certificate) -> str:
+    return f"by {shown.issuer.rfc4514_string()}, until {shown.not_valid_after_utc.date()}"
+
+
+def find_names(shown: x509.Certificate) -> str:
+    """Whom it is for: the first names, or its subject."""
     try:
-        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        shown = tuple(str(name.value) for name in names)
+        names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return ", ".join(str(name.value) for name in list(names)[:5])
     except x509.ExtensionNotFound:
-        shown = ()
-    return Certificate(
-        subject=found.subject.rfc4514_string(),
-        issuer=found.issuer.rfc4514_string(),
-        names=shown,
-        ends=found.not_valid_after_utc,
-    )
+        return shown.subject.rfc4514_string()

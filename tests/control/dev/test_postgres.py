@@ -86,7 +86,7 @@ async def test_a_killed_server_is_recovered(server):
 async def test_a_server_that_outlived_its_program_is_replaced(server, tmp_path):
     old = server.start()
     old_pid = server.pid
-    server._claim.close()  # as the kernel does when a program is killed
+    server._held.close()  # as the kernel does when a program is killed
 
     replacement = EmbeddedPostgres(tmp_path)
     url = replacement.start()
