@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from config.env_types import Secret
 from config.errors import shown
-from config.validation import NOT_EMPTY, Part
+from config.validation import NOT_EMPTY, Mistake, Part
 
 Name = Annotated[str, Meta(pattern=NOT_EMPTY)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
@@ -42,10 +42,10 @@ class AudioInput(Part, frozen=True):
     ] = "linear16"  # fmt: skip
     sample_rate: Annotated[int, Meta(ge=8000, le=192000)] = 16000
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
+    def mistakes(self) -> Iterator[Mistake]:
         fixed = {"amr-nb": 8000, "amr-wb": 16000}.get(self.encoding, self.sample_rate)
         if self.sample_rate != fixed:
-            yield ".sample_rate", f"expected {fixed} for {self.encoding}, got {self.sample_rate}"
+            yield ".sample_rate", f"{fixed} for {self.encoding}", self.sample_rate
 
 
 class AudioOutput(Part, frozen=True):
@@ -56,19 +56,19 @@ class AudioOutput(Part, frozen=True):
     bitrate: Annotated[int, Meta(gt=0)] | UnsetType = UNSET
     container: Literal["none", "wav", "ogg"] = "none"
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
+    def mistakes(self) -> Iterator[Mistake]:
         rates = RATES.get(self.encoding)
         if rates and self.sample_rate not in rates:
             wanted = " or ".join(map(str, rates))
-            yield ".sample_rate", f"expected {wanted} for {self.encoding}, got {self.sample_rate}"
+            yield ".sample_rate", f"{wanted} for {self.encoding}", self.sample_rate
         if rates and self.bitrate is not UNSET:
-            wanted = "expected no bitrate (it is for mp3, opus, flac and aac)"
-            yield ".bitrate", f"{wanted} with {self.encoding}, got {self.bitrate}"
+            wanted = "no bitrate (it is for mp3, opus, flac and aac)"
+            yield ".bitrate", f"{wanted} with {self.encoding}", self.bitrate
         if self.container == "ogg" and self.encoding != "opus":
-            yield ".container", f"expected none (ogg is for opus) with {self.encoding}, got ogg"
+            yield ".container", f"none (ogg is for opus) with {self.encoding}", "ogg"
         if self.container == "wav" and rates is None:
-            wanted = "expected none (wav is for linear16, mulaw and alaw)"
-            yield ".container", f"{wanted} with {self.encoding}, got wav"
+            wanted = "none (wav is for linear16, mulaw and alaw)"
+            yield ".container", f"{wanted} with {self.encoding}", "wav"
 
 
 class Audio(Part, frozen=True):
@@ -88,9 +88,9 @@ class ListenV1(Part, frozen=True, tag_field="version", tag="v1"):
     smart_format: bool | UnsetType = UNSET
     keyterms: list[Name] | UnsetType = UNSET
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
+    def mistakes(self) -> Iterator[Mistake]:
         if self.model is not UNSET and self.model.startswith("flux"):
-            yield ".version", f'expected "v2" for {self.model}, got "v1"'
+            yield ".version", f'"v2" for {self.model}', '"v1"'
 
 
 class ListenV2(Part, frozen=True, tag_field="version", tag="v2"):
@@ -104,16 +104,15 @@ class ListenV2(Part, frozen=True, tag_field="version", tag="v2"):
     eot_timeout_ms: Annotated[int, Meta(ge=500, le=60000)] | UnsetType = UNSET
     keyterms: list[Name] | UnsetType = UNSET
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
+    def mistakes(self) -> Iterator[Mistake]:
         if not self.model.startswith("flux"):
-            yield ".version", f'expected "v1" for {self.model}, got "v2"'
+            yield ".version", f'"v1" for {self.model}', '"v2"'
         if self.language_hints is not UNSET and self.model != "flux-general-multi":
-            wanted = "expected no hints (only with flux-general-multi)"
-            yield ".language_hints", f"{wanted}, got {self.model}"
+            yield ".language_hints", "no hints (only with flux-general-multi)", self.model
         eot = 0.7 if self.eot_threshold is UNSET else self.eot_threshold
         if self.eager_eot_threshold is not UNSET and self.eager_eot_threshold > eot:
-            wanted = f"expected at most eot_threshold ({eot})"
-            yield ".eager_eot_threshold", f"{wanted}, got {self.eager_eot_threshold}"
+            wanted = f"at most eot_threshold ({eot})"
+            yield ".eager_eot_threshold", wanted, self.eager_eot_threshold
 
 
 class Listen(Part, frozen=True):
@@ -139,9 +138,9 @@ class Credentials(Part, frozen=True):
     secret_access_key: Secret
     session_token: Secret | UnsetType = UNSET
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
+    def mistakes(self) -> Iterator[Mistake]:
         if self.type == "sts" and self.session_token is UNSET:
-            yield ".session_token", "expected a text (sts needs it), got nothing"
+            yield ".session_token", "a text (sts needs it)", "nothing"
 
 
 class ThinkModel(Part, frozen=True):
@@ -182,12 +181,12 @@ class Think(Part, frozen=True):
     endpoint: Endpoint | UnsetType = UNSET
     context_length: Literal["max"] | Annotated[int, Meta(gt=0)] | UnsetType = UNSET
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
+    def mistakes(self) -> Iterator[Mistake]:
         if self.context_length is not UNSET and self.endpoint is UNSET:
-            wanted = "expected no context_length (only with an endpoint of your own)"
-            yield ".context_length", f"{wanted}, got {self.context_length}"
+            wanted = "no context_length (only with an endpoint of your own)"
+            yield ".context_length", wanted, self.context_length
         if self.endpoint is not UNSET and urlsplit(self.endpoint.url).scheme != "https":
-            yield ".endpoint.url", "expected a URL that begins with https://, got another"
+            yield ".endpoint.url", "a URL that begins with https://", "another"
 
 
 class ThinkLiveProvider(Part, frozen=True):
@@ -221,16 +220,15 @@ class DeepgramSpeak(Part, frozen=True, tag_field="type", tag="deepgram"):
     def is_flux(self) -> bool:
         return self.model.startswith("flux")
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
+    def mistakes(self) -> Iterator[Mistake]:
         version = "v1" if self.version is UNSET else self.version
         wanted = "v2" if self.is_flux else "v1"
         if version != wanted:
-            yield ".version", f'expected "{wanted}" for {self.model}, got "{version}"'
+            yield ".version", f'"{wanted}" for {self.model}', f'"{version}"'
         if self.is_flux and self.speed is not UNSET:
-            yield ".speed", f"expected no speed (Aura voices have it), got {self.model}"
+            yield ".speed", "no speed (Aura voices have it)", self.model
         if not self.is_flux and self.expressivity is not UNSET:
-            wanted = "expected no expressivity (Flux voices have it)"
-            yield ".expressivity", f"{wanted}, got {self.model}"
+            yield ".expressivity", "no expressivity (Flux voices have it)", self.model
 
 
 class ElevenLabsSpeak(Part, frozen=True, tag_field="type", tag="eleven_labs"):
@@ -275,21 +273,21 @@ class Speak(Part, frozen=True):
     def is_flux(self) -> bool:
         return isinstance(self.provider, DeepgramSpeak) and self.provider.is_flux
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
+    def mistakes(self) -> Iterator[Mistake]:
         if self.endpoint is UNSET:
             if not isinstance(self.provider, DeepgramSpeak):
-                yield ".endpoint", "expected a mapping with url and headers, got nothing"
+                yield ".endpoint", "a mapping with url and headers", "nothing"
             return
         url = urlsplit(self.endpoint.url)
         eleven_labs = isinstance(self.provider, ElevenLabsSpeak)
         schemes = ("https", "wss") if eleven_labs else ("https",)
         if url.scheme not in schemes:
             wanted = " or ".join(f"{scheme}://" for scheme in schemes)
-            yield ".endpoint.url", f"expected a URL that begins with {wanted}, got another"
+            yield ".endpoint.url", f"a URL that begins with {wanted}", "another"
         taken = parse_qs(url.query, keep_blank_values=True).keys() & {"output_format", "model_id"}
         if eleven_labs and taken:
-            wanted = "expected a URL without output_format and model_id"
-            yield ".endpoint.url", f"{wanted}, got {' and '.join(sorted(taken))}"
+            wanted = "a URL without output_format and model_id"
+            yield ".endpoint.url", wanted, " and ".join(sorted(taken))
 
 
 Thinkers = Think | Annotated[list[Think], Meta(min_length=1)]
@@ -328,12 +326,11 @@ class Agent(Part, frozen=True):
             return []
         return self.speak if isinstance(self.speak, list) else [self.speak]
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
+    def mistakes(self) -> Iterator[Mistake]:
         if self.language is not UNSET and isinstance(self.listen.provider, ListenV2):
-            wanted = "expected no language with flux listening (remove it)"
-            yield ".language", f"{wanted}, got {shown(self.language)}"
-        for text in _voice_mistakes(self, self.audio.output):
-            yield ".audio.output", text
+            wanted = "no language with flux listening (remove it)"
+            yield ".language", wanted, shown(self.language)
+        yield from _voice_mistakes(self, self.audio.output)
 
 
 def audio_mistakes(agent: Agent, audio: Audio) -> list[str]:
@@ -341,17 +338,22 @@ def audio_mistakes(agent: Agent, audio: Audio) -> list[str]:
 
     For audio that a browser asks for: its own rules first, then those of the agent's voices.
     """
-    parts = (("audio.input", audio.input), ("audio.output", audio.output))
-    own = [f"{where}{inner}: {text}" for where, part in parts for inner, text in part.mistakes()]
-    return own + [f"audio.output: {text}" for text in _voice_mistakes(agent, audio.output)]
+    parts = ((".audio.input", audio.input), (".audio.output", audio.output))
+    own = [
+        (place + where, wanted, got)
+        for place, part in parts
+        for where, wanted, got in part.mistakes()
+    ]
+    found = [*own, *_voice_mistakes(agent, audio.output)]
+    return [f"{where[1:]}: expected {wanted}, got {got}" for where, wanted, got in found]
 
 
-def _voice_mistakes(agent: Agent, output: AudioOutput) -> Iterator[str]:
+def _voice_mistakes(agent: Agent, output: AudioOutput) -> Iterator[Mistake]:
     if output.encoding in RATES and output.container == "none":
         return
-    wanted = "expected linear16, mulaw or alaw in no container"
-    got = f"got {output.encoding} in container {output.container}"
+    wanted = "linear16, mulaw or alaw in no container"
+    got = f"{output.encoding} in container {output.container}"
     if not agent.speakers or any(speak.is_flux for speak in agent.speakers):
-        yield f"{wanted} for Flux, {got}"
+        yield ".audio.output", f"{wanted} for Flux", got
     elif any(not isinstance(speak.provider, DeepgramSpeak) for speak in agent.speakers):
-        yield f"{wanted}, {got}"
+        yield ".audio.output", wanted, got

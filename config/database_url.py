@@ -47,9 +47,6 @@ TARGETS = ("any", "primary", "standby", "prefer-standby", "read-write", "read-on
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
 _PEOPLE = ("user", "password")  # an @ in their values is no sign of an unescaped password
 _PLACEHOLDER = re.compile(r"\[?<?your[-_ ]?password>?\]?", re.IGNORECASE)
-_PARTS = re.compile(
-    r"(?P<authority>[^/?#]*)(?P<path>[^?#]*)(\?(?P<query>[^#]*))?(?P<rest>#.*)?", re.S
-)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^\s:@\[\]]*)(:(?P<port>\d+))?")
 _ESCAPE = "write each @ : / ? # [ ] % and space of a name or password as %XX (%40 for @)"
 
@@ -69,16 +66,22 @@ def read_database_url(text: str) -> DatabaseUrl:
     scheme, _, rest = _unwrap(text).partition("://")
     if scheme.lower().removeprefix("jdbc:").partition("+")[0] not in ("postgresql", "postgres"):
         raise ValueError(FORM)
-    found = _PARTS.fullmatch(rest)
-    assert found is not None, "it takes any text"
-    pairs, ignored = _read_query(found["query"] or "")
-    if found["rest"] or "@" in found["path"]:
+    address, mark, _ = rest.partition("#")
+    address, _, query = address.partition("?")
+    authority, _, path = address.partition("/")
+    pairs, ignored = _read_query(query)
+    if mark or "@" in path:
         raise ValueError(f"expected no # and no @ behind the host, got one; {_ESCAPE}")
-    parameters = _read_authority(found["authority"])
-    database = _decode(found["path"].removeprefix("/"), "the database's name")
-    if database:
-        parameters["dbname"] = database
-    parameters = pairs | parameters
+    # The last @ counts: a host has none, a password may.
+    person, _, hosts = authority.rpartition("@")
+    user, _, password = person.partition(":")
+    named = {
+        "user": _decode(user, "the user"),
+        "password": _decode(password, "the password"),
+        **_read_hosts(hosts),
+        "dbname": _decode(path, "the database's name"),
+    }
+    parameters = pairs | {name: value for name, value in named.items() if value}
     if _PLACEHOLDER.fullmatch(parameters.get("password", "")):
         raise ValueError("expected a password, got the placeholder of a dashboard; put yours in")
     trust_system = _settle_tls(parameters)
@@ -121,18 +124,6 @@ def _unwrap(text: str) -> str:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         text = text[1:-1].strip()
     return text
-
-
-def _read_authority(text: str) -> dict[str, str]:
-    """`user:password@host:port`; the last @ counts: a host has none, a password may."""
-    person, _, hosts = text.rpartition("@")
-    user, _, password = person.partition(":")
-    found = {
-        "user": _decode(user, "the user"),
-        "password": _decode(password, "the password"),
-        **_read_hosts(hosts),
-    }
-    return {name: value for name, value in found.items() if value}
 
 
 def _read_hosts(text: str) -> dict[str, str]:

@@ -54,18 +54,18 @@ def jwt_secret(text: str) -> Secret:
 
 def url(*schemes: str, query: bool = True) -> Callable[[str], str]:
     """`query`: whether it may have one; not where a path is put behind it as it is."""
-    wanted = "expected a URL that begins with " + " or ".join(f"{scheme}://" for scheme in schemes)
-    bare = wanted + (" and has no fragment (#)" if query else " and has no query and no fragment")
+    begins = " or ".join(f"{scheme}://" for scheme in schemes)
+    lacks = "fragment (#)" if query else "query and no fragment"
+    wanted = f"expected a URL that begins with {begins} and has no {lacks}"
 
     def read(text: str) -> str:
         parts = _split(text, wanted)
         # An @ behind the host: what was taken for a host and a path is a name and a password.
         rest = f"{parts.path}{parts.fragment}" or parts.query
         ours = bool(parts.hostname) and "@" not in parts.netloc + rest
-        if parts.scheme not in schemes or not ours or set(text) & set(" \t\r\n"):
+        unwanted = set(" \t\r\n#" if query else " \t\r\n#?")
+        if parts.scheme not in schemes or not ours or set(text) & unwanted:
             raise ValueError(f"{wanted}, got {_without_password(text)}")
-        if "#" in text or ("?" in text and not query):
-            raise ValueError(f"{bare}, got {_without_password(text)}")
         address, mark, rest = text.partition("?")
         return address.rstrip("/") + mark + rest
 

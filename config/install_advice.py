@@ -10,7 +10,6 @@ import importlib.metadata
 import json
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -26,22 +25,15 @@ def say_how_to_add(extra: str) -> str:
     if (checkout / "pyproject.toml").exists():
         command = f"pip install --editable {shlex.quote(f'{checkout}[{extra}]')}"
         return f"run `make setup` in {checkout}, or {command}"
-    source = next(_sources(), None)
-    if source is None:
-        file = f"'FILE.whl[{extra}]'"
-        return (
-            f"install its extra {extra} from where this program was installed: `make setup` in a "
-            f"checkout, pip install {file} with a wheel"
-        )
-    return f"pip install {shlex.quote(_requirement(source, extra))}"
-
-
-def _sources() -> Iterator[dict[str, Any]]:
-    """direct_url.json (PEP 610), which pip leaves where it did not ask an index."""
     for found in importlib.metadata.distributions(name=NAME):
+        # direct_url.json (PEP 610) is left by pip where it did not ask an index.
         text = found.read_text("direct_url.json")
         if text is not None:
-            yield json.loads(text)
+            return f"pip install {shlex.quote(_requirement(json.loads(text), extra))}"
+    return (
+        f"install its extra {extra} from where this program was installed: `make setup` in a "
+        f"checkout, pip install 'FILE.whl[{extra}]' with a wheel"
+    )
 
 
 def _requirement(source: dict[str, Any], extra: str) -> str:

@@ -15,57 +15,30 @@ from msgspec import Meta
 
 from config.errors import did_you_mean, listed, shown
 from config.function_arguments import FORMATS, Checker, shorten
-from config.validation import NOT_EMPTY, Part
+from config.validation import NOT_EMPTY, Mistake, Part
+
+_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
+_FUNCTION = r"^[a-zA-Z0-9_-]{1,64}$"
+_TIMEOUT = "seconds that the model waits for the outcome, retries included"
 
 
 class Intent(Part, frozen=True, kw_only=True):
     """One entry of the file. `say` is what the agent says if the call takes `say_after` seconds."""
 
-    name: Annotated[
-        str,
-        Meta(
-            pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$",
-            description="our name for it, e.g. GOAL: in the API, in the database, in the logs",
-        ),
-    ]
+    name: Annotated[str, Meta(pattern=_NAME, description="ours: in the API, the database, logs")]
     title: Annotated[str, Meta(pattern=NOT_EMPTY, description="its name for people")]
-    function: Annotated[
-        str,
-        Meta(
-            pattern=r"^[a-zA-Z0-9_-]{1,64}$",
-            description="the function's name for the model, a verb helps: create_goal",
-        ),
-    ]
-    description: Annotated[
-        str, Meta(pattern=NOT_EMPTY, description="for the model: when to call the function")
-    ]
-    parameters: Annotated[
-        dict[str, Any],
-        Meta(description="JSON Schema (draft 2020-12) of the arguments; type: object"),
-    ]
-    path: Annotated[
-        str,
-        Meta(pattern=r"^/[^\s?#]*$", description="put behind ORCHESTRATOR_URL; begins with /"),
-    ]
-    timeout: Annotated[
-        float,
-        Meta(
-            gt=0,
-            le=300,
-            description="seconds that the model waits for the outcome, retries included",
-        ),
-    ] = 10.0
-    retry: Annotated[
-        bool, Meta(description="may the request be sent again when it is unknown if it arrived?")
-    ] = False
-    say: Annotated[str | None, Meta(description="what the agent says while a slow call runs")] = (
-        None
-    )
+    function: Annotated[str, Meta(pattern=_FUNCTION, description="the model's name: create_goal")]
+    description: Annotated[str, Meta(pattern=NOT_EMPTY, description="tells the model when to call")]
+    parameters: Annotated[dict[str, Any], Meta(description="JSON Schema of type object (2020-12)")]
+    path: Annotated[str, Meta(pattern=r"^/[^\s?#]*$", description="put behind ORCHESTRATOR_URL")]
+    timeout: Annotated[float, Meta(gt=0, le=300, description=_TIMEOUT)] = 10.0
+    retry: Annotated[bool, Meta(description="may it be sent again if it may have arrived?")] = False
+    say: Annotated[str | None, Meta(description="what the agent says when it is slow")] = None
     say_after: Annotated[float, Meta(ge=0, le=60, description="seconds until then")] = 1.5
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
-        for where, text in _schema_mistakes(self.parameters):
-            yield f".parameters{where}", text
+    def mistakes(self) -> Iterator[Mistake]:
+        for where, wanted, got in _schema_mistakes(self.parameters):
+            yield f".parameters{where}", wanted, got
 
 
 class IntentsFile(Part, frozen=True):
@@ -73,12 +46,15 @@ class IntentsFile(Part, frozen=True):
 
     intents: Annotated[tuple[Intent, ...], Meta(min_length=1)]
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
+    def mistakes(self) -> Iterator[Mistake]:
         for key in ("name", "function"):
             for word, times in Counter(getattr(intent, key) for intent in self.intents).items():
                 if times > 1:
-                    wanted = f"expected every {key} once"
-                    yield ".intents", f"{wanted}, got {shown(word)} {times} times; rename one"
+                    yield (
+                        ".intents",
+                        f"every {key} once",
+                        f"{shown(word)} {times} times; rename one",
+                    )
 
 
 class Registry:
@@ -110,21 +86,21 @@ class Registry:
 # --- the schema of an intent --------------------------------------------------------------------
 
 
-def _schema_mistakes(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _schema_mistakes(schema: dict[str, Any]) -> Iterator[Mistake]:
     if schema.get("type") != "object":
-        yield ".type", f'expected "object", got {shown(schema.get("type"))}'
+        yield ".type", '"object"', shown(schema.get("type"))
     meta = Draft202012Validator(
         Draft202012Validator.META_SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER
     )
     broken = False
     for error in meta.iter_errors(schema):
         broken = True
-        yield error.json_path[1:], f"expected JSON Schema, got {shorten(error.message)}"
+        yield error.json_path[1:], "JSON Schema", shorten(error.message)
     if not broken:
         yield from _part_mistakes(schema, "")
 
 
-def _part_mistakes(schema: Any, path: str) -> Iterator[tuple[str, str]]:
+def _part_mistakes(schema: Any, path: str) -> Iterator[Mistake]:
     """What JSON Schema allows and models or we do not, in this schema and those inside it."""
     if isinstance(schema, list):
         for index, part in enumerate(schema):
@@ -133,20 +109,17 @@ def _part_mistakes(schema: Any, path: str) -> Iterator[tuple[str, str]]:
         return
     for key in ("$ref", "$dynamicRef"):
         if key in schema:
-            yield (
-                f"{path}.{key}",
-                "expected the schema itself (not every model follows references), got a reference",
-            )
+            wanted = "the schema itself (not every model follows references)"
+            yield f"{path}.{key}", wanted, "a reference"
     format = schema.get("format")
     if isinstance(format, str) and format not in FORMATS:
-        known = listed(sorted(FORMATS))
-        hint = did_you_mean(format, FORMATS)
-        yield f"{path}.format", f"expected one of {known}, got {shown(format)}{hint}"
+        wanted = f"one of {listed(sorted(FORMATS))}"
+        yield f"{path}.format", wanted, shown(format) + did_you_mean(format, FORMATS)
     properties = schema.get("properties", {})
     for name in schema.get("required", []):
         if name not in properties:
             hint = did_you_mean(name, properties) or "; add it to properties"
-            yield f"{path}.required", f"expected names out of properties, got {shown(name)}{hint}"
+            yield f"{path}.required", "names out of properties", f"{shown(name)}{hint}"
     for key, part in schema.items():
         if key == "properties":
             for name, inner in part.items():

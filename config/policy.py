@@ -126,5 +126,6 @@ def choice_mistakes(agent: Agent, policy: Policy) -> Iterator[str]:
     chosen = {f"voices.{name}": choose(agent, policy, name, None) for name in policy.voices}
     chosen |= {f"languages.{name}": choose(agent, policy, None, name) for name in policy.languages}
     for choice, changed in chosen.items():
-        for where, text in changed.mistakes():
-            yield f"policy.yaml: $.{choice}: with agent.yaml: {where[1:]}: {text}"
+        for where, wanted, got in changed.mistakes():
+            place = f"policy.yaml: $.{choice}: with agent.yaml: {where[1:]}"
+            yield f"{place}: expected {wanted}, got {got}"

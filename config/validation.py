@@ -37,16 +37,17 @@ _NOUNS = {
 }
 
 
+Mistake = tuple[str, str, object]
+"""`.path` inside a mapping, what was expected, what was got."""
+
+
 class Part(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=False
 ):
     """A mapping in a file."""
 
-    def mistakes(self) -> Iterator[tuple[str, str]]:
-        """Against the rules between its fields: (".path" inside it, "expected ..., got ...").
-
-        Asked once the fields themselves are right.
-        """
+    def mistakes(self) -> Iterator[Mistake]:
+        """Against the rules between its fields; asked once the fields themselves are right."""
         yield from ()
 
 
@@ -79,11 +80,8 @@ def check(shape: Any, value: object) -> Any:
 
 def json_schema(shape: Any) -> dict[str, Any]:
     """As editors know it, too."""
-    return msgspec.json.schema(shape, schema_hook=_secret_schema)
-
-
-def _secret_schema(_: type) -> dict[str, Any]:
-    return {"type": "string", "pattern": NOT_EMPTY, "writeOnly": True}
+    secret = {"type": "string", "pattern": NOT_EMPTY, "writeOnly": True}
+    return msgspec.json.schema(shape, schema_hook=lambda _: secret)
 
 
 def _as_secret(_: type, text: str) -> Secret:
@@ -151,8 +149,8 @@ def _rules(validator: Any, title: str, instance: Any, schema: Any) -> Iterator[V
     fields = {key: schema[key] for key in ("type", "properties", "required") if key in schema}
     if shape is not None and validator.evolve(schema=fields).is_valid(instance):
         known = {name: instance[name] for name in instance if name in schema["properties"]}
-        for where, text in msgspec.convert(known, shape, dec_hook=_as_secret).mistakes():
-            yield ValidationError(text, instance=where)
+        for where, wanted, got in msgspec.convert(known, shape, dec_hook=_as_secret).mistakes():
+            yield ValidationError(f"expected {wanted}, got {got}", instance=where)
 
 
 _Validator = extend(  # type: ignore[no-untyped-call]
