@@ -159,16 +159,6 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         lambda code: data_plane.metrics.refusals.labels(code=code).inc(),
     )
 
-    @asynccontextmanager
-    async def open_all(app: Litestar) -> AsyncIterator[None]:
-        async with (
-            _running(settings, configuration, data_plane),
-            control_plane.jwks.running() if control_plane.jwks else nullcontext(),
-            control_plane.minter.running(),
-        ):
-            with watching(data_plane.metrics.times["loop_lag"]):
-                yield
-
     app = Litestar(
         _list_routes(settings),
         dependencies={
@@ -182,7 +172,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         request_max_body_size=MAX_BODY_BYTES,
         state=State({"connection_limits": connection_limits}),
         exception_handlers={Exception: answer_error},
-        lifespan=[open_all],
+        lifespan=[lambda _: _running(settings, configuration, data_plane, control_plane)],
         openapi_config=OpenAPIConfig(
             title="Voice relay",
             version="0.1.0",
@@ -210,8 +200,12 @@ def _limits_here(settings: Settings) -> Limits:
 
 @asynccontextmanager
 async def _running(
-    settings: Settings, configuration: Configuration, data_plane: DataPlane
+    settings: Settings,
+    configuration: Configuration,
+    data_plane: DataPlane,
+    control_plane: ControlPlane,
 ) -> AsyncIterator[None]:
+    """All that works beside the handlers, in the order in which it is needed."""
     store, metrics, supervisor = data_plane.store, data_plane.metrics, data_plane.supervisor
     journal, functions = data_plane.journal, data_plane.functions
     heartbeat = Heartbeat(
@@ -250,9 +244,12 @@ async def _running(
                 supervisor=supervisor,
             ).running(grace=GRACE_SECONDS),
             data_plane.session_registry.running(),
+            control_plane.jwks.running() if control_plane.jwks else nullcontext(),
+            control_plane.minter.running(),
         ):
             metrics.orchestrator_breaker.set_function(lambda: orchestrator.state.value)
-            yield
+            with watching(metrics.times["loop_lag"]):
+                yield
     finally:
         await store.close()
 

@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -96,13 +96,12 @@ def dev() -> None:
             click.echo(f"  {what} …")
 
         async with everything(os.environ, say, stop) as parts:
-            width = max(len(part.where) for part in parts)
+            width = max(len(where) for _, where, _ in parts)
             click.echo()
-            for part in parts:
-                click.echo(f"  {part.name:13} {part.where:{width}}  {part.note}")
-            page = parts[-1].where
+            for name, where, note in parts:
+                click.echo(f"  {name:13} {where:{width}}  {note}")
             click.echo(
-                f"\n  Talk to it:  {page} or voice-relay talk   (Ctrl-C here ends everything)\n"
+                f"\n  Talk to it:  {where} or voice-relay talk   (Ctrl-C here ends everything)\n"
             )
             await stop.asked.wait()
             click.echo("  stopping …")
@@ -134,7 +133,8 @@ def serve() -> None:
         uvloop.run(run_workers())
     else:
         address = f"relay on http://{settings.host}:{settings.port}"
-        uvloop.run(_serve(app, listener, Shutdown.hear_signals_as_server, address))
+        run = partial(serving, app, listener)
+        uvloop.run(_serve(run, Shutdown.hear_signals_as_server, address))
 
 
 @main.command(hidden=True)
@@ -145,7 +145,7 @@ def worker(descriptor: int) -> None:
     set_up_logging(settings.log_level)
     app = create_app(settings, load(settings.config_dir, os.environ))
     hear = partial(Shutdown.hear_signals_as_server, is_worker=True)
-    uvloop.run(_serve(app, socket.socket(fileno=descriptor), hear))
+    uvloop.run(_serve(partial(serving, app, socket.socket(fileno=descriptor)), hear))
 
 
 @main.command()
@@ -268,17 +268,14 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
     speech = None if script else Speech.load()
     options = Options(api_key=key, script=turns, speech=speech, timeout=timeout)
 
-    async def serve_until_stopped() -> None:
-        stop = Shutdown()
-        stop.hear_signals()
-        click.echo(f"sandbox agent on ws://{host}:{port}/v1/agent/converse", err=True)
-        try:
-            async with serve_sandbox(options, host=host, port=port):
-                await stop.asked.wait()
-        except OSError as error:
-            raise ServeError(f"port {port} on {host} cannot be used: {error.strerror}") from error
+    def run(_: Shutdown) -> AbstractAsyncContextManager[object]:
+        return serve_sandbox(options, host=host, port=port)
 
-    uvloop.run(serve_until_stopped())
+    address = f"sandbox agent on ws://{host}:{port}/v1/agent/converse"
+    try:
+        uvloop.run(_serve(run, Shutdown.hear_signals, address))
+    except OSError as error:
+        raise ServeError(f"port {port} on {host} cannot be used: {error.strerror}") from error
 
 
 @main.command()
@@ -296,10 +293,16 @@ def orchestrator(host: str, port: int) -> None:
     database_url = _database_url()
     secret = os.environ.get("ORCHESTRATOR_SECRET") or None
     listener = listen(host, port)
-    uvloop.run(_check_connection(database_url))
-    app = create_orchestrator(database_url, secret)
-    address = f"orchestrator on http://{host}:{port}"
-    uvloop.run(_serve(app, listener, Shutdown.hear_signals, address))
+
+    async def run() -> None:
+        log_ignored(database_url, log)
+        async with connected(database_url):  # a mistake ends the start, in one line
+            pass
+        app = create_orchestrator(database_url, secret)
+        address = f"orchestrator on http://{host}:{port}"
+        await _serve(partial(serving, app, listener), Shutdown.hear_signals, address)
+
+    uvloop.run(run())
 
 
 class _Inputs(click.Command):
@@ -416,18 +419,15 @@ async def _check_database(settings: Settings) -> None:
     await refuse_newer(database_url)
 
 
-async def _check_connection(database_url: str) -> None:
-    log_ignored(database_url, log)
-    async with connected(database_url):
-        pass
-
-
 async def _serve(
-    app: Any, listener: socket.socket, hear: Callable[[Shutdown], None], address: str = ""
+    run: Callable[[Shutdown], AbstractAsyncContextManager[object]],
+    hear: Callable[[Shutdown], None],
+    address: str = "",
 ) -> None:
+    """Run it until it is asked to stop."""
     stop = Shutdown()
     hear(stop)
-    async with serving(app, listener, stop):
+    async with run(stop):
         if address:
             click.echo(address, err=True)
         await stop.asked.wait()

@@ -11,8 +11,6 @@ import logging
 from collections.abc import AsyncIterator, Callable, Container, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import msgspec
-
 from config.env_types import mask_query
 from config.loader import load
 from config.settings import STAND_INS, Settings, from_environment
@@ -30,12 +28,8 @@ from relay.sandbox.speech import Speech
 log = logging.getLogger(__name__)
 
 
-class Part(msgspec.Struct, frozen=True):
-    """One line of the screen."""
-
-    name: str
-    where: str
-    note: str
+Part = tuple[str, str, str]
+"""One line of the screen: what it is, where, a note."""
 
 
 @asynccontextmanager
@@ -64,7 +58,11 @@ async def everything(
         await refuse_newer(values["DATABASE_URL"])
         if "ORCHESTRATOR_URL" in missing:
             progress("starting the local orchestrator")
-            values["ORCHESTRATOR_URL"] = await _serve_orchestrator(values, stack)
+            secret = values.get("ORCHESTRATOR_SECRET") or None
+            planner = local_orchestrator.create_app(values["DATABASE_URL"], secret)
+            local = listen("127.0.0.1", 0)
+            values["ORCHESTRATOR_URL"] = f"http://127.0.0.1:{local.getsockname()[1]}"
+            await stack.enter_async_context(serving(planner, local))
         if "DEEPGRAM_API_KEY" in missing:
             progress("starting the sandbox agent")
             speech = await asyncio.to_thread(Speech.load)
@@ -79,35 +77,26 @@ async def everything(
         yield _list_parts(settings, missing, listener.getsockname()[1])
 
 
-async def _serve_orchestrator(values: Mapping[str, str], stack: AsyncExitStack) -> str:
-    """Run it until `stack` is left; returns its URL."""
-    socket = listen("127.0.0.1", 0)
-    stack.callback(socket.close)
-    secret = values.get("ORCHESTRATOR_SECRET") or None
-    app = local_orchestrator.create_app(values["DATABASE_URL"], secret)
-    await stack.enter_async_context(serving(app, socket))
-    return f"http://127.0.0.1:{socket.getsockname()[1]}"
-
-
 def _list_parts(settings: Settings, missing: Container[str], port: int) -> list[Part]:
     """What the relay uses, for the screen; `missing` names what the environment did not."""
-    database = Part("database", "DATABASE_URL", "yours")
-    if "DATABASE_URL" in missing:
-        database = Part("database", str(settings.data_dir), "embedded PostgreSQL")
-    local = "ORCHESTRATOR_URL" in missing
-    sandbox = "DEEPGRAM_API_KEY" in missing
-    agent_note = "SANDBOX: no key, no cost, a small mind" if sandbox else "Deepgram, with your key"
-    sign_in = Part("sign-in", "MOCKED", f"everybody is user {USER_ID}")
-    if settings.auth == "jwt":
-        sign_in = Part("sign-in", "RELAY_AUTH=jwt", "bearer tokens")
     return [
-        database,
-        Part(
+        ("database", str(settings.data_dir), "embedded PostgreSQL")
+        if "DATABASE_URL" in missing
+        else ("database", "DATABASE_URL", "yours"),
+        (
             "orchestrator",
             mask_query(settings.orchestrator_url),
-            "local: GET /goals, GET /tasks" if local else "yours",
+            "local: GET /goals, GET /tasks" if "ORCHESTRATOR_URL" in missing else "yours",
         ),
-        Part("agent", mask_query(settings.deepgram_agent_url), agent_note),
-        sign_in,
-        Part("relay", f"http://{settings.host}:{port}", "API at /schema, health at /health/ready"),
+        (
+            "agent",
+            mask_query(settings.deepgram_agent_url),
+            "SANDBOX: no key, no cost, a small mind"
+            if "DEEPGRAM_API_KEY" in missing
+            else "Deepgram, with your key",
+        ),
+        ("sign-in", "RELAY_AUTH=jwt", "bearer tokens")
+        if settings.auth == "jwt"
+        else ("sign-in", "MOCKED", f"everybody is user {USER_ID}"),
+        ("relay", f"http://{settings.host}:{port}", "API at /schema, health at /health/ready"),
     ]

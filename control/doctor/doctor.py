@@ -140,11 +140,9 @@ class Doctor:
             self._report.add("clock", "skipped", "the agent says no date")
             return
         skew = datetime.now(UTC).timestamp() - said.replace(tzinfo=said.tzinfo or UTC).timestamp()
-        if abs(skew) > SKEW_SECONDS:
-            wrong = f"this machine is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}"
-            self._report.fail("clock", wrong, "synchronise the clock: signatures and tokens fail")
-        else:
-            self._report.ok("clock", f"within {SKEW_SECONDS:.0f} s of the agent's")
+        detail = f"{abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'} of the agent's"
+        advice = "synchronise the clock: signatures and tokens fail"
+        self._report.judge("clock", abs(skew) <= SKEW_SECONDS, detail, advice)
 
     async def _open_session(self, configuration: Configuration, *, settings: bool) -> None:
         known = self._settings
@@ -213,11 +211,9 @@ class Doctor:
         if answer is None:
             return
         detail = f"HTTP {answer.status_code} to a GET without token"
-        if answer.status_code >= 500:
-            advice = "it answers with an error of its own: look at its log"
-            self._report.add("orchestrator answer", "warning", detail, advice)
-        else:
-            self._report.ok("orchestrator answer", detail)
+        advice = "it answers with an error of its own: look at its log"
+        is_well = answer.status_code < 500
+        self._report.judge("orchestrator answer", is_well, detail, advice, "warning")
 
     async def look_at_database(self) -> None:
         url = self._settings.database_url.reveal()
@@ -272,11 +268,9 @@ class Doctor:
             return
         free = shutil.disk_usage(there).free
         detail = f"{folder}, {free >> 20} MiB free"
-        if free < self._settings.journal_bytes:
-            advice = "the journal may want RELAY_JOURNAL_BYTES: make room"
-            self._report.add("data dir", "warning", detail, advice)
-        else:
-            self._report.ok("data dir", detail)
+        advice = "the journal may want RELAY_JOURNAL_BYTES: make room"
+        has_room = free >= self._settings.journal_bytes
+        self._report.judge("data dir", has_room, detail, advice, "warning")
 
     async def look_at_keys(self) -> None:
         url = self._settings.jwt_jwks_url

@@ -113,10 +113,8 @@ class Probe:
         shown = x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"")
         self.certificate = shown
         detail = f"{tls.version()}, {self._url.host} {describe(shown)}"
-        if shown.not_valid_after_utc - datetime.now(UTC) < SOON:
-            self._report.add(self.hop, "warning", detail, "the certificate ends soon")
-        else:
-            self._report.ok(self.hop, detail)
+        is_fresh = shown.not_valid_after_utc - datetime.now(UTC) >= SOON
+        self._report.judge(self.hop, is_fresh, detail, "the certificate ends soon", "warning")
 
 
 def describe(shown: x509.Certificate) -> str:

@@ -35,6 +35,11 @@ class Report:
     def add(self, hop: str, status: Status, detail: str, advice: str = "") -> None:
         self.findings.append(Finding(hop, status, self._mask(detail), self._mask(advice)))
 
+    def judge(
+        self, hop: str, is_well: bool, detail: str, advice: str, otherwise: Status = "failed"
+    ) -> None:
+        self.add(hop, "ok" if is_well else otherwise, detail, "" if is_well else advice)
+
     def ok(self, hop: str, detail: str) -> None:
         self.add(hop, "ok", detail)
 

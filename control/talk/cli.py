@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
@@ -191,14 +192,10 @@ class Talk:
 
         def read() -> None:
             # A thread, because a terminal that does not block would not block our output either.
-            while True:
-                line = typed.readline()
-                try:
+            with suppress(RuntimeError):  # the loop is closed: nobody reads any more
+                for line in typed:
                     loop.call_soon_threadsafe(lines.put_nowait, line)
-                except RuntimeError:
-                    return  # the loop is closed: nobody reads any more
-                if not line:
-                    return
+                loop.call_soon_threadsafe(lines.put_nowait, "")
 
         threading.Thread(target=read, name="typed lines", daemon=True).start()
         self._screen.show("ready", "type and press Enter; Ctrl-D ends")
@@ -225,11 +222,8 @@ class Talk:
                 raise TalkError(f"waited {self._options.timeout:g} s for {missing}: none came")
             self._changed.clear()
             wake_at = give_up_at if free_at is None else min(free_at, give_up_at)
-            try:
-                async with asyncio.timeout(wake_at - now):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass  # look again at what time it is
+            with suppress(TimeoutError):  # then look again at what time it is
+                await asyncio.wait_for(self._changed.wait(), wake_at - now)
 
 
 async def talk(options: TalkOptions, out: TextIO, typed: TextIO | None = None) -> int:
@@ -257,7 +251,7 @@ async def talk(options: TalkOptions, out: TextIO, typed: TextIO | None = None) -
     except UsageError as error:
         screen.trouble("", str(error))
         return 2
-    except TalkError as error:
+    except (TalkError, OSError) as error:  # OSError: the recording cannot be saved
         screen.trouble("", str(error))
     if session is not None:
         conversation = session.conversation_id
@@ -303,14 +297,8 @@ async def _converse(
     finally:
         await relay.close()
         if options.save is not None:
-            await _save(options.save, session.audio.output.sample_rate, conversation.heard)
-
-
-async def _save(path: Path, rate: int, heard: bytearray) -> None:
-    try:
-        await asyncio.to_thread(write_wav, path, rate, bytes(heard[: len(heard) & ~1]))
-    except OSError as error:
-        raise TalkError(f"{path}: {error.strerror or error}") from error
+            heard = bytes(conversation.heard[: len(conversation.heard) & ~1])
+            write_wav(options.save, session.audio.output.sample_rate, heard)
 
 
 async def _start(options: TalkOptions) -> Session:

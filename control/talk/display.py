@@ -62,5 +62,3 @@ class Screen:
                 self.show("refused", f"refused: {detail}", colour="yellow", detail=detail)
             case RelayMessageSaved(seq=seq, message_id=message_id, role=role):
                 self.show("saved", "", seq=seq, message_id=message_id, role=role)
-            case _:
-                pass
