@@ -140,7 +140,7 @@ class Doctor:
             self._report.add("clock", "skipped", "the agent says no date")
             return
         skew = datetime.now(UTC).timestamp() - said.replace(tzinfo=said.tzinfo or UTC).timestamp()
-        detail = f"{abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'} of the agent's"
+        detail = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the agent's"
         advice = "synchronise the clock: signatures and tokens fail"
         self._report.judge("clock", abs(skew) <= SKEW_SECONDS, detail, advice)
 
