@@ -61,6 +61,7 @@ async def everything(
             secret = values.get("ORCHESTRATOR_SECRET") or None
             planner = local_orchestrator.create_app(values["DATABASE_URL"], secret)
             local = listen("127.0.0.1", 0)
+            stack.callback(local.close)
             values["ORCHESTRATOR_URL"] = f"http://127.0.0.1:{local.getsockname()[1]}"
             await stack.enter_async_context(serving(planner, local))
         if "DEEPGRAM_API_KEY" in missing:
