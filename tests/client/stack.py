@@ -115,6 +115,7 @@ class Planner:
 
     def __init__(self, database_url):
         self.app = local_orchestrator.create_app(database_url)
+        self.lifespan = self.app.lifespan
         self.is_broken = False
 
     async def __call__(self, scope, receive, send):

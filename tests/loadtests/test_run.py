@@ -34,7 +34,8 @@ async def test_an_arm_passes_every_frame_both_ways(environment, arm):
     done = await run_short(environment, arm)
     assert done.void is None
     assert done.up.count == 4 * 40
-    assert done.down.count == pytest.approx(done.up.count, abs=8)  # some on either edge
+    # Lost ones would make it void; those on their way at either edge are not counted.
+    assert done.down.count == pytest.approx(done.up.count, abs=40)
     assert (done.cpu_us_per_frame is None) == (arm is Arm.DIRECT)
 
 
