@@ -127,7 +127,7 @@ class OutboxWorker:
         awaited = self._listener.awaited
         if awaited:
             for one in await calls.list_outcomes(self._store, awaited):
-                self._listener.settled(one.id, one.status, one.result, one.response)
+                self._listener.settled(one.id, one.status, one.result, one.response or "")
 
     async def _look(self, tasks: Contained) -> None:
         self._full = False
@@ -161,9 +161,9 @@ class OutboxWorker:
     async def _count(self) -> None:
         if time.monotonic() >= self._count_at:
             self._count_at = time.monotonic() + COUNT_SECONDS
-            waiting = await calls.count_waiting(self._store)
-            self._metrics.outbox_waiting.set(waiting.count)
-            self._metrics.outbox_oldest_seconds.set(waiting.oldest)
+            count, oldest = await calls.count_waiting(self._store)
+            self._metrics.outbox_waiting.set(count)
+            self._metrics.outbox_oldest_seconds.set(oldest)
 
     # --- one call ----------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from control.db import ownership
-from control.db.rows import NO_HISTORY, AttachRequest, AttachResult, History, Numbering
+from control.db.rows import AttachRequest, AttachResult, History, Numbering
 from control.db.store import Store, StoreUnavailable
 from control.errors import database_unavailable
 from control.sessions.history import history_for_agent
@@ -75,7 +75,7 @@ class Admission:
             raise Refused(409, "session_ended", "the session is over; begin another")
         if taken is None or not taken.taken:
             raise Refused(401, "ticket_refused", "the ticket is not valid for this session")
-        history = NO_HISTORY
+        history = History()
         numbering = Numbering()
         if taken.resumed or taken.taken_over:
             numbering, history = await take_over(

@@ -23,7 +23,7 @@ from config.loader import Configuration
 from config.settings import Settings
 from control.db import direct_sessions, sessions
 from control.db.direct_sessions import Reporting
-from control.db.rows import NO_HISTORY, Message, NewSession
+from control.db.rows import History, Message, NewSession
 from control.db.store import Store
 from control.errors import Mistake, ProblemError, not_found
 from control.sessions.deepgram_token import Minter
@@ -142,7 +142,7 @@ class Direct:
         began = await sessions.create_session(self._store, session, resume=resume)
         if began is None:
             raise not_found("conversation")
-        history = NO_HISTORY
+        history = History()
         if resume:
             _, history = await take_over(
                 self._store, self._settle, session.id, session.conversation_id
