@@ -47,7 +47,6 @@ from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
 from control.sessions.deepgram_token import Minter
 from control.sessions.direct import Direct
-from control.sessions.grants import admit_grant
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live.endpoints import attach, converse
@@ -138,12 +137,15 @@ class ControlPlane:
         self.direct = Direct(
             settings, configuration, store, settle, data_plane.functions, self.minter
         )
-        self.admit = Admission(
-            store, settle, node_id=data_plane.node_id, grace=settings.grace_seconds
+        admission = Admission(
+            store,
+            settle,
+            settings,
+            self.agent.audio,
+            self.live.expect,
+            node_id=data_plane.node_id,
         )
-        self.admit_grant = partial(
-            admit_grant, store, settings, self.agent, self.live.expect, self.admit
-        )
+        self.admit, self.admit_grant = admission.admit, admission.admit_grant
 
 
 def create_app(settings: Settings, configuration: Configuration) -> Litestar:

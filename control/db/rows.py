@@ -152,21 +152,6 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     latency: SessionLatency | None
 
 
-class AttachRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A browser with a ticket, at a node that would be the owner of its session.
-
-    `resume_hash` is of the ticket that the browser gets next (None: none). Another node's session
-    that was drained may be had for `grace` seconds. `received`: text frames, 0: not known.
-    """
-
-    session_id: UUID
-    ticket_hash: bytes
-    node_id: UUID
-    resume_hash: bytes | None
-    grace: float = 0.0
-    received: int = 0
-
-
 class AttachResult(msgspec.Struct, frozen=True, kw_only=True):
     """A session whose ticket was shown: `taken` is whether this call used it up.
 
