@@ -27,7 +27,7 @@ from control.db import direct_sessions, sessions
 from control.db.direct_sessions import Reporting
 from control.db.rows import NO_HISTORY, Message, NewSession
 from control.db.store import Store
-from control.errors import Mistake, ProblemError, not_found
+from control.errors import Mistake, ProblemError, require
 from control.sessions.deepgram_token import Minter
 from control.sessions.takeover import Settle, history_for_agent, take_over
 from relay.core.admitted import Admitted
@@ -140,8 +140,7 @@ class Direct:
         token = await self._minter.mint()
         session = replace(session, transport="direct", ticket_seconds=0.0)
         began = await sessions.create_session(self._store, session, resume=resume)
-        if began is None:
-            raise not_found("conversation")
+        began = require(began, "conversation")
         history = NO_HISTORY
         if resume:
             _, history = await take_over(
@@ -270,8 +269,7 @@ class Direct:
 
 def _require_direct(reporting: Reporting | None) -> Reporting:
     """Raises `ProblemError` when nothing may be reported for this session."""
-    if reporting is None:
-        raise not_found("session")
+    reporting = require(reporting, "session")
     if reporting.standing != "direct":
         code, detail = _REFUSALS[reporting.standing]
         raise ProblemError(409, code, detail)
