@@ -1,7 +1,7 @@
 """REST: tickets for Deepgram's own clients, `POST /v1/auth/grant`.
 
 Control plane. The answer has Deepgram's shape, with a ticket of ours in the place of its token;
-control/sessions/grants.py says what becomes of it.
+control/sessions/admission.py says what becomes of it.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from config.agent import Audio
+from relay.core.admitted import Admitted
 from relay.core.records import IntentCalled
 from relay.protocol import deepgram
 from relay.protocol.relay_events import IntentStatus
@@ -122,22 +123,7 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     latency: SessionLatency | None
 
 
-class AttachRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A browser with a ticket, at a node that would be the owner of its session.
-
-    `resume_hash` is of the ticket that the browser gets next (None: none). Another node's session
-    that was drained may be had for `grace` seconds. `received`: text frames, 0: not known.
-    """
-
-    session_id: UUID
-    ticket_hash: bytes
-    node_id: UUID
-    resume_hash: bytes | None
-    grace: float = 0.0
-    received: int = 0
-
-
-class AttachResult(msgspec.Struct, frozen=True, kw_only=True):
+class AttachResult(Admitted, frozen=True, kw_only=True):
     """A session whose ticket was shown: `taken` is whether this call used it up.
 
     `over`: the session has ended, or is about to. `taken_over`: another node had it, and
@@ -145,18 +131,11 @@ class AttachResult(msgspec.Struct, frozen=True, kw_only=True):
     perhaps a history.
     """
 
-    conversation_id: UUID
-    user_id: str
-    timezone: str
-    audio: Audio
-    voice: str | None
-    language: str | None
     taken: bool
     over: bool
     taken_over: bool
     owner_lives: bool
     resumed: bool
-    epoch: int
 
 
 class Numbering(msgspec.Struct, frozen=True, kw_only=True):
