@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TypeAlias
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from control.db.errors import ValuesRefused
+from control.db.pool import Connection
 from control.db.rows import make_title, storable_json
 from relay.core.records import (
     IntentCalled,
@@ -26,9 +25,6 @@ from relay.core.records import (
 )
 
 log = logging.getLogger(__name__)
-
-Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-Row: TypeAlias = asyncpg.Record
 
 INSERT_MESSAGES = """
     INSERT INTO voice.messages
@@ -184,19 +180,16 @@ async def _leave_out_void(connection: Connection, messages: list[MessageSaid]) -
     who said nothing of that is given everything.
     """
     sql = """
-        SELECT session_id, epoch, received, at FROM voice.takeovers
-        WHERE session_id = ANY($1::uuid[]) AND received > 0
+        SELECT m.id FROM json_to_recordset($1)
+                 AS m (id uuid, session_id uuid, epoch int, frame bigint, at timestamptz)
+        JOIN voice.takeovers AS t ON t.session_id = m.session_id AND t.epoch = m.epoch
+        WHERE t.received > 0 AND m.frame > t.received AND m.at > t.at
     """
-    rows = await connection.fetch(sql, {m.session_id for m in messages})
-    replaced = {(row["session_id"], row["epoch"]): row for row in rows}
-    kept = []
+    void = {row["id"] for row in await connection.fetch(sql, storable_json(messages))}
     for m in messages:
-        end = replaced.get((m.session_id, m.epoch))
-        if end is not None and m.frame > end["received"] and m.at > end["at"]:
+        if m.id in void:
             log.warning("message_void conversation=%s session=%s", m.conversation_id, m.session_id)
-        else:
-            kept.append(m)
-    return kept
+    return [m for m in messages if m.id not in void]
 
 
 async def _refuse_conflicts(connection: Connection, messages: Sequence[MessageSaid]) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from control.db.batch_writer import Connection
+from control.db.pool import Connection
 from control.db.rows import AttachResult, Numbering, read
 
 DEAD_SECONDS = 20.0  # without a heartbeat
@@ -188,8 +188,7 @@ async def is_elsewhere(connection: Connection, session_id: UUID, node_id: UUID) 
             WHERE id = $1 AND state <> 'ended' AND epoch > 0 AND node_id <> $2
         )
     """
-    found: bool = await connection.fetchval(sql, session_id, node_id)
-    return found
+    return bool(await connection.fetchval(sql, session_id, node_id))
 
 
 async def may_settle(
@@ -206,8 +205,7 @@ async def may_settle(
             SELECT FROM voice.sessions AS s WHERE s.id = $2 AND s.settled_epoch < s.epoch - 1
         )
     """
-    found: bool = await connection.fetchval(sql, conversation_id, session_id, before_us)
-    return found
+    return bool(await connection.fetchval(sql, conversation_id, session_id, before_us))
 
 
 async def number(connection: Connection, conversation_id: UUID, session_id: UUID) -> Numbering:
@@ -226,11 +224,10 @@ async def number(connection: Connection, conversation_id: UUID, session_id: UUID
     seq = max(last.last_seq, numbered_from or 0)
     if unsettled:
         seq += GAP
+        last = Numbering(last_turn=seq)  # a conversation never has more turns than messages
     await connection.execute(
         "UPDATE voice.conversations SET numbered_from = $2 WHERE id = $1", conversation_id, seq
     )
-    if unsettled:  # a conversation never has more turns than messages
-        return Numbering(last_seq=seq, last_turn=seq, last_role=None)
     return msgspec.structs.replace(last, last_seq=seq)
 
 
