@@ -84,9 +84,7 @@ async def grant_ticket(
     ttl = wanted.ttl_seconds or settings.ticket_seconds
     ticket = new_ticket()
     grant = Grant(user_id=user.id, conversation_id=wanted.conversation_id, timezone=timezone)
-    async with store.transaction() as connection:
-        is_added = await grants.add(connection, hash_ticket(ticket), grant, ttl=ttl)
-    if not is_added:
+    if not await grants.add(store, hash_ticket(ticket), grant, ttl=ttl):
         raise not_found("conversation")
     granted = Granted(access_token=ticket, expires_in=ttl, warnings=warnings)
     return Response(granted, headers=NOT_KEPT)

@@ -21,8 +21,6 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from control.db import ownership
 from control.db.errors import FROM_DATABASE
 from control.db.pool import connect
@@ -50,12 +48,12 @@ class Heartbeat:
         session_registry: SessionRegistry,
         database_url: str,
         *,
+        node_id: UUID,
         grace: float,
         supervisor: Supervisor | None = None,
-        node_id: UUID | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.id = node_id or uuid7()
+        self.id = node_id
         self._store = store
         self._session_registry = session_registry
         self._database_url = database_url
@@ -89,11 +87,9 @@ class Heartbeat:
             ),
         ):
             yield
-        try:
+        with suppress(StoreUnavailable, TimeoutError):  # then others see that it is dead
             async with asyncio.timeout(LEAVE_SECONDS), self._store.transaction() as connection:
                 await ownership.leave(connection, self.id)
-        except (StoreUnavailable, TimeoutError):
-            pass  # then others see that it is dead
 
     async def beat(self) -> None:
         """Say that we live, look after our sessions, and end what dead nodes have left.

@@ -36,15 +36,11 @@ async def list_calls(
 
 async def is_any_due(store: Store) -> bool:
     """Whether a call is to be submitted again, now."""
+    sql = """
+        SELECT FROM voice.intents WHERE status = 'submitting' AND next_attempt_at <= now() LIMIT 1
+    """
     async with store.reading() as connection:
-        found: bool = await connection.fetchval(
-            """
-            SELECT EXISTS (
-                SELECT FROM voice.intents WHERE status = 'submitting' AND next_attempt_at <= now()
-            )
-            """
-        )
-    return found
+        return bool(await connection.fetch(sql))
 
 
 async def claim_calls(store: Store, limit: int, *, lease: float) -> list[Claimed]:

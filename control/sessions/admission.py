@@ -67,8 +67,7 @@ class Admission:
         a new session, which is attached to with the same ticket."""
         session_id = uuid7()
         with _refusing(session_id):
-            async with self._store.transaction() as connection:
-                grant = await grants.take(connection, hash_ticket(ticket))
+            grant = await grants.take(self._store, hash_ticket(ticket))
             if grant is None:
                 raise Refused(401, "ticket_refused", "the ticket is not valid")
             session = NewSession(

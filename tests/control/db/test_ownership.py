@@ -407,7 +407,7 @@ async def test_a_node_ends_at_once_what_went_elsewhere(store, database_url):
 
     async with (
         asyncio.timeout(10),
-        Heartbeat(store, session_registry, database_url, grace=30.0).running(),
+        Heartbeat(store, session_registry, database_url, node_id=uuid7(), grace=30.0).running(),
     ):
         await listens(store)
         await take_over(store, session)
@@ -421,7 +421,8 @@ async def test_a_node_ends_at_once_what_went_elsewhere(store, database_url):
 async def test_a_node_without_notices_finds_out_with_its_heartbeat(store):
     session = await attach(store)
     session_registry = SessionRegistry({session.id: 1})
-    node = Heartbeat(store, session_registry, "postgresql://127.0.0.1:1/none", grace=30.0)
+    nowhere = "postgresql://127.0.0.1:1/none"
+    node = Heartbeat(store, session_registry, nowhere, node_id=uuid7(), grace=30.0)
     await take_over(store, session)
 
     await node.beat()
@@ -436,7 +437,7 @@ async def test_a_connection_that_listens_is_opened_again(store, database_url, mo
 
     async with (
         asyncio.timeout(10),
-        Heartbeat(store, session_registry, database_url, grace=30.0).running(),
+        Heartbeat(store, session_registry, database_url, node_id=uuid7(), grace=30.0).running(),
     ):
         first = await listens(store)
         await fetch(store, "SELECT pg_terminate_backend($1)", first[0]["pid"])
@@ -451,13 +452,8 @@ async def test_a_connection_that_listens_is_opened_again(store, database_url, mo
 
 async def test_a_session_that_its_node_does_not_have_is_ended(store):
     session = await attach(store)
-    node = Heartbeat(
-        store,
-        SessionRegistry({}),
-        "postgresql://127.0.0.1:1/none",
-        grace=30.0,
-    )
-    node.id = NODE
+    nowhere = "postgresql://127.0.0.1:1/none"
+    node = Heartbeat(store, SessionRegistry({}), nowhere, node_id=NODE, grace=30.0)
 
     await node.beat()
     assert await row(store, session, "state") == ("live",)  # its end may be on its way
