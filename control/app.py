@@ -21,7 +21,6 @@ from config.limits import Limits
 from config.loader import Configuration
 from config.settings import Settings
 from control.api import conversations, grants, intents, sessions, web_client
-from control.api.direct import DirectController
 from control.api.health import get_live, get_ready
 from control.api.problems import answer_error
 from control.api.request_target import METRICS, RequestTargetMiddleware
@@ -29,8 +28,7 @@ from control.api.security import (
     MAX_BODY_BYTES,
     add_headers,
     allowed_origins,
-    bound_body,
-    guard_origin,
+    make_check,
     make_cors,
 )
 from control.auth.current_user import get_current_user
@@ -47,7 +45,6 @@ from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
 from control.sessions.deepgram_token import Minter
 from control.sessions.direct import Direct
-from control.sessions.grants import admit_grant
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live.endpoints import attach, converse
@@ -138,12 +135,15 @@ class ControlPlane:
         self.direct = Direct(
             settings, configuration, store, settle, data_plane.functions, self.minter
         )
-        self.admit = Admission(
-            store, settle, node_id=data_plane.node_id, grace=settings.grace_seconds
+        admission = Admission(
+            store,
+            settle,
+            settings,
+            self.agent.audio,
+            self.live.expect,
+            node_id=data_plane.node_id,
         )
-        self.admit_grant = partial(
-            admit_grant, store, settings, self.agent, self.live.expect, self.admit
-        )
+        self.admit, self.admit_grant = admission.admit, admission.admit_grant
 
 
 def create_app(settings: Settings, configuration: Configuration) -> Litestar:
@@ -165,8 +165,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
             **{name: _given(value) for name, value in parts.items()},
             "user": Provide(find_user),
         },
-        guards=[guard_origin(control_plane.allowed_origins)],
-        before_request=bound_body,
+        before_request=make_check(control_plane.allowed_origins),
         before_send=[add_headers(settings)],
         cors_config=make_cors(settings),
         request_max_body_size=MAX_BODY_BYTES,
@@ -261,7 +260,7 @@ def _list_routes(settings: Settings) -> list[ControllerRouterHandler]:
             route_handlers=[
                 sessions.SessionController,
                 conversations.ConversationController,
-                DirectController,
+                conversations.DirectController,
                 intents.list_intents,
             ],
         ),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 from relay.protocol.refusal import Refused
+
+_Found = TypeVar("_Found")
 
 RETRY_SECONDS = 2  # what Retry-After says while the database does not answer
 
@@ -37,6 +41,13 @@ class ProblemError(Refused):
 def not_found(noun: str) -> ProblemError:
     """What is not there, and what belongs to somebody else, look the same."""
     return ProblemError(404, "not_found", f"there is no such {noun}")
+
+
+def require(found: _Found | None, noun: str) -> _Found:
+    """It, or `not_found` is raised."""
+    if found is None:
+        raise not_found(noun)
+    return found
 
 
 def invalid(*mistakes: Mistake) -> ProblemError:

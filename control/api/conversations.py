@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, delete, get, patch, post
+from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
@@ -22,7 +22,8 @@ from control.auth.current_user import User
 from control.db import calls, conversations
 from control.db.rows import Conversation, IntentCall, Message
 from control.db.store import Store
-from control.errors import Mistake, ProblemError, invalid, not_found
+from control.errors import Mistake, ProblemError, invalid, require
+from control.sessions.direct import CallAnswer, Direct, ReportedCall, ReportedMessage
 from relay.functions.submission import saved
 
 TITLE_MAX = 200
@@ -53,10 +54,8 @@ async def find_conversation(
     store: NamedDependency[Store], user: NamedDependency[User], conversation_id: FromPath[UUID]
 ) -> Conversation:
     """The one of the path."""
-    conversation = await conversations.get_conversation(store, conversation_id, user_id=user.id)
-    if conversation is None:
-        raise not_found("conversation")
-    return conversation
+    found = await conversations.get_conversation(store, conversation_id, user_id=user.id)
+    return require(found, "conversation")
 
 
 class ConversationController(Controller):
@@ -119,9 +118,7 @@ class ConversationController(Controller):
         renamed = await conversations.rename_conversation(
             store, conversation_id, user_id=user.id, title=title
         )
-        if renamed is None:
-            raise not_found("conversation")
-        return renamed
+        return require(renamed, "conversation")
 
     @delete(
         "/{conversation_id:uuid}",
@@ -136,9 +133,7 @@ class ConversationController(Controller):
         conversation_id: FromPath[UUID],
     ) -> None:
         sessions = await conversations.erase_conversation(store, conversation_id, user_id=user.id)
-        if sessions is None:
-            raise not_found("conversation")
-        for session_id in sessions:
+        for session_id in require(sessions, "conversation"):
             live.hang_up(session_id)
 
     @get(
@@ -199,12 +194,47 @@ class ConversationController(Controller):
             user_id=user.id,
             response=saved("the user asked again"),
         )
-        if found is None:
-            raise not_found("intent")
-        call, was_failed = found
+        call, was_failed = require(found, "intent")
         if not was_failed:
             raise ProblemError(409, "not_failed", f"expected a failed call, it is {call.status}")
         return _show(call)
+
+
+class DirectController(Controller):
+    """What a client of the direct transport reports."""
+
+    path = "/conversations"
+    tags = ("direct",)
+
+    @post(
+        "/{conversation_id:uuid}/messages",
+        summary="Direct transport: store what was said; again with the same id changes nothing",
+        responses=describe_problems(400, 401, 403, 404, 409, 413, 503),
+    )
+    async def add_message(
+        self,
+        direct: NamedDependency[Direct],
+        user: NamedDependency[User],
+        conversation_id: FromPath[UUID],
+        data: JSONBody[ReportedMessage],
+    ) -> Response[Message]:
+        message, is_new = await direct.add_message(user.id, conversation_id, data)
+        return Response(message, status_code=201 if is_new else 200)
+
+    @post(
+        "/{conversation_id:uuid}/function-calls",
+        summary="Direct transport: submit a function call; again with the same id changes nothing",
+        status_code=200,
+        responses=describe_problems(400, 401, 403, 404, 409, 413, 503),
+    )
+    async def call_function(
+        self,
+        direct: NamedDependency[Direct],
+        user: NamedDependency[User],
+        conversation_id: FromPath[UUID],
+        data: JSONBody[ReportedCall],
+    ) -> CallAnswer:
+        return await direct.call(user.id, conversation_id, data)
 
 
 def _show(call: IntentCall) -> IntentCall:

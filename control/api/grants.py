@@ -1,7 +1,7 @@
 """REST: tickets for Deepgram's own clients, `POST /v1/auth/grant`.
 
 Control plane. The answer has Deepgram's shape, with a ticket of ours in the place of its token;
-control/sessions/grants.py says what becomes of it.
+control/sessions/admission.py says what becomes of it.
 """
 
 from __future__ import annotations
@@ -84,9 +84,7 @@ async def grant_ticket(
     ttl = wanted.ttl_seconds or settings.ticket_seconds
     ticket = new_ticket()
     grant = Grant(user_id=user.id, conversation_id=wanted.conversation_id, timezone=timezone)
-    async with store.transaction() as connection:
-        is_added = await grants.add(connection, hash_ticket(ticket), grant, ttl=ttl)
-    if not is_added:
+    if not await grants.add(store, hash_ticket(ticket), grant, ttl=ttl):
         raise not_found("conversation")
     granted = Granted(access_token=ticket, expires_in=ttl, warnings=warnings)
     return Response(granted, headers=NOT_KEPT)

@@ -12,10 +12,13 @@ from urllib.parse import urlsplit
 
 from litestar import Request
 from litestar.config.cors import CORSConfig
-from litestar.connection import ASGIConnection
 from litestar.datastructures import MutableScopeHeaders
-from litestar.handlers import BaseRouteHandler
-from litestar.types import BeforeMessageSendHookHandler, Guard, Message, Scope
+from litestar.types import (
+    BeforeMessageSendHookHandler,
+    BeforeRequestHookHandler,
+    Message,
+    Scope,
+)
 
 from config import nesting, origins
 from config.settings import Settings
@@ -118,19 +121,15 @@ def add_headers(settings: Settings) -> BeforeMessageSendHookHandler:
     return add
 
 
-def guard_origin(allowed: frozenset[str]) -> Guard:
-    """Refuses what changes something when a page of another site asks for it."""
+def make_check(allowed: frozenset[str]) -> BeforeRequestHookHandler:
+    """Before a handler of what changes something: no page of another site asks for it, and the body
+    is not too deep. Litestar sees to its length."""
 
-    def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        if isinstance(connection, Request) and connection.method not in SAFE_METHODS:
-            check_origin(connection, allowed)
+    async def check(request: Request[Any, Any, Any]) -> None:
+        if request.method in SAFE_METHODS:
+            return
+        check_origin(request, allowed)
+        if nesting.is_deeper(await request.body(), MAX_DEPTH):
+            raise ProblemError(400, "invalid", f"body: expected at most {MAX_DEPTH} levels of JSON")
 
-    return guard
-
-
-async def bound_body(request: Request[Any, Any, Any]) -> None:
-    """Before a handler reads the body: it is not too deep. Litestar sees to its length."""
-    if request.method in SAFE_METHODS:
-        return
-    if nesting.is_deeper(await request.body(), MAX_DEPTH):
-        raise ProblemError(400, "invalid", f"body: expected at most {MAX_DEPTH} levels of JSON")
+    return check

@@ -16,6 +16,7 @@ import msgspec
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, SkipValidation
+from msgspec.structs import asdict, replace
 from uuid_utils.compat import uuid7
 
 from config import timezones
@@ -25,9 +26,9 @@ from config.settings import Settings
 from control.api.problems import describe_problems
 from control.auth.current_user import User
 from control.db import conversations, sessions
-from control.db.rows import Message, NewSession, SessionView
+from control.db.rows import History, Message, NewSession, SessionView
 from control.db.store import Store
-from control.errors import Mistake, invalid, not_found
+from control.errors import Mistake, invalid, not_found, require
 from control.sessions.direct import Direct, DirectBegun
 from relay.live.session_registry import SessionRegistry
 from relay.live.tickets import hash_ticket, new_ticket
@@ -118,12 +119,11 @@ class SessionController(Controller):
             shown = await direct.begin(session, resume=resume, warnings=warnings)
             return Response(shown, status_code=201, headers=NOT_KEPT)
         expires_at = await sessions.create_session(store, session, resume=resume)
-        if expires_at is None:
-            raise not_found("conversation")
+        expires_at = require(expires_at, "conversation")
         live.expect(session.id)
-        history = (
-            await conversations.load_history(store, session.conversation_id) if resume else None
-        )
+        history = History()
+        if resume:
+            history = await conversations.load_history(store, session.conversation_id)
         begun = SessionBegun(
             session_id=session.id,
             conversation_id=session.conversation_id,
@@ -134,7 +134,7 @@ class SessionController(Controller):
             ticket_expires_at=expires_at,
             audio=audio,
             timezone=timezone,
-            messages=history.messages if history else [],
+            messages=history.messages,
             warnings=warnings,
         )
         return Response(begun, status_code=201, headers=NOT_KEPT)
@@ -151,14 +151,11 @@ class SessionController(Controller):
         user: NamedDependency[User],
         session_id: FromPath[UUID],
     ) -> SessionView:
-        session = await sessions.get_session(store, session_id, user_id=user.id)
-        if session is None:
-            raise not_found("session")
+        session = require(await sessions.get_session(store, session_id, user_id=user.id), "session")
         figures = live.figures(session_id)
         if figures is None:
             return session
-        carried = msgspec.structs.asdict(figures)
-        return msgspec.structs.replace(session, state="live", **carried)
+        return replace(session, state="live", **asdict(figures))
 
     @delete(
         "/{session_id:uuid}",

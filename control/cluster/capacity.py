@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from uuid import UUID
 
@@ -60,7 +60,6 @@ class Capacity:
         self._share = share
         self._supervisor = supervisor or Supervisor()
         self._asking = asyncio.Lock()
-        self._failing = False
 
     def __repr__(self) -> str:
         return f"<Capacity {self._share!r}>"
@@ -76,19 +75,17 @@ class Capacity:
             self.ask,
             pause=partial(asyncio.sleep, BALANCE_SECONDS),
             foreseen=(StoreUnavailable,),
-            say=self._note,
+            say=lambda error: log.error(
+                "governor_unavailable size=%d reason=%s", self._share.size, error
+            ),
         ):
             yield
 
     async def grow(self) -> None:
         """The part is used up: ask for more, if there is any. Does not raise."""
-        if not self._share.limit:
-            return
-        try:
+        with suppress(StoreUnavailable, ValuesRefused, TimeoutError):  # a moment later it is said
             async with asyncio.timeout(ASK_SECONDS):
                 await self.ask(hungry=True)
-        except (StoreUnavailable, ValuesRefused, TimeoutError) as error:
-            self._note(error)
 
     async def ask(self, *, hungry: bool = False) -> None:
         """Tell the database what is used and hear what may be. Asking is a heartbeat, too.
@@ -107,9 +104,3 @@ class Capacity:
                 )
             assert row is not None, "one row goes in"
             share.resize(row["size"], row["free"])
-            self._failing = False
-
-    def _note(self, error: Exception) -> None:
-        if not self._failing:
-            log.error("governor_unavailable size=%d reason=%s", self._share.size, error)
-        self._failing = True

@@ -3,7 +3,8 @@
 Control plane. One relay process is one node, with an id of its own for each start: a row in
 `voice.nodes`, kept fresh. It is dead for others after 20 s without a heartbeat. With each heartbeat
 it looks whether its live sessions are still its own: a browser may have gone to another node with
-one, or somebody may have ended one there. A notification of the database lets it look at once.
+one, or somebody may have ended one there. A notification of the database lets it look at once. That
+is a convenience: one may be lost, and behind a pooler in transaction mode none comes.
 
 Nothing of a conversation waits for this: while the database is away, the voice goes on, and the
 heartbeat resumes when it is back.
@@ -16,13 +17,13 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
-from control.cluster.listener import listening
 from control.db import ownership
+from control.db.errors import FROM_DATABASE
+from control.db.pool import connect
 from control.db.store import Store, StoreUnavailable
 from relay.core.events import EndReason
 from relay.live.session_registry import SessionRegistry
@@ -32,6 +33,10 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
 LEAVE_SECONDS = 2.0
+# Of the connection that listens; one that is half open is found within CHECK_SECONDS.
+CONNECT_SECONDS = 5.0
+CHECK_SECONDS = 30.0
+PAUSE_SECONDS = 5.0
 
 
 class Heartbeat:
@@ -43,12 +48,12 @@ class Heartbeat:
         session_registry: SessionRegistry,
         database_url: str,
         *,
+        node_id: UUID,
         grace: float,
         supervisor: Supervisor | None = None,
-        node_id: UUID | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.id = node_id or uuid7()
+        self.id = node_id
         self._store = store
         self._session_registry = session_registry
         self._database_url = database_url
@@ -57,7 +62,6 @@ class Heartbeat:
         self._clock = clock
         self._missing: Mapping[UUID, int] = {}
         self._seen_since = math.inf
-        self._asked = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Heartbeat {self.id}{' unseen' if self._seen_since == math.inf else ''}>"
@@ -69,18 +73,23 @@ class Heartbeat:
             self._supervisor.repeating(
                 "node",
                 self.beat,
-                pause=self._wait,
+                pause=partial(asyncio.sleep, BEAT_SECONDS),
                 foreseen=(StoreUnavailable,),
                 say=lambda error: log.error("node_unseen reason=%s", error),
             ),
-            listening(self._database_url, self._hear, self._supervisor),
+            self._supervisor.repeating(
+                "node notices",
+                self._listen,
+                pause=partial(asyncio.sleep, PAUSE_SECONDS),
+                foreseen=(*FROM_DATABASE, StoreUnavailable),
+                # Nobody has to mend this: if the database is away, the heartbeat says so.
+                say=lambda error: log.debug("notices_lost reason=%s", error),
+            ),
         ):
             yield
-        try:
+        with suppress(StoreUnavailable, TimeoutError):  # then others see that it is dead
             async with asyncio.timeout(LEAVE_SECONDS), self._store.transaction() as connection:
                 await ownership.leave(connection, self.id)
-        except (StoreUnavailable, TimeoutError):
-            pass  # then others see that it is dead
 
     async def beat(self) -> None:
         """Say that we live, look after our sessions, and end what dead nodes have left.
@@ -114,21 +123,30 @@ class Heartbeat:
         for session_id, why in lost.items():
             self._session_registry.lose(session_id, EndReason(why))
 
-    def _hear(self, session_id: UUID | None) -> None:
-        if session_id is None or session_id in self._session_registry.owned:
-            self._asked.set()
+    async def _listen(self) -> None:
+        """Look at each notice of a session of ours, and first: one may have been missed."""
+        heard = asyncio.Event()
 
-    async def _wait(self) -> None:
-        """Until the next beat; what others want of our sessions is not waited for so long.
+        def hear(_: object, __: object, ___: object, text: object) -> None:
+            with suppress(ValueError):  # somebody else's
+                if UUID(str(text)) in self._session_registry.owned:
+                    heard.set()
 
-        Raises `StoreUnavailable`.
-        """
-        until = self._clock() + BEAT_SECONDS
-        while (left := until - self._clock()) > 0:
-            try:
-                async with asyncio.timeout(left):
-                    await self._asked.wait()
-                self._asked.clear()
+        connection = await connect(
+            self._database_url,
+            application_name="voice-relay notices",
+            timeout=CONNECT_SECONDS,
+            command_timeout=CONNECT_SECONDS,
+        )
+        connection.add_termination_listener(lambda _: heard.set())
+        try:
+            await connection.add_listener(ownership.CHANNEL, hear)
+            while not connection.is_closed():
+                heard.clear()
                 await self.look()
-            except TimeoutError:
-                return
+                await connection.execute("SELECT 1")
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CHECK_SECONDS):
+                        await heard.wait()
+        finally:
+            connection.terminate()

@@ -7,14 +7,13 @@ takes all its records at once, as JSON with the names of their fields, and may b
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 from uuid import UUID
 
-import asyncpg
+import msgspec
 
 from control.db.errors import ValuesRefused
+from control.db.pool import Connection
 from control.db.rows import make_title, storable_json
 from relay.core.records import (
     IntentCalled,
@@ -26,9 +25,6 @@ from relay.core.records import (
 )
 
 log = logging.getLogger(__name__)
-
-Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-Row: TypeAlias = asyncpg.Record
 
 INSERT_MESSAGES = """
     INSERT INTO voice.messages
@@ -121,6 +117,11 @@ SETTLE_SESSIONS = """
     ) AS r
     WHERE s.id = r.session_id
 """
+OF_SESSIONS: dict[type[SessionBegan | TicketIssued | SessionEnded], list[str]] = {
+    SessionBegan: [BEGIN_SESSIONS],
+    TicketIssued: [KEEP_TICKETS],
+    SessionEnded: [END_SESSIONS, SETTLE_SESSIONS],
+}
 
 
 async def flush(connection: Connection, records: Sequence[Record]) -> None:
@@ -133,16 +134,14 @@ async def flush(connection: Connection, records: Sequence[Record]) -> None:
     there = await _lock_conversations(connection, {r.conversation_id for r in of_conversations})
     kept = [r for r in of_conversations if r.conversation_id in there]
     await _insert_messages(connection, [r for r in kept if isinstance(r, MessageSaid)])
-    for part in _split_calls(r for r in kept if isinstance(r, IntentCalled)):
-        await connection.execute(UPSERT_CALLS, storable_json(part))
-    if began := [r for r in records if isinstance(r, SessionBegan)]:
-        await connection.execute(BEGIN_SESSIONS, storable_json(began))
-    if issued := [r for r in records if isinstance(r, TicketIssued)]:
-        newest = {(one.session_id, one.epoch): one for one in issued}
-        await connection.execute(KEEP_TICKETS, storable_json(list(newest.values())))
-    if ended := [r for r in records if isinstance(r, SessionEnded)]:
-        for statement in (END_SESSIONS, SETTLE_SESSIONS):
-            await connection.execute(statement, storable_json(ended))
+    # One by one: there may be several of a call, and a statement may not touch a row twice.
+    if calls := [[storable_json([r])] for r in kept if isinstance(r, IntentCalled)]:
+        await connection.executemany(UPSERT_CALLS, calls)
+    for kind, statements in OF_SESSIONS.items():
+        newest = {(r.session_id, r.epoch): r for r in records if isinstance(r, kind)}
+        if newest:
+            for statement in statements:
+                await connection.execute(statement, storable_json(list(newest.values())))
 
 
 async def _lock_conversations(connection: Connection, conversations: set[UUID]) -> set[UUID]:
@@ -165,20 +164,13 @@ async def _insert_messages(connection: Connection, messages: list[MessageSaid]) 
         messages = await _leave_out_void(connection, messages)
     if not messages:
         return
-    batch = storable_json(messages)
+    titles = [make_title(m.content) if m.role == "user" else "" for m in messages]
+    rows = [msgspec.structs.asdict(m) | {"title": t} for m, t in zip(messages, titles, strict=True)]
+    batch = storable_json(rows)
     stored = await connection.fetch(INSERT_MESSAGES, batch)
     if len(stored) < len(messages):
         await _refuse_conflicts(connection, messages)
-    titles = [
-        {
-            "conversation_id": m.conversation_id,
-            "seq": m.seq,
-            "title": make_title(m.content) if m.role == "user" else "",
-            "at": m.at,
-        }
-        for m in messages
-    ]
-    await connection.execute(TOUCH_CONVERSATIONS, storable_json(titles))
+    await connection.execute(TOUCH_CONVERSATIONS, batch)
 
 
 async def _leave_out_void(connection: Connection, messages: list[MessageSaid]) -> list[MessageSaid]:
@@ -188,19 +180,16 @@ async def _leave_out_void(connection: Connection, messages: list[MessageSaid]) -
     who said nothing of that is given everything.
     """
     sql = """
-        SELECT session_id, epoch, received, at FROM voice.takeovers
-        WHERE session_id = ANY($1::uuid[]) AND received > 0
+        SELECT m.id FROM json_to_recordset($1)
+                 AS m (id uuid, session_id uuid, epoch int, frame bigint, at timestamptz)
+        JOIN voice.takeovers AS t ON t.session_id = m.session_id AND t.epoch = m.epoch
+        WHERE t.received > 0 AND m.frame > t.received AND m.at > t.at
     """
-    rows = await connection.fetch(sql, {m.session_id for m in messages})
-    replaced = {(row["session_id"], row["epoch"]): row for row in rows}
-    kept = []
+    void = {row["id"] for row in await connection.fetch(sql, storable_json(messages))}
     for m in messages:
-        end = replaced.get((m.session_id, m.epoch))
-        if end is not None and m.frame > end["received"] and m.at > end["at"]:
+        if m.id in void:
             log.warning("message_void conversation=%s session=%s", m.conversation_id, m.session_id)
-        else:
-            kept.append(m)
-    return kept
+    return [m for m in messages if m.id not in void]
 
 
 async def _refuse_conflicts(connection: Connection, messages: Sequence[MessageSaid]) -> None:
@@ -214,13 +203,3 @@ async def _refuse_conflicts(connection: Connection, messages: Sequence[MessageSa
         where = conflicts[0].conversation_id, conflicts[0].session_id, conflicts[0].seq
         log.error("message_conflict conversation=%s session=%s seq=%d", *where)
     raise ValuesRefused("another message has its place in the conversation")
-
-
-def _split_calls(calls: Iterable[IntentCalled]) -> list[list[IntentCalled]]:
-    """In order, each call at most once in a part: one statement may not touch a row twice."""
-    parts: defaultdict[int, list[IntentCalled]] = defaultdict(list)
-    seen: Counter[UUID] = Counter()
-    for call in calls:
-        parts[seen[call.id]].append(call)
-        seen[call.id] += 1
-    return list(parts.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from control.db.rows import CallOutcome, Claimed, IntentCall, OutboxSize, columns, read
+from control.db.rows import Claimed, IntentCall, columns, read
 from control.db.store import Store
 
 CALL_COLUMNS = columns(IntentCall).replace(
@@ -36,15 +36,11 @@ async def list_calls(
 
 async def is_any_due(store: Store) -> bool:
     """Whether a call is to be submitted again, now."""
+    sql = """
+        SELECT FROM voice.intents WHERE status = 'submitting' AND next_attempt_at <= now() LIMIT 1
+    """
     async with store.reading() as connection:
-        found: bool = await connection.fetchval(
-            """
-            SELECT EXISTS (
-                SELECT FROM voice.intents WHERE status = 'submitting' AND next_attempt_at <= now()
-            )
-            """
-        )
-    return found
+        return bool(await connection.fetch(sql))
 
 
 async def claim_calls(store: Store, limit: int, *, lease: float) -> list[Claimed]:
@@ -64,30 +60,32 @@ async def claim_calls(store: Store, limit: int, *, lease: float) -> list[Claimed
             claims = i.claims + 1
         FROM due, voice.conversations AS c
         WHERE i.id = due.id AND c.id = i.conversation_id
-        RETURNING i.id, i.conversation_id, i.session_id, c.user_id, i.call_id, i.after_seq,
-                  i.function, i.intent, i.arguments, i.attempts, due.in_doubt, i.idempotency_key,
-                  i.claims AS claim, extract(epoch FROM now() - i.accepted_at)::float8 AS age
+        RETURNING i.id, i.conversation_id, i.session_id, i.call_id, i.after_seq, i.function,
+                  i.intent, i.arguments, i.status, i.attempts, i.updated_at AS at, due.in_doubt,
+                  i.claims AS claim, i.idempotency_key, c.user_id,
+                  extract(epoch FROM now() - i.accepted_at)::float8 AS age
     """
     return await store.change(Claimed, sql, limit, lease)
 
 
-async def list_outcomes(store: Store, ids: Sequence[UUID]) -> list[CallOutcome]:
+async def list_outcomes(store: Store, ids: Sequence[UUID]) -> list[IntentCall]:
     """Those of the calls that have an outcome."""
-    sql = """
-        SELECT id, status, result, coalesce(response, '') AS response FROM voice.intents
+    sql = f"""
+        SELECT {CALL_COLUMNS} FROM voice.intents
         WHERE id = ANY($1::uuid[]) AND status <> 'submitting'
     """
-    return await store.fetch(CallOutcome, sql, ids)
+    return await store.fetch(IntentCall, sql, ids)
 
 
-async def count_waiting(store: Store) -> OutboxSize:
+async def count_waiting(store: Store) -> tuple[int, float]:
+    """How many calls have no outcome yet, and the seconds since the oldest was accepted."""
     sql = """
-        SELECT count(*) AS count,
-               coalesce(extract(epoch FROM now() - min(accepted_at)), 0)::float8 AS oldest
+        SELECT count(*), coalesce(extract(epoch FROM now() - min(accepted_at)), 0)::float8
         FROM voice.intents WHERE status = 'submitting'
     """
-    (size,) = await store.fetch(OutboxSize, sql)
-    return size
+    async with store.reading() as connection:
+        ((count, oldest),) = await connection.fetch(sql)
+    return count, oldest
 
 
 async def retry_call(

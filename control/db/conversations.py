@@ -5,13 +5,16 @@ Control plane. Each function is one transaction, and raises `StoreUnavailable`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
+
 from control.db import ownership
-from control.db.batch_writer import Connection
 from control.db.calls import CALL_COLUMNS
+from control.db.pool import Connection
 from control.db.rows import (
     Conversation,
     History,
@@ -23,7 +26,6 @@ from control.db.rows import (
     storable,
     storable_json,
 )
-from control.db.search_query import Term, parse
 from control.db.store import Store
 
 HISTORY_LENGTH = 200  # the newest messages that a resumed session is told
@@ -75,7 +77,7 @@ async def list_conversations(
     matches, words = "", []
     async with store.reading() as connection:
         if q is not None:
-            query = await _make_query(connection, parse(storable(q)))
+            query = await _make_query(connection, _parse(storable(q)))
             if query is None:
                 return []
             matches, words = f"AND id IN ({_FOUND})", [_quote_word(f"={user_id}"), query]
@@ -165,7 +167,42 @@ async def load_history(store: Store, conversation_id: UUID) -> History:
     )
 
 
-async def _make_query(connection: Connection, terms: Sequence[Term]) -> str | None:
+# --- what people type into a search box -----------------------------------------------------------
+# What is a word is for Postgres to say, which folds texts and terms alike (`voice.fold`).
+
+_WRITTEN = re.compile(r'(?P<not>-)?(?:"(?P<phrase>[^"]*)"?|(?P<word>[^\s"]+))')
+# As phones make them of the plain one.
+_QUOTES = str.maketrans(dict.fromkeys("“”„‟«»", '"'))
+
+
+class _Term(msgspec.Struct, frozen=True):
+    """`text` is to be there, or not to be (`negated`). With `prefix` its last word is the beginning
+    of one. Terms with one `place` go together, places are alternatives."""
+
+    place: int
+    text: str
+    negated: bool = False
+    prefix: bool = False
+
+
+def _parse(q: str) -> list[_Term]:
+    """The terms in their order; there is no mistake that one could make."""
+    found = list(_WRITTEN.finditer(q.translate(_QUOTES)))
+    terms: list[_Term] = []
+    place = 0
+    for number, each in enumerate(found, start=1):
+        word, negated = each["word"], each["not"] is not None
+        follows = bool(terms) and terms[-1].place == place
+        if word and word.lower() == "or" and not negated and follows and number < len(found):
+            place += 1
+        elif word:
+            terms.append(_Term(place, word, negated, prefix=not negated))
+        else:
+            terms.append(_Term(place, each["phrase"], negated))
+    return terms
+
+
+async def _make_query(connection: Connection, terms: Sequence[_Term]) -> str | None:
     """The tsquery of these terms, as text; None: there is no word in them."""
     sql = """
         SELECT string_agg('(' || together || ')', ' | ')

@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TypeAlias
 from uuid import uuid4
 
 import asyncpg
 import msgspec
 
 from control.db.errors import first_line
-from control.db.pool import CONNECT_SECONDS, ConnectFailed, connected
-
-Connection: TypeAlias = (
-    "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-)
+from control.db.pool import CONNECT_SECONDS, ConnectFailed, Connection, connected
 
 NOTICE_SECONDS = 2.0
 
@@ -29,6 +24,9 @@ LACKING = """
     WHERE c.relnamespace = to_regnamespace('voice') AND c.relkind IN ('r', 'p')
     AND (c.relname <> 'migrations' OR privilege = 'SELECT')
     AND NOT has_table_privilege(c.oid, privilege)
+    AND has_schema_privilege(c.relnamespace, 'USAGE')
+    UNION SELECT 'USAGE on schema voice'
+    WHERE NOT has_schema_privilege(to_regnamespace('voice')::oid, 'USAGE')
     ORDER BY 1
 """
 # `program` is the policy of migrations/0012; it is not for a role that one has switched to.
@@ -48,21 +46,22 @@ HIDDEN = """
 SERVER = """
     SELECT current_setting('server_version_num')::int / 10000 AS version,
            pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool
-               AS read_only,
-           has_schema_privilege(to_regnamespace('voice')::oid, 'USAGE') IS FALSE AS shut
+               AS read_only
 """
+# Without these nobody is told which migrations there are.
+TO_READ_MIGRATIONS = {"USAGE on schema voice", "SELECT on voice.migrations"}
 
 
-class Inspected(msgspec.Struct, frozen=True, kw_only=True):
+class Inspected(msgspec.Struct, frozen=True):
     """`lacking`: privileges that `serve` needs, as `INSERT on voice.messages`; `hidden`: tables of
     which row security shows the account nothing. `applied` is empty where it may not be read."""
 
     version: int  # major
     read_only: bool
     lacking: tuple[str, ...]
-    hidden: tuple[str, ...] = ()
-    applied: Mapping[str, str] = {}
-    hears: bool = True  # notices come
+    hidden: tuple[str, ...]
+    applied: Mapping[str, str]
+    hears: bool  # notices come
 
 
 async def inspect(database_url: str) -> Inspected:
@@ -72,31 +71,17 @@ async def inspect(database_url: str) -> Inspected:
             connected(database_url, command_timeout=CONNECT_SECONDS) as connection,
             connection.transaction(readonly=True),
         ):
-            found = await _look(connection)
-        return msgspec.structs.replace(found, hears=await _hears(database_url))
+            ((version, read_only),) = await connection.fetch(SERVER)
+            lacking = await find_lacking(connection)
+            hidden = tuple(row[0] for row in await connection.fetch(HIDDEN))
+            may_read = TO_READ_MIGRATIONS.isdisjoint(lacking) and "voice.migrations" not in hidden
+            applied = await find_applied(connection) if may_read else {}
+        hears = await _hears(database_url)
+        return Inspected(version, read_only, lacking, hidden, applied, hears)
     except ConnectFailed:
         raise
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise ConnectFailed("the database does not let us look", first_line(error)) from error
-
-
-async def _look(connection: Connection) -> Inspected:
-    server = await connection.fetchrow(SERVER)
-    assert server is not None, "it has no table"
-    version, read_only, shut = server
-    if shut:
-        lacking: tuple[str, ...] = ("USAGE on schema voice",)
-        return Inspected(version=version, read_only=read_only, lacking=lacking)
-    lacking = await find_lacking(connection)
-    hidden = tuple(row[0] for row in await connection.fetch(HIDDEN))
-    may_read = "SELECT on voice.migrations" not in lacking and "voice.migrations" not in hidden
-    return Inspected(
-        version=version,
-        read_only=read_only,
-        lacking=lacking,
-        hidden=hidden,
-        applied=await find_applied(connection) if may_read else {},
-    )
 
 
 async def find_lacking(connection: Connection) -> tuple[str, ...]:

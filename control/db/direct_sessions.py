@@ -14,8 +14,9 @@ from uuid import UUID
 import msgspec
 
 from control.db import ownership
-from control.db.batch_writer import Connection, flush
+from control.db.batch_writer import flush
 from control.db.conversations import MESSAGE_COLUMNS
+from control.db.pool import Connection
 from control.db.rows import Message, Numbering, read
 from relay.core.records import IntentCalled, MessageSaid
 from relay.protocol import deepgram
@@ -57,7 +58,7 @@ async def enter(
     last = await ownership.find_last(connection, conversation_id)
     if numbered_from > last.last_seq:
         # Left free for an owner before; its turns have none that is higher (ownership.py).
-        last = Numbering(last_seq=numbered_from, last_turn=numbered_from, last_role=None)
+        last = Numbering(last_seq=numbered_from, last_turn=numbered_from)
     return Reporting(standing=standing, numbering=last)
 
 
@@ -102,10 +103,8 @@ async def add_call(
     connection: Connection, call: IntentCalled
 ) -> tuple[str, str | None, str | None] | None:
     """Store a call, unless its row is there: then status, intent and response of that."""
-    row = await connection.fetchrow(
-        "SELECT status, intent, response FROM voice.intents WHERE id = $1", call.id
-    )
-    if row is not None:
+    sql = "SELECT status, intent, response FROM voice.intents WHERE id = $1"
+    for row in await connection.fetch(sql, call.id):
         return row["status"], row["intent"], row["response"]
     await flush(connection, [call])
     return None

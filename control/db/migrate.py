@@ -3,7 +3,12 @@
 Control plane. Forward only, one transaction each, checksums kept, so that an edited migration is
 noticed. The lock belongs to the transaction and not to the connection: that also holds behind a
 transaction pooler. Nobody waits for it inside a transaction: one who does holds up the index that
-the other one builds, for ever (control/db/concurrent_index.py).
+the other one builds, for ever.
+
+CREATE INDEX CONCURRENTLY is for no transaction. It may be run again: it says IF NOT EXISTS, and an
+index that a run before left half built is dropped first. A time limit for locks would have to be
+set for a connection, which behind a transaction pooler is not ours alone; so a second connection
+looks whether the statement is held up, and cancels it.
 """
 
 from __future__ import annotations
@@ -12,15 +17,14 @@ import asyncio
 import hashlib
 import importlib.resources
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import asyncpg
 import msgspec
 
 from config.errors import Explained
-from control.db.concurrent_index import Blocked, Connection, name_holders, run_outside
 from control.db.errors import first_line
-from control.db.pool import ConnectFailed, connected, log_ignored
+from control.db.pool import ConnectFailed, Connection, connected, log_ignored
 
 LOCK = 0x766F6963  # "voic": one number for all who migrate this database
 LOCK_SECONDS = 5.0  # who waits for a table's lock keeps everybody else from the table
@@ -61,7 +65,44 @@ LIFT_LIMITS = """
     ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')
 """
 
+# Of this schema, named in the statement, and not valid: only a build that has failed leaves one,
+# as nobody else builds while we have the lock of the migrations.
+UNFINISHED = r"""
+    SELECT format('DROP INDEX CONCURRENTLY IF EXISTS %I.%I', n.nspname, c.relname)
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE NOT i.indisvalid AND n.nspname = 'voice' AND $1 ~ ('\m' || c.relname || '\M')
+"""
+# The text of a running statement may be cut off.
+BLOCKED = """
+    SELECT pid, pg_blocking_pids(pid) AS holders FROM pg_stat_activity
+    WHERE state = 'active' AND pid <> pg_backend_pid() AND query <> '' AND starts_with($1, query)
+    AND cardinality(pg_blocking_pids(pid)) > 0
+"""
+# The oldest transaction first, of these processes, or else of those that have a lock on a table of
+# ours, or the one of the migrations.
+HOLDERS = """
+    SELECT format('process %s of %s (%s, %s for %s s)', pid, usename,
+        coalesce(nullif(application_name, ''), 'no name'), coalesce(state, 'state not shown'),
+        coalesce(extract(epoch FROM clock_timestamp() - xact_start)::int, 0))
+    FROM pg_stat_activity WHERE pid = ANY(coalesce($1::int[], (
+        SELECT array_agg(l.pid) FROM pg_locks l
+        WHERE l.granted AND l.pid <> pg_backend_pid()
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND (l.relation IN (SELECT oid FROM pg_class WHERE relnamespace = to_regnamespace('voice'))
+            OR (l.locktype = 'advisory' AND l.classid = 0 AND l.objid::bigint = $2))
+    ))) ORDER BY xact_start NULLS LAST LIMIT 3
+"""
+
 _LOCKED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
+
+
+class _Blocked(Exception):
+    """Others hold a lock for too long: `pids`, or whoever has one of ours."""
+
+    def __init__(self, pids: list[int] | None = None) -> None:
+        super().__init__()
+        self.pids = pids
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -129,13 +170,18 @@ async def migrate(
     known = load_migrations() if migrations is None else migrations
     try:
         async with connected(database_url) as connection:
-            return await _Migrator(database_url, connection, known, log, lock_seconds).apply_all()
+            migrator = _Migrator(database_url, connection, known, log, lock_seconds)
+            names: list[str] = []
+            while (name := await migrator.apply()) is not None:
+                names.append(name)
+                log.info("migration_applied name=%s", name)
+            return names
     except ConnectFailed as error:
         raise MigrationError(str(error)) from error
-    except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
-        raise MigrationError(f"the database went away: {first_line(error)}") from error
-    except asyncpg.PostgresError as error:
-        raise MigrationError(f"the database refuses to be migrated: {first_line(error)}") from error
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise MigrationError(
+            f"the database does not let us migrate: {first_line(error)}"
+        ) from error
 
 
 async def refuse_newer(database_url: str, *, migrations: Sequence[Migration] | None = None) -> None:
@@ -171,22 +217,15 @@ class _Migrator(msgspec.Struct):
     log: logging.Logger
     seconds: float  # for a lock
 
-    async def apply_all(self) -> list[str]:
-        await self._patiently(self._prepare)
-        names: list[str] = []
-        while (name := await self._patiently(self._apply_next)) is not None:
-            names.append(name)
-            self.log.info("migration_applied name=%s", name)
-        return names
-
-    async def _patiently(self, work: Callable[[], Awaitable[str | None]]) -> str | None:
+    async def apply(self) -> str | None:
+        """The name of what was applied; None: nothing is missing."""
         for left in reversed(range(TRIES)):
             try:
-                return await self._in_turn(work)
-            except _LOCKED:
-                holders = await name_holders(self.connection, LOCK)
-            except Blocked as error:
-                holders = str(error)
+                return await self._in_turn()
+            except (*_LOCKED, _Blocked) as error:
+                pids = error.pids if isinstance(error, _Blocked) else None
+            rows = await self.connection.fetch(HOLDERS, pids, LOCK)
+            holders = ", ".join(row[0] for row in rows) or "somebody whom our account does not see"
             if left:
                 self.log.warning("migration_waits tries_left=%d holders=%s", left, holders)
         raise MigrationError(
@@ -194,8 +233,8 @@ class _Migrator(msgspec.Struct):
             f"{holders}: wait for its end or end it, and run this again"
         )
 
-    async def _in_turn(self, work: Callable[[], Awaitable[str | None]]) -> str | None:
-        """In a transaction, while no other program migrates."""
+    async def _in_turn(self) -> str | None:
+        """Apply the next one in a transaction, while no other program migrates."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self.seconds
         while True:
@@ -204,12 +243,12 @@ class _Migrator(msgspec.Struct):
                 if await self.connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK):
                     await self.connection.execute(LIFT_LIMITS)
                     await self.connection.execute(f"SET LOCAL lock_timeout = '{self.seconds}s'")
-                    return await work()
+                    return await self._apply_next()
             if loop.time() > until:
-                raise Blocked(await name_holders(self.connection, LOCK))
+                raise _Blocked
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _prepare(self) -> None:
+    async def _apply_next(self) -> str | None:
         try:
             await self.connection.execute(CREATE_SCHEMA)
         except asyncpg.InsufficientPrivilegeError as error:
@@ -217,9 +256,6 @@ class _Migrator(msgspec.Struct):
                 f"the schema voice cannot be prepared: {first_line(error)}; give the account of "
                 "DATABASE_URL the right CREATE on the database, or a schema voice of its own"
             ) from error
-
-    async def _apply_next(self) -> str | None:
-        """The name of what was applied; None: nothing is missing."""
         rows = await self.connection.fetch("SELECT name, checksum FROM voice.migrations")
         pending = find_pending(self.migrations, {row["name"]: row["checksum"] for row in rows})
         if not pending:
@@ -230,7 +266,7 @@ class _Migrator(msgspec.Struct):
                 # What was read above keeps its snapshot, which an index would wait for, until the
                 # next statement of this connection.
                 await self.connection.execute("SELECT")
-                await run_outside(self.url, migration.sql, self.seconds)
+                await self._run_outside(migration.sql)
             else:
                 await self.connection.execute(migration.sql)
         except (*_LOCKED, asyncpg.PostgresConnectionError):
@@ -244,3 +280,29 @@ class _Migrator(msgspec.Struct):
             migration.is_compatible,
         )
         return migration.name
+
+    async def _run_outside(self, sql: str) -> None:
+        async with connected(self.url) as worker, connected(self.url) as watcher:
+            drops = [row[0] for row in await watcher.fetch(UNFINISHED, sql)]
+            for statement in (*drops, sql):
+                await self._run_watched(worker, watcher, statement)
+
+    async def _run_watched(self, worker: Connection, watcher: Connection, sql: str) -> None:
+        """Raises `_Blocked` when it waits for one lock for too long."""
+        loop = asyncio.get_running_loop()
+        work = asyncio.create_task(worker.execute(sql), name="migration statement")
+        until = loop.time() + self.seconds
+        try:
+            while not (await asyncio.wait({work}, timeout=LOOK_SECONDS))[0]:
+                row = await watcher.fetchrow(BLOCKED, sql)
+                if row is None:
+                    until = loop.time() + self.seconds
+                elif loop.time() > until:
+                    await watcher.fetchval("SELECT pg_cancel_backend($1)", row["pid"])
+                    await asyncio.wait({work})
+                    if work.exception() is not None:
+                        raise _Blocked(row["holders"])
+            work.result()
+        finally:
+            work.cancel()  # the driver tells the server, too
+            await asyncio.wait({work})

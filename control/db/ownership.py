@@ -11,8 +11,8 @@ from uuid import UUID
 
 import msgspec
 
-from control.db.batch_writer import Connection
-from control.db.rows import AttachRequest, AttachResult, Numbering, read
+from control.db.pool import Connection
+from control.db.rows import AttachResult, Numbering, read
 
 DEAD_SECONDS = 20.0  # without a heartbeat
 # In SQL: a node that was seen after this instant is alive; whether the owner of a session `s` is.
@@ -82,8 +82,9 @@ LOCK_CONVERSATION = """
 # Whom our own session registry did not let in has an old ticket: it knows the newest before
 # Postgres does.
 LOCK_SESSION = f"""
-    SELECT s.conversation_id, s.user_id, s.timezone, s.audio, s.voice, s.language,
-           s.epoch + 1 AS epoch, shown.resumes AS taken_over, {OWNER_LIVES} AS owner_lives,
+    SELECT s.id AS session_id, s.conversation_id, s.user_id, s.timezone, s.audio, s.voice,
+           s.language, s.epoch + 1 AS epoch, shown.resumes AS taken_over,
+           {OWNER_LIVES} AS owner_lives,
            CASE WHEN shown.resumes THEN shown.lost ELSE s.state = 'ended' END AS over,
            CASE WHEN shown.resumes THEN NOT shown.lost
                 ELSE s.state = 'new' AND s.ticket_used_at IS NULL AND s.ticket_expires_at > now()
@@ -113,31 +114,43 @@ NEW_OWNER = """
 """
 
 
-async def take(connection: Connection, request: AttachRequest) -> AttachResult | None:
+async def take(
+    connection: Connection,
+    session_id: UUID,
+    ticket_hash: bytes,
+    *,
+    node_id: UUID,
+    resume_hash: bytes | None,
+    grace: float,
+    received: int = 0,
+) -> AttachResult | None:
     """Use a ticket up, the first one or a resume ticket: of two that come with it one is `taken`.
 
-    Its node is the owner from now on; the owner before, and other sessions of the conversation,
+    This node is the owner from now on; the owner before, and other sessions of the conversation,
     hear that they are over. None: it is not a ticket of this session.
+
+    `resume_hash` is of the ticket that the browser gets next (None: none). Another node's session
+    that was drained may be had for `grace` seconds. `received`: text frames, 0: not known.
     """
-    shown = request.session_id, request.ticket_hash
+    shown = session_id, ticket_hash
     await connection.execute(LOCK_CONVERSATION, *shown)
-    row = await connection.fetchrow(LOCK_SESSION, *shown, request.grace, request.node_id)
+    row = await connection.fetchrow(LOCK_SESSION, *shown, grace, node_id)
     if row is None:
         return None
     result = read(AttachResult, row)
     if not result.taken:
         return result
-    await connection.execute(NEW_OWNER, request.session_id, request.node_id, request.resume_hash)
+    await connection.execute(NEW_OWNER, session_id, node_id, resume_hash)
     if result.taken_over:
         await connection.execute(
             "INSERT INTO voice.takeovers (session_id, epoch, received) VALUES ($1, $2, $3)",
-            request.session_id,
+            session_id,
             result.epoch - 1,
-            request.received,
+            received,
         )
-        await notify(connection, [request.session_id])
+        await notify(connection, [session_id])
     else:
-        await supersede(connection, result.conversation_id, request.session_id)
+        await supersede(connection, result.conversation_id, session_id)
     return result
 
 
@@ -175,8 +188,7 @@ async def is_elsewhere(connection: Connection, session_id: UUID, node_id: UUID) 
             WHERE id = $1 AND state <> 'ended' AND epoch > 0 AND node_id <> $2
         )
     """
-    found: bool = await connection.fetchval(sql, session_id, node_id)
-    return found
+    return bool(await connection.fetchval(sql, session_id, node_id))
 
 
 async def may_settle(
@@ -193,8 +205,7 @@ async def may_settle(
             SELECT FROM voice.sessions AS s WHERE s.id = $2 AND s.settled_epoch < s.epoch - 1
         )
     """
-    found: bool = await connection.fetchval(sql, conversation_id, session_id, before_us)
-    return found
+    return bool(await connection.fetchval(sql, conversation_id, session_id, before_us))
 
 
 async def number(connection: Connection, conversation_id: UUID, session_id: UUID) -> Numbering:
@@ -213,11 +224,10 @@ async def number(connection: Connection, conversation_id: UUID, session_id: UUID
     seq = max(last.last_seq, numbered_from or 0)
     if unsettled:
         seq += GAP
+        last = Numbering(last_turn=seq)  # a conversation never has more turns than messages
     await connection.execute(
         "UPDATE voice.conversations SET numbered_from = $2 WHERE id = $1", conversation_id, seq
     )
-    if unsettled:  # a conversation never has more turns than messages
-        return Numbering(last_seq=seq, last_turn=seq, last_role=None)
     return msgspec.structs.replace(last, last_seq=seq)
 
 

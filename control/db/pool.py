@@ -12,7 +12,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 import certifi
@@ -20,6 +20,10 @@ import certifi
 from config.database_url import ignored_parameters, read_database_url
 from config.errors import Explained
 from control.db.errors import FROM_DATABASE, first_line
+
+Connection: TypeAlias = (
+    "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+)
 
 CONNECT_SECONDS = 10.0
 SILENT = "the database does not answer"

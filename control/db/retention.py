@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from control.db.batch_writer import Connection
+from control.db.pool import Connection
 from control.db.store import Store, StoreUnavailable
 from relay.supervisor import Supervisor
 

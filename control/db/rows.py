@@ -15,6 +15,8 @@ from uuid import UUID
 import msgspec
 
 from config.agent import Audio
+from relay.core.admitted import Admitted
+from relay.core.records import IntentCalled
 from relay.protocol import deepgram
 from relay.protocol.relay_events import IntentStatus
 from relay.telemetry.histogram import SessionLatency
@@ -76,44 +78,13 @@ class IntentCall(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
 
 
-class Claimed(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that is ours to deliver for a while: all that a request and its record need.
-
-    `idempotency_key` is what the Orchestrator knows it by (None: the `call_id`, as the version
-    before sent it), `claim` the number of the claim, `age` the seconds since the call was accepted;
-    `in_doubt`: a request before this one may have arrived.
+class Claimed(IntentCalled, frozen=True, kw_only=True):
+    """A call that is ours to deliver for a while, as its record says it; `age` is the seconds since
+    it was accepted. `in_doubt`: a request before this one may have arrived.
     """
 
-    id: UUID
-    conversation_id: UUID
-    session_id: UUID
     user_id: str
-    call_id: str
-    after_seq: int
-    function: str
-    intent: str | None
-    arguments: str
-    attempts: int
-    in_doubt: bool
-    idempotency_key: str | None
-    claim: int
     age: float
-
-
-class CallOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a call; `response` is the text for a model."""
-
-    id: UUID
-    status: IntentStatus
-    result: Any
-    response: str
-
-
-class OutboxSize(msgspec.Struct, frozen=True):
-    """How many calls have no outcome yet, and the seconds since the oldest was accepted."""
-
-    count: int
-    oldest: float
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,22 +123,7 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     latency: SessionLatency | None
 
 
-class AttachRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A browser with a ticket, at a node that would be the owner of its session.
-
-    `resume_hash` is of the ticket that the browser gets next (None: none). Another node's session
-    that was drained may be had for `grace` seconds. `received`: text frames, 0: not known.
-    """
-
-    session_id: UUID
-    ticket_hash: bytes
-    node_id: UUID
-    resume_hash: bytes | None
-    grace: float = 0.0
-    received: int = 0
-
-
-class AttachResult(msgspec.Struct, frozen=True, kw_only=True):
+class AttachResult(Admitted, frozen=True, kw_only=True):
     """A session whose ticket was shown: `taken` is whether this call used it up.
 
     `over`: the session has ended, or is about to. `taken_over`: another node had it, and
@@ -175,18 +131,11 @@ class AttachResult(msgspec.Struct, frozen=True, kw_only=True):
     perhaps a history.
     """
 
-    conversation_id: UUID
-    user_id: str
-    timezone: str
-    audio: Audio
-    voice: str | None
-    language: str | None
     taken: bool
     over: bool
     taken_over: bool
     owner_lives: bool
     resumed: bool
-    epoch: int
 
 
 class Numbering(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,11 +149,8 @@ class Numbering(msgspec.Struct, frozen=True, kw_only=True):
 class History(msgspec.Struct, frozen=True, kw_only=True):
     """The newest messages of a conversation and the calls among them, each in order."""
 
-    messages: list[Message]
-    calls: list[IntentCall]
-
-
-NO_HISTORY = History(messages=[], calls=[])
+    messages: list[Message] = []
+    calls: list[IntentCall] = []
 
 
 AnyRow = TypeVar("AnyRow", bound=msgspec.Struct)

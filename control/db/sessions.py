@@ -14,6 +14,10 @@ from control.db import ownership
 from control.db.rows import NewSession, SessionView, columns, storable_json
 from control.db.store import Store
 
+BEGIN = "INSERT INTO voice.conversations (id, user_id) VALUES ($1, $2) RETURNING id"
+REOPEN = """
+    UPDATE voice.conversations SET status = 'open' WHERE id = $1 AND user_id = $2 RETURNING id
+"""
 # The fields of a NewSession, in their order.
 ADD_SESSION = """
     INSERT INTO voice.sessions
@@ -32,26 +36,13 @@ async def create_session(store: Store, session: NewSession, *, resume: bool) -> 
     When its ticket expires. None: there is none to resume. A closed conversation is open again.
     Who had it has it no longer: at once if the session is direct, else when it is attached.
     """
-    place = session.conversation_id, session.id
+    supersede = ownership.supersede if session.transport == "direct" else ownership.supersede_direct
     async with store.transaction() as connection:
-        if not resume:
-            await connection.execute(
-                "INSERT INTO voice.conversations (id, user_id) VALUES ($1, $2)",
-                session.conversation_id,
-                session.user_id,
-            )
-        else:
-            done = await connection.execute(
-                "UPDATE voice.conversations SET status = 'open' WHERE id = $1 AND user_id = $2",
-                session.conversation_id,
-                session.user_id,
-            )
-            if done != "UPDATE 1":
-                return None
-            if session.transport == "direct":
-                await ownership.supersede(connection, *place)
-            else:
-                await ownership.supersede_direct(connection, *place)
+        owned = session.conversation_id, session.user_id
+        if await connection.fetchval(REOPEN if resume else BEGIN, *owned) is None:
+            return None
+        if resume:
+            await supersede(connection, session.conversation_id, session.id)
         values = {**msgspec.structs.asdict(session), "audio": storable_json(session.audio)}
         expires_at: datetime = await connection.fetchval(ADD_SESSION, *values.values())
     return expires_at

@@ -15,9 +15,9 @@ from typing import Any
 
 import asyncpg
 
-from control.db.batch_writer import Connection, flush
+from control.db.batch_writer import flush
 from control.db.errors import FROM_DATABASE, ValuesRefused, describe, is_of_values
-from control.db.pool import SILENT, find_reason, make_pool
+from control.db.pool import SILENT, Connection, find_reason, make_pool
 from control.db.rows import AnyRow, read
 from relay.core.records import Record
 from relay.journal.journal import WriteFailed

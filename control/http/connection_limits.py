@@ -63,7 +63,7 @@ class ConnectionLimits:
 
 
 class _HeadTooLarge(Exception):
-    """Out of a callback of the parser."""
+    """Out of a callback of the parser, which stops; it was refused."""
 
 
 class Caller(HttpToolsProtocol):
@@ -71,7 +71,6 @@ class Caller(HttpToolsProtocol):
 
     limits: ConnectionLimits
     _head_bytes = 0  # as they came, while the head is not complete
-    _field_bytes = 0  # of what was understood of it
     _head_is_open = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -103,9 +102,7 @@ class Caller(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as asked:
             return self._change_protocol(data[asked.args[0] :])
         except httptools.HttpParserError:
-            if self._field_bytes > MAX_HEAD_BYTES:
-                self._refuse_head()
-            else:
+            if not self.transport.is_closing():
                 self.send_400_response("Invalid HTTP request received.")
         return b""
 
@@ -134,30 +131,20 @@ class Caller(HttpToolsProtocol):
         too_large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         self.limits.refuse(self, too_large, "head_too_large")
 
-    def on_url(self, url: bytes) -> None:
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value))
-        super().on_header(name, value)
-
-    def _count(self, size: int) -> None:
-        """Of a head that came in one piece; the parser stops and nothing more is kept."""
-        self._field_bytes += size
-        if self._field_bytes > MAX_HEAD_BYTES:
-            raise _HeadTooLarge
-
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.limits.enter(self)
 
     def on_headers_complete(self) -> None:
         self._head_is_open = False
+        # It may have come in one piece.
+        if len(self.url) + sum(len(n) + len(v) for n, v in self.headers) > MAX_HEAD_BYTES:
+            self._refuse_head()
+            raise _HeadTooLarge
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._head_is_open, self._head_bytes, self._field_bytes = True, 0, 0  # for the next request
+        self._head_is_open, self._head_bytes = True, 0  # for the next request
         self.limits.leave(self)
         super().on_message_complete()
 

@@ -20,7 +20,7 @@ LONGEST_REST = 60.0
 
 class State(Enum):
     CLOSED = 0  # everything passes
-    HALF_OPEN = 1  # one probe may pass
+    HALF_OPEN = 1  # one probe is on its way
     OPEN = 2  # nothing passes
 
 
@@ -32,7 +32,6 @@ class CircuitBreaker:
         self._failed: set[str] = set()  # calls since the last success; at most FAILURES
         self._rest = FIRST_REST
         self._until = 0.0
-        self._probing = False
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.state.name} failed={len(self._failed)}>"
@@ -41,40 +40,39 @@ class CircuitBreaker:
         """Seconds until it makes sense to ask; 0: now."""
         if self.state is State.CLOSED:
             return 0.0
-        if self._probing:
-            return self._rest  # somebody is asking at the moment
+        if self.state is State.HALF_OPEN:
+            return self._rest
         return max(self._until - now, 0.0)
 
     def enter(self, now: float) -> bool:
         """Whether a request may go; if so, `succeeded`, `failed` or `abandoned` has to follow."""
         if self.wait(now) > 0:
             return False
-        if self.state is not State.CLOSED:
-            self._probing = True
+        if self.state is State.OPEN:
             self._become(State.HALF_OPEN)
         return True
 
     def succeeded(self) -> None:
         """It answered, whatever it said."""
         self._failed.clear()
-        self._rest, self._probing = FIRST_REST, False
+        self._rest = FIRST_REST
         self._become(State.CLOSED)
 
     def failed(self, call_id: str, now: float) -> None:
         """This call was not answered, or with an error of the service."""
         if len(self._failed) < FAILURES:
             self._failed.add(call_id)
-        if self.state is State.HALF_OPEN and self._probing:
+        if self.state is State.HALF_OPEN:
             self._rest = min(self._rest * 2, LONGEST_REST)
-        elif self.state is not State.CLOSED or len(self._failed) < FAILURES:
+        elif self.state is State.OPEN or len(self._failed) < FAILURES:
             return  # a request from before it opened tells nothing new
-        self._probing = False
         self._until = now + self._rest
         self._become(State.OPEN)
 
     def abandoned(self) -> None:
-        """The request was given up by us: nothing was learned."""
-        self._probing = False
+        """The request was given up by us: nothing was learned, and another may go."""
+        if self.state is State.HALF_OPEN:
+            self._become(State.OPEN)
 
     def _become(self, state: State) -> None:
         if state is not self.state:

@@ -59,13 +59,6 @@ BACKOFF = Backoff(first=1.0, longest=300.0, shortest=0.5)
 CONFLICTS = 6
 
 
-# What the record of an attempt has from the call as it was claimed.
-CLAIMED = (
-    *("id", "conversation_id", "session_id", "call_id", "after_seq", "function", "intent"),
-    *("arguments", "attempts", "claim", "idempotency_key"),
-)
-
-
 class OutboxWorker:
     """`max_age` is in seconds; a call that is older than that is not sent any more."""
 
@@ -105,7 +98,7 @@ class OutboxWorker:
             self._supervisor.containing("delivery call", seconds=grace) as tasks,
             self._supervisor.repeating(
                 "delivery",
-                partial(self._look, tasks),
+                partial(self.look, tasks),
                 pause=self._pause,
                 foreseen=(StoreUnavailable,),
                 say=_say_paused,
@@ -114,22 +107,15 @@ class OutboxWorker:
             self._running = tasks.running
             yield
 
-    async def sweep(self) -> int:
-        """Deliver what is due now, as much as goes at once; how many calls that were."""
-        async with asyncio.TaskGroup() as tasks:
-            claimed = await self._claim()
-            for call in claimed:
-                tasks.create_task(self._deliver(call), name=f"delivery {call.id}")
-        return len(claimed)
-
     async def _notify_sessions(self) -> None:
         """Tell the sessions of this process what became of their saved calls."""
         awaited = self._listener.awaited
         if awaited:
             for one in await calls.list_outcomes(self._store, awaited):
-                self._listener.settled(one.id, one.status, one.result, one.response)
+                self._listener.settled(one.id, one.status, one.result, one.response or "")
 
-    async def _look(self, tasks: Contained) -> None:
+    async def look(self, tasks: Contained) -> None:
+        """Begin to deliver what is due now, as much as goes at once."""
         self._full = False
         for call in await self._claim():
             tasks.start(self._deliver(call), name=f"delivery {call.id}")
@@ -161,9 +147,9 @@ class OutboxWorker:
     async def _count(self) -> None:
         if time.monotonic() >= self._count_at:
             self._count_at = time.monotonic() + COUNT_SECONDS
-            waiting = await calls.count_waiting(self._store)
-            self._metrics.outbox_waiting.set(waiting.count)
-            self._metrics.outbox_oldest_seconds.set(waiting.oldest)
+            count, oldest = await calls.count_waiting(self._store)
+            self._metrics.outbox_waiting.set(count)
+            self._metrics.outbox_oldest_seconds.set(oldest)
 
     # --- one call ----------------------------------------------------------------------------
 
@@ -237,7 +223,8 @@ class OutboxWorker:
     def _finish(self, call: Claimed, outcome: Settled, attempts: int) -> None:
         status, result, content = submission.answer(outcome)
         error = None if isinstance(outcome, Submitted) else outcome.reason
-        self._note(call, status, attempts=attempts, result=result, response=content, error=error)
+        said = {"result": result, "response": content, "error": error}
+        self._note(call, status, attempts=attempts, in_doubt=False, **said)
         self._count_outcome(call, status.value, attempts)
 
     def _count_outcome(self, call: Claimed, status: str, attempts: int) -> None:
@@ -254,9 +241,10 @@ class OutboxWorker:
 
     def _note(self, call: Claimed, status: IntentStatus, **changes: Any) -> None:
         """`changes` are fields of the record."""
-        known = {name: getattr(call, name) for name in CLAIMED} | {"result": None, "response": None}
+        known = {name: getattr(call, name) for name in IntentCalled.__struct_fields__}
+        now = {"status": status, "at": datetime.now(UTC)}
         # Refused by a full journal: then the lease runs out, and somebody asks again.
-        self._journal.append(IntentCalled(**known | changes, status=status, at=datetime.now(UTC)))
+        self._journal.append(IntentCalled(**known | changes | now))
 
 
 def _say_paused(error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Who may attach to a session: with its first ticket, or from another relay.
+"""Who may attach to a session: with its first ticket, with a grant, or from another relay.
 
 Control plane. From then on this node is the owner of the session. What is said before in the
 conversation is in Postgres first, as far as that is possible.
@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-from control.db import ownership
-from control.db.rows import NO_HISTORY, AttachRequest, AttachResult, History, Numbering
+from msgspec.structs import asdict, replace
+from uuid_utils.compat import uuid7
+
+from config.agent import Audio
+from config.settings import Settings
+from control.db import grants, ownership, sessions
+from control.db.rows import AttachResult, History, NewSession, Numbering
 from control.db.store import Store, StoreUnavailable
 from control.errors import database_unavailable
-from control.sessions.history import history_for_agent
-from control.sessions.takeover import Settle, take_over
+from control.sessions.takeover import Settle, history_for_agent, take_over
 from relay.core.admitted import Admitted, ResumePoint, Takeover
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol.refusal import Refused
@@ -32,8 +36,7 @@ NOTHING_SEEN = ResumePoint()
 
 
 class Admission:
-    """Lets a browser attach, with the first ticket of its session or from another relay:
-    `relay.core.admitted.Admit`. From then on this node is the session's owner.
+    """Lets browsers and Deepgram's own clients attach, to sessions of this node from then on.
 
     Whatever is wrong with a ticket (unknown session, another's, used, expired), the answer is the
     same 401, so that nothing can be learnt by trying. Who has the right ticket of a session that is
@@ -44,38 +47,59 @@ class Admission:
         self,
         store: Store,
         settle: Settle,
+        settings: Settings,
+        audio: Audio,
+        expect: Callable[[UUID], None],
         *,
         node_id: UUID,
-        grace: float,
     ) -> None:
-        """`grace`: seconds that a drained session may be had after its end."""
+        """`audio` is that of Deepgram's clients, until they say which; `expect` hears of each
+        session of theirs: somebody will attach to it in a moment."""
         self._store = store
         self._settle = settle
+        self._settings = settings
+        self._audio = audio
+        self._expect = expect
         self._node_id = node_id
-        self._grace = grace
 
-    async def __call__(
+    async def admit_grant(self, ticket: str) -> Admitted:
+        """`relay.core.admitted.AdmitGrant`. A grant is a `POST /session` that was put off: it gives
+        a new session, which is attached to with the same ticket."""
+        session_id = uuid7()
+        with _refusing(session_id):
+            grant = await grants.take(self._store, hash_ticket(ticket))
+            if grant is None:
+                raise Refused(401, "ticket_refused", "the ticket is not valid")
+            session = NewSession(
+                id=session_id,
+                conversation_id=grant.conversation_id or uuid7(),
+                user_id=grant.user_id,
+                ticket_hash=hash_ticket(ticket),
+                ticket_seconds=self._settings.ticket_seconds,
+                timezone=grant.timezone,
+                audio=self._audio,
+            )
+            resume = grant.conversation_id is not None
+            if await sessions.create_session(self._store, session, resume=resume) is None:
+                raise Refused(401, "ticket_refused", "the conversation was erased")
+        self._expect(session_id)
+        return await self.admit(session_id, ticket)
+
+    async def admit(
         self, session_id: UUID, ticket: str, seen: ResumePoint = NOTHING_SEEN
     ) -> Admitted:
-        with refusing(session_id):
+        """`relay.core.admitted.Admit`: with the first ticket, or from another relay."""
+        with _refusing(session_id):
             return await self._admit(session_id, ticket, seen)
 
     async def _admit(self, session_id: UUID, ticket: str, seen: ResumePoint) -> Admitted:
-        next_ticket = new_ticket() if self._grace else None
-        request = AttachRequest(
-            session_id=session_id,
-            ticket_hash=hash_ticket(ticket),
-            node_id=self._node_id,
-            resume_hash=hash_ticket(next_ticket) if next_ticket else None,
-            grace=self._grace,
-            received=seen.received,
-        )
-        taken = await self._take(request)
+        next_ticket = new_ticket() if self._settings.grace_seconds else None
+        taken = await self._take(session_id, ticket, next_ticket, seen)
         if taken is not None and taken.over:
             raise Refused(409, "session_ended", "the session is over; begin another")
         if taken is None or not taken.taken:
             raise Refused(401, "ticket_refused", "the ticket is not valid for this session")
-        history = NO_HISTORY
+        history = History()
         numbering = Numbering()
         if taken.resumed or taken.taken_over:
             numbering, history = await take_over(
@@ -88,37 +112,38 @@ class Admission:
             )
         if taken.taken_over:
             log.info("session_taken_over session=%s epoch=%d", session_id, taken.epoch)
-        return Admitted(
-            session_id=session_id,
-            conversation_id=taken.conversation_id,
-            user_id=taken.user_id,
-            timezone=taken.timezone,
-            audio=taken.audio,
-            voice=taken.voice,
-            language=taken.language,
-            last_seq=numbering.last_seq,
-            last_turn=numbering.last_turn,
-            last_role=numbering.last_role,
+        return replace(
+            taken,
+            **asdict(numbering),
             history=history_for_agent(history),
-            epoch=taken.epoch,
             resume_ticket=next_ticket,
             takeover=_make_takeover(ticket, seen, history) if taken.taken_over else None,
         )
 
-    async def _take(self, request: AttachRequest) -> AttachResult | None:
+    async def _take(
+        self, session_id: UUID, ticket: str, next_ticket: str | None, seen: ResumePoint
+    ) -> AttachResult | None:
         for pause in TICKET_PAUSES:
             await asyncio.sleep(pause)
             async with self._store.transaction() as connection:
-                taken = await ownership.take(connection, request)
+                taken = await ownership.take(
+                    connection,
+                    session_id,
+                    hash_ticket(ticket),
+                    node_id=self._node_id,
+                    resume_hash=hash_ticket(next_ticket) if next_ticket else None,
+                    grace=self._settings.grace_seconds,
+                    received=seen.received,
+                )
                 if taken is not None or not await ownership.is_elsewhere(
-                    connection, request.session_id, self._node_id
+                    connection, session_id, self._node_id
                 ):
                     return taken
         return None
 
 
 @contextmanager
-def refusing(session_id: UUID) -> Iterator[None]:
+def _refusing(session_id: UUID) -> Iterator[None]:
     """Nobody can attach without the database."""
     try:
         yield

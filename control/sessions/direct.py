@@ -9,31 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, date, datetime, timedelta
+from contextlib import suppress
+from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID, uuid5
 
 import msgspec
+from msgspec.structs import replace
 
 from config.agent import Audio
 from config.errors import ConfigError
 from config.function_arguments import MAX_LENGTH, ArgumentsError
-from config.intents import Intent
 from config.loader import Configuration
 from config.settings import Settings
 from control.db import direct_sessions, sessions
 from control.db.direct_sessions import Reporting
-from control.db.rows import NO_HISTORY, Message, NewSession
+from control.db.rows import History, Message, NewSession
 from control.db.store import Store
-from control.errors import Mistake, ProblemError, not_found
+from control.errors import Mistake, ProblemError, require
 from control.sessions.deepgram_token import Minter
-from control.sessions.history import history_for_agent
-from control.sessions.takeover import Settle, take_over
+from control.sessions.takeover import Settle, history_for_agent, take_over
 from relay.core.admitted import Admitted
 from relay.core.events import FunctionReturned, FunctionStarted
-from relay.core.records import IntentCalled
 from relay.functions import submission
-from relay.functions.executor import LEASE_MARGIN, Functions, check_call
+from relay.functions.executor import LEASE_MARGIN, Call, Functions, check_call
 from relay.functions.submission import Rejected
 from relay.live import agent_settings
 from relay.protocol import deepgram
@@ -138,11 +138,10 @@ class Direct:
         """Nobody attaches to this session: its ticket expires as it begins."""
         self.require()
         token = await self._minter.mint()
-        session = msgspec.structs.replace(session, transport="direct", ticket_seconds=0.0)
+        session = replace(session, transport="direct", ticket_seconds=0.0)
         began = await sessions.create_session(self._store, session, resume=resume)
-        if began is None:
-            raise not_found("conversation")
-        history = NO_HISTORY
+        began = require(began, "conversation")
+        history = History()
         if resume:
             _, history = await take_over(
                 self._store, self._settle, session.id, session.conversation_id
@@ -206,104 +205,75 @@ class Direct:
         self.require()
         # Models use an id again: with another name or other arguments it is another call.
         row_id = uuid5(asked.session_id, json.dumps([asked.id, asked.name, asked.arguments]))
-        registry = self._configuration.registry
-        rejected: Rejected | None = None
-        try:
-            await check_call(registry, asked.name, asked.arguments)
-        except ArgumentsError as error:
-            rejected = Rejected(str(error), None, 0)
-        intent = registry.by_function(asked.name)
+        judged = await self._judge(asked)
         async with self._store.transaction() as connection:
             reporting = _require_direct(
                 await direct_sessions.enter(
                     connection, asked.session_id, conversation_id, user_id=user_id
                 )
             )
-            after_seq = reporting.numbering.last_seq
-            record = _make_record(asked, conversation_id, row_id, after_seq, intent, rejected)
-            stored = await direct_sessions.add_call(connection, record)
-        if stored is None and rejected is None:
-            admitted = Admitted(
-                session_id=asked.session_id,
-                conversation_id=conversation_id,
-                user_id=user_id,
-                timezone="UTC",
-                audio=Audio(),
+            call = Call(
+                id=row_id,
+                admitted=Admitted(
+                    session_id=asked.session_id,
+                    conversation_id=conversation_id,
+                    user_id=user_id,
+                    timezone="UTC",
+                    audio=Audio(),
+                ),
+                function=deepgram.FunctionCall(
+                    id=asked.id, name=asked.name, arguments=asked.arguments
+                ),
+                intent=self._configuration.registry.by_function(asked.name),
+                after_seq=reporting.numbering.last_seq,
+                report=partial(self._hear, asked.session_id),
             )
-            self._submit(admitted, asked, row_id, after_seq)
-        known = stored or (record.status, record.intent, record.response)
+            record = replace(call.record(IntentStatus.SUBMITTING), **judged)
+            stored = await direct_sessions.add_call(connection, record)
+        if stored is None and record.status is IntentStatus.SUBMITTING:
+            self._running[row_id] = asyncio.get_running_loop().create_future()
+            self._functions.start(
+                call.admitted, call.function, call.after_seq, call.report, row_id=row_id
+            )
+        status, intent, content = stored or (record.status, record.intent, record.response)
         if running := self._running.get(row_id):
-            try:
+            with suppress(TimeoutError):  # only when we stop: then the outbox has it
                 async with asyncio.timeout(self._patience):
-                    known = await asyncio.shield(running)  # who asked may leave; the call goes on
-            except TimeoutError:
-                pass  # only when we stop: then the outbox has it
-        status, name, content = known
+                    # Who asked may leave; the call goes on.
+                    status, intent, content = await asyncio.shield(running)
         return CallAnswer(
             id=row_id,
             call_id=asked.id,
-            intent=name,
+            intent=intent,
             status=IntentStatus(status),
             content=content or submission.saved("it is being submitted"),
         )
 
-    def _submit(
-        self, admitted: Admitted, asked: ReportedCall, row_id: UUID, after_seq: int
-    ) -> None:
-        answer: asyncio.Future[Known] = asyncio.get_running_loop().create_future()
-        self._running[row_id] = answer
-        answer.add_done_callback(lambda _: self._running.pop(row_id, None))
+    async def _judge(self, asked: ReportedCall) -> dict[str, Any]:
+        """What the first record of a call says beside what was asked."""
+        try:
+            registry = self._configuration.registry
+            intent, _ = await check_call(registry, asked.name, asked.arguments)
+        except ArgumentsError as error:
+            status, result, response = submission.answer(Rejected(str(error), None, 0))
+            return {"status": status, "result": result, "response": response, "error": str(error)}
+        # As executor.py notes it: should we die now, the outbox has it.
+        return {"due_in": intent.timeout + LEASE_MARGIN, "in_doubt": True}
 
-        def report(event: FunctionStarted | FunctionReturned) -> None:
-            if isinstance(event, FunctionReturned) and not answer.done():
-                answer.set_result((event.shown.status, event.shown.intent, event.content))
-                self._functions.forget(admitted.session_id)  # the history has what comes later
-
-        call = deepgram.FunctionCall(id=asked.id, name=asked.name, arguments=asked.arguments)
-        self._functions.start(admitted, call, after_seq, report, row_id=row_id)
+    def _hear(self, session_id: UUID, event: FunctionStarted | FunctionReturned) -> None:
+        if isinstance(event, FunctionReturned):
+            answer = self._running.pop(event.shown.id)
+            answer.set_result((event.shown.status, event.shown.intent, event.content))
+            self._functions.forget(session_id)  # the history has what comes later
 
 
 def _require_direct(reporting: Reporting | None) -> Reporting:
     """Raises `ProblemError` when nothing may be reported for this session."""
-    if reporting is None:
-        raise not_found("session")
+    reporting = require(reporting, "session")
     if reporting.standing != "direct":
         code, detail = _REFUSALS[reporting.standing]
         raise ProblemError(409, code, detail)
     return reporting
-
-
-def _make_record(
-    asked: ReportedCall,
-    conversation_id: UUID,
-    row_id: UUID,
-    after_seq: int,
-    intent: Intent | None,
-    rejected: Rejected | None,
-) -> IntentCalled:
-    """As executor.py notes it: should we die now, the outbox has it."""
-    status, result, response = IntentStatus.SUBMITTING, None, None
-    if rejected is not None:
-        status, result, response = submission.answer(rejected)
-    return IntentCalled(
-        id=row_id,
-        conversation_id=conversation_id,
-        session_id=asked.session_id,
-        call_id=asked.id,
-        idempotency_key=str(row_id),
-        after_seq=after_seq,
-        function=asked.name,
-        intent=intent.name if intent else None,
-        arguments=asked.arguments,
-        status=status,
-        attempts=0,
-        result=result,
-        response=response,
-        at=datetime.now(UTC),
-        due_in=intent.timeout + LEASE_MARGIN if intent and rejected is None else None,
-        in_doubt=rejected is None,
-        error=rejected.reason if rejected else None,
-    )
 
 
 def _has_credentials(configuration: Configuration) -> bool:

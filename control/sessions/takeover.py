@@ -1,4 +1,5 @@
-"""A conversation goes from the sessions that had it to a new one, in this process or another.
+"""A conversation goes from the sessions that had it to a new one, in this process or another, and
+to an agent that does not know it.
 
 Control plane. What was said before is in Postgres first, as far as that is possible; numbers are
 left free for the rest.
@@ -8,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from operator import itemgetter
 from uuid import UUID
 
 from control.db import conversations, ownership
-from control.db.rows import History, Numbering
+from control.db.rows import History, IntentCall, Numbering
 from control.db.store import Store
 from control.errors import RETRY_SECONDS
+from relay.core.message_policy import STILL_RUNNING
+from relay.protocol import deepgram
 from relay.protocol.refusal import Refused
 
 HANDOVER_SECONDS = 1.0  # what an owner that lives gets to store its last words
 HANDOVER_LOOK = 0.05
-
 
 Settle = Callable[[UUID], Awaitable[bool]]
 """`await settle(conversation_id)` ends what is live of a conversation in this process and waits
@@ -59,3 +62,24 @@ async def take_over(
     async with store.transaction() as connection:
         numbering = await ownership.number(connection, conversation_id, session_id)
     return numbering, await conversations.load_history(store, conversation_id)
+
+
+def history_for_agent(history: History) -> list[deepgram.History]:
+    """The stored conversation as Deepgram takes it: each call after the message it followed."""
+    lines = [
+        (message.seq, 0, deepgram.History(role=message.role, content=message.content))
+        for message in history.messages
+    ]
+    lines += [(call.after_seq, 1, _tell(call)) for call in history.calls]
+    return [line for _, _, line in sorted(lines, key=itemgetter(0, 1))]
+
+
+def _tell(call: IntentCall) -> deepgram.History:
+    finished = deepgram.FinishedCall(
+        id=call.call_id,
+        name=call.function,
+        client_side=True,
+        arguments=call.arguments,
+        response=call.response or STILL_RUNNING,
+    )
+    return deepgram.History(function_calls=[finished])

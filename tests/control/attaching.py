@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from config.agent import Audio
 from control.db import ownership
-from control.db.rows import AttachRequest
 from control.sessions.admission import Admission
+from tests.closed_network import settings_of
 
 NODE = UUID(int=0xA)
 
 
 async def take(store, session_id, ticket_hash, **given):
-    """Use a ticket up, at node A unless `given` (fields of `AttachRequest`) says otherwise."""
-    fields = {"node_id": NODE, "resume_hash": b"next", "grace": 30.0} | given
-    request = AttachRequest(session_id=session_id, ticket_hash=ticket_hash, **fields)
+    """Use a ticket up, at node A unless `given` (arguments of `ownership.take`) says otherwise."""
+    arguments = {"node_id": NODE, "resume_hash": b"next", "grace": 30.0} | given
     async with store.transaction() as connection:
-        return await ownership.take(connection, request)
+        return await ownership.take(connection, session_id, ticket_hash, **arguments)
 
 
-def admission(store, settle, **given):
-    return Admission(store, settle, **{"node_id": NODE, "grace": 30.0} | given)
+def admission(store, settle, *, node_id=NODE, grace=30.0):
+    """`relay.core.admitted.Admit`."""
+    settings = settings_of(RELAY_GRACE_SECONDS=f"{grace:g}")
+    return Admission(store, settle, settings, Audio(), print, node_id=node_id).admit

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 from uuid_utils.compat import uuid7
 
-from control.db.batch_writer import _split_calls
 from control.db.calls import list_outcomes, retry_call
 from relay.protocol.relay_events import IntentStatus
 from tests.control.db.test_conversations import called, converse
@@ -87,13 +86,3 @@ async def test_a_fact_that_comes_after_somebody_asked_again_counts(store):
 
     (one,) = await list_outcomes(store, [row])
     assert (one.status, one.result) == (SUBMITTED, {"by": 2})
-
-
-def test_a_call_is_at_most_once_in_a_part_and_in_order():
-    one, two = uuid7(), uuid7()
-    conversation = uuid7()
-    a, b, c = records(conversation, one, SUBMITTING, SUBMITTING, SUBMITTED)
-    (d,) = records(conversation, two, FAILED)
-
-    assert _split_calls([a, b, d, c]) == [[a, d], [b], [c]]
-    assert _split_calls([]) == []

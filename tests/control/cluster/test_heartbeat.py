@@ -41,7 +41,7 @@ class SessionRegistry:
 
 
 def make_node(store, database_url, **given):
-    return Heartbeat(store, SessionRegistry(), database_url, grace=GRACE, **given)
+    return Heartbeat(store, SessionRegistry(), database_url, node_id=uuid4(), grace=GRACE, **given)
 
 
 async def fetch(store, sql, *arguments):

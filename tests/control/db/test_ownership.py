@@ -11,7 +11,6 @@ from uuid_utils.compat import uuid7
 
 from config.agent import Audio
 from control.cluster.heartbeat import Heartbeat
-from control.cluster.listener import listening
 from control.db import ownership
 from control.db.conversations import erase_conversation, list_messages
 from control.db.ownership import DEAD_SECONDS, GAP
@@ -22,7 +21,6 @@ from relay.core.events import EndReason
 from relay.core.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
 from relay.live.tickets import hash_ticket
 from relay.protocol.refusal import Refused
-from relay.supervisor import Supervisor
 from relay.telemetry.histogram import SessionLatency
 from tests.control.attaching import NODE, admission, take
 
@@ -391,9 +389,16 @@ class SessionRegistry:
 
 
 LISTENS = """
-    SELECT FROM pg_stat_activity WHERE application_name = 'voice-relay notices'
+    SELECT pid FROM pg_stat_activity WHERE application_name = 'voice-relay notices'
     AND datname = current_database() AND query = 'SELECT 1'
 """
+
+
+async def listens(store, before=None):
+    """The process of the connection that listens, when there is another one than before."""
+    while (found := await fetch(store, LISTENS)) in ([], before):  # noqa: ASYNC110 (it is the server that knows)
+        await asyncio.sleep(0.01)
+    return found
 
 
 async def test_a_node_ends_at_once_what_went_elsewhere(store, database_url):
@@ -402,10 +407,9 @@ async def test_a_node_ends_at_once_what_went_elsewhere(store, database_url):
 
     async with (
         asyncio.timeout(10),
-        Heartbeat(store, session_registry, database_url, grace=30.0).running(),
+        Heartbeat(store, session_registry, database_url, node_id=uuid7(), grace=30.0).running(),
     ):
-        while not await fetch(store, LISTENS):  # noqa: ASYNC110 (it is the server that knows)
-            await asyncio.sleep(0.01)
+        await listens(store)
         await take_over(store, session)
         async with asyncio.timeout(4):  # before the next heartbeat
             await session_registry.changed.wait()
@@ -417,7 +421,8 @@ async def test_a_node_ends_at_once_what_went_elsewhere(store, database_url):
 async def test_a_node_without_notices_finds_out_with_its_heartbeat(store):
     session = await attach(store)
     session_registry = SessionRegistry({session.id: 1})
-    node = Heartbeat(store, session_registry, "postgresql://127.0.0.1:1/none", grace=30.0)
+    nowhere = "postgresql://127.0.0.1:1/none"
+    node = Heartbeat(store, session_registry, nowhere, node_id=uuid7(), grace=30.0)
     await take_over(store, session)
 
     await node.beat()
@@ -426,31 +431,29 @@ async def test_a_node_without_notices_finds_out_with_its_heartbeat(store):
 
 
 async def test_a_connection_that_listens_is_opened_again(store, database_url, monkeypatch):
-    monkeypatch.setattr("control.cluster.listener.PAUSE_SECONDS", 0.01)
-    heard = asyncio.Queue()
-    async with asyncio.timeout(10), listening(database_url, heard.put_nowait, Supervisor()):
-        assert await heard.get() is None  # at each start: we may have missed something
-        await fetch(
-            store,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name = 'voice-relay notices' AND datname = current_database()",
-        )
-        assert await heard.get() is None
-        async with store.transaction() as connection:
-            await ownership.notify(connection, [OTHER])
-            await connection.execute("SELECT pg_notify($1, 'not an id')", ownership.CHANNEL)
-        assert [await heard.get(), await heard.get()] == [OTHER, None]
+    monkeypatch.setattr("control.cluster.heartbeat.PAUSE_SECONDS", 0.01)
+    session = await attach(store)
+    session_registry = SessionRegistry({session.id: 1})
+
+    async with (
+        asyncio.timeout(10),
+        Heartbeat(store, session_registry, database_url, node_id=uuid7(), grace=30.0).running(),
+    ):
+        first = await listens(store)
+        await fetch(store, "SELECT pg_terminate_backend($1)", first[0]["pid"])
+        await listens(store, first)
+        await fetch(store, "SELECT pg_notify($1, 'not an id')", ownership.CHANNEL)
+        await take_over(store, session)
+        async with asyncio.timeout(4):  # before the next heartbeat
+            await session_registry.changed.wait()
+
+        assert session_registry.lost == {session.id: EndReason.MOVED}
 
 
 async def test_a_session_that_its_node_does_not_have_is_ended(store):
     session = await attach(store)
-    node = Heartbeat(
-        store,
-        SessionRegistry({}),
-        "postgresql://127.0.0.1:1/none",
-        grace=30.0,
-    )
-    node.id = NODE
+    nowhere = "postgresql://127.0.0.1:1/none"
+    node = Heartbeat(store, SessionRegistry({}), nowhere, node_id=NODE, grace=30.0)
 
     await node.beat()
     assert await row(store, session, "state") == ("live",)  # its end may be on its way

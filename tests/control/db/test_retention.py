@@ -213,8 +213,7 @@ async def test_what_is_being_resumed_is_not_erased(store, row, is_kept):
 async def test_a_grant_for_a_conversation_keeps_it(store):
     old = await converse(store, "hello")
     grant = Grant(user_id=USER, conversation_id=old, timezone="UTC")
-    async with store.transaction() as connection:
-        await grants.add(connection, b"hash", grant, ttl=60)
+    await grants.add(store, b"hash", grant, ttl=60)
     await age(store, old, 31)
 
     assert await sweep(store, 30) == 0

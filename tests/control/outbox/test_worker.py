@@ -35,6 +35,7 @@ from relay.functions.executor import LEASE_MARGIN
 from relay.functions.submission import UNCERTAIN
 from relay.journal.journal import Journal
 from relay.protocol.relay_events import IntentStatus
+from relay.supervisor import Contained
 from relay.telemetry.metrics import Metrics
 from tests.control.db.test_conversations import NOW, USER, called, converse
 from tests.control.outbox.test_orchestrator_client import answer, planner
@@ -60,6 +61,23 @@ class Ear:
         self.told.set()
 
 
+class Counting(Contained):
+    started = 0
+
+    def start(self, work, *, name):
+        self.started += 1
+        return super().start(work, name=name)
+
+
+async def sweep(delivery):
+    """One round; how many calls were delivered."""
+    tasks = Counting("delivery call", print)
+    await delivery.look(tasks)
+    if tasks.running:
+        await asyncio.wait(tasks.running)
+    return tasks.started
+
+
 class Desk:
     """A delivery with its journal; `sweep` does one round and waits until it is in Postgres."""
 
@@ -72,7 +90,7 @@ class Desk:
         self.now = 0.0
 
     async def sweep(self):
-        count = await self.delivery.sweep()
+        count = await sweep(self.delivery)
         assert await self.journal.settled(5)
         return count
 
@@ -203,7 +221,7 @@ async def test_nothing_is_claimed_while_our_own_journal_has_records_that_are_not
     async with planner(answer(201)) as it, outbox(it.url) as desk:
         desk.journal.append(record(row, conversation, IntentStatus.SUBMITTED))
 
-        assert await desk.delivery.sweep() == 0
+        assert await sweep(desk.delivery) == 0
         may_write.set()
         assert await desk.sweep() == 0
 
@@ -251,7 +269,7 @@ async def test_while_nothing_is_due_nothing_waits_for_the_journal(outbox, monkey
         asked = []
         monkeypatch.setattr(desk.journal, "settled", asked.append)
 
-        assert await desk.delivery.sweep() == 0
+        assert await sweep(desk.delivery) == 0
         assert asked == []
 
 
@@ -515,7 +533,7 @@ async def test_several_workers_never_submit_the_same_call(outbox, store, databas
                 )
 
             async def work(worker):
-                while await worker.sweep():
+                while await sweep(worker):
                     pass
 
             async with asyncio.TaskGroup() as tasks:
