@@ -5,7 +5,9 @@ Load tests. Mounted by control/cli.py, which imports it when it is used.
 
 from __future__ import annotations
 
+import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -19,18 +21,13 @@ from loadtests.results import Arm
 from loadtests.scenarios import FULL, PARTS, QUICK
 
 PATH = click.Path(dir_okay=False, path_type=Path)
+ARMS = [arm.value for arm in Arm]
 
 
 @click.command()
 @click.option("--quick", is_flag=True, help="A few minutes: what the budgets need.")
 @click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Only these parts.")
-@click.option(
-    "--arm",
-    "arms",
-    multiple=True,
-    type=click.Choice([arm.value for arm in Arm]),
-    help="Only these arms.",
-)
+@click.option("--arm", "arms", multiple=True, type=click.Choice(ARMS), help="Only these arms.")
 @click.option("--json", "json_file", type=PATH, help="Write the results as JSON.")
 @click.option("--target", "url", metavar="URL", help="Measure a deployed relay from outside.")
 @click.option(
@@ -54,8 +51,8 @@ def loadtest(
     """Measure what the relay costs, next to nginx, HAProxy and relays as people write them.
 
     Starts a database, an agent and callers on this machine, and ends all of it. Without --quick it
-    takes the better part of an hour; use a machine that does nothing else. nginx and HAProxy are
-    compared with where they are installed (Debian: nginx-light, haproxy).
+    takes the better part of an hour; use a machine with Linux that does nothing else. nginx and
+    HAProxy are compared with where they are installed (Debian: nginx-light, haproxy).
 
     With --target nothing is started: sessions are opened at a relay that runs elsewhere, and what
     their users wait for is measured. Whatever agent it has costs what it costs.
@@ -66,24 +63,15 @@ def loadtest(
         if json_file is not None:
             json_file.write_bytes(deployed_relay.to_json(found))
         sys.exit(0 if not found.failed else 1)
+    if sys.platform != "linux":  # its timers, and how it counts processor time
+        raise click.ClickException("what runs on this machine is measured on Linux only")
     logs.set_up("error")
     suite = scenarios.choose(QUICK if quick else FULL, parts, arms)
-    with click.progressbar(
-        length=suite_runner.count_steps(suite), file=sys.stderr, label="load test", show_pos=True
-    ) as bar:
-
-        def progress(what: str, done: int) -> None:
-            if sys.stderr.isatty():
-                click.echo("\r\033[K", nl=False, err=True)
-            click.echo(f"  {what}", err=True)
-            bar.update(done)
-
-        try:
-            found_results = uvloop.run(
-                suite_runner.bench(suite, processes.choose_cores(), progress)
-            )
-        except (EmbeddedError, MigrationError, processes.ProgramFailed) as error:
-            raise click.ClickException(str(error)) from error
-    click.echo(report.text(found_results))
+    pinning = processes.choose_cores(os.sched_getaffinity(0))
+    try:
+        results = uvloop.run(suite_runner.bench(suite, pinning, partial(click.echo, err=True)))
+    except (EmbeddedError, MigrationError, processes.ProgramFailed) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(report.text(results))
     if json_file is not None:
-        report.save(found_results, json_file)
+        report.save(results, json_file)

@@ -42,7 +42,6 @@ PAGE = 50
 UNDER_WAY = 4_000  # messages given to the journal and not stored yet
 FILL_CHUNK = 50_000  # rows of one insert
 SECONDS = 60.0  # the longest that one step may take
-STEPS = 4  # of `measure`
 
 SPEECH = """
 i you we the a to and of in is it that for on with my want run marathon april deadline task

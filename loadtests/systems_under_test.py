@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,7 +28,7 @@ class Started(msgspec.Struct, frozen=True):
     """An arm that runs; nothing does where callers reach the agent directly."""
 
     endpoint: Endpoint
-    process: subprocess.Popen[bytes] | None
+    process: Process | None
 
 
 def is_missing(arm: Arm) -> bool:
