@@ -12,7 +12,7 @@ import pytest
 from control.auth.current_user import USER_ID
 from control.db.conversations import list_conversations, list_messages
 from loadtests import budgets, microbenchmarks
-from loadtests.environment import Environment
+from loadtests.environment import Environment, make_certificate
 from loadtests.processes import Pinning, ProgramFailed
 from loadtests.results import Arm, Results
 from loadtests.scenarios import Sizes
@@ -23,6 +23,7 @@ from relay.sandbox.server import serve
 
 @pytest.fixture
 async def environment(database_url, tmp_path):
+    authority, _ = make_certificate(tmp_path)
     async with serve(Options(api_key=KEY, handshake_delay=0.02)) as agent:
         yield Environment(
             folder=tmp_path,
@@ -32,7 +33,7 @@ async def environment(database_url, tmp_path):
             agent=agent,
             agent_url=agent.agent_url,
             agent_tls_url="",
-            ca="",
+            ca=str(authority),
             orchestrator_url="http://127.0.0.1:9",
         )
 
