@@ -107,8 +107,9 @@ class _Measurement(msgspec.Struct, frozen=True):
                 "cpu_share": busy / stage.seconds,
                 "waited_share": waited,
                 "agent_lag_p99": heard.lag.p99,
-                **heard.counts,
-                **came.counts,
+                "events": came.counts["events"],
+                "calls": heard.counts["calls"],
+                "posts": heard.counts["posts"],
             },
         )
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import gc
 import struct
+from collections import Counter
 from time import monotonic_ns
 
 import msgspec
 from picows import WSListener, WSMsgType, WSTransport
 
-from loadtests.percentiles import Latency, Samples
+from loadtests.percentiles import Latency, Samples, summarize_due
 from loadtests.scenarios import ECHO, Traffic
 from loadtests.send_schedule import SendSchedule
 
@@ -44,7 +45,7 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
     latency: Latency
     lag: Latency
     tallies: dict[int, Tally]
-    counts: dict[str, int]
+    counts: Counter[str]
 
 
 class SessionEnds:
@@ -58,20 +59,30 @@ class SessionEnds:
         """Forget what was."""
         self.traffic = traffic
         self.until = 0
-        self.delays = Samples()
-        self.lag = Samples()
+        self.sessions: list[SessionEnd] = []
+        self.counts: Counter[str] = Counter()
+        self.delays: Samples = []
+        self.lag: Samples = []
         self.schedule.clear()
         gc.collect()
-        gc.freeze()
 
-    def fold(
-        self, start: int, stop: int, tallies: dict[int, Tally], counts: dict[str, int]
-    ) -> Collected:
+    async def begin(self, at: int, until: int) -> None:
+        """Speak from one instant to another, evenly shifted; returns at once."""
+        self.until = until
+        for place, end in enumerate(self.sessions):
+            end.begin(at + place * self.spread() // len(self.sessions))
+
+    def spread(self) -> int:
+        """ns from when the first begins to when the last does."""
+        return self.traffic.step
+
+    async def collect(self, start: int, stop: int) -> Collected:
+        """While sessions are open, of what was due from `start` to before `stop`."""
         return Collected(
-            latency=self.delays.between(start, stop),
-            lag=self.lag.between(start, stop),
-            tallies=tallies,
-            counts=counts,
+            latency=summarize_due(self.delays, start, stop),
+            lag=summarize_due(self.lag, start, stop),
+            tallies={end.session: end.tally() for end in self.sessions if end.session >= 0},
+            counts=self.counts,
         )
 
 
@@ -90,6 +101,15 @@ class SessionEnd(WSListener):
         # Not zeros: something on the way might compress.
         self._frame = bytearray((index * 193 + 11) & 0xFF for index in range(size))
 
+    @property
+    def session(self) -> int:
+        """The number of the browser."""
+        return self.number if self._way == UP else self.peer
+
+    def begin(self, at: int) -> None:
+        """Speak from `at` on."""
+        self.ends.schedule.add(at, self.fire)
+
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
 
@@ -103,8 +123,7 @@ class SessionEnd(WSListener):
             return 0
         now = monotonic_ns()
         self.send_frame(self.transport, due)
-        ends.lag.due.append(due)
-        ends.lag.delay.append(now - due)
+        ends.lag.append((due, now - due))
         again = due + ends.traffic.step
         return again if again < ends.until else 0
 
@@ -119,8 +138,7 @@ class SessionEnd(WSListener):
         if sequence != self.received or peer != self.peer:
             self._check(way, peer, sequence)
         self.received = sequence + 1
-        self.ends.delays.due.append(due)
-        self.ends.delays.delay.append(now - due)
+        self.ends.delays.append((due, now - due))
 
     def _check(self, way: int, peer: int, sequence: int) -> None:
         is_first = self.peer == -1 and sequence == 0

@@ -7,6 +7,7 @@ relay costs and one garbage collector is not everybody's.
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
@@ -82,6 +83,7 @@ def _run(kind: type[object], pipe: Connection) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, URGENT)
     except PermissionError:
         pass  # only root may; on a quiet machine it makes no difference
+    gc.disable()  # it runs where nothing is measured
     uvloop.run(_obey(kind, pipe))
 
 
