@@ -30,12 +30,6 @@ ARMS = [arm.value for arm in Arm]
 @click.option("--arm", "arms", multiple=True, type=click.Choice(ARMS), help="Only these arms.")
 @click.option("--json", "json_file", type=PATH, help="Write the results as JSON.")
 @click.option("--target", "url", metavar="URL", help="Measure a deployed relay from outside.")
-@click.option(
-    "--wav",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="With --target: speak these files, one a turn (16-bit PCM).",
-)
 @click.option("--sessions", default=1, show_default=True, help="With --target: at the same time.")
 @click.option("--turns", default=3, show_default=True, help="With --target: of each session.")
 def loadtest(
@@ -44,7 +38,6 @@ def loadtest(
     arms: tuple[str, ...],
     json_file: Path | None,
     url: str | None,
-    wav: tuple[Path, ...],
     sessions: int,
     turns: int,
 ) -> None:
@@ -58,7 +51,7 @@ def loadtest(
     their users wait for is measured. Whatever agent it has costs what it costs.
     """
     if url is not None:
-        found = uvloop.run(deployed_relay.measure(url, wav=wav, sessions=sessions, turns=turns))
+        found = uvloop.run(deployed_relay.measure(url, sessions=sessions, turns=turns))
         click.echo(deployed_relay.describe(found))
         if json_file is not None:
             json_file.write_bytes(deployed_relay.to_json(found))
