@@ -13,7 +13,8 @@ from typing import Literal
 
 import msgspec
 
-from loadtests.results import Arm, Figure, Results, Run, Scenario
+from loadtests.results import Arm, Figure, Results, Run
+from loadtests.scenarios import CONVERSATION, ECHO, QUIET, STOPPED_DATABASE, UNREAD, Traffic
 
 SESSIONS = 100
 ADDED_P99 = 5_000  # microseconds that a relay may add before its core counts as full
@@ -100,7 +101,7 @@ def find_rounds(results: Results, *arms: Arm, tls: bool = False) -> list[tuple[R
         {
             run.repetition: run
             for run in results.valid(
-                arm=arm, scenario=Scenario.CONVERSATION, sessions=SESSIONS, tls=tls
+                arm=arm, scenario=CONVERSATION.name, sessions=SESSIONS, tls=tls
             )
         }
         for arm in arms
@@ -153,8 +154,8 @@ def find_capacity(results: Results, arm: Arm) -> Capacity | None:
     evenly. A step does not hold where all runs are void. The steps end where the direct arm has no
     valid run: what follows says nothing of `arm`.
     """
-    direct = {run.sessions: run for run in results.valid(arm=Arm.DIRECT, scenario=Scenario.ECHO)}
-    echoes = [run for run in results.runs if (run.arm, run.scenario) == (arm, Scenario.ECHO)]
+    direct = {run.sessions: run for run in results.valid(arm=Arm.DIRECT, scenario=ECHO.name)}
+    echoes = [run for run in results.runs if (run.arm, run.scenario) == (arm, ECHO.name)]
     steps = sorted({run.sessions for run in echoes} & set(direct))
     if len(steps) < 2:
         return None
@@ -178,12 +179,12 @@ def _capacity_against_nginx(results: Results) -> Measured:
     return Measured(value=ours.sessions / nginx.sessions, where=f"ours {ours}, nginx {nginx}")
 
 
-def _of_runs(scenario: Scenario, field: str) -> Measure:
-    """What the runs of our relay in one scenario say."""
+def _of_runs(traffic: Traffic, field: str) -> Measure:
+    """What the runs of our relay with this traffic say."""
 
     def measure(results: Results) -> Measured:
-        values = [getattr(run, field) for run in results.valid(arm=Arm.OURS, scenario=scenario)]
-        return _spread([value for value in values if value is not None], scenario)
+        values = [getattr(run, field) for run in results.valid(arm=Arm.OURS, scenario=traffic.name)]
+        return _spread([value for value in values if value is not None], traffic.name)
 
     return measure
 
@@ -215,10 +216,10 @@ BUDGETS: dict[Budget, Measure] = {
            "x", 0.7, 0.85, at_least=True):
         _capacity_against_nginx,
     Budget("memory", "Memory of an attached session", "KiB", 80, 50):
-        _of_runs(Scenario.QUIET, "rss_kib_per_session"),
+        _of_runs(QUIET, "rss_kib_per_session"),
     Budget("memory-unread", "Memory of a session whose browser never reads, over the normal",
            "KiB", 1024, None):
-        _of_runs(Scenario.UNREAD, "rss_kib_per_session"),
+        _of_runs(UNREAD, "rss_kib_per_session"),
     Budget("ready",
            "Wait for SettingsApplied over a direct connection's, agent handshake of 150 ms",
            "ms", 10, 0):
@@ -229,6 +230,6 @@ BUDGETS: dict[Budget, Measure] = {
     Budget("history", "History page of 50 out of 1,000,000 messages, p99", "ms", 10, 3):
         _figure(Figure.HISTORY_P99_MS, where="{history_messages:,.0f} messages"),
     Budget("stall", "Longest event-loop stall with the database stopped", "ms", 10, 3):
-        _of_runs(Scenario.STOPPED_DATABASE, "stall_ms"),
+        _of_runs(STOPPED_DATABASE, "stall_ms"),
 }
 # fmt: on

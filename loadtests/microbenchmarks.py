@@ -104,29 +104,27 @@ async def store_messages(
 
 
 async def _pour(journal: Journal, talks: Sequence[UUID], numbers: range) -> None:
-    """Give messages to the journal, as many as may be under way; all are stored on return."""
+    """Give messages to the journal, as many as may be under way; all are stored on return.
+
+    User and assistant in turn; of the talks, one after the other.
+    """
     slots = asyncio.Semaphore(UNDER_WAY)
     for number in numbers:
+        talk, seq = talks[number % len(talks)], 1 + number // len(talks)
+        message = MessageSaid(
+            id=uuids.uuid7(),
+            conversation_id=talk,
+            session_id=talk,
+            seq=seq,
+            turn=seq,
+            role="user" if seq % 2 else "assistant",
+            content=LINES[number % len(LINES)],
+            at=datetime.now(UTC),
+        )
         await slots.acquire()
-        journal.append(_make_message(talks, number), slots.release)
+        journal.append(message, slots.release)
     for _ in range(UNDER_WAY):
         await slots.acquire()
-
-
-def _make_message(talks: Sequence[UUID], number: int) -> MessageSaid:
-    """User and assistant in turn; of the talks, one after the other."""
-    talk = talks[number % len(talks)]
-    seq = 1 + number // len(talks)
-    return MessageSaid(
-        id=uuids.uuid7(),
-        conversation_id=talk,
-        session_id=talk,
-        seq=seq,
-        turn=seq,
-        role="user" if seq % 2 else "assistant",
-        content=LINES[number % len(LINES)],
-        at=datetime.now(UTC),
-    )
 
 
 # The message with number n goes to conversation n % $4.

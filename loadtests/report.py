@@ -18,7 +18,7 @@ from loadtests.results import Arm, Results, Run
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 AT_MOST, AT_LEAST = "\N{LESS-THAN OR EQUAL TO}", "\N{GREATER-THAN OR EQUAL TO}"
-MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
+NONE = "\N{EN DASH}"
 
 
 def group(of: Results) -> dict[str, dict[str, list[Run]]]:
@@ -51,7 +51,7 @@ def show(value: float | None, unit: str) -> str:
     if value is None:
         return NONE
     digits = {"x": 2, "/s": 0, "KiB": 0}.get(unit, 1 if abs(value) < 100 else 0)
-    return f"{_signed(value, digits)} {TIMES if unit == 'x' else unit}"
+    return f"{value:,.{digits}f} {TIMES if unit == 'x' else unit}"
 
 
 def show_time(microseconds: float) -> str:
@@ -77,7 +77,7 @@ def _show_spread(verdict: Verdict) -> str:
     if low is None or high is None or low == high:
         return ""
     digits = 2 if verdict.unit == "x" else 0
-    return f"{_signed(low, digits)} to {_signed(high, digits)}"
+    return f"{low:,.{digits}f} to {high:,.{digits}f}"
 
 
 def _show_verdict(verdict: Verdict) -> str:
@@ -86,10 +86,6 @@ def _show_verdict(verdict: Verdict) -> str:
     if not verdict.holds:
         return "broken"
     return "holds, aim reached" if verdict.reaches_aim else "holds"
-
-
-def _signed(value: float, digits: int) -> str:
-    return f"{value:,.{digits}f}".replace("-", MINUS)
 
 
 # --- the terminal --------------------------------------------------------------------------------
@@ -112,8 +108,8 @@ def text(of: Results) -> str:
 
 def _text_of_budgets(verdicts: Sequence[Verdict]) -> str:
     table = [("budget", "must", "aim", "measured", "spread", "")]
-    for verdict in verdicts:
-        row = (
+    table += [
+        (
             verdict.name,
             _show_limit(verdict.must, verdict),
             _show_limit(verdict.aim, verdict),
@@ -121,7 +117,8 @@ def _text_of_budgets(verdicts: Sequence[Verdict]) -> str:
             _show_spread(verdict),
             _show_verdict(verdict),
         )
-        table.append(row)
+        for verdict in verdicts
+    ]
     return _columns(table, right={1, 2, 3})
 
 

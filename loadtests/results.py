@@ -25,16 +25,6 @@ class Arm(StrEnum):
     OURS = "ours"
 
 
-class Scenario(StrEnum):
-    """Those that the budgets read; other scenarios may have any other name."""
-
-    CONVERSATION = "conversation"  # real turns: speech in bursts, events, function calls, storing
-    ECHO = "echo"  # frames only, the same both ways
-    QUIET = "quiet"  # the memory of sessions
-    STOPPED_DATABASE = "fault: stopped database"
-    UNREAD = "fault: browsers that never read"
-
-
 class Figure(StrEnum):
     """Names of the single figures that microbenchmarks.py measures, with their units."""
 

@@ -8,7 +8,8 @@ import pytest
 from loadtests import budgets
 from loadtests.budgets import BUDGETS, Capacity, conclude, evaluate, find_capacity
 from loadtests.percentiles import Latency
-from loadtests.results import Arm, Figure, Results, Run, Scenario
+from loadtests.results import Arm, Figure, Results, Run
+from loadtests.scenarios import STOPPED_DATABASE, UNREAD
 
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
@@ -192,8 +193,8 @@ def test_memory_is_the_median_of_the_runs_that_have_it():
 @pytest.mark.parametrize(
     ("name", "scenario", "field", "good", "bad"),
     [
-        ("memory-unread", Scenario.UNREAD, "rss_kib_per_session", 1024, 1025),
-        ("stall", Scenario.STOPPED_DATABASE, "stall_ms", 10, 10.1),
+        ("memory-unread", UNREAD.name, "rss_kib_per_session", 1024, 1025),
+        ("stall", STOPPED_DATABASE.name, "stall_ms", 10, 10.1),
     ],
 )
 def test_what_a_fault_costs_comes_from_its_run(name, scenario, field, good, bad):
