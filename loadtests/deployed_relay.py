@@ -113,8 +113,7 @@ class _Talk:
     async def hear(self, seconds: float) -> bool:
         """Wait until the agent has spoken; False when it does not begin within `seconds`."""
         try:
-            async with asyncio.timeout(seconds):
-                await self._audio.wait()
+            await asyncio.wait_for(self._audio.wait(), seconds)
         except TimeoutError:
             return False
         # It grows while more comes.

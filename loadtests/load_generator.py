@@ -66,11 +66,10 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attached(msgspec.Struct, frozen=True):
-    """How many; why the others are not; from opening a WebSocket to SettingsApplied."""
+    """From opening a WebSocket to SettingsApplied; why the others are not there."""
 
-    count: int
-    failed: list[str]
     settle: Latency
+    failed: list[str]
 
 
 class Browser(SessionEnd):
@@ -132,7 +131,7 @@ class Caller(SessionEnds):
             except TimeoutError:
                 failed.append(f"not all attached within {ATTACH_SECONDS:.0f} s")
         gc.collect()
-        return Attached(len(settle), failed[:5], summarize_values(settle))
+        return Attached(summarize_values(settle), failed[:5])
 
     async def _attach(self, load: Load, number: int, rest: httpx.AsyncClient) -> float:
         """Microseconds from opening the WebSocket to SettingsApplied."""

@@ -28,7 +28,7 @@ from loadtests.environment import Environment
 from loadtests.load_generator import Caller, Load
 from loadtests.percentiles import Latency, summarize_values
 from loadtests.processes import ANYWHERE, ProgramFailed
-from loadtests.results import Arm, Figure
+from loadtests.results import Arm
 from loadtests.scenarios import QUIET, Sizes
 from loadtests.systems_under_test import KEY, start
 from loadtests.worker_process import running
@@ -71,11 +71,11 @@ async def measure(
             await wait_for_settings(slow, arm, times=sizes.waits) for arm in (Arm.DIRECT, Arm.OURS)
         ]
     return {
-        Figure.MESSAGES_PER_SECOND: speed,
-        Figure.HISTORY_P99_MS: pages.p99 / 1000,
-        Figure.HISTORY_MESSAGES: sizes.history,
-        Figure.READY_DIRECT_MS: direct.p50 / 1000,
-        Figure.READY_MS: relayed.p50 / 1000,
+        "messages_per_second": speed,
+        "history_p99_ms": pages.p99 / 1000,
+        "history_messages": sizes.history,
+        "ready_direct_ms": direct.p50 / 1000,
+        "ready_ms": relayed.p50 / 1000,
     }
 
 
@@ -156,18 +156,10 @@ async def fill_history(
         index = "voice.messages_search"
         words = await connection.fetchval("SELECT pg_get_indexdef($1::text::regclass)", index)
         await connection.execute(f"DROP INDEX {index}")
+        made_of = (ids, len(ids), USER_ID, LINES, len(LINES))
         for first in range(0, messages, FILL_CHUNK):
-            await connection.execute(
-                FILL,
-                first,
-                min(FILL_CHUNK, messages - first),
-                ids,
-                len(ids),
-                USER_ID,
-                LINES,
-                len(LINES),
-                timeout=10 * SECONDS,
-            )
+            rows = min(FILL_CHUNK, messages - first)
+            await connection.execute(FILL, first, rows, *made_of, timeout=10 * SECONDS)
         await connection.execute(words)
         # As autovacuum would, some time later.
         await connection.execute("VACUUM ANALYZE voice.messages")
@@ -206,6 +198,6 @@ async def wait_for_settings(environment: Environment, arm: Arm, *, times: int) -
         load = Load(endpoint=started.endpoint, traffic=QUIET, sessions=times, at_once=1)
         attached = await caller.ask(Caller.attach, load)
         await caller.ask(Caller.leave)
-    if attached.count < times:
+    if attached.settle.count < times:
         raise ProgramFailed(f"{arm}: {'; '.join(attached.failed)}")
     return attached.settle

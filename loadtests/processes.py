@@ -43,8 +43,10 @@ class Usage(msgspec.Struct, frozen=True):
 def find_usage(process: Process | None) -> Usage:
     """Of a program with its children; None is the direct arm, where nothing runs."""
     cpu, waited, rss = 0, 0, 0
-    first = [psutil.Process(process.pid)] if process and process.returncode is None else []
-    for member in [*first, *(child for one in first for child in one.children(recursive=True))]:
+    if process is None or process.returncode is not None:
+        return Usage(cpu, waited, rss)
+    first = psutil.Process(process.pid)
+    for member in (first, *first.children(recursive=True)):
         try:
             # To the ns, as clock_getcpuclockid(3) has it.
             cpu += time.clock_gettime_ns((~member.pid << 3) | 2)
@@ -79,13 +81,11 @@ async def program(
 async def _opens(port: int, process: Process) -> bool:
     until = time.monotonic() + START_SECONDS
     while process.returncode is None and time.monotonic() < until:
-        try:
+        with suppress(OSError):
             _, writer = await asyncio.open_connection(HOST, port)
-        except OSError:
-            await asyncio.sleep(0.05)
-        else:
             writer.close()
             return True
+        await asyncio.sleep(0.05)
     return False
 
 

@@ -55,12 +55,11 @@ def show(value: float | None, unit: str) -> str:
 
 
 def show_time(microseconds: float) -> str:
-    """Three digits and the unit that suits."""
+    """At most three digits and the unit that suits."""
     if microseconds < 1_000:
         return f"{microseconds:.0f} µs"
     if microseconds < 1_000_000:
-        ms = microseconds / 1_000
-        return f"{ms:.{2 if ms < 10 else 1 if ms < 100 else 0}f} ms"
+        return f"{microseconds / 1_000:.3g} ms"
     return f"{microseconds / 1_000_000:.2f} s"
 
 

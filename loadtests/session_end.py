@@ -24,9 +24,6 @@ BINARY, TEXT, CLOSE = WSMsgType.BINARY, WSMsgType.TEXT, WSMsgType.CLOSE
 STAMP = struct.Struct("<IIIq")
 UP, DOWN = 0x7654_6C01, 0x7654_6C02  # browser to agent, agent to browser
 
-_pack = STAMP.pack_into
-_unpack = STAMP.unpack_from
-
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
     """What one end has seen; `problems` are frames that were lost, doubled or out of order."""
@@ -128,13 +125,13 @@ class SessionEnd(WSListener):
         return again if again < ends.until else 0
 
     def send_frame(self, transport: WSTransport, due: int) -> None:
-        _pack(self._frame, 0, self._way, self.number, self.sent, due)
+        STAMP.pack_into(self._frame, 0, self._way, self.number, self.sent, due)
         self.sent += 1
         transport.send(BINARY, self._frame)
 
     def take(self, frame: memoryview) -> None:
         now = monotonic_ns()
-        way, peer, sequence, due = _unpack(frame)
+        way, peer, sequence, due = STAMP.unpack_from(frame)
         if sequence != self.received or peer != self.peer:
             self._check(way, peer, sequence)
         self.received = sequence + 1
