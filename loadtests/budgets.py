@@ -1,12 +1,12 @@
 """What the relay may cost: the budgets as data, held against the results of one load test.
 
-Load tests. A ratio is made within a repetition, from runs of the same scenario, load and moment;
-the value shown is the median over the repetitions and the spread its least and greatest.
+Load tests. Arms are compared in the conversation with `SESSIONS` sessions. A ratio is made within
+a repetition; the value shown is the median over the repetitions and the spread its least and
+greatest.
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -14,9 +14,10 @@ from typing import Literal
 
 import msgspec
 
-from loadtests.results import Arm, Figure, Results, Run, Scenario
+from loadtests.results import Arm, Results, Run
+from loadtests.scenarios import CONVERSATION, ECHO, QUIET, STOPPED_DATABASE, UNREAD, Traffic
 
-SESSIONS = 100  # the load at which arms are compared, or the nearest that was run
+SESSIONS = 100
 ADDED_P99 = 5_000  # microseconds that a relay may add before its core counts as full
 
 
@@ -65,30 +66,24 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
 
 def evaluate(results: Results) -> list[Verdict]:
     """Every budget, in the order of the table."""
-    verdicts = []
-    for budget, measure in BUDGETS.items():
-        measured = measure(results)
-        verdict = Verdict(
+    measures = [(budget, measure(results)) for budget, measure in BUDGETS.items()]
+    return [
+        Verdict(
             **msgspec.structs.asdict(budget),
             measured=measured,
             holds=budget.keeps(budget.must, measured.value),
             reaches_aim=budget.keeps(budget.aim, measured.value),
         )
-        verdicts.append(verdict)
-    return verdicts
+        for budget, measured in measures
+    ]
 
 
 def conclude(verdicts: Sequence[Verdict]) -> str:
     """One line: how many budgets hold, which are broken, which were not measured."""
-    known = [verdict for verdict in verdicts if verdict.holds is not None]
-    broken = [verdict.name for verdict in known if not verdict.holds]
+    holding = [verdict.name for verdict in verdicts if verdict.holds]
+    broken = [verdict.name for verdict in verdicts if verdict.holds is False]
     unknown = [verdict.name for verdict in verdicts if verdict.holds is None]
-    if not known:
-        return "no budget was measured"
-    if not broken and not unknown:
-        line = f"all {len(known)} budgets hold"
-    else:
-        line = f"{len(known) - len(broken)} of {len(verdicts)} budgets hold"
+    line = f"{len(holding)} of {len(verdicts)} budgets hold"
     if broken:
         line += f"; broken: {', '.join(broken)}"
     if unknown:
@@ -96,41 +91,17 @@ def conclude(verdicts: Sequence[Verdict]) -> str:
     return line
 
 
-# --- runs that may be compared -------------------------------------------------------------------
+# --- the measures --------------------------------------------------------------------------------
+
+Measure = Callable[[Results], Measured]
 
 
-COMPARABLE = (Scenario.CONVERSATION, Scenario.ECHO)
-
-Rounds = list[tuple[Run, ...]]  # of each repetition the valid runs of some arms
-
-
-def find_rounds(results: Results, *arms: Arm, tls: bool = False) -> tuple[Rounds, str]:
-    """The rounds to compare `arms` by, and where they are from.
-
-    Conversation goes before echo, then the load nearest to `SESSIONS`.
-    """
-    for scenario in COMPARABLE:
-        loads = [find_loads(results, arm, scenario, tls=tls) for arm in arms]
-        for sessions in sorted(loads[0], key=lambda load: abs(math.log(load / SESSIONS))):
-            runs = [load.get(sessions, {}) for load in loads]
-            if common := sorted(set.intersection(*map(set, runs))):
-                repetitions = "1 repetition" if len(common) == 1 else f"{len(common)} repetitions"
-                rounds = [tuple(each[repetition] for each in runs) for repetition in common]
-                return rounds, f"{scenario}, {sessions} sessions, {repetitions}"
-    return [], f"no round with valid runs of {' and '.join(arms)}"
-
-
-def find_loads(
-    results: Results, arm: Arm, scenario: Scenario, *, tls: bool = False
-) -> dict[int, dict[int, Run]]:
-    """By sessions and repetition the valid runs of an arm; a load without any is there, empty."""
-    loads: dict[int, dict[int, Run]] = defaultdict(dict)
-    for run in results.runs:
-        if (run.arm, run.scenario, run.tls) == (arm, scenario, tls):
-            runs = loads[run.sessions]
-            if run.void is None:
-                runs[run.repetition] = run
-    return loads
+def find_rounds(results: Results, *arms: Arm, tls: bool = False) -> list[tuple[Run, ...]]:
+    """The runs to compare `arms` by: of each repetition in which all of them have a valid one."""
+    rounds: dict[int, dict[str, Run]] = defaultdict(dict)
+    for run in results.valid(scenario=CONVERSATION.name, sessions=SESSIONS, tls=tls):
+        rounds[run.repetition][run.arm] = run
+    return [tuple(of[arm] for arm in arms) for of in rounds.values() if of.keys() >= set(arms)]
 
 
 def added_p99(run: Run, direct: Run) -> dict[str, int]:
@@ -140,73 +111,54 @@ def added_p99(run: Run, direct: Run) -> dict[str, int]:
 
 def _spread(values: Sequence[float], where: str) -> Measured:
     if not values:
-        return Measured(where=f"not measured: {where}")
+        return Measured(where=f"no valid runs: {where}")
     return Measured(value=median(values), low=min(values), high=max(values), where=where)
-
-
-# --- the measures --------------------------------------------------------------------------------
-
-Measure = Callable[[Results], Measured]
 
 
 def _cpu_against(other: Arm, *, tls: bool = False) -> Measure:
     def measure(results: Results) -> Measured:
-        rounds, where = find_rounds(results, Arm.OURS, other, tls=tls)
+        rounds = find_rounds(results, Arm.OURS, other, tls=tls)
         cpu = [(ours.cpu_us_per_frame, theirs.cpu_us_per_frame) for ours, theirs in rounds]
-        return _spread([ours / theirs for ours, theirs in cpu if ours and theirs], where)
+        ratios = [ours / theirs for ours, theirs in cpu if ours and theirs]
+        return _spread(ratios, f"repetitions: {len(rounds)}")
 
     return measure
 
 
 def _latency_against_nginx(results: Results) -> Measured:
-    rounds, where = find_rounds(results, Arm.DIRECT, Arm.NGINX, Arm.OURS)
+    rounds = find_rounds(results, Arm.DIRECT, Arm.NGINX, Arm.OURS)
     found = []
     for way in ("up", "down"):
         nginx = [added_p99(run, direct)[way] for direct, run, _ in rounds]
         ours = [added_p99(run, direct)[way] for direct, _, run in rounds]
         if not rounds or median(nginx) <= 0:
-            return Measured(where=f"nginx adds nothing that can be measured ({way}), {where}")
+            return Measured(where=f"nginx adds nothing that can be measured ({way})")
         # Differences of percentiles are small and noisy: the ratio is made of their medians.
         ratio = median(ours) / median(nginx)
         each = [o / n for o, n in zip(ours, nginx, strict=True) if n > 0]
-        found.append((ratio, min(each), max(each), f"{way}, {where}"))
+        found.append((ratio, min(each), max(each), f"{way}, repetitions: {len(rounds)}"))
     ratio, low, high, where = max(found)  # the worse way
     return Measured(value=ratio, low=low, high=high, where=where)
 
 
 def find_capacity(results: Results, arm: Arm) -> Capacity | None:
-    """The sessions that `arm` carries, from the steps of one scenario; None without two steps.
+    """The sessions that `arm` carries, from the steps of the echo; None without two steps.
 
     Between the last step that holds and the first that does not, the added p99 is taken to grow
-    evenly. A step does not hold where all runs are void; the steps end where the direct arm has no
+    evenly. A step does not hold where all runs are void. The steps end where the direct arm has no
     valid run: what follows says nothing of `arm`.
     """
-    best: list[Step] = []
-    for scenario in COMPARABLE:
-        floors = find_loads(results, Arm.DIRECT, scenario)
-        steps: list[Step] = []
-        for sessions, runs in sorted(find_loads(results, arm, scenario).items()):
-            floor = floors.get(sessions)
-            if not floor:
-                break
-            first = next(iter(floor.values()))
-            added = [
-                max(added_p99(run, floor.get(repetition, first)).values())
-                for repetition, run in runs.items()
-            ]
-            steps.append((sessions, median(added) if added else None))
-        best = max(best, steps, key=len)
-    return _climb(best) if len(best) >= 2 else None
-
-
-Step = tuple[int, float | None]  # sessions, and what is added; None: all runs are void
-
-
-def _climb(steps: Sequence[Step]) -> Capacity:
+    direct = {run.sessions: run for run in results.valid(arm=Arm.DIRECT, scenario=ECHO.name)}
+    echoes = [run for run in results.runs if (run.arm, run.scenario) == (arm, ECHO.name)]
+    steps = sorted({run.sessions for run in echoes} & set(direct))
+    if len(steps) < 2:
+        return None
     held, held_added = 0, 0.0
-    for sessions, added in steps:
-        if added is None:
+    for sessions in steps:
+        runs = [run for run in echoes if run.sessions == sessions and run.void is None]
+        if not runs:
             return Capacity(sessions=held, more=False)
+        added = median(max(added_p99(run, direct[sessions]).values()) for run in runs)
         if added > ADDED_P99:
             part = (ADDED_P99 - held_added) / (added - held_added)
             return Capacity(sessions=held + part * (sessions - held), more=False)
@@ -216,25 +168,22 @@ def _climb(steps: Sequence[Step]) -> Capacity:
 
 def _capacity_against_nginx(results: Results) -> Measured:
     nginx, ours = (find_capacity(results, arm) for arm in (Arm.NGINX, Arm.OURS))
-    if nginx is None or ours is None:
-        return Measured(where="expected two steps with valid runs of direct, nginx and ours")
-    if not nginx.sessions:
-        return Measured(where="nginx does not carry the first step")
+    if nginx is None or ours is None or not nginx.sessions:
+        return Measured(where=f"not enough steps: ours {ours}, nginx {nginx}")
     return Measured(value=ours.sessions / nginx.sessions, where=f"ours {ours}, nginx {nginx}")
 
 
-def _of_runs(scenario: Scenario, field: str) -> Measure:
-    """What the runs of our relay in one scenario say."""
+def _of_runs(traffic: Traffic, field: str) -> Measure:
+    """What the runs of our relay with this traffic say."""
 
     def measure(results: Results) -> Measured:
-        runs = results.valid(arm=Arm.OURS, scenario=scenario)
-        values = [getattr(run, field) for run in runs]
-        return _spread([value for value in values if value is not None], scenario)
+        values = [getattr(run, field) for run in results.valid(arm=Arm.OURS, scenario=traffic.name)]
+        return _spread([value for value in values if value is not None], traffic.name)
 
     return measure
 
 
-def _figure(figure: Figure, less: Figure | None = None, where: str = "") -> Measure:
+def _figure(figure: str, less: str | None = None, where: str = "") -> Measure:
     """One figure, or what it is over another; `where` may name figures."""
 
     def measure(results: Results) -> Measured:
@@ -261,20 +210,20 @@ BUDGETS: dict[Budget, Measure] = {
            "x", 0.7, 0.85, at_least=True):
         _capacity_against_nginx,
     Budget("memory", "Memory of an attached session", "KiB", 80, 50):
-        _of_runs(Scenario.QUIET, "rss_kib_per_session"),
+        _of_runs(QUIET, "rss_kib_per_session"),
     Budget("memory-unread", "Memory of a session whose browser never reads, over the normal",
            "KiB", 1024, None):
-        _of_runs(Scenario.UNREAD, "rss_kib_per_session"),
+        _of_runs(UNREAD, "rss_kib_per_session"),
     Budget("ready",
            "Wait for SettingsApplied over a direct connection's, agent handshake of 150 ms",
            "ms", 10, 0):
-        _figure(Figure.READY_MS, Figure.READY_DIRECT_MS,
+        _figure("ready_ms", "ready_direct_ms",
                 "ours {ready_ms:.1f} ms, direct {ready_direct_ms:.1f} ms"),
     Budget("stored", "Messages stored, sustained", "/s", 5_000, 20_000, at_least=True):
-        _figure(Figure.MESSAGES_PER_SECOND),
+        _figure("messages_per_second"),
     Budget("history", "History page of 50 out of 1,000,000 messages, p99", "ms", 10, 3):
-        _figure(Figure.HISTORY_P99_MS, where="{history_messages:,.0f} messages"),
+        _figure("history_p99_ms", where="{history_messages:,.0f} messages"),
     Budget("stall", "Longest event-loop stall with the database stopped", "ms", 10, 3):
-        _of_runs(Scenario.STOPPED_DATABASE, "stall_ms"),
+        _of_runs(STOPPED_DATABASE, "stall_ms"),
 }
 # fmt: on

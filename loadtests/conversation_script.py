@@ -7,9 +7,12 @@ the user's words, the agent's sentences each with its audio at about twice real 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
+from itertools import count
 
 import msgspec
+from msgspec.structs import replace
 
 from relay.protocol import deepgram
 
@@ -23,8 +26,15 @@ QUIET = 0.8  # until the user speaks again
 CALL_EVERY = 3  # one turn in so many calls a function
 
 
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)
+
+
+TURN_NS = _ns(HEARD + THOUGHT + sum(SENTENCES) + QUIET)
+
+
 class Step(msgspec.Struct, frozen=True):
-    """At `at` ns after the turn began: send `text`; or a frame of audio when it is None.
+    """At `at` ns from the beginning: send `text`; or a frame of audio when it is None.
 
     A step that `calls` sends a function call of its own making and waits for the answer.
     """
@@ -34,9 +44,17 @@ class Step(msgspec.Struct, frozen=True):
     calls: bool = False
 
 
+def play(number: int) -> Iterator[Step]:
+    """Turns without end, from the one with this number on."""
+    for place in count():
+        calls = (number + place) % CALL_EVERY == 0
+        for step in turn(calls=calls):
+            yield replace(step, at=step.at + place * TURN_NS)
+
+
 @cache
-def turn(*, calls: bool) -> tuple[tuple[Step, ...], int]:
-    """The steps of one turn and its length in ns."""
+def turn(*, calls: bool) -> tuple[Step, ...]:
+    """The steps of one turn, `TURN_NS` long."""
     steps: list[Step] = []
 
     def say(seconds: float, *messages: deepgram.ServerMessage) -> None:
@@ -72,7 +90,7 @@ def turn(*, calls: bool) -> tuple[tuple[Step, ...], int]:
         done = at + frames * FRAME_SECONDS / PACE
         at += spoken
     say(done, deepgram.AgentAudioDone())
-    return tuple(steps), _ns(at + QUIET)
+    return tuple(steps)
 
 
 def call(call_id: str) -> bytes:
@@ -80,7 +98,3 @@ def call(call_id: str) -> bytes:
     arguments = '{"title": "buy running shoes", "due": "tomorrow"}'
     made = deepgram.FunctionCall(id=call_id, name="create_task", arguments=arguments)
     return deepgram.encode(deepgram.FunctionCallRequest(functions=[made]))
-
-
-def _ns(seconds: float) -> int:
-    return int(seconds * 1e9)

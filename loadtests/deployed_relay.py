@@ -1,15 +1,13 @@
 """A deployed relay, measured from outside: what its users wait for.
 
-Load tests. Sessions are begun over REST as a browser does; each turn is a file that is spoken in
-real time, or a typed line. Nothing is known of the agent behind: its time is part of every answer.
+Load tests. Sessions are begun over REST as a browser does, with a microphone that hears nothing;
+each turn is a typed line. Nothing is known of the agent behind: its time is part of every answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from pathlib import Path
 
 import httpx
 import msgspec
@@ -23,8 +21,7 @@ from relay.protocol.relay_events import SUBPROTOCOL
 
 LINE = "Hello, what can you do for me?"
 FRAME_SECONDS = 0.020
-RATE = 16_000
-SILENCE = bytes(int(RATE * FRAME_SECONDS) * 2)
+SILENCE = bytes(640)  # as long, of linear16 at 16,000 Hz
 AGENT_BYTES_PER_SECOND = 48_000  # linear16 at 24,000 Hz, what we ask for
 ATTACH_SECONDS = 20.0
 TURN_SECONDS = 30.0  # to the first audio of the answer
@@ -37,8 +34,8 @@ STAGGER = 0.1  # seconds between sessions that begin
 TIMES = {
     "begin": "POST /session",
     "settle": "WebSocket to SettingsApplied",
-    "text": "end of words to the agent's text",
-    "audio": "end of words to the agent's voice",
+    "text": "line to the agent's text",
+    "audio": "line to the agent's voice",
     "frame_lag": "our own frames, late by",
 }
 
@@ -67,10 +64,9 @@ class _Talk:
         self.settled = asyncio.Event()
         self._connection = connection
         self._found = found
-        self._words: asyncio.Queue[bytes] = asyncio.Queue()
         self._audio = asyncio.Event()
         self._played_out = 0.0  # monotonic second
-        self._ended = 0.0  # when the user's words ended
+        self._ended = 0.0  # the user's line
         self._awaited: set[str] = set()  # what has not come since then
 
     async def listen(self) -> None:
@@ -95,28 +91,19 @@ class _Talk:
             self._found.add(name, self._ended)
 
     async def speak(self) -> None:
-        """A frame every 20 ms, of words when there are some."""
+        """A frame every 20 ms."""
         due = time.monotonic()
         while True:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             self._found.add("frame_lag", due)
             due += FRAME_SECONDS
-            if self._words.empty():
-                await self._connection.send(SILENCE)
-            else:
-                await self._connection.send(self._words.get_nowait())
-                self._words.task_done()
+            await self._connection.send(SILENCE)
 
-    async def turn(self, speech: list[bytes]) -> None:
-        """Speak, or type when there is no speech; `TurnFailed` when there is no answer."""
+    async def turn(self) -> None:
+        """Type a line; `TurnFailed` when there is no answer."""
         self._awaited.clear()
-        if speech:
-            for frame in speech:
-                self._words.put_nowait(frame)
-            await self._words.join()
-        else:
-            line = deepgram.InjectUserMessage(content=LINE)
-            await self._connection.send(deepgram.encode(line).decode())
+        line = deepgram.InjectUserMessage(content=LINE)
+        await self._connection.send(deepgram.encode(line).decode())
         self._audio.clear()
         self._awaited = {"text", "audio"}
         self._ended = time.monotonic()
@@ -126,8 +113,7 @@ class _Talk:
     async def hear(self, seconds: float) -> bool:
         """Wait until the agent has spoken; False when it does not begin within `seconds`."""
         try:
-            async with asyncio.timeout(seconds):
-                await self._audio.wait()
+            await asyncio.wait_for(self._audio.wait(), seconds)
         except TimeoutError:
             return False
         # It grows while more comes.
@@ -136,22 +122,15 @@ class _Talk:
         return True
 
 
-async def measure(
-    url: str, *, wav: Sequence[Path] = (), sessions: int = 1, turns: int = 3
-) -> Found:
-    """All sessions side by side, `turns` of each; what failed is listed, not raised.
-
-    The files are spoken in order, over again when they run out.
-    """
+async def measure(url: str, *, sessions: int = 1, turns: int = 3) -> Found:
+    """All sessions side by side, `turns` of each; what failed is listed, not raised."""
     found = Found(sessions)
-    speeches = [_read(path) for path in wav] or [[]]
-    spoken = [speeches[number % len(speeches)] for number in range(turns)]
     async with (
         httpx.AsyncClient(base_url=url, timeout=ATTACH_SECONDS) as rest,
         asyncio.TaskGroup() as tasks,
     ):
         for _ in range(sessions):
-            tasks.create_task(_session(rest, spoken, found))
+            tasks.create_task(_session(rest, turns, found))
             await asyncio.sleep(STAGGER)
     return found
 
@@ -164,7 +143,7 @@ async def begin_session(rest: httpx.AsyncClient) -> tuple[str, str]:
     return where["websocket_url"], where["ticket"]
 
 
-async def _session(rest: httpx.AsyncClient, spoken: Sequence[list[bytes]], found: Found) -> None:
+async def _session(rest: httpx.AsyncClient, turns: int, found: Found) -> None:
     try:
         start = time.monotonic()
         url, ticket = await begin_session(rest)
@@ -184,22 +163,13 @@ async def _session(rest: httpx.AsyncClient, spoken: Sequence[list[bytes]], found
                 found.add("settle", start)
                 microphone = tasks.create_task(talk.speak(), name="speak")
                 await talk.hear(GREETING_SECONDS)
-                for speech in spoken:
-                    await talk.turn(speech)
+                for _ in range(turns):
+                    await talk.turn()
                 microphone.cancel()
                 ears.cancel()
     except* (httpx.HTTPError, WebSocketException, OSError, TimeoutError, TurnFailed) as group:
         first = group.exceptions[0]
         found.failed.append(f"{type(first).__name__}: {first}")
-
-
-def _read(path: Path) -> list[bytes]:
-    """The frames of a file up to the end of its words."""
-    # Needs the extra "sandbox" (numpy); typed turns do not.
-    from control.talk.audio import make_speech, read_wav
-
-    speech = make_speech(read_wav(path), RATE)
-    return speech.frames[: speech.voiced]
 
 
 def describe(found: Found) -> str:

@@ -18,7 +18,7 @@ from picows import WSError, WSFrame, WSParsedURL, WSTransport, ws_connect
 from loadtests.deployed_relay import begin_session
 from loadtests.percentiles import Latency, summarize_values
 from loadtests.scenarios import Traffic
-from loadtests.session_end import BINARY, CLOSE, TEXT, UP, Collected, SessionEnd, SessionEnds
+from loadtests.session_end import BINARY, CLOSE, TEXT, UP, SessionEnd, SessionEnds
 from relay.protocol import deepgram
 from relay.protocol.relay_events import SUBPROTOCOL
 
@@ -66,11 +66,10 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attached(msgspec.Struct, frozen=True):
-    """How many; why the others are not; from opening a WebSocket to SettingsApplied."""
+    """From opening a WebSocket to SettingsApplied; why the others are not there."""
 
-    count: int
-    failed: list[str]
     settle: Latency
+    failed: list[str]
 
 
 class Browser(SessionEnd):
@@ -78,7 +77,6 @@ class Browser(SessionEnd):
 
     def __init__(self, caller: Caller, number: int, load: Load) -> None:
         super().__init__(caller, UP, number, load.traffic.frame_bytes)
-        self.events = 0
         self.settled = asyncio.Event()
         self._is_direct = not load.endpoint.url.startswith("http")
 
@@ -87,7 +85,7 @@ class Browser(SessionEnd):
         if kind == BINARY:
             self.take(frame.get_payload_as_memoryview())
         elif kind == TEXT:
-            self.events += 1
+            self.ends.counts["events"] += 1
             self._read(transport, frame.get_payload_as_bytes())
         elif kind == CLOSE:
             self.problems.append(f"closed: {int(frame.get_close_code())}")  # type: ignore[call-overload]  # an IntEnum
@@ -110,14 +108,9 @@ class Browser(SessionEnd):
 class Caller(SessionEnds):
     """All browsers of this process."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._browsers: list[Browser] = []
-
     async def attach(self, load: Load) -> Attached:
         """Open the sessions; those of before are forgotten."""
         self.expect_traffic(load.traffic)
-        self._browsers = []
         failed: list[str] = []
         settle: list[float] = []
         slots = asyncio.Semaphore(load.at_once)
@@ -138,8 +131,7 @@ class Caller(SessionEnds):
             except TimeoutError:
                 failed.append(f"not all attached within {ATTACH_SECONDS:.0f} s")
         gc.collect()
-        gc.freeze()
-        return Attached(len(settle), failed[:5], summarize_values(settle))
+        return Attached(summarize_values(settle), failed[:5])
 
     async def _attach(self, load: Load, number: int, rest: httpx.AsyncClient) -> float:
         """Microseconds from opening the WebSocket to SettingsApplied."""
@@ -167,29 +159,18 @@ class Caller(SessionEnds):
             max_frame_size=1 << 20,
             socket_factory=make_socket if load.receive_buffer else None,
         )
-        self._browsers.append(browser)
+        self.sessions.append(browser)
         await browser.settled.wait()
         return (monotonic_ns() - opened) / 1000
 
-    async def begin(self, at: int, until: int) -> None:
-        """Speak from one instant to another, evenly shifted; returns at once."""
-        self.until = until
-        for place, browser in enumerate(self._browsers):
-            self.schedule.add(at + place * self.traffic.step // len(self._browsers), browser.fire)
-
     async def stop_reading(self) -> None:
         """As browsers whose page hangs: they send, and take nothing in."""
-        for browser in self._browsers:
+        for browser in self.sessions:
             if browser.transport is not None:
                 browser.transport.underlying_transport.pause_reading()
 
-    async def collect(self, start: int, stop: int) -> Collected:
-        tallies = {browser.number: browser.tally() for browser in self._browsers}
-        events = sum(browser.events for browser in self._browsers)
-        return self.fold(start, stop, tallies, {"events": events})
-
     async def leave(self) -> None:
-        open_ones = [browser.transport for browser in self._browsers if browser.transport]
+        open_ones = [browser.transport for browser in self.sessions if browser.transport]
         for transport in open_ones:
             transport.send_close()
         waits = [asyncio.create_task(transport.wait_disconnected()) for transport in open_ones]

@@ -28,7 +28,7 @@ from loadtests.environment import Environment
 from loadtests.load_generator import Caller, Load
 from loadtests.percentiles import Latency, summarize_values
 from loadtests.processes import ANYWHERE, ProgramFailed
-from loadtests.results import Arm, Figure
+from loadtests.results import Arm
 from loadtests.scenarios import QUIET, Sizes
 from loadtests.systems_under_test import KEY, start
 from loadtests.worker_process import running
@@ -42,7 +42,6 @@ PAGE = 50
 UNDER_WAY = 4_000  # messages given to the journal and not stored yet
 FILL_CHUNK = 50_000  # rows of one insert
 SECONDS = 60.0  # the longest that one step may take
-STEPS = 4  # of `measure`
 
 SPEECH = """
 i you we the a to and of in is it that for on with my want run marathon april deadline task
@@ -72,11 +71,11 @@ async def measure(
             await wait_for_settings(slow, arm, times=sizes.waits) for arm in (Arm.DIRECT, Arm.OURS)
         ]
     return {
-        Figure.MESSAGES_PER_SECOND: speed,
-        Figure.HISTORY_P99_MS: pages.p99 / 1000,
-        Figure.HISTORY_MESSAGES: sizes.history,
-        Figure.READY_DIRECT_MS: direct.p50 / 1000,
-        Figure.READY_MS: relayed.p50 / 1000,
+        "messages_per_second": speed,
+        "history_p99_ms": pages.p99 / 1000,
+        "history_messages": sizes.history,
+        "ready_direct_ms": direct.p50 / 1000,
+        "ready_ms": relayed.p50 / 1000,
     }
 
 
@@ -105,29 +104,27 @@ async def store_messages(
 
 
 async def _pour(journal: Journal, talks: Sequence[UUID], numbers: range) -> None:
-    """Give messages to the journal, as many as may be under way; all are stored on return."""
+    """Give messages to the journal, as many as may be under way; all are stored on return.
+
+    User and assistant in turn; of the talks, one after the other.
+    """
     slots = asyncio.Semaphore(UNDER_WAY)
     for number in numbers:
+        talk, seq = talks[number % len(talks)], 1 + number // len(talks)
+        message = MessageSaid(
+            id=uuids.uuid7(),
+            conversation_id=talk,
+            session_id=talk,
+            seq=seq,
+            turn=seq,
+            role="user" if seq % 2 else "assistant",
+            content=LINES[number % len(LINES)],
+            at=datetime.now(UTC),
+        )
         await slots.acquire()
-        journal.append(_make_message(talks, number), slots.release)
+        journal.append(message, slots.release)
     for _ in range(UNDER_WAY):
         await slots.acquire()
-
-
-def _make_message(talks: Sequence[UUID], number: int) -> MessageSaid:
-    """User and assistant in turn; of the talks, one after the other."""
-    talk = talks[number % len(talks)]
-    seq = 1 + number // len(talks)
-    return MessageSaid(
-        id=uuids.uuid7(),
-        conversation_id=talk,
-        session_id=talk,
-        seq=seq,
-        turn=seq,
-        role="user" if seq % 2 else "assistant",
-        content=LINES[number % len(LINES)],
-        at=datetime.now(UTC),
-    )
 
 
 # The message with number n goes to conversation n % $4.
@@ -159,18 +156,10 @@ async def fill_history(
         index = "voice.messages_search"
         words = await connection.fetchval("SELECT pg_get_indexdef($1::text::regclass)", index)
         await connection.execute(f"DROP INDEX {index}")
+        made_of = (ids, len(ids), USER_ID, LINES, len(LINES))
         for first in range(0, messages, FILL_CHUNK):
-            await connection.execute(
-                FILL,
-                first,
-                min(FILL_CHUNK, messages - first),
-                ids,
-                len(ids),
-                USER_ID,
-                LINES,
-                len(LINES),
-                timeout=10 * SECONDS,
-            )
+            rows = min(FILL_CHUNK, messages - first)
+            await connection.execute(FILL, first, rows, *made_of, timeout=10 * SECONDS)
         await connection.execute(words)
         # As autovacuum would, some time later.
         await connection.execute("VACUUM ANALYZE voice.messages")
@@ -209,6 +198,6 @@ async def wait_for_settings(environment: Environment, arm: Arm, *, times: int) -
         load = Load(endpoint=started.endpoint, traffic=QUIET, sessions=times, at_once=1)
         attached = await caller.ask(Caller.attach, load)
         await caller.ask(Caller.leave)
-    if attached.count < times:
+    if attached.settle.count < times:
         raise ProgramFailed(f"{arm}: {'; '.join(attached.failed)}")
     return attached.settle

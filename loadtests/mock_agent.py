@@ -15,16 +15,7 @@ from picows import WSFrame, WSTransport, WSUpgradeRequest, ws_create_server
 from loadtests import conversation_script
 from loadtests.processes import HOST
 from loadtests.scenarios import Traffic
-from loadtests.session_end import (
-    BINARY,
-    CLOSE,
-    DOWN,
-    TEXT,
-    Collected,
-    SessionEnd,
-    SessionEnds,
-    Tally,
-)
+from loadtests.session_end import BINARY, CLOSE, DOWN, TEXT, SessionEnd, SessionEnds, Tally
 from relay.protocol import deepgram
 
 MOST_CALL = 1_500_000_000  # ns that an answer to a function call may take
@@ -46,13 +37,12 @@ class AgentConnection(SessionEnd):
         super().__init__(
             agent, DOWN, number, agent.traffic.agent_bytes or agent.traffic.frame_bytes
         )
-        self.calls_sent = 0
-        self._calls_answered = 0
+        self._calls_open = 0
         self._called = 0  # when, ns
-        self._echoes = agent.traffic.agent == "echo"
-        self._turn = number  # not everyone calls a function at once
-        self._turn_began = 0
-        self._step = 0
+        self._plays = agent.traffic.agent
+        self._script = conversation_script.play(number)  # not everyone calls a function at once
+        self._step = next(self._script)
+        self._began = 0  # the script, in ns; later by what calls took
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         super().on_ws_connected(transport)
@@ -62,7 +52,7 @@ class AgentConnection(SessionEnd):
         kind = frame.msg_type
         if kind == BINARY:
             self.take(frame.get_payload_as_memoryview())
-            if self._echoes:
+            if self._plays == "echo":
                 self.send_frame(transport, monotonic_ns())
         elif kind == TEXT:
             self._read(transport, frame.get_payload_as_bytes())
@@ -72,15 +62,14 @@ class AgentConnection(SessionEnd):
 
     def begin(self, at: int) -> None:
         """Speak from `at` on; one that only echoes has nothing to do."""
-        if self.ends.traffic.agent == "paced":
-            self.ends.schedule.add(at, self.fire)
-        elif self.ends.traffic.agent == "conversation":
-            self._turn_began = at
+        if self._plays == "paced":
+            super().begin(at)
+        elif self._plays == "conversation":
+            self._began = at
             self.ends.schedule.add(at, self._fire_step)
 
     def tally(self) -> Tally:
-        waits = self.calls_sent > self._calls_answered
-        if waits and monotonic_ns() - self._called > MOST_CALL:
+        if self._calls_open and monotonic_ns() - self._called > MOST_CALL:
             self.problems.append("a function call was not answered")
         return super().tally()
 
@@ -89,43 +78,34 @@ class AgentConnection(SessionEnd):
             case deepgram.Settings():
                 transport.send(TEXT, APPLIED)
             case deepgram.FunctionCallResponse():
-                self._calls_answered += 1
-                if self._calls_answered == self.calls_sent:
+                self._calls_open -= 1
+                if not self._calls_open:
                     self._resume()
 
     def _fire_step(self, due: int) -> int:
         transport = self.transport
         if transport is None:
             return 0
-        steps, length = conversation_script.turn(
-            calls=self._turn % conversation_script.CALL_EVERY == 0
-        )
-        step = steps[self._step]
-        self._step += 1
+        step = self._step
+        self._step = next(self._script)
         if step.calls:
-            self.calls_sent += 1
+            self._calls_open += 1
             self._called = monotonic_ns()
-            call = conversation_script.call(f"call-{self.number}-{self.calls_sent}")
-            transport.send(TEXT, call)
+            self.ends.counts["calls"] += 1
+            call_id = f"call-{self.number}-{self.ends.counts['calls']}"
+            transport.send(TEXT, conversation_script.call(call_id))
             return 0
         if step.text is None:
             self.fire(due)
         else:
             transport.send(TEXT, step.text)
-        if self._step == len(steps):
-            self._step = 0
-            self._turn += 1
-            self._turn_began += length
-            again = self._turn_began
-        else:
-            again = self._turn_began + steps[self._step].at
+        again = self._began + self._step.at
         return again if again < self.ends.until else 0
 
     def _resume(self) -> None:
         """The function returned: the rest of the turn is as much later as the answer took."""
-        steps, _ = conversation_script.turn(calls=True)
         now = monotonic_ns()
-        self._turn_began = max(self._turn_began, now - steps[self._step].at)
+        self._began = max(self._began, now - self._step.at)
         if now < self.ends.until:
             self.ends.schedule.add(now, self._fire_step)
 
@@ -135,8 +115,6 @@ class Agent(SessionEnds):
 
     def __init__(self) -> None:
         super().__init__()
-        self._posts = 0
-        self._connections: list[AgentConnection] = []
         self._servers: list[asyncio.Server] = []
 
     async def open(self, certificate: str) -> list[int]:
@@ -153,27 +131,15 @@ class Agent(SessionEnds):
 
     async def expect(self, traffic: Traffic) -> None:
         """What the next connections are about."""
-        self._posts = 0
-        self._connections = []
         self.expect_traffic(traffic)
 
-    async def begin(self, at: int, until: int) -> None:
-        """Speak from one instant to another, evenly shifted; returns at once."""
-        self.until = until
-        _, length = conversation_script.turn(calls=False)
-        spread = length if self.traffic.agent == "conversation" else self.traffic.step
-        for place, connection in enumerate(self._connections):
-            connection.begin(at + place * spread // len(self._connections))
-
-    async def collect(self, start: int, stop: int) -> Collected:
-        heard = [each for each in self._connections if each.peer >= 0]
-        tallies = {each.peer: each.tally() for each in heard}
-        calls = sum(each.calls_sent for each in heard)
-        return self.fold(start, stop, tallies, {"calls": calls, "posts": self._posts})
+    def spread(self) -> int:
+        is_conversation = self.traffic.agent == "conversation"
+        return conversation_script.TURN_NS if is_conversation else super().spread()
 
     def _take_in(self, request: WSUpgradeRequest) -> AgentConnection:
-        connection = AgentConnection(self, len(self._connections))
-        self._connections.append(connection)
+        connection = AgentConnection(self, len(self.sessions))
+        self.sessions.append(connection)
         return connection
 
     async def _answer_posts(
@@ -185,7 +151,7 @@ class Agent(SessionEnds):
                 for line in head.lower().split(b"\r\n"):
                     if line.startswith(b"content-length:"):
                         await reader.readexactly(int(line.partition(b":")[2]))
-                self._posts += 1
+                self.counts["posts"] += 1
                 writer.write(CREATED)
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()  # it was the last

@@ -6,7 +6,6 @@ added up: percentiles of several runs come from the sum of their histograms, nev
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Iterable
 
@@ -30,23 +29,14 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     histogram: str = ""
 
 
-class Samples:
-    """`due` and `delay` in nanoseconds, side by side. Whoever measures appends to both.
+# When something was due and how late it came, in ns. Whoever measures appends: recording into a
+# histogram costs microseconds in Python.
+Samples = list[tuple[int, int]]
 
-    Recording into a histogram costs microseconds in Python, appending a fraction of one.
-    """
 
-    def __init__(self) -> None:
-        self.due = array("q")
-        self.delay = array("q")
-
-    def between(self, start: int, end: int) -> Latency:
-        """What was due from `start` to before `end`."""
-        return summarize_values(
-            delay // 1000
-            for due, delay in zip(self.due, self.delay, strict=True)
-            if start <= due < end
-        )
+def summarize_due(samples: Samples, start: int, stop: int) -> Latency:
+    """The delays of what was due from `start` to before `stop`."""
+    return summarize_values(delay // 1000 for due, delay in samples if start <= due < stop)
 
 
 def summarize_values(microseconds: Iterable[float]) -> Latency:

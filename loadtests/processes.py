@@ -7,14 +7,14 @@ enough.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import secrets
 import socket
-import subprocess
-import sys
 import time
+from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -40,16 +40,16 @@ class Usage(msgspec.Struct, frozen=True):
     rss_bytes: int
 
 
-def find_usage(process: subprocess.Popen[bytes] | None) -> Usage:
+def find_usage(process: Process | None) -> Usage:
     """Of a program with its children; None is the direct arm, where nothing runs."""
     cpu, waited, rss = 0, 0, 0
-    first = [psutil.Process(process.pid)] if process and process.poll() is None else []
-    for member in [*first, *(child for one in first for child in one.children(recursive=True))]:
+    if process is None or process.returncode is not None:
+        return Usage(cpu, waited, rss)
+    first = psutil.Process(process.pid)
+    for member in (first, *first.children(recursive=True)):
         try:
-            if sys.platform == "linux":  # to the ns, as clock_getcpuclockid(3) has it
-                cpu += time.clock_gettime_ns((~member.pid << 3) | 2)
-            else:
-                cpu += int(sum(member.cpu_times()[:2]) * 1e9)
+            # To the ns, as clock_getcpuclockid(3) has it.
+            cpu += time.clock_gettime_ns((~member.pid << 3) | 2)
             rss += member.memory_info().rss
             for schedule in Path(f"/proc/{member.pid}/task").glob("*/schedstat"):
                 waited += int(schedule.read_text().split()[1])
@@ -61,57 +61,44 @@ def find_usage(process: subprocess.Popen[bytes] | None) -> Usage:
 @asynccontextmanager
 async def program(
     command: Sequence[str], *, port: int, log: Path, cores: Set[int], environ: Mapping[str, str]
-) -> AsyncIterator[subprocess.Popen[bytes]]:
+) -> AsyncIterator[Process]:
     """Run it while inside, from when `port` takes connections. Raises `ProgramFailed`."""
-    process = _start(command, log, cores, environ)
-    try:
-        await _wait_for_port(process, port, log)
-        yield process
-    finally:
-        await asyncio.to_thread(_end, process)
-
-
-async def _wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    until = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < until:
-        try:
-            _, writer = await asyncio.open_connection(HOST, port)
-        except OSError:
-            await asyncio.sleep(0.05)
-        else:
-            writer.close()
-            return
-    raise ProgramFailed(f"{log.stem} did not start: {_last_words(log)}")
-
-
-def _start(
-    command: Sequence[str], log: Path, cores: Set[int], environ: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
     with log.open("wb") as output, pinned(cores):
         try:
-            return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=DEVNULL, stdout=output, stderr=output, env=environ
             )
         except OSError as error:
             raise ProgramFailed(f"{command[0]}: {error}") from None
+    try:
+        if not await _opens(port, process):
+            raise ProgramFailed(f"{log.stem} did not start: {_last_words(log)}")
+        yield process
+    finally:
+        await _end(process)
+
+
+async def _opens(port: int, process: Process) -> bool:
+    until = time.monotonic() + START_SECONDS
+    while process.returncode is None and time.monotonic() < until:
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection(HOST, port)
+            writer.close()
+            return True
+        await asyncio.sleep(0.05)
+    return False
 
 
 def _last_words(log: Path) -> str:
-    words = log.read_text(errors="replace").strip().splitlines()
-    return words[-1] if words else "no word"
+    return log.read_text(errors="replace").strip().rpartition("\n")[2] or "no word"
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-# Numbers that this process has given away: others of ours leave them alone while it lives.
-_given: list[socket.socket] = []
+async def _end(process: Process) -> None:
+    for end in (process.terminate, process.kill):
+        with suppress(TimeoutError, ProcessLookupError):
+            end()
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            return
 
 
 def free_port() -> int:
@@ -120,7 +107,7 @@ def free_port() -> int:
     """
     while True:
         port = 20_000 + secrets.randbelow(12_000)
-        # Of UDP, as a mark: it does not stand in the way of who listens there with TCP.
+        # Of UDP, as a mark while this process lives: it is in nobody's way who listens with TCP.
         mark = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with socket.socket() as probe:
             try:
@@ -129,7 +116,7 @@ def free_port() -> int:
             except OSError:
                 mark.close()
                 continue
-        _given.append(mark)
+        atexit.register(mark.close)
         return port
 
 
@@ -145,12 +132,8 @@ class Pinning(msgspec.Struct, frozen=True):
     rest: Cores = ANYWHERE
 
 
-def choose_cores(cores: Set[int] | None = None) -> Pinning:
-    """How to share out `cores`; without an argument, those that this process may use."""
-    if cores is None:
-        if not hasattr(os, "sched_getaffinity"):
-            return Pinning()
-        cores = os.sched_getaffinity(0)
+def choose_cores(cores: Set[int]) -> Pinning:
+    """How to share out the cores that this process may use."""
     if len(cores) < 2:
         return Pinning()
     relay, *others = sorted(cores)

@@ -5,36 +5,24 @@ Load tests.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
 import msgspec
 
-from loadtests import budgets, percentiles
+from loadtests import budgets
 from loadtests.budgets import Verdict
-from loadtests.percentiles import Latency
+from loadtests.percentiles import merge
 from loadtests.results import Arm, Results, Run
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 AT_MOST, AT_LEAST = "\N{LESS-THAN OR EQUAL TO}", "\N{GREATER-THAN OR EQUAL TO}"
-MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
+NONE = "\N{EN DASH}"
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One arm in one table: medians over its valid runs, percentiles of all their values."""
-
-    arm: str
-    repetitions: int
-    cpu_us_per_frame: float | None
-    up: Latency
-    down: Latency
-
-
-def group(of: Results) -> dict[str, list[Row]]:
-    """The valid runs of the same scenario, load and kind of connection, with a title for each.
+def group(of: Results) -> dict[str, dict[str, list[Run]]]:
+    """By title and arm the valid runs of the same scenario, load and kind of connection.
 
     They stand in the order in which the scenarios first ran, and the arms in their own.
     """
@@ -44,18 +32,9 @@ def group(of: Results) -> dict[str, list[Row]]:
     def place(run: Run) -> tuple[int, bool, int, int]:
         return scenarios.index(run.scenario), run.tls, run.sessions, arms.index(Arm(run.arm))
 
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for _, same in groupby(sorted(of.valid(), key=place), key=place):
-        runs = list(same)
-        cpu = [run.cpu_us_per_frame for run in runs if run.cpu_us_per_frame is not None]
-        row = Row(
-            arm=runs[0].arm,
-            repetitions=len(runs),
-            cpu_us_per_frame=median(cpu) if cpu else None,
-            up=percentiles.merge(run.up for run in runs),
-            down=percentiles.merge(run.down for run in runs),
-        )
-        groups[_title(runs[0])].append(row)
+    groups: dict[str, dict[str, list[Run]]] = {}
+    for run in sorted(of.valid(), key=place):
+        groups.setdefault(_title(run), {}).setdefault(run.arm, []).append(run)
     return groups
 
 
@@ -72,16 +51,15 @@ def show(value: float | None, unit: str) -> str:
     if value is None:
         return NONE
     digits = {"x": 2, "/s": 0, "KiB": 0}.get(unit, 1 if abs(value) < 100 else 0)
-    return f"{_signed(value, digits)} {TIMES if unit == 'x' else unit}"
+    return f"{value:,.{digits}f} {TIMES if unit == 'x' else unit}"
 
 
 def show_time(microseconds: float) -> str:
-    """Three digits and the unit that suits."""
+    """At most three digits and the unit that suits."""
     if microseconds < 1_000:
         return f"{microseconds:.0f} µs"
     if microseconds < 1_000_000:
-        ms = microseconds / 1_000
-        return f"{ms:.{2 if ms < 10 else 1 if ms < 100 else 0}f} ms"
+        return f"{microseconds / 1_000:.3g} ms"
     return f"{microseconds / 1_000_000:.2f} s"
 
 
@@ -98,7 +76,7 @@ def _show_spread(verdict: Verdict) -> str:
     if low is None or high is None or low == high:
         return ""
     digits = 2 if verdict.unit == "x" else 0
-    return f"{_signed(low, digits)} to {_signed(high, digits)}"
+    return f"{low:,.{digits}f} to {high:,.{digits}f}"
 
 
 def _show_verdict(verdict: Verdict) -> str:
@@ -109,10 +87,6 @@ def _show_verdict(verdict: Verdict) -> str:
     return "holds, aim reached" if verdict.reaches_aim else "holds"
 
 
-def _signed(value: float, digits: int) -> str:
-    return f"{value:,.{digits}f}".replace("-", MINUS)
-
-
 # --- the terminal --------------------------------------------------------------------------------
 
 
@@ -120,7 +94,7 @@ def text(of: Results) -> str:
     """The whole report for a terminal, at most 100 columns."""
     verdicts = budgets.evaluate(of)
     parts = [_text_of_budgets(verdicts)]
-    parts += [f"{title}\n{_text_of_rows(rows)}" for title, rows in group(of).items()]
+    parts += [f"{title}\n{_text_of_arms(arms)}" for title, arms in group(of).items()]
     if void := [run for run in of.runs if run.void is not None]:
         lines = [
             f"  {run.arm}, {_title(run)}, repetition {run.repetition}: {run.void}" for run in void
@@ -133,8 +107,8 @@ def text(of: Results) -> str:
 
 def _text_of_budgets(verdicts: Sequence[Verdict]) -> str:
     table = [("budget", "must", "aim", "measured", "spread", "")]
-    for verdict in verdicts:
-        row = (
+    table += [
+        (
             verdict.name,
             _show_limit(verdict.must, verdict),
             _show_limit(verdict.aim, verdict),
@@ -142,21 +116,24 @@ def _text_of_budgets(verdicts: Sequence[Verdict]) -> str:
             _show_spread(verdict),
             _show_verdict(verdict),
         )
-        table.append(row)
+        for verdict in verdicts
+    ]
     return _columns(table, right={1, 2, 3})
 
 
-def _text_of_rows(rows: Sequence[Row]) -> str:
+def _text_of_arms(arms: Mapping[str, Sequence[Run]]) -> str:
+    """Medians over the runs of each arm, percentiles of all their values."""
     head = ("  arm", "runs", "CPU/frame", "up p50", "p99", "p99.9", "down p50", "p99", "p99.9")
     table: list[Sequence[str]] = [head]
-    for row in rows:
-        cpu = NONE if row.cpu_us_per_frame is None else f"{row.cpu_us_per_frame:.1f} µs"
+    for arm, runs in arms.items():
+        cpu = [run.cpu_us_per_frame for run in runs if run.cpu_us_per_frame is not None]
+        ways = [merge(run.up for run in runs), merge(run.down for run in runs)]
         shown = [
             show_time(value) if latency.count else NONE
-            for latency in (row.up, row.down)
+            for latency in ways
             for value in (latency.p50, latency.p99, latency.p999)
         ]
-        table.append([f"  {row.arm}", str(row.repetitions), cpu, *shown])
+        table.append([f"  {arm}", str(len(runs)), f"{median(cpu):.1f} µs" if cpu else NONE, *shown])
     return _columns(table, right=set(range(1, 9)))
 
 
@@ -175,6 +152,9 @@ def _columns(rows: Sequence[Sequence[str]], *, right: set[int]) -> str:
 def save(of: Results, path: Path) -> None:
     """Results and verdicts as JSON, for machines."""
     verdicts = budgets.evaluate(of)
-    told = {"verdicts": verdicts, "conclusion": budgets.conclude(verdicts)}
-    whole = {**told, **msgspec.to_builtins(of)}
+    whole = {
+        "verdicts": verdicts,
+        "conclusion": budgets.conclude(verdicts),
+        **msgspec.structs.asdict(of),
+    }
     path.write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=1))

@@ -25,26 +25,6 @@ class Arm(StrEnum):
     OURS = "ours"
 
 
-class Scenario(StrEnum):
-    """Those that the budgets read; other scenarios may have any other name."""
-
-    CONVERSATION = "conversation"  # real turns: speech in bursts, events, function calls, storing
-    ECHO = "echo"  # frames only, the same both ways
-    QUIET = "quiet"  # the memory of sessions
-    STOPPED_DATABASE = "fault: stopped database"
-    UNREAD = "fault: browsers that never read"
-
-
-class Figure(StrEnum):
-    """Names of the single figures that microbenchmarks.py measures, with their units."""
-
-    READY_MS = "ready_ms"  # browser's wait for SettingsApplied through the relay
-    READY_DIRECT_MS = "ready_direct_ms"  # the same without a relay
-    MESSAGES_PER_SECOND = "messages_per_second"  # stored, sustained
-    HISTORY_P99_MS = "history_p99_ms"  # a page of 50 out of `history_messages`
-    HISTORY_MESSAGES = "history_messages"
-
-
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One arm under one load for some seconds. `void` says why its figures do not count.
 
@@ -82,7 +62,7 @@ class Results(msgspec.Struct, kw_only=True):
     seconds: float = 0.0  # how long all of it took
     notes: list[str] = []  # what a reader must know: arms left out, a machine that was busy
     runs: list[Run] = []
-    figures: dict[str, float] = {}
+    figures: dict[str, float] = {}  # what microbenchmarks.py measured
 
     def valid(self, **fields: object) -> Iterator[Run]:
         """The runs that count, narrowed by what is given."""

@@ -73,9 +73,9 @@ class _Measurement(msgspec.Struct, frozen=True):
         weighs = stage.traffic in (QUIET, UNREAD)
         primed = await self._prime(load) if stage.traffic == QUIET else None
         attached = await self._attach(load)
-        if attached.count < load.sessions:
+        if attached.settle.count < load.sessions:
             await self.caller.ask(Caller.leave)
-            why = f"{attached.count} of {load.sessions} sessions attached"
+            why = f"{attached.settle.count} of {load.sessions} sessions attached"
             return replace(blank, void="; ".join([why, *attached.failed]))
         start, stop = await self._speak(stage.warm_up, stage.seconds)
         await until(start)
@@ -107,8 +107,9 @@ class _Measurement(msgspec.Struct, frozen=True):
                 "cpu_share": busy / stage.seconds,
                 "waited_share": waited,
                 "agent_lag_p99": heard.lag.p99,
-                **heard.counts,
-                **came.counts,
+                "events": came.counts["events"],
+                "calls": heard.counts["calls"],
+                "posts": heard.counts["posts"],
             },
         )
 

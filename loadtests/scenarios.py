@@ -12,11 +12,13 @@ import msgspec
 from msgspec.structs import replace
 
 from loadtests.conversation_script import FRAME_BYTES
-from loadtests.results import Arm, Scenario
+from loadtests.results import Arm
+
+MS = 1_000_000  # in ns
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
-    """Every browser sends `frame_bytes` each `frame_ms`; `agent_bytes` are the agent's, if others.
+    """Every browser sends `frame_bytes` each `step` ns; `agent_bytes` are the agent's, if others.
 
     The agent sends every frame back at once ("echo"), sends as many on a schedule of its own
     ("paced") or plays turns ("conversation").
@@ -26,24 +28,21 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     agent: Literal["echo", "paced", "conversation"]
     frame_bytes: int = 640
     agent_bytes: int = 0
-    frame_ms: float = 20.0
-
-    @property
-    def step(self) -> int:
-        """From one frame of a browser to its next, ns."""
-        return int(self.frame_ms * 1_000_000)
+    step: int = 20 * MS
 
 
-ECHO = Traffic(name=Scenario.ECHO, agent="echo")
-CONVERSATION = Traffic(name=Scenario.CONVERSATION, agent="conversation", agent_bytes=FRAME_BYTES)
+# Frames only, the same both ways.
+ECHO = Traffic(name="echo", agent="echo")
+# Real turns: speech in bursts, events, function calls, storing.
+CONVERSATION = Traffic(name="conversation", agent="conversation", agent_bytes=FRAME_BYTES)
 # What clients of Deepgram really send: from 256 B every 8 ms (an audio worklet) to 8 KiB.
-SMALL = Traffic(name="frames-256B-8ms", agent="echo", frame_bytes=256, frame_ms=8.0)
-LARGE = Traffic(name="frames-8KiB-90ms", agent="echo", frame_bytes=8192, frame_ms=90.0)
+SMALL = Traffic(name="frames-256B-8ms", agent="echo", frame_bytes=256, step=8 * MS)
+LARGE = Traffic(name="frames-8KiB-90ms", agent="echo", frame_bytes=8192, step=90 * MS)
 # Attached and nearly quiet: what a session costs in memory.
-QUIET = Traffic(name=Scenario.QUIET, agent="paced", frame_ms=500.0)
-STOPPED_DATABASE = replace(CONVERSATION, name=Scenario.STOPPED_DATABASE)
+QUIET = Traffic(name="quiet", agent="paced", step=500 * MS)
+STOPPED_DATABASE = replace(CONVERSATION, name="fault: stopped database")
 # More than any speech: what piles up in front of a browser that does not read.
-UNREAD = Traffic(name=Scenario.UNREAD, agent="paced", agent_bytes=8192)
+UNREAD = Traffic(name="fault: browsers that never read", agent="paced", agent_bytes=8192)
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,8 +1,8 @@
 """One timer for the schedules of all sessions of a process.
 
 Load tests. A schedule is absolute: it says when a frame is due, whether or not the one before it
-was late. uvloop's timers count in milliseconds, which is as long as what we measure; on Linux a
-timerfd wakes us to the microsecond.
+was late. uvloop's timers count in milliseconds, which is as long as what we measure; a timerfd of
+Linux wakes us to the microsecond.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-import sys
 from collections.abc import Callable
 from heapq import heappop, heappush
 from time import monotonic_ns
@@ -34,14 +33,11 @@ class SendSchedule:
         self._due: list[tuple[int, int, Fire]] = []
         self._count = 0
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._descriptor: int | None = None
-        self._handle: asyncio.TimerHandle | None = None  # where there is no timerfd
-        if sys.platform == "linux":
-            flags = os.O_NONBLOCK | os.O_CLOEXEC
-            self._descriptor = self._libc.timerfd_create(_CLOCK_MONOTONIC, flags)
-            if self._descriptor < 0:
-                raise OSError(ctypes.get_errno(), "timerfd_create")
-            self._loop.add_reader(self._descriptor, self._wake)
+        flags = os.O_NONBLOCK | os.O_CLOEXEC
+        self._descriptor: int = self._libc.timerfd_create(_CLOCK_MONOTONIC, flags)
+        if self._descriptor < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        self._loop.add_reader(self._descriptor, self._wake)
 
     def add(self, due: int, fire: Fire) -> None:
         """Call `fire` at `due`, in ns of CLOCK_MONOTONIC."""
@@ -55,32 +51,18 @@ class SendSchedule:
         self._due.clear()
 
     def close(self) -> None:
-        self._due.clear()
-        if self._handle is not None:
-            self._handle.cancel()
-        if self._descriptor is not None:
-            self._loop.remove_reader(self._descriptor)
-            os.close(self._descriptor)
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
 
     def _set(self, due: int) -> None:
-        if self._descriptor is None:  # to the millisecond
-            if self._handle is not None:
-                self._handle.cancel()
-            seconds = max(0.0, (due - monotonic_ns()) / 1e9)
-            self._handle = self._loop.call_later(seconds, self._run)
-            return
         value = _FourLongs(0, 0, *divmod(max(due, 1), 1_000_000_000))
         self._libc.timerfd_settime(self._descriptor, _ABSOLUTE, value, None)
 
     def _wake(self) -> None:
-        assert self._descriptor is not None
         try:
             os.read(self._descriptor, 8)
         except BlockingIOError:
             return  # it was set anew in between
-        self._run()
-
-    def _run(self) -> None:
         due = self._due
         now = monotonic_ns()
         for _ in range(MOST_AT_ONCE):

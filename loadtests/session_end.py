@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import gc
 import struct
+from collections import Counter
 from time import monotonic_ns
 
 import msgspec
 from picows import WSListener, WSMsgType, WSTransport
 
-from loadtests.percentiles import Latency, Samples
+from loadtests.percentiles import Latency, Samples, summarize_due
 from loadtests.scenarios import ECHO, Traffic
 from loadtests.send_schedule import SendSchedule
 
@@ -22,9 +23,6 @@ BINARY, TEXT, CLOSE = WSMsgType.BINARY, WSMsgType.TEXT, WSMsgType.CLOSE
 # The way, the number of the sender, its frames from 0, when it was due in ns of CLOCK_MONOTONIC.
 STAMP = struct.Struct("<IIIq")
 UP, DOWN = 0x7654_6C01, 0x7654_6C02  # browser to agent, agent to browser
-
-_pack = STAMP.pack_into
-_unpack = STAMP.unpack_from
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +42,7 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
     latency: Latency
     lag: Latency
     tallies: dict[int, Tally]
-    counts: dict[str, int]
+    counts: Counter[str]
 
 
 class SessionEnds:
@@ -58,20 +56,30 @@ class SessionEnds:
         """Forget what was."""
         self.traffic = traffic
         self.until = 0
-        self.delays = Samples()
-        self.lag = Samples()
+        self.sessions: list[SessionEnd] = []
+        self.counts: Counter[str] = Counter()
+        self.delays: Samples = []
+        self.lag: Samples = []
         self.schedule.clear()
         gc.collect()
-        gc.freeze()
 
-    def fold(
-        self, start: int, stop: int, tallies: dict[int, Tally], counts: dict[str, int]
-    ) -> Collected:
+    async def begin(self, at: int, until: int) -> None:
+        """Speak from one instant to another, evenly shifted; returns at once."""
+        self.until = until
+        for place, end in enumerate(self.sessions):
+            end.begin(at + place * self.spread() // len(self.sessions))
+
+    def spread(self) -> int:
+        """ns from when the first begins to when the last does."""
+        return self.traffic.step
+
+    async def collect(self, start: int, stop: int) -> Collected:
+        """While sessions are open, of what was due from `start` to before `stop`."""
         return Collected(
-            latency=self.delays.between(start, stop),
-            lag=self.lag.between(start, stop),
-            tallies=tallies,
-            counts=counts,
+            latency=summarize_due(self.delays, start, stop),
+            lag=summarize_due(self.lag, start, stop),
+            tallies={end.session: end.tally() for end in self.sessions if end.session >= 0},
+            counts=self.counts,
         )
 
 
@@ -90,6 +98,15 @@ class SessionEnd(WSListener):
         # Not zeros: something on the way might compress.
         self._frame = bytearray((index * 193 + 11) & 0xFF for index in range(size))
 
+    @property
+    def session(self) -> int:
+        """The number of the browser."""
+        return self.number if self._way == UP else self.peer
+
+    def begin(self, at: int) -> None:
+        """Speak from `at` on."""
+        self.ends.schedule.add(at, self.fire)
+
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
 
@@ -103,24 +120,22 @@ class SessionEnd(WSListener):
             return 0
         now = monotonic_ns()
         self.send_frame(self.transport, due)
-        ends.lag.due.append(due)
-        ends.lag.delay.append(now - due)
+        ends.lag.append((due, now - due))
         again = due + ends.traffic.step
         return again if again < ends.until else 0
 
     def send_frame(self, transport: WSTransport, due: int) -> None:
-        _pack(self._frame, 0, self._way, self.number, self.sent, due)
+        STAMP.pack_into(self._frame, 0, self._way, self.number, self.sent, due)
         self.sent += 1
         transport.send(BINARY, self._frame)
 
     def take(self, frame: memoryview) -> None:
         now = monotonic_ns()
-        way, peer, sequence, due = _unpack(frame)
+        way, peer, sequence, due = STAMP.unpack_from(frame)
         if sequence != self.received or peer != self.peer:
             self._check(way, peer, sequence)
         self.received = sequence + 1
-        self.ends.delays.due.append(due)
-        self.ends.delays.delay.append(now - due)
+        self.ends.delays.append((due, now - due))
 
     def _check(self, way: int, peer: int, sequence: int) -> None:
         is_first = self.peer == -1 and sequence == 0

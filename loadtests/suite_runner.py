@@ -31,16 +31,10 @@ PACKAGES += ["asyncpg", "msgspec", "httptools"]
 BUSY = 0.5  # load average: something else is at work
 ROOT = Path(__file__).parents[1]
 
-Report = Callable[[str, int], None]  # what was done, and how many steps of `count_steps` that was
+Tell = Callable[[str], None]  # a line for people who watch
 
 
-def count_steps(suite: Suite) -> int:
-    """How many times `Report` will be called about, for a progress bar."""
-    runs = sum(len(stage.arms) * len(stage.sessions) * stage.repetitions for stage in suite.stages)
-    return runs + (microbenchmarks.STEPS if suite.figures else 0)
-
-
-async def bench(suite: Suite, pinning: Pinning, report: Report) -> Results:
+async def bench(suite: Suite, pinning: Pinning, tell: Tell) -> Results:
     """Run all of it; everything that was started has ended on return.
 
     Raises EmbeddedError, MigrationError or ProgramFailed.
@@ -49,29 +43,36 @@ async def bench(suite: Suite, pinning: Pinning, report: Report) -> Results:
     load = os.getloadavg()[0]
     results = Results(
         started_at=datetime.now(UTC),
-        machine=describe_machine(pinning, load),
-        commit=find_commit(),
-        versions=find_versions(),
+        machine={
+            "processor": _find_processor(),
+            "cores": psutil.cpu_count() or 0,
+            "memory GiB": round(psutil.virtual_memory().total / 2**30, 1),
+            "system": f"{platform.system()} {platform.release()}",
+            "cores of each part": str(pinning),
+            "load before": round(load, 2),
+        },
+        # The commit that is measured, with "+" when files differ from it; empty without git.
+        commit=_ask("git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"),
+        versions=_find_versions(),
     )
     if load > BUSY:
         results.notes.append(f"the machine was busy before the first run: load average {load:.1f}")
     if suite.figures:
         async with prepare(Pinning()) as environment:
-            results.figures = await microbenchmarks.measure(
-                environment, suite.figures, lambda what: report(what, 1)
-            )
+            results.figures = await microbenchmarks.measure(environment, suite.figures, tell)
     missing = {arm for stage in suite.stages for arm in stage.arms if is_missing(arm)}
     results.notes += [f"{arm} was left out: it is not installed" for arm in sorted(missing)]
     if any(stage.arms for stage in suite.stages):
         async with prepare(pinning) as environment:
-            for stage in suite.stages:
-                await _run_stage(environment, stage, missing, results, report)
+            for number, stage in enumerate(suite.stages, start=1):
+                tell(f"stage {number} of {len(suite.stages)}: {stage.traffic.name}")
+                await _run_stage(environment, stage, missing, results, tell)
     results.seconds = time.monotonic() - began
     return results
 
 
 async def _run_stage(
-    environment: Environment, stage: Stage, missing: set[Arm], results: Results, report: Report
+    environment: Environment, stage: Stage, missing: set[Arm], results: Results, tell: Tell
 ) -> None:
     out = set(missing)
     for sessions in stage.sessions:
@@ -80,54 +81,38 @@ async def _run_stage(
             for arm in stage.arms if repetition % 2 == 0 else reversed(stage.arms):
                 # Where frames are lost without a relay, nothing is learnt of the others.
                 if arm in out or Arm.DIRECT in out:
-                    report(f"{arm} left out", 1)
                     continue
-                done = await run(environment, stage, arm, sessions, repetition)
-                if done.void is not None:  # once more; the void run stays in the list
-                    results.runs.append(done)
-                    report(describe(done), 0)
+                for _ in range(2):  # a void run is repeated, and stays in the list
                     done = await run(environment, stage, arm, sessions, repetition)
-                if done.void is not None:
+                    results.runs.append(done)
+                    tell(f"  {describe(done)}")
+                    if done.void is None:
+                        break
+                else:
                     void.add(arm)
-                results.runs.append(done)
-                report(describe(done), 1)
         out |= void
 
 
 # --- where and with what -------------------------------------------------------------------------
 
 
-def describe_machine(pinning: Pinning, load: float) -> dict[str, str | int | float]:
-    return {
-        "processor": _find_processor(),
-        "cores": psutil.cpu_count() or 0,
-        "memory GiB": round(psutil.virtual_memory().total / 2**30, 1),
-        "system": f"{platform.system()} {platform.release()}",
-        "cores of each part": str(pinning),
-        "load before": round(load, 2),
-    }
-
-
 def _find_processor() -> str:
-    described = Path("/proc/cpuinfo")  # of Linux
-    found = described.exists() and re.search(r"model name\s*: (.*)", described.read_text())
+    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return found[1] if found else platform.machine()
 
 
-def find_commit() -> str:
-    """The commit that is measured, with "+" when files differ from it; empty without git."""
-    words = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        return ""
-
-
-def find_versions() -> dict[str, str]:
+def _find_versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     found |= {package: version(package) for package in PACKAGES}
-    for name in (Arm.NGINX, Arm.HAPROXY):
-        if program := find(name):
-            said = subprocess.run([program, "-v"], capture_output=True, text=True)
-            found[name] = (said.stdout or said.stderr).splitlines()[0][:60]
-    return found
+    return found | {
+        name: _ask(program, "-v") for name in (Arm.NGINX, Arm.HAPROXY) if (program := find(name))
+    }
+
+
+def _ask(*command: str) -> str:
+    """The first line that a program says; empty when it cannot."""
+    try:
+        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return "" if said.returncode else (said.stdout or said.stderr).partition("\n")[0][:60]

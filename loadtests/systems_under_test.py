@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import msgspec
 
@@ -28,7 +27,7 @@ class Started(msgspec.Struct, frozen=True):
     """An arm that runs; nothing does where callers reach the agent directly."""
 
     endpoint: Endpoint
-    process: subprocess.Popen[bytes] | None
+    process: Process | None
 
 
 def is_missing(arm: Arm) -> bool:
@@ -44,26 +43,23 @@ def find(name: str) -> str | None:
 async def start(arm: Arm, environment: Environment, *, tls: bool = False) -> AsyncIterator[Started]:
     """Run an arm while inside. Raises `ProgramFailed`."""
     agent_url = environment.agent_tls_url if tls else environment.agent_url
-    ca = environment.ca if tls else None
     if arm is Arm.DIRECT:
         headers = {"Authorization": f"Token {KEY}"}
-        yield Started(Endpoint(url=agent_url, ca=ca, headers=headers), None)
+        yield Started(Endpoint(url=agent_url, ca=environment.ca, headers=headers), None)
         return
     port = free_port()
     relay_url = f"http://{HOST}:{port}" if arm is Arm.OURS else f"ws://{HOST}:{port}{PATH}"
     async with program(
-        _make_command(arm, environment.folder, port, agent_url, ca),
+        _make_command(arm, environment, port, agent_url),
         port=port,
         log=environment.folder / f"{arm}.log",
         cores=environment.pinning.relay,
-        environ=_make_environ(environment, port, agent_url, ca),
+        environ=_make_environ(environment, port, agent_url),
     ) as running:
         yield Started(Endpoint(url=relay_url), running)
 
 
-def _make_environ(
-    environment: Environment, port: int, agent_url: str, ca: str | None
-) -> dict[str, str]:
+def _make_environ(environment: Environment, port: int, agent_url: str) -> dict[str, str]:
     # Nothing of the user's settings: what is measured is what we ship.
     environ = {
         name: value
@@ -82,50 +78,46 @@ def _make_environ(
         "RELAY_SESSIONS_PER_ADDRESS": "0",  # all come from here
         "RELAY_AUDIO_SPEED": "20",  # still looked after, but larger frames are no abuse
         "DATABASE_URL": environment.database_url,
-        **({"SSL_CERT_FILE": ca} if ca else {}),
+        "SSL_CERT_FILE": environment.ca,
     }
 
 
-def _make_command(arm: Arm, folder: Path, port: int, agent_url: str, ca: str | None) -> list[str]:
-    agent = agent_url.split("/")[2]  # its host and port
-    match arm:
-        case Arm.NGINX:
-            return _set_up_nginx(folder, port, agent, ca)
-        case Arm.HAPROXY:
-            return _set_up_haproxy(folder, port, agent, ca)
-        case Arm.OURS:
-            return [sys.executable, "-c", "from control.cli import main; main()", "serve"]
+def _make_command(arm: Arm, environment: Environment, port: int, agent_url: str) -> list[str]:
+    folder, ca = environment.folder, environment.ca
+    scheme, _, agent = agent_url.partition("://")
+    agent = agent.partition("/")[0]  # its host and port
+    if arm is Arm.NGINX:
+        path = folder / "nginx.conf"
+        path.write_text(_configure_nginx(port, f"{scheme.replace('ws', 'http')}://{agent}", ca))
+        return [find("nginx") or "nginx", "-e", "stderr", "-p", str(folder), "-c", str(path)]
+    if arm is Arm.HAPROXY:
+        path = folder / "haproxy.cfg"
+        tls = f"ssl verify required ca-file {ca} verifyhost localhost" if scheme == "wss" else ""
+        path.write_text(_configure_haproxy(port, f"{agent} {tls}"))
+        return [find("haproxy") or "haproxy", "-db", "-f", str(path)]
+    if arm is Arm.OURS:
+        return [sys.executable, "-c", "from control.cli import main; main()", "serve"]
     return [sys.executable, "-m", f"loadtests.baselines.{arm}_relay"]
 
 
-def _set_up_nginx(folder: Path, port: int, agent: str, ca: str | None) -> list[str]:
-    secure = ""
-    if ca:
-        secure = f"""
-            proxy_ssl_verify on;
-            proxy_ssl_trusted_certificate {ca};
-            proxy_ssl_name localhost;
-            proxy_ssl_server_name on;
-            proxy_ssl_session_reuse on;"""
-    temporary = "\n".join(
-        f"    {kind}_temp_path {folder / kind};"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    path = folder / "nginx.conf"
-    path.write_text(
-        f"""daemon off;
+def _configure_nginx(port: int, agent: str, ca: str) -> str:
+    return f"""daemon off;
 worker_processes 1;
-pid {folder / "nginx.pid"};
+pid nginx.pid;
 error_log stderr error;
 events {{ worker_connections 8192; }}
 http {{
     access_log off;
-{temporary}
+    client_body_temp_path client_body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
     server {{
         listen {HOST}:{port} backlog=4096;
         tcp_nodelay on;
         location / {{
-            proxy_pass {"https" if ca else "http"}://{agent};
+            proxy_pass {agent};
             proxy_http_version 1.1;
             proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Connection upgrade;
@@ -134,20 +126,20 @@ http {{
             proxy_buffer_size 16k;
             proxy_buffers 4 16k;
             proxy_read_timeout 1h;
-            proxy_send_timeout 1h;{secure}
+            proxy_send_timeout 1h;
+            proxy_ssl_verify on;
+            proxy_ssl_trusted_certificate {ca};
+            proxy_ssl_name localhost;
+            proxy_ssl_server_name on;
+            proxy_ssl_session_reuse on;
         }}
     }}
 }}
 """
-    )
-    return [find("nginx") or "nginx", "-e", "stderr", "-p", str(folder), "-c", str(path)]
 
 
-def _set_up_haproxy(folder: Path, port: int, agent: str, ca: str | None) -> list[str]:
-    secure = f" ssl verify required ca-file {ca} verifyhost localhost" if ca else ""
-    path = folder / "haproxy.cfg"
-    path.write_text(
-        f"""global
+def _configure_haproxy(port: int, agent: str) -> str:
+    return f"""global
     nbthread 1
     maxconn 8192
 defaults
@@ -161,7 +153,5 @@ frontend browsers
     default_backend agent
 backend agent
     http-request set-header Authorization "Token {KEY}"
-    server agent {agent}{secure}
+    server agent {agent}
 """
-    )
-    return [find("haproxy") or "haproxy", "-db", "-f", str(path)]

@@ -7,11 +7,12 @@ relay costs and one garbage collector is not everybody's.
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Set
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar, TypeVarTuple
 
@@ -20,7 +21,6 @@ import uvloop
 from loadtests.processes import pinned
 
 ANSWER_SECONDS = 90.0
-END_SECONDS = 5.0
 URGENT = -10  # a nice value
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -69,29 +69,24 @@ async def running(kind: type[Worker], cores: Set[int]) -> AsyncIterator[WorkerPr
     try:
         yield WorkerProcess(kind.__name__, ours)
     finally:
-        ours.close()
-        await asyncio.to_thread(process.join, END_SECONDS)
-        process.kill()
+        process.kill()  # it keeps nothing
         await asyncio.to_thread(process.join)
+        ours.close()
 
 
 def _run(kind: type[object], pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
-    try:
+    with suppress(PermissionError):  # only root may; on a quiet machine it makes no difference
         # What measures should wait for nothing but what it measures.
         os.setpriority(os.PRIO_PROCESS, 0, URGENT)
-    except PermissionError:
-        pass  # only root may; on a quiet machine it makes no difference
+    gc.disable()  # it runs where nothing is measured
     uvloop.run(_obey(kind, pipe))
 
 
 async def _obey(kind: type[object], pipe: Connection) -> None:
     worker = kind()
     while True:
-        try:
-            method, arguments = await asyncio.to_thread(pipe.recv)
-        except EOFError:
-            return
+        method, arguments = await asyncio.to_thread(pipe.recv)
         try:
             answer = await method(worker, *arguments)
         except Exception as error:
