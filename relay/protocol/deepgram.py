@@ -125,27 +125,8 @@ class LatencyReport(Message, frozen=True, tag=True):
 
     stt_latency: float | None = None
     ttt_token_latency: float | None = None
-    ttt_text_latency: float | None = None
-    ttt_tool_latency: float | None = None
-    ttt_thinking_latency: float | None = None
     tts_latency: float | None = None
     total_latency: float | None = None
-
-
-class ListenUpdated(Notice, frozen=True, tag=True):
-    pass
-
-
-class ThinkUpdated(Notice, frozen=True, tag=True):
-    pass
-
-
-class SpeakUpdated(Notice, frozen=True, tag=True):
-    pass
-
-
-class PromptUpdated(Notice, frozen=True, tag=True):
-    pass
 
 
 class InjectionRefused(Notice, frozen=True, tag=True):
@@ -263,10 +244,6 @@ ServerMessage = (
     | FunctionCallResponse
     | History
     | LatencyReport
-    | ListenUpdated
-    | ThinkUpdated
-    | SpeakUpdated
-    | PromptUpdated
     | InjectionRefused
     | Warning
     | Error
