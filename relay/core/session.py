@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from enum import Enum
 from uuid import UUID
 
 from config.limits import Limits
@@ -22,11 +21,10 @@ from config.policy import Policy
 from relay.core import actions, events, message_policy
 from relay.core.actions import Action
 from relay.core.admitted import Admitted, Takeover
-from relay.core.agent_lifecycle import AgentLifecycle, State
+from relay.core.agent_lifecycle import FINAL_ERRORS, LOST_CODES, AgentLifecycle, State
 from relay.core.events import EndReason, Event
 from relay.core.function_calls import FunctionCalls, respond
 from relay.core.rate_limit import AudioLimit, TextLimits
-from relay.core.reconnect import FINAL_ERRORS, LOST_CODES
 from relay.core.resume import ResumeWindow
 from relay.core.session_close import HANG_UP, close, comes_back
 from relay.core.session_timeouts import SessionTimeouts
@@ -52,11 +50,6 @@ _TEXT_AS_AUDIO = RelayError(
 )
 
 
-class Turn(Enum):
-    QUIET = "quiet"  # nobody is in the middle of something
-    RUNNING = "running"  # somebody speaks, or an answer is due
-
-
 MakeSettings = Callable[[Sequence[deepgram.History]], deepgram.Settings]
 """Makes Settings that tell the agent this history."""
 
@@ -79,24 +72,18 @@ class Session:
     ) -> None:
         """`began` is the wall-clock instant (UTC) of `now`; `new_id` and `new_ticket` give a fresh
         UUID and a fresh secret a call, `jitter` a number from 0 to 1."""
-        takeover = admitted.takeover
         self.admitted = admitted  # whose session it is, of which conversation, with which audio
         self._make_settings = make_settings
-        self._resume = ResumeWindow(
-            limits.grace_seconds,
-            new_ticket,
-            first=admitted.resume_ticket,
-            came_with=takeover.ticket if takeover else None,
-        )
+        self._resume = ResumeWindow(admitted, limits.grace_seconds, new_ticket)
         self._texts = TextLimits(limits, policy, now)
         self._audio = AudioLimit(limits, admitted.audio.input, now)
         self._timeouts = SessionTimeouts(limits.idle_seconds, limits.session_seconds, now)
         self._transcript = Transcript(admitted, began - timedelta(seconds=now), new_id)
         self._calls = FunctionCalls(new_id)
         self._agent = AgentLifecycle(limits, jitter, now)
-        self._turn = Turn.QUIET
+        self._in_turn = False  # somebody speaks, or an answer is due
         # As the browser was told; it does not have to be told when it comes from another relay.
-        self._reconnecting = takeover is not None
+        self._reconnecting = admitted.takeover is not None
 
     def __repr__(self) -> str:
         last_seq = self._transcript.last_seq
@@ -218,7 +205,7 @@ class Session:
                     return [actions.Forward()]
                 return [actions.Forward(), actions.Reported(seconds)]
             case deepgram.UserStartedSpeaking():
-                self._turn = Turn.RUNNING
+                self._in_turn = True
                 self._timeouts.touch(now)
                 return [actions.ClearAudio(), actions.Forward()]
             case deepgram.FunctionCallRequest():
@@ -228,7 +215,7 @@ class Session:
             case deepgram.Error():
                 return self._agent_erred(message, now)
             case deepgram.AgentAudioDone():
-                self._turn = Turn.QUIET
+                self._in_turn = False
                 self._timeouts.touch(now)
                 return [actions.Forward(), *(self._maybe_go(now) or self._maybe_roll_over(now))]
             case deepgram.Warning(code=code, description=description):
@@ -241,9 +228,8 @@ class Session:
             case deepgram.FunctionCallResponse():
                 return []  # the echo of our own answer (2026), no browser's business
             case deepgram.Malformed(type=kind, reason=reason):
-                passes = message_policy.malformed_may_pass(kind)
                 note = actions.Note("agent_malformed", f"{kind}: {reason}")
-                return [note, actions.Forward()] if passes else [note]
+                return [note] if kind in message_policy.PRIVATE else [note, actions.Forward()]
             case deepgram.Notice() | deepgram.Unknown():  # exhaustive
                 return [actions.Forward()]
 
@@ -264,7 +250,7 @@ class Session:
         if self._reconnecting:
             asked = [actions.SendBrowser(relay_events.RelayReconnected())]
             self._reconnecting = False
-        self._turn = Turn.QUIET
+        self._in_turn = False
         self._agent.apply(now)
         return [*asked, actions.ReleaseHeld(self._agent.request_id)]
 
@@ -273,7 +259,7 @@ class Session:
         self._timeouts.touch(now)
         asked = [actions.Store(self._transcript.add(said, now)), shown]
         if said.is_turn:
-            self._turn = Turn.RUNNING
+            self._in_turn = True
             if said.role == "user" and not self._resume.is_detached:
                 asked.append(actions.AwaitReply())
         return asked
@@ -332,7 +318,7 @@ class Session:
     @property
     def _is_quiet(self) -> bool:
         """Nobody would be interrupted."""
-        return self._turn is Turn.QUIET and not self._calls
+        return not (self._in_turn or self._calls)
 
     def _maybe_roll_over(self, now: float) -> list[Action]:
         """A new agent before Deepgram ends the session of this one; the browser is not told."""
@@ -436,20 +422,18 @@ class Session:
             return self._end(EndReason.BROWSER_LOST, "did not come back", close_codes.ABNORMAL, "")
         if now >= self._timeouts.go_by:
             return self._maybe_go(now)
+        if self.state is not State.OPEN and now < self._agent.deadline:
+            return []
+        if self.state is State.RETRYING:
+            self._agent.dial(now)
+            return [actions.DialAgent()]
         if self.state is not State.OPEN:
-            return self._set_up_late(now) if now >= self._agent.deadline else []
+            late = f"setup timeout while {self.state.value}"
+            return self._lost(now, EndReason.SETUP_TIMEOUT, late)
         asked = self._calls.speak(now)
         if self._agent.needs_keepalive(woken.browser_frames - woken.thrown_away, now):
             asked.append(actions.KeepAgentAlive())
         return asked + self._maybe_roll_over(now)
-
-    def _set_up_late(self, now: float) -> list[Action]:
-        """The deadline of an agent that is not ready."""
-        if self.state is State.RETRYING:
-            self._agent.dial(now)
-            return [actions.DialAgent()]
-        why = EndReason.SETUP_TIMEOUT
-        return self._lost(now, why, f"setup timeout while {self.state.value}")
 
     def _end(self, why: EndReason, detail: str, code: int, reason: str) -> list[Action]:
         self._agent.state = State.CLOSED
