@@ -36,13 +36,9 @@ GO_AWAY_PATIENCE = 5.0  # how long a turn may run on when the relay stops
 
 # What the browser is told of the end for want of an agent.
 _NO_AGENT = {
-    EndReason.AGENT_UNREACHABLE: RelayError(
-        code="agent_unreachable", detail="the voice agent cannot be reached"
-    ),
-    EndReason.AGENT_LOST: RelayError(code="agent_lost", detail="the voice agent was lost"),
-    EndReason.SETUP_TIMEOUT: RelayError(
-        code="setup_timeout", detail="the voice agent did not get ready in time"
-    ),
+    EndReason.AGENT_UNREACHABLE: "the voice agent cannot be reached",
+    EndReason.AGENT_LOST: "the voice agent was lost",
+    EndReason.SETUP_TIMEOUT: "the voice agent did not get ready in time",
 }
 _TEXT_AS_AUDIO = RelayError(
     code="not_audio",
@@ -291,7 +287,8 @@ class Session:
     ) -> list[Action]:
         """The end for want of an agent, or because of its `error`."""
         if error is None:
-            return [actions.SendBrowser(_NO_AGENT[why]), *self._hang_up(why, detail)]
+            told = RelayError(code=why.value, detail=_NO_AGENT[why])
+            return [actions.SendBrowser(told), *self._hang_up(why, detail)]
         end = self._end(why, detail, close_codes.INTERNAL, error.code)
         return [actions.SendBrowser(message_policy.for_browser(error)), *end]
 
