@@ -22,17 +22,23 @@ from relay.core import actions, events, message_policy
 from relay.core.actions import Action
 from relay.core.admitted import Admitted, Takeover
 from relay.core.agent_lifecycle import FINAL_ERRORS, LOST_CODES, AgentLifecycle, State
-from relay.core.events import EndReason, Event
+from relay.core.events import HANG_UP, EndReason, Event
 from relay.core.function_calls import FunctionCalls, respond
 from relay.core.rate_limit import AudioLimit, TextLimits
 from relay.core.resume import ResumeWindow
-from relay.core.session_close import HANG_UP, close, comes_back
 from relay.core.session_timeouts import SessionTimeouts
 from relay.core.transcript import Transcript
 from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.relay_events import RelayError
 
 GO_AWAY_PATIENCE = 5.0  # how long a turn may run on when the relay stops
+
+# What a leaving client may say of itself, and the codes that are free for all (RFC 6455 sections
+# 7.4.1 and 7.4.2). A frame may carry any other number up to 65535; none of those is passed on.
+_CLIENTS_OWN = {close_codes.NORMAL, close_codes.GOING_AWAY, *range(3000, 5000)}
+# A browser that closes with one of these, or with a code from 3000 up, does not come back: 1005 is
+# `close()` without arguments. 1001 is a page that is left, or loaded again.
+_GOODBYES = {close_codes.NORMAL, close_codes.NO_STATUS}
 
 # What the browser is told of the end for want of an agent.
 _NO_AGENT = {
@@ -152,7 +158,10 @@ class Session:
                     return self._fail(why, detail)
                 return self._lost(now, why, detail, at_least=retry_after)
             case events.AgentClosed(code, reason):
-                return self._agent_closed(code, reason, now)
+                detail = f"{code} {reason}".strip()
+                if code in LOST_CODES:
+                    return self._lost(now, EndReason.AGENT_LOST, detail)
+                return self._end(EndReason.AGENT_LEFT, detail, code, reason)
             case events.BrowserClosed(code, reason):
                 return self._browser_closed(code, reason, now)
             case events.BrowserReturning():
@@ -269,12 +278,6 @@ class Session:
 
     # --- the agent is lost -------------------------------------------------------------------
 
-    def _agent_closed(self, code: int, reason: str, now: float) -> list[Action]:
-        detail = f"{code} {reason}".strip()
-        if code not in LOST_CODES:
-            return self._end(EndReason.AGENT_LEFT, detail, code, reason)
-        return self._lost(now, EndReason.AGENT_LOST, detail)
-
     def _agent_erred(self, error: deepgram.Error, now: float) -> list[Action]:
         # The description is for us; it may quote the prompt.
         detail = f"{error.code}: {error.description}"
@@ -340,7 +343,7 @@ class Session:
         return actions.SendBrowser(event)
 
     def _browser_closed(self, code: int, reason: str, now: float) -> list[Action]:
-        if self._resume.grace and comes_back(code):
+        if self._resume.grace and code < 3000 and code not in _GOODBYES:
             return self._detach(code, reason, now)
         why = EndReason.BROWSER_LOST if code == close_codes.ABNORMAL else EndReason.BROWSER_LEFT
         return self._end(why, f"{code} {reason}".strip(), code, reason)
@@ -433,8 +436,14 @@ class Session:
         return asked + self._maybe_roll_over(now)
 
     def _end(self, why: EndReason, detail: str, code: int, reason: str) -> list[Action]:
+        """`code` and `reason` go to the side that did not end it. The agent hears a browser's code
+        only where it is one of a client's own: the rest is between us two."""
         self._agent.state = State.CLOSED
-        return [close(why, detail, code, reason)]
+        short = close_codes.short(reason)
+        browser = close_codes.sendable(code, instead=close_codes.NORMAL), short
+        is_its_own = why is EndReason.BROWSER_LEFT and code in _CLIENTS_OWN
+        agent = (code, short) if is_its_own else (close_codes.NORMAL, "")
+        return [actions.End(why.value, detail, browser, agent)]
 
     def _hang_up(self, why: EndReason, detail: str = "") -> list[Action]:
         return self._end(why, detail, *HANG_UP[why])
