@@ -42,9 +42,13 @@ _GOODBYES = {close_codes.NORMAL, close_codes.NO_STATUS}
 
 # What the browser is told of the end for want of an agent.
 _NO_AGENT = {
-    EndReason.AGENT_UNREACHABLE: "the voice agent cannot be reached",
-    EndReason.AGENT_LOST: "the voice agent was lost",
-    EndReason.SETUP_TIMEOUT: "the voice agent did not get ready in time",
+    EndReason.AGENT_UNREACHABLE: RelayError(
+        code="agent_unreachable", detail="the voice agent cannot be reached"
+    ),
+    EndReason.AGENT_LOST: RelayError(code="agent_lost", detail="the voice agent was lost"),
+    EndReason.SETUP_TIMEOUT: RelayError(
+        code="setup_timeout", detail="the voice agent did not get ready in time"
+    ),
 }
 _TEXT_AS_AUDIO = RelayError(
     code="not_audio",
@@ -290,8 +294,7 @@ class Session:
     ) -> list[Action]:
         """The end for want of an agent, or because of its `error`."""
         if error is None:
-            told = RelayError(code=why.value, detail=_NO_AGENT[why])
-            return [actions.SendBrowser(told), *self._hang_up(why, detail)]
+            return [actions.SendBrowser(_NO_AGENT[why]), *self._hang_up(why, detail)]
         end = self._end(why, detail, close_codes.INTERNAL, error.code)
         return [actions.SendBrowser(message_policy.for_browser(error)), *end]
 
