@@ -104,26 +104,21 @@ class Supervisor:
         task = asyncio.current_task()
         assert task is not None
         while not task.cancelling():  # also when the work has lost it
+            long = asyncio.get_running_loop().call_later(WELL_SECONDS, repeated.succeeded)
             try:
-                await self._attempt(repeated, work)
+                await work()
+                repeated.succeeded()
                 await pause()
+                continue
             except (Exception, asyncio.CancelledError) as error:
                 if task.cancelling():
                     return
                 # A cancellation that nobody asked for is a failure like any other.
                 self.count(repeated.name)
                 repeated.failed(error, self._clock())
-                await asyncio.sleep(RETRY.pause(repeated.failures, self._jitter()))
-
-    async def _attempt(self, repeated: _Repeated, work: Work) -> None:
-        loop = asyncio.get_running_loop()
-        long = loop.call_later(WELL_SECONDS, repeated.succeeded) if repeated.failures else None
-        try:
-            await work()
-        finally:
-            if long is not None:
+            finally:
                 long.cancel()
-        repeated.succeeded()
+            await asyncio.sleep(RETRY.pause(repeated.failures, self._jitter()))
 
 
 class _Repeated:

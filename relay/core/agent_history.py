@@ -20,8 +20,6 @@ LONGEST = 64 * 1024
 LONGEST_TEXT = 8 * 1024
 MARK = " … (cut)"
 
-_JOINT = len(",")
-
 
 def fit(lines: Sequence[deepgram.History], room: int = LONGEST) -> list[deepgram.History]:
     """What fits into `room` bytes of JSON: the newest lines with words, in order."""
@@ -41,8 +39,8 @@ def with_words(lines: Sequence[deepgram.History]) -> list[deepgram.History]:
 
 
 def size(lines: Iterable[object]) -> int:
-    """Bytes of these lines in JSON."""
-    return sum(len(msgspec.json.encode(line)) + _JOINT for line in lines)
+    """Bytes of these lines in JSON, each with a comma."""
+    return sum(len(msgspec.json.encode(line)) + 1 for line in lines)
 
 
 def _shorten(line: deepgram.History) -> deepgram.History:

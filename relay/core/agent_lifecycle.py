@@ -1,6 +1,8 @@
 """Where the agent of a session stands: dialled, set up, ready, lost; and what is due when. Pure.
 
-At every moment a deadline leads back to an agent that is ready, or to the end of the session.
+At every moment a deadline leads back to an agent that is ready, or to the end of the session. There
+is no session resumption at Deepgram: a new socket is a new session, which is told the history. What
+a second try cannot mend is not tried: wrong Settings, a wrong key, no credit.
 """
 
 from __future__ import annotations
@@ -10,19 +12,43 @@ from collections.abc import Callable
 from enum import Enum
 
 from config.limits import Limits
-from relay.core.reconnect import (
-    FIRST_WAIT,
-    LONGEST_RETRY_AFTER,
-    LONGEST_WAIT,
-    MAX_TRIES,
-    STABLE_SECONDS,
-)
+from relay.protocol import close_codes
 
 # Deepgram wants something every 8 s while no audio flows (docs agent-keep-alive). We check
 # every 4 s and say KeepAlive when nothing came since the last check: the gap stays below 8 s.
 KEEPALIVE_CHECK = 4.0
 # How long a turn may run on past the planned roll-over, which is well before Deepgram's 2 h.
 ROLL_OVER_PATIENCE = 240.0
+
+MAX_TRIES = 5  # in an outage
+FIRST_WAIT = 0.25
+LONGEST_WAIT = 4.0
+LONGEST_RETRY_AFTER = 10.0  # somebody waits for the answer, with a microphone in the hand
+# An agent that was ready for so long has ended the outage before it.
+STABLE_SECONDS = 30.0
+
+# Refusals that stay the same however often one asks.
+FINAL_STATUSES = {400, 401, 402, 403, 404, 405}
+FINAL_ERRORS = {
+    "AGENT_ID_NOT_SUPPORTED",
+    "INVALID_AGENT_ID",
+    "INVALID_SETTINGS",
+    "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS",
+    "SETTINGS_ALREADY_APPLIED",
+    "UNPARSABLE_CLIENT_MESSAGE",
+    "USER_AUDIO_FORMAT",
+}
+# An agent that closes with one of these has not finished the conversation. 1000 and the codes from
+# 3000 up were chosen by somebody, and are passed on.
+LOST_CODES = {
+    close_codes.GOING_AWAY,
+    close_codes.NO_STATUS,
+    close_codes.ABNORMAL,
+    close_codes.INTERNAL,
+    close_codes.RESTART,
+    close_codes.TRY_AGAIN,
+    close_codes.AGENT_UNREACHABLE,
+}
 
 
 class State(Enum):

@@ -26,7 +26,6 @@ from relay.protocol.audio_formats import AudioWish, choose_audio
 
 SETTINGS_SECONDS = 15.0  # Deepgram waits 10 to 15 s for Settings
 MAX_EARLY = 16  # before Settings an agent says Welcome, and nothing else
-MAX_CONTROLS = 40  # pings of a client before its Settings; one every some seconds is usual
 MAX_DESCRIPTION = 300  # characters; it may quote what the client wrote
 
 # What Deepgram takes where Settings say nothing (docs/protocol.md); agent.yaml is for our clients.
@@ -60,7 +59,6 @@ class DeepgramSession:
         self._session = begin(admitted, now)  # begun again with the audio that the client wants
         self._settings_by: float | None = now + SETTINGS_SECONDS  # None: they came
         self._early: list[Event] = []  # of an agent that was dialled ahead
-        self._controls = 0
         self._wanted: dict[str, Any] = {}  # of the client's Settings, for each agent
 
     def __repr__(self) -> str:
@@ -106,13 +104,9 @@ class DeepgramSession:
             return []
         if self._settings_by is not None:
             return self._before_settings(event, now, self._settings_by)
-        passes = True
-        match event:
-            case events.FromBrowser(deepgram.Settings()):
-                return self._refuse("SETTINGS_ALREADY_APPLIED", "Settings were sent already", now)
-            case events.FromAgent(deepgram.Welcome()):
-                passes = False
-        return self._tell(event, now, passes=passes)
+        if isinstance(event, events.FromBrowser) and isinstance(event.message, deepgram.Settings):
+            return self._refuse("SETTINGS_ALREADY_APPLIED", "Settings were sent already", now)
+        return self._tell(event, now)
 
     # --- before Settings ---------------------------------------------------------------------
 
@@ -126,15 +120,11 @@ class DeepgramSession:
                 return self._refuse_other("another message", now)
             case events.NotAudio():
                 return self._refuse_other("audio", now)
-            case events.ControlFrame():
-                self._controls += 1
-                is_flood = self._controls > MAX_CONTROLS
-                return self._refuse_other("pings", now) if is_flood else []
             case events.Woken() if now >= settings_by:
                 waited = f"no Settings came within {SETTINGS_SECONDS:.0f} s"
                 return self._refuse("CLIENT_MESSAGE_TIMEOUT", waited, now)
-            case events.BrowserClosed() | events.HangUp() | events.GoAway():
-                return self._tell(event, now)  # an end: the session knows how
+            case events.ControlFrame() | events.BrowserClosed() | events.HangUp() | events.GoAway():
+                return self._tell(event, now)  # as at any time
             case (
                 events.FromAgent()
                 | events.AgentOpened()
@@ -156,11 +146,11 @@ class DeepgramSession:
         }
         self._settings_by = None
         self._session = self._begin(msgspec.structs.replace(self.admitted, audio=audio), now)
-        asked = self._session.begin()
+        told: list[Action] = [actions.DialAgent()]
         early, self._early = self._early, []
         for event in early:
-            asked += self._session.handle(event, now)
-        return self._translate(asked, passes=False)
+            told += self._tell(event, now)
+        return told
 
     def _refuse_other(self, what: str, now: float) -> list[Action]:
         text = f"expected Settings as the first message, got {what}"
@@ -176,41 +166,34 @@ class DeepgramSession:
 
     # --- in Deepgram's words -----------------------------------------------------------------
 
-    def _tell(self, event: Event, now: float, *, passes: bool = True) -> list[Action]:
-        asked = self._session.handle(event, now)
-        return self._translate(
-            asked, is_gone=isinstance(event, events.BrowserClosed), passes=passes
-        )
-
-    def _translate(
-        self, asked: list[Action], *, is_gone: bool = False, passes: bool = True
-    ) -> list[Action]:
-        """What the session asked for, as this client may see it.
-
-        `is_gone`: it needs no word; `passes`: the frame being handled may be forwarded.
-        """
+    def _tell(self, event: Event, now: float) -> list[Action]:
+        """What the session asks for because of this event, as the client may see it."""
         told: list[Action] = []
-        is_explained = is_gone
-        for action in asked:
+        is_welcome = isinstance(event, events.FromAgent) and isinstance(
+            event.message, deepgram.Welcome
+        )
+        is_explained = isinstance(event, events.BrowserClosed)  # who left needs no word
+        for action in self._session.handle(event, now):
             match action:
-                case actions.Forward():
-                    told += [action] if passes else []
+                case actions.Forward() if is_welcome:
+                    pass  # it had ours
                 case actions.SendBrowser(event=relay_events.RelayError() as error):
                     is_explained = True
                     told.append(actions.SendBrowser(_in_deepgrams_words(error)))
                 case actions.Refuse(error=relay_events.RelayError() as error):
                     told.append(actions.Refuse(_in_deepgrams_words(error), error.code))
-                case actions.SendBrowser(event=event):
-                    is_explained = is_explained or isinstance(event, deepgram.Error)
-                    told += [] if isinstance(event, relay_events.RelayEvent) else [action]
+                case actions.SendBrowser(event=relay_events.RelayEvent()):
+                    pass
+                case actions.SendBrowser(event=shown):
+                    is_explained = is_explained or isinstance(shown, deepgram.Error)
+                    told.append(action)
                 case actions.End(browser=(code, reason)):
                     if code != close_codes.NORMAL and not is_explained:
                         word = _CLOSED.get(code, "INTERNAL_SERVER_ERROR")
-                        told.append(
-                            actions.SendBrowser(deepgram.Error(code=word, description=reason))
-                        )
-                    ended = msgspec.structs.replace(action, browser=(close_codes.NORMAL, reason))
-                    told.append(ended)
+                        why = deepgram.Error(code=word, description=reason)
+                        told.append(actions.SendBrowser(why))
+                    browser = close_codes.NORMAL, reason
+                    told.append(msgspec.structs.replace(action, browser=browser))
                 case actions.SendSettings(settings=settings):
                     wanted = msgspec.structs.replace(settings, **self._wanted)
                     told.append(actions.SendSettings(wanted))

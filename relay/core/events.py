@@ -1,4 +1,4 @@
-"""What a session may be told. Pure.
+"""What a session may be told, and why it ends. Pure.
 
 Decoded messages come wrapped in the side that they came from; what is not a message has a struct of
 its own.
@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from relay.core.records import MessageSaid
-from relay.protocol import deepgram
+from relay.protocol import close_codes, deepgram
 from relay.protocol.relay_events import RelayIntent
 
 
@@ -34,6 +34,28 @@ class EndReason(StrEnum):
     IDLE = "idle"
     LONGEST = "longest"
     INTERNAL_ERROR = "internal_error"
+
+
+# What the other side is told when we hang up: close code, reason.
+HANG_UP = {
+    EndReason.HUNG_UP: (close_codes.NORMAL, "hung up"),
+    # Not a code that asks to come again: two clients would take turns for ever.
+    EndReason.SUPERSEDED: (close_codes.NORMAL, "continued elsewhere"),
+    EndReason.MOVED: (close_codes.NORMAL, "continued elsewhere"),
+    EndReason.SHUTDOWN: (close_codes.RESTART, "restarting"),
+    EndReason.BROWSER_LOST: (close_codes.NORMAL, ""),  # before it was told anything
+    EndReason.BROWSER_TOO_SLOW: (close_codes.POLICY, "not reading"),
+    EndReason.BAD_SETTINGS: (close_codes.NORMAL, ""),  # of a Deepgram client, which got an Error
+    EndReason.AGENT_TOO_SLOW: (close_codes.AGENT_UNREACHABLE, "agent not reading"),
+    EndReason.AGENT_UNREACHABLE: (close_codes.AGENT_UNREACHABLE, "agent unreachable"),
+    EndReason.AGENT_LOST: (close_codes.AGENT_UNREACHABLE, "agent lost"),
+    EndReason.SETUP_TIMEOUT: (close_codes.AGENT_UNREACHABLE, "setup timeout"),
+    EndReason.ABUSE: (close_codes.POLICY, "too many refusals"),
+    # Not codes that ask to come again either: nobody was there.
+    EndReason.IDLE: (close_codes.NORMAL, "idle"),
+    EndReason.LONGEST: (close_codes.NORMAL, "maximum duration"),
+    EndReason.INTERNAL_ERROR: (close_codes.INTERNAL, "internal error"),
+}
 
 
 class FromAgent(msgspec.Struct, frozen=True):

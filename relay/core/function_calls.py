@@ -9,6 +9,7 @@ only what goes back to it with the answer.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from uuid import UUID
@@ -22,6 +23,9 @@ from relay.protocol import deepgram
 
 # An answer every model needs and no user waits for: more calls at once are a runaway model.
 MAX_OPEN_CALLS = 16
+TOO_MANY = json.dumps(
+    {"error": f"more than {MAX_OPEN_CALLS} functions at once; wait for the answers"}
+)
 MAX_REQUESTED = 1_000  # entries of one request that get an answer at all
 
 
@@ -63,7 +67,7 @@ class FunctionCalls:
                 self._open[same] = _OpenCall(self._running.pop(same))
                 continue
             if len(self._open) >= MAX_OPEN_CALLS:
-                asked.append(respond(_finish(call, message_policy.too_many_calls(MAX_OPEN_CALLS))))
+                asked.append(respond(_finish(call, TOO_MANY)))
                 continue
             id = self._new_id()
             self._open[id] = _OpenCall(call)

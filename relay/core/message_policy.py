@@ -36,7 +36,7 @@ _SAFE_DESCRIPTIONS = {
     "USER_AUDIO_FORMAT": "the audio does not have the format of the session",
 }
 # Texts of these types may carry what is not for browsers, so a broken one does not pass either.
-_PRIVATE = {
+PRIVATE = {
     "",
     "ConversationText",  # not of one of the two who speak: perhaps the prompt
     "Error",
@@ -123,13 +123,3 @@ def for_browser(problem: deepgram.Error | deepgram.Warning) -> deepgram.Error | 
     """The same problem with a description that is fit for a browser."""
     description = _SAFE_DESCRIPTIONS.get(problem.code, "the agent reported a problem")
     return msgspec.structs.replace(problem, description=description)
-
-
-def malformed_may_pass(kind: str) -> bool:
-    """Whether a message of a known type that does not fit our struct may go to a browser."""
-    return kind not in _PRIVATE
-
-
-def too_many_calls(limit: int) -> str:
-    """The answer to a model that asks for more than `limit` functions at once."""
-    return json.dumps({"error": f"more than {limit} functions at once; wait for the answers"})

@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 
+from relay.core.admitted import Admitted
 from relay.protocol import deepgram, relay_events
 
 KEPT_BYTES = 64 * 1024  # some minutes of conversation
@@ -20,24 +21,15 @@ KEPT_BYTES = 64 * 1024  # some minutes of conversation
 class ResumeWindow:
     """Open from `detach` for `grace` seconds; the browser of the session is attached at first."""
 
-    def __init__(
-        self,
-        grace: float,
-        new_ticket: Callable[[], str],
-        *,
-        first: str | None = None,
-        came_with: str | None = None,
-    ) -> None:
-        """`grace`: seconds that the browser is waited for; 0: it cannot come back.
-
-        `first` is its first ticket; `came_with` the one that it brought from another relay.
-        """
+    def __init__(self, admitted: Admitted, grace: float, new_ticket: Callable[[], str]) -> None:
+        """`grace`: seconds that the browser is waited for; 0: it cannot come back."""
+        takeover = admitted.takeover
         self.grace = grace
-        self.ticket = first or new_ticket()
+        self.ticket = admitted.resume_ticket or new_ticket()
         self.closes_at = math.inf  # the monotonic second at which the wait is over
         self._new_ticket = new_ticket
         # Ticket and frames of the last attach.
-        self._unheard: tuple[str, int] | None = (came_with, 0) if came_with else None
+        self._unheard: tuple[str, int] | None = (takeover.ticket, 0) if takeover else None
 
     def __repr__(self) -> str:
         return f"<ResumeWindow {'detached' if self.is_detached else 'attached'}>"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from enum import Enum
 from uuid import UUID
 
 from config.limits import Limits
@@ -22,19 +21,24 @@ from config.policy import Policy
 from relay.core import actions, events, message_policy
 from relay.core.actions import Action
 from relay.core.admitted import Admitted, Takeover
-from relay.core.agent_lifecycle import AgentLifecycle, State
-from relay.core.events import EndReason, Event
+from relay.core.agent_lifecycle import FINAL_ERRORS, LOST_CODES, AgentLifecycle, State
+from relay.core.events import HANG_UP, EndReason, Event
 from relay.core.function_calls import FunctionCalls, respond
 from relay.core.rate_limit import AudioLimit, TextLimits
-from relay.core.reconnect import FINAL_ERRORS, LOST_CODES
 from relay.core.resume import ResumeWindow
-from relay.core.session_close import HANG_UP, close, comes_back
 from relay.core.session_timeouts import SessionTimeouts
 from relay.core.transcript import Transcript
 from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.relay_events import RelayError
 
 GO_AWAY_PATIENCE = 5.0  # how long a turn may run on when the relay stops
+
+# What a leaving client may say of itself, and the codes that are free for all (RFC 6455 sections
+# 7.4.1 and 7.4.2). A frame may carry any other number up to 65535; none of those is passed on.
+_CLIENTS_OWN = {close_codes.NORMAL, close_codes.GOING_AWAY, *range(3000, 5000)}
+# A browser that closes with one of these, or with a code from 3000 up, does not come back: 1005 is
+# `close()` without arguments. 1001 is a page that is left, or loaded again.
+_GOODBYES = {close_codes.NORMAL, close_codes.NO_STATUS}
 
 # What the browser is told of the end for want of an agent.
 _NO_AGENT = {
@@ -50,11 +54,6 @@ _TEXT_AS_AUDIO = RelayError(
     code="not_audio",
     detail="expected audio in binary messages, got a message that belongs into a text one",
 )
-
-
-class Turn(Enum):
-    QUIET = "quiet"  # nobody is in the middle of something
-    RUNNING = "running"  # somebody speaks, or an answer is due
 
 
 MakeSettings = Callable[[Sequence[deepgram.History]], deepgram.Settings]
@@ -79,24 +78,18 @@ class Session:
     ) -> None:
         """`began` is the wall-clock instant (UTC) of `now`; `new_id` and `new_ticket` give a fresh
         UUID and a fresh secret a call, `jitter` a number from 0 to 1."""
-        takeover = admitted.takeover
         self.admitted = admitted  # whose session it is, of which conversation, with which audio
         self._make_settings = make_settings
-        self._resume = ResumeWindow(
-            limits.grace_seconds,
-            new_ticket,
-            first=admitted.resume_ticket,
-            came_with=takeover.ticket if takeover else None,
-        )
+        self._resume = ResumeWindow(admitted, limits.grace_seconds, new_ticket)
         self._texts = TextLimits(limits, policy, now)
         self._audio = AudioLimit(limits, admitted.audio.input, now)
         self._timeouts = SessionTimeouts(limits.idle_seconds, limits.session_seconds, now)
         self._transcript = Transcript(admitted, began - timedelta(seconds=now), new_id)
         self._calls = FunctionCalls(new_id)
         self._agent = AgentLifecycle(limits, jitter, now)
-        self._turn = Turn.QUIET
+        self._in_turn = False  # somebody speaks, or an answer is due
         # As the browser was told; it does not have to be told when it comes from another relay.
-        self._reconnecting = takeover is not None
+        self._reconnecting = admitted.takeover is not None
 
     def __repr__(self) -> str:
         last_seq = self._transcript.last_seq
@@ -169,7 +162,10 @@ class Session:
                     return self._fail(why, detail)
                 return self._lost(now, why, detail, at_least=retry_after)
             case events.AgentClosed(code, reason):
-                return self._agent_closed(code, reason, now)
+                detail = f"{code} {reason}".strip()
+                if code in LOST_CODES:
+                    return self._lost(now, EndReason.AGENT_LOST, detail)
+                return self._end(EndReason.AGENT_LEFT, detail, code, reason)
             case events.BrowserClosed(code, reason):
                 return self._browser_closed(code, reason, now)
             case events.BrowserReturning():
@@ -218,7 +214,7 @@ class Session:
                     return [actions.Forward()]
                 return [actions.Forward(), actions.Reported(seconds)]
             case deepgram.UserStartedSpeaking():
-                self._turn = Turn.RUNNING
+                self._in_turn = True
                 self._timeouts.touch(now)
                 return [actions.ClearAudio(), actions.Forward()]
             case deepgram.FunctionCallRequest():
@@ -228,7 +224,7 @@ class Session:
             case deepgram.Error():
                 return self._agent_erred(message, now)
             case deepgram.AgentAudioDone():
-                self._turn = Turn.QUIET
+                self._in_turn = False
                 self._timeouts.touch(now)
                 return [actions.Forward(), *(self._maybe_go(now) or self._maybe_roll_over(now))]
             case deepgram.Warning(code=code, description=description):
@@ -241,9 +237,8 @@ class Session:
             case deepgram.FunctionCallResponse():
                 return []  # the echo of our own answer (2026), no browser's business
             case deepgram.Malformed(type=kind, reason=reason):
-                passes = message_policy.malformed_may_pass(kind)
                 note = actions.Note("agent_malformed", f"{kind}: {reason}")
-                return [note, actions.Forward()] if passes else [note]
+                return [note] if kind in message_policy.PRIVATE else [note, actions.Forward()]
             case deepgram.Notice() | deepgram.Unknown():  # exhaustive
                 return [actions.Forward()]
 
@@ -264,7 +259,7 @@ class Session:
         if self._reconnecting:
             asked = [actions.SendBrowser(relay_events.RelayReconnected())]
             self._reconnecting = False
-        self._turn = Turn.QUIET
+        self._in_turn = False
         self._agent.apply(now)
         return [*asked, actions.ReleaseHeld(self._agent.request_id)]
 
@@ -273,7 +268,7 @@ class Session:
         self._timeouts.touch(now)
         asked = [actions.Store(self._transcript.add(said, now)), shown]
         if said.is_turn:
-            self._turn = Turn.RUNNING
+            self._in_turn = True
             if said.role == "user" and not self._resume.is_detached:
                 asked.append(actions.AwaitReply())
         return asked
@@ -286,12 +281,6 @@ class Session:
         return _note_unreadable(request) + begun
 
     # --- the agent is lost -------------------------------------------------------------------
-
-    def _agent_closed(self, code: int, reason: str, now: float) -> list[Action]:
-        detail = f"{code} {reason}".strip()
-        if code not in LOST_CODES:
-            return self._end(EndReason.AGENT_LEFT, detail, code, reason)
-        return self._lost(now, EndReason.AGENT_LOST, detail)
 
     def _agent_erred(self, error: deepgram.Error, now: float) -> list[Action]:
         # The description is for us; it may quote the prompt.
@@ -332,7 +321,7 @@ class Session:
     @property
     def _is_quiet(self) -> bool:
         """Nobody would be interrupted."""
-        return self._turn is Turn.QUIET and not self._calls
+        return not (self._in_turn or self._calls)
 
     def _maybe_roll_over(self, now: float) -> list[Action]:
         """A new agent before Deepgram ends the session of this one; the browser is not told."""
@@ -357,7 +346,7 @@ class Session:
         return actions.SendBrowser(event)
 
     def _browser_closed(self, code: int, reason: str, now: float) -> list[Action]:
-        if self._resume.grace and comes_back(code):
+        if self._resume.grace and code < 3000 and code not in _GOODBYES:
             return self._detach(code, reason, now)
         why = EndReason.BROWSER_LOST if code == close_codes.ABNORMAL else EndReason.BROWSER_LEFT
         return self._end(why, f"{code} {reason}".strip(), code, reason)
@@ -436,24 +425,28 @@ class Session:
             return self._end(EndReason.BROWSER_LOST, "did not come back", close_codes.ABNORMAL, "")
         if now >= self._timeouts.go_by:
             return self._maybe_go(now)
+        if self.state is not State.OPEN and now < self._agent.deadline:
+            return []
+        if self.state is State.RETRYING:
+            self._agent.dial(now)
+            return [actions.DialAgent()]
         if self.state is not State.OPEN:
-            return self._set_up_late(now) if now >= self._agent.deadline else []
+            late = f"setup timeout while {self.state.value}"
+            return self._lost(now, EndReason.SETUP_TIMEOUT, late)
         asked = self._calls.speak(now)
         if self._agent.needs_keepalive(woken.browser_frames - woken.thrown_away, now):
             asked.append(actions.KeepAgentAlive())
         return asked + self._maybe_roll_over(now)
 
-    def _set_up_late(self, now: float) -> list[Action]:
-        """The deadline of an agent that is not ready."""
-        if self.state is State.RETRYING:
-            self._agent.dial(now)
-            return [actions.DialAgent()]
-        why = EndReason.SETUP_TIMEOUT
-        return self._lost(now, why, f"setup timeout while {self.state.value}")
-
     def _end(self, why: EndReason, detail: str, code: int, reason: str) -> list[Action]:
+        """`code` and `reason` go to the side that did not end it. The agent hears a browser's code
+        only where it is one of a client's own: the rest is between us two."""
         self._agent.state = State.CLOSED
-        return [close(why, detail, code, reason)]
+        short = close_codes.short(reason)
+        browser = close_codes.sendable(code, instead=close_codes.NORMAL), short
+        is_its_own = why is EndReason.BROWSER_LEFT and code in _CLIENTS_OWN
+        agent = (code, short) if is_its_own else (close_codes.NORMAL, "")
+        return [actions.End(why.value, detail, browser, agent)]
 
     def _hang_up(self, why: EndReason, detail: str = "") -> list[Action]:
         return self._end(why, detail, *HANG_UP[why])

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from relay.core import events
+from relay.core.agent_lifecycle import FINAL_STATUSES
 from relay.core.events import EndReason
-from relay.core.reconnect import FINAL_STATUSES
 from relay.live.session_side import Side
 from relay.protocol import close_codes
 from relay.telemetry.session_timing import SessionTiming

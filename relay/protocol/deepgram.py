@@ -125,27 +125,8 @@ class LatencyReport(Message, frozen=True, tag=True):
 
     stt_latency: float | None = None
     ttt_token_latency: float | None = None
-    ttt_text_latency: float | None = None
-    ttt_tool_latency: float | None = None
-    ttt_thinking_latency: float | None = None
     tts_latency: float | None = None
     total_latency: float | None = None
-
-
-class ListenUpdated(Notice, frozen=True, tag=True):
-    pass
-
-
-class ThinkUpdated(Notice, frozen=True, tag=True):
-    pass
-
-
-class SpeakUpdated(Notice, frozen=True, tag=True):
-    pass
-
-
-class PromptUpdated(Notice, frozen=True, tag=True):
-    pass
 
 
 class InjectionRefused(Notice, frozen=True, tag=True):
@@ -263,10 +244,6 @@ ServerMessage = (
     | FunctionCallResponse
     | History
     | LatencyReport
-    | ListenUpdated
-    | ThinkUpdated
-    | SpeakUpdated
-    | PromptUpdated
     | InjectionRefused
     | Warning
     | Error
@@ -313,10 +290,6 @@ class _Entry(msgspec.Struct, frozen=True):
 
 _server: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)
 _client: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
-_head = msgspec.json.Decoder(_Head)
-_line = msgspec.json.Decoder(_Line)
-_text = msgspec.json.Decoder(str)
-_encoder = msgspec.json.Encoder()
 # The last one: some thousand brackets inside one another, also in a field that is skipped.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _DEEPEST = 100  # of what is read entry by entry; arguments may be less deep than that
@@ -374,9 +347,10 @@ def _keep_whole(escape: re.Match[bytes]) -> bytes:
 def _mend(text: bytes, malformed: Malformed) -> Mended | Malformed:
     """Malformed stays what nobody of the two says, and what has no content at all."""
     try:
-        line = _line.decode(text)
+        line = msgspec.json.decode(text, type=_Line)
         written = bytes(line.content).strip()
-        content = _text.decode(written) if written[:1] == b'"' else written.decode()
+        is_text = written.startswith(b'"')
+        content = msgspec.json.decode(written, type=str) if is_text else written.decode()
     except _UNREADABLE:
         return malformed
     if line.role not in ("user", "assistant") or written == b"null":
@@ -392,7 +366,7 @@ def _mend(text: bytes, malformed: Malformed) -> Mended | Malformed:
 def _tell_apart(text: bytes | memoryview, known: set[str], error: Exception) -> Unknown | Malformed:
     # A tagged union refuses an unknown type; read the type alone to tell it from a broken message.
     try:
-        head = _head.decode(text)
+        head = msgspec.json.decode(text, type=_Head)
     except _UNREADABLE as head_error:
         return Malformed(type="", reason=str(head_error))
     if head.type in known:
@@ -411,14 +385,14 @@ def _read_entries(text: bytes) -> FunctionCallRequest | FunctionCallCancelled | 
     except ValueError:
         return None
     match message:
-        case {"type": "FunctionCallRequest", "functions": list(entries)}:
-            kind: type[FunctionCallRequest | FunctionCallCancelled] = FunctionCallRequest
-        case {"type": "FunctionCallCancelled", "functions": list(entries)}:
-            kind = FunctionCallCancelled
-        case _:
-            return None
-    calls = [call for entry in entries if (call := _read_call(entry))]
-    return kind(functions=calls, unreadable=len(entries) - len(calls))
+        case {
+            "type": "FunctionCallRequest" | "FunctionCallCancelled" as kind,
+            "functions": list(entries),
+        }:
+            calls = [call for entry in entries if (call := _read_call(entry))]
+            struct = FunctionCallRequest if kind == "FunctionCallRequest" else FunctionCallCancelled
+            return struct(functions=calls, unreadable=len(entries) - len(calls))
+    return None
 
 
 def _read_call(entry: Any) -> FunctionCall | None:
@@ -439,4 +413,4 @@ def _read_call(entry: Any) -> FunctionCall | None:
 
 def encode(message: Message) -> bytes:
     """JSON with `type` first; fields at their default are left out (the parser is strict)."""
-    return _encoder.encode(message)
+    return msgspec.json.encode(message)

@@ -17,14 +17,12 @@ def watching(histogram: Histogram) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle
 
-    def wake(due: float) -> None:
+    def wake() -> None:
         nonlocal timer
-        now = loop.time()
-        histogram.record(max(0.0, now - due))
-        timer = loop.call_at(now + PERIOD, wake, now + PERIOD)
+        histogram.record(max(0.0, loop.time() - timer.when()))
+        timer = loop.call_later(PERIOD, wake)
 
-    first = loop.time() + PERIOD
-    timer = loop.call_at(first, wake, first)
+    timer = loop.call_later(PERIOD, wake)
     try:
         yield
     finally:

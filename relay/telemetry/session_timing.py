@@ -10,10 +10,8 @@ class SessionTiming:
     """Told by the session runner what happens at which second of the event loop's clock."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self.up = Histogram()
-        self.down = Histogram()
-        self._reply = Histogram()
-        self._agent_total = Histogram()
+        self._own = {name: Histogram() for name in ("up", "down", "reply", "agent_total")}
+        self.up, self.down = self._own["up"], self._own["down"]
         self._times = metrics.times
         # Of what is being waited for: the socket, then SettingsApplied. None: nothing is.
         self._since: float | None = None
@@ -26,10 +24,7 @@ class SessionTiming:
         return SessionLatency(
             connect_ms=self._waits.get("agent_connect"),
             settings_ms=self._waits.get("agent_settings"),
-            up=self.up.percentiles(),
-            down=self.down.percentiles(),
-            reply=self._reply.percentiles(),
-            agent_total=self._agent_total.percentiles(),
+            **{name: histogram.percentiles() for name, histogram in self._own.items()},
         )
 
     def dialled(self, now: float) -> None:
@@ -60,13 +55,15 @@ class SessionTiming:
     def replied(self, now: float) -> None:
         """The first agent audio after them went to the browser."""
         if self._asked is not None:
-            self._reply.record(now - self._asked)
-            self._times["reply"].record(now - self._asked)
+            self._record("reply", now - self._asked)
             self._asked = None
 
     def reported(self, seconds: float) -> None:
-        self._agent_total.record(seconds)
-        self._times["agent_total"].record(seconds)
+        self._record("agent_total", seconds)
+
+    def _record(self, name: str, seconds: float) -> None:
+        self._own[name].record(seconds)
+        self._times[name].record(seconds)
 
     def end(self) -> None:
         """The session is over: what it measured per frame goes into the figures of the process."""

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 from config.limits import Limits
-from relay.core.agent_lifecycle import AgentLifecycle
-from relay.core.reconnect import LONGEST_RETRY_AFTER, LONGEST_WAIT, MAX_TRIES, STABLE_SECONDS
+from relay.core.agent_lifecycle import (
+    LONGEST_RETRY_AFTER,
+    LONGEST_WAIT,
+    MAX_TRIES,
+    STABLE_SECONDS,
+    AgentLifecycle,
+)
 from relay.telemetry.log_limit import KINDS, SECONDS, LogLimit
 from relay.transport.dial_limit import FAILURES, PER_SECOND, DialLimit
 

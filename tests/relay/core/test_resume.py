@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.core.admitted import Takeover
 from relay.core.resume import ReplayBuffer, ResumeWindow
 from tests.relay.conftest import numbered_tickets
 
 
 @pytest.fixture
-def window():
-    return ResumeWindow(30.0, numbered_tickets())
+def window(admitted):
+    return ResumeWindow(admitted, 30.0, numbered_tickets())
 
 
 def test_it_is_waited_for_from_when_it_left(window):
@@ -60,12 +62,14 @@ def test_a_browser_that_never_got_its_new_ticket_comes_again_with_the_old_one(wi
     assert not window.admits("ticket-2", 10)
 
 
-def test_without_a_grace_time_no_ticket_is_good():
-    assert not ResumeWindow(0.0, numbered_tickets()).admits("ticket-1", 0)
+def test_without_a_grace_time_no_ticket_is_good(admitted):
+    assert not ResumeWindow(admitted, 0.0, numbered_tickets()).admits("ticket-1", 0)
 
 
-def test_the_ticket_that_it_brought_from_another_relay_is_good_until_it_is_heard():
-    window = ResumeWindow(30.0, numbered_tickets(), first="ours", came_with="theirs")
+def test_the_ticket_that_it_brought_from_another_relay_is_good_until_it_is_heard(admitted):
+    takeover = Takeover(ticket="theirs", messages=[])
+    admitted = msgspec.structs.replace(admitted, resume_ticket="ours", takeover=takeover)
+    window = ResumeWindow(admitted, 30.0, numbered_tickets())
 
     assert window.ticket == "ours"
     assert window.admits("theirs", 0)

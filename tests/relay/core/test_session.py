@@ -15,7 +15,14 @@ from config.agent import Audio
 from config.function_arguments import MAX_LENGTH
 from relay.core import actions, message_policy
 from relay.core.admitted import Admitted, Takeover
-from relay.core.agent_lifecycle import KEEPALIVE_CHECK, ROLL_OVER_PATIENCE, State
+from relay.core.agent_lifecycle import (
+    FINAL_ERRORS,
+    KEEPALIVE_CHECK,
+    MAX_TRIES,
+    ROLL_OVER_PATIENCE,
+    STABLE_SECONDS,
+    State,
+)
 from relay.core.events import (
     AgentClosed,
     AgentOpened,
@@ -36,7 +43,6 @@ from relay.core.events import (
     Woken,
 )
 from relay.core.function_calls import MAX_OPEN_CALLS, MAX_REQUESTED
-from relay.core.reconnect import FINAL_ERRORS, MAX_TRIES, STABLE_SECONDS
 from relay.core.session import GO_AWAY_PATIENCE
 from relay.core.transcript import HISTORY_LENGTH
 from relay.protocol import close_codes, deepgram, relay_events
@@ -275,10 +281,6 @@ def test_barge_in_clears_queued_audio_before_it_is_forwarded(live):
         deepgram.AgentStartedSpeaking(),
         deepgram.AgentAudioDone(),
         deepgram.LatencyReport(tts_latency=0.4),
-        deepgram.ListenUpdated(),
-        deepgram.ThinkUpdated(),
-        deepgram.SpeakUpdated(),
-        deepgram.PromptUpdated(),
         deepgram.InjectionRefused(message=""),
         deepgram.History(role="user", content="x"),
         deepgram.Unknown(type="BrandNew"),
