@@ -28,7 +28,7 @@ PROBLEM_JSON = "application/problem+json"
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """The body of every answer that is an error."""
 
-    type: str = "about:blank"
+    type: str = "about:blank"  # then the title is that of the status
     title: str
     status: int
     detail: str
@@ -37,16 +37,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_problem(error: Refused) -> bytes:
-    """The body of its answer."""
-    problem = Problem(
-        # As RFC 9457 has it for about:blank.
-        title=HTTPStatus(error.status).phrase,
-        status=error.status,
-        detail=error.detail,
-        code=error.code,
-        errors=error.mistakes if isinstance(error, ProblemError) else [],
-    )
-    return msgspec.json.encode(problem)
+    """The body of its answer: a `Problem`."""
+    return error.problem(errors=error.mistakes if isinstance(error, ProblemError) else [])
 
 
 def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
