@@ -43,7 +43,6 @@ from control.http.connection_limits import ConnectionLimits
 from control.outbox.orchestrator_client import connect
 from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
-from control.sessions.deepgram_token import Minter
 from control.sessions.direct import Direct
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
@@ -126,14 +125,8 @@ class ControlPlane:
             if settings.jwt_jwks_url
             else None
         )
-        self.minter = Minter(
-            settings.deepgram_api_url,
-            settings.deepgram_api_key,
-            data_plane.egress,
-            seconds=settings.ticket_seconds,
-        )
         self.direct = Direct(
-            settings, configuration, store, settle, data_plane.functions, self.minter
+            settings, configuration, store, settle, data_plane.functions, data_plane.egress
         )
         admission = Admission(
             store,
@@ -164,7 +157,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         async with (
             _running(settings, configuration, data_plane),
             control_plane.jwks.running() if control_plane.jwks else nullcontext(),
-            control_plane.minter.running(),
+            control_plane.direct.running(),
         ):
             with watching(data_plane.metrics.times["loop_lag"]):
                 yield

@@ -17,11 +17,9 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from config import function_arguments
 from control.api.pagination import LIMIT, Cursor, Limit, cut_page, read_cursor
 from control.api.problems import describe_problems
-from control.api.sessions import Live
-from control.auth.current_user import User
+from control.api.sessions import Asker, Database, Live
 from control.db import calls, conversations
 from control.db.rows import Conversation, IntentCall, Message
-from control.db.store import Store
 from control.errors import Mistake, ProblemError, invalid, require
 from control.sessions.direct import CallAnswer, Direct, ReportedCall, ReportedMessage
 from relay.functions.submission import saved
@@ -51,7 +49,7 @@ class Rename(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def find_conversation(
-    store: NamedDependency[Store], user: NamedDependency[User], conversation_id: FromPath[UUID]
+    store: Database, user: Asker, conversation_id: FromPath[UUID]
 ) -> Conversation:
     """The one of the path."""
     found = await conversations.get_conversation(store, conversation_id, user_id=user.id)
@@ -68,8 +66,8 @@ class ConversationController(Controller):
     )
     async def list_conversations(
         self,
-        store: NamedDependency[Store],
-        user: NamedDependency[User],
+        store: Database,
+        user: Asker,
         *,
         status: FromQuery[Literal["open", "closed"] | None] = None,
         q: Annotated[
@@ -94,10 +92,7 @@ class ConversationController(Controller):
         summary="Get a conversation",
         responses=describe_problems(401, 404, 503),
     )
-    async def get_conversation(
-        self,
-        conversation: NamedDependency[Conversation],
-    ) -> Conversation:
+    async def get_conversation(self, conversation: NamedDependency[Conversation]) -> Conversation:
         return conversation
 
     @patch(
@@ -106,11 +101,7 @@ class ConversationController(Controller):
         responses=describe_problems(400, 401, 403, 404, 413, 503),
     )
     async def rename_conversation(
-        self,
-        store: NamedDependency[Store],
-        user: NamedDependency[User],
-        conversation_id: FromPath[UUID],
-        data: JSONBody[Rename],
+        self, store: Database, user: Asker, conversation_id: FromPath[UUID], data: JSONBody[Rename]
     ) -> Conversation:
         title = " ".join(data.title.split())
         if not title:
@@ -126,11 +117,7 @@ class ConversationController(Controller):
         responses=describe_problems(401, 403, 404, 503),
     )
     async def erase_conversation(
-        self,
-        store: NamedDependency[Store],
-        live: Live,
-        user: NamedDependency[User],
-        conversation_id: FromPath[UUID],
+        self, store: Database, live: Live, user: Asker, conversation_id: FromPath[UUID]
     ) -> None:
         sessions = await conversations.erase_conversation(store, conversation_id, user_id=user.id)
         for session_id in require(sessions, "conversation"):
@@ -143,7 +130,7 @@ class ConversationController(Controller):
     )
     async def list_messages(
         self,
-        store: NamedDependency[Store],
+        store: Database,
         conversation: NamedDependency[Conversation],
         *,
         after_seq: Annotated[int, QueryParameter(ge=0, le=SEQ_MAX)] = 0,
@@ -163,7 +150,7 @@ class ConversationController(Controller):
     )
     async def list_intents(
         self,
-        store: NamedDependency[Store],
+        store: Database,
         conversation: NamedDependency[Conversation],
         *,
         limit: Limit = LIMIT,
@@ -182,8 +169,8 @@ class ConversationController(Controller):
     )
     async def retry_intent(
         self,
-        store: NamedDependency[Store],
-        user: NamedDependency[User],
+        store: Database,
+        user: Asker,
         conversation_id: FromPath[UUID],
         intent_id: FromPath[UUID],
     ) -> IntentCall:
@@ -214,7 +201,7 @@ class DirectController(Controller):
     async def add_message(
         self,
         direct: NamedDependency[Direct],
-        user: NamedDependency[User],
+        user: Asker,
         conversation_id: FromPath[UUID],
         data: JSONBody[ReportedMessage],
     ) -> Response[Message]:
@@ -230,7 +217,7 @@ class DirectController(Controller):
     async def call_function(
         self,
         direct: NamedDependency[Direct],
-        user: NamedDependency[User],
+        user: Asker,
         conversation_id: FromPath[UUID],
         data: JSONBody[ReportedCall],
     ) -> CallAnswer:

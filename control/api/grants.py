@@ -16,11 +16,9 @@ from litestar.params import JSONBody
 
 from config.settings import Settings
 from control.api.problems import describe_problems, read_error
-from control.api.sessions import NOT_KEPT, Live, read_timezone
-from control.auth.current_user import User
+from control.api.sessions import NOT_KEPT, Asker, Database, Live, read_timezone
 from control.db import grants
 from control.db.grants import Grant
-from control.db.store import Store
 from control.errors import Mistake, not_found
 from relay.live.endpoints import DeepgramProblem, problem_body
 from relay.live.tickets import hash_ticket, new_ticket
@@ -72,10 +70,10 @@ def _answer_error(request: Request[Any, Any, Any], error: Exception) -> Response
     ),
 )
 async def grant_ticket(
-    store: NamedDependency[Store],
+    store: Database,
     settings: NamedDependency[Settings],
     live: Live,
-    user: NamedDependency[User],
+    user: Asker,
     data: JSONBody[GrantRequest | None] = None,
 ) -> Response[Granted]:
     live.check_open()

@@ -13,12 +13,7 @@ from urllib.parse import urlsplit
 from litestar import Request
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import MutableScopeHeaders
-from litestar.types import (
-    BeforeMessageSendHookHandler,
-    BeforeRequestHookHandler,
-    Message,
-    Scope,
-)
+from litestar.types import BeforeMessageSendHookHandler, BeforeRequestHookHandler, Message, Scope
 
 from config import nesting, origins
 from config.settings import Settings
@@ -54,18 +49,11 @@ def allowed_origins(settings: Settings) -> frozenset[str]:
     return frozenset(settings.allowed_origins) | ({own} if own else set())
 
 
-class Cors(CORSConfig):
-    """Litestar's, with origins compared as everywhere else."""
-
-    def is_origin_allowed(self, origin: str) -> bool:
-        return origins.normalise(origin) in self.allow_origins
-
-
 def make_cors(settings: Settings) -> CORSConfig | None:
     """None: no page of another site may read anything."""
     if not settings.allowed_origins:
         return None
-    return Cors(
+    return CORSConfig(
         allow_origins=list(settings.allowed_origins),
         allow_methods=["GET", "POST", "PATCH", "DELETE"],
         allow_headers=["Authorization", "Content-Type", *OFFICIAL],

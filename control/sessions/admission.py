@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
+from msgspec.structs import asdict
 from uuid_utils.compat import uuid7
 
 from config.agent import Audio
@@ -120,9 +121,7 @@ class Admission:
             audio=taken.audio,
             voice=taken.voice,
             language=taken.language,
-            last_seq=numbering.last_seq,
-            last_turn=numbering.last_turn,
-            last_role=numbering.last_role,
+            **asdict(numbering),
             history=history_for_agent(history),
             epoch=taken.epoch,
             resume_ticket=next_ticket,

@@ -38,6 +38,7 @@ from relay.functions.submission import Rejected
 from relay.live import agent_settings
 from relay.protocol import deepgram
 from relay.protocol.relay_events import IntentStatus
+from relay.transport.egress import Egress
 
 MAX_CONTENT = 16_000  # characters of one message
 _REFUSALS = {
@@ -110,13 +111,19 @@ class Direct:
         store: Store,
         settle: Settle,
         functions: Functions,
-        minter: Minter,
+        egress: Egress,
     ) -> None:
         """Raises `ConfigError` when a client would see a key."""
         self._store = store
         self._configuration = configuration
         self._functions = functions
-        self._minter = minter
+        self._minter = Minter(
+            settings.deepgram_api_url,
+            settings.deepgram_api_key,
+            egress,
+            seconds=settings.ticket_seconds,
+        )
+        self.running = self._minter.running
         self._settings = settings
         self._settle = settle
         longest = max((intent.timeout for intent in configuration.registry.intents), default=0.0)
