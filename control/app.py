@@ -263,7 +263,7 @@ def _list_routes(settings: Settings) -> list[ControllerRouterHandler]:
         grants.grant_ticket,
         attach,
         converse,
-        *(web_client.routes() if settings.client else ()),
+        *([web_client.make_handler()] if settings.client else []),
         get_live,
         get_ready,
         get_metrics,

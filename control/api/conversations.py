@@ -61,9 +61,7 @@ class ConversationController(Controller):
     tags = ("history",)
     dependencies = {"conversation": Provide(find_conversation)}  # noqa: RUF012
 
-    @get(
-        "/", summary="List conversations, newest first", responses=describe_problems(400, 401, 503)
-    )
+    @get("/", summary="List conversations, newest first", responses=describe_problems(400))
     async def list_conversations(
         self,
         store: Database,
@@ -87,18 +85,14 @@ class ConversationController(Controller):
         )
         return ConversationPage(*cut_page(found, limit, lambda last: (last.updated_at, last.id)))
 
-    @get(
-        "/{conversation_id:uuid}",
-        summary="Get a conversation",
-        responses=describe_problems(401, 404, 503),
-    )
+    @get("/{conversation_id:uuid}", summary="Get a conversation", responses=describe_problems(404))
     async def get_conversation(self, conversation: NamedDependency[Conversation]) -> Conversation:
         return conversation
 
     @patch(
         "/{conversation_id:uuid}",
         summary="Rename a conversation",
-        responses=describe_problems(400, 401, 403, 404, 413, 503),
+        responses=describe_problems(400, 403, 404, 413),
     )
     async def rename_conversation(
         self, store: Database, user: Asker, conversation_id: FromPath[UUID], data: JSONBody[Rename]
@@ -114,7 +108,7 @@ class ConversationController(Controller):
     @delete(
         "/{conversation_id:uuid}",
         summary="Erase a conversation, its messages and intents",
-        responses=describe_problems(401, 403, 404, 503),
+        responses=describe_problems(403, 404),
     )
     async def erase_conversation(
         self, store: Database, live: Live, user: Asker, conversation_id: FromPath[UUID]
@@ -126,7 +120,7 @@ class ConversationController(Controller):
     @get(
         "/{conversation_id:uuid}/messages",
         summary="List the messages of a conversation, in order",
-        responses=describe_problems(400, 401, 404, 503),
+        responses=describe_problems(400, 404),
     )
     async def list_messages(
         self,
@@ -146,7 +140,7 @@ class ConversationController(Controller):
     @get(
         "/{conversation_id:uuid}/intents",
         summary="List the function calls of a conversation, in order",
-        responses=describe_problems(400, 401, 404, 503),
+        responses=describe_problems(400, 404),
     )
     async def list_intents(
         self,
@@ -165,7 +159,7 @@ class ConversationController(Controller):
         "/{conversation_id:uuid}/intents/{intent_id:uuid}/retry",
         summary="Submit a function call again that has failed",
         status_code=202,
-        responses=describe_problems(400, 401, 403, 404, 409, 413, 503),
+        responses=describe_problems(400, 403, 404, 409, 413),
     )
     async def retry_intent(
         self,
@@ -196,7 +190,7 @@ class DirectController(Controller):
     @post(
         "/{conversation_id:uuid}/messages",
         summary="Direct transport: store what was said; again with the same id changes nothing",
-        responses=describe_problems(400, 401, 403, 404, 409, 413, 503),
+        responses=describe_problems(400, 403, 404, 409, 413),
     )
     async def add_message(
         self,
@@ -212,7 +206,7 @@ class DirectController(Controller):
         "/{conversation_id:uuid}/function-calls",
         summary="Direct transport: submit a function call; again with the same id changes nothing",
         status_code=200,
-        responses=describe_problems(400, 401, 403, 404, 409, 413, 503),
+        responses=describe_problems(400, 403, 404, 409, 413),
     )
     async def call_function(
         self,

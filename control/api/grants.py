@@ -66,7 +66,7 @@ def _answer_error(request: Request[Any, Any, Any], error: Exception) -> Response
     summary="A ticket for /v1/agent/converse, in Deepgram's shape",
     exception_handlers={Exception: _answer_error},
     responses=describe_problems(
-        400, 401, 403, 404, 413, 503, body=DeepgramProblem, media_type="application/json"
+        400, 403, 404, 413, body=DeepgramProblem, media_type="application/json"
     ),
 )
 async def grant_ticket(

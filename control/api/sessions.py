@@ -84,7 +84,7 @@ class SessionController(Controller):
     @post(
         "/",
         summary="Begin a session, in a new conversation or in a stored one",
-        responses=describe_problems(400, 401, 403, 404, 413, 429, 503),
+        responses=describe_problems(400, 403, 404, 413, 429),
     )
     async def begin_session(
         self,
@@ -141,11 +141,7 @@ class SessionController(Controller):
         )
         return Response(begun, status_code=201, headers=NOT_KEPT)
 
-    @get(
-        "/{session_id:uuid}",
-        summary="Look at a session",
-        responses=describe_problems(401, 404, 503),
-    )
+    @get("/{session_id:uuid}", summary="Look at a session", responses=describe_problems(404))
     async def get_session(
         self, store: Database, live: Live, user: Asker, session_id: FromPath[UUID]
     ) -> SessionView:
@@ -158,7 +154,7 @@ class SessionController(Controller):
     @delete(
         "/{session_id:uuid}",
         summary="End a session and close its conversation",
-        responses=describe_problems(401, 403, 404, 503),
+        responses=describe_problems(403, 404),
     )
     async def end_session(
         self, store: Database, live: Live, user: Asker, session_id: FromPath[UUID]
