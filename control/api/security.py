@@ -49,11 +49,18 @@ def allowed_origins(settings: Settings) -> frozenset[str]:
     return frozenset(settings.allowed_origins) | ({own} if own else set())
 
 
+class Cors(CORSConfig):
+    """Litestar's, with origins compared as everywhere else: some are sent in capitals."""
+
+    def is_origin_allowed(self, origin: str) -> bool:
+        return origins.normalise(origin) in self.allow_origins
+
+
 def make_cors(settings: Settings) -> CORSConfig | None:
     """None: no page of another site may read anything."""
     if not settings.allowed_origins:
         return None
-    return CORSConfig(
+    return Cors(
         allow_origins=list(settings.allowed_origins),
         allow_methods=["GET", "POST", "PATCH", "DELETE"],
         allow_headers=["Authorization", "Content-Type", *OFFICIAL],
