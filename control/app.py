@@ -43,7 +43,6 @@ from control.http.connection_limits import ConnectionLimits
 from control.outbox.orchestrator_client import connect
 from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
-from control.sessions.deepgram_token import Minter
 from control.sessions.direct import Direct
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
@@ -126,14 +125,8 @@ class ControlPlane:
             if settings.jwt_jwks_url
             else None
         )
-        self.minter = Minter(
-            settings.deepgram_api_url,
-            settings.deepgram_api_key,
-            data_plane.egress,
-            seconds=settings.ticket_seconds,
-        )
         self.direct = Direct(
-            settings, configuration, store, settle, data_plane.functions, self.minter
+            settings, configuration, store, settle, data_plane.functions, data_plane.egress
         )
         admission = Admission(
             store,
@@ -244,7 +237,7 @@ async def _running(
             ).running(grace=GRACE_SECONDS),
             data_plane.session_registry.running(),
             control_plane.jwks.running() if control_plane.jwks else nullcontext(),
-            control_plane.minter.running(),
+            control_plane.direct.running(),
         ):
             metrics.orchestrator_breaker.set_function(lambda: orchestrator.state.value)
             with watching(metrics.times["loop_lag"]):
@@ -267,7 +260,7 @@ def _list_routes(settings: Settings) -> list[ControllerRouterHandler]:
         grants.grant_ticket,
         attach,
         converse,
-        *(web_client.routes() if settings.client else ()),
+        *([web_client.make_handler()] if settings.client else []),
         get_live,
         get_ready,
         get_metrics,

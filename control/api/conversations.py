@@ -17,11 +17,9 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from config import function_arguments
 from control.api.pagination import LIMIT, Cursor, Limit, cut_page, read_cursor
 from control.api.problems import describe_problems
-from control.api.sessions import Live
-from control.auth.current_user import User
+from control.api.sessions import Asker, Database, Live
 from control.db import calls, conversations
 from control.db.rows import Conversation, IntentCall, Message
-from control.db.store import Store
 from control.errors import Mistake, ProblemError, invalid, require
 from control.sessions.direct import CallAnswer, Direct, ReportedCall, ReportedMessage
 from relay.functions.submission import saved
@@ -51,7 +49,7 @@ class Rename(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def find_conversation(
-    store: NamedDependency[Store], user: NamedDependency[User], conversation_id: FromPath[UUID]
+    store: Database, user: Asker, conversation_id: FromPath[UUID]
 ) -> Conversation:
     """The one of the path."""
     found = await conversations.get_conversation(store, conversation_id, user_id=user.id)
@@ -63,13 +61,11 @@ class ConversationController(Controller):
     tags = ("history",)
     dependencies = {"conversation": Provide(find_conversation)}  # noqa: RUF012
 
-    @get(
-        "/", summary="List conversations, newest first", responses=describe_problems(400, 401, 503)
-    )
+    @get("/", summary="List conversations, newest first", responses=describe_problems(400))
     async def list_conversations(
         self,
-        store: NamedDependency[Store],
-        user: NamedDependency[User],
+        store: Database,
+        user: Asker,
         *,
         status: FromQuery[Literal["open", "closed"] | None] = None,
         q: Annotated[
@@ -89,28 +85,17 @@ class ConversationController(Controller):
         )
         return ConversationPage(*cut_page(found, limit, lambda last: (last.updated_at, last.id)))
 
-    @get(
-        "/{conversation_id:uuid}",
-        summary="Get a conversation",
-        responses=describe_problems(401, 404, 503),
-    )
-    async def get_conversation(
-        self,
-        conversation: NamedDependency[Conversation],
-    ) -> Conversation:
+    @get("/{conversation_id:uuid}", summary="Get a conversation", responses=describe_problems(404))
+    async def get_conversation(self, conversation: NamedDependency[Conversation]) -> Conversation:
         return conversation
 
     @patch(
         "/{conversation_id:uuid}",
         summary="Rename a conversation",
-        responses=describe_problems(400, 401, 403, 404, 413, 503),
+        responses=describe_problems(400, 403, 404, 413),
     )
     async def rename_conversation(
-        self,
-        store: NamedDependency[Store],
-        user: NamedDependency[User],
-        conversation_id: FromPath[UUID],
-        data: JSONBody[Rename],
+        self, store: Database, user: Asker, conversation_id: FromPath[UUID], data: JSONBody[Rename]
     ) -> Conversation:
         title = " ".join(data.title.split())
         if not title:
@@ -123,14 +108,10 @@ class ConversationController(Controller):
     @delete(
         "/{conversation_id:uuid}",
         summary="Erase a conversation, its messages and intents",
-        responses=describe_problems(401, 403, 404, 503),
+        responses=describe_problems(403, 404),
     )
     async def erase_conversation(
-        self,
-        store: NamedDependency[Store],
-        live: Live,
-        user: NamedDependency[User],
-        conversation_id: FromPath[UUID],
+        self, store: Database, live: Live, user: Asker, conversation_id: FromPath[UUID]
     ) -> None:
         sessions = await conversations.erase_conversation(store, conversation_id, user_id=user.id)
         for session_id in require(sessions, "conversation"):
@@ -139,11 +120,11 @@ class ConversationController(Controller):
     @get(
         "/{conversation_id:uuid}/messages",
         summary="List the messages of a conversation, in order",
-        responses=describe_problems(400, 401, 404, 503),
+        responses=describe_problems(400, 404),
     )
     async def list_messages(
         self,
-        store: NamedDependency[Store],
+        store: Database,
         conversation: NamedDependency[Conversation],
         *,
         after_seq: Annotated[int, QueryParameter(ge=0, le=SEQ_MAX)] = 0,
@@ -159,11 +140,11 @@ class ConversationController(Controller):
     @get(
         "/{conversation_id:uuid}/intents",
         summary="List the function calls of a conversation, in order",
-        responses=describe_problems(400, 401, 404, 503),
+        responses=describe_problems(400, 404),
     )
     async def list_intents(
         self,
-        store: NamedDependency[Store],
+        store: Database,
         conversation: NamedDependency[Conversation],
         *,
         limit: Limit = LIMIT,
@@ -178,12 +159,12 @@ class ConversationController(Controller):
         "/{conversation_id:uuid}/intents/{intent_id:uuid}/retry",
         summary="Submit a function call again that has failed",
         status_code=202,
-        responses=describe_problems(400, 401, 403, 404, 409, 413, 503),
+        responses=describe_problems(400, 403, 404, 409, 413),
     )
     async def retry_intent(
         self,
-        store: NamedDependency[Store],
-        user: NamedDependency[User],
+        store: Database,
+        user: Asker,
         conversation_id: FromPath[UUID],
         intent_id: FromPath[UUID],
     ) -> IntentCall:
@@ -209,12 +190,12 @@ class DirectController(Controller):
     @post(
         "/{conversation_id:uuid}/messages",
         summary="Direct transport: store what was said; again with the same id changes nothing",
-        responses=describe_problems(400, 401, 403, 404, 409, 413, 503),
+        responses=describe_problems(400, 403, 404, 409, 413),
     )
     async def add_message(
         self,
         direct: NamedDependency[Direct],
-        user: NamedDependency[User],
+        user: Asker,
         conversation_id: FromPath[UUID],
         data: JSONBody[ReportedMessage],
     ) -> Response[Message]:
@@ -225,12 +206,12 @@ class DirectController(Controller):
         "/{conversation_id:uuid}/function-calls",
         summary="Direct transport: submit a function call; again with the same id changes nothing",
         status_code=200,
-        responses=describe_problems(400, 401, 403, 404, 409, 413, 503),
+        responses=describe_problems(400, 403, 404, 409, 413),
     )
     async def call_function(
         self,
         direct: NamedDependency[Direct],
-        user: NamedDependency[User],
+        user: Asker,
         conversation_id: FromPath[UUID],
         data: JSONBody[ReportedCall],
     ) -> CallAnswer:

@@ -16,11 +16,9 @@ from litestar.params import JSONBody
 
 from config.settings import Settings
 from control.api.problems import describe_problems, read_error
-from control.api.sessions import NOT_KEPT, Live, read_timezone
-from control.auth.current_user import User
+from control.api.sessions import NOT_KEPT, Asker, Database, Live, read_timezone
 from control.db import grants
 from control.db.grants import Grant
-from control.db.store import Store
 from control.errors import Mistake, not_found
 from relay.live.endpoints import DeepgramProblem, problem_body
 from relay.live.tickets import hash_ticket, new_ticket
@@ -68,14 +66,14 @@ def _answer_error(request: Request[Any, Any, Any], error: Exception) -> Response
     summary="A ticket for /v1/agent/converse, in Deepgram's shape",
     exception_handlers={Exception: _answer_error},
     responses=describe_problems(
-        400, 401, 403, 404, 413, 503, body=DeepgramProblem, media_type="application/json"
+        400, 403, 404, 413, body=DeepgramProblem, media_type="application/json"
     ),
 )
 async def grant_ticket(
-    store: NamedDependency[Store],
+    store: Database,
     settings: NamedDependency[Settings],
     live: Live,
-    user: NamedDependency[User],
+    user: Asker,
     data: JSONBody[GrantRequest | None] = None,
 ) -> Response[Granted]:
     live.check_open()

@@ -13,7 +13,7 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import SkipValidation
 
-from control.api.sessions import Live
+from control.api.sessions import Database, Live
 from control.db.database_check import find_applied, find_lacking
 from control.db.migrate import MigrationError, find_pending, load_migrations
 from control.db.pool import SILENT
@@ -50,7 +50,7 @@ def get_live(supervisor: NamedDependency[Supervisor]) -> Response[Health]:
     responses={503: ResponseSpec(Health, generate_examples=False, description="with reasons")},
 )
 async def get_ready(
-    store: NamedDependency[Store],
+    store: Database,
     live: Live,
     journal: SkipValidation[NamedDependency[Journal]],
     supervisor: NamedDependency[Supervisor],

@@ -28,7 +28,7 @@ PROBLEM_JSON = "application/problem+json"
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """The body of every answer that is an error."""
 
-    type: str = "about:blank"
+    type: str = "about:blank"  # then the title is that of the status
     title: str
     status: int
     detail: str
@@ -37,16 +37,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_problem(error: Refused) -> bytes:
-    """The body of its answer."""
-    problem = Problem(
-        # As RFC 9457 has it for about:blank.
-        title=HTTPStatus(error.status).phrase,
-        status=error.status,
-        detail=error.detail,
-        code=error.code,
-        errors=error.mistakes if isinstance(error, ProblemError) else [],
-    )
-    return msgspec.json.encode(problem)
+    """The body of its answer: a `Problem`."""
+    return error.problem(errors=error.mistakes if isinstance(error, ProblemError) else [])
 
 
 def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -99,7 +91,8 @@ def _read_mistakes(extra: object) -> list[Mistake]:
 def describe_problems(
     *statuses: int, body: type[msgspec.Struct] = Problem, media_type: str = PROBLEM_JSON
 ) -> dict[int, ResponseSpec]:
-    """For the OpenAPI description of a handler: which of these it may answer with."""
+    """For the OpenAPI description of a handler: which of these it may answer with, and as all of
+    them who is not signed in, and when the database is away."""
     return {
         status: ResponseSpec(
             body,
@@ -107,5 +100,5 @@ def describe_problems(
             description=HTTPStatus(status).phrase,
             media_type=media_type,
         )
-        for status in statuses
+        for status in sorted({401, *statuses, 503})
     }

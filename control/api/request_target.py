@@ -1,14 +1,21 @@
-"""What a request is for: the host and the path that it names. Before the router sees it.
+"""What a request is for, the host and the path that it names, and who asks, by the word of proxies.
+Before the router sees it.
 
 Control plane. Whoever allows or denies paths in front of us (a proxy) must see the path that we
 see, so there is one spelling of each: any other is not found. And a name that is not ours is not
 answered: a page of another site may have made its name lead here (DNS rebinding), and would then be
 of the same origin as we are.
+
+`X-Forwarded-For` is read from its end: each proxy adds the address that it was asked from, and the
+first that is not one of ours is the client's. Of `X-Forwarded-Proto` the first counts: how the
+browser spoke to the outermost proxy. What a client writes there about itself harms nobody else.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, cast
 
 from litestar.enums import ScopeType
@@ -16,14 +23,6 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from config.origins import split_host
 from config.settings import Settings
-from control.api.forwarded import (
-    Address,
-    Networks,
-    came_by_proxy,
-    find_client,
-    find_scheme,
-    read_address,
-)
 from control.api.problems import PROBLEM_JSON, encode_problem
 from control.api.security import public_origin
 from control.errors import ProblemError
@@ -32,6 +31,24 @@ METRICS = "/metrics"
 PROBES = frozenset({"/health/live", "/health/ready", METRICS})  # asked by address, or any name
 _SEGMENT = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+"
 _PATH = re.compile(rf"/|(?:/{_SEGMENT})+".encode())
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+_SAID_BY_PROXIES = (b"forwarded", b"via", b"x-real-ip")
+
+Address = IPv4Address | IPv6Address
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Networks:
+    """Addresses and networks, as the settings have them; one of IPv6 may have IPv4 inside."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._networks = [ip_network(name) for name in names]
+
+    def __contains__(self, address: Address | None) -> bool:
+        forms: list[Address] = [address] if address is not None else []
+        if isinstance(address, IPv4Address):
+            forms.append(IPv6Address(f"::ffff:{address}"))
+        return any(form in network for network in self._networks for form in forms)
 
 
 class RequestTargetMiddleware:
@@ -121,3 +138,56 @@ async def _answer(error: ProblemError, scope: Scope, send: Send) -> None:
     ]
     await send({"type": f"{kind}.start", "status": error.status, "headers": headers})  # type: ignore[misc,arg-type]
     await send({"type": f"{kind}.body", "body": body, "more_body": False})  # type: ignore[misc,arg-type]
+
+
+# --- what proxies say: pure ---------------------------------------------------------------------
+
+
+def read_address(text: str) -> Address | None:
+    """None: it is none. An IPv4 address that came in over IPv6 is an IPv4 address."""
+    try:
+        address = ip_address(text.partition("%")[0])  # without the interface of fe80::1%eth0
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def find_client(headers: Headers, peer: Address, proxies: Networks) -> Address:
+    """Where the client is; a proxy that says nothing which is an address is taken for it."""
+    client = peer
+    for text in reversed(_values(headers, b"x-forwarded-for")):
+        if client not in proxies:
+            break
+        said = _read_hop(text)
+        if said is None:
+            break
+        client = said
+    return client
+
+
+def find_scheme(headers: Headers) -> str | None:
+    """`http` or `https`, as the browser asked; None: no proxy says."""
+    said = _values(headers, b"x-forwarded-proto")
+    return _SCHEMES.get(said[0].lower()) if said else None
+
+
+def came_by_proxy(headers: Headers) -> bool:
+    """Whether a proxy says that it was on the way."""
+    return any(n.startswith(b"x-forwarded-") or n in _SAID_BY_PROXIES for n, _ in headers)
+
+
+def _read_hop(text: str) -> Address | None:
+    """An address, with a port or without."""
+    text = text.strip('"')
+    address = read_address(text)
+    if address is None and (parts := split_host(text)) is not None:
+        address = read_address(parts[0].strip("[]"))
+    return address
+
+
+def _values(headers: Headers, name: bytes) -> list[str]:
+    """Of all lines with this name, in order."""
+    whole = b",".join(value for known, value in headers if known == name).decode("latin-1")
+    return [word.strip() for word in whole.split(",") if word.strip()]

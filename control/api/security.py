@@ -13,12 +13,7 @@ from urllib.parse import urlsplit
 from litestar import Request
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import MutableScopeHeaders
-from litestar.types import (
-    BeforeMessageSendHookHandler,
-    BeforeRequestHookHandler,
-    Message,
-    Scope,
-)
+from litestar.types import BeforeMessageSendHookHandler, BeforeRequestHookHandler, Message, Scope
 
 from config import nesting, origins
 from config.settings import Settings
@@ -55,7 +50,7 @@ def allowed_origins(settings: Settings) -> frozenset[str]:
 
 
 class Cors(CORSConfig):
-    """Litestar's, with origins compared as everywhere else."""
+    """Litestar's, with origins compared as everywhere else: some are sent in capitals."""
 
     def is_origin_allowed(self, origin: str) -> bool:
         return origins.normalise(origin) in self.allow_origins

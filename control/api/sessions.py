@@ -41,7 +41,9 @@ NOT_KEPT = {"Cache-Control": "no-store"}
 HUNG_UP = "hung_up"  # the end of a session that was closed over REST before it began
 
 
-# Not validated: tests have one of their own.
+# What handlers ask for by name. `Live` is not validated: tests have one of their own.
+Database = NamedDependency[Store]
+Asker = NamedDependency[User]
 Live = SkipValidation[NamedDependency[SessionRegistry]]
 
 
@@ -82,18 +84,18 @@ class SessionController(Controller):
     @post(
         "/",
         summary="Begin a session, in a new conversation or in a stored one",
-        responses=describe_problems(400, 401, 403, 404, 413, 429, 503),
+        responses=describe_problems(400, 403, 404, 413, 429),
     )
     async def begin_session(
         self,
         request: Request[Any, Any, Any],
-        store: NamedDependency[Store],
+        store: Database,
         settings: NamedDependency[Settings],
         agent: NamedDependency[Agent],
         policy: NamedDependency[Policy],
         live: Live,
         direct: NamedDependency[Direct],
-        user: NamedDependency[User],
+        user: Asker,
         data: JSONBody[SessionRequest | None] = None,
     ) -> Response[SessionBegun | DirectBegun]:
         live.check_open()
@@ -139,17 +141,9 @@ class SessionController(Controller):
         )
         return Response(begun, status_code=201, headers=NOT_KEPT)
 
-    @get(
-        "/{session_id:uuid}",
-        summary="Look at a session",
-        responses=describe_problems(401, 404, 503),
-    )
+    @get("/{session_id:uuid}", summary="Look at a session", responses=describe_problems(404))
     async def get_session(
-        self,
-        store: NamedDependency[Store],
-        live: Live,
-        user: NamedDependency[User],
-        session_id: FromPath[UUID],
+        self, store: Database, live: Live, user: Asker, session_id: FromPath[UUID]
     ) -> SessionView:
         session = require(await sessions.get_session(store, session_id, user_id=user.id), "session")
         figures = live.figures(session_id)
@@ -160,14 +154,10 @@ class SessionController(Controller):
     @delete(
         "/{session_id:uuid}",
         summary="End a session and close its conversation",
-        responses=describe_problems(401, 403, 404, 503),
+        responses=describe_problems(403, 404),
     )
     async def end_session(
-        self,
-        store: NamedDependency[Store],
-        live: Live,
-        user: NamedDependency[User],
-        session_id: FromPath[UUID],
+        self, store: Database, live: Live, user: Asker, session_id: FromPath[UUID]
     ) -> None:
         if not await sessions.close_session(store, session_id, user_id=user.id, reason=HUNG_UP):
             raise not_found("session")

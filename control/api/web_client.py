@@ -8,7 +8,6 @@ the same (ETag): after an update nobody runs half of the old client.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +33,10 @@ class File(msgspec.Struct, frozen=True):
     etag: str
 
 
-def load_files(folder: Path = FOLDER) -> dict[str, File]:
+def load_files() -> dict[str, File]:
     """The files by the name in the URL; "" is the page itself."""
     files = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(FOLDER.iterdir()):
         if media_type := TYPES.get(path.suffix):
             content = path.read_bytes()
             etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
@@ -46,9 +45,9 @@ def load_files(folder: Path = FOLDER) -> dict[str, File]:
     return files
 
 
-def routes(folder: Path = FOLDER) -> Sequence[HTTPRouteHandler]:
+def make_handler() -> HTTPRouteHandler:
     """The handler for all files of the client."""
-    files = load_files(folder)
+    files = load_files()
 
     @get([f"/{name}" for name in files], include_in_schema=False, sync_to_thread=False)
     def get_file(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -58,4 +57,4 @@ def routes(folder: Path = FOLDER) -> Sequence[HTTPRouteHandler]:
             return Response(b"", status_code=304, headers=headers, media_type=file.media_type)
         return Response(file.content, headers=headers, media_type=file.media_type)
 
-    return [get_file]
+    return get_file

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jwt
 import msgspec
@@ -81,15 +82,13 @@ class Jwks:
             self._read_at = self._clock()
         except (NoAnswer, ValueError, jwt.PyJWTError) as error:
             # What others make of the answer may quote it.
-            own = isinstance(error, NoAnswer) or type(error) is ValueError
-            log.error("jwks_unavailable reason=%s", error if own else type(error).__name__)
+            reason = error if isinstance(error, NoAnswer) else "not a set of keys"
+            log.error("jwks_unavailable reason=%s", reason)
         self._asked_at = self._clock()
 
 
 def _read(body: bytes) -> dict[str | None, jwt.PyJWK]:
     """Those that we can use; what is for encryption or of another kind is left out."""
-    document = msgspec.json.decode(body)  # its error is a ValueError
-    if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
-        raise ValueError("not a set of keys")
+    document = msgspec.json.decode(body, type=dict[str, Any])  # its error is a ValueError
     keys = jwt.PyJWKSet.from_dict(document).keys
     return {key.key_id: key for key in keys if key.public_key_use in (None, "sig")}

@@ -127,8 +127,9 @@ class Orchestrator:
                 reason=UNREACHABLE, cause="breaker open", attempts=0, unsent=True, wait=self.wait
             )
         began = self._clock()
+        deadline = asyncio.get_running_loop().time() + submission.seconds
         try:
-            outcome, cause = await self._attempt(submission, began + submission.seconds)
+            outcome, cause = await self._attempt(submission, deadline)
         except BaseException:
             self._circuit_breaker.abandoned()
             raise
@@ -178,7 +179,7 @@ class Orchestrator:
         return Rejected(reason or f"the planner refused it with {cause}", result, 1), ""
 
     async def _send(self, submission: Submission, deadline: float) -> httpx.Response:
-        left = max(deadline - self._clock(), 0.001)
+        seconds = submission.seconds
         wanted = {
             "intent": submission.intent.name,
             "parameters": submission.parameters,
@@ -201,9 +202,9 @@ class Orchestrator:
                 # The id is made by a language model; an ordinary one passes unchanged.
                 "Idempotency-Key": quote(storable(submission.call_id), safe=HEADER_SAFE),
             },
-            timeout=httpx.Timeout(left, connect=min(left, CONNECT_TIMEOUT)),
+            timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT_TIMEOUT)),
         )
-        async with asyncio.timeout(left):
+        async with asyncio.timeout_at(deadline):
             return await self._client.send(request, stream=True, follow_redirects=False)
 
     def _signature(self, body: bytes) -> dict[str, str]:
@@ -216,7 +217,7 @@ class Orchestrator:
         """Empty: too long, or it broke off. The status has been said by then and counts."""
         body = bytearray()
         try:
-            async with asyncio.timeout(max(deadline - self._clock(), 0.001)):
+            async with asyncio.timeout_at(deadline):
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > MAX_BODY:

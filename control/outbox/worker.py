@@ -101,26 +101,22 @@ class OutboxWorker:
                 partial(self.look, tasks),
                 pause=self._pause,
                 foreseen=(StoreUnavailable,),
-                say=_say_paused,
+                say=lambda error: log.error("delivery_paused reason=%s", error),
             ),
         ):
             self._running = tasks.running
             yield
 
-    async def _notify_sessions(self) -> None:
-        """Tell the sessions of this process what became of their saved calls."""
-        awaited = self._listener.awaited
-        if awaited:
-            for one in await calls.list_outcomes(self._store, awaited):
-                self._listener.settled(one.id, one.status, one.result, one.response or "")
-
     async def look(self, tasks: Contained) -> None:
-        """Begin to deliver what is due now, as much as goes at once."""
+        """Begin to deliver what is due now, as much as goes at once; tell the sessions of this
+        process what became of their saved calls."""
         self._full = False
         for call in await self._claim():
             tasks.start(self._deliver(call), name=f"delivery {call.id}")
         self._full = len(tasks.running) >= AT_ONCE
-        await self._notify_sessions()
+        if awaited := self._listener.awaited:
+            for one in await calls.list_outcomes(self._store, awaited):
+                self._listener.settled(one.id, one.status, one.result, one.response or "")
         await self._count()
 
     async def _pause(self) -> None:
@@ -154,15 +150,11 @@ class OutboxWorker:
     # --- one call ----------------------------------------------------------------------------
 
     async def _deliver(self, call: Claimed) -> None:
-        in_doubt = call.in_doubt
-        outcome: Outcome | None
+        outcome: Outcome
         try:
-            outcome = self._given_up(call)
-            if outcome is None:
-                in_doubt = True
-                outcome = await self._planner.submit(self._submission(call))
+            outcome = self._given_up(call) or await self._planner.submit(self._submission(call))
         except asyncio.CancelledError:
-            self._note(call, IntentStatus.SUBMITTING, due_in=0.0, in_doubt=in_doubt)
+            self._note(call, IntentStatus.SUBMITTING, None, due_in=0.0, in_doubt=True)
             raise
         except Exception:
             # The top of this task: one call that breaks us must not stop the others.
@@ -213,39 +205,36 @@ class OutboxWorker:
         self._note(
             call,
             IntentStatus.SUBMITTING,
+            "delayed",
             attempts=attempts,
             due_in=pause,
             in_doubt=call.in_doubt or not outcome.unsent,
             error=f"{outcome.reason} ({outcome.cause})",
         )
-        self._count_outcome(call, "delayed", attempts)
 
     def _finish(self, call: Claimed, outcome: Settled, attempts: int) -> None:
         status, result, content = submission.answer(outcome)
         error = None if isinstance(outcome, Submitted) else outcome.reason
         said = {"result": result, "response": content, "error": error}
-        self._note(call, status, attempts=attempts, in_doubt=False, **said)
-        self._count_outcome(call, status.value, attempts)
+        self._note(call, status, status.value, attempts=attempts, in_doubt=False, **said)
 
-    def _count_outcome(self, call: Claimed, status: str, attempts: int) -> None:
-        self._metrics.outbox_deliveries.labels(status=status).inc()
+    def _note(
+        self, call: Claimed, status: IntentStatus, counted_as: str | None, **changes: Any
+    ) -> None:
+        """`changes` are fields of the record. None: it was not attempted, and does not count."""
+        known = {name: getattr(call, name) for name in IntentCalled.__struct_fields__}
+        now = {"status": status, "at": datetime.now(UTC)}
+        record = IntentCalled(**known | changes | now)
+        self._journal.append(record)  # if it is full, the lease runs out, and somebody asks again
+        if counted_as is None:
+            return
+        self._metrics.outbox_deliveries.labels(status=counted_as).inc()
         log.info(
             "outbox_delivery intent=%s status=%s attempts=%d age=%.0f session=%s call=%s",
             call.intent,
-            status,
-            attempts,
+            counted_as,
+            record.attempts,
             call.age,
             call.session_id,
             call.id,
         )
-
-    def _note(self, call: Claimed, status: IntentStatus, **changes: Any) -> None:
-        """`changes` are fields of the record."""
-        known = {name: getattr(call, name) for name in IntentCalled.__struct_fields__}
-        now = {"status": status, "at": datetime.now(UTC)}
-        # Refused by a full journal: then the lease runs out, and somebody asks again.
-        self._journal.append(IntentCalled(**known | changes | now))
-
-
-def _say_paused(error: Exception) -> None:
-    log.error("delivery_paused reason=%s", error)

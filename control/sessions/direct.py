@@ -38,6 +38,7 @@ from relay.functions.submission import Rejected
 from relay.live import agent_settings
 from relay.protocol import deepgram
 from relay.protocol.relay_events import IntentStatus
+from relay.transport.egress import Egress
 
 MAX_CONTENT = 16_000  # characters of one message
 _REFUSALS = {
@@ -110,13 +111,19 @@ class Direct:
         store: Store,
         settle: Settle,
         functions: Functions,
-        minter: Minter,
+        egress: Egress,
     ) -> None:
         """Raises `ConfigError` when a client would see a key."""
         self._store = store
         self._configuration = configuration
         self._functions = functions
-        self._minter = minter
+        self._minter = Minter(
+            settings.deepgram_api_url,
+            settings.deepgram_api_key,
+            egress,
+            seconds=settings.ticket_seconds,
+        )
+        self.running = self._minter.running
         self._settings = settings
         self._settle = settle
         longest = max((intent.timeout for intent in configuration.registry.intents), default=0.0)
@@ -127,7 +134,7 @@ class Direct:
             advice = "the direct transport would show them to browsers"
             raise ConfigError([f"RELAY_DIRECT_TRANSPORT: {wanted}; {advice}"])
 
-    def require(self) -> None:
+    def check_enabled(self) -> None:
         """Raises `ProblemError` unless the transport is allowed."""
         if not self._settings.direct_transport:
             raise ProblemError(403, "transport_not_enabled", "the direct transport is not enabled")
@@ -136,7 +143,7 @@ class Direct:
         self, session: NewSession, *, resume: bool, warnings: list[Mistake]
     ) -> DirectBegun:
         """Nobody attaches to this session: its ticket expires as it begins."""
-        self.require()
+        self.check_enabled()
         token = await self._minter.mint()
         session = replace(session, transport="direct", ticket_seconds=0.0)
         began = await sessions.create_session(self._store, session, resume=resume)
@@ -175,7 +182,7 @@ class Direct:
         self, user_id: str, conversation_id: UUID, said: ReportedMessage
     ) -> tuple[Message, bool]:
         """The stored message, and whether it is new."""
-        self.require()
+        self.check_enabled()
         async with self._store.transaction() as connection:
             reporting = await direct_sessions.enter(
                 connection, said.session_id, conversation_id, user_id=user_id
@@ -202,7 +209,7 @@ class Direct:
 
     async def call(self, user_id: str, conversation_id: UUID, asked: ReportedCall) -> CallAnswer:
         """Submit a call once, however often it is reported; wait for what the model is told."""
-        self.require()
+        self.check_enabled()
         # Models use an id again: with another name or other arguments it is another call.
         row_id = uuid5(asked.session_id, json.dumps([asked.id, asked.name, asked.arguments]))
         judged = await self._judge(asked)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from operator import itemgetter
 from uuid import UUID
 
@@ -52,13 +53,11 @@ async def take_over(
                 connection, session_id, conversation_id, before_us=taken_over and owner_lives
             )
 
-    try:
+    with suppress(TimeoutError):  # then numbers are left free for it
         async with asyncio.timeout(HANDOVER_SECONDS):
             # The owner is another process: there is no event to wait for.
             while await may_settle():  # noqa: ASYNC110
                 await asyncio.sleep(HANDOVER_LOOK)
-    except TimeoutError:
-        pass  # then numbers are left free for it
     async with store.transaction() as connection:
         numbering = await ownership.number(connection, conversation_id, session_id)
     return numbering, await conversations.load_history(store, conversation_id)

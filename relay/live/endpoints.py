@@ -86,7 +86,7 @@ async def attach(
             await session_registry.begin(admitted, handshake, headers)
 
     if refused := await _ask(socket, session_registry, allowed_origins, begin):
-        await _refuse(socket, refused, b"application/problem+json", refused.problem)
+        await _refuse(socket, refused, b"application/problem+json", refused.problem())
 
 
 @websocket("/v1/agent/converse", websocket_class=Socket)

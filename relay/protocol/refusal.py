@@ -19,14 +19,14 @@ class Refused(Exception):
         self.detail = detail
         self.retry_after = retry_after
 
-    @property
-    def problem(self) -> bytes:
-        """As `application/problem+json` (RFC 9457)."""
+    def problem(self, **more: object) -> bytes:
+        """As `application/problem+json` (RFC 9457), with `more` members."""
         problem = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
             "detail": self.detail,
             "code": self.code,
+            **more,
         }
         return msgspec.json.encode(problem)

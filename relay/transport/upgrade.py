@@ -225,7 +225,7 @@ class Handshake(asyncio.Protocol):
                 (b"upgrade", b"websocket"),
                 (b"sec-websocket-version", request_head.VERSION),
             ]
-        self._refuse(refused.status, headers, refused.problem)
+        self._refuse(refused.status, headers, refused.problem())
         if not self._key:  # else the application's task sees to that when it ends
             self.finish()
 

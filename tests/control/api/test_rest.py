@@ -37,6 +37,7 @@ from relay.protocol.relay_events import IntentStatus
 from relay.supervisor import Supervisor
 from relay.telemetry.histogram import SessionLatency
 from relay.telemetry.metrics import Metrics
+from tests.closed_network import egress_of
 from tests.control.attaching import admission
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -113,7 +114,7 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
     )
     agent = _load_agent()
     # Not allowed here; tests/control/api/test_direct.py has its own.
-    direct = Direct(fields, load(CONFIG_DIR, {}), store, settled, None, None)
+    direct = Direct(fields, load(CONFIG_DIR, {}), store, settled, None, egress_of())
     journal = journal or Journal(store.write, Metrics(), Path("nowhere"))  # one that does not run
     supervisor = supervisor or Supervisor()  # nor does this
     return Litestar(

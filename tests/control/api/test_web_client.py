@@ -13,7 +13,7 @@ from litestar.testing import TestClient
 
 from config.loader import load
 from config.settings import CONFIG_DIR, STAND_INS, from_environment
-from control.api.web_client import FOLDER, load_files, routes
+from control.api.web_client import FOLDER, load_files, make_handler
 from control.app import create_app
 
 ROOT = Path(__file__).parents[3]
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def http():
-    with TestClient(Litestar(routes(), openapi_config=None)) as client:
+    with TestClient(Litestar([make_handler()], openapi_config=None)) as client:
         yield client
 
 
