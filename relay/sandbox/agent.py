@@ -114,9 +114,8 @@ class Agent:
         if wrong := settings_check.misfit(message):
             self.fail("UNPARSABLE_CLIENT_MESSAGE", wrong)
             return
-        for fault in self.options.faults:
-            if fault.on == message["type"]:
-                self.end(fault.ending)
+        if fault := self.options.faults.get(message["type"]):
+            self.end(fault)
         if self.state is State.CLOSED:
             return
         if message["type"] == "Settings":

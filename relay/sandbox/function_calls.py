@@ -13,11 +13,6 @@ from relay.sandbox.scheduler import Scheduler, Step
 from relay.sandbox.script import Call, Turn
 
 HISTORY_DELAY = 0.038  # seconds from a FunctionCallResponse to its History
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-
-
-def new_call_id() -> str:
-    return "call_" + "".join(secrets.choice(LETTERS) for _ in range(24))
 
 
 class FunctionCalls:
@@ -36,7 +31,10 @@ class FunctionCalls:
 
     def prepare(self, turn: Turn) -> None:
         """For `request`: one call after the other, or all at once if the turn wants that."""
-        named = [msgspec.structs.replace(call, id=call.id or new_call_id()) for call in turn.calls]
+        named = [
+            msgspec.structs.replace(call, id=call.id or f"call_{secrets.token_hex(12)}")
+            for call in turn.calls
+        ]
         self._batches = [named] if turn.together else [[call] for call in named]
 
     def request(self, now: float) -> None:
