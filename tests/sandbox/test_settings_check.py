@@ -97,7 +97,7 @@ def test_what_the_service_accepts_is_accepted(settings, agent):
         (think(endpoint=3), "agent.think.endpoint"),
         (speak(type="deepgram", model="aura-2", language="en"), "agent.speak.provider.language"),
         (speak(type="deepgram", model="a", version="v9"), "agent.speak.provider.version"),
-        (speak(type="open_ai", model="tts-2", voice="v"), "agent.speak.provider.model"),
+        (speak(type="other", model="m"), "agent.speak.provider.type"),
         (
             {"context": {"messages": [{"type": "History", "content": "x"}]}},
             "agent.context.messages[0].role",
