@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Annotated
 
 import msgspec
@@ -20,15 +21,11 @@ LONGEST_GRANT = 3600
 SCHEMES = ("token", "bearer")
 
 _PROBLEMS = {
-    400: ("Bad Request", "Invalid request body."),
     401: ("INVALID_AUTH", "Invalid credentials."),
     402: ("PAYMENT_REQUIRED", "Project does not have enough credits."),
     403: ("INSUFFICIENT_PERMISSIONS", "Insufficient permissions."),
-    404: ("NOT_FOUND", "Not found."),
-    429: ("TOO_MANY_REQUESTS", "Too many requests. Please try again later"),
-    500: ("INTERNAL_SERVER_ERROR", "Internal server error."),
-    503: ("SERVICE_UNAVAILABLE", "Service unavailable."),
 }
+"""Where Deepgram has words of its own."""
 
 
 class Credential(msgspec.Struct, frozen=True):
@@ -38,7 +35,8 @@ class Credential(msgspec.Struct, frozen=True):
 
 def problem_body(status: int, request_id: str) -> bytes:
     """Deepgram's JSON for a refused request."""
-    code, text = _PROBLEMS.get(status, ("ERROR", f"HTTP status {status}."))
+    http = HTTPStatus(status)
+    code, text = _PROBLEMS.get(status, (http.name, f"{http.phrase}."))
     return msgspec.json.encode({"err_code": code, "err_msg": text, "request_id": request_id})
 
 
@@ -52,6 +50,10 @@ def credential(authorization: str | None, offered: Sequence[str]) -> Credential 
     if scheme.lower() not in SCHEMES or not secret:
         return None
     return Credential(scheme.lower(), secret)
+
+
+class _GrantBody(msgspec.Struct):
+    ttl_seconds: Annotated[float, msgspec.Meta(ge=1, le=LONGEST_GRANT)] = GRANT_SECONDS
 
 
 class Gate:
@@ -70,21 +72,11 @@ class Gate:
             return secrets.compare_digest(who.secret.encode(), self._api_key.encode())
         return self._granted.get(who.secret, float("-inf")) > now
 
-    def grant(self, ttl: float, now: float) -> bytes:
-        """A new token, in the JSON of `/v1/auth/grant`; it looks like a JWT and is none."""
+    def grant(self, body: bytes, now: float) -> bytes:
+        """A new token, in the JSON of `/v1/auth/grant`; it looks like a JWT and is none.
+
+        Raises msgspec.DecodeError for a body that is not accepted."""
+        ttl = msgspec.json.decode(body.strip() or b"{}", type=_GrantBody).ttl_seconds
         token = ".".join(secrets.token_urlsafe(n) for n in (12, 24, 24))
-        self._granted = {t: until for t, until in self._granted.items() if until > now}
         self._granted[token] = now + ttl
         return msgspec.json.encode({"access_token": token, "expires_in": ttl})
-
-
-class _GrantBody(msgspec.Struct):
-    ttl_seconds: Annotated[float, msgspec.Meta(ge=1, le=LONGEST_GRANT)] = GRANT_SECONDS
-
-
-def grant_seconds(body: bytes) -> float | None:
-    """How long the token shall live; None for a body that is not accepted."""
-    try:
-        return msgspec.json.decode(body.strip() or b"{}", type=_GrantBody).ttl_seconds
-    except msgspec.DecodeError:
-        return None

@@ -14,11 +14,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from email.utils import formatdate
+from http import HTTPStatus
 
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
-from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
@@ -85,16 +84,11 @@ class Running:
 
     @property
     def agent_url(self) -> str:
-        return f"ws://{self._authority}{handshake.AGENT_PATH}"
+        return f"ws://{self.host}:{self.port}{handshake.AGENT_PATH}"
 
     @property
     def api_url(self) -> str:
-        return f"http://{self._authority}"
-
-    @property
-    def _authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     async def session(self, index: int = 0) -> AgentSession:
         """The `index`-th session; waits until it is there."""
@@ -117,13 +111,10 @@ class Running:
         else:
             return None
         body = handshake.problem_body(status, str(connection.id))
-        headers = {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(body)),
-            "Date": formatdate(usegmt=True),
-            "Connection": "close",
-        }
-        return Response(status, "", Headers(headers), body)
+        response = connection.respond(HTTPStatus(status), body.decode())
+        del response.headers["Content-Type"]  # or there would be two
+        response.headers["Content-Type"] = "application/json"
+        return response
 
     def label(self, connection: ServerConnection, request: Request, response: Response) -> None:
         response.headers["dg-request-id"] = str(connection.id)
