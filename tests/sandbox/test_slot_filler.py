@@ -195,10 +195,8 @@ def test_another_wish_replaces_the_one_to_be_confirmed(talk):
     assert "Reschedule a task: team meeting, when Monday." in said
 
 
-def test_a_correction_that_says_nothing_drops_the_form(other):
-    other.say("turn off the lights", "no")
-
-    assert "leave" in other.say("hmm")
+def test_a_refusal_drops_a_form_that_has_nothing_to_change(other):
+    assert "leave" in other.say("turn off the lights", "no")
 
 
 # --- asking ------------------------------------------------------------------------------------
