@@ -7,7 +7,9 @@ as is a token that we did not grant.
 
 from __future__ import annotations
 
+import email
 import secrets
+import uuid
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated
@@ -80,3 +82,30 @@ class Gate:
         token = ".".join(secrets.token_urlsafe(n) for n in (12, 24, 24))
         self._granted[token] = now + ttl
         return msgspec.json.encode({"access_token": token, "expires_in": ttl})
+
+
+def answer_post(request: bytes, gate: Gate, now: float) -> bytes | None:
+    """The whole HTTP answer, or None while the request is not complete."""
+    head, blank, body = request.partition(b"\r\n\r\n")
+    line, _, fields = head.partition(b"\r\n")
+    headers = email.message_from_bytes(fields)
+    if not blank or len(body) < int(headers.get("Content-Length", "0")):
+        return None
+    who = credential(headers["Authorization"], ())
+    status = 200
+    if line.split()[1].partition(b"?")[0] != GRANT_PATH.encode():
+        status = 404
+    elif who is None or who.scheme != "token" or not gate.admits(who, now):
+        status = 401
+    else:
+        try:
+            answer = gate.grant(body, now)
+        except msgspec.DecodeError:
+            status = 400
+    if status != 200:
+        answer = problem_body(status, str(uuid.uuid4()))
+    return (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(answer)}\r\n"
+        f"Connection: close\r\n\r\n"
+    ).encode() + answer

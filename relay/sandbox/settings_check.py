@@ -82,10 +82,8 @@ _OBJECTS = {
 
 def is_flux(provider: Mapping[str, Any]) -> bool:
     """Whether a listen provider means Flux: by its version, or by its model when that is left."""
-    version = provider.get("version")
-    if version is None:
-        return str(provider.get("model", "")).startswith("flux")
-    return bool(version == "v2")
+    by_model = "v2" if str(provider.get("model")).startswith("flux") else "v1"
+    return bool(provider.get("version", by_model) == "v2")
 
 
 def _variant(kind: str, value: dict[str, Any]) -> str:

@@ -113,7 +113,9 @@ def _kind(name: str, schema: dict[str, Any], *, is_only: bool) -> Kind:
     parts = set(split_name(name))
     kind = next((kind for kind, names in _NAMES.items() if parts & names), None)
     described = set(words(schema.get("description", ""))[:6])
-    if kind is None and ("date" in schema.get("format", "") or described & {"date", "time"}):
+    if kind is None and (
+        schema.get("format") in ("date", "date-time", "time") or described & {"date", "time"}
+    ):
         return Kind.MOMENT
     if kind in (None, Kind.TEXT):
         return Kind.SUBJECT if is_only else Kind.TEXT

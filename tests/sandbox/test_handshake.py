@@ -5,8 +5,7 @@ import json
 import msgspec
 import pytest
 
-from relay.sandbox.connection import answer_post
-from relay.sandbox.handshake import Credential, Gate, credential
+from relay.sandbox.handshake import Credential, Gate, answer_post, credential
 
 
 @pytest.mark.parametrize(
@@ -66,6 +65,6 @@ def test_other_lengths_of_a_grant_are_refused(body):
     ],
 )
 def test_a_post_is_answered_when_it_is_complete(request_bytes, status):
-    answer = answer_post(request_bytes, Gate("key"))
+    answer = answer_post(request_bytes, Gate("key"), 0.0)
 
     assert (None if answer is None else int(answer.split()[1])) == status
