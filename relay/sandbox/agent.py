@@ -132,8 +132,7 @@ class Agent:
         match message:
             case {"type": "InjectUserMessage", "content": content}:
                 dialogue.user_said(content, "manual", now)
-            case {"type": "InjectAgentMessage"}:
-                text = message.get("message", "Are you still there?")  # left out if `is_dynamic`
+            case {"type": "InjectAgentMessage", "message": text}:
                 dialogue.inject(text, message.get("behavior", "default"), now)
             case {"type": "FunctionCallResponse"}:
                 dialogue.calls.answered(message, now)
@@ -142,7 +141,7 @@ class Agent:
             case {"type": str(name)} if name.startswith("Update"):
                 if name == "UpdateThink":
                     self._think_settings(message["think"])
-                ack = name.removeprefix("Update").replace("_", "") + "Updated"
+                ack = name.removeprefix("Update") + "Updated"
                 self._later(now + ACK_DELAY, partial(self._acknowledge, ack))
 
     def _acknowledge(self, name: str, now: float) -> None:

@@ -15,13 +15,6 @@ FRAME_MS = 20
 BYTES_PER_SAMPLE = {"linear16": 2, "linear32": 4, "mulaw": 1, "alaw": 1}
 SILENCE = {"mulaw": b"\xff", "alaw": b"\xd5"}
 
-OUTPUT_RATES = {
-    "linear16": (8000, 16000, 24000, 32000, 48000),
-    "mulaw": (8000, 16000),
-    "alaw": (8000, 16000),
-}
-"""What the sandbox can send: Deepgram's own list, without the compressed encodings."""
-
 TONE_HZ = 400  # a whole number of waves in 20 ms at every rate
 TONE_LEVEL = 3000
 SECONDS_PER_LETTER = 0.065  # how long a tone takes in the place of a sentence

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
+from relay.protocol.audio_formats import OUTPUT_RATES
 from relay.sandbox import settings_check
-from relay.sandbox.audio import OUTPUT_RATES, Format
+from relay.sandbox.audio import Format
 
 
 class AppliedSettings(msgspec.Struct, frozen=True, kw_only=True):

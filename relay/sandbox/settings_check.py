@@ -25,7 +25,6 @@ MESSAGES = {
     "mip_opt_out?:flag",
     "UpdateListen": "listen:listen",
     "UpdateThink": "think:think+",
-    "UpdateThink_Live": "think_live:think_live",
     "UpdateSpeak": "speak:speak+",
     "UpdatePrompt": "prompt",
     "InjectUserMessage": "content",
@@ -34,7 +33,6 @@ MESSAGES = {
     "FunctionCallResponse": "id name content thought_signature?",
     "KeepAlive": "",
     "ForceEndTurn": "",
-    "__customToThinkProvider": "content:any",
 }
 _OBJECTS = {
     "flags": "history?:flag",
@@ -43,14 +41,12 @@ _OBJECTS = {
     "sample_rate:integer(1..)",
     "output": "encoding?=linear16|mulaw|alaw|mp3|opus|flac|aac sample_rate?:integer(1..) "
     "bitrate?:integer(1..) container?=none|wav|ogg",
-    "agent": "language? context?:context listen?:listen think?:think+ think_live?:think_live "
-    "speak?:speak+ greeting?",
+    "agent": "language? context?:context listen?:listen think?:think+ speak?:speak+ greeting?",
     "endpoint": "url headers?:text{}",
     "context": "messages?:history*",
     "history_text": "type=History role=user|assistant content",
     "history_calls": "type=History function_calls:finished_call*",
     "finished_call": "id name client_side:flag arguments response thought_signature?",
-    "dynamic": "is_dynamic:flag behavior?=default|queue|interrupt",
     # --- listen
     "listen": "provider?:listen_provider",
     "listen_v1": "type=deepgram version?=v1 model? language? keyterms?:text* smart_format?:flag",
@@ -62,14 +58,8 @@ _OBJECTS = {
     "context_length?:=max/number(0..)",
     "think_provider": "type=open_ai|anthropic|google|groq|nvidia|aws_bedrock model version? "
     "temperature?:number(0..2) reasoning_mode?=none|minimal|low|medium|high credentials?:text{}",
-    "function": "name? description? parameters?:any{} endpoint?:function_endpoint "
-    "defer_until_eot?:flag initial_agent_filler?:any agent_filler_max_count?:integer(0..) "
-    "agent_filler_interval_ms?:integer(1000..60000)",
+    "function": "name? description? parameters?:any{} endpoint?:function_endpoint",
     "function_endpoint": "url? method? headers?:text{}",
-    "think_live": "provider:think_live_provider",
-    "think_live_provider": "type=deepgram version?=v1 agent_backchannel_sensitivity?:number(0..) "
-    "presence_check_max_count?:integer(0..) presence_check_interval_ms?:integer(3000..) "
-    "frustration_max_count?:integer(0..) restricted_terms?:text*",
     # --- speak
     "speak": "provider:speak_provider endpoint?:endpoint",
     "speak_v1": "type version?=v1 model speed?:number(0..)",
@@ -103,8 +93,6 @@ def misfit(message: Any) -> str | None:
     name = message.get("type") if isinstance(message, dict) else None
     if not isinstance(name, str) or name not in MESSAGES:
         return UNKNOWN_FORMAT
-    if name == "InjectAgentMessage" and message.get("is_dynamic") is True:
-        name = "dynamic"
     fields = {key: value for key, value in message.items() if key != "type"}
     path = next(_misfits(name, fields, ""), None)
     if path is None:

