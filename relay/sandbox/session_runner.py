@@ -16,8 +16,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from relay.sandbox.agent import Agent
-from relay.sandbox.audio import Format
-from relay.sandbox.codec import UnknownEncoding
+from relay.sandbox.audio import Format, UnknownEncoding
 from relay.sandbox.options import Options
 from relay.sandbox.output import Action, EndSpeech, Listen, Sentence
 from relay.sandbox.script import Ending

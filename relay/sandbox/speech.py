@@ -16,8 +16,7 @@ import numpy as np
 
 from config.errors import Explained
 from config.install_advice import say_how_to_add
-from relay.sandbox.audio import Format
-from relay.sandbox.codec import SPEECH_RATE, convert
+from relay.sandbox.audio import SPEECH_RATE, Format, convert
 from relay.sandbox.voice_activity import Samples, SpeechProbability
 
 QUIETEST = 0.6  # probability of "no speech at all" from which a transcript is not believed
