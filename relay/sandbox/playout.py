@@ -33,9 +33,6 @@ class Playout:
         self._heard_at = 0.0  # when the sentence has been heard, if it is played as it comes
         self.is_audible = False  # whether audio of this reply was sent
 
-    def __repr__(self) -> str:
-        return f"<Playout sentences={len(self._sentences)} frames={len(self._frames)}>"
-
     def begin(self, turn: Turn, now: float, *, delay: float) -> None:
         """Get voices for the sentences. Without an engine these are tones, and the first begins
         after `delay`."""

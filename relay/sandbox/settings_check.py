@@ -120,10 +120,7 @@ def _misfits(kind: str, value: Any, path: str) -> Iterator[str]:
     elif kind in _OBJECTS and isinstance(value, dict):
         fields = _fields(kind)
         for key, each in value.items():
-            if key in fields:
-                yield from _misfits(fields[key].lstrip("!"), each, inside + key)
-            else:
-                yield inside + key
+            yield from _misfits(fields.get(key, "unknown").lstrip("!"), each, inside + key)
         for key, needed in fields.items():
             if needed.startswith("!") and key not in value:
                 yield inside + key

@@ -39,7 +39,6 @@ SMALL_TALK = (
     (r"\b(good)?bye\b", "Goodbye."),
     (r"\bthanks?\b|\bno\b.*\b(all|nothing)\b", "You are welcome."),
     (r"\b(wait|stop|moment|hold)\b", "All right, I am listening."),
-    (r"what (did|have) (we|i|you)|where (were|did) we", "{done} {offer}"),
     (r"\bhear\b", "Yes, I can hear you. {offer}"),
     (r"\b(hello|hi|hey|morning|evening)\b", "Hello. {offer}"),
     (r"^\W*(no|nope|nothing|that's all|that is all)( else)?\W*$", "All right."),
@@ -95,7 +94,6 @@ class SlotFiller:
         self.functions = functions
         self.stage = Stage.FREE
         self._form: Form | None = None
-        self._done: list[str] = []  # outlines of what was submitted
 
     def __repr__(self) -> str:
         return f"<SlotFiller {self.stage.name} {self._form}>"
@@ -127,14 +125,11 @@ class SlotFiller:
 
     def answered(self, content: str) -> Turn:
         """The result of a function."""
-        form = self._form
         self._drop()
         ok, news = read_result(content)
         if not ok:
             reason = (news or "it did not work").rstrip(".")
             return _say(f"I could not do that: {reason}.", "What would you like to do?")
-        if form is not None:
-            self._done.append(form.outline)
         return _say(f"Done. {_sentence(news)}" if news else "Done.", "Is there anything else?")
 
     # --- picking -----------------------------------------------------------------------------
@@ -237,10 +232,8 @@ class SlotFiller:
     # --- everything else ---------------------------------------------------------------------
 
     def _small_talk(self, said: str) -> Turn:
-        done = f"So far we did this: {'; '.join(self._done)}." if self._done else ""
         reply = next(reply for pattern, reply in SMALL_TALK if re.search(pattern, said, re.I))
-        known = reply.format(done=done or "We have not done anything yet.", offer=self._offer())
-        return _say(*re.split(r"(?<=\.) ", known))
+        return _say(*re.split(r"(?<=\.) ", reply.format(offer=self._offer())))
 
     def _offer(self) -> str:
         titles = [function.title for function in self.functions]
