@@ -10,7 +10,6 @@ from __future__ import annotations
 import email
 import secrets
 import uuid
-from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated
 
@@ -42,13 +41,10 @@ def problem_body(status: int, request_id: str) -> bytes:
     return msgspec.json.encode({"err_code": code, "err_msg": text, "request_id": request_id})
 
 
-def credential(authorization: str | None, offered: Sequence[str]) -> Credential | None:
-    """From the header, or else from the offered subprotocols; None if there is none."""
-    if authorization is not None:
-        scheme, _, secret = authorization.strip().partition(" ")
-        secret = secret.strip()
-    else:
-        scheme, secret = (offered[0], offered[1]) if len(offered) >= 2 else ("", "")
+def credential(authorization: str | None, offered: str) -> Credential | None:
+    """From the header, or else from the header of offered subprotocols; None if there is none."""
+    pair = offered.split(",")[:2] if authorization is None else authorization.split(maxsplit=1)
+    scheme, secret = [part.strip() for part in pair] if len(pair) == 2 else ("", "")
     if scheme.lower() not in SCHEMES or not secret:
         return None
     return Credential(scheme.lower(), secret)
@@ -91,7 +87,7 @@ def answer_post(request: bytes, gate: Gate, now: float) -> bytes | None:
     headers = email.message_from_bytes(fields)
     if not blank or len(body) < int(headers.get("Content-Length", "0")):
         return None
-    who = credential(headers["Authorization"], ())
+    who = credential(headers["Authorization"], "")
     status = 200
     if line.split()[1].partition(b"?")[0] != GRANT_PATH.encode():
         status = 404

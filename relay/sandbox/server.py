@@ -161,5 +161,4 @@ class Running:
 
 def _who(request: Request) -> handshake.Credential | None:
     offered = ",".join(request.headers.get_all("Sec-WebSocket-Protocol"))
-    values = [value.strip() for value in offered.split(",") if value.strip()]
-    return handshake.credential(request.headers.get("Authorization"), values)
+    return handshake.credential(request.headers.get("Authorization"), offered)

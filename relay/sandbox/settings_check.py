@@ -69,6 +69,8 @@ _OBJECTS = {
     **MESSAGES,
 }
 
+_TYPES: dict[str, Any] = {"any": object, "text": str, "number": (int, float), "integer": int}
+
 
 def is_flux(provider: Mapping[str, Any]) -> bool:
     """Whether a listen provider means Flux: by its version, or by its model when that is left."""
@@ -141,15 +143,9 @@ def _fields(name: str) -> dict[str, str]:
 def _fits(kind: str, value: Any) -> bool:
     if kind.startswith("="):
         return isinstance(value, str) and value in kind[1:].split("|")
-    match kind:
-        case "any":
-            return True
-        case "text":
-            return isinstance(value, str)
-        case "flag":
-            return isinstance(value, bool)
     name, *limits = re.split(r"\(|\.\.", kind.rstrip(")"))
-    types = {"number": (int, float), "integer": (int,)}.get(name, ())  # none: an object, a list
-    if isinstance(value, bool) or not isinstance(value, types):
+    if isinstance(value, bool):  # which would be an integer as well
+        return name in ("flag", "any")
+    if not isinstance(value, _TYPES.get(name, ())):  # none: an object, a list
         return False
-    return float(limits[0]) <= value <= float(limits[1] or "inf")
+    return not limits or float(limits[0]) <= value <= float(limits[1] or "inf")
