@@ -52,15 +52,19 @@ class State(Enum):
 class Agent:
     """One session. `dialogue` is told about the user; whatever was told, `take` comes next."""
 
-    def __init__(self, options: Options, *, request_id: str) -> None:
+    def __init__(self, options: Options, now: float, *, request_id: str) -> None:
         self.options = options
-        self.request_id = request_id
         self.state = State.FRESH
         self._scheduler = Scheduler()
         self._output = Output()
         self.dialogue = Dialogue(options, self._scheduler, self._output, end=self.end)
-        self._active = 0.0  # when the client was last heard of
+        self._active = now  # when the client was last heard of
         self._early: list[dict[str, Any]] = []  # messages between Settings and SettingsApplied
+        if options.welcome_delay is not None:
+            welcome = deepgram.Welcome(request_id=request_id)
+            self._later(now + options.welcome_delay, lambda _: self._output.send(welcome))
+        self._later(now + SESSION_SECONDS - WARNING_SECONDS, self._warn_of_the_end)
+        self._later(now + SESSION_SECONDS, self._end_longest)
 
     def __repr__(self) -> str:
         return f"<Agent {self.state.name} {self.dialogue.phase.name} deadline={self.deadline}>"
@@ -74,15 +78,6 @@ class Agent:
         if self.state is State.CLOSED:
             return math.inf
         return min(self._active + self.options.timeout, self._scheduler.next)
-
-    def open(self, now: float) -> None:
-        """The socket is open."""
-        self._active = now
-        if self.options.welcome_delay is not None:
-            welcome = deepgram.Welcome(request_id=self.request_id)
-            self._later(now + self.options.welcome_delay, lambda _: self._output.send(welcome))
-        self._later(now + SESSION_SECONDS - WARNING_SECONDS, self._warn_of_the_end)
-        self._later(now + SESSION_SECONDS, self._end_longest)
 
     def take(self, now: float) -> list[Action]:
         """Do what is due, then hand over everything that is to be done outside."""

@@ -17,8 +17,6 @@ import msgspec
 
 AGENT_PATH = "/v1/agent/converse"
 GRANT_PATH = "/v1/auth/grant"
-GRANT_SECONDS = 30
-LONGEST_GRANT = 3600
 SCHEMES = ("token", "bearer")
 
 _PROBLEMS = {
@@ -51,7 +49,7 @@ def credential(authorization: str | None, offered: str) -> Credential | None:
 
 
 class _GrantBody(msgspec.Struct):
-    ttl_seconds: Annotated[float, msgspec.Meta(ge=1, le=LONGEST_GRANT)] = GRANT_SECONDS
+    ttl_seconds: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 30
 
 
 class Gate:

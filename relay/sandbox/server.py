@@ -13,13 +13,12 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 from websockets.http11 import Request, Response
-from websockets.typing import Subprotocol
 
 from relay.sandbox import handshake
 from relay.sandbox.options import Options
@@ -50,7 +49,8 @@ async def serve(
         port,
         process_request=running.greet,
         process_response=running.label,
-        select_subprotocol=running.choose,
+        # The first one says the scheme and does not echo the secret.
+        select_subprotocol=lambda _, offered: next(iter(offered), None),
         create_connection=type("AgentConnection", (AgentConnection,), {"gate": gate}),
         compression=None,
         max_size=LARGEST_MESSAGE,
@@ -135,12 +135,6 @@ class Running:
 
     def label(self, connection: ServerConnection, request: Request, response: Response) -> None:
         response.headers["dg-request-id"] = str(connection.id)
-
-    def choose(
-        self, connection: ServerConnection, offered: Sequence[Subprotocol]
-    ) -> Subprotocol | None:
-        """The first: it says the scheme and does not echo the secret."""
-        return offered[0] if offered else None
 
     async def converse(self, connection: ServerConnection) -> None:
         assert connection.request is not None

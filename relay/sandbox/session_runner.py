@@ -37,7 +37,7 @@ class SessionRunner:
         self._connection = connection
         self._options = options
         self._session = session
-        self._agent = Agent(options, request_id=session.request_id)
+        self._agent = Agent(options, time.monotonic(), request_id=session.request_id)
         self._told = asyncio.Event()  # the agent was told something
         self._voices: asyncio.Queue[Sentence] = asyncio.Queue()
         self._utterances: asyncio.Queue[Utterance] = asyncio.Queue()
@@ -61,7 +61,6 @@ class SessionRunner:
             self._connection.transport.abort()
 
     async def _converse(self) -> None:
-        self._agent.open(time.monotonic())
         while True:
             self._told.clear()
             for action in self._agent.take(time.monotonic()):
