@@ -122,8 +122,8 @@ def alike(one: str, other: str) -> bool:
 
 def mentions(text: str, name: str) -> bool:
     """Whether all words of a name are in the text, as in "change the title"."""
-    spoken = [stem(word) for word in words(text)]
-    return all(any(alike(stem(own), word) for word in spoken) for own in split_name(name))
+    spoken, named = [stem(word) for word in words(text)], split_name(name)
+    return bool(named) and all(any(alike(stem(own), word) for word in spoken) for own in named)
 
 
 def consent(text: str) -> bool | None:
