@@ -143,11 +143,11 @@ class SlotFiller:
 
     def pick(self, said: str) -> Function | None:
         """The function that these words mean, if any."""
-        spoken = {stem(word) for word in words(said) if word not in STOP_WORDS or word == "new"}
+        spoken = [stem(word) for word in words(said) if word not in STOP_WORDS or word == "new"]
         if is_wish(said):
-            spoken.add(stem("want"))
+            spoken.append(stem("want"))
         scores = [0.0] * len(self.functions)
-        for word in spoken:
+        for word in dict.fromkeys(spoken):  # each once, in a fixed order
             weights = [_weight(function, word) for function in self.functions]
             rivals = sum(weight > 0 for weight in weights)
             for n, weight in enumerate(weights):
