@@ -52,15 +52,19 @@ class State(Enum):
 class Agent:
     """One session. `dialogue` is told about the user; whatever was told, `take` comes next."""
 
-    def __init__(self, options: Options, *, request_id: str) -> None:
+    def __init__(self, options: Options, now: float, *, request_id: str) -> None:
         self.options = options
-        self.request_id = request_id
         self.state = State.FRESH
         self._scheduler = Scheduler()
         self._output = Output()
         self.dialogue = Dialogue(options, self._scheduler, self._output, end=self.end)
-        self._active = 0.0  # when the client was last heard of
+        self._active = now  # when the client was last heard of
         self._early: list[dict[str, Any]] = []  # messages between Settings and SettingsApplied
+        if options.welcome_delay is not None:
+            welcome = deepgram.Welcome(request_id=request_id)
+            self._later(now + options.welcome_delay, lambda _: self._output.send(welcome))
+        self._later(now + SESSION_SECONDS - WARNING_SECONDS, self._warn_of_the_end)
+        self._later(now + SESSION_SECONDS, self._end_longest)
 
     def __repr__(self) -> str:
         return f"<Agent {self.state.name} {self.dialogue.phase.name} deadline={self.deadline}>"
@@ -74,15 +78,6 @@ class Agent:
         if self.state is State.CLOSED:
             return math.inf
         return min(self._active + self.options.timeout, self._scheduler.next)
-
-    def open(self, now: float) -> None:
-        """The socket is open."""
-        self._active = now
-        if self.options.welcome_delay is not None:
-            welcome = deepgram.Welcome(request_id=self.request_id)
-            self._later(now + self.options.welcome_delay, lambda _: self._output.send(welcome))
-        self._later(now + SESSION_SECONDS - WARNING_SECONDS, self._warn_of_the_end)
-        self._later(now + SESSION_SECONDS, self._end_longest)
 
     def take(self, now: float) -> list[Action]:
         """Do what is due, then hand over everything that is to be done outside."""
@@ -114,9 +109,8 @@ class Agent:
         if wrong := settings_check.misfit(message):
             self.fail("UNPARSABLE_CLIENT_MESSAGE", wrong)
             return
-        for fault in self.options.faults:
-            if fault.on == message["type"]:
-                self.end(fault.ending)
+        if fault := self.options.faults.get(message["type"]):
+            self.end(fault)
         if self.state is State.CLOSED:
             return
         if message["type"] == "Settings":
@@ -133,8 +127,7 @@ class Agent:
         match message:
             case {"type": "InjectUserMessage", "content": content}:
                 dialogue.user_said(content, "manual", now)
-            case {"type": "InjectAgentMessage"}:
-                text = message.get("message", "Are you still there?")  # left out if `is_dynamic`
+            case {"type": "InjectAgentMessage", "message": text}:
                 dialogue.inject(text, message.get("behavior", "default"), now)
             case {"type": "FunctionCallResponse"}:
                 dialogue.calls.answered(message, now)
@@ -143,7 +136,7 @@ class Agent:
             case {"type": str(name)} if name.startswith("Update"):
                 if name == "UpdateThink":
                     self._think_settings(message["think"])
-                ack = name.removeprefix("Update").replace("_", "") + "Updated"
+                ack = name.removeprefix("Update") + "Updated"
                 self._later(now + ACK_DELAY, partial(self._acknowledge, ack))
 
     def _acknowledge(self, name: str, now: float) -> None:

@@ -55,9 +55,6 @@ class Dialogue:
         self._queue: list[str] = []  # injected messages that wait for the agent
         self._heard = 0.0  # seconds of microphone since the turn before
 
-    def __repr__(self) -> str:
-        return f"<Dialogue {self.phase.name}>"
-
     def start(self, now: float) -> None:
         """Settings are applied: greet, or let the script begin."""
         if self._output.settings.greeting:
@@ -182,7 +179,7 @@ class Dialogue:
 
     def _inject(self, message: str, now: float) -> None:
         self.phase = Phase.SPEAKING
-        self.playout.begin((message,), now, delay=0.0)
+        self.playout.begin(Turn(say=(message,)), now, delay=0.0)
 
     def _say(self, turn: Turn, now: float) -> None:
         if not turn.say:
@@ -190,7 +187,7 @@ class Dialogue:
             return
         self.phase = Phase.SPEAKING
         delay = self._options.voice_delay
-        self.playout.begin(turn.say, now, delay=delay, pace=turn.pace, seconds=turn.seconds)
+        self.playout.begin(turn, now, delay=delay)
         if turn.barge_in is not None:
             barge_in = now + delay + turn.barge_in
             self._scheduler.add(barge_in, partial(self._scripted_barge_in, turn))

@@ -9,12 +9,13 @@ import re
 from difflib import SequenceMatcher
 
 
-def word_list(text: str) -> list[str]:
-    return text.split()
+def words(text: str) -> list[str]:
+    """Lower-case words; apostrophes stay inside."""
+    return re.findall(r"[a-z0-9']+", text.lower().replace("\u2019", "'"))
 
 
 def word_set(text: str) -> frozenset[str]:
-    return frozenset(word_list(text))
+    return frozenset(text.split())
 
 
 YES = word_set(
@@ -60,14 +61,12 @@ SAME = (
 
 _GROUPS = {word: line.split()[0] for line in SAME for word in reversed(line.split())}
 
-_COUNTS = word_list(
+_COUNTS = words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
     "fifteen sixteen seventeen eighteen nineteen twenty"
 )
-_NUMBERS = {
-    **{word: number for number, word in enumerate(_COUNTS)},
-    **{"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "hundred": 100},
-}
+_NUMBERS = {word: number for number, word in enumerate(_COUNTS)}
+_NUMBERS |= {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "hundred": 100}
 
 _MONTH = "(?:january|february|march|april|may|june|july|august|september|october|november|december)"
 _DAY = "(?:monday|tuesday|wednesday|thursday|friday|saturday|sunday)"
@@ -99,11 +98,6 @@ DATE = re.compile(
 """`deadline` is there if the words say that it is one."""
 
 
-def words(text: str) -> list[str]:
-    """Lower-case words; apostrophes stay inside."""
-    return re.findall(r"[a-z0-9']+", text.lower().replace("\u2019", "'"))
-
-
 def stem(word: str) -> str:
     """The same for `rescheduling`, `reschedules`, `rescheduled`; good enough for matching."""
     if word in _GROUPS:
@@ -124,6 +118,12 @@ def alike(one: str, other: str) -> bool:
     """The same word, or one that a recogniser could take for it."""
     is_long = min(len(one), len(other)) >= 5
     return one == other or (is_long and SequenceMatcher(None, one, other).ratio() >= 0.84)
+
+
+def mentions(text: str, name: str) -> bool:
+    """Whether all words of a name are in the text, as in "change the title"."""
+    spoken, named = [stem(word) for word in words(text)], split_name(name)
+    return bool(named) and all(any(alike(stem(own), word) for word in spoken) for own in named)
 
 
 def consent(text: str) -> bool | None:

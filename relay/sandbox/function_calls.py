@@ -5,19 +5,12 @@ from __future__ import annotations
 import secrets
 from functools import partial
 
-import msgspec
-
 from relay.protocol import deepgram
 from relay.sandbox.output import Output
 from relay.sandbox.scheduler import Scheduler, Step
 from relay.sandbox.script import Call, Turn
 
 HISTORY_DELAY = 0.038  # seconds from a FunctionCallResponse to its History
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-
-
-def new_call_id() -> str:
-    return "call_" + "".join(secrets.choice(LETTERS) for _ in range(24))
 
 
 class FunctionCalls:
@@ -27,24 +20,21 @@ class FunctionCalls:
         self._scheduler = scheduler
         self._output = output
         self._over = over
-        self._batches: list[list[Call]] = []  # requests not made yet
+        self._batches: list[tuple[Call, ...]] = []  # requests not made yet
         self._open: dict[str, Call] = {}
         self.results: list[str] = []  # that no thought has taken in
 
-    def __repr__(self) -> str:
-        return f"<FunctionCalls open={len(self._open)} results={len(self.results)}>"
-
     def prepare(self, turn: Turn) -> None:
         """For `request`: one call after the other, or all at once if the turn wants that."""
-        named = [msgspec.structs.replace(call, id=call.id or new_call_id()) for call in turn.calls]
-        self._batches = [named] if turn.together else [[call] for call in named]
+        self._batches = [turn.calls] if turn.together else [(call,) for call in turn.calls]
 
     def request(self, now: float) -> None:
         """The next request."""
-        self._open = {call.id: call for call in self._batches.pop(0)}
+        calls = self._batches.pop(0)
+        self._open = {call.id or f"call_{secrets.token_hex(12)}": call for call in calls}
         functions = [
-            {"id": call.id, "name": call.name, "arguments": call.text, "client_side": True}
-            for call in self._open.values()
+            {"id": id, "name": call.name, "arguments": call.text, "client_side": True}
+            for id, call in self._open.items()
         ]
         self._output.send({"type": "FunctionCallRequest", "functions": functions})
 
@@ -56,7 +46,7 @@ class FunctionCalls:
         self._output.send(response)
         self.results.append(response["content"])
         finished = deepgram.FinishedCall(
-            id=call.id,
+            id=response["id"],
             name=call.name,
             client_side=True,
             arguments=call.text,

@@ -6,13 +6,14 @@ Results are JSON of any shape or plain text: problem details, `{"error": ...}`, 
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import Any
 
 import msgspec
 
 _BAD = re.compile(
     r"^\W*(?:error|fail|reject|refuse|could not|cannot|unable|invalid|denied|unknown|not.found|"
-    r"cancelled|timeout)",
+    r"cancelled|timeout|[45]\d\d$)",
     re.I,
 )
 _WORDS = ("reason", "detail", "message", "error", "summary", "result", "text", "answer")
@@ -26,20 +27,10 @@ def read_result(content: str) -> tuple[bool, str]:
     except msgspec.DecodeError:
         result = content
     if isinstance(result, dict):
-        return not _is_bad(result), _short(_words_of(result))
+        is_bad = result.get("error") or False in (result.get("ok"), result.get("success"))
+        return not (is_bad or _BAD.match(str(result.get("status")))), _short(_words_of(result))
     text = result if isinstance(result, str) else ""
     return not _BAD.match(text), _short(text)
-
-
-def _is_bad(result: dict[str, Any]) -> bool:
-    status = result.get("status")
-    return (
-        bool(result.get("error"))
-        or result.get("ok", True) is False
-        or result.get("success", True) is False
-        or (isinstance(status, str) and _BAD.match(status) is not None)
-        or (isinstance(status, int) and status >= 400)
-    )
 
 
 def _words_of(result: dict[str, Any]) -> str:
@@ -51,5 +42,4 @@ def _words_of(result: dict[str, Any]) -> str:
 
 
 def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= LONGEST else text[:LONGEST].rsplit(" ", 1)[0]
+    return textwrap.shorten(text, LONGEST, placeholder="")

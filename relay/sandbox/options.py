@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -9,16 +10,8 @@ import msgspec
 from relay.sandbox.script import Ending, Script
 
 if TYPE_CHECKING:
+    # Loading the engines is the business of whoever wants them.
     from relay.sandbox.speech import Speech
-else:
-    Speech = object  # loading the engines is the business of whoever wants them
-
-
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """An ending that comes when a client message of type `on` arrives."""
-
-    ending: Ending
-    on: str
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +40,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     # --- faults
     late_frames: int = 0  # binary frames still sent after a barge-in
-    faults: tuple[Fault, ...] = ()
+    faults: Mapping[str, Ending] = {}  # when a client message of this type arrives
 
     # --- what is kept for whoever looks at `Running.sessions`
     keep_audio: bool = False  # the received audio itself, not only its size

@@ -76,21 +76,18 @@ class Output:
     def report_thinking(self, now: float, kind: str) -> None:
         if self.asked is None:
             return
-        seconds = round(now - self.asked, 3)
-        self.send({"type": "LatencyReport", "ttt_token_latency": seconds})
-        self.send({"type": "LatencyReport", f"ttt_{kind}_latency": seconds})
-        self._thought_seconds = seconds
+        self._thought_seconds = round(now - self.asked, 3)
+        for what in ("token", kind):
+            self.send({"type": "LatencyReport", f"ttt_{what}_latency": self._thought_seconds})
 
     def report_voice(self, now: float) -> None:
         """The first audio of the answer comes now."""
         if self.asked is None:
             return
-        total = round(now - self.asked, 3)
-        thought = self._thought_seconds
-        voice = round(max(total - thought, 0.0), 3)
+        total, thought = round(now - self.asked, 3), self._thought_seconds
+        latencies = {"tts_latency": round(max(total - thought, 0.0), 3), "total_latency": total}
         self.asked = None
-        self.send({"type": "LatencyReport", "tts_latency": voice})
-        self.send({"type": "LatencyReport", "total_latency": total})
+        for name, seconds in latencies.items():
+            self.send({"type": "LatencyReport", name: seconds})
         if self.settings.experimental:
-            latencies = {"total_latency": total, "tts_latency": voice, "ttt_latency": thought}
-            self.send({"type": "AgentStartedSpeaking", **latencies})
+            self.send({"type": "AgentStartedSpeaking", **latencies, "ttt_latency": thought})

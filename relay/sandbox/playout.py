@@ -7,13 +7,13 @@ sentence before has been heard.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
 from relay.protocol import deepgram
 from relay.sandbox.audio import FRAME_MS, tone, wav_header
 from relay.sandbox.options import Options
 from relay.sandbox.output import Output, Sentence
 from relay.sandbox.scheduler import Scheduler, Step
+from relay.sandbox.script import Turn
 
 
 class Playout:
@@ -33,28 +33,17 @@ class Playout:
         self._heard_at = 0.0  # when the sentence has been heard, if it is played as it comes
         self.is_audible = False  # whether audio of this reply was sent
 
-    def __repr__(self) -> str:
-        return f"<Playout sentences={len(self._sentences)} frames={len(self._frames)}>"
-
-    def begin(
-        self,
-        texts: Sequence[str],
-        now: float,
-        *,
-        delay: float,
-        pace: float | None = None,
-        seconds: float | None = None,
-    ) -> None:
-        """Get voices for the sentences. Without an engine these are tones of `seconds` each, and
-        the first begins after `delay`."""
-        self._pace = pace or self._options.pace
+    def begin(self, turn: Turn, now: float, *, delay: float) -> None:
+        """Get voices for the sentences. Without an engine these are tones, and the first begins
+        after `delay`."""
+        self._pace = turn.pace or self._options.pace
         self._heard_at = now
-        for sentence in map(Sentence, texts):
+        for sentence in map(Sentence, turn.say):
             self._sentences.append(sentence)
             if self._options.speech is not None:
                 self._output.do(sentence)
                 continue
-            sentence.audio = tone(sentence.text, self._output.settings.output, seconds)
+            sentence.audio = tone(sentence.text, self._output.settings.output, turn.seconds)
             self._heard_at = now + delay
         self._scheduler.add(self._heard_at, self._sentence)
 

@@ -18,9 +18,6 @@ class Scheduler:
         self._order = 0
         self._turn = 0
 
-    def __repr__(self) -> str:
-        return f"<Scheduler {len(self._steps)} next={self.next}>"
-
     def add(self, at: float, step: Step, *, lasting: bool = False) -> None:
         """Do `step` at `at`; `lasting` steps survive `cancel()`. Equal times keep their order."""
         self._order += 1

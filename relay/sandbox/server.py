@@ -13,17 +13,14 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from email.utils import formatdate
+from collections.abc import AsyncIterator
+from http import HTTPStatus
 
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
-from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
-from websockets.typing import Subprotocol
 
 from relay.sandbox import handshake
-from relay.sandbox.connection import AgentConnection
 from relay.sandbox.options import Options
 from relay.sandbox.session import AgentSession
 from relay.sandbox.session_runner import SessionRunner
@@ -52,7 +49,8 @@ async def serve(
         port,
         process_request=running.greet,
         process_response=running.label,
-        select_subprotocol=running.choose,
+        # The first one says the scheme and does not echo the secret.
+        select_subprotocol=lambda _, offered: next(iter(offered), None),
         create_connection=type("AgentConnection", (AgentConnection,), {"gate": gate}),
         compression=None,
         max_size=LARGEST_MESSAGE,
@@ -72,6 +70,24 @@ async def serve(
         await server.wait_closed()
 
 
+class AgentConnection(ServerConnection):
+    """A connection that knows POST as well: `websockets` refuses requests that have a body, and
+    temporary tokens come by one. `gate` is set by a subclass made for one server."""
+
+    gate: handshake.Gate
+    _post = b""  # what has come of one
+
+    def data_received(self, data: bytes) -> None:
+        if not self._post and (self.request is not None or not data.startswith(b"POST ")):
+            super().data_received(data)
+            return
+        self._post += data
+        answer = handshake.answer_post(self._post, self.gate, time.monotonic())
+        if answer is not None:
+            self.transport.write(answer)
+            self.transport.close()
+
+
 class Running:
     """A server that is up. `sessions` has the live and the finished ones, oldest first."""
 
@@ -85,16 +101,11 @@ class Running:
 
     @property
     def agent_url(self) -> str:
-        return f"ws://{self._authority}{handshake.AGENT_PATH}"
+        return f"ws://{self.host}:{self.port}{handshake.AGENT_PATH}"
 
     @property
     def api_url(self) -> str:
-        return f"http://{self._authority}"
-
-    @property
-    def _authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     async def session(self, index: int = 0) -> AgentSession:
         """The `index`-th session; waits until it is there."""
@@ -117,25 +128,15 @@ class Running:
         else:
             return None
         body = handshake.problem_body(status, str(connection.id))
-        headers = {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(body)),
-            "Date": formatdate(usegmt=True),
-            "Connection": "close",
-        }
-        return Response(status, "", Headers(headers), body)
+        response = connection.respond(HTTPStatus(status), body.decode())
+        del response.headers["Content-Type"]  # or there would be two
+        response.headers["Content-Type"] = "application/json"
+        return response
 
     def label(self, connection: ServerConnection, request: Request, response: Response) -> None:
         response.headers["dg-request-id"] = str(connection.id)
 
-    def choose(
-        self, connection: ServerConnection, offered: Sequence[Subprotocol]
-    ) -> Subprotocol | None:
-        """The first: it says the scheme and does not echo the secret."""
-        return offered[0] if offered else None
-
     async def converse(self, connection: ServerConnection) -> None:
-        assert isinstance(connection, AgentConnection)
         assert connection.request is not None
         who = _who(connection.request)
         session = AgentSession(
@@ -154,5 +155,4 @@ class Running:
 
 def _who(request: Request) -> handshake.Credential | None:
     offered = ",".join(request.headers.get_all("Sec-WebSocket-Protocol"))
-    values = [value.strip() for value in offered.split(",") if value.strip()]
-    return handshake.credential(request.headers.get("Authorization"), values)
+    return handshake.credential(request.headers.get("Authorization"), offered)

@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import math
 import time
+from collections.abc import Callable, Iterator
 
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from relay.sandbox.agent import Agent
-from relay.sandbox.audio import Format
-from relay.sandbox.codec import UnknownEncoding
-from relay.sandbox.connection import AgentConnection
+from relay.sandbox.audio import Format, UnknownEncoding
 from relay.sandbox.options import Options
 from relay.sandbox.output import Action, EndSpeech, Listen, Sentence
 from relay.sandbox.script import Ending
@@ -25,7 +25,6 @@ from relay.sandbox.speech import Speech, SpeechError
 from relay.sandbox.voice_activity import SpeechStarted, Utterance, UtteranceDetector
 
 # Deepgram's codes for engines that do not work.
-NO_RECOGNISER = "FAILED_TO_START_LISTENING"
 UNREADABLE_AUDIO = "USER_AUDIO_FORMAT"
 RECOGNISER_FAILED = "ASR_CONNECTION_CLOSED"
 VOICE_FAILED = "FAILED_TO_SPEAK"
@@ -33,12 +32,12 @@ VOICE_FAILED = "FAILED_TO_SPEAK"
 
 class SessionRunner:
     def __init__(
-        self, connection: AgentConnection, options: Options, session: AgentSession
+        self, connection: ServerConnection, options: Options, session: AgentSession
     ) -> None:
         self._connection = connection
         self._options = options
         self._session = session
-        self._agent = Agent(options, request_id=session.request_id)
+        self._agent = Agent(options, time.monotonic(), request_id=session.request_id)
         self._told = asyncio.Event()  # the agent was told something
         self._voices: asyncio.Queue[Sentence] = asyncio.Queue()
         self._utterances: asyncio.Queue[Utterance] = asyncio.Queue()
@@ -62,7 +61,6 @@ class SessionRunner:
             self._connection.transport.abort()
 
     async def _converse(self) -> None:
-        self._agent.open(time.monotonic())
         while True:
             self._told.clear()
             for action in self._agent.take(time.monotonic()):
@@ -108,14 +106,18 @@ class SessionRunner:
             async for frame in self._connection:
                 if isinstance(frame, str):
                     self._session.note_text(frame)
-                    self._agent.received(frame, time.monotonic())
+                    self._tell(self._agent.received, frame)
                 else:
                     self._session.note_audio(frame)
-                    self._agent.audio(frame, time.monotonic())
+                    self._tell(self._agent.audio, frame)
                     if self._detector is not None:
                         self._hear(self._detector.hear(frame))
-                self._told.set()
         self._agent.end(Ending("drop"))  # the client has left
+        self._told.set()
+
+    def _tell(self, what: Callable[..., None], *about: object) -> None:
+        """Tell the agent what has happened now."""
+        what(*about, time.monotonic())
         self._told.set()
 
     # --- speech engines --------------------------------------------------------------------------
@@ -124,46 +126,38 @@ class SessionRunner:
         speech = self._options.speech
         if speech is None:
             return
-        try:
+        with self._failing_as(UNREADABLE_AUDIO):
             self._detector = UtteranceDetector(
                 input, speech.new_detector(), silence=self._options.silence
             )
-        except SpeechError as error:
-            self._fail(NO_RECOGNISER, error)
-        except UnknownEncoding as error:
-            self._fail(UNREADABLE_AUDIO, error)
 
     def _hear(self, heard: list[SpeechStarted | Utterance]) -> None:
         for event in heard:
             if isinstance(event, Utterance):
                 self._utterances.put_nowait(event)
             else:
-                self._agent.dialogue.user_started(time.monotonic())
-                self._told.set()
+                self._tell(self._agent.dialogue.user_started)
 
     async def _recognise(self, speech: Speech) -> None:
-        while True:
-            utterance = await self._utterances.get()
-            try:
+        with self._failing_as(RECOGNISER_FAILED):
+            while True:
+                utterance = await self._utterances.get()
                 text = await asyncio.to_thread(speech.transcribe, utterance.samples)
-            except SpeechError as error:
-                self._fail(RECOGNISER_FAILED, error)
-            else:
-                self._agent.dialogue.user_finished(text, time.monotonic())
-                self._told.set()
+                self._tell(self._agent.dialogue.user_finished, text)
 
     async def _speak(self, speech: Speech) -> None:
-        while True:
-            sentence = await self._voices.get()
-            output = self._agent.settings.output
-            try:
+        with self._failing_as(VOICE_FAILED):
+            while True:
+                sentence = await self._voices.get()
+                output = self._agent.settings.output
                 audio = await asyncio.to_thread(speech.speak, sentence.text, output)
-            except SpeechError as error:
-                self._fail(VOICE_FAILED, error)
-            else:
-                self._agent.dialogue.playout.voice_ready(sentence, audio, time.monotonic())
-                self._told.set()
+                self._tell(self._agent.dialogue.playout.voice_ready, sentence, audio)
 
-    def _fail(self, code: str, error: Exception) -> None:
-        self._agent.fail(code, str(error))
-        self._told.set()
+    @contextlib.contextmanager
+    def _failing_as(self, code: str) -> Iterator[None]:
+        """An engine that fails is the end of the session."""
+        try:
+            yield
+        except (SpeechError, UnknownEncoding) as error:
+            self._agent.fail(code, str(error))
+            self._told.set()

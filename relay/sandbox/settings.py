@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
+from relay.protocol.audio_formats import OUTPUT_RATES
 from relay.sandbox import settings_check
-from relay.sandbox.audio import OUTPUT_RATES, Format
+from relay.sandbox.audio import Format
 
 
 class AppliedSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,14 +34,6 @@ def read_settings(settings: dict[str, Any]) -> AppliedSettings:
     container = audio_out.get("container", "none")
     if container not in ("none", "wav"):
         raise ValueError("Invalid audio.output settings - container is not available.")
-    for speak in _each(agent.get("speak", {})):
-        provider = speak.get("provider", {}).get("type", "deepgram")
-        if provider != "deepgram" and "endpoint" not in speak:
-            raise ValueError(f"Invalid agent.speak settings - {provider} needs an endpoint.")
-    for think in _each(agent.get("think", {})):
-        for function in think.get("functions", ()):
-            if "think_live" not in agent and any("filler" in key for key in function):
-                raise ValueError("Invalid agent.think settings - fillers need think_live.")
     return AppliedSettings(
         history=settings.get("flags", {}).get("history", True),
         experimental=settings.get("experimental", False),
@@ -50,7 +43,3 @@ def read_settings(settings: dict[str, Any]) -> AppliedSettings:
         output=Format(encoding, rate),
         container=container,
     )
-
-
-def _each(value: dict[str, Any] | list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return value if isinstance(value, list) else [value]

@@ -15,10 +15,19 @@ from typing import Any
 import msgspec
 
 from relay.protocol import deepgram
-from relay.sandbox.english import CANCEL, STOP_WORDS, alike, consent, split_name, stem, words
+from relay.sandbox.english import (
+    CANCEL,
+    STOP_WORDS,
+    alike,
+    consent,
+    mentions,
+    split_name,
+    stem,
+    words,
+)
 from relay.sandbox.function_result import read_result
 from relay.sandbox.script import Call, Turn
-from relay.sandbox.slots import Function, Kind, Slot, answer, fill, find, is_wish, mentions
+from relay.sandbox.slots import Function, Kind, Slot, answer, fill, find, is_wish
 
 NAME_WEIGHT = 3.0
 DESCRIPTION_WEIGHT = 1.0
@@ -30,7 +39,6 @@ SMALL_TALK = (
     (r"\b(good)?bye\b", "Goodbye."),
     (r"\bthanks?\b|\bno\b.*\b(all|nothing)\b", "You are welcome."),
     (r"\b(wait|stop|moment|hold)\b", "All right, I am listening."),
-    (r"what (did|have) (we|i|you)|where (were|did) we", "{done} {offer}"),
     (r"\bhear\b", "Yes, I can hear you. {offer}"),
     (r"\b(hello|hi|hey|morning|evening)\b", "Hello. {offer}"),
     (r"^\W*(no|nope|nothing|that's all|that is all)( else)?\W*$", "All right."),
@@ -41,9 +49,8 @@ SMALL_TALK = (
 
 class Stage(Enum):
     FREE = "nothing is going on"
-    ASKING = "a slot was asked for"
+    ASKING = "a slot was asked for, or what is wrong with it"
     CONFIRMING = "everything is there; the user is to agree"
-    CORRECTING = "the user did not agree"
     WAITING = "a function was called"
 
 
@@ -87,7 +94,6 @@ class SlotFiller:
         self.functions = functions
         self.stage = Stage.FREE
         self._form: Form | None = None
-        self._done: list[str] = []  # outlines of what was submitted
 
     def __repr__(self) -> str:
         return f"<SlotFiller {self.stage.name} {self._form}>"
@@ -113,24 +119,17 @@ class SlotFiller:
         if CANCEL.search(said):
             self._drop()
             return _say("All right, I will leave that.", "What else can I do?")
-        match self.stage:
-            case Stage.ASKING:
-                return self._answer(self._form, said)
-            case Stage.CONFIRMING:
-                return self._confirm(self._form, said)
-            case _:
-                return self._correct(self._form, said)
+        if self.stage is Stage.ASKING:
+            return self._answer(self._form, said)
+        return self._confirm(self._form, said)
 
     def answered(self, content: str) -> Turn:
         """The result of a function."""
-        form = self._form
         self._drop()
         ok, news = read_result(content)
         if not ok:
             reason = (news or "it did not work").rstrip(".")
             return _say(f"I could not do that: {reason}.", "What would you like to do?")
-        if form is not None:
-            self._done.append(form.outline)
         return _say(f"Done. {_sentence(news)}" if news else "Done.", "Is there anything else?")
 
     # --- picking -----------------------------------------------------------------------------
@@ -144,23 +143,17 @@ class SlotFiller:
 
     def pick(self, said: str) -> Function | None:
         """The function that these words mean, if any."""
-        spoken = [stem(w) for w in words(said) if w not in STOP_WORDS or w in ("want", "new")]
+        spoken = [stem(word) for word in words(said) if word not in STOP_WORDS or word == "new"]
         if is_wish(said):
             spoken.append(stem("want"))
-        scored = [(self._score(f, spoken), f) for f in self.functions]
-        best = max((score for score, _ in scored), default=0.0)
-        if best < ENOUGH:
-            return None
-        return next(function for score, function in scored if score == best)
-
-    def _score(self, function: Function, spoken: Sequence[str]) -> float:
-        weights = _weights(function)
-        score = 0.0
-        for word in dict.fromkeys(spoken):
-            weight = max((w for own, w in weights.items() if alike(own, word)), default=0.0)
-            others = sum(1 for f in self.functions if any(alike(own, word) for own in _weights(f)))
-            score += weight / max(others, 1) ** 0.5
-        return score
+        scores = [0.0] * len(self.functions)
+        for word in dict.fromkeys(spoken):  # each once, in a fixed order
+            weights = [_weight(function, word) for function in self.functions]
+            rivals = sum(weight > 0 for weight in weights)
+            for n, weight in enumerate(weights):
+                scores[n] += weight / max(rivals, 1) ** 0.5
+        best = max(scores, default=0.0)
+        return self.functions[scores.index(best)] if best >= ENOUGH else None
 
     # --- filling -----------------------------------------------------------------------------
 
@@ -178,6 +171,8 @@ class SlotFiller:
     def _answer(self, form: Form, said: str) -> Turn:
         slot = form.asked
         assert slot is not None
+        if slot.name in form.values and self._take_correction(form, said):
+            return self._go_on(form)
         value = answer(slot, said, lenient=form.tries > 0)
         if value is None:
             form.tries += 1
@@ -202,31 +197,25 @@ class SlotFiller:
             return self._begin(said)
         if self._take_correction(form, said):
             return self._go_on(form)
-        if agreed is False:
-            self.stage = Stage.CORRECTING
-            return _say("What should I change?")
-        return _say(_sentence(form.outline), "Shall I do that?")
+        if agreed is None:
+            return _say(_sentence(form.outline), "Shall I do that?")
+        form.asked = form.function.subject
+        if form.asked is None:
+            self._drop()
+            return _say("Then I will leave it.", "What else can I do?")
+        self.stage = Stage.ASKING
+        return _say("What should I change?")
 
     def _changes_the_subject(self, form: Form, said: str) -> bool:
         """Whether the user goes on to another function instead of agreeing to this one."""
-        if len(words(said)) < 3 or any(mentions(slot, said) for slot in form.function.slots):
+        if len(words(said)) < 3 or any(mentions(said, slot.name) for slot in form.function.slots):
             return False
         return self.pick(said) not in (None, form.function)
-
-    def _correct(self, form: Form, said: str) -> Turn:
-        if not self._take_correction(form, said):
-            slot = form.function.subject
-            value = answer(slot, said, lenient=True) if slot is not None else None
-            if slot is None or value is None:
-                self._drop()
-                return _say("Then I will leave it.", "What else can I do?")
-            form.values[slot.name] = value
-        return self._go_on(form)
 
     def _take_correction(self, form: Form, said: str) -> bool:
         """ "No, on Saturday"; "the title is ..."; "make it two"."""
         rest = re.sub(r"^\W*(?:no|nope|not|wrong)\b[\s,.]*", "", said, flags=re.I)
-        named = [slot for slot in form.function.slots if mentions(slot, rest)]
+        named = [slot for slot in form.function.slots if mentions(rest, slot.name)]
         if named:
             rest = re.split(r"\b(?:to|is|should be|be)\b", rest, maxsplit=1)[-1]
         for slot in named or form.function.slots:
@@ -243,10 +232,8 @@ class SlotFiller:
     # --- everything else ---------------------------------------------------------------------
 
     def _small_talk(self, said: str) -> Turn:
-        done = f"So far we did this: {'; '.join(self._done)}." if self._done else ""
         reply = next(reply for pattern, reply in SMALL_TALK if re.search(pattern, said, re.I))
-        known = reply.format(done=done or "We have not done anything yet.", offer=self._offer())
-        return _say(*re.split(r"(?<=\.) ", known))
+        return _say(*re.split(r"(?<=\.) ", reply.format(offer=self._offer())))
 
     def _offer(self) -> str:
         titles = [function.title for function in self.functions]
@@ -256,20 +243,17 @@ class SlotFiller:
         return f"I can {', '.join(titles)} or {last}." if titles else f"I can {last}."
 
 
-def _weights(function: Function) -> dict[str, float]:
-    """Stems that speak for a function."""
-    weights: dict[str, float] = {}
-    parameters = [w for slot in function.slots for w in split_name(slot.name)]
-    for source, weight in (
-        (parameters, PARAMETER_WEIGHT),
+def _weight(function: Function, spoken: str) -> float:
+    """How much a stem speaks for a function."""
+    for weight, own in (
+        (NAME_WEIGHT, split_name(function.name)),
         # The first sentence: others say what the function is not for.
-        (words(function.description.partition(". ")[0]), DESCRIPTION_WEIGHT),
-        (split_name(function.name), NAME_WEIGHT),
+        (DESCRIPTION_WEIGHT, words(function.description.partition(". ")[0])),
+        (PARAMETER_WEIGHT, [word for slot in function.slots for word in split_name(slot.name)]),
     ):
-        for word in source:
-            if word not in STOP_WORDS or word == "want":
-                weights[stem(word)] = weight
-    return weights
+        if any(alike(stem(word), spoken) for word in own if word not in STOP_WORDS):
+            return weight
+    return 0.0
 
 
 def _question(form: Form, slot: Slot) -> str:
@@ -277,7 +261,7 @@ def _question(form: Form, slot: Slot) -> str:
         case Kind.DEADLINE:
             return f"What is the {slot.label}, if there is one?"
         case Kind.CHOICE:
-            return f"Which {slot.label}: {' or '.join(map(str, slot.choices))}?"
+            return f"Which {slot.label}: {' or '.join(map(str, slot.schema['enum']))}?"
         case Kind.FLAG:
             return f"{slot.label.capitalize()}: yes or no?"
         case Kind.SUBJECT:

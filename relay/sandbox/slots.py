@@ -16,9 +16,9 @@ import msgspec
 from relay.sandbox.english import (
     DATE,
     NOTHING,
-    alike,
     consent,
     find_number,
+    mentions,
     split_name,
     stem,
     word_set,
@@ -66,10 +66,6 @@ class Slot(msgspec.Struct, frozen=True):
         """How the agent calls it."""
         return " ".join(split_name(self.name))
 
-    @property
-    def choices(self) -> list[Any]:
-        return [choice for choice in self.schema.get("enum", ()) if choice is not None]
-
 
 class Function(msgspec.Struct, frozen=True):
     name: str
@@ -98,23 +94,16 @@ def read_function(function: dict[str, Any]) -> Function:
     properties = parameters.get("properties") or {}
     required = parameters.get("required") or []
     slots = [
-        Slot(name, _kind(name, schema), schema, name in required)
+        Slot(name, _kind(name, schema, is_only=required == [name]), schema, name in required)
         for name, schema in properties.items()
         if isinstance(schema, dict)
     ]
-    # Without an obvious subject, a text that is the only thing required is it.
-    if len(required) == 1 and not any(slot.kind is Kind.SUBJECT for slot in slots):
-        slots = [
-            msgspec.structs.replace(slot, kind=Kind.SUBJECT)
-            if slot.required and slot.kind is Kind.TEXT
-            else slot
-            for slot in slots
-        ]
     return Function(function.get("name", ""), function.get("description", ""), tuple(slots))
 
 
-def _kind(name: str, schema: dict[str, Any]) -> Kind:
-    types = _types(schema)
+def _kind(name: str, schema: dict[str, Any], *, is_only: bool) -> Kind:
+    """Of a property; `is_only`: nothing else is required, so that it says what it is about."""
+    types = schema.get("type", "string")  # one or a list of them: `in` suits both
     if "enum" in schema:
         return Kind.CHOICE
     if "boolean" in types:
@@ -122,17 +111,15 @@ def _kind(name: str, schema: dict[str, Any]) -> Kind:
     if "integer" in types or "number" in types:
         return Kind.NUMBER
     parts = set(split_name(name))
+    kind = next((kind for kind, names in _NAMES.items() if parts & names), None)
     described = set(words(schema.get("description", ""))[:6])
-    if kind := next((kind for kind, names in _NAMES.items() if parts & names), None):
-        return kind
-    if schema.get("format") in ("date", "date-time", "time") or described & {"date", "time"}:
+    if kind is None and (
+        schema.get("format") in ("date", "date-time", "time") or described & {"date", "time"}
+    ):
         return Kind.MOMENT
-    return Kind.TEXT
-
-
-def _types(schema: dict[str, Any]) -> list[str]:
-    types = schema.get("type", "string")
-    return types if isinstance(types, list) else [types]
+    if kind in (None, Kind.TEXT):
+        return Kind.SUBJECT if is_only else Kind.TEXT
+    return kind
 
 
 # --- finding values in what was said ---------------------------------------------------------
@@ -168,28 +155,17 @@ def find(slot: Slot, said: str, *, first: bool = False) -> tuple[Any, str]:
             if place is not None and not DATE.fullmatch(place[1]):
                 return place[1], place[0]
         case Kind.CHOICE:
-            choice = _find_choice(slot, said)
-            return choice, str(choice) if choice is not None else ""
+            choices = [choice for choice in slot.schema["enum"] if mentions(said, str(choice))]
+            return (choices[0], str(choices[0])) if choices else (None, "")
         case Kind.NUMBER:
-            return _find_number(slot, said), ""
+            number = find_number(said)
+            if number is not None and _is_within(slot.schema, number):
+                return int(number) if number % 1 == 0 else number, ""
     return None, ""
 
 
-def _find_choice(slot: Slot, said: str) -> Any:
-    spoken = words(said)
-    for choice in slot.choices:
-        wanted = split_name(str(choice))
-        if wanted and all(any(alike(w, s) or stem(w) == stem(s) for s in spoken) for w in wanted):
-            return choice
-    return None
-
-
-def _find_number(slot: Slot, said: str) -> float | int | None:
-    found = find_number(said)
-    low, high = slot.schema.get("minimum"), slot.schema.get("maximum")
-    if found is None or (low is not None and found < low) or (high is not None and found > high):
-        return None
-    return int(found) if "integer" in _types(slot.schema) or found.is_integer() else found
+def _is_within(schema: dict[str, Any], number: float) -> bool:
+    return bool(schema.get("minimum", number) <= number <= schema.get("maximum", number))
 
 
 _LEAD = re.compile(
@@ -251,23 +227,14 @@ _ANSWER_LEAD = re.compile(
 def answer(slot: Slot, said: str, *, lenient: bool = False) -> Any:
     """The value in the answer to the question for this slot, or None if it cannot be found.
     Lenient: words that do not look like a date are taken for one."""
-    value, _ = find(slot, said)
     if slot.kind is Kind.FLAG:
         return consent(said)
+    value, _ = find(slot, said)
     if value is not None or slot.kind in (Kind.CHOICE, Kind.NUMBER):
         return value
     if slot.kind in (Kind.MOMENT, Kind.DEADLINE):
         if NOTHING.search(said):
-            may_be_none = _types(slot.schema) == ["string"]
-            return (
-                "none" if may_be_none and not slot.schema.keys() & {"format", "pattern"} else None
-            )
+            return None if slot.schema.keys() & {"format", "pattern"} else "none"
         if not lenient:
             return None
     return _ANSWER_LEAD.sub("", said.strip(), count=1).strip(" ,.;:!?") or None
-
-
-def mentions(slot: Slot, said: str) -> bool:
-    """Whether the words name this slot, as in "change the title"."""
-    spoken = words(said)
-    return all(any(alike(part, word) for word in spoken) for part in split_name(slot.name))

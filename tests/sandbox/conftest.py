@@ -15,7 +15,7 @@ from relay.sandbox.script import Ending
 DATA = Path(__file__).parent / "data"
 
 # Sent by real servers, unknown to the published description.
-NEWER = {"EndOfTurn", "EndOfThought", "FunctionCallCancelled", "ThinkLiveUpdated"}
+NEWER = {"EndOfTurn", "EndOfThought", "FunctionCallCancelled"}
 
 
 class Published:
@@ -79,13 +79,12 @@ class Line:
     """One agent, driven by hand: `tell` it something, let time pass with `run`."""
 
     def __init__(self, published, options):
-        self.agent = Agent(options, request_id="r-1")
         self.now = 100.0
+        self.agent = Agent(options, self.now, request_id="r-1")
         self.log = []  # (time, message | bytes | Ending)
         self.voices = []  # sentences to be spoken
         self.others = []  # other actions
         self.published = published
-        self.agent.open(self.now)
         self._take()
 
     def _take(self):

@@ -6,7 +6,6 @@ import math
 
 import pytest
 
-from relay.sandbox.options import Fault
 from relay.sandbox.output import EndSpeech
 from relay.sandbox.script import Call, Ending, Script, Turn
 
@@ -146,19 +145,17 @@ def test_a_stored_agent_cannot_be_resolved(line):
 
 
 @pytest.mark.parametrize(
-    ("audio", "agent"),
+    "output",
     [
-        ({"output": {"encoding": "mp3"}}, {}),
-        ({"output": {"encoding": "linear16", "sample_rate": 44100}}, {}),
-        ({"output": {"encoding": "linear16", "container": "ogg"}}, {}),
-        ({}, {"speak": {"provider": {"type": "open_ai", "model": "tts-1", "voice": "nova"}}}),
-        ({}, {"think": [{**THINK, "functions": [{"agent_filler_max_count": 1}]}]}),
+        {"encoding": "mp3"},
+        {"encoding": "linear16", "sample_rate": 44100},
+        {"encoding": "linear16", "container": "ogg"},
     ],
 )
-def test_settings_that_cannot_be_had_are_invalid(line, settings, audio, agent):
+def test_audio_that_cannot_be_had_is_invalid(line, settings, output):
     session = line()
 
-    session.tell(settings(audio=audio, **agent))
+    session.tell(settings(audio={"output": output}))
 
     assert session.ending.code == "INVALID_SETTINGS"
 
@@ -540,21 +537,10 @@ def test_an_interrupting_message_cuts_the_reply(line):
     assert session.said() == ["Are you there?"]
 
 
-def test_a_dynamic_message_is_worded_by_the_agent(line):
-    session = line()
-    session.start()
-
-    session.tell({"type": "InjectAgentMessage", "is_dynamic": True})
-    session.run(5)
-
-    assert session.said() == ["Are you still there?"]
-
-
 # --- updates -----------------------------------------------------------------------------------
 
 SPEAK = {"provider": {"type": "deepgram", "model": "aura-2-orion-en"}}
 LISTEN = {"provider": {"type": "deepgram", "version": "v2", "model": "flux-general-en"}}
-LIVE = {"provider": {"type": "deepgram"}}
 
 
 @pytest.mark.parametrize(
@@ -564,7 +550,6 @@ LIVE = {"provider": {"type": "deepgram"}}
         ({"type": "UpdateThink", "think": [THINK]}, "ThinkUpdated"),
         ({"type": "UpdateSpeak", "speak": SPEAK}, "SpeakUpdated"),
         ({"type": "UpdateListen", "listen": LISTEN}, "ListenUpdated"),
-        ({"type": "UpdateThink_Live", "think_live": LIVE}, "ThinkLiveUpdated"),
     ],
 )
 def test_updates_are_acknowledged_but_not_while_the_user_speaks(line, update, ack):
@@ -760,7 +745,7 @@ def test_words_without_a_turn_in_the_script_are_not_answered(line):
 
 @pytest.mark.parametrize("kind", ["error", "close", "drop"])
 def test_a_fault_happens_when_its_message_comes(line, settings, kind):
-    session = line(faults=(Fault(ending=Ending(kind), on="Settings"),))
+    session = line(faults={"Settings": Ending(kind)})
 
     session.tell(settings())
     session.run(1)

@@ -4,8 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from relay.sandbox.audio import Format, tone, wav_header
-from relay.sandbox.codec import Decoder, UnknownEncoding, convert
+from relay.sandbox.audio import Decoder, Format, UnknownEncoding, convert, tone, wav_header
 
 
 @pytest.mark.parametrize(

@@ -39,12 +39,8 @@ def hears_anything(chunk):
     return float(any(chunk))
 
 
-def no_detector():
-    raise RuntimeError("no model")
-
-
-def speech(*, voice=SilentVoice, detector=lambda: hears_anything):
-    return Speech(BrokenRecognizer(), voice(), detector)
+def speech(*, voice=SilentVoice):
+    return Speech(BrokenRecognizer(), voice(), lambda: hears_anything)
 
 
 async def converse(engines, settings, frames):
@@ -62,13 +58,6 @@ async def converse(engines, settings, frames):
                 for audio in frames:
                     await socket.send(audio)
         return seen[-1], socket.close_code
-
-
-async def test_an_ear_that_cannot_be_made(settings):
-    error, code = await converse(speech(detector=no_detector), settings(), [])
-
-    assert (error["type"], error["code"], code) == ("Error", "FAILED_TO_START_LISTENING", 1005)
-    assert "no model" in error["description"]
 
 
 async def test_a_recogniser_that_fails(settings):

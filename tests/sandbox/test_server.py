@@ -10,7 +10,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from relay.protocol import deepgram
-from relay.sandbox.options import Fault, Options
+from relay.sandbox.options import Options
 from relay.sandbox.script import Ending, Script, Turn
 from relay.sandbox.server import serve
 
@@ -162,8 +162,7 @@ async def test_an_error_is_followed_by_a_close_without_a_status():
     [(Ending("close", 1011, "broken"), 1011, "broken"), (Ending("drop"), 1006, "")],
 )
 async def test_a_session_can_end_in_other_ways(settings, ending, code, reason):
-    fault = Fault(ending=ending, on="Settings")
-    async with serve(Options(faults=(fault,))) as running, dial(running) as socket:
+    async with serve(Options(faults={"Settings": ending})) as running, dial(running) as socket:
         await socket.send(json.dumps(settings()))
         async with asyncio.timeout(5):
             await socket.wait_closed()

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import connect
 
-from relay.sandbox.audio import Format
-from relay.sandbox.codec import Decoder, convert
+from relay.sandbox.audio import Decoder, Format, convert
 from relay.sandbox.options import Options
 from relay.sandbox.server import serve
 from relay.sandbox.speech import Speech

@@ -4,8 +4,7 @@ import array
 
 import pytest
 
-from relay.sandbox.audio import Format
-from relay.sandbox.codec import convert
+from relay.sandbox.audio import Format, convert
 from relay.sandbox.voice_activity import SpeechStarted, Utterance, UtteranceDetector
 
 

@@ -18,7 +18,7 @@ from config.settings import CONFIG_DIR, STAND_INS
 from control.app import create_app
 from control.doctor.doctor import examine
 from control.doctor.report import write_json, write_text
-from relay.sandbox.options import Fault, Options
+from relay.sandbox.options import Options
 from relay.sandbox.script import Ending
 from relay.sandbox.server import serve
 from tests.closed_network import (
@@ -143,8 +143,8 @@ async def test_an_agent_that_says_nothing_is_named(environ):
 
 
 async def test_settings_that_the_agent_does_not_take_are_named(environ):
-    fault = Fault(ending=Ending(kind="close", code=1008), on="Settings")
-    async with serve(Options(faults=(fault,), settings_delay=None)) as agent:
+    faults = {"Settings": Ending(kind="close", code=1008)}
+    async with serve(Options(faults=faults, settings_delay=None)) as agent:
         line = await environ.failure(
             "agent settings", settings=True, DEEPGRAM_AGENT_URL=agent.agent_url
         )
