@@ -112,7 +112,7 @@ class Heartbeat:
         async with self._store.transaction() as connection:
             lost = await ownership.find_lost(connection, self.id, owned)
         for session_id, why in lost.items():
-            self._session_registry.lose(session_id, EndReason(why))
+            self._session_registry.hang_up(session_id, EndReason(why))
 
     def _hear(self, session_id: UUID | None) -> None:
         if session_id is None or session_id in self._session_registry.owned:

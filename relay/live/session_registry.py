@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from functools import partial
+from random import random
 from uuid import UUID
 
 import msgspec
+from uuid_utils.compat import uuid7
 
 from config.limits import Limits
 from config.loader import Configuration
 from relay.core.admitted import Admitted, ResumePoint
-from relay.core.deepgram_session import DEFAULT_AUDIO
+from relay.core.deepgram_session import DEFAULT_AUDIO, DeepgramSession, SessionRules
 from relay.core.events import EndReason, GoAway
 from relay.core.records import Figures
+from relay.core.session import Session
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live import agent_settings
 from relay.live.dial_ahead import DialAhead
 from relay.live.quotas import AgentQuota, SessionQuotas
 from relay.live.session_record import SessionRecord
-from relay.live.session_runner import SessionRunner, begin_session
+from relay.live.session_runner import SessionRunner
+from relay.live.tickets import new_ticket
 from relay.protocol.audio_formats import bytes_per_second
 from relay.protocol.refusal import Refused
 from relay.supervisor import Contained, Supervisor
@@ -44,10 +50,6 @@ def _no_agents() -> Refused:
     return Refused(503, "agent_sessions", detail, retry_after=RETRY_SECONDS)
 
 
-async def _grow_nothing() -> None:
-    """There is nobody to share with."""
-
-
 class SessionRegistry:
     """Every live session of this process, by its id."""
 
@@ -60,8 +62,8 @@ class SessionRegistry:
         functions: Functions,
         journal: Journal,
         metrics: Metrics,
-        share: AgentQuota | None = None,
-        grow: Callable[[], Awaitable[None]] = _grow_nothing,
+        share: AgentQuota,
+        grow: Callable[[], Awaitable[None]],
         supervisor: Supervisor | None = None,
     ) -> None:
         """`share` is this process's part of the agents that all relays may have; `grow` asks for
@@ -75,10 +77,10 @@ class SessionRegistry:
         self._metrics = metrics
         self.is_draining = False
         self._live: dict[UUID, SessionRunner] = {}
-        self._share = share or AgentQuota()
+        self._share = share
         self._grow = grow
-        metrics.agents_used.set_function(lambda: self._share.used)
-        metrics.agents_headroom.set_function(lambda: self._share.headroom)
+        metrics.agents_used.set_function(lambda: share.used)
+        metrics.agents_headroom.set_function(lambda: share.headroom)
         self._quotas = SessionQuotas(limits)
         self._attaching = 0
         self._supervisor = supervisor or Supervisor(metrics)
@@ -142,9 +144,7 @@ class SessionRegistry:
         if self._tasks is None:
             raise RuntimeError("the registry is not running")
         session_id = admitted.session_id
-        limits = self._limits
         if is_deepgram_client:
-            limits = msgspec.structs.replace(limits, grace_seconds=0.0)
             admitted = msgspec.structs.replace(admitted, audio=DEFAULT_AUDIO)  # until its Settings
         if not self._share.enter(session_id):
             await self._grow()
@@ -156,16 +156,11 @@ class SessionRegistry:
             self._ahead.cancel(session_id)
             self._share.leave(session_id)
             raise
-        browser = Connection(self._queue(admitted), max_message_bytes=limits.browser_message_bytes)
+        most = self._limits.browser_message_bytes
+        browser = Connection(self._queue(admitted), max_message_bytes=most)
         dialled = self._ahead.take(session_id)
         runner = SessionRunner(
-            begin_session(
-                admitted,
-                partial(agent_settings.compose, self._configuration, admitted),
-                limits,
-                self._configuration.policy,
-                self._configuration.agent if is_deepgram_client else None,
-            ),
+            self._rules(admitted, is_deepgram_client=is_deepgram_client),
             SessionRecord(admitted, self._journal, self._metrics, self._log_limit),
             connections=(browser, dialled.connection if dialled else self._new_agent_connection()),
             dials=(dialled.connect if dialled else self._dial, self._dial),
@@ -177,6 +172,31 @@ class SessionRegistry:
         self._quotas.enter(session_id, admitted.user_id, handshake.address)
         self._metrics.sessions_live.set(len(self._live))
         self._tasks.start(self._relay(session_id, runner), name=f"session {session_id}")
+
+    def _rules(self, admitted: Admitted, *, is_deepgram_client: bool) -> SessionRules:
+        """The rules of a session that begins now."""
+        settle = partial(agent_settings.compose, self._configuration, admitted)
+        limits = self._limits
+        if is_deepgram_client:
+            limits = msgspec.structs.replace(limits, grace_seconds=0.0)
+
+        def begin(admitted: Admitted, now: float) -> Session:
+            return Session(
+                admitted,
+                settle,
+                now=now,
+                began=datetime.now(UTC),
+                limits=limits,
+                policy=self._configuration.policy,
+                new_id=uuid7,
+                jitter=random,
+                new_ticket=new_ticket,
+            )
+
+        now = asyncio.get_running_loop().time()
+        if is_deepgram_client:
+            return DeepgramSession(admitted, self._configuration.agent, begin, now)
+        return begin(admitted, now)
 
     def resume(
         self,
@@ -284,13 +304,9 @@ class SessionRegistry:
         for runner in list(self._live.values()):
             runner.handle(GoAway())
 
-    def hang_up(self, session_id: UUID) -> None:
-        """End a session as the user asked, if it is live here."""
+    def hang_up(self, session_id: UUID, reason: EndReason = EndReason.HUNG_UP) -> None:
+        """End a session, if it is live here, as the user or somebody elsewhere wants it."""
         self._ahead.cancel(session_id)
-        self.lose(session_id, EndReason.HUNG_UP)
-
-    def lose(self, session_id: UUID, reason: EndReason) -> None:
-        """End a session because somebody elsewhere wants it so."""
         if runner := self._live.get(session_id):
             runner.hang_up(reason)
 

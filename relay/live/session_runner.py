@@ -10,29 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
 from enum import Enum
-from random import random
 from typing import assert_never
 
-from uuid_utils.compat import uuid7
-
-from config.agent import Agent
-from config.limits import Limits
-from config.policy import Policy
 from relay.core import actions, events
 from relay.core.actions import Action
 from relay.core.admitted import Admitted
-from relay.core.deepgram_session import DeepgramSession, SessionRules
+from relay.core.deepgram_session import SessionRules
 from relay.core.events import EndReason
 from relay.core.records import Figures, MessageSaid
-from relay.core.session import MakeSettings, Session
 from relay.functions.executor import Functions
 from relay.live.agent_side import AgentSide
 from relay.live.browser_side import BrowserSide
-from relay.live.deadline import Deadline
 from relay.live.session_record import SessionRecord
-from relay.live.tickets import new_ticket
 from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.audio_formats import silence
 from relay.protocol.refusal import Refused
@@ -49,35 +39,6 @@ class State(Enum):
     RUNNING = "running"
     STOPPING = "stopping"  # nobody is dialled any more, and nobody may come back
     OVER = "over"  # only sockets may still be there
-
-
-def begin_session(
-    admitted: Admitted,
-    settle: MakeSettings,
-    limits: Limits,
-    policy: Policy,
-    deepgram_agent: Agent | None,
-) -> SessionRules:
-    """The rules of a session that begins now. `deepgram_agent`: its browser speaks Deepgram's
-    protocol, and this is the agent that its audio has to fit."""
-
-    def begin(admitted: Admitted, now: float) -> Session:
-        return Session(
-            admitted,
-            settle,
-            now=now,
-            began=datetime.now(UTC),
-            limits=limits,
-            policy=policy,
-            new_id=uuid7,
-            jitter=random,
-            new_ticket=new_ticket,
-        )
-
-    now = asyncio.get_running_loop().time()
-    if deepgram_agent is None:
-        return begin(admitted, now)
-    return DeepgramSession(admitted, deepgram_agent, begin, now)
 
 
 class SessionRunner:
@@ -103,7 +64,8 @@ class SessionRunner:
         self._clock = asyncio.get_running_loop().time
         self._state = State.WAITING
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._deadline = Deadline()
+        self._timer: asyncio.Handle | None = None  # the one of the session
+        self._due: float | None = None  # when it wakes: not every handle of uvloop knows it
         # The text being handled and whether the agent sent it: what `Forward` speaks of.
         self._frame = b"", False
         agent.queue.waited, browser.queue.waited = record.timing.up, record.timing.down
@@ -155,7 +117,7 @@ class SessionRunner:
                 await self._finished
         finally:
             self._agent.stop()
-            self._deadline.clear()
+            self._disarm()
             if self.is_live:  # we are being cancelled, or something broke
                 self._state = State.STOPPING
                 self.handle(events.HangUp(EndReason.INTERNAL_ERROR))
@@ -234,7 +196,7 @@ class SessionRunner:
             try:
                 self._do(self._session.handle(events.HangUp(why, detail), self._clock()))
             finally:
-                self._deadline.clear()
+                self._disarm()
                 if self.is_live:  # the core cannot any more, or it was ending when it broke
                     self._browser.connection.close(close_codes.INTERNAL, "internal error")
                     self._agent.connection.close(close_codes.NORMAL, "")
@@ -245,10 +207,21 @@ class SessionRunner:
                 self._finished.set_exception(another)
 
     def _arm(self) -> None:
-        self._deadline.set(self._session.deadline, self._wake)
+        due = self._session.deadline
+        if self._timer is not None and due == self._due:
+            return
+        self._disarm()
+        if due is not None:
+            self._due = due
+            self._timer = asyncio.get_running_loop().call_at(due, self._wake)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _wake(self) -> None:
-        self._deadline.clear()
+        self._timer = None
 
         def decide(now: float) -> list[Action]:
             # The clock of the loop counts in milliseconds: do not come too early by a part of one.
