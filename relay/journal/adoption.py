@@ -10,8 +10,7 @@ import logging
 from pathlib import Path
 
 from relay.journal.directory import JournalDirectory, take_orphan
-from relay.journal.file_thread import FileThread
-from relay.journal.segment import DiskFailed, Segment, SegmentBroken
+from relay.journal.segment import DiskFailed, FileThread, Segment, SegmentBroken
 from relay.journal.writer import BATCH, Write, Writer
 from relay.telemetry.metrics import Metrics
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from relay.core.records import Record
 from relay.journal.adoption import Adoption
 from relay.journal.segment import DiskFailed, Read, SegmentBroken, encode
-from relay.journal.segments import MEMORY_BYTES, Segments, SegmentsFull
+from relay.journal.segments import MEMORY_BYTES, Segments
 from relay.journal.writer import BATCH, Write, WriteFailed, Writer, WriteRefused
 from relay.supervisor import Supervisor
 from relay.telemetry.metrics import Metrics
@@ -67,10 +67,10 @@ class Journal:
         # The newest records as they came: those that are written soon need not be read again.
         self._fresh: deque[tuple[int, Record]] = deque(maxlen=BATCH)
         self._saved: deque[tuple[int, Saved]] = deque()
-        self._settling: deque[tuple[int, asyncio.Event]] = deque()
         self._arrived = asyncio.Event()
         self._hurried = asyncio.Event()  # somebody waits, or there is enough for a batch
         self._hurried_to = 0
+        self._progress = asyncio.Event()  # another one after each batch
         metrics.journal_waiting.set_function(lambda: segments.waiting + self._adoption.waiting)
         metrics.journal_volatile.set_function(lambda: segments.volatile)
         metrics.journal_bytes.set_function(lambda: segments.size)
@@ -97,11 +97,10 @@ class Journal:
         `in_a_hurry`: another process waits for it, so it is not gathered with others.
         `saved` is called when it is in Postgres. Without a disk it is in memory only.
         """
-        try:
-            self._segments.append(encode(record))
-        except SegmentsFull as error:
+        if not self._segments.append(encode(record)):
             self._metrics.journal_lost.inc()
-            log.error("journal_full reason=%s", error)
+            why = self._segments.disk_error or "not open yet"
+            log.error("journal_full reason=%s, and memory is full as well", why)
             return False
         self._fresh.append((self._segments.last, record))
         if saved is not None and len(self._saved) < CALLBACKS_MAX:
@@ -128,11 +127,10 @@ class Journal:
         return True
 
     async def _reach(self, position: int) -> None:
-        if self._segments.written < position:
+        while self._segments.written < position:
+            self._hurried_to = max(self._hurried_to, position)
             self._hurried.set()
-            reached = asyncio.Event()
-            self._settling.append((position, reached))
-            await reached.wait()
+            await self._progress.wait()
 
     @asynccontextmanager
     async def running(self, *, grace: float) -> AsyncIterator[None]:
@@ -201,7 +199,7 @@ class Journal:
 
     async def _gather(self) -> None:
         # One who was in a hurry once must not make all that follow go one by one.
-        waited_for = self._settling or self._segments.written < self._hurried_to
+        waited_for = self._segments.written < self._hurried_to
         if not waited_for and self._segments.waiting < BATCH:
             self._hurried.clear()
         try:
@@ -212,13 +210,12 @@ class Journal:
 
     def _reached(self, *, is_written: bool) -> None:
         """Call those who wait for what is written now, or is never to be."""
-        soon = asyncio.get_running_loop().call_soon
         while self._saved and self._saved[0][0] <= self._segments.written:
             _, saved = self._saved.popleft()
-            if is_written:
-                soon(saved)  # what goes wrong in it is not ours
-        while self._settling and self._settling[0][0] <= self._segments.written:
-            soon(self._settling.popleft()[1].set)
+            if is_written:  # what goes wrong in it is not ours
+                asyncio.get_running_loop().call_soon(saved)
+        self._progress.set()
+        self._progress = asyncio.Event()
 
     # --- the files ---------------------------------------------------------------------------
 
