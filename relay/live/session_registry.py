@@ -164,6 +164,7 @@ class SessionRegistry:
             SessionRecord(admitted, self._journal, self._metrics, self._log_limit),
             connections=(browser, dialled.connection if dialled else self._new_agent_connection()),
             dials=(dialled.connect if dialled else self._dial, self._dial),
+            tasks=self._tasks,
             functions=self._functions,
             on_lingering=self._lingers,
         )

@@ -26,6 +26,7 @@ from relay.live.session_record import SessionRecord
 from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.audio_formats import silence
 from relay.protocol.refusal import Refused
+from relay.supervisor import Contained
 from relay.transport.connection import Connection
 from relay.transport.dial import Dial
 
@@ -52,11 +53,12 @@ class SessionRunner:
         *,
         connections: tuple[Connection, Connection],
         dials: tuple[Dial, Dial],
+        tasks: Contained,
         functions: Functions,
         on_lingering: Callable[[Connection], None],
     ) -> None:
-        """`connections` are the browser's and the agent's; `dials` and `on_lingering` are as of an
-        `AgentSide`."""
+        """`connections` are the browser's and the agent's; `dials`, `tasks` and `on_lingering` are
+        as of an `AgentSide`."""
         browser, agent = connections
         self._session = session
         self._record = record
@@ -73,6 +75,7 @@ class SessionRunner:
             self,
             agent,
             dials=dials,
+            tasks=tasks,
             browser_queue=browser.queue,
             timing=record.timing,
             on_lingering=on_lingering,
@@ -104,19 +107,18 @@ class SessionRunner:
         """Relay until someone hangs up; both sockets are closed on return."""
         self.settle()  # it may be over already
         try:
-            async with asyncio.TaskGroup() as tasks:
-                if self.is_live:
-                    self._state = State.RUNNING
-                self._agent.start(tasks)
-                browser = self._browser.connection
-                if browser.is_closed or not browser.is_open:
-                    # It left during the handshake and has no ticket to come back with.
-                    browser.close(close_codes.ABNORMAL, "")
-                    self.hang_up(EndReason.BROWSER_LOST)
-                self._arm()
-                await self._finished
+            if self.is_live:
+                self._state = State.RUNNING
+            self._agent.listen()
+            browser = self._browser.connection
+            if browser.is_closed or not browser.is_open:
+                # It left during the handshake and has no ticket to come back with.
+                browser.close(close_codes.ABNORMAL, "")
+                self.hang_up(EndReason.BROWSER_LOST)
+            self._arm()
+            await self._finished
         finally:
-            self._agent.stop()
+            self._agent.stop_dialling()
             self._disarm()
             if self.is_live:  # we are being cancelled, or something broke
                 self._state = State.STOPPING
@@ -314,5 +316,5 @@ class SessionRunner:
         self._record.ended(reason, detail, browser, agent)
         self._functions.forget(self._session.admitted.session_id)
         self._state = State.OVER
-        self._agent.stop()
+        self._agent.stop_dialling()
         self.settle()
