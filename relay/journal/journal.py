@@ -26,7 +26,7 @@ from pathlib import Path
 from relay.core.records import Record
 from relay.journal.adoption import Adoption
 from relay.journal.segment import DiskFailed, Read, SegmentBroken, encode
-from relay.journal.segments import MEMORY_BYTES, Segments
+from relay.journal.segments import Segments
 from relay.journal.writer import BATCH, Write, WriteFailed, Writer, WriteRefused
 from relay.supervisor import Supervisor
 from relay.telemetry.metrics import Metrics
@@ -54,20 +54,18 @@ class Journal:
         directory: Path,
         *,
         limit: int = 256 << 20,
-        memory_limit: int = MEMORY_BYTES,
         supervisor: Supervisor | None = None,
     ) -> None:
         """`limit` is in bytes on disk, for all processes that share the directory."""
         self._metrics = metrics
         self._supervisor = supervisor or Supervisor(metrics)
-        self._segments = segments = Segments(directory, limit=limit, memory_limit=memory_limit)
+        self._segments = segments = Segments(directory, limit=limit)
         # What others left has a writer of its own: neither waits for the other.
         self._own = Writer(write, directory, segments.thread, metrics, lambda: segments.waiting)
         self._adoption = Adoption(write, directory, segments.thread, metrics)
         # The newest records as they came: those that are written soon need not be read again.
         self._fresh: deque[tuple[int, Record]] = deque(maxlen=BATCH)
         self._saved: deque[tuple[int, Saved]] = deque()
-        self._arrived = asyncio.Event()
         self._hurried = asyncio.Event()  # somebody waits, or there is enough for a batch
         self._hurried_to = 0
         self._progress = asyncio.Event()  # another one after each batch
@@ -105,7 +103,6 @@ class Journal:
         self._fresh.append((self._segments.last, record))
         if saved is not None and len(self._saved) < CALLBACKS_MAX:
             self._saved.append((self._segments.last, saved))
-        self._arrived.set()
         if in_a_hurry:
             self._hurried_to = self._segments.last
         if in_a_hurry or self._segments.waiting >= BATCH:
@@ -146,10 +143,9 @@ class Journal:
                     ("journal of others", self._adoption.run),
                     ("journal files", self._tidy),
                 ):
-                    # None of them ends, so there is nothing to pause for.
-                    repeating = self._supervisor.repeating(
-                        name, work, pause=partial(asyncio.sleep, 0)
-                    )
+                    # Each waits for something to do, so there is nothing to pause for.
+                    pause = partial(asyncio.sleep, 0)
+                    repeating = self._supervisor.repeating(name, work, pause=pause)
                     await tasks.enter_async_context(repeating)
                 yield
                 try:
@@ -171,24 +167,19 @@ class Journal:
     # --- what this process appends -----------------------------------------------------------
 
     async def _write_own(self) -> None:
-        while True:
-            await self._arrived.wait()
-            await self._gather()
-            try:
-                rows = self._read_fresh() or await self._segments.read(BATCH)
-            except DiskFailed as error:
-                await self._own.back_off(error)
-                continue
-            except SegmentBroken as error:
-                self._own.lose(await self._segments.skip_broken(), error)
-                self._reached(is_written=False)
-                continue
-            if not rows:
-                self._arrived.clear()
-                continue
-            async for done, written in self._own.deliver(rows):
-                self._segments.drop(done[-1][0])
-                self._reached(is_written=written)
+        await self._gather()
+        try:
+            rows = self._read_fresh() or await self._segments.read(BATCH)
+        except DiskFailed as error:
+            await self._own.back_off(error)
+            return
+        except SegmentBroken as error:
+            self._own.lose(await self._segments.skip_broken(), error)
+            self._reached(is_written=False)
+            return
+        async for done, written in self._own.deliver(rows):
+            self._segments.drop(done[-1][0])
+            self._reached(is_written=written)
 
     def _read_fresh(self) -> list[Read]:
         """What Postgres does not have; empty when that is more than we remember."""
@@ -221,13 +212,10 @@ class Journal:
 
     async def _tidy(self) -> None:
         segments = self._segments
-        while True:
-            try:
-                async with asyncio.timeout(
-                    DISK_RETRY_SECONDS if segments.disk_error else TIDY_SECONDS
-                ):
-                    await segments.untidy.wait()
-            except TimeoutError:
-                pass  # it is time
-            if not await segments.tidy():
-                await asyncio.sleep(DISK_RETRY_SECONDS)  # that it fails was said when it began
+        try:
+            async with asyncio.timeout(DISK_RETRY_SECONDS if segments.disk_error else TIDY_SECONDS):
+                await segments.untidy.wait()
+        except TimeoutError:
+            pass  # it is time
+        if not await segments.tidy():
+            await asyncio.sleep(DISK_RETRY_SECONDS)  # that it fails was said when it began

@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 SEGMENT_BYTES = 8 << 20  # the log of one segment: some 3,500 messages, a fifth when it is sealed
 MEMORY_BYTES = 16 << 20  # what is kept when the disk does not take it: some 40,000 messages
 _SLICE = 2_000  # records that move from memory to disk in one transaction
-_AT_ONCE = 100  # records that may move from memory to disk on the event loop: 2 ms
 
 
 class Memory:
@@ -68,7 +67,7 @@ class Memory:
 class Segments:
     """An ordered store of encoded records; a record's position counts from 1."""
 
-    def __init__(self, directory: Path, *, limit: int, memory_limit: int = MEMORY_BYTES) -> None:
+    def __init__(self, directory: Path, *, limit: int) -> None:
         """`limit` is in bytes and for the whole directory, other processes included."""
         self.thread = FileThread()
         self.last = 0  # the newest position
@@ -80,7 +79,7 @@ class Segments:
         self._limit = limit
         self._segments: deque[Segment] = deque()
         self._active: Segment | None = None  # the newest, while it is appended to; None: memory is
-        self._memory = Memory(memory_limit)
+        self._memory = Memory(MEMORY_BYTES)
         self._bytes_others = 0  # of other processes
 
     def __repr__(self) -> str:
@@ -209,10 +208,8 @@ class Segments:
             return
         segment = await self.thread.run(self._make_segment)
         try:
-            while len(rows := self._not_in(segment)) > _AT_ONCE:
+            while rows := self._not_in(segment):
                 await self.thread.run(segment.extend, rows)
-            if rows:
-                segment.extend(rows)
         except BaseException:
             self.thread.submit(_remove, segment)
             raise

@@ -286,7 +286,8 @@ async def fill(segments):
 
 async def test_at_its_limit_it_goes_on_in_memory_and_comes_back(monkeypatch, caplog, tmp_path):
     monkeypatch.setattr(segments_module, "SEGMENT_BYTES", 20_000)
-    async with segments_of(tmp_path, limit=100_000, memory_limit=10_000) as segments:
+    monkeypatch.setattr(segments_module, "MEMORY_BYTES", 10_000)
+    async with segments_of(tmp_path, limit=100_000) as segments:
         await fill(segments)
         accepted = segments.last
         assert segments.size <= 100_000 + 20_000
