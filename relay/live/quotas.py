@@ -9,9 +9,9 @@ control plane says (control/cluster/capacity.py).
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from ipaddress import IPv6Address, ip_address
-from uuid import UUID
+from typing import NamedTuple
 
 from config.limits import Limits
 from relay.protocol.refusal import Refused
@@ -20,41 +20,29 @@ RETRY_SECONDS = 10  # what Retry-After says: a session ends some time
 SPARE_PART = 10  # one in so many of all agents is kept by each process before it is needed
 
 
-class SessionQuotas:
-    """The sessions that are live; a limit of 0: any number of them."""
+class Attached(NamedTuple):
+    """Who has a session: `where` is the `block` of the address."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._here: dict[UUID, tuple[str, str]] = {}  # user and address
+    user_id: str
+    where: str
 
-    def __repr__(self) -> str:
-        return f"<SessionQuotas sessions={len(self._here)}>"
 
-    def __len__(self) -> int:
-        return len(self._here)
-
-    def check(self, address: str, user_id: str | None = None) -> None:
-        """Raises `Refused` if there is no room for one more; without a user, not by user."""
-        limits = self._limits
-        if limits.sessions and len(self._here) >= limits.sessions:
-            detail = "there are as many sessions as there may be; try again later"
-            raise Refused(503, "sessions", detail, retry_after=RETRY_SECONDS)
-        most, where = limits.sessions_per_address, block(address)
-        if most and sum(one == where for _, one in self._here.values()) >= most:
-            detail = f"expected at most {most} sessions from one address"
-            raise Refused(429, "address_sessions", detail, retry_after=RETRY_SECONDS)
-        most = limits.sessions_per_user
-        if most and sum(one == user_id for one, _ in self._here.values()) >= most:
-            detail = f"expected at most {most} sessions of one user at a time"
-            raise Refused(429, "user_sessions", detail, retry_after=RETRY_SECONDS)
-
-    def enter(self, session_id: UUID, user_id: str, address: str) -> None:
-        """A session begins; one that comes back from another relay may be here still."""
-        self._here[session_id] = user_id, block(address)
-
-    def leave(self, session_id: UUID) -> None:
-        """It is over, or as good as over. May be repeated."""
-        self._here.pop(session_id, None)
+def check_room(
+    limits: Limits, attached: Collection[Attached], address: str, user_id: str | None = None
+) -> None:
+    """Raises `Refused` if those that are attached leave no room for one more; without a user, not
+    by user. A limit of 0: any number of them."""
+    if limits.sessions and len(attached) >= limits.sessions:
+        detail = "there are as many sessions as there may be; try again later"
+        raise Refused(503, "sessions", detail, retry_after=RETRY_SECONDS)
+    most, where = limits.sessions_per_address, block(address)
+    if most and sum(one.where == where for one in attached) >= most:
+        detail = f"expected at most {most} sessions from one address"
+        raise Refused(429, "address_sessions", detail, retry_after=RETRY_SECONDS)
+    most = limits.sessions_per_user
+    if most and sum(one.user_id == user_id for one in attached) >= most:
+        detail = f"expected at most {most} sessions of one user at a time"
+        raise Refused(429, "user_sessions", detail, retry_after=RETRY_SECONDS)
 
 
 def block(address: str) -> str:

@@ -25,7 +25,7 @@ from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live import agent_settings
 from relay.live.dial_ahead import DialAhead
-from relay.live.quotas import AgentQuota, SessionQuotas
+from relay.live.quotas import AgentQuota, Attached, block, check_room
 from relay.live.session_record import SessionRecord
 from relay.live.session_runner import SessionRunner
 from relay.live.tickets import new_ticket
@@ -81,7 +81,7 @@ class SessionRegistry:
         self._grow = grow
         metrics.agents_used.set_function(lambda: share.used)
         metrics.agents_headroom.set_function(lambda: share.headroom)
-        self._quotas = SessionQuotas(limits)
+        self._attached: dict[UUID, Attached] = {}  # of those that are live, until they make room
         self._attaching = 0
         self._supervisor = supervisor or Supervisor(metrics)
         self._tasks: Contained | None = None
@@ -91,7 +91,6 @@ class SessionRegistry:
             metrics,
             share=self._share,
             limit=limits.dial_ahead,
-            supervisor=self._supervisor,
         )
 
     def __repr__(self) -> str:
@@ -118,7 +117,7 @@ class SessionRegistry:
 
     def check(self, address: str, user_id: str | None = None) -> None:
         """Raises `Refused` if no more sessions may begin: here, from there, or of that user."""
-        self._quotas.check(address, user_id)
+        check_room(self._limits, self._attached.values(), address, user_id)
         if not self._share.headroom:
             raise _no_agents()
 
@@ -151,7 +150,7 @@ class SessionRegistry:
             if not self._share.enter(session_id):
                 raise _no_agents()
         try:
-            self._quotas.check(handshake.address, admitted.user_id)
+            check_room(self._limits, self._attached.values(), handshake.address, admitted.user_id)
         except Refused:
             self._ahead.cancel(session_id)
             self._share.leave(session_id)
@@ -170,7 +169,7 @@ class SessionRegistry:
         )
         self._accept(handshake, browser, headers)
         self._live[session_id] = runner
-        self._quotas.enter(session_id, admitted.user_id, handshake.address)
+        self._attached[session_id] = Attached(admitted.user_id, block(handshake.address))
         self._metrics.sessions_live.set(len(self._live))
         self._tasks.start(self._relay(session_id, runner), name=f"session {session_id}")
 
@@ -258,16 +257,17 @@ class SessionRegistry:
         async with self._supervisor.containing("session", seconds=END_SECONDS) as tasks:
             self._tasks = tasks
             try:
-                async with self._ahead.running():
-                    yield
+                yield
             finally:  # also when we may not wait and are cancelled
                 self._tasks = None
+                self._ahead.close()
                 for runner in list(self._live.values()):
                     runner.hang_up(EndReason.SHUTDOWN)
 
     def expect(self, session_id: UUID) -> None:
         """A browser is about to attach: have its agent ready."""
-        self._ahead.begin(session_id)
+        if self._tasks is not None:
+            self._ahead.begin(session_id, self._tasks)
 
     async def _relay(self, session_id: UUID, runner: SessionRunner) -> None:
         try:
@@ -280,7 +280,7 @@ class SessionRegistry:
             # It may have gone to another relay and come back while this one was closing.
             if self._live.get(session_id) is runner:
                 del self._live[session_id]
-                self._quotas.leave(session_id)
+                self._attached.pop(session_id, None)
                 self._share.leave(session_id)
             self._metrics.sessions_live.set(len(self._live))
 
@@ -292,7 +292,9 @@ class SessionRegistry:
         """
         for session_id, runner in list(self._live.items()):
             if runner.admitted.conversation_id == conversation_id:
-                self._quotas.leave(session_id)  # it makes room for the one that takes its place
+                self._attached.pop(
+                    session_id, None
+                )  # it makes room for the one that takes its place
                 runner.hang_up(EndReason.SUPERSEDED)
         return await self._journal.settled(seconds)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from enum import Enum
 from typing import assert_never
 
 from relay.core import actions, events
@@ -35,13 +34,6 @@ log = logging.getLogger(__name__)
 SILENCE_SECONDS = 0.1
 
 
-class State(Enum):
-    WAITING = "waiting"  # for `run`; frames may come already
-    RUNNING = "running"
-    STOPPING = "stopping"  # nobody is dialled any more, and nobody may come back
-    OVER = "over"  # only sockets may still be there
-
-
 class SessionRunner:
     """One live session. The browser's connection is attached or about to be; the agent's is
     dialled."""
@@ -64,7 +56,7 @@ class SessionRunner:
         self._record = record
         self._functions = functions
         self._clock = asyncio.get_running_loop().time
-        self._state = State.WAITING
+        self.is_live = True  # False: it has ended and only its sockets are still there
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._timer: asyncio.Handle | None = None  # the one of the session
         self._due: float | None = None  # when it wakes: not every handle of uvloop knows it
@@ -94,11 +86,6 @@ class SessionRunner:
         return self._session.admitted
 
     @property
-    def is_live(self) -> bool:
-        """False once it has ended and only its sockets are still there."""
-        return self._state is not State.OVER
-
-    @property
     def figures(self) -> Figures:
         """What was carried so far, and how long it took."""
         return self._record.figures(self._browser.connection, self._agent.connection)
@@ -107,21 +94,17 @@ class SessionRunner:
         """Relay until someone hangs up; both sockets are closed on return."""
         self.settle()  # it may be over already
         try:
-            if self.is_live:
-                self._state = State.RUNNING
             self._agent.listen()
             browser = self._browser.connection
             if browser.is_closed or not browser.is_open:
                 # It left during the handshake and has no ticket to come back with.
                 browser.close(close_codes.ABNORMAL, "")
                 self.hang_up(EndReason.BROWSER_LOST)
-            self._arm()
             await self._finished
         finally:
             self._agent.stop_dialling()
             self._disarm()
             if self.is_live:  # we are being cancelled, or something broke
-                self._state = State.STOPPING
                 self.handle(events.HangUp(EndReason.INTERNAL_ERROR))
             self._browser.release()
             self._agent.release()
@@ -133,7 +116,7 @@ class SessionRunner:
         have `received` so much.
         """
         frames = self._browser.connection.frames
-        if self._state is not State.RUNNING or not self._session.admits(ticket, frames):
+        if not self.is_live or not self._session.admits(ticket, frames):
             return None
         if self._session.admitted.brings_nothing(ticket):
             received = 0  # what it counted came from another relay
@@ -315,6 +298,6 @@ class SessionRunner:
         browser, agent = self._browser.connection, self._agent.connection
         self._record.ended(reason, detail, browser, agent)
         self._functions.forget(self._session.admitted.session_id)
-        self._state = State.OVER
+        self.is_live = False
         self._agent.stop_dialling()
         self.settle()

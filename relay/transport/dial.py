@@ -204,8 +204,7 @@ async def _connect(host: str, port: int) -> socket.socket:
 
 def _refused(error: WSInvalidStatusError) -> DialFailed:
     answer = error.response
-    if answer is None:
-        return DialFailed("the agent answered HTTP None")
+    assert answer is not None, "picows raises it of an answer"
     body = bytes(error.raw_body or b"")[:MAX_BODY]
     wait = read_retry_after(answer.headers.get("Retry-After", ""))
     status = int(answer.status)
