@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from relay.core import events
 from relay.core.events import EndReason
 from relay.core.reconnect import FINAL_STATUSES
+from relay.live.quotas import AgentQuota
 from relay.live.session_side import Side
 from relay.protocol import close_codes
 from relay.supervisor import Contained
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 class AgentSide(Side):
     """`dials` are the way to the agent the first time (it may be on its way already) and every
-    other time, in a task of `tasks`; `on_lingering` is told of a connection that is let go while it
-    has a socket."""
+    other time, in a task of `tasks`."""
 
     def __init__(
         self,
@@ -36,13 +35,13 @@ class AgentSide(Side):
         tasks: Contained,
         browser_queue: SendQueue,
         timing: SessionTiming,
-        on_lingering: Callable[[Connection], None],
+        share: AgentQuota,
     ) -> None:
         super().__init__(runner, connection)
         self._dial, self._redial = dials
         self._browser_queue = browser_queue
         self._timing = timing
-        self._on_lingering = on_lingering
+        self._share = share
         self._tasks = tasks
         self._dialling: asyncio.Task[None] | None = None
 
@@ -78,8 +77,8 @@ class AgentSide(Side):
         self.stop_dialling()
         self.connection.queue.hold()
         self.connection.queue.handler = NOBODY  # what waits is not this one's fault
-        if self.connection.has_socket:
-            self._on_lingering(self.connection)
+        if self.connection.has_socket:  # it counts beside the next one until that is gone
+            self.connection.on_freed = self._share.linger()
         self.connection.close(close_codes.NORMAL, "")
 
     def hear_all(self) -> None:

@@ -9,7 +9,8 @@ control plane says (control/cluster/capacity.py).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
+from functools import partial
 from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
@@ -95,9 +96,12 @@ class AgentQuota:
         self._keys.add(key)
         return True
 
-    def hold(self, key: Hashable) -> None:
-        """An agent that is there, whether or not there is room: it counts."""
+    def linger(self) -> Callable[[], None]:
+        """An agent is let go and still there, whether or not there is room: it counts until what is
+        returned is called."""
+        key = object()
         self._keys.add(key)
+        return partial(self.leave, key)
 
     def leave(self, key: Hashable) -> None:
         """It is gone. May be repeated."""

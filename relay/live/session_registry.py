@@ -165,7 +165,7 @@ class SessionRegistry:
             dials=(dialled.connect if dialled else self._dial, self._dial),
             tasks=self._tasks,
             functions=self._functions,
-            on_lingering=self._lingers,
+            share=self._share,
         )
         self._accept(handshake, browser, headers)
         self._live[session_id] = runner
@@ -240,12 +240,6 @@ class SessionRegistry:
         a_second = bytes_per_second(admitted.audio.output)
         most = None if a_second is None else int(a_second * self._limits.lane_seconds)
         return SendQueue(self._limits.lane_bytes, audio_limit=most)
-
-    def _lingers(self, connection: Connection) -> None:
-        """An agent that is let go counts beside the next one, as long as its socket is there."""
-        key = object()
-        self._share.hold(key)
-        connection.on_freed = lambda: self._share.leave(key)
 
     def _new_agent_connection(self) -> Connection:
         queue = SendQueue(self._limits.held_audio_bytes, held=True)

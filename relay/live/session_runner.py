@@ -21,6 +21,7 @@ from relay.core.records import Figures, MessageSaid
 from relay.functions.executor import Functions
 from relay.live.agent_side import AgentSide
 from relay.live.browser_side import BrowserSide
+from relay.live.quotas import AgentQuota
 from relay.live.session_record import SessionRecord
 from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.audio_formats import silence
@@ -47,10 +48,10 @@ class SessionRunner:
         dials: tuple[Dial, Dial],
         tasks: Contained,
         functions: Functions,
-        on_lingering: Callable[[Connection], None],
+        share: AgentQuota,
     ) -> None:
-        """`connections` are the browser's and the agent's; `dials`, `tasks` and `on_lingering` are
-        as of an `AgentSide`."""
+        """`connections` are the browser's and the agent's; `dials`, `tasks` and `share` are as of
+        an `AgentSide`."""
         browser, agent = connections
         self._session = session
         self._record = record
@@ -70,7 +71,7 @@ class SessionRunner:
             tasks=tasks,
             browser_queue=browser.queue,
             timing=record.timing,
-            on_lingering=on_lingering,
+            share=share,
         )
         # It listens now, and not in `run`: frames may follow the 101 before that has its turn.
         self._browser = BrowserSide(
@@ -181,7 +182,6 @@ class SessionRunner:
             try:
                 self._do(self._session.handle(events.HangUp(why, detail), self._clock()))
             finally:
-                self._disarm()
                 if self.is_live:  # the core cannot any more, or it was ending when it broke
                     self._browser.connection.close(close_codes.INTERNAL, "internal error")
                     self._agent.connection.close(close_codes.NORMAL, "")
