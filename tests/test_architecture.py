@@ -135,7 +135,6 @@ PURE_FILES = [
     "relay/telemetry/histogram.py",
     "relay/telemetry/log_limit.py",
     "relay/token_bucket.py",
-    "relay/transport/dial_limit.py",
     "relay/transport/request_head.py",
 ]
 IMPURE = {

@@ -121,7 +121,7 @@ class Heartbeat:
         async with self._store.transaction() as connection:
             lost = await ownership.find_lost(connection, self.id, owned)
         for session_id, why in lost.items():
-            self._session_registry.lose(session_id, EndReason(why))
+            self._session_registry.hang_up(session_id, EndReason(why))
 
     async def _listen(self) -> None:
         """Look at each notice of a session of ours, and first: one may have been missed."""

@@ -1,8 +1,6 @@
 """Where the agent of a session stands: dialled, set up, ready, lost; and what is due when. Pure.
 
-At every moment a deadline leads back to an agent that is ready, or to the end of the session. There
-is no session resumption at Deepgram: a new socket is a new session, which is told the history. What
-a second try cannot mend is not tried: wrong Settings, a wrong key, no credit.
+At every moment a deadline leads back to an agent that is ready, or to the end of the session.
 """
 
 from __future__ import annotations
@@ -12,43 +10,13 @@ from collections.abc import Callable
 from enum import Enum
 
 from config.limits import Limits
-from relay.protocol import close_codes
+from relay.core import reconnect
 
 # Deepgram wants something every 8 s while no audio flows (docs agent-keep-alive). We check
 # every 4 s and say KeepAlive when nothing came since the last check: the gap stays below 8 s.
 KEEPALIVE_CHECK = 4.0
 # How long a turn may run on past the planned roll-over, which is well before Deepgram's 2 h.
 ROLL_OVER_PATIENCE = 240.0
-
-MAX_TRIES = 5  # in an outage
-FIRST_WAIT = 0.25
-LONGEST_WAIT = 4.0
-LONGEST_RETRY_AFTER = 10.0  # somebody waits for the answer, with a microphone in the hand
-# An agent that was ready for so long has ended the outage before it.
-STABLE_SECONDS = 30.0
-
-# Refusals that stay the same however often one asks.
-FINAL_STATUSES = {400, 401, 402, 403, 404, 405}
-FINAL_ERRORS = {
-    "AGENT_ID_NOT_SUPPORTED",
-    "INVALID_AGENT_ID",
-    "INVALID_SETTINGS",
-    "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS",
-    "SETTINGS_ALREADY_APPLIED",
-    "UNPARSABLE_CLIENT_MESSAGE",
-    "USER_AUDIO_FORMAT",
-}
-# An agent that closes with one of these has not finished the conversation. 1000 and the codes from
-# 3000 up were chosen by somebody, and are passed on.
-LOST_CODES = {
-    close_codes.GOING_AWAY,
-    close_codes.NO_STATUS,
-    close_codes.ABNORMAL,
-    close_codes.INTERNAL,
-    close_codes.RESTART,
-    close_codes.TRY_AGAIN,
-    close_codes.AGENT_UNREACHABLE,
-}
 
 
 class State(Enum):
@@ -64,7 +32,8 @@ class AgentLifecycle:
     """The agents of one session, one after the other; the first is dialled at second `now`.
 
     `jitter` gives a number from 0 to 1, so that the sessions of a relay do not dial all at once. An
-    outage begins when an agent is lost and is over when one has been ready for STABLE_SECONDS: an
+    outage begins when an agent is lost and is over when one has been ready for
+    `STABLE_SECONDS`: an
     agent that gets ready and dies, again and again, is one outage.
     """
 
@@ -104,16 +73,12 @@ class AgentLifecycle:
 
     def retry(self, now: float, at_least: float) -> bool:
         """It is lost: dial again in a while; False: it was dialled often enough. `at_least` is the
-        seconds that the agent asked for, and counts up to LONGEST_RETRY_AFTER."""
-        if now - self._ready_since >= STABLE_SECONDS:
+        seconds that the agent asked for."""
+        if now - self._ready_since >= reconnect.STABLE_SECONDS:
             self._tries = 0
         self._ready_since = math.inf
-        jitter = self._jitter()
-        wait = min(FIRST_WAIT * 2.0**self._tries, LONGEST_WAIT) * (0.5 + 0.5 * jitter)
-        if at_least:
-            wait = max(wait, min(at_least, LONGEST_RETRY_AFTER) + FIRST_WAIT * jitter)
-        is_late = not self.was_open and now + wait >= self._ready_by
-        if self._tries == MAX_TRIES or is_late:
+        wait = reconnect.pause(self._tries, self._jitter(), at_least)
+        if wait is None or (not self.was_open and now + wait >= self._ready_by):
             return False
         self._tries += 1
         self.state = State.RETRYING

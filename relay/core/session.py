@@ -21,10 +21,11 @@ from config.policy import Policy
 from relay.core import actions, events, message_policy
 from relay.core.actions import Action
 from relay.core.admitted import Admitted, Takeover
-from relay.core.agent_lifecycle import FINAL_ERRORS, LOST_CODES, AgentLifecycle, State
+from relay.core.agent_lifecycle import AgentLifecycle, State
 from relay.core.events import HANG_UP, EndReason, Event
 from relay.core.function_calls import FunctionCalls, respond
 from relay.core.rate_limit import AudioLimit, TextLimits
+from relay.core.reconnect import FINAL_ERRORS, LOST_CODES
 from relay.core.resume import ResumeWindow
 from relay.core.session_timeouts import SessionTimeouts
 from relay.core.transcript import Transcript

@@ -10,8 +10,7 @@ import logging
 from pathlib import Path
 
 from relay.journal.directory import JournalDirectory, take_orphan
-from relay.journal.file_thread import FileThread
-from relay.journal.segment import DiskFailed, Segment, SegmentBroken
+from relay.journal.segment import DiskFailed, FileThread, Segment, SegmentBroken
 from relay.journal.writer import BATCH, Write, Writer
 from relay.telemetry.metrics import Metrics
 
@@ -41,21 +40,20 @@ class Adoption:
         await swept.wait()
 
     async def run(self) -> None:
-        """Adopt whatever is left behind; for ever."""
-        while True:
-            self._sweep_asked.clear()
-            asked, self._swept = self._swept, []
-            passed_over: set[Path] = set()
-            while folder := await self._thread.run(take_orphan, self._directory, passed_over):
-                passed_over.add(folder.path)
-                await self._adopt_folder(folder)
-            for swept in asked:
-                swept.set()
-            try:
-                async with asyncio.timeout(SWEEP_SECONDS):
-                    await self._sweep_asked.wait()
-            except TimeoutError:
-                pass  # then without being asked
+        """Adopt whatever is left behind, then wait until it is time to look again."""
+        self._sweep_asked.clear()
+        asked, self._swept = self._swept, []
+        passed_over: set[Path] = set()
+        while folder := await self._thread.run(take_orphan, self._directory, passed_over):
+            passed_over.add(folder.path)
+            await self._adopt_folder(folder)
+        for swept in asked:
+            swept.set()
+        try:
+            async with asyncio.timeout(SWEEP_SECONDS):
+                await self._sweep_asked.wait()
+        except TimeoutError:
+            pass  # then without being asked
 
     async def _adopt_folder(self, folder: JournalDirectory) -> None:
         adopted = 0

@@ -26,7 +26,6 @@ from relay.journal.segment import DiskFailed, decode
 
 NAME = "condemned.jsonl"
 LIMIT_BYTES = 64 << 20
-_PRIVATE = 0o600  # what people said
 
 
 class RestoreFailed(Explained):
@@ -43,24 +42,20 @@ def condemn(path: Path, record: Record | bytes, reason: str) -> None:
         kept["record"] = msgspec.to_builtins(record)
     line = json.dumps(kept).encode() + b"\n"
     try:
-        with _locked(path.parent):
-            _append(path, line)
+        with _locked(path.parent), open(path, "ab", buffering=0, opener=_open_private) as file:
+            size = file.tell()
+            if size + len(line) > LIMIT_BYTES:
+                raise DiskFailed(f"{path} has its {LIMIT_BYTES} bytes: restore it, or move it away")
+            if file.write(line) < len(line):
+                file.truncate(size)  # no half lines
+                raise DiskFailed(f"{path}: no room for {len(line)} bytes")
+            os.fsync(file)
     except OSError as error:
         raise DiskFailed(f"{path}: {error.strerror}") from error
 
 
-def _append(path: Path, line: bytes) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _PRIVATE)
-    try:
-        size = os.fstat(file).st_size
-        if size + len(line) > LIMIT_BYTES:
-            raise DiskFailed(f"{path} has its {LIMIT_BYTES} bytes: restore it, or move it away")
-        if os.write(file, line) < len(line):
-            os.ftruncate(file, size)  # no half lines
-            raise DiskFailed(f"{path}: no room for {len(line)} bytes")
-        os.fsync(file)
-    finally:
-        os.close(file)
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)  # what people said
 
 
 def restore(path: Path) -> int:

@@ -26,7 +26,7 @@ from pathlib import Path
 from relay.core.records import Record
 from relay.journal.adoption import Adoption
 from relay.journal.segment import DiskFailed, Read, SegmentBroken, encode
-from relay.journal.segments import MEMORY_BYTES, Segments, SegmentsFull
+from relay.journal.segments import Segments
 from relay.journal.writer import BATCH, Write, WriteFailed, Writer, WriteRefused
 from relay.supervisor import Supervisor
 from relay.telemetry.metrics import Metrics
@@ -54,23 +54,21 @@ class Journal:
         directory: Path,
         *,
         limit: int = 256 << 20,
-        memory_limit: int = MEMORY_BYTES,
         supervisor: Supervisor | None = None,
     ) -> None:
         """`limit` is in bytes on disk, for all processes that share the directory."""
         self._metrics = metrics
         self._supervisor = supervisor or Supervisor(metrics)
-        self._segments = segments = Segments(directory, limit=limit, memory_limit=memory_limit)
+        self._segments = segments = Segments(directory, limit=limit)
         # What others left has a writer of its own: neither waits for the other.
         self._own = Writer(write, directory, segments.thread, metrics, lambda: segments.waiting)
         self._adoption = Adoption(write, directory, segments.thread, metrics)
         # The newest records as they came: those that are written soon need not be read again.
         self._fresh: deque[tuple[int, Record]] = deque(maxlen=BATCH)
         self._saved: deque[tuple[int, Saved]] = deque()
-        self._settling: deque[tuple[int, asyncio.Event]] = deque()
-        self._arrived = asyncio.Event()
         self._hurried = asyncio.Event()  # somebody waits, or there is enough for a batch
         self._hurried_to = 0
+        self._progress = asyncio.Event()  # another one after each batch
         metrics.journal_waiting.set_function(lambda: segments.waiting + self._adoption.waiting)
         metrics.journal_volatile.set_function(lambda: segments.volatile)
         metrics.journal_bytes.set_function(lambda: segments.size)
@@ -97,16 +95,14 @@ class Journal:
         `in_a_hurry`: another process waits for it, so it is not gathered with others.
         `saved` is called when it is in Postgres. Without a disk it is in memory only.
         """
-        try:
-            self._segments.append(encode(record))
-        except SegmentsFull as error:
+        if not self._segments.append(encode(record)):
             self._metrics.journal_lost.inc()
-            log.error("journal_full reason=%s", error)
+            why = self._segments.disk_error or "not open yet"
+            log.error("journal_full reason=%s, and memory is full as well", why)
             return False
         self._fresh.append((self._segments.last, record))
         if saved is not None and len(self._saved) < CALLBACKS_MAX:
             self._saved.append((self._segments.last, saved))
-        self._arrived.set()
         if in_a_hurry:
             self._hurried_to = self._segments.last
         if in_a_hurry or self._segments.waiting >= BATCH:
@@ -128,11 +124,10 @@ class Journal:
         return True
 
     async def _reach(self, position: int) -> None:
-        if self._segments.written < position:
+        while self._segments.written < position:
+            self._hurried_to = max(self._hurried_to, position)
             self._hurried.set()
-            reached = asyncio.Event()
-            self._settling.append((position, reached))
-            await reached.wait()
+            await self._progress.wait()
 
     @asynccontextmanager
     async def running(self, *, grace: float) -> AsyncIterator[None]:
@@ -148,10 +143,9 @@ class Journal:
                     ("journal of others", self._adoption.run),
                     ("journal files", self._tidy),
                 ):
-                    # None of them ends, so there is nothing to pause for.
-                    repeating = self._supervisor.repeating(
-                        name, work, pause=partial(asyncio.sleep, 0)
-                    )
+                    # Each waits for something to do, so there is nothing to pause for.
+                    pause = partial(asyncio.sleep, 0)
+                    repeating = self._supervisor.repeating(name, work, pause=pause)
                     await tasks.enter_async_context(repeating)
                 yield
                 try:
@@ -173,24 +167,19 @@ class Journal:
     # --- what this process appends -----------------------------------------------------------
 
     async def _write_own(self) -> None:
-        while True:
-            await self._arrived.wait()
-            await self._gather()
-            try:
-                rows = self._read_fresh() or await self._segments.read(BATCH)
-            except DiskFailed as error:
-                await self._own.back_off(error)
-                continue
-            except SegmentBroken as error:
-                self._own.lose(await self._segments.skip_broken(), error)
-                self._reached(is_written=False)
-                continue
-            if not rows:
-                self._arrived.clear()
-                continue
-            async for done, written in self._own.deliver(rows):
-                self._segments.drop(done[-1][0])
-                self._reached(is_written=written)
+        await self._gather()
+        try:
+            rows = self._read_fresh() or await self._segments.read(BATCH)
+        except DiskFailed as error:
+            await self._own.back_off(error)
+            return
+        except SegmentBroken as error:
+            self._own.lose(await self._segments.skip_broken(), error)
+            self._reached(is_written=False)
+            return
+        async for done, written in self._own.deliver(rows):
+            self._segments.drop(done[-1][0])
+            self._reached(is_written=written)
 
     def _read_fresh(self) -> list[Read]:
         """What Postgres does not have; empty when that is more than we remember."""
@@ -201,7 +190,7 @@ class Journal:
 
     async def _gather(self) -> None:
         # One who was in a hurry once must not make all that follow go one by one.
-        waited_for = self._settling or self._segments.written < self._hurried_to
+        waited_for = self._segments.written < self._hurried_to
         if not waited_for and self._segments.waiting < BATCH:
             self._hurried.clear()
         try:
@@ -212,25 +201,21 @@ class Journal:
 
     def _reached(self, *, is_written: bool) -> None:
         """Call those who wait for what is written now, or is never to be."""
-        soon = asyncio.get_running_loop().call_soon
         while self._saved and self._saved[0][0] <= self._segments.written:
             _, saved = self._saved.popleft()
-            if is_written:
-                soon(saved)  # what goes wrong in it is not ours
-        while self._settling and self._settling[0][0] <= self._segments.written:
-            soon(self._settling.popleft()[1].set)
+            if is_written:  # what goes wrong in it is not ours
+                asyncio.get_running_loop().call_soon(saved)
+        self._progress.set()
+        self._progress = asyncio.Event()
 
     # --- the files ---------------------------------------------------------------------------
 
     async def _tidy(self) -> None:
         segments = self._segments
-        while True:
-            try:
-                async with asyncio.timeout(
-                    DISK_RETRY_SECONDS if segments.disk_error else TIDY_SECONDS
-                ):
-                    await segments.untidy.wait()
-            except TimeoutError:
-                pass  # it is time
-            if not await segments.tidy():
-                await asyncio.sleep(DISK_RETRY_SECONDS)  # that it fails was said when it began
+        try:
+            async with asyncio.timeout(DISK_RETRY_SECONDS if segments.disk_error else TIDY_SECONDS):
+                await segments.untidy.wait()
+        except TimeoutError:
+            pass  # it is time
+        if not await segments.tidy():
+            await asyncio.sleep(DISK_RETRY_SECONDS)  # that it fails was said when it began

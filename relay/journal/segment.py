@@ -1,9 +1,10 @@
 """One file of the journal: records in the order of their positions, in sqlite.
 
-The event loop appends and a thread does all the rest, each with a connection of its own. While a
-segment is appended to nobody checkpoints it and nothing is deleted from it: the log in front of the
-table (WAL) only grows, so an append never waits for another connection or for `fsync`. A segment
-that has grown is sealed: its log is folded into the table, which makes it a fifth of the size.
+The event loop appends and a `FileThread` does all the rest, each with a connection of its own.
+While a segment is appended to nobody checkpoints it and nothing is deleted from it: the log in
+front of the table (WAL) only grows, so an append never waits for another connection or for `fsync`.
+A segment that has grown is sealed: its log is folded into the table, which makes it a fifth of the
+size.
 
 What `append` returned from survives the death of the process, however it dies: the operating system
 has it. It may not survive a power cut or a crash of the system: with `synchronous=NORMAL` a log
@@ -13,13 +14,15 @@ it does not break).
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar, TypeVarTuple
 
 import msgspec
 
@@ -34,6 +37,9 @@ _FRAMES = 2  # a row's page, and now and then a new one with its parent
 Row: TypeAlias = tuple[int, bytes]
 Read: TypeAlias = tuple[int, Record | bytes]  # bytes: as they were, they cannot be decoded
 
+_T = TypeVar("_T")
+_Arguments = TypeVarTuple("_Arguments")
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
 
@@ -44,6 +50,17 @@ class DiskFailed(Exception):
 
 class SegmentBroken(Exception):
     """A file whose contents are no longer those of a segment; trying again will not help."""
+
+
+class FileThread(ThreadPoolExecutor):
+    """The one thread for whatever is slow with the files of a process's journal: one thing after
+    another, and it is carried out even if who waits for it is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__(1, thread_name_prefix="journal")
+
+    async def run(self, function: Callable[[*_Arguments], _T], *args: *_Arguments) -> _T:
+        return await asyncio.shield(asyncio.wrap_future(self.submit(function, *args)))
 
 
 class Segment:

@@ -6,7 +6,7 @@ it goes there before anything newer does. So memory is always behind the files, 
 open one.
 
 The event loop calls `append` and `drop`; whatever is slow (making, sealing, reading and deleting
-files) runs in the thread of file_thread.py.
+files) runs in the thread.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ from itertools import islice
 from pathlib import Path
 
 from relay.journal.directory import JournalDirectory, measure
-from relay.journal.file_thread import FileThread
-from relay.journal.segment import DiskFailed, Read, Row, Segment, SegmentBroken, read_body
+from relay.journal.segment import (
+    DiskFailed,
+    FileThread,
+    Read,
+    Row,
+    Segment,
+    SegmentBroken,
+    read_body,
+)
 
 log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 8 << 20  # the log of one segment: some 3,500 messages, a fifth when it is sealed
 MEMORY_BYTES = 16 << 20  # what is kept when the disk does not take it: some 40,000 messages
 _SLICE = 2_000  # records that move from memory to disk in one transaction
-_AT_ONCE = 100  # records that may move from memory to disk on the event loop: 2 ms
-
-
-class SegmentsFull(Exception):
-    """Neither disk nor memory took the record."""
 
 
 class Memory:
@@ -65,7 +67,7 @@ class Memory:
 class Segments:
     """An ordered store of encoded records; a record's position counts from 1."""
 
-    def __init__(self, directory: Path, *, limit: int, memory_limit: int = MEMORY_BYTES) -> None:
+    def __init__(self, directory: Path, *, limit: int) -> None:
         """`limit` is in bytes and for the whole directory, other processes included."""
         self.thread = FileThread()
         self.last = 0  # the newest position
@@ -77,7 +79,7 @@ class Segments:
         self._limit = limit
         self._segments: deque[Segment] = deque()
         self._active: Segment | None = None  # the newest, while it is appended to; None: memory is
-        self._memory = Memory(memory_limit)
+        self._memory = Memory(MEMORY_BYTES)
         self._bytes_others = 0  # of other processes
 
     def __repr__(self) -> str:
@@ -100,8 +102,8 @@ class Segments:
 
     # --- on the event loop -------------------------------------------------------------------
 
-    def append(self, body: bytes) -> None:
-        """Store a record; on return it survives the process. Raises `SegmentsFull`: not taken.
+    def append(self, body: bytes) -> bool:
+        """Store a record; on return it survives the process. False: not taken, memory is full.
 
         When the disk does not take it, it is in memory and `disk_error` says why.
         """
@@ -117,8 +119,9 @@ class Segments:
                 if self._is_grown(self._active):
                     self.untidy.set()
         if self._active is None and not self._memory.append(position, body):
-            raise SegmentsFull(f"{self.disk_error or 'not open yet'}, and memory is full as well")
+            return False
         self.last = position
+        return True
 
     @property
     def _full(self) -> str:
@@ -205,10 +208,8 @@ class Segments:
             return
         segment = await self.thread.run(self._make_segment)
         try:
-            while len(rows := self._not_in(segment)) > _AT_ONCE:
+            while rows := self._not_in(segment):
                 await self.thread.run(segment.extend, rows)
-            if rows:
-                segment.extend(rows)
         except BaseException:
             self.thread.submit(_remove, segment)
             raise

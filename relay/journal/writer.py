@@ -15,8 +15,7 @@ from pathlib import Path
 
 from relay.core.records import Record
 from relay.journal.condemned import NAME, condemn
-from relay.journal.file_thread import FileThread
-from relay.journal.segment import DiskFailed, Read
+from relay.journal.segment import DiskFailed, FileThread, Read
 from relay.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from relay.core import events
-from relay.core.agent_lifecycle import FINAL_STATUSES
 from relay.core.events import EndReason
+from relay.core.reconnect import FINAL_STATUSES
+from relay.live.quotas import AgentQuota
 from relay.live.session_side import Side
 from relay.protocol import close_codes
+from relay.supervisor import Contained
 from relay.telemetry.session_timing import SessionTiming
 from relay.transport.connection import SAMPLE_MASK, Connection
 from relay.transport.connection_handler import NOBODY, Payload
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 class AgentSide(Side):
     """`dials` are the way to the agent the first time (it may be on its way already) and every
-    other time; `on_lingering` is told of a connection that is let go while it has a socket."""
+    other time, in a task of `tasks`."""
 
     def __init__(
         self,
@@ -31,44 +32,32 @@ class AgentSide(Side):
         connection: Connection,
         *,
         dials: tuple[Dial, Dial],
+        tasks: Contained,
         browser_queue: SendQueue,
         timing: SessionTiming,
-        on_lingering: Callable[[Connection], None],
+        share: AgentQuota,
     ) -> None:
         super().__init__(runner, connection)
         self._dial, self._redial = dials
         self._browser_queue = browser_queue
         self._timing = timing
-        self._on_lingering = on_lingering
-        self._tasks: asyncio.TaskGroup | None = None
-        self._is_due = False  # to be dialled as soon as there are tasks
+        self._share = share
+        self._tasks = tasks
         self._dialling: asyncio.Task[None] | None = None
 
-    def start(self, tasks: asyncio.TaskGroup) -> None:
-        """It may be dialled from now on, in a task of these."""
-        self._tasks = tasks
-        if self._is_due:
-            self.dial()
-        # Not after the dialling: Welcome may come with the 101 in one piece.
-        self._listen()
-
-    def stop(self) -> None:
+    def stop_dialling(self) -> None:
         """It is not dialled any more."""
-        self._tasks, self._is_due = None, False
         if self._dialling is not None:
             self._dialling.cancel()
 
     def dial(self) -> None:
         """Open a WebSocket to the next agent, or to the first."""
-        if self._tasks is None:
-            self._is_due = True
-            return
         dial, self._dial = self._dial, self._redial
         if self.connection.is_closed or self._dialling is not None:
             self._succeed()
-            self._listen()
+            self.listen()
         self._timing.dialled(asyncio.get_running_loop().time())
-        self._dialling = self._tasks.create_task(self._open(dial), name="dial agent")
+        self._dialling = self._tasks.start(self._open(dial), name="dial agent")
 
     async def _open(self, dial: Dial) -> None:
         try:
@@ -77,18 +66,19 @@ class AgentSide(Side):
             final = error.status in FINAL_STATUSES
             self._runner.handle(events.AgentUnreachable(str(error), final, error.retry_after))
 
-    def _listen(self) -> None:
+    def listen(self) -> None:
+        """Hear it, first what it has said already: when it is dialled, and not when it has been,
+        because Welcome may come with the 101 in one piece."""
         self.hear_all()
         self.connection.listen(self)
 
     def drop(self) -> None:
         """Let go of this agent; what is for the next one is held."""
-        if self._dialling is not None:
-            self._dialling.cancel()
+        self.stop_dialling()
         self.connection.queue.hold()
         self.connection.queue.handler = NOBODY  # what waits is not this one's fault
-        if self.connection.has_socket:
-            self._on_lingering(self.connection)
+        if self.connection.has_socket:  # it counts beside the next one until that is gone
+            self.connection.on_freed = self._share.linger()
         self.connection.close(close_codes.NORMAL, "")
 
     def hear_all(self) -> None:

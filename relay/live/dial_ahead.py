@@ -8,13 +8,13 @@ Settings after 10 to 15 s.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from typing import NamedTuple
 from uuid import UUID
 
 from relay.live.quotas import AgentQuota
 from relay.protocol import close_codes
-from relay.supervisor import Contained, Supervisor
+from relay.supervisor import Contained
 from relay.telemetry.metrics import Metrics
 from relay.transport.connection import Connection
 from relay.transport.connection_handler import BufferingHandler
@@ -23,18 +23,12 @@ from relay.transport.dial import Dial, DialFailed
 KEPT_SECONDS = 8.0  # docs/protocol.md: CLIENT_MESSAGE_TIMEOUT after 10 to 15 s without Settings
 
 
-class Dialled:
+class Dialled(NamedTuple):
     """One connection on its way; `connect` is a `Dial` for just this connection."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        task: asyncio.Task[DialFailed | None],
-        expiry: asyncio.TimerHandle,
-    ) -> None:
-        self.connection = connection
-        self.task = task
-        self.expiry = expiry
+    connection: Connection
+    task: asyncio.Task[DialFailed | None]
+    expiry: asyncio.TimerHandle
 
     @property
     def usable(self) -> bool:
@@ -61,43 +55,34 @@ class DialAhead:
         *,
         share: AgentQuota,
         limit: int,
-        seconds: float = KEPT_SECONDS,
-        supervisor: Supervisor,
     ) -> None:
         self._dial = dial
         self._new_connection = new_connection
         self._metrics = metrics
         self._share = share
         self._limit = limit
-        self._seconds = seconds
-        self._supervisor = supervisor
         self._waiting: dict[UUID, Dialled] = {}
-        self._tasks: Contained | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Dial while inside; on the way out what waits is closed."""
-        async with self._supervisor.containing("dial ahead", seconds=0.0) as tasks:
-            self._tasks = tasks
-            yield
-            self._tasks = None
-            for session_id in list(self._waiting):
-                self.cancel(session_id)
+    def close(self) -> None:
+        """Nobody will come any more."""
+        for session_id in list(self._waiting):
+            self.cancel(session_id)
 
-    def begin(self, session_id: UUID) -> None:
-        """Dial for a session whose browser is about to come; does nothing when too many wait."""
-        if self._tasks is None or len(self._waiting) >= self._limit or session_id in self._waiting:
+    def begin(self, session_id: UUID, tasks: Contained) -> None:
+        """Dial, in one of these tasks, for a session whose browser is about to come; does nothing
+        when too many wait."""
+        if len(self._waiting) >= self._limit or session_id in self._waiting:
             return
         if not self._share.enter(session_id):
             return  # at the attach more may be asked for
         connection = self._new_connection()
         connection.listen(BufferingHandler(connection.abort))
-        task = self._tasks.start(self._try(connection), name=f"dial ahead {session_id}")
+        task = tasks.start(self._try(connection), name=f"dial ahead {session_id}")
         loop = asyncio.get_running_loop()
-        expiry = loop.call_later(self._seconds, self._expire, session_id)
+        expiry = loop.call_later(KEPT_SECONDS, self._expire, session_id)
         self._waiting[session_id] = Dialled(connection, task, expiry)
 
     def take(self, session_id: UUID) -> Dialled | None:

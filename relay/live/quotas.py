@@ -9,10 +9,10 @@ control plane says (control/cluster/capacity.py).
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Collection, Hashable
+from functools import partial
 from ipaddress import IPv6Address, ip_address
-from uuid import UUID
+from typing import NamedTuple
 
 from config.limits import Limits
 from relay.protocol.refusal import Refused
@@ -21,53 +21,29 @@ RETRY_SECONDS = 10  # what Retry-After says: a session ends some time
 SPARE_PART = 10  # one in so many of all agents is kept by each process before it is needed
 
 
-class SessionQuotas:
-    """The sessions that are live; a limit of 0: any number of them."""
+class Attached(NamedTuple):
+    """Who has a session: `where` is the `block` of the address."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._here: dict[UUID, tuple[str, str]] = {}
-        self._users: Counter[str] = Counter()
-        self._addresses: Counter[str] = Counter()
+    user_id: str
+    where: str
 
-    def __repr__(self) -> str:
-        return f"<SessionQuotas sessions={len(self._here)}>"
 
-    def __len__(self) -> int:
-        return len(self._here)
-
-    def check(self, address: str, user_id: str | None = None) -> None:
-        """Raises `Refused` if there is no room for one more; without a user, not by user."""
-        limits = self._limits
-        if limits.sessions and len(self._here) >= limits.sessions:
-            detail = "there are as many sessions as there may be; try again later"
-            raise Refused(503, "sessions", detail, retry_after=RETRY_SECONDS)
-        most = limits.sessions_per_address
-        if most and self._addresses[block(address)] >= most:
-            detail = f"expected at most {most} sessions from one address"
-            raise Refused(429, "address_sessions", detail, retry_after=RETRY_SECONDS)
-        most = limits.sessions_per_user
-        if user_id is not None and most and self._users[user_id] >= most:
-            detail = f"expected at most {most} sessions of one user at a time"
-            raise Refused(429, "user_sessions", detail, retry_after=RETRY_SECONDS)
-
-    def enter(self, session_id: UUID, user_id: str, address: str) -> None:
-        """A session begins; one that comes back from another relay may be here still."""
-        self.leave(session_id)
-        where = block(address)
-        self._here[session_id] = user_id, where
-        self._users[user_id] += 1
-        self._addresses[where] += 1
-
-    def leave(self, session_id: UUID) -> None:
-        """It is over, or as good as over. May be repeated."""
-        if session_id not in self._here:
-            return
-        user_id, where = self._here.pop(session_id)
-        for counter, key in ((self._users, user_id), (self._addresses, where)):
-            counter[key] -= 1
-            if not counter[key]:
-                del counter[key]
+def check_room(
+    limits: Limits, attached: Collection[Attached], address: str, user_id: str | None = None
+) -> None:
+    """Raises `Refused` if those that are attached leave no room for one more; without a user, not
+    by user. A limit of 0: any number of them."""
+    if limits.sessions and len(attached) >= limits.sessions:
+        detail = "there are as many sessions as there may be; try again later"
+        raise Refused(503, "sessions", detail, retry_after=RETRY_SECONDS)
+    most, where = limits.sessions_per_address, block(address)
+    if most and sum(one.where == where for one in attached) >= most:
+        detail = f"expected at most {most} sessions from one address"
+        raise Refused(429, "address_sessions", detail, retry_after=RETRY_SECONDS)
+    most = limits.sessions_per_user
+    if most and sum(one.user_id == user_id for one in attached) >= most:
+        detail = f"expected at most {most} sessions of one user at a time"
+        raise Refused(429, "user_sessions", detail, retry_after=RETRY_SECONDS)
 
 
 def block(address: str) -> str:
@@ -120,9 +96,12 @@ class AgentQuota:
         self._keys.add(key)
         return True
 
-    def hold(self, key: Hashable) -> None:
-        """An agent that is there, whether or not there is room: it counts."""
+    def linger(self) -> Callable[[], None]:
+        """An agent is let go and still there, whether or not there is room: it counts until what is
+        returned is called."""
+        key = object()
         self._keys.add(key)
+        return partial(self.leave, key)
 
     def leave(self, key: Hashable) -> None:
         """It is gone. May be repeated."""

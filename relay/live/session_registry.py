@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from functools import partial
+from random import random
 from uuid import UUID
 
 import msgspec
+from uuid_utils.compat import uuid7
 
 from config.limits import Limits
 from config.loader import Configuration
 from relay.core.admitted import Admitted, ResumePoint
-from relay.core.deepgram_session import DEFAULT_AUDIO
+from relay.core.deepgram_session import DEFAULT_AUDIO, DeepgramSession, SessionRules
 from relay.core.events import EndReason, GoAway
 from relay.core.records import Figures
+from relay.core.session import Session
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live import agent_settings
 from relay.live.dial_ahead import DialAhead
-from relay.live.quotas import AgentQuota, SessionQuotas
+from relay.live.quotas import AgentQuota, Attached, block, check_room
 from relay.live.session_record import SessionRecord
-from relay.live.session_runner import SessionRunner, begin_session
+from relay.live.session_runner import SessionRunner
+from relay.live.tickets import new_ticket
 from relay.protocol.audio_formats import bytes_per_second
 from relay.protocol.refusal import Refused
 from relay.supervisor import Contained, Supervisor
@@ -44,10 +50,6 @@ def _no_agents() -> Refused:
     return Refused(503, "agent_sessions", detail, retry_after=RETRY_SECONDS)
 
 
-async def _grow_nothing() -> None:
-    """There is nobody to share with."""
-
-
 class SessionRegistry:
     """Every live session of this process, by its id."""
 
@@ -60,8 +62,8 @@ class SessionRegistry:
         functions: Functions,
         journal: Journal,
         metrics: Metrics,
-        share: AgentQuota | None = None,
-        grow: Callable[[], Awaitable[None]] = _grow_nothing,
+        share: AgentQuota,
+        grow: Callable[[], Awaitable[None]],
         supervisor: Supervisor | None = None,
     ) -> None:
         """`share` is this process's part of the agents that all relays may have; `grow` asks for
@@ -75,11 +77,11 @@ class SessionRegistry:
         self._metrics = metrics
         self.is_draining = False
         self._live: dict[UUID, SessionRunner] = {}
-        self._share = share or AgentQuota()
+        self._share = share
         self._grow = grow
-        metrics.agents_used.set_function(lambda: self._share.used)
-        metrics.agents_headroom.set_function(lambda: self._share.headroom)
-        self._quotas = SessionQuotas(limits)
+        metrics.agents_used.set_function(lambda: share.used)
+        metrics.agents_headroom.set_function(lambda: share.headroom)
+        self._attached: dict[UUID, Attached] = {}  # of those that are live, until they make room
         self._attaching = 0
         self._supervisor = supervisor or Supervisor(metrics)
         self._tasks: Contained | None = None
@@ -89,7 +91,6 @@ class SessionRegistry:
             metrics,
             share=self._share,
             limit=limits.dial_ahead,
-            supervisor=self._supervisor,
         )
 
     def __repr__(self) -> str:
@@ -116,7 +117,7 @@ class SessionRegistry:
 
     def check(self, address: str, user_id: str | None = None) -> None:
         """Raises `Refused` if no more sessions may begin: here, from there, or of that user."""
-        self._quotas.check(address, user_id)
+        check_room(self._limits, self._attached.values(), address, user_id)
         if not self._share.headroom:
             raise _no_agents()
 
@@ -142,41 +143,60 @@ class SessionRegistry:
         if self._tasks is None:
             raise RuntimeError("the registry is not running")
         session_id = admitted.session_id
-        limits = self._limits
         if is_deepgram_client:
-            limits = msgspec.structs.replace(limits, grace_seconds=0.0)
             admitted = msgspec.structs.replace(admitted, audio=DEFAULT_AUDIO)  # until its Settings
         if not self._share.enter(session_id):
             await self._grow()
             if not self._share.enter(session_id):
                 raise _no_agents()
         try:
-            self._quotas.check(handshake.address, admitted.user_id)
+            check_room(self._limits, self._attached.values(), handshake.address, admitted.user_id)
         except Refused:
             self._ahead.cancel(session_id)
             self._share.leave(session_id)
             raise
-        browser = Connection(self._queue(admitted), max_message_bytes=limits.browser_message_bytes)
+        most = self._limits.browser_message_bytes
+        browser = Connection(self._queue(admitted), max_message_bytes=most)
         dialled = self._ahead.take(session_id)
         runner = SessionRunner(
-            begin_session(
-                admitted,
-                partial(agent_settings.compose, self._configuration, admitted),
-                limits,
-                self._configuration.policy,
-                self._configuration.agent if is_deepgram_client else None,
-            ),
+            self._rules(admitted, is_deepgram_client=is_deepgram_client),
             SessionRecord(admitted, self._journal, self._metrics, self._log_limit),
             connections=(browser, dialled.connection if dialled else self._new_agent_connection()),
             dials=(dialled.connect if dialled else self._dial, self._dial),
+            tasks=self._tasks,
             functions=self._functions,
-            on_lingering=self._lingers,
+            share=self._share,
         )
         self._accept(handshake, browser, headers)
         self._live[session_id] = runner
-        self._quotas.enter(session_id, admitted.user_id, handshake.address)
+        self._attached[session_id] = Attached(admitted.user_id, block(handshake.address))
         self._metrics.sessions_live.set(len(self._live))
         self._tasks.start(self._relay(session_id, runner), name=f"session {session_id}")
+
+    def _rules(self, admitted: Admitted, *, is_deepgram_client: bool) -> SessionRules:
+        """The rules of a session that begins now."""
+        settle = partial(agent_settings.compose, self._configuration, admitted)
+        limits = self._limits
+        if is_deepgram_client:
+            limits = msgspec.structs.replace(limits, grace_seconds=0.0)
+
+        def begin(admitted: Admitted, now: float) -> Session:
+            return Session(
+                admitted,
+                settle,
+                now=now,
+                began=datetime.now(UTC),
+                limits=limits,
+                policy=self._configuration.policy,
+                new_id=uuid7,
+                jitter=random,
+                new_ticket=new_ticket,
+            )
+
+        now = asyncio.get_running_loop().time()
+        if is_deepgram_client:
+            return DeepgramSession(admitted, self._configuration.agent, begin, now)
+        return begin(admitted, now)
 
     def resume(
         self,
@@ -221,12 +241,6 @@ class SessionRegistry:
         most = None if a_second is None else int(a_second * self._limits.lane_seconds)
         return SendQueue(self._limits.lane_bytes, audio_limit=most)
 
-    def _lingers(self, connection: Connection) -> None:
-        """An agent that is let go counts beside the next one, as long as its socket is there."""
-        key = object()
-        self._share.hold(key)
-        connection.on_freed = lambda: self._share.leave(key)
-
     def _new_agent_connection(self) -> Connection:
         queue = SendQueue(self._limits.held_audio_bytes, held=True)
         return Connection(queue, max_message_bytes=self._limits.max_message_bytes)
@@ -237,16 +251,17 @@ class SessionRegistry:
         async with self._supervisor.containing("session", seconds=END_SECONDS) as tasks:
             self._tasks = tasks
             try:
-                async with self._ahead.running():
-                    yield
+                yield
             finally:  # also when we may not wait and are cancelled
                 self._tasks = None
+                self._ahead.close()
                 for runner in list(self._live.values()):
                     runner.hang_up(EndReason.SHUTDOWN)
 
     def expect(self, session_id: UUID) -> None:
         """A browser is about to attach: have its agent ready."""
-        self._ahead.begin(session_id)
+        if self._tasks is not None:
+            self._ahead.begin(session_id, self._tasks)
 
     async def _relay(self, session_id: UUID, runner: SessionRunner) -> None:
         try:
@@ -259,7 +274,7 @@ class SessionRegistry:
             # It may have gone to another relay and come back while this one was closing.
             if self._live.get(session_id) is runner:
                 del self._live[session_id]
-                self._quotas.leave(session_id)
+                self._attached.pop(session_id, None)
                 self._share.leave(session_id)
             self._metrics.sessions_live.set(len(self._live))
 
@@ -271,7 +286,9 @@ class SessionRegistry:
         """
         for session_id, runner in list(self._live.items()):
             if runner.admitted.conversation_id == conversation_id:
-                self._quotas.leave(session_id)  # it makes room for the one that takes its place
+                self._attached.pop(
+                    session_id, None
+                )  # it makes room for the one that takes its place
                 runner.hang_up(EndReason.SUPERSEDED)
         return await self._journal.settled(seconds)
 
@@ -284,13 +301,9 @@ class SessionRegistry:
         for runner in list(self._live.values()):
             runner.handle(GoAway())
 
-    def hang_up(self, session_id: UUID) -> None:
-        """End a session as the user asked, if it is live here."""
+    def hang_up(self, session_id: UUID, reason: EndReason = EndReason.HUNG_UP) -> None:
+        """End a session, if it is live here, as the user or somebody elsewhere wants it."""
         self._ahead.cancel(session_id)
-        self.lose(session_id, EndReason.HUNG_UP)
-
-    def lose(self, session_id: UUID, reason: EndReason) -> None:
-        """End a session because somebody elsewhere wants it so."""
         if runner := self._live.get(session_id):
             runner.hang_up(reason)
 

@@ -10,74 +10,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
-from enum import Enum
-from random import random
 from typing import assert_never
 
-from uuid_utils.compat import uuid7
-
-from config.agent import Agent
-from config.limits import Limits
-from config.policy import Policy
 from relay.core import actions, events
 from relay.core.actions import Action
 from relay.core.admitted import Admitted
-from relay.core.deepgram_session import DeepgramSession, SessionRules
+from relay.core.deepgram_session import SessionRules
 from relay.core.events import EndReason
 from relay.core.records import Figures, MessageSaid
-from relay.core.session import MakeSettings, Session
 from relay.functions.executor import Functions
 from relay.live.agent_side import AgentSide
 from relay.live.browser_side import BrowserSide
-from relay.live.deadline import Deadline
+from relay.live.quotas import AgentQuota
 from relay.live.session_record import SessionRecord
-from relay.live.tickets import new_ticket
 from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.audio_formats import silence
 from relay.protocol.refusal import Refused
+from relay.supervisor import Contained
 from relay.transport.connection import Connection
 from relay.transport.dial import Dial
 
 log = logging.getLogger(__name__)
 
 SILENCE_SECONDS = 0.1
-
-
-class State(Enum):
-    WAITING = "waiting"  # for `run`; frames may come already
-    RUNNING = "running"
-    STOPPING = "stopping"  # nobody is dialled any more, and nobody may come back
-    OVER = "over"  # only sockets may still be there
-
-
-def begin_session(
-    admitted: Admitted,
-    settle: MakeSettings,
-    limits: Limits,
-    policy: Policy,
-    deepgram_agent: Agent | None,
-) -> SessionRules:
-    """The rules of a session that begins now. `deepgram_agent`: its browser speaks Deepgram's
-    protocol, and this is the agent that its audio has to fit."""
-
-    def begin(admitted: Admitted, now: float) -> Session:
-        return Session(
-            admitted,
-            settle,
-            now=now,
-            began=datetime.now(UTC),
-            limits=limits,
-            policy=policy,
-            new_id=uuid7,
-            jitter=random,
-            new_ticket=new_ticket,
-        )
-
-    now = asyncio.get_running_loop().time()
-    if deepgram_agent is None:
-        return begin(admitted, now)
-    return DeepgramSession(admitted, deepgram_agent, begin, now)
 
 
 class SessionRunner:
@@ -91,19 +46,21 @@ class SessionRunner:
         *,
         connections: tuple[Connection, Connection],
         dials: tuple[Dial, Dial],
+        tasks: Contained,
         functions: Functions,
-        on_lingering: Callable[[Connection], None],
+        share: AgentQuota,
     ) -> None:
-        """`connections` are the browser's and the agent's; `dials` and `on_lingering` are as of an
-        `AgentSide`."""
+        """`connections` are the browser's and the agent's; `dials`, `tasks` and `share` are as of
+        an `AgentSide`."""
         browser, agent = connections
         self._session = session
         self._record = record
         self._functions = functions
         self._clock = asyncio.get_running_loop().time
-        self._state = State.WAITING
+        self.is_live = True  # False: it has ended and only its sockets are still there
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._deadline = Deadline()
+        self._timer: asyncio.Handle | None = None  # the one of the session
+        self._due: float | None = None  # when it wakes: not every handle of uvloop knows it
         # The text being handled and whether the agent sent it: what `Forward` speaks of.
         self._frame = b"", False
         agent.queue.waited, browser.queue.waited = record.timing.up, record.timing.down
@@ -111,9 +68,10 @@ class SessionRunner:
             self,
             agent,
             dials=dials,
+            tasks=tasks,
             browser_queue=browser.queue,
             timing=record.timing,
-            on_lingering=on_lingering,
+            share=share,
         )
         # It listens now, and not in `run`: frames may follow the 101 before that has its turn.
         self._browser = BrowserSide(
@@ -129,11 +87,6 @@ class SessionRunner:
         return self._session.admitted
 
     @property
-    def is_live(self) -> bool:
-        """False once it has ended and only its sockets are still there."""
-        return self._state is not State.OVER
-
-    @property
     def figures(self) -> Figures:
         """What was carried so far, and how long it took."""
         return self._record.figures(self._browser.connection, self._agent.connection)
@@ -142,22 +95,17 @@ class SessionRunner:
         """Relay until someone hangs up; both sockets are closed on return."""
         self.settle()  # it may be over already
         try:
-            async with asyncio.TaskGroup() as tasks:
-                if self.is_live:
-                    self._state = State.RUNNING
-                self._agent.start(tasks)
-                browser = self._browser.connection
-                if browser.is_closed or not browser.is_open:
-                    # It left during the handshake and has no ticket to come back with.
-                    browser.close(close_codes.ABNORMAL, "")
-                    self.hang_up(EndReason.BROWSER_LOST)
-                self._arm()
-                await self._finished
+            self._agent.listen()
+            browser = self._browser.connection
+            if browser.is_closed or not browser.is_open:
+                # It left during the handshake and has no ticket to come back with.
+                browser.close(close_codes.ABNORMAL, "")
+                self.hang_up(EndReason.BROWSER_LOST)
+            await self._finished
         finally:
-            self._agent.stop()
-            self._deadline.clear()
+            self._agent.stop_dialling()
+            self._disarm()
             if self.is_live:  # we are being cancelled, or something broke
-                self._state = State.STOPPING
                 self.handle(events.HangUp(EndReason.INTERNAL_ERROR))
             self._browser.release()
             self._agent.release()
@@ -169,7 +117,7 @@ class SessionRunner:
         have `received` so much.
         """
         frames = self._browser.connection.frames
-        if self._state is not State.RUNNING or not self._session.admits(ticket, frames):
+        if not self.is_live or not self._session.admits(ticket, frames):
             return None
         if self._session.admitted.brings_nothing(ticket):
             received = 0  # what it counted came from another relay
@@ -234,7 +182,6 @@ class SessionRunner:
             try:
                 self._do(self._session.handle(events.HangUp(why, detail), self._clock()))
             finally:
-                self._deadline.clear()
                 if self.is_live:  # the core cannot any more, or it was ending when it broke
                     self._browser.connection.close(close_codes.INTERNAL, "internal error")
                     self._agent.connection.close(close_codes.NORMAL, "")
@@ -245,10 +192,21 @@ class SessionRunner:
                 self._finished.set_exception(another)
 
     def _arm(self) -> None:
-        self._deadline.set(self._session.deadline, self._wake)
+        due = self._session.deadline
+        if self._timer is not None and due == self._due:
+            return
+        self._disarm()
+        if due is not None:
+            self._due = due
+            self._timer = asyncio.get_running_loop().call_at(due, self._wake)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _wake(self) -> None:
-        self._deadline.clear()
+        self._timer = None
 
         def decide(now: float) -> list[Action]:
             # The clock of the loop counts in milliseconds: do not come too early by a part of one.
@@ -340,6 +298,6 @@ class SessionRunner:
         browser, agent = self._browser.connection, self._agent.connection
         self._record.ended(reason, detail, browser, agent)
         self._functions.forget(self._session.admitted.session_id)
-        self._state = State.OVER
-        self._agent.stop()
+        self.is_live = False
+        self._agent.stop_dialling()
         self.settle()

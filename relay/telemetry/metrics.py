@@ -130,7 +130,7 @@ class Metrics:
         Counter,
         "background tasks that failed, also when the database is away; one-off tasks with a defect",
         task="node, node notices, governor, retention, delivery, journal, journal of others,"
-        " journal files, session, call, delivery call, dial ahead",
+        " journal files, session, call, delivery call",
     )
     journal_waiting = Row(
         Gauge, "records that are not in Postgres yet, those being adopted included"

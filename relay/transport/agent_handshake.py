@@ -49,26 +49,21 @@ class _Answer(asyncio.Protocol):
             self._frames.buffer_updated(len(part))
             answer = answer[len(part) :]
 
-    def eof_received(self) -> bool:
-        return False  # the connection ends
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._frames.connection_lost(exc)
 
 
 def normalise(head: bytes) -> bytes:
     """The head of an answer, with each list that names our word written as that word alone."""
-    first, *lines = head.split(b"\r\n")
-    words: dict[bytes, set[bytes]] = {name: set() for name in _LISTS}
-    for line in lines:
+    kept, found = [], set()
+    for line in head.split(b"\r\n"):
         name, _, value = line.partition(b":")
-        if (name := name.lower()) in words:
-            words[name] |= {word.strip().lower() for word in value.split(b",")}
-    kept = [line for line in lines if line.partition(b":")[0].lower() not in words]
-    for name, word in _LISTS.items():
-        if word in words[name]:
-            kept.append(name + b": " + word)
-    return b"\r\n".join([first, *kept])
+        ours = _LISTS.get(name.lower())
+        if ours is None:
+            kept.append(line)
+        elif ours in (word.strip().lower() for word in value.split(b",")):
+            found.add(name.lower() + b": " + ours)
+    return b"\r\n".join([*kept, *sorted(found)])
 
 
 async def shake_hands(

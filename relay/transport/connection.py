@@ -52,7 +52,7 @@ class Connection(WSListener):
         self.closed_code = 0
         self.onward: SendQueue | None = None  # where audio goes; None: to the handler
         self.handler: Handler = NOBODY
-        self.on_freed: Callable[[], None] = _nothing  # for who counts sockets, not sessions
+        self.on_freed: Callable[[], None] | None = None  # for who counts sockets, not sessions
         self._transport: WSTransport | None = None
         self._parts: _Parts | None = None
         self._max_message_bytes = max_message_bytes
@@ -98,8 +98,9 @@ class Connection(WSListener):
         self._seen_closed(close_codes.ABNORMAL, "")
         self._state = State.GONE
         self.handler.on_gone()
-        freed, self.on_freed = self.on_freed, _nothing
-        freed()
+        if self.on_freed is not None:
+            self.on_freed()
+            self.on_freed = None
 
     def pause_writing(self) -> None:
         if self.queue.serves(self._transport):
@@ -255,7 +256,3 @@ class Connection(WSListener):
         if self._state is State.LIVE:
             self._state = State.CLOSED
         self.onward = None  # what still comes is not heard
-
-
-def _nothing() -> None:
-    pass

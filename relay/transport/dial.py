@@ -21,10 +21,10 @@ from python_socks import ProxyError
 from python_socks._errors import IncompleteReadError  # picows lets it through
 
 from relay.telemetry.metrics import Metrics
+from relay.token_bucket import TokenBucket
 from relay.transport import network_errors
 from relay.transport.agent_handshake import shake_hands
 from relay.transport.connection import Connection
-from relay.transport.dial_limit import FAILURES, DialLimit
 from relay.transport.egress import Egress
 from relay.transport.retry_after import read_retry_after
 
@@ -34,6 +34,10 @@ frames_log = logging.getLogger("relay.agent_frames")
 
 NEXT_ADDRESS_SECONDS = 0.25  # what RFC 8305 recommends
 MAX_BODY = 2_000  # of a refusal, for who looks after it
+# Of all dials, in a row. More than the tries of one session, so that one that is alone is never
+# held up.
+FAILURES = 10
+PER_SECOND = 2.0  # how many go out then
 READ_BUFFER_BYTES = 8 * 1024  # a sentence comes in frames of 1 to 4 KiB; it grows when they do not
 
 
@@ -42,7 +46,7 @@ class DialFailed(Exception):
 
     `status` is the HTTP status of a refusal and `body` the beginning of its text, None and empty
     when there was none; `retry_after` is for how many seconds it asks to be left alone. Without a
-    status the text begins with one of `trouble.WORDS`, if it has a name.
+    status the text begins with a name of network_errors.py, if it has one.
     """
 
     def __init__(
@@ -145,17 +149,22 @@ class Dialler:
 
 class LimitedDial:
     """A `Dial` for all sessions of a process: few when none gets through, and nothing that a dial
-    raises ends more than it."""
+    raises ends more than it.
+
+    It is a circuit breaker that is never quite open: a few dials a second always go out, from
+    whichever session comes, and the first that succeeds lets all others go again.
+    """
 
     def __init__(self, dial: Dial, metrics: Metrics) -> None:
         self._dial = dial
         self._dials = metrics.dials
-        self._limit = DialLimit()
+        self._failures = 0  # in a row
+        self._bucket = TokenBucket(PER_SECOND, PER_SECOND, monotonic())
         self._last = DialFailed("")
 
     async def dial(self, connection: Connection) -> None:
         """As `Dial` says; while dials are limited it may fail as the last one did."""
-        if not self._limit.enter(monotonic()):
+        if self._failures >= FAILURES and not self._bucket.take(1, monotonic()):
             self._dials.labels(outcome="limited").inc()
             last = self._last
             said = f"not dialled, too many failed: {last}"
@@ -171,13 +180,15 @@ class LimitedDial:
             self._failed("broken", failed)
             raise failed from error
         self._dials.labels(outcome="opened").inc()
-        if self._limit.succeeded():
+        if self._failures >= FAILURES:
             log.warning("dials_recovered")
+        self._failures = 0
 
     def _failed(self, outcome: str, error: DialFailed) -> None:
         self._dials.labels(outcome=outcome).inc()
         self._last = error
-        if self._limit.failed(monotonic()):
+        self._failures += 1
+        if self._failures == FAILURES:
             log.warning("dials_limited failures=%d last=%s", FAILURES, error)
 
 
@@ -193,8 +204,7 @@ async def _connect(host: str, port: int) -> socket.socket:
 
 def _refused(error: WSInvalidStatusError) -> DialFailed:
     answer = error.response
-    if answer is None:
-        return DialFailed("the agent answered HTTP None")
+    assert answer is not None, "picows raises it of an answer"
     body = bytes(error.raw_body or b"")[:MAX_BODY]
     wait = read_retry_after(answer.headers.get("Retry-After", ""))
     status = int(answer.status)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,67 +28,50 @@ class Egress:
 
     def __init__(self, settings: Settings) -> None:
         """Raises `ConfigError` when a file cannot be read or is not what it should be."""
-        self._everything = settings.egress_proxy
-        self._by_scheme = {
-            "https": settings.https_proxy or settings.all_proxy,
-            "wss": settings.https_proxy or settings.all_proxy,
-            "http": settings.http_proxy or settings.all_proxy,
-            "ws": settings.http_proxy or settings.all_proxy,
-        }
-        self._directly = settings.no_proxy
-        self._authorities = settings.tls_ca_file
-        self._certificate = settings.tls_cert_file
-        self._key = settings.tls_key_file
-        self._oldest = _VERSIONS[settings.tls_min_version]
+        self._settings = settings
         self.make_tls()  # so that a mistake is seen at the start
 
     def __repr__(self) -> str:
-        return f"<Egress tls>={self._oldest.name}>"
+        return f"<Egress tls>={_VERSIONS[self._settings.tls_min_version].name}>"
 
     def find_proxy(self, url: str) -> Secret | None:
         """The proxy for a URL, credentials included; None: none. Never for this machine."""
-        parts = urlsplit(url)
+        settings, parts = self._settings, urlsplit(url)
         host = (parts.hostname or "").lower()
-        if host in THIS_MACHINE or any(_covers(rule, host, parts.port) for rule in self._directly):
+        if host in THIS_MACHINE or any(_covers(r, host, parts.port) for r in settings.no_proxy):
             return None
-        return self._everything or self._by_scheme.get(parts.scheme)
+        is_tls = parts.scheme in ("https", "wss")
+        of_scheme = settings.https_proxy if is_tls else settings.http_proxy
+        return settings.egress_proxy or of_scheme or settings.all_proxy
 
     def make_tls(self) -> ssl.SSLContext:
         """A context of the caller's own (httpx changes the one that it is given)."""
-        context = ssl.create_default_context()
+        settings, context = self._settings, ssl.create_default_context()
         known = ssl.get_default_verify_paths()
         if known.cafile is None and known.capath is None:  # an image without authorities
             context.load_verify_locations(certifi.where())
-        context.minimum_version = self._oldest
-        if self._authorities is not None:
-            _load_authorities(context, self._authorities)
-        if self._certificate is not None:
-            _load_certificate(context, self._certificate, self._key)
+        context.minimum_version = _VERSIONS[settings.tls_min_version]
+        if (file := settings.tls_ca_file) is not None:
+            with _explained("RELAY_TLS_CA_FILE: expected a file of certificates (PEM)", file):
+                context.load_verify_locations(file)
+        if (file := settings.tls_cert_file) is not None:
+            wanted = "RELAY_TLS_CERT_FILE: expected a certificate and its key (PEM, not encrypted)"
+            with _explained(wanted, file, settings.tls_key_file):
+                # Without a password of its own, OpenSSL would ask for one at the terminal.
+                context.load_cert_chain(file, settings.tls_key_file, password=lambda: "")
         return context
 
 
-def _load_authorities(context: ssl.SSLContext, path: Path) -> None:
+@contextmanager
+def _explained(wanted: str, *files: Path | None) -> Iterator[None]:
     try:
-        context.load_verify_locations(path)
-    except OSError as error:  # ssl.SSLError is one
-        wanted = "expected a file of certificates (PEM)"
-        raise ConfigError([f"RELAY_TLS_CA_FILE: {wanted}, got {path}: {_why(error)}"]) from error
-
-
-def _load_certificate(context: ssl.SSLContext, path: Path, key: Path | None) -> None:
-    try:
-        # Without a password of its own, OpenSSL would ask for one at the terminal.
-        context.load_cert_chain(path, key, password=lambda: "")
+        yield
     except OSError as error:
-        wanted = "expected a certificate and its key (PEM, not encrypted)"
-        got = f"{path} and {key}" if key else str(path)
-        raise ConfigError([f"RELAY_TLS_CERT_FILE: {wanted}, got {got}: {_why(error)}"]) from error
-
-
-def _why(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or "not PEM").lower().replace("_", " ")
-    return error.strerror or type(error).__name__
+        got = " and ".join(str(file) for file in files if file)
+        why = error.strerror or type(error).__name__
+        if isinstance(error, ssl.SSLError):
+            why = (error.reason or "not PEM").lower().replace("_", " ")
+        raise ConfigError([f"{wanted}, got {got}: {why}"]) from error
 
 
 def _covers(rule: str, host: str, port: int | None) -> bool:

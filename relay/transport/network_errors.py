@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
 
 from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
 
@@ -33,26 +32,22 @@ _ADVICE = {
     "RELAY_TLS_CERT_FILE",
     "tls": "the TLS handshake failed: it may speak no TLS at this port",
 }
-WORDS = frozenset(_ADVICE)
 _TO_THE_NEXT = ("dns", "refused", "unreachable")
 
-# Numbers of OpenSSL (X509_V_ERR_…), as ssl.SSLCertVerificationError has them.
-_NOT_VALID_NOW = {9, 10}
-_OTHER_NAME = {62, 63, 64}
-_VERSION_REASONS = (
-    "UNSUPPORTED_PROTOCOL",
-    "NO_PROTOCOLS_AVAILABLE",
-    "TLSV1_ALERT_PROTOCOL_VERSION",
-    "NO_SHARED_CIPHER",
-    "WRONG_SSL_VERSION",
-)
-_CLIENT_REASONS = (
-    "CERTIFICATE_REQUIRED",
-    "BAD_CERTIFICATE",
-    "ALERT_UNKNOWN_CA",
-    "ACCESS_DENIED",
-    "HANDSHAKE_FAILURE",  # of TLS 1.2, for want of a certificate
-)
+# Numbers of OpenSSL (X509_V_ERR_…), as ssl.SSLCertVerificationError has them; any other: untrusted.
+_CERTIFICATE = {9: "tls_expired", 10: "tls_expired"} | dict.fromkeys((62, 63, 64), "tls_name")
+_TLS_REASONS = {  # parts of OpenSSL's names
+    "UNSUPPORTED_PROTOCOL": "tls_version",
+    "NO_PROTOCOLS_AVAILABLE": "tls_version",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "tls_version",
+    "NO_SHARED_CIPHER": "tls_version",
+    "WRONG_SSL_VERSION": "tls_version",
+    "CERTIFICATE_REQUIRED": "tls_client",
+    "BAD_CERTIFICATE": "tls_client",
+    "ALERT_UNKNOWN_CA": "tls_client",
+    "ACCESS_DENIED": "tls_client",
+    "HANDSHAKE_FAILURE": "tls_client",  # of TLS 1.2, for want of a certificate
+}
 
 
 def find_word(error: BaseException, *, proxied: bool = False) -> str:
@@ -72,28 +67,28 @@ def explain(error: BaseException, *, proxied: bool = False) -> str:
     word = find_word(error, proxied=proxied)
     if word == NOTHING:
         return f"{NOTHING}: {type(error).__name__}"
-    said = ""
-    for one in _causes(error):
-        if isinstance(one, ssl.SSLCertVerificationError):
-            said = f" ({one.verify_message})"
-            break
+    found = (one for one in _causes(error) if isinstance(one, ssl.SSLCertVerificationError))
+    said = next((f" ({one.verify_message})" for one in found), "")
     return f"{word}: {_ADVICE[word]}{said}"
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def _causes(error: BaseException) -> list[BaseException]:
     """The error, then what it came from; the innermost is what names it best, so it comes first."""
     chain: list[BaseException] = []
     one: BaseException | None = error
     while one is not None and one not in chain:
         chain.append(one)
         one = one.__cause__ or one.__context__  # httpcore raises from None, and it matters
-    yield from reversed(chain)
+    return chain[::-1]
 
 
 def _name(error: BaseException) -> str | None:
     match error:
+        case ssl.SSLCertVerificationError():
+            return _CERTIFICATE.get(error.verify_code, "tls_untrusted")
         case ssl.SSLError():
-            return _name_tls(error)
+            reason = error.reason or ""
+            return next((word for part, word in _TLS_REASONS.items() if part in reason), "tls")
         case ProxyConnectionError() | ProxyTimeoutError():
             return "proxy_unreachable"
         case socket.gaierror() | UnicodeError():  # the latter: what can be no name at all
@@ -108,25 +103,9 @@ def _name(error: BaseException) -> str | None:
             return "unreachable"
     # httpx has a class of this name, too; its text is "407 …" or the reply of SOCKS.
     if isinstance(error, ProxyError) or type(error).__name__ == "ProxyError":
-        return _name_proxy(str(error))
+        text = str(error)
+        wanted = ("407", "uthentication", "username/password")
+        return "proxy_auth" if any(word in text for word in wanted) else "proxy_refused"
     if type(error).__name__ == "IncompleteReadError":  # of python-socks, which does not offer it
         return "proxy_refused"
     return None
-
-
-def _name_tls(error: ssl.SSLError) -> str:
-    reason = error.reason or ""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        if error.verify_code in _NOT_VALID_NOW:
-            return "tls_expired"
-        return "tls_name" if error.verify_code in _OTHER_NAME else "tls_untrusted"
-    if any(word in reason for word in _VERSION_REASONS):
-        return "tls_version"
-    if any(word in reason for word in _CLIENT_REASONS):
-        return "tls_client"
-    return "tls"
-
-
-def _name_proxy(text: str) -> str:
-    refused = ("407" in text) or "uthentication" in text or "username/password" in text
-    return "proxy_auth" if refused else "proxy_refused"

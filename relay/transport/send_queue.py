@@ -39,7 +39,7 @@ class SendQueue:
 
     Audio over a limit goes, oldest first, and is counted in `dropped`. Text is never dropped nor
     reordered; when text alone is over the limit, the `handler` is told, and so it is
-    when the other end reads nothing for `stall_seconds`. A send queue that is `held` keeps
+    when the other end reads nothing for STALL_SECONDS. A send queue that is `held` keeps
     everything but `send_first` until `release`; what was said to one other end alone does not
     outlive a `hold`. With `is_pcm` each message begins with a whole sample: one that ends within a
     sample of two bytes would make noise of all that follow, and is completed with a zero.
@@ -51,7 +51,6 @@ class SendQueue:
         *,
         audio_limit: int | None = None,
         held: bool = False,
-        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         self.limit = limit
         self.dropped = 0
@@ -73,7 +72,6 @@ class SendQueue:
         self._reading = False
         self._gone = False
         self._pong: bytes | None = None  # what the newest ping said that is not answered
-        self._stall_seconds = stall_seconds
         self._stalling: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -119,7 +117,7 @@ class SendQueue:
         self._open(False)
         if self._stalling is None:
             loop = asyncio.get_running_loop()
-            self._stalling = loop.call_later(self._stall_seconds, self._stall)
+            self._stalling = loop.call_later(STALL_SECONDS, self._stall)
 
     def resume(self) -> None:
         """The other end reads: send what waits, as long as it does."""

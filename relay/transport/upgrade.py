@@ -56,8 +56,6 @@ class Handshake(asyncio.Protocol):
         self._config = config
         self._state = server_state
         self._app_state = app_state
-        self._asked = False
-        self._left: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._key = b""  # of the head, once that is judged
         self._asked_by: Message = {}  # the scope, with what a trusted proxy says of the client
         self._refusal: Message | None = None
@@ -92,8 +90,6 @@ class Handshake(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The browser left before it was answered."""
         self._state.connections.discard(self)
-        if not self._left.done():
-            self._left.set_result({"type": "websocket.disconnect", "code": 1006})
 
     @property
     def address(self) -> str:
@@ -116,10 +112,7 @@ class Handshake(asyncio.Protocol):
     # --- what the application calls ----------------------------------------------------------
 
     async def _receive(self) -> Message:
-        if self._asked:
-            return await self._left
-        self._asked = True
-        return {"type": "websocket.connect"}
+        return {"type": "websocket.connect"}  # nobody asks for more: frames go to picows
 
     async def _send(self, message: Message) -> None:
         match message["type"]:

@@ -18,7 +18,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
-from relay.core.agent_lifecycle import MAX_TRIES
+from relay.core.reconnect import MAX_TRIES
 from tests.chaos.link import Mood
 from tests.relay.wires import LIMITS, Agent, next_event, relaying
 

@@ -235,6 +235,10 @@ async def relaying(
         seconds=limits.setup_seconds,
         max_message_bytes=limits.max_message_bytes,
     )
+
+    async def grow() -> None:
+        """There is nobody to share with."""
+
     session_registry = SessionRegistry(
         configuration,
         limits,
@@ -242,7 +246,8 @@ async def relaying(
         functions=functions,
         journal=journal,
         metrics=metrics,
-        share=share,
+        share=share or AgentQuota(),
+        grow=grow,
     )
     app = Litestar(
         [attach],

@@ -35,7 +35,7 @@ class SessionRegistry:
         self.owned = {}
         self.lost = {}
 
-    def lose(self, session_id, reason):
+    def hang_up(self, session_id, reason):
         self.lost[session_id] = reason
         del self.owned[session_id]
 

@@ -382,7 +382,7 @@ class SessionRegistry:
         self.lost = {}
         self.changed = asyncio.Event()
 
-    def lose(self, session_id, reason):
+    def hang_up(self, session_id, reason):
         self.lost[session_id] = reason
         del self.owned[session_id]
         self.changed.set()

@@ -1,15 +1,9 @@
 from __future__ import annotations
 
 from config.limits import Limits
-from relay.core.agent_lifecycle import (
-    LONGEST_RETRY_AFTER,
-    LONGEST_WAIT,
-    MAX_TRIES,
-    STABLE_SECONDS,
-    AgentLifecycle,
-)
+from relay.core.agent_lifecycle import AgentLifecycle
+from relay.core.reconnect import LONGEST_RETRY_AFTER, LONGEST_WAIT, MAX_TRIES, STABLE_SECONDS
 from relay.telemetry.log_limit import KINDS, SECONDS, LogLimit
-from relay.transport.dial_limit import FAILURES, PER_SECOND, DialLimit
 
 # --- the attempts of one session -----------------------------------------------------------------
 
@@ -65,41 +59,7 @@ def test_what_the_agent_asks_for_is_waited_up_to_a_limit():
     assert wait(lifecycle(jitter=0.0), at_least=1e9) == LONGEST_RETRY_AFTER
 
 
-# --- the dials of all sessions ----------------------------------------------------------------
-
-
-def test_dials_are_limited_when_the_last_ones_all_failed():
-    limit = DialLimit()
-    began = [limit.failed(0.0) for _ in range(FAILURES)]
-
-    assert began == [False] * (FAILURES - 1) + [True]
-    assert limit.is_limited
-    assert sum(limit.enter(0.0) for _ in range(100)) == PER_SECOND
-    assert sum(limit.enter(1.0) for _ in range(100)) == PER_SECOND
-    assert not limit.failed(1.0), "it is limited already"
-
-
-def test_one_that_gets_through_ends_the_limit():
-    limit = DialLimit()
-    for _ in range(FAILURES):
-        limit.failed(0.0)
-
-    assert limit.succeeded()
-    assert not limit.succeeded()
-    assert all(limit.enter(0.0) for _ in range(100))
-    assert not limit.failed(0.0)
-
-
-def test_failures_are_counted_in_a_row():
-    limit = DialLimit()
-    for _ in range(3 * FAILURES):
-        assert not limit.failed(0.0)
-        limit.succeeded()
-
-    assert "failures=0" in repr(limit)
-
-
-# --- their log lines --------------------------------------------------------------------------
+# --- their log lines -----------------------------------------------------------------------------
 
 
 def test_equal_lines_are_written_once_in_a_while_with_a_count():

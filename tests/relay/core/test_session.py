@@ -15,14 +15,7 @@ from config.agent import Audio
 from config.function_arguments import MAX_LENGTH
 from relay.core import actions, message_policy
 from relay.core.admitted import Admitted, Takeover
-from relay.core.agent_lifecycle import (
-    FINAL_ERRORS,
-    KEEPALIVE_CHECK,
-    MAX_TRIES,
-    ROLL_OVER_PATIENCE,
-    STABLE_SECONDS,
-    State,
-)
+from relay.core.agent_lifecycle import KEEPALIVE_CHECK, ROLL_OVER_PATIENCE, State
 from relay.core.events import (
     AgentClosed,
     AgentOpened,
@@ -43,6 +36,7 @@ from relay.core.events import (
     Woken,
 )
 from relay.core.function_calls import MAX_OPEN_CALLS, MAX_REQUESTED
+from relay.core.reconnect import FINAL_ERRORS, MAX_TRIES, STABLE_SECONDS
 from relay.core.session import GO_AWAY_PATIENCE
 from relay.core.transcript import HISTORY_LENGTH
 from relay.protocol import close_codes, deepgram, relay_events

@@ -14,6 +14,7 @@ import pytest
 from relay.core.records import SessionBegan
 from relay.journal import adoption
 from relay.journal import journal as journal_module
+from relay.journal import segments as segments_module
 from relay.journal import writer as writer_module
 from relay.journal.condemned import NAME, restore
 from relay.journal.directory import JournalDirectory
@@ -279,11 +280,12 @@ async def test_what_was_condemned_can_be_put_back(directory):
     assert list(directory.iterdir()) == []
 
 
-async def test_a_full_journal_says_so_and_refuses_the_newest(caplog):
+async def test_a_full_journal_says_so_and_refuses_the_newest(caplog, monkeypatch):
     database = Database()
     database.go_on.clear()
     size = len(encode(record(1)))
-    async with journal_of(database, limit=0, memory_limit=2 * size) as journal:
+    monkeypatch.setattr(segments_module, "MEMORY_BYTES", 2 * size)
+    async with journal_of(database, limit=0) as journal:
         assert journal.append(record(1))
         assert journal.append(record(2))
         assert not journal.append(record(3))

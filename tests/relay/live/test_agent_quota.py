@@ -27,10 +27,12 @@ def test_what_is_there_counts_also_without_room():
     share.resize(1, 0)
     share.enter("session")
 
-    share.hold("an old socket of it")
+    gone = share.linger()
 
     assert (share.used, share.headroom) == (2, 0)
     assert repr(share) == "<AgentQuota used=2 size=1 limit=10>"
+    gone()
+    assert share.used == 1
 
 
 def test_a_part_that_shrinks_takes_nothing_away():

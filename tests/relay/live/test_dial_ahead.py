@@ -10,6 +10,7 @@ from uuid import uuid4
 import msgspec
 from websockets.asyncio.server import serve
 
+from relay.live import dial_ahead
 from relay.live.dial_ahead import DialAhead
 from relay.live.quotas import AgentQuota
 from relay.supervisor import Supervisor
@@ -31,13 +32,14 @@ async def reached(condition):
 @asynccontextmanager
 async def waiting(dial, **more):
     metrics = Metrics()
-    more = {"share": AgentQuota(), "supervisor": Supervisor(metrics)} | more
+    more = {"share": AgentQuota()} | more
     ahead = DialAhead(
         dial, lambda: Connection(SendQueue(100), max_message_bytes=100), metrics, **more
     )
     ahead.metrics = metrics
-    async with ahead.running():
+    async with Supervisor(metrics).containing("session", seconds=5.0) as ahead.tasks:
         yield ahead
+        ahead.close()
 
 
 async def test_an_agent_that_was_dialled_ahead_is_used_and_dialled_once():
@@ -128,12 +130,14 @@ async def test_hanging_up_a_session_that_nobody_attached_to_closes_its_agent():
             await agent.gone.wait()
 
 
-async def test_it_expires_by_itself():
+async def test_it_expires_by_itself(monkeypatch):
+    monkeypatch.setattr(dial_ahead, "KEPT_SECONDS", 0.0)
+
     async def dial(connection):
         await asyncio.Event().wait()
 
-    async with waiting(dial, limit=2, seconds=0.0) as ahead:
-        ahead.begin(uuid4())
+    async with waiting(dial, limit=2) as ahead:
+        ahead.begin(uuid4(), ahead.tasks)
         await reached(lambda: len(ahead) == 0)
 
 
@@ -155,8 +159,8 @@ async def test_a_dial_that_failed_is_not_handed_over():
 
     async with waiting(dial, limit=2) as ahead:
         session_id = uuid4()
-        ahead.begin(session_id)
-        ahead.begin(session_id)
+        ahead.begin(session_id, ahead.tasks)
+        ahead.begin(session_id, ahead.tasks)
         await reached(lambda: ahead._waiting[session_id].task.done())
 
         assert ahead.take(session_id) is None
@@ -195,8 +199,8 @@ async def test_an_agent_that_is_not_in_the_share_is_not_dialled_ahead():
     share.resize(1, 0)
     async with waiting(dial, limit=4, share=share) as ahead:
         first = uuid4()
-        ahead.begin(first)
-        ahead.begin(uuid4())
+        ahead.begin(first, ahead.tasks)
+        ahead.begin(uuid4(), ahead.tasks)
         await reached(lambda: dialled)
 
         assert (len(ahead), share.used) == (1, 1)

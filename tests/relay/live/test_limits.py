@@ -75,8 +75,8 @@ async def test_at_a_roll_over_both_agents_count_as_long_as_both_are_there():
     share = of(1)
     limits = msgspec.structs.replace(LIMITS, roll_over_seconds=0.1)
     used = []
-    hold, leave = share.hold, share.leave
-    share.hold = lambda key: (hold(key), used.append(share.used))
+    linger, leave = share.linger, share.leave
+    share.linger = lambda: (linger(), used.append(share.used))[0]
     share.leave = lambda key: (leave(key), used.append(share.used))
     async with agent_and_relay(share=share, limits=limits) as (agent, relay):
         async with relay.attach() as browser:

@@ -18,6 +18,7 @@ from relay.core.records import MessageSaid, SessionEnded, TicketIssued
 from relay.functions.submission import Submitted
 from relay.live.tickets import hash_ticket
 from relay.protocol.relay_events import StoredMessage
+from relay.transport import send_queue
 from tests.relay.wires import LIMITS, TICKET, agent_and_relay
 
 
@@ -595,12 +596,14 @@ async def test_leaving_and_returning_at_random_misses_doubles_and_reorders_nothi
     assert said - len(numbers) in (0, 1), "one may be on its way when the last is said"
 
 
-async def test_a_browser_that_sends_but_reads_nothing_for_too_long_is_detached_and_may_come_back():
+async def test_a_browser_that_sends_but_reads_nothing_for_too_long_is_detached_and_may_come_back(
+    monkeypatch,
+):
     async with calling(limits=limits(lane_bytes=64 * 1024)) as (agent, relay, caller):
         caller.socket.transport.pause_reading()
         runner = relay.session_registry._live[caller.session_id]
         queue = runner._browser.connection.queue
-        queue._stall_seconds = 0.05
+        monkeypatch.setattr(send_queue, "STALL_SECONDS", 0.05)
         async with asyncio.timeout(10):
             while not queue.dropped:
                 await agent.connections[-1].send(bytes(16 * 1024))
@@ -616,10 +619,10 @@ async def test_a_browser_that_sends_but_reads_nothing_for_too_long_is_detached_a
         assert queue.dropped
 
 
-async def test_an_agent_that_reads_nothing_for_too_long_is_dialled_again():
+async def test_an_agent_that_reads_nothing_for_too_long_is_dialled_again(monkeypatch):
     async with calling() as (agent, relay, caller):
         queue = relay.session_registry._live[caller.session_id]._agent.connection.queue
-        queue._stall_seconds = 0.05
+        monkeypatch.setattr(send_queue, "STALL_SECONDS", 0.05)
         silent = agent.connections[-1].transport
         silent.pause_reading()
         async with asyncio.timeout(10):

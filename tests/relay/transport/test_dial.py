@@ -10,8 +10,10 @@ import ssl
 
 import pytest
 
+from relay.telemetry.metrics import Metrics
+from relay.transport import dial as dial_module
 from relay.transport.connection import Connection
-from relay.transport.dial import DialFailed, Dialler
+from relay.transport.dial import FAILURES, PER_SECOND, DialFailed, Dialler, LimitedDial
 from relay.transport.send_queue import SendQueue
 from tests.closed_network import (
     PASSWORD,
@@ -195,3 +197,65 @@ async def test_no_tls_where_it_is_expected_is_named():
 async def test_a_name_that_nobody_knows_and_a_closed_port_are_named():
     assert (await failure(1, name="nowhere.invalid")).startswith("dns: ")
     assert (await failure(1, name="localhost")).startswith("refused: ")
+
+
+# --- the dials of all sessions -------------------------------------------------------------------
+
+
+class Outage:
+    """Agents that answer or do not; `dial` is limited, `tries` are those that went out."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.tries, self.answers = 0.0, 0, False
+        monkeypatch.setattr(dial_module, "monotonic", lambda: self.now)
+        self._limited = LimitedDial(self._try, Metrics())
+
+    async def _try(self, connection):
+        self.tries += 1
+        if not self.answers:
+            raise DialFailed("refused: as the test says", 503, b"body", 2.0)
+
+    async def dial(self, times):
+        """Dial so often; the last failure."""
+        last = None
+        for _ in range(times):
+            try:
+                await self._limited.dial(None)
+            except DialFailed as error:
+                last = error
+        return last
+
+
+async def test_dials_are_limited_when_the_last_ones_all_failed(monkeypatch, caplog):
+    outage = Outage(monkeypatch)
+    await outage.dial(FAILURES)
+    assert caplog.text.count("dials_limited") == 1
+
+    for second in (1, 2):
+        outage.now, outage.tries = float(second), 0
+        failed = await outage.dial(100)
+        assert outage.tries == PER_SECOND
+        assert str(failed).startswith("not dialled, too many failed: refused: ")
+        assert (failed.status, failed.body, failed.retry_after) == (503, b"body", 2.0)
+    assert caplog.text.count("dials_limited") == 1, "it is limited already"
+
+
+async def test_one_that_gets_through_ends_the_limit(monkeypatch, caplog):
+    outage = Outage(monkeypatch)
+    await outage.dial(FAILURES)
+    outage.answers = True
+
+    assert await outage.dial(100) is None
+    assert outage.tries == FAILURES + 100
+    assert caplog.text.count("dials_recovered") == 1
+
+
+async def test_failures_are_counted_in_a_row(monkeypatch, caplog):
+    outage = Outage(monkeypatch)
+    for _ in range(3):
+        outage.answers = False
+        await outage.dial(FAILURES - 1)
+        outage.answers = True
+        await outage.dial(1)
+
+    assert "dials_limited" not in caplog.text

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 from picows import WSMsgType
 
+from relay.transport import send_queue
 from relay.transport.send_queue import BINARY, TEXT, SendQueue
 
 PONG = WSMsgType.PONG
@@ -215,8 +216,9 @@ def test_audio_that_was_thrown_away_at_a_barge_in_is_no_longer_counted():
     assert queue.dropped == 0
 
 
-async def test_who_reads_nothing_for_too_long_is_told_of():
-    queue, wire = SendQueue(100, stall_seconds=0.01), Wire()
+async def test_who_reads_nothing_for_too_long_is_told_of(monkeypatch):
+    monkeypatch.setattr(send_queue, "STALL_SECONDS", 0.01)
+    queue, wire = SendQueue(100), Wire()
     stalled = asyncio.Event()
     queue.handler = SimpleNamespace(on_stalled=stalled.set)
     queue.attach(wire)
@@ -227,8 +229,9 @@ async def test_who_reads_nothing_for_too_long_is_told_of():
         await stalled.wait()
 
 
-async def test_who_reads_again_in_time_or_is_gone_has_not_stalled():
-    queue, wire = SendQueue(100, stall_seconds=0.01), Wire()
+async def test_who_reads_again_in_time_or_is_gone_has_not_stalled(monkeypatch):
+    monkeypatch.setattr(send_queue, "STALL_SECONDS", 0.01)
+    queue, wire = SendQueue(100), Wire()
     stalled = asyncio.Event()
     queue.handler = SimpleNamespace(on_stalled=stalled.set)
     queue.attach(wire)
@@ -236,7 +239,8 @@ async def test_who_reads_again_in_time_or_is_gone_has_not_stalled():
     queue.resume()
     queue.pause()
     queue.lose(wire)
-    other, late = SendQueue(100, stall_seconds=0.02), asyncio.Event()  # a timer that ends after it
+    monkeypatch.setattr(send_queue, "STALL_SECONDS", 0.02)  # a timer that ends after it
+    other, late = SendQueue(100), asyncio.Event()
     other.handler = SimpleNamespace(on_stalled=late.set)
     other.pause()
 
