@@ -367,6 +367,23 @@ def test_a_call_with_its_words_stands_after_them_like_one_before_them(live):
     assert lines_told(live) == ["Swim.", ["create_goal"], ["create_task"]]
 
 
+def test_a_call_that_was_taken_back_and_asked_again_is_told_once_after_the_words(live):
+    live.handle(STARTS, 2.0)
+    (early,) = run(live, call("a", arguments='{"title": "marathon"}'))
+    gone = FromAgent(deepgram.FunctionCallCancelled(functions=[call("a")]))
+    assert live.handle(gone, 2.1) == [actions.CancelFunction(early)]
+    live.handle(STARTS, 2.1)
+
+    (again,) = live.handle(request(call("b", arguments='{"title": "marathon in April"}')), 2.2)
+    answers = live.handle(returned(again.id), 2.3)
+    live.handle(said("user", "A marathon, in April."), 2.4)
+
+    assert again.id != early
+    assert again.after_seq == 1
+    assert [each.message.id for each in of(actions.SendAgent, answers)] == ["b"]
+    assert lines_told(live) == ["A marathon, in April.", ["create_goal"]]
+
+
 def test_a_call_of_an_earlier_turn_stands_before_what_is_said_meanwhile(live):
     live.handle(said("user", "Swim."), 2.0)
     (id,) = run(live)
