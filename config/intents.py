@@ -20,6 +20,7 @@ from config.validation import NOT_EMPTY, Mistake, Part
 _NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 _FUNCTION = r"^[a-zA-Z0-9_-]{1,64}$"
 _TIMEOUT = "seconds that the model waits for the outcome, retries included"
+_DEFER = "call only when the user has finished; false for what only reads"
 
 
 class Intent(Part, frozen=True, kw_only=True):
@@ -33,6 +34,7 @@ class Intent(Part, frozen=True, kw_only=True):
     path: Annotated[str, Meta(pattern=r"^/[^\s?#]*$", description="put behind ORCHESTRATOR_URL")]
     timeout: Annotated[float, Meta(gt=0, le=300, description=_TIMEOUT)] = 10.0
     retry: Annotated[bool, Meta(description="may it be sent again if it may have arrived?")] = False
+    defer: Annotated[bool, Meta(description=_DEFER)] = True
     say: Annotated[str | None, Meta(description="what the agent says when it is slow")] = None
     say_after: Annotated[float, Meta(ge=0, le=60, description="seconds until then")] = 1.5
 
@@ -72,9 +74,14 @@ class Registry:
         return self._by_function.get(name)
 
     def functions(self) -> list[dict[str, Any]]:
-        """For Settings. Deepgram refuses any further key, and without endpoint we are called."""
+        """For Settings. Deepgram refuses any further key, and without endpoint we are called.
+
+        It calls while the user may still go on, and calls again if so: `defer_until_eot` holds a
+        call back until the end of the turn (docs/protocol.md, Functions).
+        """
         return [
             {"name": i.function, "description": i.description, "parameters": i.parameters}
+            | ({"defer_until_eot": True} if i.defer else {})
             for i in self.intents
         ]
 

@@ -57,8 +57,9 @@ class IntentCall(msgspec.Struct, frozen=True, kw_only=True):
     """A function call: `intent` is null for a function that is not in the registry.
 
     `arguments` is what the model sent: its text, and to users JSON where it is JSON. `after_seq` is
-    the `seq` of the last message before the call. While it is `submitting`, `next_attempt_at` says
-    when it is tried again at the latest; `last_error` is what went wrong last.
+    the `seq` of the message that the call stands after. While it is `submitting`,
+    `next_attempt_at` says when it is tried again at the latest; `last_error` is what went wrong
+    last.
     """
 
     id: UUID

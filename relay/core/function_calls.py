@@ -29,10 +29,19 @@ TOO_MANY = json.dumps(
 MAX_REQUESTED = 1_000  # entries of one request that get an answer at all
 
 
+class PlacedCall(msgspec.Struct, frozen=True):
+    """A call as the next agent is told of it, and the `seq` of the message that it stands after;
+    that message may be yet to come."""
+
+    call: deepgram.FinishedCall
+    after_seq: int
+
+
 class _OpenCall(msgspec.Struct):
     """A call that has no answer yet, and what is to be said at which second meanwhile."""
 
     call: deepgram.FunctionCall
+    after_seq: int
     say: str = ""
     say_at: float = math.inf
 
@@ -43,8 +52,8 @@ class FunctionCalls:
     def __init__(self, new_id: Callable[[], UUID]) -> None:
         self._new_id = new_id
         self._open: dict[UUID, _OpenCall] = {}
-        self._running: dict[UUID, deepgram.FunctionCall] = {}  # without an answer or an agent
-        self._parked: dict[UUID, deepgram.FinishedCall] = {}
+        self._running: dict[UUID, _OpenCall] = {}  # without an answer or an agent
+        self._parked: dict[UUID, PlacedCall] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -62,15 +71,17 @@ class FunctionCalls:
             if is_open or not call.client_side:  # a repetition, or it runs at Deepgram
                 continue
             # Another agent asks for what one before it has asked for: it gets that answer.
-            same = next((id for id, each in self._running.items() if _are_same(call, each)), None)
+            running = self._running.items()
+            same = next((id for id, each in running if _are_same(call, each.call)), None)
             if same is not None:
-                self._open[same] = _OpenCall(self._running.pop(same))
+                before = self._running.pop(same)
+                self._open[same] = _OpenCall(before.call, before.after_seq)
                 continue
             if len(self._open) >= MAX_OPEN_CALLS:
                 asked.append(respond(_finish(call, TOO_MANY)))
                 continue
             id = self._new_id()
-            self._open[id] = _OpenCall(call)
+            self._open[id] = _OpenCall(call, after_seq)
             asked.append(actions.CallFunction(id, call, after_seq))
         return asked
 
@@ -106,23 +117,25 @@ class FunctionCalls:
                 asked.append(actions.SendAgent(filler))
         return asked
 
-    def answer(self, id: UUID, content: str) -> deepgram.FinishedCall | None:
+    def answer(self, id: UUID, content: str) -> PlacedCall | None:
         """The call with its answer, once; None: the agent that asked does not wait for it."""
         self._running.pop(id, None)
         if each := self._open.pop(id, None):
-            return _finish(each.call, content)
+            return PlacedCall(_finish(each.call, content), each.after_seq)
         if parked := self._parked.get(id):
-            self._parked[id] = msgspec.structs.replace(parked, response=content)
+            answered = msgspec.structs.replace(parked.call, response=content)
+            self._parked[id] = PlacedCall(answered, parked.after_seq)
         return None
 
     def park(self) -> None:
         """The agent is gone: an answer to it is not possible any more."""
         for id, each in self._open.items():
-            self._running[id] = each.call
-            self._parked[id] = _finish(each.call, message_policy.STILL_RUNNING)
+            self._running[id] = each
+            still_running = _finish(each.call, message_policy.STILL_RUNNING)
+            self._parked[id] = PlacedCall(still_running, each.after_seq)
         self._open.clear()
 
-    def take_parked(self) -> list[deepgram.FinishedCall]:
+    def take_parked(self) -> list[PlacedCall]:
         """What the next agent has to be told, answered or not; once."""
         parked, self._parked = list(self._parked.values()), {}
         return parked

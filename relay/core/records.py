@@ -44,8 +44,9 @@ class IntentCalled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     `call_id` is the model's, `idempotency_key` what the Orchestrator knows the call by (None: the
     `call_id`, as the version before sent it).
 
-    `after_seq` is the `seq` of the last message before the call (0: none), so that a history can
-    be told in order. `arguments` and `response` are the texts that went over Deepgram's wire.
+    `after_seq` is the `seq` of the message that the call stands after (0: none), so that a history
+    can be told in order: the words that caused the call may come later than it. `arguments` and
+    `response` are the texts that went over Deepgram's wire.
 
     The last four are the outbox's, while the status is `submitting`: seconds from when this is
     written until any process may take the call over (None: nobody may), whether a request may have

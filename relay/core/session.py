@@ -215,7 +215,7 @@ class Session:
                     return [actions.Forward()]
                 return [actions.Forward(), actions.Reported(seconds)]
             case deepgram.UserStartedSpeaking():
-                self._in_turn = True
+                self._in_turn = self._transcript.words_due = True
                 self._timeouts.touch(now)
                 return [actions.ClearAudio(), actions.Forward()]
             case deepgram.FunctionCallRequest():
@@ -248,8 +248,7 @@ class Session:
             return [actions.Note("agent_unexpected", "Welcome a second time")]
         first = self._agent.request_id is None and self.admitted.takeover is None
         self._agent.welcome(request_id)
-        if parked := self._calls.take_parked():
-            self._transcript.add_calls(parked)
+        self._transcript.add_calls(self._calls.take_parked())
         settings = actions.SendSettings(self._make_settings(self._transcript.history))
         return [actions.Forward(), settings] if first else [settings]
 
@@ -260,7 +259,8 @@ class Session:
         if self._reconnecting:
             asked = [actions.SendBrowser(relay_events.RelayReconnected())]
             self._reconnecting = False
-        self._in_turn = False
+        # What the agent before this one heard nobody will put into words.
+        self._in_turn = self._transcript.words_due = False
         self._agent.apply(now)
         return [*asked, actions.ReleaseHeld(self._agent.request_id)]
 
@@ -278,7 +278,7 @@ class Session:
         if self.state not in (State.APPLYING, State.OPEN):
             # An answer would be something before Settings.
             return [actions.Note("agent_unexpected", f"FunctionCallRequest {self.state.value}")]
-        begun = self._calls.begin(request.functions, self._transcript.last_seq)
+        begun = self._calls.begin(request.functions, self._transcript.place)
         return _note_unreadable(request) + begun
 
     # --- the agent is lost -------------------------------------------------------------------
@@ -390,7 +390,7 @@ class Session:
         asked: list[Action] = [actions.SendBrowser(event.shown)]
         if finished := self._calls.answer(event.shown.id, event.content):
             self._transcript.add_calls([finished])
-            asked.append(respond(finished))
+            asked.append(respond(finished.call))
         return asked
 
     # --- time and the end --------------------------------------------------------------------

@@ -6,11 +6,12 @@ Pure. The numbers go on from where the conversation stood when the session was a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from relay.core.admitted import Admitted
+from relay.core.function_calls import PlacedCall
 from relay.core.records import MessageSaid
 from relay.protocol import deepgram
 
@@ -27,7 +28,20 @@ class Transcript:
         self.last_seq = admitted.last_seq
         self._turn = admitted.last_turn
         self._role = admitted.last_role  # whose turn it is
-        self.history = deque(admitted.history, maxlen=HISTORY_LENGTH)
+        self.words_due = False  # the user speaks, and what is said has not come as text yet
+        self._lines = deque(admitted.history, maxlen=HISTORY_LENGTH)
+        self._early: list[deepgram.FinishedCall] = []  # after the next line
+
+    @property
+    def place(self) -> int:
+        """The `seq` of the message that a call stands after if it comes now: Deepgram calls before
+        it sends the words that caused it, so that is the next message while the user speaks."""
+        return self.last_seq + self.words_due
+
+    @property
+    def history(self) -> list[deepgram.History]:
+        """What the next agent is told, early calls last if their words never came."""
+        return [*self._lines, *_called(self._early)]
 
     def add(self, said: deepgram.ConversationText, now: float) -> MessageSaid:
         """Number this line; the record of it."""
@@ -36,7 +50,10 @@ class Transcript:
             self._turn += 1
             self._role = said.role
         self.last_seq += 1
-        self.history.append(deepgram.History(role=said.role, content=said.content))
+        self.words_due = self.words_due and not said.is_turn
+        self._lines.append(deepgram.History(role=said.role, content=said.content))
+        self._lines += _called(self._early)
+        self._early = []
         return MessageSaid(
             id=self._new_id(),
             conversation_id=self._admitted.conversation_id,
@@ -49,6 +66,12 @@ class Transcript:
             epoch=self._admitted.epoch,
         )
 
-    def add_calls(self, finished: list[deepgram.FinishedCall]) -> None:
-        """The next agent is told of these calls, too."""
-        self.history.append(deepgram.History(function_calls=finished))
+    def add_calls(self, calls: Sequence[PlacedCall]) -> None:
+        """The next agent is told of these calls, too: of each after its message."""
+        self._early += [each.call for each in calls if each.after_seq > self.last_seq]
+        self._lines += _called([each.call for each in calls if each.after_seq <= self.last_seq])
+
+
+def _called(calls: list[deepgram.FinishedCall]) -> list[deepgram.History]:
+    """The line of the history that these calls are."""
+    return [deepgram.History(function_calls=calls)] if calls else []

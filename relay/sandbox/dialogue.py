@@ -19,7 +19,7 @@ from relay.sandbox.output import EndSpeech, Output
 from relay.sandbox.playout import Playout
 from relay.sandbox.scheduler import Scheduler
 from relay.sandbox.script import Ending, Turn
-from relay.sandbox.turn_planner import TurnPlanner
+from relay.sandbox.turn_planner import Guess, TurnPlanner
 
 INJECT_DELAY = 0.3  # seconds from InjectAgentMessage to its audio
 SPEAKS = 0.5  # seconds from UserStartedSpeaking to the words of a scripted user
@@ -45,7 +45,7 @@ class Dialogue:
     ) -> None:
         self.phase = Phase.IDLE
         self.user_speaking = False
-        self.planner = TurnPlanner(options.script)
+        self.planner = TurnPlanner(options.script, hasty=options.hasty)
         self._options = options
         self._scheduler = scheduler
         self._output = output
@@ -54,6 +54,7 @@ class Dialogue:
         self.playout = Playout(options, scheduler, output, over=self._turn_over)
         self._queue: list[str] = []  # injected messages that wait for the agent
         self._heard = 0.0  # seconds of microphone since the turn before
+        self._guess: Guess | None = None  # while the user pauses
 
     def start(self, now: float) -> None:
         """Settings are applied: greet, or let the script begin."""
@@ -74,15 +75,54 @@ class Dialogue:
             self._begin_next("audio", now)
 
     def user_started(self, now: float) -> None:
-        """The user speaks; a reply that is still being sent is cut (barge-in)."""
+        """The user speaks, or goes on after a pause. A reply that is still being sent is cut, and
+        its calls are void (barge-in)."""
         if self.user_speaking:
+            self._go_on()
             return
         self.user_speaking = True
         self._output.send(deepgram.UserStartedSpeaking())
         late = self.playout.late_frames()
         self._cut_reply()
+        if self.phase is Phase.CALLING and self.calls.take_back():
+            self.phase = Phase.IDLE  # if it was a cough, the turn is carried out once more
+            self.planner.slot_filler.lose_call()
         for frame in late:
             self._output.do(frame)
+
+    def user_paused(self, text: str, now: float) -> None:
+        """The user has said this so far and may go on: what is not deferred is called already."""
+        if not text or self.phase is not Phase.IDLE or self.calls.results:
+            return
+        self._guess = self.planner.guess(text)
+        if self._guess.may_call:
+            options = self._options
+            at = now + options.think_delay + options.call_delay
+            self._scheduler.add(at, partial(self._call_early, self._guess))
+
+    def _call_early(self, guess: Guess, now: float) -> None:
+        if guess is self._guess:
+            guess.is_called = True
+            self.calls.prepare(guess.turn)
+            self.calls.request(now)
+
+    def _go_on(self) -> None:
+        """The pause was none: what was begun because of it is void."""
+        if self._guess is not None:
+            self._guess = None
+            self._output.send(deepgram.UserStartedSpeaking())
+            self._scheduler.cancel()
+            self.calls.take_back(answered=True)
+
+    def _confirm(self, text: str) -> Guess | None:
+        """These are the words of the turn: the guess if it called what they ask for."""
+        guess, self._guess = self._guess, None
+        if guess is None or not guess.is_called:
+            return None
+        if guess.text == text:
+            return guess
+        self.calls.take_back(answered=True)
+        return None
 
     def _cut_reply(self) -> None:
         """Forget the reply; AgentAudioDone only if audio was under way."""
@@ -100,6 +140,7 @@ class Dialogue:
         if text:
             self.user_said(text, "model", now)
             return
+        self._confirm(text)
         self.user_speaking = False
         if self.planner.unheard or self.calls.results or self.planner.turn is not None:
             self._think_later(now)
@@ -110,8 +151,14 @@ class Dialogue:
         self._output.say("user", text)
         self._output.send(deepgram.EndOfTurn(trigger=trigger))
         self._cut_reply()
-        self.planner.unheard.append(text)
         self._output.asked = now
+        if guess := self._confirm(text):
+            self.planner.adopt(guess)
+            self.phase = Phase.CALLING
+            if guess.is_answered:
+                self._calls_over(now)
+            return
+        self.planner.unheard.append(text)
         self._think_later(now)
 
     def force_end(self) -> None:
@@ -146,6 +193,8 @@ class Dialogue:
         self._scheduler.add(now + self._options.call_delay, self.calls.request, lasting=True)
 
     def _calls_over(self, now: float) -> None:
+        if self._guess is not None:
+            self._guess.is_answered = True
         if self.phase is not Phase.CALLING:
             return
         self.phase = Phase.IDLE

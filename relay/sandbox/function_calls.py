@@ -21,22 +21,40 @@ class FunctionCalls:
         self._output = output
         self._over = over
         self._batches: list[tuple[Call, ...]] = []  # requests not made yet
-        self._open: dict[str, Call] = {}
+        self._made: dict[str, Call] = {}
+        self._open: dict[str, Call] = {}  # of those that were made
         self.results: list[str] = []  # that no thought has taken in
 
     def prepare(self, turn: Turn) -> None:
         """For `request`: one call after the other, or all at once if the turn wants that."""
         self._batches = [turn.calls] if turn.together else [(call,) for call in turn.calls]
+        self._made = {}
 
     def request(self, now: float) -> None:
-        """The next request."""
+        """The next request, if it was not taken back."""
+        if not self._batches:
+            return
         calls = self._batches.pop(0)
         self._open = {call.id or f"call_{secrets.token_hex(12)}": call for call in calls}
+        self._made |= self._open
         functions = [
             {"id": id, "name": call.name, "arguments": call.text, "client_side": True}
             for id, call in self._open.items()
         ]
         self._output.send({"type": "FunctionCallRequest", "functions": functions})
+
+    def take_back(self, *, answered: bool = False) -> bool:
+        """The user speaks: what is open is void, and also what is `answered` if so wanted. What was
+        not sent never will be. False: there was nothing."""
+        void = self._made if answered else self._open
+        functions = [{"id": id, "name": call.name} for id, call in void.items()]
+        had_any = bool(functions or self._batches)
+        if functions:
+            self._output.send({"type": "FunctionCallCancelled", "functions": functions})
+        if answered:
+            self.results.clear()
+        self._batches, self._made, self._open = [], {}, {}
+        return had_any
 
     def answered(self, response: dict[str, str], now: float) -> None:
         """A result: echoed, kept for the next thought, and a moment later told as History."""

@@ -26,6 +26,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     # --- what drives it: a script, or else the slot filler; with speech engines or without
     script: Script | None = None
     speech: Speech | None = None
+    hasty: bool = False  # the slot filler calls without asking whether it is right
 
     # --- timings
     welcome_delay: float | None = 0.005  # None: never
@@ -36,6 +37,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     voice_delay: float = 0.09  # until the first audio, when no engine takes its own time
     timeout: float = 15.0  # with nothing from the client
     silence: float = 0.7  # this much of it ends the user's turn
+    pause: float = 0.3  # this much of it may be the end: what is not deferred is called already
     pace: float = 2.2  # audio inside a sentence, times real time
 
     # --- faults

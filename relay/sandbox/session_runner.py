@@ -42,6 +42,7 @@ class SessionRunner:
         self._voices: asyncio.Queue[Sentence] = asyncio.Queue()
         self._utterances: asyncio.Queue[Utterance] = asyncio.Queue()
         self._detector: UtteranceDetector | None = None
+        self._pause: Utterance | None = None  # the one that lasts
 
     async def run(self) -> None:
         """Until one side ends it; the connection is gone on return."""
@@ -128,22 +129,36 @@ class SessionRunner:
             return
         with self._failing_as(UNREADABLE_AUDIO):
             self._detector = UtteranceDetector(
-                input, speech.new_detector(), silence=self._options.silence
+                input,
+                speech.new_detector(),
+                silence=self._options.silence,
+                pause=self._options.pause,
             )
 
     def _hear(self, heard: list[SpeechStarted | Utterance]) -> None:
+        dialogue = self._agent.dialogue
         for event in heard:
-            if isinstance(event, Utterance):
+            if isinstance(event, SpeechStarted):
+                self._pause = None
+                self._tell(dialogue.user_started)
+            elif event.is_over:
                 self._utterances.put_nowait(event)
-            else:
-                self._tell(self._agent.dialogue.user_started)
+            elif dialogue.planner.guesses:  # else nothing comes of it, and recognising takes time
+                self._pause = event
+                self._utterances.put_nowait(event)
 
     async def _recognise(self, speech: Speech) -> None:
         with self._failing_as(RECOGNISER_FAILED):
+            text, known = "", None  # what was said until a pause
             while True:
                 utterance = await self._utterances.get()
-                text = await asyncio.to_thread(speech.transcribe, utterance.samples)
-                self._tell(self._agent.dialogue.user_finished, text)
+                if known is None or known is not self._pause:  # else nothing was said since then
+                    text = await asyncio.to_thread(speech.transcribe, utterance.samples)
+                if utterance.is_over:
+                    self._tell(self._agent.dialogue.user_finished, text)
+                elif utterance is self._pause:
+                    self._tell(self._agent.dialogue.user_paused, text)
+                known = utterance
 
     async def _speak(self, speech: Speech) -> None:
         with self._failing_as(VOICE_FAILED):

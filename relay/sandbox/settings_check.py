@@ -58,7 +58,8 @@ _OBJECTS = {
     "context_length?:=max/number(0..)",
     "think_provider": "type=open_ai|anthropic|google|groq|nvidia|aws_bedrock model version? "
     "temperature?:number(0..2) reasoning_mode?=none|minimal|low|medium|high credentials?:text{}",
-    "function": "name? description? parameters?:any{} endpoint?:function_endpoint",
+    "function": "name? description? parameters?:any{} endpoint?:function_endpoint "
+    "defer_until_eot?:flag",
     "function_endpoint": "url? method? headers?:text{}",
     # --- speak
     "speak": "provider:speak_provider endpoint?:endpoint",

@@ -88,10 +88,14 @@ class Form(msgspec.Struct):
 
 
 class SlotFiller:
-    """`hear` and `answered` return what to do next, as a turn with `say` or `calls`."""
+    """`hear` and `answered` return what to do next, as a turn with `say` or `calls`.
 
-    def __init__(self, functions: Sequence[Function] = ()) -> None:
+    `hasty`: it does not ask whether it is right, and no deadline was said means that there is none.
+    """
+
+    def __init__(self, functions: Sequence[Function] = (), *, hasty: bool = False) -> None:
         self.functions = functions
+        self._hasty = hasty
         self.stage = Stage.FREE
         self._form: Form | None = None
 
@@ -107,8 +111,12 @@ class SlotFiller:
                 self.hear(line.content)
             for call in line.function_calls or ():
                 self.answered(call.response)
+        self.lose_call()
+
+    def lose_call(self) -> None:
+        """A call that is waited for will not come back: ask again."""
         if self.stage is Stage.WAITING:
-            self.stage = Stage.CONFIRMING  # the call never came back: ask again
+            self.stage = Stage.CONFIRMING
 
     def hear(self, said: str) -> Turn:
         """A turn of the user."""
@@ -158,12 +166,18 @@ class SlotFiller:
     # --- filling -----------------------------------------------------------------------------
 
     def _go_on(self, form: Form) -> Turn:
+        if self._hasty:
+            for slot in form.function.slots:
+                if slot.kind is Kind.DEADLINE:
+                    form.values.setdefault(slot.name, "none")
         missing = form.missing
         if missing is not None:
             self.stage = Stage.ASKING
             first, form.asked = form.asked is None, missing
             about = [_sentence(form.subject)] if first and form.subject else []
             return _say(*about, _question(form, missing))
+        if self._hasty:
+            return self._call(form)
         self.stage = Stage.CONFIRMING
         form.asked = None
         return _say(_sentence(form.outline), "Is that right?")
@@ -187,11 +201,7 @@ class SlotFiller:
     def _confirm(self, form: Form, said: str) -> Turn:
         agreed = consent(said)
         if agreed:
-            self.stage = Stage.WAITING
-            arguments = {
-                s.name: form.values[s.name] for s in form.function.slots if s.name in form.values
-            }
-            return Turn(calls=(Call(form.function.name, arguments),))
+            return self._call(form)
         if agreed is None and self._changes_the_subject(form, said):
             self._drop()
             return self._begin(said)
@@ -205,6 +215,13 @@ class SlotFiller:
             return _say("Then I will leave it.", "What else can I do?")
         self.stage = Stage.ASKING
         return _say("What should I change?")
+
+    def _call(self, form: Form) -> Turn:
+        self.stage = Stage.WAITING
+        arguments = {
+            s.name: form.values[s.name] for s in form.function.slots if s.name in form.values
+        }
+        return Turn(calls=(Call(form.function.name, arguments),))
 
     def _changes_the_subject(self, form: Form, said: str) -> bool:
         """Whether the user goes on to another function instead of agreeing to this one."""

@@ -71,6 +71,7 @@ class Function(msgspec.Struct, frozen=True):
     name: str
     description: str
     slots: tuple[Slot, ...]
+    is_deferred: bool = False  # called when the user's turn is over, not before
 
     @property
     def subject(self) -> Slot | None:
@@ -98,7 +99,12 @@ def read_function(function: dict[str, Any]) -> Function:
         for name, schema in properties.items()
         if isinstance(schema, dict)
     ]
-    return Function(function.get("name", ""), function.get("description", ""), tuple(slots))
+    return Function(
+        function.get("name", ""),
+        function.get("description", ""),
+        tuple(slots),
+        is_deferred=function.get("defer_until_eot", False),
+    )
 
 
 def _kind(name: str, schema: dict[str, Any], *, is_only: bool) -> Kind:

@@ -1,4 +1,4 @@
-"""Voice activity: frames of any size in, "the user speaks" and whole utterances out.
+"""Voice activity: frames of any size in, "the user speaks", pauses and whole utterances out.
 
 Voice activity is Silero's, on 32 ms of 16 kHz at a time: 1.3 ms of processor time each, and, unlike
 a threshold on the level, it is not fooled by a fan or a microphone with a high gain.
@@ -6,6 +6,7 @@ a threshold on the level, it is not fooled by a fan or a microphone with a high 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -32,13 +33,14 @@ SpeechProbability = Callable[[bytes], float]
 
 
 class SpeechStarted(msgspec.Struct, frozen=True):
-    """The user begins to speak."""
+    """The user begins to speak, or goes on after a pause."""
 
 
 class Utterance(msgspec.Struct, frozen=True):
-    """What the user said in one turn, at SPEECH_RATE."""
+    """What the user said in one turn, at SPEECH_RATE; until now, if it `is_over` only perhaps."""
 
     sound: bytes
+    is_over: bool = True
 
     @property
     def samples(self) -> Samples:
@@ -46,12 +48,21 @@ class Utterance(msgspec.Struct, frozen=True):
 
 
 class UtteranceDetector:
-    """`silence` seconds without speech end an utterance. Raises UnknownEncoding."""
+    """`silence` seconds without speech end an utterance, fewer than that may be a `pause`. Raises
+    UnknownEncoding."""
 
-    def __init__(self, input: Format, detector: SpeechProbability, *, silence: float) -> None:
+    def __init__(
+        self,
+        input: Format,
+        detector: SpeechProbability,
+        *,
+        silence: float,
+        pause: float = math.inf,
+    ) -> None:
         self._decoder = Decoder(input)
         self._detector = detector
         self._quiet_chunks = max(round(silence / CHUNK_SECONDS), 1)
+        self._pause_chunks = max(round(min(pause, silence) / CHUNK_SECONDS), 1)
         self._pending = b""  # less than a chunk
         self._recent: deque[bool] = deque(maxlen=STARTING_WINDOW)
         self._before: deque[bytes] = deque(maxlen=round(KEPT_BEFORE / CHUNK_SECONDS))
@@ -87,7 +98,13 @@ class UtteranceDetector:
             self._speech = list(self._before)
             self._before.clear()
             return [SpeechStarted()]
-        self._speech.append(chunk)
+        if speaks or self._quiet < self._pause_chunks:  # the recogniser forgets words over silence
+            self._speech.append(chunk)
+        goes_on = speaks and self._quiet >= self._pause_chunks
         self._quiet = 0 if speaks else self._quiet + 1
         too_long = len(self._speech) * CHUNK_SECONDS >= LONGEST
-        return self.finish() if self._quiet >= self._quiet_chunks or too_long else []
+        if self._quiet >= self._quiet_chunks or too_long:
+            return self.finish()
+        if self._quiet == self._pause_chunks:
+            return [Utterance(b"".join(self._speech), is_over=False)]
+        return [SpeechStarted()] if goes_on else []

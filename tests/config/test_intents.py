@@ -133,14 +133,27 @@ def test_an_intent_added_to_the_file_works_without_code(tmp_path):
     assert registry.functions()[3]["name"] == "write_note"
 
 
-def test_deepgram_gets_three_keys_for_each_function_and_no_more(notes):
+def test_deepgram_gets_four_keys_for_each_function_and_no_more(notes):
     assert notes.functions() == [
         {
             "name": "write_note",
             "description": "Write a note.",
             "parameters": NOTE["parameters"],
+            "defer_until_eot": True,
         }
     ]
+
+
+def test_a_function_that_only_reads_may_be_called_before_the_user_has_finished(written):
+    (function,) = load_intents(written(note(defer=False))).functions()
+
+    assert "defer_until_eot" not in function
+
+
+def test_what_ships_waits_for_the_end_of_the_turn():
+    functions = load_intents(SHIPPED).functions()
+
+    assert [function.get("defer_until_eot") for function in functions] == [True, True, True]
 
 
 def test_an_unknown_function_has_no_intent(notes):
@@ -160,6 +173,7 @@ def test_an_unknown_function_has_no_intent(notes):
         (note(timeout=301), "got 301"),
         (note(timeout=None), "expected a number above 0 to 300, got nothing"),
         (note(retry="yes"), '$.intents[0].retry: expected true or false, got "yes"'),
+        (note(defer="no"), '$.intents[0].defer: expected true or false, got "no"'),
         (note(say=5), "$.intents[0].say: expected a text or nothing, got 5"),
         (note(say_after=-1), "$.intents[0].say_after: expected a number from 0 to 60, got -1"),
         (note(tittle="x"), 'expected a known key, got "tittle"; did you mean "title"'),

@@ -63,7 +63,8 @@ class Whole:
 
 
 @asynccontextmanager
-async def whole(database_url, tmp_path, **options):
+async def whole(database_url, tmp_path, *, folder=Path(config.__file__).parent, **options):
+    """`folder` has the configuration, `options` are the sandbox's."""
     quick = {
         "greeting_delay": 0.0,
         "think_delay": 0.01,
@@ -83,7 +84,7 @@ async def whole(database_url, tmp_path, **options):
                 "RELAY_DATA_DIR": str(tmp_path),
             }
         )
-        configuration = load(Path(config.__file__).parent, {})
+        configuration = load(folder, {})
         async with (
             listening(create_app(settings, configuration)) as (port, _),
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http,

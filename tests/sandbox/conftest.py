@@ -113,6 +113,11 @@ class Line:
         self.agent.dialogue.user_started(self.now)
         self._take()
 
+    def pauses(self, text):
+        """The user has said this so far."""
+        self.agent.dialogue.user_paused(text, self.now)
+        self._take()
+
     def says(self, text):
         """The user has spoken these words; none: it was a cough."""
         self.agent.dialogue.user_finished(text, self.now)

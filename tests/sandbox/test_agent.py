@@ -465,19 +465,220 @@ def test_what_the_user_says_during_a_call_is_answered_with_the_result(line, regi
     assert "Hello." in session.said()
 
 
-def test_an_answer_while_the_user_speaks_waits_for_the_end_of_the_turn(line):
+def test_an_answer_that_is_there_when_the_user_speaks_waits_for_the_end_of_the_turn(line):
     session = line(script=Script(turns=(Turn(calls=(Call("a"),), say=("Done.",)),)))
     session.start()
     session.run(1)
-    session.starts()
 
     session.tell(answer(calls(session)[0][0]))
+    session.starts()
     session.run(3)
     assert session.said() == []
 
     session.says("")
     session.run(3)
+    assert cancelled(session) == []
     assert session.said() == ["Done."]
+
+
+# --- what the user goes on to say ----------------------------------------------------------------
+
+SPOKEN = "I want to run a marathon."
+MORE = "I want to run a marathon in April."
+
+
+def cancelled(line):
+    """The functions of each FunctionCallCancelled."""
+    return [m["functions"] for m in line.messages if m["type"] == "FunctionCallCancelled"]
+
+
+def titles(line):
+    return [json.loads(call["arguments"])["title"] for [call] in calls(line)]
+
+
+@pytest.fixture
+def hasty(line, registry):
+    """A session whose model calls as soon as it can; the user speaks."""
+
+    def make(*, deferred=(), script=None):
+        session = line(hasty=True, script=script)
+        functions = [
+            function | {"defer_until_eot": function["name"] in deferred} for function in registry
+        ]
+        session.start(think={**THINK, "functions": functions})
+        session.starts()
+        return session
+
+    return make
+
+
+def test_a_pause_is_enough_for_a_call_that_comes_before_the_words(hasty):
+    session = hasty()
+
+    session.pauses(SPOKEN)
+    session.run(1)
+    session.says(SPOKEN)
+    [[call]] = calls(session)
+    session.tell(answer(call))
+    session.run(5)
+
+    assert session.types[:3] == ["UserStartedSpeaking", "FunctionCallRequest", "ConversationText"]
+    assert titles(session) == ["run a marathon"]
+    assert cancelled(session) == []
+    assert session.said() == ["Done.", "Is there anything else?"]
+
+
+def test_a_call_that_was_answered_in_the_pause_is_told_after_the_words(hasty):
+    session = hasty()
+
+    session.pauses(SPOKEN)
+    session.run(1)
+    session.tell(answer(calls(session)[0][0]))
+    session.run(1)
+    assert session.said() == []
+    session.says(SPOKEN)
+    session.run(5)
+
+    assert len(calls(session)) == 1
+    assert session.said() == ["Done.", "Is there anything else?"]
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+def test_who_goes_on_cancels_the_early_call_and_gets_another(hasty, is_answered):
+    session = hasty()
+
+    session.pauses(SPOKEN)
+    session.run(1)
+    [[early]] = calls(session)
+    if is_answered:
+        session.tell(answer(early))
+    session.starts()
+    assert cancelled(session) == [[{"id": early["id"], "name": "create_goal"}]]
+    session.tell(answer(early))
+    session.says(MORE)
+    session.run(1)
+    [_, [call]] = calls(session)
+    session.tell(answer(call))
+    session.run(5)
+
+    assert session.types.count("UserStartedSpeaking") == 2
+    assert titles(session) == ["run a marathon", "run a marathon in April"]
+    assert early["id"] != call["id"]
+    assert session.said() == ["Done.", "Is there anything else?"]
+
+
+def test_who_goes_on_at_once_is_not_called_for(hasty):
+    session = hasty()
+
+    session.pauses(SPOKEN)
+    session.run(0.2)
+    session.starts()
+    session.run(3)
+
+    assert session.types == ["UserStartedSpeaking", "UserStartedSpeaking"]
+
+
+@pytest.mark.parametrize("last", [SPOKEN, MORE])
+def test_a_deferred_call_waits_for_the_end_of_the_turn_and_is_made_once(hasty, last):
+    session = hasty(deferred=["create_goal"])
+
+    session.pauses(SPOKEN)
+    session.run(3)
+    assert calls(session) == []
+    if last == MORE:
+        session.starts()
+    session.says(last)
+    session.run(3)
+
+    assert titles(session) == [last.removeprefix("I want to ").rstrip(".")]
+    assert cancelled(session) == []
+
+
+def test_a_function_that_is_not_deferred_is_called_beside_one_that_is(hasty):
+    session = hasty(deferred=["create_goal"])
+
+    session.pauses("Add a task to buy milk.")
+    session.run(1)
+
+    assert titles(session) == ["buy milk"]
+
+
+@pytest.mark.parametrize("last", ["Never mind.", ""])
+def test_other_words_than_in_the_pause_cancel_the_early_call(hasty, last):
+    session = hasty()
+
+    session.pauses(SPOKEN)
+    session.run(1)
+    session.says(last)
+    session.run(1)
+
+    assert len(cancelled(session)) == len(calls(session)) == 1
+
+
+def test_words_that_are_gone_in_the_end_are_not_called_for(hasty):
+    session = hasty()
+
+    session.pauses(SPOKEN)
+    session.says("")
+    session.run(3)
+
+    assert calls(session) == []
+
+
+def test_a_pause_without_words_or_during_a_call_is_none(hasty):
+    session = hasty()
+    session.pauses("")
+    session.run(1)
+    session.says(SPOKEN)
+    session.run(1)
+    session.tell(answer(calls(session)[0][0]))
+    session.starts()
+    session.pauses(MORE)
+    session.run(1)
+
+    assert len(calls(session)) == 1
+
+
+@pytest.mark.parametrize("deferred", [[], ["create_goal"]])
+def test_a_barge_in_after_the_turn_cancels_the_call_and_a_cough_makes_it_again(hasty, deferred):
+    session = hasty(deferred=deferred)
+    session.says(SPOKEN)
+    session.run(1)
+    [[first]] = calls(session)
+
+    session.starts()
+    assert cancelled(session) == [[{"id": first["id"], "name": "create_goal"}]]
+    session.tell(answer(first))
+    session.says("")
+    session.run(1)
+    [_, [second]] = calls(session)
+    session.tell(answer(second))
+    session.run(5)
+
+    assert first["id"] != second["id"]
+    assert session.said() == ["Done.", "Is there anything else?"]
+
+
+def test_a_barge_in_before_the_call_was_made_keeps_it_from_being_made(hasty):
+    session = hasty(deferred=["create_goal"])
+    session.says(SPOKEN)
+    session.run(0.4)
+
+    session.starts()
+    session.says("Leave it.")
+    session.run(5)
+
+    assert calls(session) == cancelled(session) == []
+    assert session.said()[0] == "All right, I will leave that."
+
+
+def test_a_script_knows_what_comes_and_guesses_nothing(hasty):
+    script = Script(turns=(Turn(when="text", say=("Yes?",)),))
+
+    assert not hasty(script=script).agent.dialogue.planner.guesses
+    assert hasty(deferred=["create_goal"]).agent.dialogue.planner.guesses
+    every = ["create_goal", "create_task", "reschedule_task"]
+    assert not hasty(deferred=every).agent.dialogue.planner.guesses
 
 
 # --- injected messages -------------------------------------------------------------------------

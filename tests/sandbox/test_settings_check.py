@@ -43,6 +43,7 @@ def speak(**provider):
         think(context_length="max", prompt="p", endpoint={"url": "u", "headers": {"a": "b"}}),
         think(context_length=5000),
         think(functions=[{"name": "f", "description": "d", "parameters": {"any": [1]}}]),
+        think(functions=[{"name": "f", "defer_until_eot": True}]),
         {"think": [THINK, {"provider": {"type": "google", "model": "g", "version": "v1beta"}}]},
         {"think": {"provider": {"type": "aws_bedrock", "model": "m", "credentials": {}}}},
         {"speak": [AURA, AURA]},

@@ -344,3 +344,22 @@ def test_a_result_for_nothing_known_is_still_said(talk):
 
     assert said[0] == "Done."
     assert "FREE" in repr(talk.slot_filler)
+
+
+def test_a_hasty_one_calls_without_asking_and_takes_no_deadline_for_none(registry):
+    hasty = SlotFiller([read_function(function) for function in registry], hasty=True)
+
+    (call,) = hasty.hear("I want to run a marathon in April.").calls
+
+    assert call.name == "create_goal"
+    assert call.arguments == {"title": "run a marathon in April", "deadline": "none"}
+
+
+def test_a_hasty_one_still_asks_for_what_it_cannot_guess(registry):
+    hasty = SlotFiller([read_function(function) for function in registry], hasty=True)
+
+    asked = hasty.hear("Please move my dentist appointment.")
+    (call,) = hasty.hear("To Friday.").calls
+
+    assert asked.calls == ()
+    assert call.arguments == {"task": "dentist appointment", "when": "Friday"}

@@ -50,6 +50,26 @@ def test_a_pause_between_words_does_not_end_the_turn():
     assert len(hear(detector, sound(0.5) + silence(0.5) + sound(0.5) + silence(1.0))) == 2
 
 
+def test_a_pause_may_be_the_end_and_is_told_once():
+    detector = UtteranceDetector(Format("linear16", 16_000), loud, silence=0.7, pause=0.3)
+
+    events = hear(detector, sound(0.5) + silence(0.5) + sound(0.5) + silence(1.0))
+
+    assert [getattr(event, "is_over", None) for event in events] == [None, False, None, False, True]
+    first, second, whole = (event for event in events if isinstance(event, Utterance))
+    assert second.sound.startswith(first.sound)
+    assert len(second.sound) / 32_000 == pytest.approx(2 * (0.5 + 0.3), abs=0.1)
+    assert whole.sound == second.sound, "more silence than a pause is no part of it"
+
+
+def test_a_pause_as_long_as_the_end_is_the_end():
+    detector = UtteranceDetector(Format("linear16", 16_000), loud, silence=0.3, pause=0.3)
+
+    _, said = hear(detector, sound(0.5) + silence(1.0))
+
+    assert said.is_over
+
+
 def test_speech_can_be_ended_at_once():
     telephone = Format("mulaw", 8000)
     detector = UtteranceDetector(telephone, loud, silence=0.7)

@@ -331,6 +331,112 @@ def test_a_function_call_is_run_beside_the_audio_and_not_shown_to_the_browser(li
     assert (asked.call, asked.after_seq) == (call(), 1)
 
 
+STARTS = FromAgent(deepgram.UserStartedSpeaking())
+
+
+def lines_told(session):
+    """What the next agent is told, this one being lost: words, and names of calls."""
+    session.handle(AgentClosed(1006, ""), 20.0)
+    (sent,) = of(actions.SendSettings, come_back(session, session.deadline))
+    lines = sent.settings.flags["told"]
+    return [line.content or [each.name for each in line.function_calls] for line in lines]
+
+
+def test_a_call_that_comes_before_its_words_stands_after_them(live):
+    live.handle(said("assistant", "Hi."), 2.0)
+    live.handle(STARTS, 2.1)
+
+    (asked,) = live.handle(request(call()), 2.2)
+    live.handle(returned(asked.id), 2.3)
+    (stored,) = of(actions.Store, live.handle(said("user", "Swim."), 2.4))
+    live.handle(said("assistant", "Done."), 2.5)
+
+    assert asked.after_seq == stored.message.seq == 2
+    assert lines_told(live) == ["Hi.", "Swim.", ["create_goal"], "Done."]
+
+
+def test_a_call_with_its_words_stands_after_them_like_one_before_them(live):
+    live.handle(STARTS, 2.0)
+    early = run(live, call("a"))
+    live.handle(said("user", "Swim."), 2.1)
+    (asked,) = live.handle(request(call("b", "create_task")), 2.2)
+    for id in (*early, asked.id):
+        live.handle(returned(id), 2.3)
+
+    assert asked.after_seq == 1
+    assert lines_told(live) == ["Swim.", ["create_goal"], ["create_task"]]
+
+
+def test_a_call_that_was_taken_back_and_asked_again_is_told_once_after_the_words(live):
+    live.handle(STARTS, 2.0)
+    (early,) = run(live, call("a", arguments='{"title": "marathon"}'))
+    gone = FromAgent(deepgram.FunctionCallCancelled(functions=[call("a")]))
+    assert live.handle(gone, 2.1) == [actions.CancelFunction(early)]
+    live.handle(STARTS, 2.1)
+
+    (again,) = live.handle(request(call("b", arguments='{"title": "marathon in April"}')), 2.2)
+    answers = live.handle(returned(again.id), 2.3)
+    live.handle(said("user", "A marathon, in April."), 2.4)
+
+    assert again.id != early
+    assert again.after_seq == 1
+    assert [each.message.id for each in of(actions.SendAgent, answers)] == ["b"]
+    assert lines_told(live) == ["A marathon, in April.", ["create_goal"]]
+
+
+def test_a_call_of_an_earlier_turn_stands_before_what_is_said_meanwhile(live):
+    live.handle(said("user", "Swim."), 2.0)
+    (id,) = run(live)
+    live.handle(STARTS, 2.1)
+    live.handle(returned(id), 2.2)
+    live.handle(said("user", "Hello?"), 2.3)
+
+    assert lines_told(live) == ["Swim.", ["create_goal"], "Hello?"]
+
+
+def test_a_call_whose_words_are_lost_with_the_agent_is_told_and_stays_in_order(live):
+    live.handle(said("assistant", "Hi."), 2.0)
+    live.handle(STARTS, 2.1)
+    (answered,) = run(live)
+    live.handle(returned(answered), 2.2)
+    run(live, call("b", "create_task"))
+
+    assert lines_told(live) == ["Hi.", ["create_goal", "create_task"]]
+    live.handle(said("user", "I said: swim."), 30.0)
+    assert lines_told(live) == ["Hi.", "I said: swim.", ["create_goal", "create_task"]]
+
+
+def test_what_the_agent_before_heard_is_not_waited_for(live):
+    live.handle(said("user", "Swim."), 2.0)
+    live.handle(STARTS, 2.1)
+    lines_told(live)
+
+    (asked,) = live.handle(request(call()), 30.0)
+
+    assert asked.after_seq == 1
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "after_seq"),
+    [
+        (deepgram.ConversationText(role="assistant", content="Did you say something?"), 1),
+        (
+            deepgram.ConversationText(
+                role="assistant", content="Hm.", conversational_behavior="filler"
+            ),
+            2,
+        ),
+    ],
+)
+def test_when_the_agent_goes_on_instead_no_words_are_waited_for(live, meanwhile, after_seq):
+    live.handle(STARTS, 2.0)
+    live.handle(FromAgent(meanwhile), 2.1)
+
+    (asked,) = live.handle(request(call()), 2.2)
+
+    assert asked.after_seq == after_seq
+
+
 def test_each_entry_of_a_request_is_run_once(live):
     asked = live.handle(request(call("a"), call("b"), call("a")), 2.0)
     again = live.handle(request(call("b")), 2.1)
@@ -1317,7 +1423,8 @@ def test_any_interleaving_keeps_the_invariants(begun, limits, steps):
                 case actions.ReleaseHeld():
                     assert settings_sent
                     released = True
-                case actions.CallFunction(id=id):
+                case actions.CallFunction(id=id, after_seq=after_seq):
+                    assert after_seq - len(seqs) in (0, 1), "far from what was said"
                     asked_for.append(id)
                 case actions.Store(message=message):
                     seqs.append((message.seq, message.turn))

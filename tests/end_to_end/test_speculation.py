@@ -1,0 +1,91 @@
+"""Functions are called before it is sure that the user has finished: real speech with a pause."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+import config
+from control.talk.audio import write_wav
+from relay.sandbox.audio import Format
+from relay.sandbox.speech import Speech
+from tests.end_to_end.conftest import talk
+from tests.end_to_end.test_relay import whole
+
+pytestmark = [pytest.mark.speech, pytest.mark.timeout(150)]
+
+RATE = 16_000
+PAUSE = 3.0  # seconds: long enough to recognise what was said before it
+SHIPPED = Path(config.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def speech():
+    return Speech.load()
+
+
+@pytest.fixture
+def marathon(speech, tmp_path):
+    """ "I want to run a marathon", and after a pause when."""
+    one, other = (
+        speech.speak(words, Format("linear16", RATE))
+        for words in ("I want to run a marathon", "in the month of April")
+    )
+    path = tmp_path / "marathon.wav"
+    write_wav(path, RATE, one + bytes(2 * int(PAUSE * RATE)) + other)
+    return path
+
+
+def patient(speech):
+    """A sandbox whose model calls as soon as it can, and which waits longer than the pause."""
+    return {"speech": speech, "hasty": True, "silence": PAUSE + 1.0, "pace": 2.0}
+
+
+async def spoken(program, wav):
+    """Say it: the lines of the user, the calls as they ended, and the goals of the planner."""
+    url = str(program.http.base_url)
+    events = await asyncio.to_thread(talk, url, "--wav", wav)
+    conversation = f"/conversations/{events[-1]['conversation_id']}"
+    said = (await program.get(f"{conversation}/messages"))["items"]
+    calls = (await program.get(f"{conversation}/intents"))["items"]
+    goals = (await program.http.get(f"{program.orchestrator}/goals")).json()["items"]
+    lines = {line["seq"]: line["content"].lower() for line in said if line["role"] == "user"}
+    return lines, calls, [goal["title"].lower() for goal in goals]
+
+
+async def test_who_pauses_and_goes_on_has_one_goal_and_it_is_complete(
+    database_url, tmp_path, speech, marathon
+):
+    async with whole(database_url, tmp_path / "data", **patient(speech)) as program:
+        lines, [call], [goal] = await spoken(program, marathon)
+
+    assert "marathon" in goal
+    assert "april" in goal
+    assert call["status"] == "submitted"
+    assert list(lines) == [call["after_seq"]]
+    assert "april" in lines[call["after_seq"]]
+
+
+async def test_without_defer_the_pause_is_a_call_of_its_own_that_stands_after_the_words(
+    database_url, tmp_path, speech, marathon
+):
+    """What `defer` is for. The planner had the early call before it was cancelled."""
+    folder = shutil.copytree(SHIPPED, tmp_path / "config")
+    intents = folder / "intents.yaml"
+    text = intents.read_text()
+    intents.write_text(text.replace("    path: /goals\n", "    path: /goals\n    defer: false\n"))
+
+    options = patient(speech)
+    async with whole(database_url, tmp_path / "data", folder=folder, **options) as program:
+        lines, [early, call], goals = await spoken(program, marathon)
+
+    assert "april" not in early["arguments"]["title"].lower()
+    assert "april" in call["arguments"]["title"].lower()
+    assert early["call_id"] != call["call_id"]
+    assert list(lines) == [early["after_seq"]] == [call["after_seq"]]
+    assert call["status"] == "submitted"
+    assert sum("april" in goal for goal in goals) == 1
+    print(f"early call: {early['status']}; goals: {goals}")
