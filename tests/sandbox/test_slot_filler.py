@@ -344,3 +344,11 @@ def test_a_result_for_nothing_known_is_still_said(talk):
 
     assert said[0] == "Done."
     assert "FREE" in repr(talk.slot_filler)
+
+
+@pytest.mark.parametrize("again", ["Please give it again.", "Pardon?", "Say that again"])
+def test_what_was_not_heard_is_said_again_and_nothing_is_done_twice(talk, again):
+    talk.slot_filler.remember([*GOAL, deepgram.History(role="user", content="Yes"), DONE])
+
+    assert talk.say(again).startswith("Done.")
+    assert talk.call is None
