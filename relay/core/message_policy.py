@@ -21,6 +21,12 @@ from relay.protocol import deepgram, relay_events
 # What the next agent is told of a call whose own agent was lost before the answer.
 STILL_RUNNING = json.dumps({"status": "accepted", "note": "being submitted; do not ask again"})
 
+# What the next agent is told, in the user's name, when the answer to a turn with calls was lost.
+ANSWER_AGAIN = (
+    "The connection was interrupted before I heard all of your answer. Please give it again, in the"
+    " language that we speak. What you have called functions for is done: do not call them again."
+)
+
 TOO_LONG = "too long"  # the reason of a text that was not decoded
 
 # Of Settings, in JSON. The agent's own limit is not published; common servers take a megabyte.
@@ -67,6 +73,15 @@ def settings(
     if lines := agent_history.fit(history, room):
         made["agent"]["context"] = {"messages": [msgspec.to_builtins(line) for line in lines]}
     return settings
+
+
+def without_greeting(settings: deepgram.Settings) -> deepgram.Settings:
+    """The same for an agent of a conversation that has begun."""
+    assert isinstance(settings.agent, dict), (
+        "not the name of a stored one: it is made of agent.yaml"
+    )
+    agent = {name: value for name, value in settings.agent.items() if name != "greeting"}
+    return msgspec.structs.replace(settings, agent=agent)
 
 
 def read(text: bytes, messages: Messages) -> deepgram.FromClient:

@@ -24,6 +24,7 @@ from relay.core.admitted import Admitted, Takeover
 from relay.core.agent_lifecycle import AgentLifecycle, State
 from relay.core.events import HANG_UP, EndReason, Event
 from relay.core.function_calls import FunctionCalls, respond
+from relay.core.open_turn import OpenTurn
 from relay.core.rate_limit import AudioLimit, TextLimits
 from relay.core.reconnect import FINAL_ERRORS, LOST_CODES
 from relay.core.resume import ResumeWindow
@@ -87,6 +88,7 @@ class Session:
         self._timeouts = SessionTimeouts(limits.idle_seconds, limits.session_seconds, now)
         self._transcript = Transcript(admitted, began - timedelta(seconds=now), new_id)
         self._calls = FunctionCalls(new_id)
+        self._open_turn = OpenTurn()
         self._agent = AgentLifecycle(limits, jitter, now)
         self._in_turn = False  # somebody speaks, or an answer is due
         # As the browser was told; it does not have to be told when it comes from another relay.
@@ -217,16 +219,18 @@ class Session:
             case deepgram.UserStartedSpeaking():
                 self._in_turn = self._transcript.words_due = True
                 self._timeouts.touch(now)
+                self._close_turn()
                 return [actions.ClearAudio(), actions.Forward()]
             case deepgram.FunctionCallRequest():
                 return self._called(message)
-            case deepgram.FunctionCallCancelled(functions=functions):
-                return _note_unreadable(message) + self._calls.take_back(functions)
+            case deepgram.FunctionCallCancelled():
+                return self._taken_back(message)
             case deepgram.Error():
                 return self._agent_erred(message, now)
             case deepgram.AgentAudioDone():
                 self._in_turn = False
                 self._timeouts.touch(now)
+                self._close_turn()
                 return [actions.Forward(), *(self._maybe_go(now) or self._maybe_roll_over(now))]
             case deepgram.Warning(code=code, description=description):
                 return [
@@ -234,7 +238,8 @@ class Session:
                     actions.Note("agent_warning", f"{code}: {description}"),
                 ]
             case deepgram.History(function_calls=calls):
-                return [] if calls is not None else [actions.Forward()]
+                is_ours = calls is not None or self._open_turn.knows(message)
+                return [] if is_ours else [actions.Forward()]
             case deepgram.FunctionCallResponse():
                 return []  # the echo of our own answer (2026), no browser's business
             case deepgram.Malformed(type=kind, reason=reason):
@@ -249,7 +254,12 @@ class Session:
         first = self._agent.request_id is None and self.admitted.takeover is None
         self._agent.welcome(request_id)
         self._transcript.add_calls(self._calls.take_parked())
-        settings = actions.SendSettings(self._make_settings(self._transcript.history))
+        history = self._transcript.history
+        told = self._open_turn.leave_out(history)
+        made = self._make_settings(told)
+        if len(told) < len(history):  # of nothing that was said it might greet
+            made = message_policy.without_greeting(made)
+        settings = actions.SendSettings(made)
         return [actions.Forward(), settings] if first else [settings]
 
     def _applied(self, now: float) -> list[Action]:
@@ -259,14 +269,18 @@ class Session:
         if self._reconnecting:
             asked = [actions.SendBrowser(relay_events.RelayReconnected())]
             self._reconnecting = False
-        # What the agent before this one heard nobody will put into words.
-        self._in_turn = self._transcript.words_due = False
+        self._transcript.words_due = False  # what the agent before heard nobody puts into words
         self._agent.apply(now)
-        return [*asked, actions.ReleaseHeld(self._agent.request_id)]
+        unanswered = self._open_turn.ask()
+        self._in_turn = bool(unanswered)
+        return [*asked, actions.ReleaseHeld(self._agent.request_id), *unanswered]
 
     def _store(self, said: deepgram.ConversationText, shown: Action, now: float) -> list[Action]:
         """A line: what is `shown` to the browser is stored, each once."""
         self._timeouts.touch(now)
+        if self._open_turn.knows(said):
+            return []  # it was stored and shown when it was said
+        self._open_turn.add(said)
         asked = [actions.Store(self._transcript.add(said, now)), shown]
         if said.is_turn:
             self._in_turn = True
@@ -279,7 +293,18 @@ class Session:
             # An answer would be something before Settings.
             return [actions.Note("agent_unexpected", f"FunctionCallRequest {self.state.value}")]
         begun = self._calls.begin(request.functions, self._transcript.place)
+        if self._calls:
+            self._open_turn.call()
         return _note_unreadable(request) + begun
+
+    def _taken_back(self, cancelled: deepgram.FunctionCallCancelled) -> list[Action]:
+        asked = _note_unreadable(cancelled) + self._calls.take_back(cancelled.functions)
+        self._close_turn(is_cut=True)
+        return asked
+
+    def _close_turn(self, *, is_cut: bool = False) -> None:
+        if not self._calls:  # or the answer is still to come
+            self._open_turn.close(is_cut=is_cut)
 
     # --- the agent is lost -------------------------------------------------------------------
 
@@ -367,6 +392,9 @@ class Session:
             return self._refuse(refusal, now)
         if isinstance(message, deepgram.InjectUserMessage):
             self._timeouts.touch(now)
+            self._open_turn.type(message.content)
+            if self.state is not State.OPEN:
+                return []  # the next agent is asked
         return [actions.Forward()]
 
     def _refuse(self, refusal: RelayError, now: float) -> list[Action]:
@@ -390,6 +418,8 @@ class Session:
         asked: list[Action] = [actions.SendBrowser(event.shown)]
         if finished := self._calls.answer(event.shown.id, event.content):
             self._transcript.add_calls([finished])
+            self._open_turn.respond()
+            self._in_turn = True
             asked.append(respond(finished.call))
         return asked
 

@@ -229,8 +229,8 @@ class SessionRunner:
                     text, is_from_agent = self._frame
                     if is_from_agent:
                         self._browser.tell(text)
-                    else:
-                        to_agent.send_text(text)
+                    else:  # what is lost with this agent the core tells the next one
+                        to_agent.send_text(text, for_this_end=True)
                 case actions.SendBrowser(event=event):
                     self._send_browser(event)
                 case actions.Refuse(error=error, code=code):

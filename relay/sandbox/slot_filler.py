@@ -47,6 +47,9 @@ SMALL_TALK = (
 """Patterns of what is no wish, and what is said to it; the first that is found."""
 
 
+AGAIN = re.compile(r"\bgive it again\b|\bsay (it|that) again\b|\bpardon\b", re.I)
+
+
 class Stage(Enum):
     FREE = "nothing is going on"
     ASKING = "a slot was asked for, or what is wrong with it"
@@ -98,6 +101,7 @@ class SlotFiller:
         self._hasty = hasty
         self.stage = Stage.FREE
         self._form: Form | None = None
+        self._reply = Turn()  # the newest
 
     def __repr__(self) -> str:
         return f"<SlotFiller {self.stage.name} {self._form}>"
@@ -120,6 +124,11 @@ class SlotFiller:
 
     def hear(self, said: str) -> Turn:
         """A turn of the user."""
+        if not (self._reply.say and AGAIN.search(said)):
+            self._reply = self._think(said)
+        return self._reply
+
+    def _think(self, said: str) -> Turn:
         if self.stage is Stage.WAITING:
             return _say("One moment please, I am still working on that.")
         if self._form is None:
@@ -135,10 +144,13 @@ class SlotFiller:
         """The result of a function."""
         self._drop()
         ok, news = read_result(content)
-        if not ok:
+        if ok:
+            done = f"Done. {_sentence(news)}" if news else "Done."
+            self._reply = _say(done, "Is there anything else?")
+        else:
             reason = (news or "it did not work").rstrip(".")
-            return _say(f"I could not do that: {reason}.", "What would you like to do?")
-        return _say(f"Done. {_sentence(news)}" if news else "Done.", "Is there anything else?")
+            self._reply = _say(f"I could not do that: {reason}.", "What would you like to do?")
+        return self._reply
 
     # --- picking -----------------------------------------------------------------------------
 

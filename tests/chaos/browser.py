@@ -72,6 +72,7 @@ class Browser:
         self._changed = asyncio.Event()
         self._lines = 0
         self._heard = self._answered = ""
+        self._has_reply = False  # to what was heard: else what ends is a reply to something before
 
     def __repr__(self) -> str:
         return f"<Browser {self.name} told={len(self.told)} sessions={self.sessions}>"
@@ -271,9 +272,10 @@ class Browser:
                 if self._seq is not None:
                     self._seq += 1
                     self._show(self._seq, event)
+                self._has_reply = event["role"] == "assistant"
                 if event["role"] == "user":
                     self._heard = event["content"]
-            case "AgentAudioDone":
+            case "AgentAudioDone" if self._has_reply:
                 self._answered = self._heard
             case "RelayMessageSaved":
                 self.saved.append(event["seq"])

@@ -363,3 +363,11 @@ def test_a_hasty_one_still_asks_for_what_it_cannot_guess(registry):
 
     assert asked.calls == ()
     assert call.arguments == {"task": "dentist appointment", "when": "Friday"}
+
+
+@pytest.mark.parametrize("again", ["Please give it again.", "Pardon?", "Say that again"])
+def test_what_was_not_heard_is_said_again_and_nothing_is_done_twice(talk, again):
+    talk.slot_filler.remember([*GOAL, deepgram.History(role="user", content="Yes"), DONE])
+
+    assert talk.say(again).startswith("Done.")
+    assert talk.call is None

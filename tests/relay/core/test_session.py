@@ -1049,8 +1049,9 @@ def come_back(session, now):
     ],
 )
 def test_a_lost_agent_is_dialled_again_and_told_the_history(live, loss):
-    live.handle(said("assistant", "Hi."), 2.0)
-    live.handle(said("user", "Hello."), 3.0)
+    live.handle(said("user", "Hello."), 2.0)
+    live.handle(said("assistant", "Hi."), 3.0)
+    live.handle(FromAgent(deepgram.AgentAudioDone()), 3.5)
 
     lost = live.handle(loss, 4.0)
     wait = live.deadline
@@ -1062,7 +1063,7 @@ def test_a_lost_agent_is_dialled_again_and_told_the_history(live, loss):
     assert 4.0 < wait < 5.0
     assert actions.DialAgent() in asked
     (settings,) = of(actions.SendSettings, asked)
-    assert [line.content for line in settings.settings.flags["told"]] == ["Hi.", "Hello."]
+    assert [line.content for line in settings.settings.flags["told"]] == ["Hello.", "Hi."]
     assert actions.SendBrowser(relay_events.RelayReconnected()) in asked
     assert of(actions.ReleaseHeld, asked)
     assert not of(actions.Forward, asked), "no second Welcome or SettingsApplied"
@@ -1187,7 +1188,7 @@ def test_nothing_is_sent_to_an_agent_that_is_lost(live):
 
 def test_what_is_remembered_is_bounded(live):
     for second in range(HISTORY_LENGTH + 10):
-        live.handle(said("user", f"line {second}"), 2.0)
+        live.handle(said("assistant", f"line {second}"), 2.0)
     live.handle(AgentClosed(1006, ""), 3.0)
 
     (settings,) = of(actions.SendSettings, come_back(live, 4.0))

@@ -340,8 +340,9 @@ async def test_an_agent_that_vanishes_is_replaced_and_the_browser_stays():  # [1
         first, second = [text for text in agent.texts if text["type"] == "Settings"]
         assert "greeting" in first["agent"]
         assert "greeting" not in second["agent"]
-        (line,) = second["agent"]["context"]["messages"]
-        assert line["content"] == "Hello."
+        assert "context" not in second["agent"], "the line is asked again"
+        await agent.until(lambda: agent.texts[-1]["type"] == "InjectUserMessage")
+        assert agent.texts[-1]["content"] == "Hello."
         # And it is a whole agent: both ways.
         await agent.connections[-1].send(FRAME)
         assert await browser.recv() == FRAME
