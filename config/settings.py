@@ -36,7 +36,8 @@ STAND_INS = {
 
 PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
 NOT_OURS = (
-    *("DEEPGRAM_API_KEY", "DEEPGRAM_AGENT_URL", "DEEPGRAM_API_URL", "DATABASE_URL"),
+    *("DEEPGRAM_API_KEY", "DEEPGRAM_AGENT_URL", "DEEPGRAM_AGENT_FALLBACK_URL"),
+    *("DEEPGRAM_API_URL", "DATABASE_URL"),
     *("ORCHESTRATOR_URL", "ORCHESTRATOR_TOKEN", "ORCHESTRATOR_SECRET", *PROXY_VARIABLES),
 )
 """Variables without the prefix RELAY_."""
@@ -65,6 +66,9 @@ class Settings(Limits, frozen=True, kw_only=True):
         "wss://agent.deepgram.com/v1/agent/converse"
     )
     """the WebSocket of the Voice Agent API: a region, a proxy, the sandbox"""
+    deepgram_agent_fallback_url: Annotated[str | None, env_types.url("wss", "ws")] = None
+    """the same in another region, dialled with the same key when the first refuses or does not
+    answer"""
     deepgram_api_url: Annotated[str, env_types.url("https", "http", query=False)] = (
         "https://api.deepgram.com"
     )

@@ -52,8 +52,9 @@ from relay.live.session_registry import SessionRegistry
 from relay.supervisor import Supervisor
 from relay.telemetry.loop_lag import watching
 from relay.telemetry.metrics import Metrics
-from relay.transport.dial import Dialler
+from relay.transport.dial import Dial, Dialler
 from relay.transport.egress import Egress
+from relay.transport.fallback_dial import FallbackDial
 
 GRACE_SECONDS = 5.0  # for running function calls, and again for the journal, when we stop
 SETTLE_SECONDS = 5.0  # what a resumed session waits for the end of the one before
@@ -83,21 +84,13 @@ class DataPlane:
         self.functions = Functions(
             configuration.registry, self.journal, self.metrics, supervisor=self.supervisor
         )
-        dialler = Dialler(
-            settings.deepgram_agent_url,
-            settings.deepgram_api_key.reveal(),
-            ping_seconds=settings.ping_seconds,
-            seconds=settings.setup_seconds,
-            max_message_bytes=settings.max_message_bytes,
-            egress=self.egress,
-        )
         share = AgentQuota(settings.agent_sessions)
         self.node_id = uuid7()  # of this start
         self.capacity = Capacity(self.store, self.node_id, share, self.supervisor)
         self.session_registry = SessionRegistry(
             configuration,
             _limits_here(settings),
-            dial=dialler.dial,
+            dial=_find_way(settings, self.egress),
             functions=self.functions,
             journal=self.journal,
             metrics=self.metrics,
@@ -105,6 +98,27 @@ class DataPlane:
             grow=self.capacity.grow,
             supervisor=self.supervisor,
         )
+
+
+def _find_way(settings: Settings, egress: Egress) -> Dial:
+    """To the agent, or to the other one where there are two."""
+
+    def reach(url: str) -> Dial:
+        return Dialler(
+            url,
+            settings.deepgram_api_key.reveal(),
+            ping_seconds=settings.ping_seconds,
+            seconds=settings.setup_seconds,
+            max_message_bytes=settings.max_message_bytes,
+            egress=egress,
+        ).dial
+
+    dial = reach(settings.deepgram_agent_url)
+    if settings.deepgram_agent_fallback_url is None:
+        return dial
+    # Both, and the set-up after them, within the time of one.
+    seconds = settings.setup_seconds / 3
+    return FallbackDial(dial, reach(settings.deepgram_agent_fallback_url), seconds).dial
 
 
 class ControlPlane:

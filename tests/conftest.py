@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 import tempfile
 import uuid
 from pathlib import Path
@@ -14,8 +15,24 @@ from control.db.store import Store
 from control.dev.postgres import EmbeddedPostgres
 from tests.closed_network import Authority, http_proxy
 
+FOLDER = pytest.StashKey[str]()
 # Nothing here has to survive a power cut.
 FORGETFUL = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_wal_size=4GB")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    """A folder of this run alone: pytest's own is shared by all runs of an account and closed to
+    others at each start, and as root the server of a test runs as somebody else."""
+    if config.option.basetemp is None:
+        config.option.basetemp = config.stash[FOLDER] = tempfile.mkdtemp(prefix="voice-tests-")
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """The folders of a run that went well are of no use."""
+    folder = session.config.stash.get(FOLDER, None)
+    if folder and exitstatus == pytest.ExitCode.OK:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _with_database(url, name):

@@ -70,6 +70,7 @@ async def everything(
             agent = await stack.enter_async_context(serve_sandbox(Options(speech=speech)))
             values["DEEPGRAM_AGENT_URL"] = agent.agent_url
             values["DEEPGRAM_API_URL"] = agent.api_url
+            values.pop("DEEPGRAM_AGENT_FALLBACK_URL", None)
         progress("starting the relay")
         settings = from_environment(values)
         await stack.enter_async_context(

@@ -1,8 +1,9 @@
 """`voice-relay doctor`: walks every way that this program takes, and names the hop that fails.
 
 Control plane, a program of its own. It changes nothing and costs no more than an open socket: at
-most one agent session, closed after its `Welcome` (with `settings`, after `SettingsApplied`), to
-which no audio is sent. No call reaches the Orchestrator, only one GET without a token.
+most one session with each agent, closed after its `Welcome` (with `settings`, after
+`SettingsApplied`), to which no audio is sent. No call reaches the Orchestrator, only one GET
+without a token.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -91,6 +93,14 @@ class _TrustAll(Egress):
         return context
 
 
+class _Way(NamedTuple):
+    """To one agent, and the variable that says where it is."""
+
+    name: str
+    url: str
+    variable: str
+
+
 class Doctor:
     """`seconds` is what one hop may take."""
 
@@ -127,11 +137,17 @@ class Doctor:
 
     # --- the agent ---------------------------------------------------------------------------
 
-    async def look_at_agent(self, configuration: Configuration, *, settings: bool) -> None:
-        answer = await self._ask("agent", self._settings.deepgram_agent_url, "http")
-        if answer is not None:
-            self._look_at_clock(answer.headers.get("Date", ""))
-            await self._open_session(configuration, settings=settings)
+    async def look_at_agents(self, configuration: Configuration, *, settings: bool) -> None:
+        known = self._settings
+        ways = [_Way("agent", known.deepgram_agent_url, "DEEPGRAM_AGENT_URL")]
+        if fallback := known.deepgram_agent_fallback_url:
+            ways.append(_Way("fallback", fallback, "DEEPGRAM_AGENT_FALLBACK_URL"))
+        for way in ways:
+            answer = await self._ask(way.name, way.url, "http")
+            if answer is not None:
+                if way is ways[0]:
+                    self._look_at_clock(answer.headers.get("Date", ""))
+                await self._open_session(way, configuration, settings=settings)
 
     def _look_at_clock(self, date: str) -> None:
         try:
@@ -144,10 +160,12 @@ class Doctor:
         advice = "synchronise the clock: signatures and tokens fail"
         self._report.judge("clock", abs(skew) <= SKEW_SECONDS, detail, advice)
 
-    async def _open_session(self, configuration: Configuration, *, settings: bool) -> None:
+    async def _open_session(
+        self, way: _Way, configuration: Configuration, *, settings: bool
+    ) -> None:
         known = self._settings
         dialler = Dialler(
-            known.deepgram_agent_url,
+            way.url,
             known.deepgram_api_key.reveal(),
             ping_seconds=known.ping_seconds,
             seconds=self._seconds,
@@ -161,28 +179,31 @@ class Doctor:
             async with asyncio.timeout(self._seconds):
                 await dialler.dial(connection)
         except DialFailed as error:
-            self._refused(error)
+            self._refused(way, error)
             return
         except TimeoutError as error:
-            self._fail("agent upgrade", error, "no answer to the upgrade")
+            self._fail(f"{way.name} upgrade", error, "no answer to the upgrade")
             return
-        self._report.ok("agent upgrade", "101 Switching Protocols")
+        self._report.ok(f"{way.name} upgrade", "101 Switching Protocols")
         try:
-            if await self._expect(agent, deepgram.Welcome, "agent welcome") and settings:
+            if await self._expect(way, agent, deepgram.Welcome, "welcome") and settings:
                 connection.queue.send_text(deepgram.encode(make_settings(configuration)))
-                await self._expect(agent, deepgram.SettingsApplied, "agent settings")
+                await self._expect(way, agent, deepgram.SettingsApplied, "settings")
         finally:
             connection.close(close_codes.NORMAL, "")
             await agent.gone.wait()  # within a second
 
-    async def _expect(self, agent: _Listener, kind: type[deepgram.Message], hop: str) -> bool:
+    async def _expect(
+        self, way: _Way, agent: _Listener, kind: type[deepgram.Message], what: str
+    ) -> bool:
+        hop = f"{way.name} {what}"
         try:
             async with asyncio.timeout(self._seconds):
                 said = await agent.said.get()
                 while not isinstance(said, kind | deepgram.Error | None):
                     said = await agent.said.get()
         except TimeoutError:
-            advice = "is DEEPGRAM_AGENT_URL the Voice Agent API?"
+            advice = f"is {way.variable} the Voice Agent API?"
             self._report.fail(hop, f"no {kind.__name__} in {self._seconds:g} s", advice)
             return False
         match said:
@@ -194,15 +215,17 @@ class Doctor:
                 self._report.ok(hop, f"{kind.__name__} came")
         return isinstance(said, kind)
 
-    def _refused(self, error: DialFailed) -> None:
+    def _refused(self, way: _Way, error: DialFailed) -> None:
+        hop = f"{way.name} upgrade"
         if error.status is None:
             word, _, advice = str(error).partition(": ")
-            self._report.fail("agent upgrade", word, advice)
+            self._report.fail(hop, word, advice)
             return
         body = error.body.decode("utf-8", "replace")[:300]
         detail = f"HTTP {error.status}: {body}" if body else f"HTTP {error.status}"
         known = "it has a problem of its own: try again, or ask who runs it"
-        self._report.fail("agent upgrade", detail, _REFUSALS.get(error.status, known))
+        advice = _REFUSALS.get(error.status, known).replace("DEEPGRAM_AGENT_URL", way.variable)
+        self._report.fail(hop, detail, advice)
 
     # --- the rest ----------------------------------------------------------------------------
 
@@ -327,7 +350,7 @@ async def examine(
     doctor = Doctor(known, egress, report, seconds)
     doctor.look_at_data_dir()
     await doctor.look_at_database()
-    await doctor.look_at_agent(configuration, settings=settings)
+    await doctor.look_at_agents(configuration, settings=settings)
     await doctor.look_at_orchestrator()
     await doctor.look_at_keys()
     await doctor.look_at_public_url()

@@ -19,6 +19,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
 from relay.core.reconnect import MAX_TRIES
+from relay.sandbox.handshake import AGENT_PATH
 from tests.chaos.link import Mood
 from tests.relay.wires import LIMITS, Agent, next_event, relaying
 
@@ -313,6 +314,24 @@ async def test_a_dial_that_breaks_in_an_unforeseen_way_ends_one_session(ahead, l
             assert b'relay_dials_total{outcome="broken"}' in relay.metrics.text()
             (traceback, *_) = [line for line in logged if line.startswith("dial_broken")]
             assert "raise Broken" in traceback
+
+
+@pytest.mark.parametrize("mood", [Mood.TOO_MANY, Mood.REFUSING, Mood.SLOW])
+async def test_the_program_with_another_agent_goes_on_there(stage, mood):
+    """The first refuses, resets or does not answer, for new sessions and in the middle of one."""
+    other = f"ws://127.0.0.1:{stage.sandbox.port}{AGENT_PATH}"
+    relay = stage.relay(DEEPGRAM_AGENT_FALLBACK_URL=other, RELAY_SETUP_SECONDS="3")
+    await relay.start()
+    async with stage.people(random.Random(1), 1) as (old,):
+        stage.agent_link.mood, stage.agent_link.delay = mood, 60.0
+        stage.agent_link.cut()
+        assert await old.until(lambda: old.reconnected_at, 5)
+        await old.turn_at_last(10)
+        async with stage.people(random.Random(2), 1) as (new,):
+            await stage.settle([old, new])
+            assert [one.sessions + one.returns for one in (old, new)] == [1, 1]
+    assert "agent_fallback" in relay.output
+    await stage.stop_relays()
 
 
 async def test_the_program_with_an_agent_that_answers_429(stage):

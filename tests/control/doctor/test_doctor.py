@@ -128,6 +128,23 @@ async def test_a_refusal_of_the_agent_is_shown_with_its_body(environ):
         assert said in line
 
 
+async def test_the_fallback_is_looked_at_as_well_and_named_as_such(environ):
+    async with serve(Options(api_key=KEY)) as other:
+        report = await environ.examine(settings=True, DEEPGRAM_AGENT_FALLBACK_URL=other.agent_url)
+        assert report.is_well, write_text(report)
+        seen = {one.hop: one.status for one in report.findings}
+        for hop in ("dns", "connect", "upgrade", "welcome", "settings"):
+            assert seen[f"agent {hop}"] == seen[f"fallback {hop}"] == "ok"
+        (session,) = other.sessions
+        assert session.close_code == 1000
+
+    async with serve(Options(refuse=404)) as other:
+        line = await environ.failure(
+            "fallback upgrade", DEEPGRAM_AGENT_FALLBACK_URL=other.agent_url
+        )
+    assert "DEEPGRAM_AGENT_FALLBACK_URL" in line
+
+
 async def test_a_wrong_key_is_named_and_not_shown(environ):
     line = await environ.failure("agent upgrade", DEEPGRAM_API_KEY="hush-hush")
 
