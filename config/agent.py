@@ -302,7 +302,8 @@ class Flags(Part, frozen=True):
 
 
 class Agent(Part, frozen=True):
-    """agent.yaml. A list under `think` or `speak` is tried from the top down."""
+    """agent.yaml. A list under `think` or `speak` is tried from the top down. `redial_sound` is
+    ours: a tone for the browser while a lost agent is dialled again for more than 1.5 s."""
 
     listen: Listen
     think: Thinkers
@@ -315,6 +316,7 @@ class Agent(Part, frozen=True):
     experimental: bool | UnsetType = UNSET
     flags: Flags = Flags()
     mip_opt_out: bool | UnsetType = UNSET
+    redial_sound: Literal["off", "on"] = "off"
 
     @property
     def thinkers(self) -> Sequence[Think]:

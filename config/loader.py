@@ -52,6 +52,7 @@ class Configuration(msgspec.Struct, frozen=True):
         section = msgspec.to_builtins(agent or self.agent, enc_hook=plain)
         beside = ("audio", "flags", "tags", "experimental", "mip_opt_out")
         settings = {name: section.pop(name) for name in beside if name in section}
+        del section["redial_sound"]  # not Deepgram's
         if audio is not None:
             settings["audio"] = msgspec.to_builtins(audio)
         prompt = self.prompt.render(today=today, time_zone=time_zone, registry=self.registry)

@@ -29,7 +29,7 @@ from relay.live.quotas import AgentQuota, Attached, block, check_room
 from relay.live.session_record import SessionRecord
 from relay.live.session_runner import SessionRunner
 from relay.live.tickets import new_ticket
-from relay.protocol.audio_formats import bytes_per_second
+from relay.protocol.audio_formats import bytes_per_second, tone
 from relay.protocol.refusal import Refused
 from relay.supervisor import Contained, Supervisor
 from relay.telemetry.log_limit import LogLimit
@@ -158,6 +158,7 @@ class SessionRegistry:
         most = self._limits.browser_message_bytes
         browser = Connection(self._queue(admitted), max_message_bytes=most)
         dialled = self._ahead.take(session_id)
+        has_sound = self._configuration.agent.redial_sound == "on"
         runner = SessionRunner(
             self._rules(admitted, is_deepgram_client=is_deepgram_client),
             SessionRecord(admitted, self._journal, self._metrics, self._log_limit),
@@ -166,6 +167,7 @@ class SessionRegistry:
             tasks=self._tasks,
             functions=self._functions,
             share=self._share,
+            redial_tone=tone(admitted.audio.output) if has_sound else b"",
         )
         self._accept(handshake, browser, headers)
         self._live[session_id] = runner

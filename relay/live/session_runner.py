@@ -22,6 +22,7 @@ from relay.functions.executor import Functions
 from relay.live.agent_side import AgentSide
 from relay.live.browser_side import BrowserSide
 from relay.live.quotas import AgentQuota
+from relay.live.redial_sound import RedialSound
 from relay.live.session_record import SessionRecord
 from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.audio_formats import silence
@@ -49,9 +50,10 @@ class SessionRunner:
         tasks: Contained,
         functions: Functions,
         share: AgentQuota,
+        redial_tone: bytes = b"",
     ) -> None:
         """`connections` are the browser's and the agent's; `dials`, `tasks` and `share` are as of
-        an `AgentSide`."""
+        an `AgentSide`, `redial_tone` is as of a `RedialSound`."""
         browser, agent = connections
         self._session = session
         self._record = record
@@ -73,6 +75,7 @@ class SessionRunner:
             timing=record.timing,
             share=share,
         )
+        self._sound = RedialSound(browser.queue, redial_tone)
         # It listens now, and not in `run`: frames may follow the 101 before that has its turn.
         self._browser = BrowserSide(
             self, browser, session=session, agent_queue=agent.queue, record=record
@@ -283,6 +286,10 @@ class SessionRunner:
                     assert_never(action)
 
     def _send_browser(self, event: deepgram.Message) -> None:
+        if isinstance(event, relay_events.RelayReconnecting):
+            self._sound.begin()
+        elif isinstance(event, relay_events.RelayReconnected):
+            self._sound.end()
         if isinstance(event, relay_events.RelaySession):  # of this socket alone
             self._record.ticket(event.resume_ticket)
             self._browser.connection.queue.send_text(deepgram.encode(event))
@@ -299,5 +306,6 @@ class SessionRunner:
         self._record.ended(reason, detail, browser, agent)
         self._functions.forget(self._session.admitted.session_id)
         self.is_live = False
+        self._sound.end()
         self._agent.stop_dialling()
         self.settle()

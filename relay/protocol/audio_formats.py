@@ -5,6 +5,8 @@ Two lists: what we let browsers make and play, here, and what the agent can do, 
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Collection, Iterator
 
 import msgspec
@@ -70,3 +72,38 @@ def bytes_per_second(audio: AudioInput | AudioOutput) -> int | None:
 def silence(audio: AudioInput, seconds: float) -> bytes:
     """So much of nothing; empty where an encoding has no such thing."""
     return _SAMPLES.get(audio.encoding, b"") * int(audio.sample_rate * seconds)
+
+
+TONE_HZ, TONE_SECONDS, TONE_LEVEL = 440, 0.2, 3000
+
+
+def tone(audio: AudioOutput) -> bytes:
+    """A short soft tone; empty where an encoding is compressed."""
+    if audio.encoding not in OUTPUT_RATES:
+        return b""
+    size = int(audio.sample_rate * TONE_SECONDS)
+    step = 2 * math.pi * TONE_HZ / audio.sample_rate
+    # Louder and softer again, or it would click.
+    wave = [
+        round(TONE_LEVEL * math.sin(math.pi * n / size) * math.sin(step * n)) for n in range(size)
+    ]
+    if audio.encoding == "linear16":
+        return array("h", wave).tobytes()
+    encode = _mulaw if audio.encoding == "mulaw" else _alaw
+    return bytes(map(encode, wave))
+
+
+def _mulaw(sample: int) -> int:
+    """G.711; a sample of 16 bits, below the loudest."""
+    magnitude = abs(sample) + 132
+    exponent = magnitude.bit_length() - 8
+    code = exponent << 4 | magnitude >> exponent + 3 & 0x0F
+    return ~(code | (0x80 if sample < 0 else 0)) & 0xFF
+
+
+def _alaw(sample: int) -> int:
+    """G.711; a sample of 16 bits."""
+    magnitude = (sample if sample >= 0 else ~sample) >> 4
+    exponent = max(magnitude.bit_length() - 4, 0)
+    code = exponent << 4 | magnitude >> max(exponent - 1, 0) & 0x0F
+    return code ^ (0xD5 if sample >= 0 else 0x55)

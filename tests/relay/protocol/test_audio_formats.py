@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from config.agent import AudioInput, AudioOutput
-from relay.protocol.audio_formats import bytes_per_second, silence
+from relay.protocol.audio_formats import TONE_LEVEL, bytes_per_second, silence, tone
+from relay.sandbox.audio import Decoder, Format
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,19 @@ def test_silence_is_what_the_encoding_says_for_nothing(encoding, sample):
 
 def test_compressed_audio_has_no_silence():
     assert silence(AudioInput(encoding="opus", sample_rate=48000), 0.1) == b""
+
+
+@pytest.mark.parametrize("encoding", ["mulaw", "alaw"])
+def test_a_tone_sounds_the_same_in_each_encoding(encoding):
+    plain = memoryview(tone(AudioOutput(encoding="linear16", sample_rate=16000))).cast("h")
+    packed = tone(AudioOutput(encoding=encoding, sample_rate=16000))
+
+    read = memoryview(Decoder(Format(encoding, 16000)).decode(packed)).cast("h")
+
+    assert max(plain) > TONE_LEVEL * 0.9
+    assert len(read) == len(plain)
+    assert max(abs(one - other) for one, other in zip(plain, read, strict=True)) <= 64
+
+
+def test_compressed_audio_has_no_tone():
+    assert tone(AudioOutput(encoding="opus", sample_rate=48000)) == b""
