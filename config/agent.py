@@ -326,11 +326,6 @@ Speakers = Speak | Annotated[list[Speak], Meta(min_length=1)]
 # --- the whole ----------------------------------------------------------------------------------
 
 
-class Flags(Part, frozen=True):
-    history: bool = False
-    """Deepgram repeats each message as History; we store the first form, so this is off."""
-
-
 class Agent(Part, frozen=True):
     """agent.yaml. A list under `think` or `speak` is tried from the top down."""
 
@@ -343,7 +338,6 @@ class Agent(Part, frozen=True):
     audio: Audio = Audio()
     tags: list[Name] | UnsetType = UNSET
     experimental: bool | UnsetType = UNSET
-    flags: Flags = Flags()
     mip_opt_out: bool | UnsetType = UNSET
 
     @property

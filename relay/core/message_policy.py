@@ -38,6 +38,7 @@ _SAFE_DESCRIPTIONS = {
 # Texts of these types may carry what is not for browsers, so a broken one does not pass either.
 PRIVATE = {
     "",
+    "AgentThinking",
     "ConversationText",  # not of one of the two who speak: perhaps the prompt
     "Error",
     "Warning",
@@ -90,7 +91,10 @@ def refusal(message: deepgram.FromClient, messages: Messages) -> relay_events.Re
             return relay_events.RelayError(code="malformed", detail=detail)
         case deepgram.Unknown(type=kind):
             return _not_allowed(kind)
-        case deepgram.InjectUserMessage(content=text) | deepgram.InjectAgentMessage(message=text):
+        case (
+            deepgram.InjectUserMessage(content=text)
+            | deepgram.InjectAgentMessage(message=str(text))
+        ):
             pass
         case _:
             text = ""

@@ -225,10 +225,10 @@ class SessionRunner:
         to_agent = self._agent.connection.queue
         for action in asked:
             match action:
-                case actions.Forward():
+                case actions.Forward(kept=kept):
                     text, is_from_agent = self._frame
                     if is_from_agent:
-                        self._browser.tell(text)
+                        self._browser.tell(text, kept=kept)
                     else:
                         to_agent.send_text(text)
                 case actions.SendBrowser(event=event):

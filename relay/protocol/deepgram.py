@@ -62,7 +62,9 @@ class EndOfTurn(Notice, frozen=True, tag=True):
     trigger: str | None = None
 
 
-class AgentThinking(Notice, frozen=True, tag=True):
+class AgentThinking(Notice, frozen=True, tag=True, omit_defaults=False):
+    """`content` is what the model reasons, tools included."""
+
     content: str = ""
 
 
@@ -129,18 +131,36 @@ class LatencyReport(Message, frozen=True, tag=True):
     total_latency: float | None = None
 
 
-class InjectionRefused(Notice, frozen=True, tag=True):
+class InjectionRefused(Notice, frozen=True, tag=True, omit_defaults=False):
     message: str = ""
 
 
-class Warning(Message, frozen=True, tag=True):
+class ListenUpdated(Notice, frozen=True, tag=True): ...
+
+
+class ThinkUpdated(Notice, frozen=True, tag=True): ...
+
+
+class ThinkLiveUpdated(Notice, frozen=True, tag=True): ...
+
+
+class SpeakUpdated(Notice, frozen=True, tag=True): ...
+
+
+class PromptUpdated(Notice, frozen=True, tag=True): ...
+
+
+class FrustrationDetected(Notice, frozen=True, tag=True): ...
+
+
+class Warning(Message, frozen=True, tag=True, omit_defaults=False):
     """The session goes on."""
 
     description: str = ""
     code: str = ""
 
 
-class Error(Message, frozen=True, tag=True):
+class Error(Message, frozen=True, tag=True, omit_defaults=False):
     """The end of the session: Deepgram closes without a status after it."""
 
     description: str = ""
@@ -182,8 +202,11 @@ class InjectUserMessage(Message, frozen=True, tag=True):
 
 
 class InjectAgentMessage(Message, frozen=True, tag=True):
-    message: str
+    """Without `message` (`is_dynamic`) the model finds the words."""
+
+    message: str | None = None
     behavior: Literal["default", "queue", "interrupt"] | None = None
+    is_dynamic: bool | None = None
 
 
 class FunctionCallResponse(Message, frozen=True, tag=True):
@@ -245,6 +268,12 @@ ServerMessage = (
     | History
     | LatencyReport
     | InjectionRefused
+    | ListenUpdated
+    | ThinkUpdated
+    | ThinkLiveUpdated
+    | SpeakUpdated
+    | PromptUpdated
+    | FrustrationDetected
     | Warning
     | Error
 )
