@@ -47,6 +47,8 @@ class ConversationText(Message, frozen=True, tag=True):
     role: Role
     content: str
     conversational_behavior: Any = None
+    languages_hinted: Any = None
+    languages: Any = None
 
     @property
     def is_turn(self) -> bool:
@@ -78,14 +80,14 @@ class AgentAudioDone(Message, frozen=True, tag=True):
     """The last audio of the turn was sent; it may still be playing."""
 
 
-class FunctionCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a request. `arguments` is JSON inside a string."""
 
     id: str
     name: str
     arguments: str = "{}"
     client_side: bool = True
-    thought_signature: str | None = None
+    thought_signature: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class FunctionCallRequest(Message, frozen=True, tag=True):
@@ -127,6 +129,9 @@ class LatencyReport(Message, frozen=True, tag=True):
 
     stt_latency: float | None = None
     ttt_token_latency: float | None = None
+    ttt_text_latency: float | None = None
+    ttt_tool_latency: float | None = None
+    ttt_thinking_latency: float | None = None
     tts_latency: float | None = None
     total_latency: float | None = None
 
@@ -436,7 +441,7 @@ def _read_call(entry: Any) -> FunctionCall | None:
         name=read.name if isinstance(read.name, str) else "",
         arguments=arguments if isinstance(arguments, str) else json.dumps(arguments),
         client_side=read.client_side is not False,
-        thought_signature=signature if isinstance(signature, str) else None,
+        thought_signature=signature if isinstance(signature, str) else msgspec.UNSET,
     )
 
 
