@@ -7,6 +7,7 @@ the functions are not here: they come from system_prompt.md and intents.yaml.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 from urllib.parse import parse_qs, urlsplit
@@ -351,6 +352,9 @@ class Agent(Part, frozen=True):
         return self.speak if isinstance(self.speak, list) else [self.speak]
 
     def mistakes(self) -> Iterator[Mistake]:
+        for at, tag in enumerate(self.tags or []):
+            for name in set(re.findall(r"\{[^}]*\}", tag)) - {"{user}", "{conversation}"}:
+                yield f".tags[{at}]", "{user} or {conversation} in braces", name
         if self.language is not UNSET and isinstance(self.listen.provider, ListenV2):
             wanted = "no language with flux listening (remove it)"
             yield ".language", wanted, shown(self.language)

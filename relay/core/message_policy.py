@@ -61,6 +61,8 @@ def settings(
     """
     agent = choose(configuration.agent, configuration.policy, admitted.voice, admitted.language)
     made = configuration.make_settings(today, admitted.timezone, agent=agent, audio=admitted.audio)
+    if "tags" in made:
+        made["tags"] = [_filled(tag, admitted) for tag in made["tags"]]
     if history or admitted.takeover:
         made["agent"].pop("greeting", None)
     settings = deepgram.Settings(**made)
@@ -68,6 +70,11 @@ def settings(
     if lines := agent_history.fit(history, room):
         made["agent"]["context"] = {"messages": [msgspec.to_builtins(line) for line in lines]}
     return settings
+
+
+def _filled(tag: str, admitted: Admitted) -> str:
+    tag = tag.replace("{conversation}", str(admitted.conversation_id))
+    return tag.replace("{user}", admitted.user_id)
 
 
 def read(text: bytes, messages: Messages) -> deepgram.FromClient:

@@ -133,6 +133,11 @@ def _misfits(kind: str, value: Any, path: str) -> Iterator[str]:
         yield path
 
 
+def field_names(kind: str) -> list[str]:
+    """The fields of `Settings`, or of an object in it by its name there."""
+    return list(_fields(kind))
+
+
 @cache
 def _fields(name: str) -> dict[str, str]:
     """The kind of each field of an object, with `!` before those that are required."""

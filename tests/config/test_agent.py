@@ -387,6 +387,10 @@ def test_a_reference_in_a_choice_shows_the_reference_and_not_the_value(written):
         ),
         ({"zzz": 1}, 'got "zzz"; the keys here are "listen", "think"'),
         ({"tags": [1]}, "$.tags[0]: expected a text that is not empty, got 1; put it"),
+        (
+            {"tags": ["{user}", "{tenant} {conversation}"]},
+            "$.tags[1]: expected {user} or {conversation} in braces, got {tenant}",
+        ),
         ({"tags": "a"}, '$.tags: expected a list, got "a"'),
         ({"flags": {"history": False}}, 'expected a known key, got "flags"'),
         ({"listen": None}, "$.listen: expected a mapping, got nothing"),
