@@ -7,6 +7,7 @@ the functions are not here: they come from system_prompt.md and intents.yaml.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 from urllib.parse import parse_qs, urlsplit
@@ -23,11 +24,17 @@ Temperature = Annotated[float, Meta(ge=0, le=2)]
 CountOrOff = Annotated[int, Meta(ge=0)]
 
 RATES: Mapping[str, tuple[int, ...]] = {
-    "linear16": (8000, 16000, 24000, 32000, 48000),
+    "linear16": (8000, 16000, 24000, 32000, 44100, 48000),
     "mulaw": (8000, 16000),
     "alaw": (8000, 16000),
 }
 """Sample rates of the agent's plain audio; Deepgram lists none for the other encodings."""
+FLUX_RATE = 44100  # listed for Flux voices only
+
+# Over these Deepgram refuses the connection. A word is a token or more, so that so many words are
+# too many in any case; fewer may be.
+FLUX_KEYTERMS = 100  # terms
+NOVA_KEYTERMS = 500  # tokens
 
 
 # --- audio --------------------------------------------------------------------------------------
@@ -91,6 +98,9 @@ class ListenV1(Part, frozen=True, tag_field="version", tag="v1"):
     def mistakes(self) -> Iterator[Mistake]:
         if self.model is not UNSET and self.model.startswith("flux"):
             yield ".version", f'"v2" for {self.model}', '"v1"'
+        words = len(" ".join(self.keyterms or []).split())
+        if words > NOVA_KEYTERMS:
+            yield ".keyterms", f"at most {NOVA_KEYTERMS} words in all", words
 
 
 class ListenV2(Part, frozen=True, tag_field="version", tag="v2"):
@@ -107,6 +117,8 @@ class ListenV2(Part, frozen=True, tag_field="version", tag="v2"):
     def mistakes(self) -> Iterator[Mistake]:
         if not self.model.startswith("flux"):
             yield ".version", f'"v1" for {self.model}', '"v2"'
+        if len(self.keyterms or []) > FLUX_KEYTERMS:
+            yield ".keyterms", f"at most {FLUX_KEYTERMS} terms", len(self.keyterms or [])
         if self.language_hints is not UNSET and self.model != "flux-general-multi":
             yield ".language_hints", "no hints (only with flux-general-multi)", self.model
         eot = 0.7 if self.eot_threshold is UNSET else self.eot_threshold
@@ -167,21 +179,37 @@ class GoogleThink(ThinkModel, frozen=True, tag_field="type", tag="google"):
     version: Literal["v1beta", "ai-studio-v1beta", "gemini-enterprise-agent-v1"] | UnsetType = UNSET
 
 
-class BedrockThink(ThinkModel, frozen=True, tag_field="type", tag="aws_bedrock"):
-    credentials: Credentials | UnsetType = UNSET
+class BedrockThink(ThinkModel, frozen=True, kw_only=True, tag_field="type", tag="aws_bedrock"):
+    credentials: Credentials
 
 
 class NvidiaThink(ThinkModel, frozen=True, tag_field="type", tag="nvidia"): ...
 
 
-class Think(Part, frozen=True):
-    """A language model. Without `endpoint` Deepgram runs or pays for it."""
+class DeepgramThink(OpenAiThink, frozen=True, tag="deepgram"):
+    """Deepgram's own models: early access, and not at its regional hosts."""
 
-    provider: OpenAiThink | AnthropicThink | GoogleThink | GroqThink | BedrockThink | NvidiaThink
+    voice_prompt_opt_out: bool | UnsetType = UNSET
+
+
+class Think(Part, frozen=True):
+    """A language model. Without `endpoint` Deepgram runs or pays for it, but for two of them."""
+
+    provider: (
+        OpenAiThink
+        | AnthropicThink
+        | GoogleThink
+        | GroqThink
+        | BedrockThink
+        | NvidiaThink
+        | DeepgramThink
+    )
     endpoint: Endpoint | UnsetType = UNSET
     context_length: Literal["max"] | Annotated[int, Meta(gt=0)] | UnsetType = UNSET
 
     def mistakes(self) -> Iterator[Mistake]:
+        if self.endpoint is UNSET and isinstance(self.provider, GroqThink | BedrockThink):
+            yield ".endpoint", "a mapping with url and headers", "nothing"
         if self.context_length is not UNSET and self.endpoint is UNSET:
             wanted = "no context_length (only with an endpoint of your own)"
             yield ".context_length", wanted, self.context_length
@@ -213,7 +241,7 @@ class DeepgramSpeak(Part, frozen=True, tag_field="type", tag="deepgram"):
 
     model: Name
     version: Literal["v1", "v2"] | UnsetType = UNSET
-    speed: Annotated[float, Meta(gt=0)] | UnsetType = UNSET
+    speed: Annotated[float, Meta(ge=0.5, le=1.5)] | UnsetType = UNSET
     expressivity: Annotated[int, Meta(ge=-2, le=2)] | UnsetType = UNSET
 
     @property
@@ -225,8 +253,11 @@ class DeepgramSpeak(Part, frozen=True, tag_field="type", tag="deepgram"):
         wanted = "v2" if self.is_flux else "v1"
         if version != wanted:
             yield ".version", f'"{wanted}" for {self.model}', f'"{version}"'
-        if self.is_flux and self.speed is not UNSET:
-            yield ".speed", "no speed (Aura voices have it)", self.model
+        # Any other speed ends the session when the agent begins to speak.
+        if self.speed is not UNSET and self.is_flux and round(20 * self.speed, 6) % 1:
+            yield ".speed", "a number in steps of 0.05", self.speed
+        if self.speed is not UNSET and not self.is_flux and self.speed < 0.7:
+            yield ".speed", "a number from 0.7 to 1.5 for Aura voices", self.speed
         if not self.is_flux and self.expressivity is not UNSET:
             yield ".expressivity", "no expressivity (Flux voices have it)", self.model
 
@@ -264,7 +295,7 @@ class PollySpeak(Part, frozen=True, tag_field="type", tag="aws_polly"):
 
 
 class Speak(Part, frozen=True):
-    """A voice. Every provider but Deepgram needs an `endpoint`."""
+    """A voice. Every provider but Deepgram and Cartesia needs an `endpoint`."""
 
     provider: DeepgramSpeak | ElevenLabsSpeak | CartesiaSpeak | OpenAiSpeak | PollySpeak
     endpoint: Endpoint | UnsetType = UNSET
@@ -275,7 +306,7 @@ class Speak(Part, frozen=True):
 
     def mistakes(self) -> Iterator[Mistake]:
         if self.endpoint is UNSET:
-            if not isinstance(self.provider, DeepgramSpeak):
+            if not isinstance(self.provider, DeepgramSpeak | CartesiaSpeak):
                 yield ".endpoint", "a mapping with url and headers", "nothing"
             return
         url = urlsplit(self.endpoint.url)
@@ -296,11 +327,6 @@ Speakers = Speak | Annotated[list[Speak], Meta(min_length=1)]
 # --- the whole ----------------------------------------------------------------------------------
 
 
-class Flags(Part, frozen=True):
-    history: bool = False
-    """Deepgram repeats each message as History; we store the first form, so this is off."""
-
-
 class Agent(Part, frozen=True):
     """agent.yaml. A list under `think` or `speak` is tried from the top down. `redial_sound` is
     ours: a tone for the browser while a lost agent is dialled again for more than 1.5 s."""
@@ -314,7 +340,6 @@ class Agent(Part, frozen=True):
     audio: Audio = Audio()
     tags: list[Name] | UnsetType = UNSET
     experimental: bool | UnsetType = UNSET
-    flags: Flags = Flags()
     mip_opt_out: bool | UnsetType = UNSET
     redial_sound: Literal["off", "on"] = "off"
 
@@ -329,9 +354,17 @@ class Agent(Part, frozen=True):
         return self.speak if isinstance(self.speak, list) else [self.speak]
 
     def mistakes(self) -> Iterator[Mistake]:
+        for at, tag in enumerate(self.tags or []):
+            for name in set(re.findall(r"\{[^}]*\}", tag)) - {"{user}", "{conversation}"}:
+                yield f".tags[{at}]", "{user} or {conversation} in braces", name
         if self.language is not UNSET and isinstance(self.listen.provider, ListenV2):
             wanted = "no language with flux listening (remove it)"
             yield ".language", wanted, shown(self.language)
+        if self.mip_opt_out is True and any(
+            isinstance(think.provider, DeepgramThink) and think.provider.model == "think-fast"
+            for think in self.thinkers
+        ):
+            yield ".mip_opt_out", "false with the model think-fast", "true"
         yield from _voice_mistakes(self, self.audio.output)
 
 
@@ -351,6 +384,8 @@ def audio_mistakes(agent: Agent, audio: Audio) -> list[str]:
 
 
 def _voice_mistakes(agent: Agent, output: AudioOutput) -> Iterator[Mistake]:
+    if output.sample_rate == FLUX_RATE and not all(speak.is_flux for speak in agent.speakers):
+        yield ".audio.output.sample_rate", f"another than {FLUX_RATE} (Flux voices)", FLUX_RATE
     if output.encoding in RATES and output.container == "none":
         return
     wanted = "linear16, mulaw or alaw in no container"

@@ -50,7 +50,7 @@ class Configuration(msgspec.Struct, frozen=True):
             return str(secret) if masked else secret.reveal()
 
         section = msgspec.to_builtins(agent or self.agent, enc_hook=plain)
-        beside = ("audio", "flags", "tags", "experimental", "mip_opt_out")
+        beside = ("audio", "tags", "experimental", "mip_opt_out")
         settings = {name: section.pop(name) for name in beside if name in section}
         del section["redial_sound"]  # not Deepgram's
         if audio is not None:
@@ -59,7 +59,8 @@ class Configuration(msgspec.Struct, frozen=True):
         think = section["think"]
         for thinker in think if isinstance(think, list) else [think]:
             thinker |= {"functions": self.registry.functions(), "prompt": prompt}
-        return settings | {"agent": section}
+        # By some pages `false` takes the context away, too. What it reports is ours to withhold.
+        return settings | {"flags": {"history": True}, "agent": section}
 
 
 def load(config_dir: Path, environ: Mapping[str, str]) -> Configuration:

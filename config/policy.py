@@ -86,6 +86,16 @@ class Abuse(Part, frozen=True):
     seconds: Annotated[float, Meta(gt=0, le=3600)] = 60.0
 
 
+class Shown(Part, frozen=True):
+    """What browsers see of an agent beside the conversation; both may be what the model reasons.
+
+    `thinking` is the content of AgentThinking, `unknown` every type that is not known here.
+    """
+
+    thinking: bool = False
+    unknown: bool = False
+
+
 class Language(Part, frozen=True):
     """What another language takes; what is left out stays as in agent.yaml."""
 
@@ -103,6 +113,7 @@ class Policy(Part, frozen=True):
 
     messages: Messages = Messages()
     abuse: Abuse = Abuse()
+    shown: Shown = Shown()
     voices: dict[Choice, Speakers] = msgspec.field(default_factory=dict)
     languages: dict[Choice, Language] = msgspec.field(default_factory=dict)
 

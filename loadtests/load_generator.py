@@ -32,7 +32,9 @@ SETTINGS = deepgram.encode(
             "output": {"encoding": "linear16", "sample_rate": 24000, "container": "none"},
         },
         agent={
-            "listen": {"provider": {"type": "deepgram", "model": "flux-general-en"}},
+            "listen": {
+                "provider": {"type": "deepgram", "version": "v2", "model": "flux-general-en"}
+            },
             "think": {"provider": {"type": "open_ai", "model": "gpt-4o-mini"}, "prompt": "Help."},
             "speak": {"provider": {"type": "deepgram", "model": "aura-2-thalia-en"}},
         },

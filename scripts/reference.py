@@ -1,4 +1,4 @@
-"""Makes the tables in docs/reference that the code knows: `make docs`.
+"""Makes the tables in docs/reference and docs/protocol.md that the code knows: `make docs`.
 
 A table stands between `<!-- made: NAME -->` and `<!-- end -->`; the text around it is written by
 hand.
@@ -10,15 +10,50 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
 
 from config import limits
 from config import settings as settings_module
-from config.settings import VARIABLES
+from config.agent import Agent, Think
+from config.loader import load
+from config.settings import CONFIG_DIR, VARIABLES
+from relay.core import message_policy
+from relay.core.actions import SendSettings
+from relay.core.admitted import Admitted
+from relay.core.deepgram_session import DeepgramSession
+from relay.core.events import AgentOpened, FromAgent, FromBrowser
+from relay.core.session import Session
+from relay.protocol import deepgram
+from relay.sandbox import settings_check
 from relay.telemetry.metrics import METRICS, TIMES
 
-PAGES = Path(__file__).parents[1] / "docs" / "reference"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = DOCS / "reference"
+
+# Objects of Settings that have a row for each of their fields.
+OPENED = ("audio", "flags", "agent", "context", "think")
+# What does not simply stand in agent.yaml.
+SET = {
+    "audio.input": "agent.yaml, or what the browser asks for",
+    "audio.output": "agent.yaml, or what the browser asks for",
+    "tags": "agent.yaml, `{user}` and `{conversation}` filled in",
+    "flags.history": "`true`, always",
+    "agent.context.messages": "the history, where there is one",
+    "agent.greeting": "agent.yaml, where there is no history",
+    "agent.think.functions": "intents.yaml",
+    "agent.think.prompt": "system_prompt.md, filled in",
+}
+# What is done with a field of a client beside passing it on or not.
+HONOURED = {
+    "flags.history": "changed to `true`; `false` keeps the reports from the client",
+    "mip_opt_out": "passed if it is `true`",
+}
 
 
 def settings() -> Iterator[tuple[str, ...]]:
@@ -56,7 +91,81 @@ def metrics() -> Iterator[tuple[str, ...]]:
         yield _code(f"relay_{name}_seconds"), "histogram", "", meaning
 
 
-TABLES = {"settings": settings, "metrics": metrics}
+def deepgram_settings() -> Iterator[tuple[str, ...]]:
+    """Each field of Deepgram's Settings, and what comes of one that a client has set."""
+    yield "field", "set from", "of a Deepgram client's Settings"
+    paths = list(_paths("Settings"))
+    side = {"encoding": "mulaw", "sample_rate": 8000}
+    audio = {"input": side, "output": side | {"container": "none"}}
+    client: dict[str, Any] = {"type": "Settings", "audio": audio}
+    for path in paths:
+        _put(client, path, [path] if path == "tags" else path != "flags.history")
+    sent = msgspec.to_builtins(_sent_for(client))
+    for path in paths:
+        is_passed = _get(sent, path) == _get(client, path)
+        known = path.rpartition(".")[2] in (*Agent.__struct_fields__, *Think.__struct_fields__)
+        source = SET.get(path, "agent.yaml" if known else "not sent")
+        yield _code(path), source, HONOURED.get(path, "passed" if is_passed else "withheld")
+
+
+def _paths(kind: str, inside: str = "") -> Iterator[str]:
+    for name in settings_check.field_names(kind):
+        if name in OPENED:
+            yield from _paths(name, f"{inside}{name}.")
+        else:
+            yield inside + name
+
+
+def _put(settings: dict[str, Any], path: str, value: object) -> None:
+    *outer, last = path.split(".")
+    for name in outer:
+        settings = settings.setdefault(name, {})
+    settings.setdefault(last, value)
+
+
+def _get(settings: Any, path: str) -> object:
+    for name in path.split("."):
+        settings = settings[0] if isinstance(settings, list) else settings
+        settings = settings.get(name) if isinstance(settings, dict) else None
+    return settings
+
+
+def _sent_for(client: dict[str, Any]) -> deepgram.Settings:
+    """The Settings that an agent is sent for a client with these."""
+    configuration = load(CONFIG_DIR, {})
+    admitted = Admitted(
+        session_id=UUID(int=0),
+        conversation_id=UUID(int=0),
+        user_id="user",
+        timezone="UTC",
+        audio=configuration.agent.audio,
+        history=[deepgram.History(role="user", content="Hello.")],
+    )
+
+    def begin(admitted: Admitted, now: float) -> Session:
+        return Session(
+            admitted,
+            lambda history: message_policy.settings(
+                configuration, admitted, date(2026, 1, 1), history
+            ),
+            now=now,
+            began=datetime(2026, 1, 1, tzinfo=UTC),
+            limits=limits.Limits(),
+            policy=configuration.policy,
+            new_id=uuid4,
+            jitter=lambda: 0.0,
+            new_ticket=lambda: "ticket",
+        )
+
+    session = DeepgramSession(admitted, configuration.agent, begin, 0.0)
+    for event in (AgentOpened(), FromAgent(deepgram.Welcome(request_id="of the agent"))):
+        session.handle(event, 0.0)
+    asked = session.handle(FromBrowser(msgspec.convert(client, deepgram.Settings)), 0.0)
+    (sent,) = [action.settings for action in asked if isinstance(action, SendSettings)]
+    return sent
+
+
+TABLES = {"settings": settings, "metrics": metrics, "deepgram_settings": deepgram_settings}
 
 
 def remade(text: str) -> str:
@@ -80,5 +189,5 @@ def _code(text: str) -> str:
 
 
 if __name__ == "__main__":
-    for page in PAGES.glob("*.md"):
+    for page in (*PAGES.glob("*.md"), DOCS / "protocol.md"):
         page.write_text(remade(page.read_text("utf-8")), "utf-8")

@@ -184,12 +184,22 @@ def test_every_state_is_in_the_life_of_a_session():
 # --- reference -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["settings", "metrics"])
+@pytest.mark.parametrize("name", reference.TABLES)
 def test_the_tables_of_the_reference_are_what_the_command_makes(name):
-    text = reference_page(name)
+    text = PROTOCOL if name == "deepgram_settings" else reference_page(name)
 
     assert f"<!-- made: {name} -->" in text
     assert reference.remade(text) == text, "run `make docs`"
+
+
+def test_the_table_of_settings_has_all_that_a_session_does_with_one():
+    _, *fields = reference.deepgram_settings()
+    became = {name.strip("`"): what for name, _, what in fields}
+
+    assert set(became) >= {*reference.SET, *reference.HONOURED}
+    passed = {name for name, what in became.items() if what == "passed"}
+    assert passed == {"audio.input", "audio.output"}
+    assert became["agent.think.prompt"] == "withheld"
 
 
 def test_every_reason_to_end_has_its_row():

@@ -79,10 +79,11 @@ class Floor:
                 self.deaf = True
                 if self.turn in (Turn.AGENT, Turn.NOBODY):
                     self.turn = Turn.USER  # our own words, on after a pause
-            case deepgram.ConversationText(role="user"):
+            case deepgram.ConversationText(role="user", is_turn=is_turn):
                 self.deaf = False
-                self.turn = Turn.DUE
-            case deepgram.ConversationText():
+                if is_turn:  # else it was said by the way
+                    self.turn = Turn.DUE
+            case deepgram.ConversationText(is_turn=True):
                 if self.turn in (Turn.GREETING, Turn.DUE, Turn.NOBODY):
                     self.turn = Turn.AGENT
             case deepgram.AgentAudioDone():

@@ -13,7 +13,7 @@ export class Floor {
   deaf = false;
 
   /** A JSON event of the session. Returns true when playback has to stop at once. */
-  handle({ type, role, status }) {
+  handle({ type, role, status, conversational_behavior: manner = "default" }) {
     if (type === "UserStartedSpeaking") {
       this.deaf = true;
       this.turn = "listening";
@@ -22,7 +22,7 @@ export class Floor {
     if (type === "AgentStartedSpeaking" || NEW.has(type)) this.deaf = false;
     if (type === "ConversationText" && role === "user") {
       this.deaf = false;
-      this.turn = "thinking";
+      if (manner === "default") this.turn = "thinking"; // else it was said by the way
     } else if (type === "AgentThinking" || (type === "RelayIntent" && status === "submitting")) {
       this.turn = "thinking";
     } else if (type === "AgentAudioDone" && this.turn === "speaking") {

@@ -55,7 +55,10 @@ class BlockAudio(msgspec.Struct, frozen=True):
 
 
 class Forward(msgspec.Struct, frozen=True):
-    """Pass the frame being handled to the other side, untouched."""
+    """Pass the frame being handled to the other side, untouched. `kept`: a browser that was away
+    is told it again."""
+
+    kept: bool = True
 
 
 class ClearAudio(msgspec.Struct, frozen=True):

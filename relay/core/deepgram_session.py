@@ -1,15 +1,16 @@
 """A session whose browser speaks Deepgram's own protocol: official clients, unchanged. Pure.
 
 Wraps a `Session` and looks like one. Before it there is a wait for the client's Settings, of which
-only the audio and `flags.history` count; after that, what the session asks for is put into
-Deepgram's words: no `Relay…` event, an `Error` where something is wrong, and 1000 as the only close
-code, because Deepgram's JavaScript SDK dials again after any other and never sends Settings again.
+only `audio`, `flags.history` and `mip_opt_out: true` count, and a Warning names the others. After
+that, what the session asks for is put into Deepgram's words: no `Relay…` event, an `Error` where
+something is wrong, and 1000 as the only close code, because Deepgram's JavaScript SDK dials again
+after any other and never sends Settings again.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -60,6 +61,7 @@ class DeepgramSession:
         self._settings_by: float | None = now + SETTINGS_SECONDS  # None: they came
         self._early: list[Event] = []  # of an agent that was dialled ahead
         self._wanted: dict[str, Any] = {}  # of the client's Settings, for each agent
+        self._history = True  # whether what is said is told as History too; Deepgram's default
 
     def __repr__(self) -> str:
         return f"<DeepgramSession {self._session!r}>"
@@ -137,16 +139,21 @@ class DeepgramSession:
 
     def _settle(self, settings: deepgram.Settings, now: float) -> list[Action]:
         audio, mistakes = _read_audio(settings.audio, self._agent)
+        self._wanted = {"audio": msgspec.to_builtins(audio)}
+        if settings.mip_opt_out:
+            self._wanted["mip_opt_out"] = True
+            private = msgspec.structs.replace(self._agent, mip_opt_out=True)
+            mistakes += [f"{where[1:]}: expected {what}" for where, what, _ in private.mistakes()]
         if mistakes:
             return self._refuse("INVALID_SETTINGS", "; ".join(mistakes), now)
-        history = (settings.flags or {}).get("history", True)  # Deepgram's default
-        self._wanted = {
-            "audio": msgspec.to_builtins(audio),
-            "flags": {"history": history is not False},
-        }
+        self._history = (settings.flags or {}).get("history", True) is not False
         self._settings_by = None
         self._session = self._begin(msgspec.structs.replace(self.admitted, audio=audio), now)
         told: list[Action] = [actions.DialAgent()]
+        if ignored := ", ".join(_ignored(settings, self._agent)):
+            text = f"not used, this server has its own: {ignored}"[:MAX_DESCRIPTION]
+            warning = deepgram.Warning(description=text, code="SETTINGS_IGNORED")
+            told.insert(0, actions.SendBrowser(warning))
         early, self._early = self._early, []
         for event in early:
             told += self._tell(event, now)
@@ -169,9 +176,11 @@ class DeepgramSession:
     def _tell(self, event: Event, now: float) -> list[Action]:
         """What the session asks for because of this event, as the client may see it."""
         told: list[Action] = []
-        is_welcome = isinstance(event, events.FromAgent) and isinstance(
-            event.message, deepgram.Welcome
-        )
+        message = event.message if isinstance(event, events.FromAgent) else None
+        is_welcome = isinstance(message, deepgram.Welcome)
+        if isinstance(message, deepgram.History) and message.function_calls is None:
+            is_told = self._history and not self._session.knows(message)
+            return [actions.Forward()] if is_told else []
         is_explained = isinstance(event, events.BrowserClosed)  # who left needs no word
         for action in self._session.handle(event, now):
             match action:
@@ -205,6 +214,18 @@ class DeepgramSession:
 def _in_deepgrams_words(error: relay_events.RelayError) -> deepgram.Error:
     code = _CODES.get(error.code, error.code.upper())
     return deepgram.Error(description=error.detail, code=code)
+
+
+def _ignored(settings: deepgram.Settings, agent: Agent) -> Iterator[str]:
+    """The fields that a client has set and that change nothing."""
+    if isinstance(settings.agent, str):
+        yield "agent"
+    else:
+        yield from (f"agent.{name}" for name in settings.agent)
+    yield from (f"flags.{name}" for name in settings.flags or {} if name != "history")
+    yield from (name for name in ("tags", "experimental") if getattr(settings, name) is not None)
+    if settings.mip_opt_out is False and agent.mip_opt_out is True:
+        yield "mip_opt_out"
 
 
 def _read_audio(audio: dict[str, Any], agent: Agent) -> tuple[Audio, list[str]]:

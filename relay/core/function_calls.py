@@ -164,5 +164,5 @@ def _finish(call: deepgram.FunctionCall, response: str) -> deepgram.FinishedCall
         client_side=True,
         arguments=call.arguments if len(call.arguments) <= MAX_LENGTH else "{}",  # refused
         response=response,
-        thought_signature=call.thought_signature,
+        thought_signature=call.thought_signature or None,
     )

@@ -44,6 +44,7 @@ _SAFE_DESCRIPTIONS = {
 # Texts of these types may carry what is not for browsers, so a broken one does not pass either.
 PRIVATE = {
     "",
+    "AgentThinking",
     "ConversationText",  # not of one of the two who speak: perhaps the prompt
     "Error",
     "Warning",
@@ -66,6 +67,8 @@ def settings(
     """
     agent = choose(configuration.agent, configuration.policy, admitted.voice, admitted.language)
     made = configuration.make_settings(today, admitted.timezone, agent=agent, audio=admitted.audio)
+    if "tags" in made:
+        made["tags"] = [_filled(tag, admitted) for tag in made["tags"]]
     if history or admitted.takeover:
         made["agent"].pop("greeting", None)
     settings = deepgram.Settings(**made)
@@ -82,6 +85,11 @@ def without_greeting(settings: deepgram.Settings) -> deepgram.Settings:
     )
     agent = {name: value for name, value in settings.agent.items() if name != "greeting"}
     return msgspec.structs.replace(settings, agent=agent)
+
+
+def _filled(tag: str, admitted: Admitted) -> str:
+    tag = tag.replace("{conversation}", str(admitted.conversation_id))
+    return tag.replace("{user}", admitted.user_id)
 
 
 def read(text: bytes, messages: Messages) -> deepgram.FromClient:
@@ -105,7 +113,10 @@ def refusal(message: deepgram.FromClient, messages: Messages) -> relay_events.Re
             return relay_events.RelayError(code="malformed", detail=detail)
         case deepgram.Unknown(type=kind):
             return _not_allowed(kind)
-        case deepgram.InjectUserMessage(content=text) | deepgram.InjectAgentMessage(message=text):
+        case (
+            deepgram.InjectUserMessage(content=text)
+            | deepgram.InjectAgentMessage(message=str(text))
+        ):
             pass
         case _:
             text = ""

@@ -26,17 +26,15 @@ FINAL_ERRORS = {
     "UNPARSABLE_CLIENT_MESSAGE",
     "USER_AUDIO_FORMAT",
 }
-# An agent that closes with one of these has not finished the conversation. 1000 and the codes from
-# 3000 up were chosen by somebody, and are passed on.
-LOST_CODES = {
-    close_codes.GOING_AWAY,
-    close_codes.NO_STATUS,
-    close_codes.ABNORMAL,
-    close_codes.INTERNAL,
-    close_codes.RESTART,
-    close_codes.TRY_AGAIN,
-    close_codes.AGENT_UNREACHABLE,
-}
+
+
+def is_lost(code: int) -> bool:
+    """Whether an agent that closes with this has not finished the conversation.
+
+    1000 and the codes from 3000 up were chosen by somebody, and are passed on. 1002, 1003 and 1007
+    to 1009 blame what the agent got: that was from us, and no browser is told that it did it.
+    """
+    return code != close_codes.NORMAL and code < 3000
 
 
 def pause(tries: int, jitter: float, at_least: float) -> float | None:

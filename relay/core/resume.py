@@ -16,6 +16,9 @@ from relay.core.admitted import Admitted
 from relay.protocol import deepgram, relay_events
 
 KEPT_BYTES = 64 * 1024  # some minutes of conversation
+KEPT_FRAMES = 4096  # reports come with every frame of audio: more than until a loss is noticed
+# Takes the place of a report that is of no use later, so that the counting goes on.
+REPORT = deepgram.encode(deepgram.LatencyReport())
 
 
 class ResumeWindow:
@@ -77,12 +80,12 @@ class ReplayBuffer:
     def __repr__(self) -> str:
         return f"<ReplayBuffer count={self.count} kept={len(self._frames)} bytes={self._bytes}>"
 
-    def append(self, text: bytes) -> None:
-        """This is what the browser is told next, if it is here."""
+    def append(self, text: bytes, *, kept: bool = True) -> None:
+        """This is what the browser is told next, if it is here. Not `kept`: a report."""
         self.count += 1
-        self._frames.append(text)
-        self._bytes += len(text)
-        while self._bytes > self.limit:
+        self._frames.append(text if kept else b"")
+        self._bytes += len(self._frames[-1])
+        while self._bytes > self.limit or len(self._frames) > KEPT_FRAMES:
             self._bytes -= len(self._frames.popleft())
 
     def since(self, received: int) -> list[bytes]:
@@ -101,4 +104,4 @@ class ReplayBuffer:
             self._bytes += len(text)
             self.count = received + len(self._frames)
             first = received
-        return list(self._frames)[received - first :]
+        return [text or REPORT for text in self._frames][received - first :]

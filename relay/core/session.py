@@ -26,7 +26,7 @@ from relay.core.events import HANG_UP, EndReason, Event
 from relay.core.function_calls import FunctionCalls, respond
 from relay.core.open_turn import OpenTurn
 from relay.core.rate_limit import AudioLimit, TextLimits
-from relay.core.reconnect import FINAL_ERRORS, LOST_CODES
+from relay.core.reconnect import FINAL_ERRORS, is_lost
 from relay.core.resume import ResumeWindow
 from relay.core.session_timeouts import SessionTimeouts
 from relay.core.transcript import Transcript
@@ -84,6 +84,7 @@ class Session:
         self._make_settings = make_settings
         self._resume = ResumeWindow(admitted, limits.grace_seconds, new_ticket)
         self._texts = TextLimits(limits, policy, now)
+        self._shown = policy.shown
         self._audio = AudioLimit(limits, admitted.audio.input, now)
         self._timeouts = SessionTimeouts(limits.idle_seconds, limits.session_seconds, now)
         self._transcript = Transcript(admitted, began - timedelta(seconds=now), new_id)
@@ -133,6 +134,10 @@ class Session:
         """Whether a binary message of the browser is audio and may pass; else `NotAudio` is due."""
         return not message_policy.is_text(payload, self._texts.messages)
 
+    def knows(self, line: deepgram.History) -> bool:
+        """Whether an agent repeats what the one before it was told."""
+        return self._open_turn.knows(line)
+
     def begin(self) -> list[Action]:
         """The browser's WebSocket is open: what it is told first, and who is called."""
         return [self._introduce(0, self.admitted.takeover), actions.DialAgent()]
@@ -166,7 +171,7 @@ class Session:
                 return self._lost(now, why, detail, at_least=retry_after)
             case events.AgentClosed(code, reason):
                 detail = f"{code} {reason}".strip()
-                if code in LOST_CODES:
+                if is_lost(code):
                     return self._lost(now, EndReason.AGENT_LOST, detail)
                 return self._end(EndReason.AGENT_LEFT, detail, code, reason)
             case events.BrowserClosed(code, reason):
@@ -213,9 +218,9 @@ class Session:
                 note = actions.Note("agent_malformed", f"ConversationText: {reason}")
                 return [note, *self._store(said, actions.SendBrowser(said), now)]
             case deepgram.LatencyReport(total_latency=seconds):
-                if seconds is None:
-                    return [actions.Forward()]
-                return [actions.Forward(), actions.Reported(seconds)]
+                # One may come with every frame of audio: not for later.
+                told: list[Action] = [] if self._resume.is_detached else [actions.Forward(False)]
+                return told if seconds is None else [*told, actions.Reported(seconds)]
             case deepgram.UserStartedSpeaking():
                 self._in_turn = self._transcript.words_due = True
                 self._timeouts.touch(now)
@@ -237,11 +242,12 @@ class Session:
                     actions.SendBrowser(message_policy.for_browser(message)),
                     actions.Note("agent_warning", f"{code}: {description}"),
                 ]
-            case deepgram.History(function_calls=calls):
-                is_ours = calls is not None or self._open_turn.knows(message)
-                return [] if is_ours else [actions.Forward()]
-            case deepgram.FunctionCallResponse():
-                return []  # the echo of our own answer (2026), no browser's business
+            case deepgram.History() | deepgram.FunctionCallResponse():
+                return []  # told already; the echo of our own answer (2026)
+            case deepgram.AgentThinking() if not self._shown.thinking:
+                return [actions.SendBrowser(deepgram.AgentThinking())]
+            case deepgram.Unknown(type=kind) if not self._shown.unknown:
+                return [actions.Note("agent_unknown", kind[:40])]
             case deepgram.Malformed(type=kind, reason=reason):
                 note = actions.Note("agent_malformed", f"{kind}: {reason}")
                 return [note] if kind in message_policy.PRIVATE else [note, actions.Forward()]

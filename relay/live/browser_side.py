@@ -48,9 +48,9 @@ class BrowserSide(Side):
         """How many texts the browser was told, or would have been."""
         return self._texts.count
 
-    def tell(self, text: bytes) -> None:
-        """Now, or when it comes back."""
-        self._texts.append(text)
+    def tell(self, text: bytes, *, kept: bool = True) -> None:
+        """Now, or if it is `kept` when it comes back."""
+        self._texts.append(text, kept=kept)
         self.connection.queue.send_text(text)
 
     def replay_texts(self, received: int) -> None:

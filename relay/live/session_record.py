@@ -46,7 +46,7 @@ class SessionRecord:
         """A fact for log and metrics."""
         self._metrics.notes.labels(what=what).inc()
         more = ""
-        if what == "agent_redialled":  # what happens to one happens to all, again and again
+        if what in ("agent_redialled", "agent_unknown"):  # to all and again and again
             left_out = self._log_limit.count(detail, asyncio.get_running_loop().time())
             if left_out is None:
                 return

@@ -228,10 +228,10 @@ class SessionRunner:
         to_agent = self._agent.connection.queue
         for action in asked:
             match action:
-                case actions.Forward():
+                case actions.Forward(kept=kept):
                     text, is_from_agent = self._frame
                     if is_from_agent:
-                        self._browser.tell(text)
+                        self._browser.tell(text, kept=kept)
                     else:  # what is lost with this agent the core tells the next one
                         to_agent.send_text(text, for_this_end=True)
                 case actions.SendBrowser(event=event):

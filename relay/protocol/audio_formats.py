@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 
 import msgspec
 
-from config.agent import Agent, Audio, AudioInput, AudioOutput, audio_mistakes
+from config.agent import RATES, Agent, Audio, AudioInput, AudioOutput, audio_mistakes
 
 # Deepgram's combinations are in docs/protocol.md.
 INPUT_RATES = {
@@ -20,11 +20,7 @@ INPUT_RATES = {
     "alaw": (8000, 16000),
     "opus": (16000, 48000),  # one packet a message; what a browser has by WebCodecs
 }
-OUTPUT_RATES = {
-    "linear16": (8000, 16000, 24000, 32000, 48000),
-    "mulaw": (8000, 16000),
-    "alaw": (8000, 16000),
-}
+OUTPUT_RATES = RATES
 # Bytes of a sample, and a sample that nobody hears. The other encodings are compressed: how much of
 # them is a second depends on what is said.
 _SAMPLES = {"linear16": b"\x00\x00", "linear32": bytes(4), "mulaw": b"\xff", "alaw": b"\xd5"}

@@ -47,6 +47,8 @@ class ConversationText(Message, frozen=True, tag=True):
     role: Role
     content: str
     conversational_behavior: Any = None
+    languages_hinted: Any = None
+    languages: Any = None
 
     @property
     def is_turn(self) -> bool:
@@ -62,7 +64,9 @@ class EndOfTurn(Notice, frozen=True, tag=True):
     trigger: str | None = None
 
 
-class AgentThinking(Notice, frozen=True, tag=True):
+class AgentThinking(Notice, frozen=True, tag=True, omit_defaults=False):
+    """`content` is what the model reasons, tools included."""
+
     content: str = ""
 
 
@@ -76,14 +80,14 @@ class AgentAudioDone(Message, frozen=True, tag=True):
     """The last audio of the turn was sent; it may still be playing."""
 
 
-class FunctionCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a request. `arguments` is JSON inside a string."""
 
     id: str
     name: str
     arguments: str = "{}"
     client_side: bool = True
-    thought_signature: str | None = None
+    thought_signature: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class FunctionCallRequest(Message, frozen=True, tag=True):
@@ -125,22 +129,43 @@ class LatencyReport(Message, frozen=True, tag=True):
 
     stt_latency: float | None = None
     ttt_token_latency: float | None = None
+    ttt_text_latency: float | None = None
+    ttt_tool_latency: float | None = None
+    ttt_thinking_latency: float | None = None
     tts_latency: float | None = None
     total_latency: float | None = None
 
 
-class InjectionRefused(Notice, frozen=True, tag=True):
+class InjectionRefused(Notice, frozen=True, tag=True, omit_defaults=False):
     message: str = ""
 
 
-class Warning(Message, frozen=True, tag=True):
+class ListenUpdated(Notice, frozen=True, tag=True): ...
+
+
+class ThinkUpdated(Notice, frozen=True, tag=True): ...
+
+
+class ThinkLiveUpdated(Notice, frozen=True, tag=True): ...
+
+
+class SpeakUpdated(Notice, frozen=True, tag=True): ...
+
+
+class PromptUpdated(Notice, frozen=True, tag=True): ...
+
+
+class FrustrationDetected(Notice, frozen=True, tag=True): ...
+
+
+class Warning(Message, frozen=True, tag=True, omit_defaults=False):
     """The session goes on."""
 
     description: str = ""
     code: str = ""
 
 
-class Error(Message, frozen=True, tag=True):
+class Error(Message, frozen=True, tag=True, omit_defaults=False):
     """The end of the session: Deepgram closes without a status after it."""
 
     description: str = ""
@@ -182,8 +207,11 @@ class InjectUserMessage(Message, frozen=True, tag=True):
 
 
 class InjectAgentMessage(Message, frozen=True, tag=True):
-    message: str
+    """Without `message` (`is_dynamic`) the model finds the words."""
+
+    message: str | None = None
     behavior: Literal["default", "queue", "interrupt"] | None = None
+    is_dynamic: bool | None = None
 
 
 class FunctionCallResponse(Message, frozen=True, tag=True):
@@ -245,6 +273,12 @@ ServerMessage = (
     | History
     | LatencyReport
     | InjectionRefused
+    | ListenUpdated
+    | ThinkUpdated
+    | ThinkLiveUpdated
+    | SpeakUpdated
+    | PromptUpdated
+    | FrustrationDetected
     | Warning
     | Error
 )
@@ -407,7 +441,7 @@ def _read_call(entry: Any) -> FunctionCall | None:
         name=read.name if isinstance(read.name, str) else "",
         arguments=arguments if isinstance(arguments, str) else json.dumps(arguments),
         client_side=read.client_side is not False,
-        thought_signature=signature if isinstance(signature, str) else None,
+        thought_signature=signature if isinstance(signature, str) else msgspec.UNSET,
     )
 
 

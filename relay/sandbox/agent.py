@@ -26,7 +26,7 @@ from relay.sandbox.options import Options
 from relay.sandbox.output import Action, Listen, Output
 from relay.sandbox.scheduler import Scheduler
 from relay.sandbox.script import Ending
-from relay.sandbox.settings import AppliedSettings, read_settings
+from relay.sandbox.settings import AppliedSettings, one_or_more, read_settings
 from relay.sandbox.slots import read_function
 
 ACK_DELAY = 0.2  # seconds until an update is acknowledged
@@ -165,7 +165,9 @@ class Agent:
         self._think_settings(agent.get("think", {}))
         context = agent.get("context", {}).get("messages", [])
         history = msgspec.convert(context, list[deepgram.History])
-        self.dialogue.planner.slot_filler.remember(history)
+        # Some pages say that the flag is about the context too; so whoever needs it sends true.
+        if self.settings.history:
+            self.dialogue.planner.slot_filler.remember(history)
         self.state = State.APPLYING
         if self.options.settings_delay is not None:
             self._later(now + self.options.settings_delay, self._applied)
@@ -180,8 +182,8 @@ class Agent:
 
     def _think_settings(self, think: dict[str, Any] | list[dict[str, Any]]) -> None:
         """Replaces the functions; of several, the first is the one that is used."""
-        first = (think[0] if think else {}) if isinstance(think, list) else think
-        functions = [read_function(function) for function in first.get("functions", ())]
+        first = one_or_more(think)[:1]
+        functions = [read_function(one) for think in first for one in think.get("functions", ())]
         self.dialogue.planner.slot_filler.functions = functions
 
     # --- the end -------------------------------------------------------------------------------

@@ -227,16 +227,21 @@ class Dialogue:
         self._scheduler.add(now + INJECT_DELAY, partial(self._inject, message))
 
     def _inject(self, message: str, now: float) -> None:
+        self._speak(Turn(say=(message,)), now, delay=0.0)
+
+    def _speak(self, turn: Turn, now: float, *, delay: float) -> None:
         self.phase = Phase.SPEAKING
-        self.playout.begin(Turn(say=(message,)), now, delay=0.0)
+        if self._output.settings.bad_speed:
+            self._end(Ending("error", "FAILED_TO_SPEAK", "The voice does not take this speed."))
+        else:
+            self.playout.begin(turn, now, delay=delay)
 
     def _say(self, turn: Turn, now: float) -> None:
         if not turn.say:
             self._turn_over(now)
             return
-        self.phase = Phase.SPEAKING
         delay = self._options.voice_delay
-        self.playout.begin(turn, now, delay=delay)
+        self._speak(turn, now, delay=delay)
         if turn.barge_in is not None:
             barge_in = now + delay + turn.barge_in
             self._scheduler.add(barge_in, partial(self._scripted_barge_in, turn))

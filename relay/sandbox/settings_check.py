@@ -56,27 +56,28 @@ _OBJECTS = {
     # --- think
     "think": "provider:think_provider endpoint?:endpoint functions?:function* prompt? "
     "context_length?:=max/number(0..)",
-    "think_provider": "type=open_ai|anthropic|google|groq|nvidia|aws_bedrock model version? "
-    "temperature?:number(0..2) reasoning_mode?=none|minimal|low|medium|high credentials?:text{}",
+    "think_provider": "type=open_ai|anthropic|google|groq|nvidia|aws_bedrock|deepgram model "
+    "version? temperature?:number(0..2) reasoning_mode?=none|minimal|low|medium|high "
+    "credentials?:text{} voice_prompt_opt_out?:flag",
     "function": "name? description? parameters?:any{} endpoint?:function_endpoint "
     "defer_until_eot?:flag",
     "function_endpoint": "url? method? headers?:text{}",
     # --- speak
     "speak": "provider:speak_provider endpoint?:endpoint",
     "speak_v1": "type version?=v1 model speed?:number(0..)",
-    "speak_v2": "type version?=v2 model expressivity?:integer(-2..2)",
+    "speak_v2": "type version?=v2 model speed?:number(0..) expressivity?:integer(-2..2)",
     "speak_elsewhere": "type=eleven_labs|cartesia|open_ai|aws_polly version? model? model_id? "
     "voice?:any language? language_code? engine? volume?:number(0.5..2) credentials?:text{}",
     **MESSAGES,
+    "InjectDynamicMessage": "is_dynamic:flag behavior?=default|queue|interrupt",
 }
 
 _TYPES: dict[str, Any] = {"any": object, "text": str, "number": (int, float), "integer": int}
 
 
 def is_flux(provider: Mapping[str, Any]) -> bool:
-    """Whether a listen provider means Flux: by its version, or by its model when that is left."""
-    by_model = "v2" if str(provider.get("model")).startswith("flux") else "v1"
-    return bool(provider.get("version", by_model) == "v2")
+    """Whether a listen or speak provider is of version v2; v1 is what is left out."""
+    return bool(provider.get("version") == "v2")
 
 
 def _variant(kind: str, value: dict[str, Any]) -> str:
@@ -84,6 +85,8 @@ def _variant(kind: str, value: dict[str, Any]) -> str:
     match kind:
         case "history":
             return "history_calls" if "function_calls" in value else "history_text"
+        case "InjectAgentMessage" if value.get("is_dynamic") is True:
+            return "InjectDynamicMessage"
         case "speak_provider" if value.get("type") != "deepgram":
             return "speak_elsewhere"
         case "listen_provider" | "speak_provider":
@@ -129,6 +132,11 @@ def _misfits(kind: str, value: Any, path: str) -> Iterator[str]:
                 yield inside + key
     elif not _fits(kind, value):
         yield path
+
+
+def field_names(kind: str) -> list[str]:
+    """The fields of `Settings`, or of an object in it by its name there."""
+    return list(_fields(kind))
 
 
 @cache

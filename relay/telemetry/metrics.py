@@ -84,8 +84,8 @@ class Metrics:
     notes = Row(
         Counter,
         "unexpected things that an agent said or did; browsers that were lost and came back",
-        what="agent_warning, agent_unexpected, agent_malformed, agent_redialled, browser_away,"
-        " browser_back",
+        what="agent_warning, agent_unexpected, agent_malformed, agent_unknown, agent_redialled,"
+        " browser_away, browser_back",
     )
     refusals = Row(
         Counter,

@@ -247,6 +247,20 @@ def test_late_audio_of_a_cut_reply_is_dropped_until_something_new_begins(node):
     assert heard == [True, False, False, False, True, True, True, True, True, True]
 
 
+def test_what_is_said_by_the_way_is_no_turn(node):
+    turns = node(
+        """import { Floor } from "./floor.js";
+        const floor = new Floor();
+        tell(["backchannel", "default", undefined].map((conversational_behavior) => {
+            floor.reset();
+            floor.audio();
+            floor.handle({ type: "ConversationText", role: "user", conversational_behavior });
+            return floor.turn; }));"""
+    )
+
+    assert turns == ["speaking", "thinking", "thinking"]
+
+
 @pytest.mark.parametrize(
     ("name", "declared"),
     [

@@ -107,8 +107,8 @@ async def test_what_deepgrams_starters_ask_of_a_relay(database_url, tmp_path):
 async def test_the_agent_is_ours_and_the_audio_is_the_clients(database_url, tmp_path):
     async with whole(database_url, tmp_path, script=SWIM) as program:
         async with dial(program, await granted(program, timezone="Europe/Vienna")) as client:
-            await client.send(settings())
-            await said(client, "SettingsApplied")
+            await client.send(json.dumps(json.loads(settings()) | {"mip_opt_out": True}))
+            (warning,) = (await said(client, "SettingsApplied"))[1:-1]
             agent = await program.sandbox.session()
             told = agent.settings
             await client.send(json.dumps({"type": "InjectUserMessage", "content": "To swim"}))
@@ -118,6 +118,9 @@ async def test_the_agent_is_ours_and_the_audio_is_the_clients(database_url, tmp_
 
         assert told["audio"]["input"] == {"encoding": "linear16", "sample_rate": 44100}
         assert told["flags"] == {"history": True}
+        assert told["mip_opt_out"] is True
+        assert warning["code"] == "SETTINGS_IGNORED"
+        assert all(f"agent.{name}" in warning["description"] for name in SETTINGS["agent"])
         assert "client" not in json.dumps(told)
         assert {f["name"] for f in told["agent"]["think"][0]["functions"]} > {"create_goal"}
         history = [event for event in got if event["type"] == "History"]
@@ -231,7 +234,7 @@ async def test_nothing_is_lost_when_the_session_has_its_turn_late(
             await client.send(settings())
             await client.send(frame)
             types = [event["type"] for event in await said(client, "SettingsApplied")]
-            assert types == ["Welcome", "SettingsApplied"]
+            assert types == ["Welcome", "Warning", "SettingsApplied"]
             assert await heard(0) == frame
         async with program.attach(await program.begin()) as browser:
             await browser.send(frame)

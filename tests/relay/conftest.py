@@ -69,6 +69,7 @@ def make_session(
     settings: deepgram.Settings,
     limits: Limits = LIMITS,
     now: float = 0.0,
+    policy: Policy | None = None,
 ) -> Session:
     """A session that begins at `now`; it gives its agents `settings`, with the history as a tag."""
 
@@ -81,7 +82,7 @@ def make_session(
         now=now,
         began=BEGAN + timedelta(seconds=now),
         limits=limits,
-        policy=Policy(),
+        policy=policy or Policy(),
         new_id=numbered_ids(),
         jitter=lambda: 1.0,
         new_ticket=numbered_tickets(),

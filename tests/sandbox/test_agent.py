@@ -10,6 +10,7 @@ from relay.sandbox.output import EndSpeech
 from relay.sandbox.script import Call, Ending, Script, Turn
 
 THINK = {"provider": {"type": "open_ai", "model": "gpt-4o-mini"}}
+SPEAK = {"provider": {"type": "deepgram", "model": "aura-2-orion-en"}}
 INJECT = {"type": "InjectUserMessage", "content": "Hello"}
 
 
@@ -148,7 +149,7 @@ def test_a_stored_agent_cannot_be_resolved(line):
     "output",
     [
         {"encoding": "mp3"},
-        {"encoding": "linear16", "sample_rate": 44100},
+        {"encoding": "linear16", "sample_rate": 22050},
         {"encoding": "linear16", "container": "ogg"},
     ],
 )
@@ -158,6 +159,97 @@ def test_audio_that_cannot_be_had_is_invalid(line, settings, output):
     session.tell(settings(audio={"output": output}))
 
     assert session.ending.code == "INVALID_SETTINGS"
+
+
+FAST = {"provider": {"type": "deepgram", "model": "think-fast"}}
+FLUX = {"type": "deepgram", "version": "v2", "model": "flux-general-en"}
+FLUX_VOICE = {"type": "deepgram", "version": "v2", "model": "flux-kit-en"}
+CD = {"output": {"encoding": "linear16", "sample_rate": 44100}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "section"),
+    [
+        ({"listen": {"provider": {"type": "deepgram", "model": "flux-general-en"}}}, "listen"),
+        ({"listen": {"provider": FLUX | {"model": "nova-3"}}}, "listen"),
+        ({"listen": {"provider": FLUX | {"keyterms": ["a"] * 101}}}, "listen"),
+        ({"listen": {"provider": {"type": "deepgram", "keyterms": ["a b c"] * 167}}}, "listen"),
+        ({"think": [{"provider": {"type": "groq", "model": "m"}}]}, "think"),
+        ({"think": {"provider": {"type": "aws_bedrock", "model": "m"}}}, "think"),
+        ({"think": FAST, "top": {"mip_opt_out": True}}, "think"),
+        ({"audio": CD, "speak": SPEAK}, "output"),
+    ],
+)
+def test_settings_that_are_well_formed_but_cannot_be_had_are_invalid(
+    line, settings, fields, section
+):
+    session = line()
+
+    session.tell(settings(**fields))
+
+    assert session.ending.code == "INVALID_SETTINGS"
+    assert f"{section} settings" in session.ending.reason
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"listen": {"provider": FLUX | {"keyterms": ["a"] * 100}}},
+        {"listen": {"provider": {"type": "deepgram", "keyterms": ["a b"] * 250}}},
+        {"think": {"provider": {"type": "groq", "model": "m"}, "endpoint": {"url": "u"}}},
+        {"think": FAST},
+        {"audio": CD, "speak": {"provider": FLUX_VOICE}},
+        {"audio": CD},
+    ],
+)
+def test_what_is_within_the_limits_is_applied(line, settings, fields):
+    session = line()
+
+    session.tell(settings(**fields))
+    session.run(1)
+
+    assert session.types[:2] == ["Welcome", "SettingsApplied"]
+
+
+@pytest.mark.parametrize(
+    ("voice", "ends"),
+    [
+        (SPEAK["provider"] | {"speed": 0.7}, False),
+        (SPEAK["provider"] | {"speed": 0.65}, True),
+        (SPEAK["provider"] | {"speed": 1.51}, True),
+        (FLUX_VOICE | {"speed": 0.55}, False),
+        (FLUX_VOICE | {"speed": 1.15}, False),
+        (FLUX_VOICE | {"speed": 1.12}, True),
+        (FLUX_VOICE | {"speed": 1.55}, True),
+    ],
+)
+def test_a_speed_that_the_voice_does_not_take_ends_the_session_when_it_speaks(line, voice, ends):
+    session = line()
+
+    session.start(greeting="Hi.", speak={"provider": voice})
+    session.run(2)
+
+    assert (session.ending is not None) is ends
+    assert not ends or session.ending.code == "FAILED_TO_SPEAK"
+
+
+def test_without_history_an_agent_does_not_know_what_was_said(line, settings, registry):
+    """By one of two readings of the documents; what is sent has to be good for both."""
+    asked = [
+        {"type": "History", "role": "user", "content": "I want to run a marathon in April."},
+        {"type": "History", "role": "user", "content": "There is no deadline."},
+    ]
+    think = {**THINK, "functions": registry}
+    calls = []
+    for flags in ({}, {"history": False}):
+        session = line()
+        top = {"flags": flags}
+        session.start(think=think, context={"messages": asked}, top=top)
+        session.tell({"type": "InjectUserMessage", "content": "Yes"})
+        session.run(5)
+        calls.append(session.types.count("FunctionCallRequest"))
+
+    assert calls == [1, 0]
 
 
 def test_a_reply_begins_with_a_header_if_the_audio_is_a_wav_file(line, settings):
@@ -740,7 +832,6 @@ def test_an_interrupting_message_cuts_the_reply(line):
 
 # --- updates -----------------------------------------------------------------------------------
 
-SPEAK = {"provider": {"type": "deepgram", "model": "aura-2-orion-en"}}
 LISTEN = {"provider": {"type": "deepgram", "version": "v2", "model": "flux-general-en"}}
 
 

@@ -39,7 +39,12 @@ def speak(**provider):
         {"language": "en", "greeting": "Hi"},
         listen(model="nova-3", language="en", keyterms=["a"], smart_format=True),
         listen(version="v2", model="flux-general-en", eot_threshold=1.0, eot_timeout_ms=500),
-        listen(model="flux-general-multi", language_hints=["en"], eager_eot_threshold=0.3),
+        listen(
+            version="v2",
+            model="flux-general-multi",
+            language_hints=["en"],
+            eager_eot_threshold=0.3,
+        ),
         think(context_length="max", prompt="p", endpoint={"url": "u", "headers": {"a": "b"}}),
         think(context_length=5000),
         think(functions=[{"name": "f", "description": "d", "parameters": {"any": [1]}}]),
@@ -47,7 +52,19 @@ def speak(**provider):
         {"think": [THINK, {"provider": {"type": "google", "model": "g", "version": "v1beta"}}]},
         {"think": {"provider": {"type": "aws_bedrock", "model": "m", "credentials": {}}}},
         {"speak": [AURA, AURA]},
-        speak(type="deepgram", model="flux-kit-en", expressivity=2),
+        speak(type="deepgram", version="v2", model="flux-kit-en", expressivity=2, speed=0.9),
+        {
+            "think": {
+                "provider": {
+                    "type": "deepgram",
+                    "model": "think-fast",
+                    "version": "v1",
+                    "reasoning_mode": "low",
+                    "temperature": 2,
+                    "voice_prompt_opt_out": True,
+                }
+            }
+        },
         speak(type="cartesia", model_id="m", voice={"mode": "id", "id": "x"}, volume=1),
         speak(type="eleven_labs", model_id="m", language_code="en"),
         speak(type="open_ai", model="tts-1", voice="nova"),
@@ -80,6 +97,10 @@ def test_what_the_service_accepts_is_accepted(settings, agent):
         (
             listen(version="v2", model="flux-general-en", eot_timeout_ms=0.5),
             "agent.listen.provider.eot_timeout_ms",
+        ),
+        (
+            speak(type="deepgram", model="flux-kit-en", expressivity=2),
+            "agent.speak.provider.expressivity",
         ),
         (think(timeout=1), "agent.think.timeout"),
         (think(context_length="min"), "agent.think.context_length"),
@@ -137,13 +158,22 @@ def test_other_messages_are_read_as_strictly(message, path):
     assert f"Check the {path} field" in misfit(message)
 
 
-@pytest.mark.parametrize("message", [{"type": "Nonsense"}, {"type": 3}, {}])
+def test_a_message_that_the_model_is_to_word_has_no_words():
+    message = {"type": "InjectAgentMessage", "is_dynamic": True, "behavior": "queue"}
+
+    assert misfit(message) is None
+    assert misfit(message | {"message": "x"}) is not None
+
+
+@pytest.mark.parametrize(
+    "message", [{"type": "InjectDynamicMessage"}, {"type": "Nonsense"}, {"type": 3}, {}]
+)
 def test_an_unknown_type_matches_no_format(message):
     assert misfit(message) == UNKNOWN_FORMAT
 
 
-def test_flux_is_told_by_version_or_else_by_model():
+def test_flux_is_told_by_version_and_v1_is_what_is_left_out():
     assert is_flux({"version": "v2"})
-    assert is_flux({"model": "flux-general-en"})
+    assert not is_flux({"model": "flux-general-en"})
     assert not is_flux({"version": "v1", "model": "flux-general-en"})
     assert not is_flux({})

@@ -121,6 +121,18 @@ def test_a_barge_in_empties_what_is_played_and_drops_late_audio():
     assert it.turn is Turn.DUE
 
 
+def test_what_is_said_by_the_way_changes_no_turn():
+    it = floor()
+    it.turn = Turn.AGENT
+    by_the_way = deepgram.ConversationText(
+        role="user", content="mhm", conversational_behavior="backchannel"
+    )
+
+    it.handle(by_the_way, 9.0)
+
+    assert (it.turn, it.last) == (Turn.AGENT, 9.0)
+
+
 def test_reports_that_come_all_the_time_do_not_look_like_progress():
     it = floor()
     it.handle(deepgram.LatencyReport(stt_latency=0.1), 9.0)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from config.agent import Audio, AudioInput, AudioOutput
+from config.agent import Audio, AudioInput, AudioOutput, DeepgramThink, Think
 from config.limits import Limits
 from config.loader import load
 from config.settings import CONFIG_DIR
@@ -60,11 +61,11 @@ def deepgram_agent(admitted):
     return make_deepgram_session(admitted)
 
 
-def make_deepgram_session(admitted):
+def make_deepgram_session(admitted, agent=AGENT):
     def begin(admitted, now):
         return make_session(admitted, OURS, LIMITS, now=now)
 
-    return DeepgramSession(admitted, AGENT, begin, 0.0)
+    return DeepgramSession(admitted, agent, begin, 0.0)
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_settings_begin_the_session_with_the_audio_that_they_ask_for(deepgram_ag
 
     asked = deepgram_agent.handle(client_settings(audio), 3.0)
 
-    assert asked == [actions.DialAgent()]
+    assert asked[1:] == [actions.DialAgent()]
     assert deepgram_agent.accepts_audio(b"audio")
     assert deepgram_agent.admitted.audio == Audio(
         input=AudioInput(sample_rate=44100), output=AudioOutput()
@@ -131,11 +132,79 @@ def test_the_agent_gets_our_settings_with_the_audio_of_the_client(deepgram_agent
     ("flags", "wanted"),
     [(None, True), ({}, True), ({"history": False}, False), ({"history": "?"}, True)],
 )
-def test_history_is_on_unless_the_client_turns_it_off(deepgram_agent, flags, wanted):
+def test_history_is_told_unless_the_client_turns_it_off(deepgram_agent, flags, wanted):
+    """The agent is asked for it in any case: its context may depend on it."""
     deepgram_agent.handle(client_settings(flags=flags), 0.1)
     deepgram_agent.handle(AgentOpened(), 0.2)
+    sent = sent_settings(deepgram_agent.handle(WELCOME, 0.3))
+    deepgram_agent.handle(APPLIED, 0.4)
 
-    assert sent_settings(deepgram_agent.handle(WELCOME, 0.3)).flags == {"history": wanted}
+    line, calls = (
+        deepgram_agent.handle(FromAgent(history), 0.5)
+        for history in (
+            deepgram.History(role="user", content="x"),
+            deepgram.History(function_calls=[]),
+        )
+    )
+
+    assert sent.flags == {"told": []}, "ours"
+    assert line == ([actions.Forward()] if wanted else [])
+    assert calls == []
+
+
+@pytest.mark.parametrize(("wish", "sent"), [(True, True), (False, None), (None, None)])
+def test_audio_is_kept_out_of_model_improvement_if_the_client_says_so(deepgram_agent, wish, sent):
+    deepgram_agent.handle(client_settings(mip_opt_out=wish), 0.1)
+    deepgram_agent.handle(AgentOpened(), 0.2)
+
+    assert sent_settings(deepgram_agent.handle(WELCOME, 0.3)).mip_opt_out is sent
+
+
+def test_what_cannot_be_kept_out_of_it_is_not_begun(admitted):
+    """Deepgram refuses the model think-fast to who opts out."""
+    fast = Think(provider=DeepgramThink(model="think-fast"))
+    session = make_deepgram_session(admitted, msgspec.structs.replace(AGENT, think=fast))
+
+    asked = session.handle(client_settings(mip_opt_out=True), 0.1)
+
+    assert refusal(asked) == "INVALID_SETTINGS"
+    assert "mip_opt_out" in asked[0].event.description
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"agent": {}}, None),
+        ({"agent": {}, "mip_opt_out": True, "flags": {"history": False}}, None),
+        ({"agent": {}, "mip_opt_out": False}, "mip_opt_out"),
+        ({"agent": "6f1d4f0e"}, "agent"),
+        (
+            {
+                "agent": {"listen": {}, "think": {}, "greeting": "Hi"},
+                "tags": ["a"],
+                "experimental": False,
+                "flags": {"history": True, "more": 1},
+            },
+            "agent.listen, agent.think, agent.greeting, flags.more, tags, experimental",
+        ),
+    ],
+)
+def test_one_warning_names_what_is_not_used_of_settings(admitted, settings, named):
+    private = msgspec.structs.replace(AGENT, mip_opt_out=True)
+    session = make_deepgram_session(admitted, private)
+    asked = session.handle(FromBrowser(deepgram.Settings(audio={}, **settings)), 0.1)
+
+    warnings = told(asked)
+    assert asked[-1] == actions.DialAgent()
+    assert [w.code for w in warnings] == (["SETTINGS_IGNORED"] if named else [])
+    assert not named or warnings[0].description.endswith(f": {named}")
+
+
+def test_a_warning_is_not_as_long_as_a_client_wants(deepgram_agent):
+    agent = {"x" * 9999: 1}
+    asked = deepgram_agent.handle(FromBrowser(deepgram.Settings(audio={}, agent=agent)), 0.1)
+
+    assert len(told(asked)[0].description) == 300
 
 
 @pytest.mark.parametrize(
@@ -158,7 +227,8 @@ def test_what_an_agent_dialled_ahead_said_is_heard_after_settings(deepgram_agent
 
     asked = deepgram_agent.handle(client_settings(), 0.2)
 
-    assert [type(action) for action in asked] == [actions.DialAgent, actions.SendSettings]
+    kinds = [type(action) for action in asked]
+    assert kinds == [actions.SendBrowser, actions.DialAgent, actions.SendSettings]
 
 
 def test_an_agent_that_left_before_settings_is_dialled_again(deepgram_agent):
@@ -168,7 +238,7 @@ def test_an_agent_that_left_before_settings_is_dialled_again(deepgram_agent):
     asked = deepgram_agent.handle(client_settings(), 0.2)
 
     assert of(actions.DropAgent, asked)
-    assert not told(asked)
+    assert [type(event) for event in told(asked)] == [deepgram.Warning]
     assert deepgram_agent.handle(Woken(0), deepgram_agent.deadline) == [actions.DialAgent()]
 
 

@@ -99,6 +99,22 @@ def test_settings_contain_nothing_that_is_null(configuration, admitted):
     assert sent["type"] == "Settings"
 
 
+def test_tags_say_whose_session_it_is_and_of_which_conversation(configuration, admitted):
+    tags = ["relay", "user:{user}", "{conversation}/{user}"]
+    agent = msgspec.structs.replace(configuration.agent, tags=tags)
+    tagged = msgspec.structs.replace(configuration, agent=agent)
+    untagged = msgspec.structs.replace(agent, tags=msgspec.UNSET)
+    none = msgspec.structs.replace(configuration, agent=untagged)
+    admitted = msgspec.structs.replace(admitted, user_id="{conversation}")  # filled in once
+
+    assert message_policy.settings(tagged, admitted, TODAY, []).tags == [
+        "relay",
+        "user:{conversation}",
+        f"{admitted.conversation_id}/{{conversation}}",
+    ]
+    assert message_policy.settings(none, admitted, TODAY, []).tags is None
+
+
 def test_a_long_unknown_type_is_not_echoed_whole():
     refusal = message_policy.refusal(deepgram.Unknown(type="x" * 10_000), Messages())
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core.admitted import Takeover
-from relay.core.resume import ReplayBuffer, ResumeWindow
+from relay.core.resume import KEPT_FRAMES, ReplayBuffer, ResumeWindow
 from tests.relay.conftest import numbered_tickets
 
 
@@ -110,6 +110,22 @@ def test_what_is_gone_is_told_and_the_rest_follows():
 
     assert json.loads(first)["code"] == "events_missed"
     assert rest == [b"6", b"7", b"8"]
+
+
+def test_a_report_is_counted_and_takes_no_place():
+    buffer = ReplayBuffer(10)
+    buffer.append(b"a" * 10)
+    for _ in range(100):
+        buffer.append(b"report" * 9, kept=False)
+
+    told = buffer.since(0)
+
+    assert (told[0], len(told), buffer.count) == (b"a" * 10, 101, 101)
+    assert set(told[1:]) == {b'{"type":"LatencyReport"}'}, "one for each: the browser counts"
+    for _ in range(KEPT_FRAMES):
+        buffer.append(b"report", kept=False)
+    assert len(buffer.since(101)) == KEPT_FRAMES
+    assert b"events_missed" in buffer.since(100)[0]
 
 
 def test_a_frame_over_the_limit_is_gone_at_once():

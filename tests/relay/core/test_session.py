@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from config.agent import Audio
 from config.function_arguments import MAX_LENGTH
+from config.policy import Policy, Shown
 from relay.core import actions, message_policy
 from relay.core.admitted import Admitted, Takeover
 from relay.core.agent_lifecycle import KEEPALIVE_CHECK, ROLL_OVER_PATIENCE, State
@@ -256,9 +257,19 @@ def test_a_reply_is_measured_from_the_users_words_on(live):
 
 
 def test_what_the_agent_measured_is_noted_and_passes(live):
-    asked = live.handle(FromAgent(deepgram.LatencyReport(total_latency=0.4)), 2.0)
+    report = FromAgent(deepgram.LatencyReport(total_latency=0.4))
 
-    assert asked == [actions.Forward(), actions.Reported(0.4)]
+    assert live.handle(report, 2.0) == [actions.Forward(kept=False), actions.Reported(0.4)]
+
+
+def test_reports_of_latency_are_not_kept_for_a_browser_that_is_away(live):
+    """One may come with every frame of audio."""
+    report = FromAgent(deepgram.LatencyReport(stt_latency=0.2))
+    assert live.handle(report, 2.0) == [actions.Forward(kept=False)]
+
+    live.handle(BrowserClosed(1006, ""), 3.0)
+
+    assert live.handle(report, 4.0) == []
 
 
 def test_barge_in_clears_queued_audio_before_it_is_forwarded(live):
@@ -271,27 +282,45 @@ def test_barge_in_clears_queued_audio_before_it_is_forwarded(live):
     "message",
     [
         deepgram.EndOfTurn(trigger="model"),
-        deepgram.AgentThinking(content=""),
         deepgram.AgentStartedSpeaking(),
         deepgram.AgentAudioDone(),
-        deepgram.LatencyReport(tts_latency=0.4),
         deepgram.InjectionRefused(message=""),
-        deepgram.History(role="user", content="x"),
-        deepgram.Unknown(type="BrandNew"),
+        *(deepgram.ListenUpdated(), deepgram.ThinkUpdated(), deepgram.ThinkLiveUpdated()),
+        *(deepgram.SpeakUpdated(), deepgram.PromptUpdated(), deepgram.FrustrationDetected()),
     ],
 )
 def test_everything_else_of_the_agent_is_forwarded_untouched(live, message):
     assert live.handle(FromAgent(message), 2.0) == [actions.Forward()]
 
 
+def test_what_the_model_reasons_is_not_for_browsers(live):
+    thought = deepgram.AgentThinking(content="The user may be lying.")
+    unknown = deepgram.Unknown(type="__customFromThinkProvider" + "x" * 100)
+
+    (shown,) = live.handle(FromAgent(thought), 2.0)
+    (noted,) = live.handle(FromAgent(unknown), 2.0)
+
+    assert deepgram.encode(shown.event) == b'{"type":"AgentThinking","content":""}'
+    assert noted == actions.Note("agent_unknown", unknown.type[:40])
+
+
+def test_what_the_model_reasons_is_shown_where_the_policy_says_so(admitted, settings):
+    policy = Policy(shown=Shown(thinking=True, unknown=True))
+    session = make_session(admitted, settings, policy=policy)
+
+    for message in (deepgram.AgentThinking(content="Hm."), deepgram.Unknown(type="New")):
+        assert session.handle(FromAgent(message), 2.0) == [actions.Forward()]
+
+
 @pytest.mark.parametrize(
     "message",
     [
+        deepgram.History(role="user", content="x"),
         deepgram.History(function_calls=[]),
         deepgram.FunctionCallResponse(id="c", name="f", content="{}"),
     ],
 )
-def test_function_calls_in_history_and_echo_do_not_reach_the_browser(live, message):
+def test_history_and_echo_do_not_reach_the_browser(live, message):
     assert live.handle(FromAgent(message), 2.0) == []
 
 
@@ -302,8 +331,9 @@ def test_a_malformed_message_is_noted_and_passes_when_it_is_harmless(live):
     assert of(actions.Forward, asked)
 
 
-def test_a_malformed_function_call_does_not_pass(live):
-    asked = live.handle(FromAgent(deepgram.Malformed("FunctionCallRequest", "bad")), 2.0)
+@pytest.mark.parametrize("kind", ["FunctionCallRequest", "AgentThinking"])
+def test_a_malformed_function_call_or_thought_does_not_pass(live, kind):
+    asked = live.handle(FromAgent(deepgram.Malformed(kind, "bad")), 2.0)
 
     assert of(actions.Note, asked)
     assert not of(actions.Forward, asked)
@@ -751,7 +781,6 @@ def test_a_speaking_browser_needs_no_keepalive(live):
         (BrowserClosed(1005, ""), EndReason.BROWSER_LEFT, (1000, 1000)),
         (BrowserClosed(4001, "own"), EndReason.BROWSER_LEFT, (4001, 4001)),
         (AgentClosed(1000, "done"), EndReason.AGENT_LEFT, (1000, 1000)),
-        (AgentClosed(1003, "oops"), EndReason.AGENT_LEFT, (1003, 1000)),
         (AgentClosed(4321, "own"), EndReason.AGENT_LEFT, (4321, 1000)),
         (HangUp(EndReason.HUNG_UP), EndReason.HUNG_UP, (1000, 1000)),
         (HangUp(EndReason.SUPERSEDED), EndReason.SUPERSEDED, (1000, 1000)),
@@ -1044,6 +1073,8 @@ def come_back(session, now):
         AgentClosed(1005, ""),
         AgentClosed(1011, "oops"),
         AgentClosed(1012, "restart"),
+        # What it blames came from us, and never from the browser.
+        *(AgentClosed(code, "oops") for code in (1002, 1003, 1007, 1008, 1009)),
         FromAgent(deepgram.Error(code="INTERNAL_SERVER_ERROR", description="oops")),
         FromAgent(deepgram.Error(code="SOMETHING_NEW", description="oops")),
     ],
@@ -1365,7 +1396,7 @@ events = st.one_of(
     st.builds(started, rows, st.sampled_from([None, "One moment."])),
     st.builds(returned, rows),
     st.builds(AgentUnreachable, st.text(), st.booleans()),
-    st.builds(AgentClosed, st.sampled_from([1000, 1005, 1006, 1011, 4000]), st.text()),
+    st.builds(AgentClosed, st.sampled_from([1000, 1002, 1006, 1009, 4000]), st.text()),
     st.builds(BrowserClosed, st.sampled_from([1000, 1001, 1005, 1006]), st.text()),
     st.builds(BrowserReturning),
     st.builds(GoAway),

@@ -113,26 +113,26 @@ async def refusal(relay, caller, **more):
 
 async def test_leaving_while_the_agent_speaks_misses_no_event_and_hears_the_present():
     async with calling() as (agent, relay, caller):
-        await agent.say(type="Marker", number=0)
-        await caller.until("Marker")
+        await agent.say(type="PromptUpdated", number=0)
+        await caller.until("PromptUpdated")
         await agent.connections[-1].send(b"\1\1")
         await caller.until("audio")
         caller.vanish()
         for number in range(1, 20):
             await agent.connections[-1].send(b"\2\2")
-            await agent.say(type="Marker", number=number)
+            await agent.say(type="PromptUpdated", number=number)
         await noticed(relay, caller)
         await agent.connections[-1].send(b"\3\3")
-        await agent.say(type="Marker", number=20)
+        await agent.say(type="PromptUpdated", number=20)
         await (await agent.connections[-1].ping())
 
         told = await caller.attach()
         await agent.connections[-1].send(b"\4\4")
-        await agent.say(type="Marker", number=21)
-        await caller.until("Marker", number=21)
+        await agent.say(type="PromptUpdated", number=21)
+        await caller.until("PromptUpdated", number=21)
 
         assert told["resume_within"] == 30.0
-        markers = [text["number"] for text in caller.texts if text["type"] == "Marker"]
+        markers = [text["number"] for text in caller.texts if text["type"] == "PromptUpdated"]
         assert markers == list(range(22)), "each once, in order"
         assert caller.audio == [b"\1\1", b"\4\4"], "the past is not spoken again"
         assert len(agent.connections) == 1
@@ -161,15 +161,15 @@ async def test_the_microphone_goes_on_at_once_and_figures_are_of_both_sockets():
 async def test_it_may_come_back_many_times_and_one_end_is_recorded():
     async with calling() as (agent, relay, caller):
         for number in range(10):
-            await agent.say(type="Marker", number=number)
+            await agent.say(type="PromptUpdated", number=number)
             if number % 3 == 1:
-                await caller.until("Marker", number=number)
+                await caller.until("PromptUpdated", number=number)
             caller.vanish()
             await caller.attach()
         await caller.socket.send(b"\0\0")
-        await caller.until("Marker", number=9)
+        await caller.until("PromptUpdated", number=9)
 
-        markers = [text["number"] for text in caller.texts if text["type"] == "Marker"]
+        markers = [text["number"] for text in caller.texts if text["type"] == "PromptUpdated"]
         assert markers == list(range(10))
         await caller.socket.close(1000)
         await relay.until(SessionEnded)
@@ -201,8 +201,8 @@ async def test_a_ticket_is_used_up_by_an_attach():
         refused = await refusal(relay, caller, subprotocols=["relay.v1", used])
 
         assert refused.status_code == 401
-        await agent.say(type="Marker")
-        await caller.until("Marker")
+        await agent.say(type="PromptUpdated")
+        await caller.until("PromptUpdated")
 
 
 async def test_a_browser_that_lost_its_new_ticket_may_use_the_old_one_again():
@@ -212,8 +212,8 @@ async def test_a_browser_that_lost_its_new_ticket_may_use_the_old_one_again():
             caller.ticket = ticket
             await caller.attach()  # what RelaySession says is lost, say
 
-        await agent.say(type="Marker")
-        await caller.until("Marker")
+        await agent.say(type="PromptUpdated")
+        await caller.until("PromptUpdated")
 
 
 @pytest.mark.parametrize(
@@ -231,8 +231,8 @@ async def test_who_may_not_come_back_changes_nothing(more, status):
         refused = await refusal(relay, caller, **more)
 
         assert refused.status_code == status
-        await agent.say(type="Marker")
-        await caller.until("Marker")
+        await agent.say(type="PromptUpdated")
+        await caller.until("PromptUpdated")
 
 
 async def test_a_ticket_is_good_for_its_own_session_only():
@@ -302,8 +302,8 @@ async def test_the_database_is_not_asked():
         caller.vanish()
         await caller.attach()
 
-        await agent.say(type="Marker")
-        await caller.until("Marker")
+        await agent.say(type="PromptUpdated")
+        await caller.until("PromptUpdated")
 
 
 async def test_when_the_wait_is_over_the_agent_is_closed():
@@ -323,16 +323,16 @@ async def test_a_page_that_is_left_may_be_loaded_again():
     async with calling() as (agent, relay, caller):
         await caller.socket.close(1001, "")
         await noticed(relay, caller)
-        await agent.say(type="Marker")
+        await agent.say(type="PromptUpdated")
         caller.received = 0  # a new page knows nothing
 
         await caller.attach()
 
-        await caller.until("Marker")
+        await caller.until("PromptUpdated")
         assert [text["type"] for text in caller.texts[2:]] == [
             "Welcome",
             "SettingsApplied",
-            "Marker",
+            "PromptUpdated",
         ]
 
 
@@ -355,8 +355,8 @@ async def test_a_second_attach_wins():
             async with asyncio.timeout(2):
                 await first.recv()
         assert (first.close_code, first.close_reason) == (1000, "continued elsewhere")
-        await agent.say(type="Marker")
-        await caller.until("Marker")
+        await agent.say(type="PromptUpdated")
+        await caller.until("PromptUpdated")
         await caller.socket.send(b"\1\1")
         await agent.until(lambda: agent.audio)
         await sockets_left(relay, 1)
@@ -371,11 +371,11 @@ async def test_a_first_socket_that_does_not_read_does_not_stop_the_second():
         while not queue.dropped:
             await agent.connections[-1].send(bytes(16 * 1024))
             await (await agent.connections[-1].ping())
-        await agent.say(type="Marker", number=1)
+        await agent.say(type="PromptUpdated", number=1)
         await (await agent.connections[-1].ping())
 
         await caller.attach()
-        assert await caller.hear() == {"type": "Marker", "number": 1}
+        assert await caller.hear() == {"type": "PromptUpdated", "number": 1}
         await sockets_left(relay, 1)  # the first one is cut
         await agent.connections[-1].send(b"\1\1")
 
@@ -389,15 +389,15 @@ async def test_a_browser_that_does_not_read_its_events_is_detached_and_may_come_
         runner = relay.session_registry._live[caller.session_id]
         async with asyncio.timeout(10):
             while not runner._session._resume.is_detached:
-                await agent.say(type="Marker", text="x" * 16 * 1024)
+                await agent.say(type="PromptUpdated", text="x" * 16 * 1024)
                 await (await agent.connections[-1].ping())
 
         caller.vanish()
         await caller.attach()
 
         assert (await caller.hear())["code"] == "events_missed"
-        await agent.say(type="Last")
-        await caller.until("Last")
+        await agent.say(type="SpeakUpdated")
+        await caller.until("SpeakUpdated")
         assert caller.received >= len(caller.texts)
 
 
@@ -406,22 +406,22 @@ async def test_events_that_are_gone_are_told_and_counting_goes_on():
         caller.vanish()
         await noticed(relay, caller)
         for number in range(10):
-            await agent.say(type="Marker", number=number, text="x" * 10_000)
+            await agent.say(type="PromptUpdated", number=number, text="x" * 10_000)
         await (await agent.connections[-1].ping())
 
         await caller.attach()
         missed = await caller.hear()
-        await caller.until("Marker", number=9)
+        await caller.until("PromptUpdated", number=9)
 
         assert (missed["type"], missed["code"]) == ("RelayError", "events_missed")
-        kept = [text["number"] for text in caller.texts if text["type"] == "Marker"]
+        kept = [text["number"] for text in caller.texts if text["type"] == "PromptUpdated"]
         assert kept == list(range(10 - len(kept), 10))
         assert len(kept) == 6
         caller.vanish()
         await noticed(relay, caller)
-        await agent.say(type="Marker", number=10)
+        await agent.say(type="PromptUpdated", number=10)
         await caller.attach()
-        assert await caller.hear() == {"type": "Marker", "number": 10}
+        assert await caller.hear() == {"type": "PromptUpdated", "number": 10}
 
 
 async def test_an_agent_that_is_lost_while_the_browser_is_away_is_replaced():
@@ -476,10 +476,10 @@ async def test_a_half_open_browser_is_waited_for():
         await noticed(relay, caller)
         assert time.monotonic() - began < 2
 
-        await agent.say(type="Marker")
+        await agent.say(type="PromptUpdated")
         caller.vanish()
         await caller.attach()
-        await caller.until("Marker")
+        await caller.until("PromptUpdated")
 
 
 async def test_a_hang_up_while_the_browser_is_away_closes_the_agent():
@@ -568,7 +568,7 @@ async def test_leaving_and_returning_at_random_misses_doubles_and_reorders_nothi
     async def talk(agent):
         nonlocal said
         while not done.is_set():
-            await agent.say(type="Marker", number=said)
+            await agent.say(type="PromptUpdated", number=said)
             said += 1
             await agent.connections[-1].send(bytes(960))
             await loop_turns(chance.randrange(20))
@@ -588,10 +588,10 @@ async def test_leaving_and_returning_at_random_misses_doubles_and_reorders_nothi
             await caller.attach()
             before.transport.abort()
         done.set()
-        await agent.say(type="Last")
-        await caller.until("Last")
+        await agent.say(type="SpeakUpdated")
+        await caller.until("SpeakUpdated")
 
-    numbers = [text["number"] for text in caller.texts if text["type"] == "Marker"]
+    numbers = [text["number"] for text in caller.texts if text["type"] == "PromptUpdated"]
     assert numbers == list(range(len(numbers)))
     assert said - len(numbers) in (0, 1), "one may be on its way when the last is said"
 
@@ -614,8 +614,8 @@ async def test_a_browser_that_sends_but_reads_nothing_for_too_long_is_detached_a
 
         caller.vanish()
         await caller.attach()
-        await agent.say(type="Last")
-        await caller.until("Last")
+        await agent.say(type="SpeakUpdated")
+        await caller.until("SpeakUpdated")
         assert queue.dropped
 
 
