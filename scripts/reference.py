@@ -1,4 +1,4 @@
-"""Makes the tables in docs/reference that the code knows: `make docs`.
+"""Makes what the code knows of docs/reference, tables and a JSON Schema: `make docs`.
 
 A table stands between `<!-- made: NAME -->` and `<!-- end -->`; the text around it is written by
 hand.
@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
+
 from config import limits
 from config import settings as settings_module
 from config.settings import VARIABLES
+from relay.core.user_context import UserContext
 from relay.telemetry.metrics import METRICS, TIMES
 
 PAGES = Path(__file__).parents[1] / "docs" / "reference"
+SCHEMA = PAGES / "voice-context.schema.json"
 
 
 def settings() -> Iterator[tuple[str, ...]]:
@@ -79,6 +84,16 @@ def _code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
+def schema() -> str:
+    """The JSON Schema of what an Orchestrator may answer about a user."""
+    made = msgspec.json.schema(UserContext)
+    shape = made["$defs"]["UserContext"]
+    shape["description"] = " ".join(shape["description"].split())
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(dialect | made, indent=2) + "\n"
+
+
 if __name__ == "__main__":
+    SCHEMA.write_text(schema(), "utf-8")
     for page in PAGES.glob("*.md"):
         page.write_text(remade(page.read_text("utf-8")), "utf-8")

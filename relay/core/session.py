@@ -12,7 +12,7 @@ answer and exactly one while the session lives, nothing is asked for after `End`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from relay.core import actions, events, message_policy
 from relay.core.actions import Action
 from relay.core.admitted import Admitted, Takeover
 from relay.core.agent_lifecycle import AgentLifecycle, State
+from relay.core.briefing import Briefing, MakeSettings
 from relay.core.events import HANG_UP, EndReason, Event
 from relay.core.function_calls import FunctionCalls, respond
 from relay.core.rate_limit import AudioLimit, TextLimits
@@ -57,10 +58,6 @@ _TEXT_AS_AUDIO = RelayError(
 )
 
 
-MakeSettings = Callable[[Sequence[deepgram.History]], deepgram.Settings]
-"""Makes Settings that tell the agent this history."""
-
-
 class Session:
     """One live voice connection of a conversation, from attach to hang-up."""
 
@@ -76,11 +73,13 @@ class Session:
         new_id: Callable[[], UUID],
         jitter: Callable[[], float],
         new_ticket: Callable[[], str],
+        asks: bool = False,
     ) -> None:
         """`began` is the wall-clock instant (UTC) of `now`; `new_id` and `new_ticket` give a fresh
-        UUID and a fresh secret a call, `jitter` a number from 0 to 1."""
+        UUID and a fresh secret a call, `jitter` a number from 0 to 1. `asks`: `ContextLearned`
+        comes back after each `DialAgent`."""
         self.admitted = admitted  # whose session it is, of which conversation, with which audio
-        self._make_settings = make_settings
+        self._briefing = Briefing(make_settings, asks=asks)
         self._resume = ResumeWindow(admitted, limits.grace_seconds, new_ticket)
         self._texts = TextLimits(limits, policy, now)
         self._audio = AudioLimit(limits, admitted.audio.input, now)
@@ -157,6 +156,9 @@ class Session:
                 if self.state is State.DIALLING:
                     self._agent.state = State.WELCOMING
                 return []
+            case events.ContextLearned(context):
+                self._briefing.learn(context)
+                return self._brief()
             case events.AgentUnreachable(detail, final, retry_after):
                 why = EndReason.AGENT_UNREACHABLE
                 if final:
@@ -248,10 +250,17 @@ class Session:
             return [actions.Note("agent_unexpected", "Welcome a second time")]
         first = self._agent.request_id is None and self.admitted.takeover is None
         self._agent.welcome(request_id)
+        shown: list[Action] = [actions.Forward()] if first else []
+        return shown + self._brief()
+
+    def _brief(self) -> list[Action]:
+        """Settings, once the agent has said Welcome and what they take from elsewhere is here."""
+        if self.state is not State.BRIEFING or self._briefing.is_awaited:
+            return []
+        self._agent.state = State.APPLYING
         if parked := self._calls.take_parked():
             self._transcript.add_calls(parked)
-        settings = actions.SendSettings(self._make_settings(self._transcript.history))
-        return [actions.Forward(), settings] if first else [settings]
+        return [actions.SendSettings(self._briefing.settings(self._transcript.history))]
 
     def _applied(self, now: float) -> list[Action]:
         if self.state is not State.APPLYING:
@@ -329,8 +338,12 @@ class Session:
         if self.state is not State.OPEN or now < self._agent.roll_over_deadline(self._is_quiet):
             return []
         self._calls.park()
+        return [actions.DropAgent(), self._dial(now)]
+
+    def _dial(self, now: float) -> Action:
         self._agent.dial(now)
-        return [actions.DropAgent(), actions.DialAgent()]
+        self._briefing.ask()
+        return actions.DialAgent()
 
     # --- the browser comes, speaks and goes --------------------------------------------------
 
@@ -429,8 +442,7 @@ class Session:
         if self.state is not State.OPEN and now < self._agent.deadline:
             return []
         if self.state is State.RETRYING:
-            self._agent.dial(now)
-            return [actions.DialAgent()]
+            return [self._dial(now)]
         if self.state is not State.OPEN:
             late = f"setup timeout while {self.state.value}"
             return self._lost(now, EndReason.SETUP_TIMEOUT, late)

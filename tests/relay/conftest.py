@@ -17,6 +17,7 @@ from relay.core import actions
 from relay.core.admitted import Admitted
 from relay.core.events import AgentOpened, FromAgent
 from relay.core.session import Session
+from relay.core.user_context import UserContext
 from relay.protocol import deepgram
 
 BEGAN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -69,11 +70,17 @@ def make_session(
     settings: deepgram.Settings,
     limits: Limits = LIMITS,
     now: float = 0.0,
+    *,
+    asks: bool = False,
 ) -> Session:
-    """A session that begins at `now`; it gives its agents `settings`, with the history as a tag."""
+    """A session that begins at `now`; it gives its agents `settings`, with the history as a tag,
+    and if it `asks` with the names of the user's context."""
 
-    def make_settings(history: Sequence[deepgram.History]) -> deepgram.Settings:
-        return msgspec.structs.replace(settings, flags={"told": list(history)})
+    def make_settings(
+        history: Sequence[deepgram.History], context: UserContext
+    ) -> deepgram.Settings:
+        tags = context.names if asks else settings.tags
+        return msgspec.structs.replace(settings, flags={"told": list(history)}, tags=tags)
 
     return Session(
         admitted,
@@ -85,6 +92,7 @@ def make_session(
         new_id=numbered_ids(),
         jitter=lambda: 1.0,
         new_ticket=numbered_tickets(),
+        asks=asks,
     )
 
 
