@@ -1,8 +1,8 @@
 """agent.yaml: who listens, thinks and speaks, and in which audio.
 
 The structs are the fields of the Voice Agent API's Settings, no more and no less, because Deepgram
-refuses a session over a field that it does not know. What is not set is not sent. The prompt and
-the functions are not here: they come from system_prompt.md and intents.yaml.
+refuses a session over a field that it does not know; only `context` is ours. What is not set is not
+sent. The prompt and the functions are not here: they come from system_prompt.md and intents.yaml.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from msgspec import UNSET, Meta, UnsetType
 
 from config.env_types import Secret
 from config.errors import shown
-from config.validation import NOT_EMPTY, Mistake, Part
+from config.validation import NOT_EMPTY, PATH, Mistake, Part
 
 Name = Annotated[str, Meta(pattern=NOT_EMPTY)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 CountOrOff = Annotated[int, Meta(ge=0)]
+_TIMEOUT = "seconds from the dial that an agent waits for the answer"
 
 RATES: Mapping[str, tuple[int, ...]] = {
     "linear16": (8000, 16000, 24000, 32000, 44100, 48000),
@@ -327,6 +328,14 @@ Speakers = Speak | Annotated[list[Speak], Meta(min_length=1)]
 # --- the whole ----------------------------------------------------------------------------------
 
 
+class Context(Part, frozen=True):
+    """What is asked of the Orchestrator about the user, while an agent is dialled."""
+
+    path: Annotated[str, Meta(pattern=PATH, description="put behind ORCHESTRATOR_URL")]
+    timeout: Annotated[float, Meta(gt=0, le=5, description=_TIMEOUT)] = 0.5
+    keyterms: Annotated[bool, Meta(description="are the names told to the recognition?")] = True
+
+
 class Agent(Part, frozen=True):
     """agent.yaml. A list under `think` or `speak` is tried from the top down. `redial_sound` is
     ours: a tone for the browser while a lost agent is dialled again for more than 1.5 s."""
@@ -342,6 +351,7 @@ class Agent(Part, frozen=True):
     experimental: bool | UnsetType = UNSET
     mip_opt_out: bool | UnsetType = UNSET
     redial_sound: Literal["off", "on"] = "off"
+    context: Context | None = None
 
     @property
     def thinkers(self) -> Sequence[Think]:

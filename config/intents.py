@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from config.errors import did_you_mean, listed, shown
 from config.function_arguments import FORMATS, Checker, shorten
-from config.validation import NOT_EMPTY, Mistake, Part
+from config.validation import NOT_EMPTY, PATH, Mistake, Part
 
 _NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 _FUNCTION = r"^[a-zA-Z0-9_-]{1,64}$"
@@ -31,7 +31,7 @@ class Intent(Part, frozen=True, kw_only=True):
     function: Annotated[str, Meta(pattern=_FUNCTION, description="the model's name: create_goal")]
     description: Annotated[str, Meta(pattern=NOT_EMPTY, description="tells the model when to call")]
     parameters: Annotated[dict[str, Any], Meta(description="JSON Schema of type object (2020-12)")]
-    path: Annotated[str, Meta(pattern=r"^/[^\s?#]*$", description="put behind ORCHESTRATOR_URL")]
+    path: Annotated[str, Meta(pattern=PATH, description="put behind ORCHESTRATOR_URL")]
     timeout: Annotated[float, Meta(gt=0, le=300, description=_TIMEOUT)] = 10.0
     retry: Annotated[bool, Meta(description="may it be sent again if it may have arrived?")] = False
     defer: Annotated[bool, Meta(description=_DEFER)] = True

@@ -14,11 +14,12 @@ from config.agent import Agent, Audio
 from config.errors import ConfigError
 from config.intents import IntentsFile, Registry
 from config.policy import Policy, choice_mistakes
-from config.prompt import LONGEST, Prompt, load_prompt
+from config.prompt import LONGEST, LONGEST_CONTEXT, NOTHING_KNOWN, Prompt, load_prompt
 from config.validation import json_schema, load_file
 
 _LONG_ZONE = "America/Argentina/ComodRivadavia"  # the longest name there is
 _LONG_DAY = datetime.date(2026, 9, 30)  # a Wednesday in September, the longest day to write
+_LONG_CONTEXT = "x" * LONGEST_CONTEXT
 
 Loaded = TypeVar("Loaded")
 
@@ -38,24 +39,28 @@ class Configuration(msgspec.Struct, frozen=True):
         *,
         agent: Agent | None = None,
         audio: Audio | None = None,
+        context: str = NOTHING_KNOWN,
         masked: bool = False,
     ) -> dict[str, Any]:
         """Settings but for their type, with all that is set, of the day where the user is.
 
-        `agent` and `audio` take the place of those in agent.yaml. With `masked`, credentials are
-        stars: for people to read.
+        `agent` and `audio` take the place of those in agent.yaml, `context` that of `{context}` in
+        the prompt. With `masked`, credentials are stars: for people to read.
         """
 
         def plain(secret: Any) -> Any:
             return str(secret) if masked else secret.reveal()
 
         section = msgspec.to_builtins(agent or self.agent, enc_hook=plain)
+        del section["context"]  # where it is asked for; Settings have another one
         beside = ("audio", "tags", "experimental", "mip_opt_out")
         settings = {name: section.pop(name) for name in beside if name in section}
         del section["redial_sound"]  # not Deepgram's
         if audio is not None:
             settings["audio"] = msgspec.to_builtins(audio)
-        prompt = self.prompt.render(today=today, time_zone=time_zone, registry=self.registry)
+        prompt = self.prompt.render(
+            today=today, time_zone=time_zone, registry=self.registry, context=context
+        )
         think = section["think"]
         for thinker in think if isinstance(think, list) else [think]:
             thinker |= {"functions": self.registry.functions(), "prompt": prompt}
@@ -81,10 +86,19 @@ def load(config_dir: Path, environ: Mapping[str, str]) -> Configuration:
     if agent is None or intents is None or prompt is None or policy is None or problems:
         raise ConfigError(problems)
     registry = Registry(intents.intents)
-    length = len(prompt.render(today=_LONG_DAY, time_zone=_LONG_ZONE, registry=registry))
+    longest = prompt.render(
+        today=_LONG_DAY,
+        time_zone=_LONG_ZONE,
+        registry=registry,
+        context=NOTHING_KNOWN if agent.context is None else _LONG_CONTEXT,
+    )
+    if agent.context is not None and _LONG_CONTEXT not in longest:
+        wanted = "expected {context} somewhere, because agent.yaml asks for it (context)"
+        raise ConfigError([f"system_prompt.md: {wanted}, got none; add it"])
+    length = len(longest)
     managed = any(think.endpoint is msgspec.UNSET for think in agent.thinkers)
     if managed and length > LONGEST:
-        wanted = f"expected at most {LONGEST} characters with the intents filled in"
+        wanted = f"expected at most {LONGEST} characters with all that is filled in"
         raise ConfigError([f"system_prompt.md: {wanted}, got {length}; shorten it"])
     return Configuration(agent, registry, prompt, policy)
 

@@ -1,7 +1,8 @@
 """system_prompt.md: what the agent is told before a conversation begins.
 
-Text in markdown with the placeholders `{today}`, `{time_zone}` and `{intents}`. A brace that is
-meant as a brace is doubled: `{{` and `}}`. HTML comments are for the authors and are not sent.
+Text in markdown with the placeholders `{today}`, `{time_zone}`, `{intents}` and `{context}`, which
+is what the Orchestrator knows of the user. A brace that is meant as a brace is doubled: `{{` and
+`}}`. HTML comments are for the authors and are not sent.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from config.errors import ConfigError, did_you_mean
 from config.intents import Intent, Registry
 from config.yaml_loader import read_text
 
-PLACEHOLDERS = ("today", "time_zone", "intents")
+PLACEHOLDERS = ("today", "time_zone", "intents", "context")
 LONGEST = 25_000  # characters; Deepgram cuts off the rest for the models that it runs
+LONGEST_CONTEXT = 4_000  # characters of `{context}`
+NOTHING_KNOWN = "Nothing is known of the user yet."
 
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}\n]*)\}|[{}]")
@@ -31,12 +34,20 @@ class Prompt(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"<Prompt {len(self.text)} characters>"
 
-    def render(self, *, today: datetime.date, time_zone: str, registry: Registry) -> str:
+    def render(
+        self,
+        *,
+        today: datetime.date,
+        time_zone: str,
+        registry: Registry,
+        context: str = NOTHING_KNOWN,
+    ) -> str:
         """The prompt for one session; `today` is the date where the user is."""
         return self.text.format(
             today=f"{today:%A}, {today.day} {today:%B} {today.year}",
             time_zone=time_zone,
             intents="\n".join(_line(intent) for intent in registry.intents),
+            context=context,
         )
 
 

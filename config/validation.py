@@ -25,6 +25,7 @@ from config.yaml_loader import read_document
 T = TypeVar("T")
 
 NOT_EMPTY = r"\S"
+PATH = r"^/[^\s?#]*$"  # of a URL
 _REFERENCE = re.compile(r"\$(?:\$|\{([^}]*)\})")
 _NOUNS = {
     "array": "a list",

@@ -40,6 +40,7 @@ from control.db import retention
 from control.db.store import Store
 from control.http.client import Remote
 from control.http.connection_limits import ConnectionLimits
+from control.outbox.context_source import ContextSource
 from control.outbox.orchestrator_client import connect
 from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
@@ -87,6 +88,10 @@ class DataPlane:
         share = AgentQuota(settings.agent_sessions)
         self.node_id = uuid7()  # of this start
         self.capacity = Capacity(self.store, self.node_id, share, self.supervisor)
+        question = configuration.agent.context
+        self.context_source = (
+            ContextSource(settings, question, self.egress, self.metrics) if question else None
+        )
         self.session_registry = SessionRegistry(
             configuration,
             _limits_here(settings),
@@ -96,6 +101,7 @@ class DataPlane:
             metrics=self.metrics,
             share=share,
             grow=self.capacity.grow,
+            ask=self.context_source.ask if self.context_source else None,
             supervisor=self.supervisor,
         )
 
@@ -140,7 +146,13 @@ class ControlPlane:
             else None
         )
         self.direct = Direct(
-            settings, configuration, store, settle, data_plane.functions, data_plane.egress
+            settings,
+            configuration,
+            store,
+            settle,
+            data_plane.functions,
+            data_plane.egress,
+            data_plane.context_source.ask if data_plane.context_source else None,
         )
         admission = Admission(
             store,
@@ -249,6 +261,7 @@ async def _running(
                 max_age=settings.outbox_hours * 3600,
                 supervisor=supervisor,
             ).running(grace=GRACE_SECONDS),
+            data_plane.context_source.running() if data_plane.context_source else nullcontext(),
             data_plane.session_registry.running(),
             control_plane.jwks.running() if control_plane.jwks else nullcontext(),
             control_plane.direct.running(),

@@ -23,6 +23,7 @@ MOST_CALL = 1_500_000_000  # ns that an answer to a function call may take
 WELCOME = deepgram.encode(deepgram.Welcome(request_id="0190a0e0-0000-7000-8000-00000000000a"))
 APPLIED = deepgram.encode(deepgram.SettingsApplied())
 
+NOTHING_KNOWN = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"  # of the user
 CREATED = b"""HTTP/1.1 201 Created\r
 Content-Type: application/json\r
 Content-Length: 39\r
@@ -118,7 +119,7 @@ class Agent(SessionEnds):
         self._servers: list[asyncio.Server] = []
 
     async def open(self, certificate: str) -> list[int]:
-        """Listen: the ports without TLS, with it (a file that has the key too), for POSTs."""
+        """Listen: the ports without TLS, with it (a file that has the key too), for HTTP."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         for tls in (None, context):
@@ -126,7 +127,7 @@ class Agent(SessionEnds):
                 self._take_in, HOST, 0, enable_auto_ping=False, max_frame_size=1 << 20, ssl=tls
             )
             self._servers.append(server)
-        self._servers.append(await asyncio.start_server(self._answer_posts, HOST, 0))
+        self._servers.append(await asyncio.start_server(self._answer_requests, HOST, 0))
         return [server.sockets[0].getsockname()[1] for server in self._servers]
 
     async def expect(self, traffic: Traffic) -> None:
@@ -142,7 +143,7 @@ class Agent(SessionEnds):
         self.sessions.append(connection)
         return connection
 
-    async def _answer_posts(
+    async def _answer_requests(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         try:
@@ -151,6 +152,9 @@ class Agent(SessionEnds):
                 for line in head.lower().split(b"\r\n"):
                     if line.startswith(b"content-length:"):
                         await reader.readexactly(int(line.partition(b":")[2]))
+                if head.startswith(b"GET "):
+                    writer.write(NOTHING_KNOWN)
+                    continue
                 self.counts["posts"] += 1
                 writer.write(CREATED)
         except (asyncio.IncompleteReadError, ConnectionError):

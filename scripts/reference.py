@@ -1,4 +1,4 @@
-"""Makes the tables in docs/reference and docs/protocol.md that the code knows: `make docs`.
+"""Makes what the code knows of the docs, tables and a JSON Schema: `make docs`.
 
 A table stands between `<!-- made: NAME -->` and `<!-- end -->`; the text around it is written by
 hand.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -29,12 +30,14 @@ from relay.core.admitted import Admitted
 from relay.core.deepgram_session import DeepgramSession
 from relay.core.events import AgentOpened, FromAgent, FromBrowser
 from relay.core.session import Session
+from relay.core.user_context import UserContext
 from relay.protocol import deepgram
 from relay.sandbox import settings_check
 from relay.telemetry.metrics import METRICS, TIMES
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = DOCS / "reference"
+SCHEMA = PAGES / "voice-context.schema.json"
 
 # Objects of Settings that have a row for each of their fields.
 OPENED = ("audio", "flags", "agent", "context", "think")
@@ -45,7 +48,7 @@ SET = {
     "tags": "agent.yaml, `{user}` and `{conversation}` filled in",
     "flags.history": "`true`, always",
     "agent.context.messages": "the history, where there is one",
-    "agent.greeting": "agent.yaml, where there is no history",
+    "agent.greeting": "agent.yaml or the Orchestrator, where there is no history",
     "agent.think.functions": "intents.yaml",
     "agent.think.prompt": "system_prompt.md, filled in",
 }
@@ -145,8 +148,8 @@ def _sent_for(client: dict[str, Any]) -> deepgram.Settings:
     def begin(admitted: Admitted, now: float) -> Session:
         return Session(
             admitted,
-            lambda history: message_policy.settings(
-                configuration, admitted, date(2026, 1, 1), history
+            lambda history, context: message_policy.settings(
+                configuration, admitted, date(2026, 1, 1), history, context
             ),
             now=now,
             began=datetime(2026, 1, 1, tzinfo=UTC),
@@ -188,6 +191,16 @@ def _code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
+def schema() -> str:
+    """The JSON Schema of what an Orchestrator may answer about a user."""
+    made = msgspec.json.schema(UserContext)
+    shape = made["$defs"]["UserContext"]
+    shape["description"] = " ".join(shape["description"].split())
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(dialect | made, indent=2) + "\n"
+
+
 if __name__ == "__main__":
+    SCHEMA.write_text(schema(), "utf-8")
     for page in (*PAGES.glob("*.md"), DOCS / "protocol.md"):
         page.write_text(remade(page.read_text("utf-8")), "utf-8")

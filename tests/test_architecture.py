@@ -144,7 +144,7 @@ IMPURE = {
 }  # fmt: skip
 PURE_MAY_IMPORT = {
     "config.agent", "config.function_arguments", "config.intents", "config.limits", "config.loader",
-    "config.nesting", "config.policy",
+    "config.nesting", "config.policy", "config.prompt",
 }  # fmt: skip
 
 # One library, one door.

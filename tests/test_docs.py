@@ -23,6 +23,7 @@ from control.app import create_app
 from control.cli import main
 from relay.core import message_policy
 from relay.core.session import EndReason, State
+from relay.core.user_context import UserContext
 from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
 from scripts import reference
@@ -200,6 +201,16 @@ def test_the_table_of_settings_has_all_that_a_session_does_with_one():
     passed = {name for name, what in became.items() if what == "passed"}
     assert passed == {"audio.input", "audio.output"}
     assert became["agent.think.prompt"] == "withheld"
+
+
+def test_the_schema_of_what_is_known_of_a_user_is_what_the_command_makes():
+    text = reference.SCHEMA.read_text("utf-8")
+
+    assert text == reference.schema(), "run `make docs`"
+    Draft202012Validator.check_schema(json.loads(text))
+    (example,) = examples(reference_page("orchestrator"))
+    assert list(Draft202012Validator(json.loads(text)).iter_errors(example)) == []
+    assert set(example) == set(UserContext.__struct_fields__)
 
 
 def test_every_reason_to_end_has_its_row():

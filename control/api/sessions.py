@@ -122,7 +122,7 @@ class SessionController(Controller):
             return Response(shown, status_code=201, headers=NOT_KEPT)
         expires_at = await sessions.create_session(store, session, resume=resume)
         expires_at = require(expires_at, "conversation")
-        live.expect(session.id)
+        live.expect(session.id, session)
         history = History()
         if resume:
             history = await conversations.load_history(store, session.conversation_id)

@@ -6,7 +6,8 @@ shared.
 
 A `POST` takes `{intent, parameters, user_id, conversation_id, call_id}` and answers once per
 `Idempotency-Key`: the same request again gets the stored answer, another request under the same
-key is a 422. A request without a key is simply done. Errors are `application/problem+json`, with
+key is a 422. A request without a key is simply done. `GET /voice-context` says what a user has, for
+the agent to know. Errors are `application/problem+json`, with
 a `detail` that can be said aloud.
 """
 
@@ -29,6 +30,7 @@ import msgspec
 from litestar import Litestar, Request, Response, get, post
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
+from litestar.params import FromQuery
 from msgspec import Meta
 
 from control.db.pool import make_pool
@@ -38,6 +40,7 @@ log = logging.getLogger(__name__)
 MAX_BODY = 64 * 1024
 SIGNATURE_SECONDS = 300  # how far the clocks of both may be apart
 LISTED = 500  # newest ones in a list
+TOLD = 20  # newest ones of a kind that an agent is told
 CONSIDERED = 1_000  # newest tasks of a user in which a name is looked for
 CLOSE_ENOUGH = 0.85  # likeness of two names when speech recognition erred in a letter or two
 
@@ -114,7 +117,7 @@ Work = Callable[["Connection", Order], Awaitable[Answer]]
 def create_app(database_url: str, secret: str | None = None) -> Litestar:
     """The service; it connects and makes its schema when it starts.
 
-    With a `secret`, a `POST` that is not signed with it is refused.
+    With a `secret`, what is not signed with it is refused: a `POST`, and `GET /voice-context`.
     """
 
     @asynccontextmanager
@@ -133,7 +136,7 @@ def create_app(database_url: str, secret: str | None = None) -> Litestar:
     # OSError: refused, reset, and TimeoutError
     errors = (HTTPException, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
     return Litestar(
-        route_handlers=[index, list_kept, take_order],
+        route_handlers=[index, list_kept, tell_context, take_order],
         lifespan=[database],
         exception_handlers=dict.fromkeys(errors, _answer_error),
         request_max_body_size=MAX_BODY,
@@ -162,6 +165,32 @@ async def list_kept(request: AnyRequest, state: State) -> dict[str, Any]:
         LISTED,
     )
     return {"items": [dict(row) for row in rows]}
+
+
+@get("/voice-context")
+async def tell_context(request: AnyRequest, state: State, user_id: FromQuery[Id]) -> dict[str, Any]:
+    """What this user has, for an agent: docs/reference/voice-context.schema.json. A task that is
+    kept is open: nothing here ends one."""
+    if state.secret is not None:
+        signed = request.scope["query_string"]
+        _check_signature(request.headers.get("X-Voice-Signature", ""), state.secret, signed)
+    facts = {}
+    for table, kind in KEPT.items():
+        title, when, _ = kind.__struct_fields__
+        rows = await state.pool.fetch(
+            f"""
+            select {title}, {when} from local_orchestrator.{table}
+            where user_id = $1 order by id desc limit $2
+            """,
+            user_id,
+            TOLD,
+        )
+        facts[table] = [{name: text for name, text in row.items() if text} for row in rows]
+    # Tasks are spoken of by their names more often than goals.
+    return {
+        "facts": {"open tasks": facts["tasks"], "goals": facts["goals"]},
+        "names": [row["title"] for table in ("tasks", "goals") for row in facts[table]],
+    }
 
 
 async def keep(table: str, connection: Connection, order: Order) -> Answer:
@@ -247,7 +276,8 @@ async def take_order(request: AnyRequest, state: State) -> Response[bytes]:
 
 
 def _check_signature(signature: str, secret: str, raw: bytes) -> None:
-    """`t=<Unix seconds>,v1=<hex HMAC-SHA-256 of "t.body">`; an old one may be a copy."""
+    """`t=<Unix seconds>,v1=<hex HMAC-SHA-256 of "t.raw">`; an old one may be a copy. `raw` is the
+    body, or the query of a GET."""
     found = re.fullmatch(r"t=(\d{1,12}),v1=([0-9a-f]{64})", signature, re.ASCII)
     if found is None:
         raise _refusal(401, "the request is not signed")

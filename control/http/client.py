@@ -50,13 +50,15 @@ class Remote:
         async with self._client:
             yield
 
-    async def fetch(self, method: str, **more: Any) -> bytes:
-        """The body of a 200, in `FETCH_SECONDS`; `more` is as for httpx. Raises `NoAnswer`."""
+    async def fetch(self, method: str, *, query: str = "", **more: Any) -> bytes:
+        """The body of a 200, in `FETCH_SECONDS`; `query` is behind the URL, and `more` as for
+        httpx. Raises `NoAnswer`."""
+        url = f"{self.url}?{query}" if query else self.url
         body = bytearray()
         try:
             async with (
                 asyncio.timeout(FETCH_SECONDS),
-                self._client.stream(method, self.url, follow_redirects=False, **more) as answer,
+                self._client.stream(method, url, follow_redirects=False, **more) as answer,
             ):
                 if answer.status_code != 200:
                     raise NoAnswer(f"HTTP {answer.status_code}")
@@ -64,7 +66,8 @@ class Remote:
                     body += chunk
                     if len(body) > LARGEST:
                         raise NoAnswer("the answer is too long")
-        except (httpx.HTTPError, TimeoutError) as error:
+        # AttributeError: a connection that was reset as it opened (orchestrator_client.py)
+        except (httpx.HTTPError, TimeoutError, AttributeError) as error:
             word = network_errors.find_word(error, proxied=self._is_proxied)
             reason = type(error).__name__ if word == network_errors.NOTHING else word
             raise NoAnswer(reason) from error

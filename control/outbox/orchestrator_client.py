@@ -96,7 +96,7 @@ class Orchestrator:
         address, mark, query = url.partition("?")
         self._address = address.rstrip("/")
         self._query = mark + query  # may hold a key: it stays, behind an intent's path
-        self._authorization = {"Authorization": f"Bearer {token}"} if token else {}
+        self._token = token
         self._secret = secret
         self._proxied = proxied
         self._client = client
@@ -193,8 +193,7 @@ class Orchestrator:
             self._address + submission.intent.path + self._query,
             content=body,
             headers={
-                **self._authorization,
-                **self._signature(body),
+                **make_headers(self._token, self._secret, int(self._wall()), body),
                 "Connection": "close",
                 "Accept": "application/json, application/problem+json",
                 "Accept-Encoding": "identity",  # what we bound is what arrives
@@ -206,12 +205,6 @@ class Orchestrator:
         )
         async with asyncio.timeout_at(deadline):
             return await self._client.send(request, stream=True, follow_redirects=False)
-
-    def _signature(self, body: bytes) -> dict[str, str]:
-        if self._secret is None:
-            return {}
-        at = int(self._wall())
-        return {"X-Voice-Signature": f"t={at},v1={sign(self._secret, at, body)}"}
 
     async def _body(self, response: httpx.Response, deadline: float) -> bytes:
         """Empty: too long, or it broke off. The status has been said by then and counts."""
@@ -235,6 +228,14 @@ async def connect(
     async with open_client(egress, url, connections=CONNECTIONS) as client:
         proxied = egress.find_proxy(url) is not None
         yield Orchestrator(url, token, client, secret=secret, proxied=proxied)
+
+
+def make_headers(token: str | None, secret: str | None, at: int, signed: bytes) -> dict[str, str]:
+    """Who asks, at this Unix second. `signed` is the body; of a GET the query, as it is sent."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    if secret is not None:
+        headers["X-Voice-Signature"] = f"t={at},v1={sign(secret, at, signed)}"
+    return headers
 
 
 def sign(secret: str, at: int, body: bytes) -> str:

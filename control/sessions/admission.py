@@ -49,7 +49,7 @@ class Admission:
         settle: Settle,
         settings: Settings,
         audio: Audio,
-        expect: Callable[[UUID], None],
+        expect: Callable[[UUID, NewSession], None],
         *,
         node_id: UUID,
     ) -> None:
@@ -82,7 +82,7 @@ class Admission:
             resume = grant.conversation_id is not None
             if await sessions.create_session(self._store, session, resume=resume) is None:
                 raise Refused(401, "ticket_refused", "the conversation was erased")
-        self._expect(session_id)
+        self._expect(session_id, session)
         return await self.admit(session_id, ticket)
 
     async def admit(

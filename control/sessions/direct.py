@@ -32,6 +32,7 @@ from control.sessions.deepgram_token import Minter
 from control.sessions.takeover import Settle, history_for_agent, take_over
 from relay.core.admitted import Admitted
 from relay.core.events import FunctionReturned, FunctionStarted
+from relay.core.user_context import AskContext, UserContext
 from relay.functions import submission
 from relay.functions.executor import LEASE_MARGIN, Call, Functions, check_call
 from relay.functions.submission import Rejected
@@ -112,11 +113,13 @@ class Direct:
         settle: Settle,
         functions: Functions,
         egress: Egress,
+        ask: AskContext | None = None,
     ) -> None:
         """Raises `ConfigError` when a client would see a key."""
         self._store = store
         self._configuration = configuration
         self._functions = functions
+        self._ask = ask
         self._minter = Minter(
             settings.deepgram_api_url,
             settings.deepgram_api_key,
@@ -162,7 +165,10 @@ class Direct:
             voice=session.voice,
             language=session.language,
         )
-        settings = agent_settings.compose(self._configuration, admitted, history_for_agent(history))
+        context = await self._ask(admitted) if self._ask else None
+        settings = agent_settings.compose(
+            self._configuration, admitted, history_for_agent(history), context or UserContext()
+        )
         return DirectBegun(
             session_id=session.id,
             conversation_id=session.conversation_id,

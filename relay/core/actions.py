@@ -15,7 +15,8 @@ from relay.protocol import deepgram
 
 
 class DialAgent(msgspec.Struct, frozen=True):
-    """Open a new WebSocket to the agent; what is for it is held until `ReleaseHeld`."""
+    """Open a new WebSocket to the agent; what is for it is held until `ReleaseHeld`. If the session
+    `asks`, ask meanwhile what is known of the user: `ContextLearned` comes back."""
 
 
 class DropAgent(msgspec.Struct, frozen=True):

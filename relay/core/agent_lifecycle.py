@@ -22,6 +22,7 @@ ROLL_OVER_PATIENCE = 240.0
 class State(Enum):
     DIALLING = "dialling"  # the agent's WebSocket is being opened
     WELCOMING = "welcoming"  # it is open; Welcome has not come
+    BRIEFING = "briefing"  # Welcome came; what is known of the user may still be on its way
     APPLYING = "applying"  # Settings are sent; SettingsApplied has not come
     OPEN = "open"  # audio passes
     RETRYING = "retrying"  # the agent is lost; it is dialled again at the deadline
@@ -59,8 +60,8 @@ class AgentLifecycle:
         self._roll_over_at = math.inf
 
     def welcome(self, request_id: str) -> None:
-        """It said Welcome and gets its Settings."""
-        self.state = State.APPLYING
+        """It said Welcome, and gets its Settings when all of them is known."""
+        self.state = State.BRIEFING
         self.request_id = request_id
 
     def apply(self, now: float) -> None:

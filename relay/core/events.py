@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from relay.core.records import MessageSaid
+from relay.core.user_context import UserContext
 from relay.protocol import close_codes, deepgram
 from relay.protocol.relay_events import RelayIntent
 
@@ -76,6 +77,13 @@ class ControlFrame(msgspec.Struct, frozen=True):
 
 class AgentOpened(msgspec.Struct, frozen=True):
     """The agent's WebSocket is open."""
+
+
+class ContextLearned(msgspec.Struct, frozen=True):
+    """What the Orchestrator knows of the user, as it was asked when this agent was dialled; None:
+    it said nothing, and will not any more."""
+
+    context: UserContext | None
 
 
 class AgentUnreachable(msgspec.Struct, frozen=True):
@@ -161,6 +169,7 @@ Event = (
     | NotAudio
     | ControlFrame
     | AgentOpened
+    | ContextLearned
     | AgentUnreachable
     | AgentClosed
     | BrowserClosed

@@ -14,8 +14,9 @@ import msgspec
 
 from config.loader import Configuration
 from config.policy import Messages, choose, longest_of
-from relay.core import agent_history
+from relay.core import agent_history, user_context
 from relay.core.admitted import Admitted
+from relay.core.user_context import UserContext
 from relay.protocol import deepgram, relay_events
 
 # What the next agent is told of a call whose own agent was lost before the answer.
@@ -60,13 +61,26 @@ def settings(
     admitted: Admitted,
     today: date,
     history: Sequence[deepgram.History],
+    context: UserContext,
 ) -> deepgram.Settings:
     """The Settings of one agent; a conversation with a history is not greeted again.
 
     Of a long history the newest is told, as far as an agent takes it.
     """
     agent = choose(configuration.agent, configuration.policy, admitted.voice, admitted.language)
-    made = configuration.make_settings(today, admitted.timezone, agent=agent, audio=admitted.audio)
+    made = configuration.make_settings(
+        today,
+        admitted.timezone,
+        agent=agent,
+        audio=admitted.audio,
+        context=user_context.in_prompt(context),
+    )
+    if context.names and agent.context is not None and agent.context.keyterms:
+        provider = made["agent"]["listen"]["provider"]
+        if terms := user_context.keyterms(provider, context.names):
+            provider["keyterms"] = terms
+    if context.greeting is not None:
+        made["agent"]["greeting"] = context.greeting
     if "tags" in made:
         made["tags"] = [_filled(tag, admitted) for tag in made["tags"]]
     if history or admitted.takeover:

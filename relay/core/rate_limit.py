@@ -77,8 +77,7 @@ class TextLimits:
     """How many texts one browser may send since second `now`, and how often it may be refused."""
 
     def __init__(self, limits: Limits, policy: Policy, now: float) -> None:
-        self.messages = policy.messages
-        self._abuse = policy.abuse
+        self.policy = policy
         self._rate = limits.messages_per_second
         self._texts = TokenBucket(self._rate, 2 * self._rate, now)
         self._kinds: dict[str, TokenBucket] = {}
@@ -89,10 +88,10 @@ class TextLimits:
 
     def judge(self, message: deepgram.FromClient, now: float) -> relay_events.RelayError | None:
         """Why this text goes nowhere; None: it may pass."""
-        if refusal := self.count(now) or message_policy.refusal(message, self.messages):
+        if refusal := self.count(now) or message_policy.refusal(message, self.policy.messages):
             return refusal
         kind = type(message).__name__
-        rule = self.messages.rule(kind)
+        rule = self.policy.messages.rule(kind)
         if not isinstance(rule, Limited):
             return None
         if kind not in self._kinds:
@@ -113,5 +112,5 @@ class TextLimits:
         """Count a refusal, of audio too; whether there were so many of late that it may not go
         on."""
         self._refusals.append(now)
-        full = len(self._refusals) == self._abuse.refusals
-        return full and now - self._refusals[0] <= self._abuse.seconds
+        full = len(self._refusals) == self.policy.abuse.refusals
+        return full and now - self._refusals[0] <= self.policy.abuse.seconds

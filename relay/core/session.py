@@ -12,7 +12,7 @@ answer and exactly one while the session lives, nothing is asked for after `End`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from relay.core import actions, events, message_policy
 from relay.core.actions import Action
 from relay.core.admitted import Admitted, Takeover
 from relay.core.agent_lifecycle import AgentLifecycle, State
+from relay.core.briefing import Briefing, MakeSettings
 from relay.core.events import HANG_UP, EndReason, Event
 from relay.core.function_calls import FunctionCalls, respond
 from relay.core.open_turn import OpenTurn
@@ -58,10 +59,6 @@ _TEXT_AS_AUDIO = RelayError(
 )
 
 
-MakeSettings = Callable[[Sequence[deepgram.History]], deepgram.Settings]
-"""Makes Settings that tell the agent this history."""
-
-
 class Session:
     """One live voice connection of a conversation, from attach to hang-up."""
 
@@ -77,14 +74,15 @@ class Session:
         new_id: Callable[[], UUID],
         jitter: Callable[[], float],
         new_ticket: Callable[[], str],
+        asks: bool = False,
     ) -> None:
         """`began` is the wall-clock instant (UTC) of `now`; `new_id` and `new_ticket` give a fresh
-        UUID and a fresh secret a call, `jitter` a number from 0 to 1."""
+        UUID and a fresh secret a call, `jitter` a number from 0 to 1. `asks`: `ContextLearned`
+        comes back after each `DialAgent`."""
         self.admitted = admitted  # whose session it is, of which conversation, with which audio
-        self._make_settings = make_settings
+        self._briefing = Briefing(make_settings, asks=asks)
         self._resume = ResumeWindow(admitted, limits.grace_seconds, new_ticket)
         self._texts = TextLimits(limits, policy, now)
-        self._shown = policy.shown
         self._audio = AudioLimit(limits, admitted.audio.input, now)
         self._timeouts = SessionTimeouts(limits.idle_seconds, limits.session_seconds, now)
         self._transcript = Transcript(admitted, began - timedelta(seconds=now), new_id)
@@ -128,11 +126,11 @@ class Session:
 
     def decode(self, text: bytes) -> deepgram.FromClient:
         """A text message of the browser, for `FromBrowser`."""
-        return message_policy.read(text, self._texts.messages)
+        return message_policy.read(text, self._texts.policy.messages)
 
     def accepts_audio(self, payload: bytes | memoryview) -> bool:
         """Whether a binary message of the browser is audio and may pass; else `NotAudio` is due."""
-        return not message_policy.is_text(payload, self._texts.messages)
+        return not message_policy.is_text(payload, self._texts.policy.messages)
 
     def knows(self, line: deepgram.History) -> bool:
         """Whether an agent repeats what the one before it was told."""
@@ -164,6 +162,9 @@ class Session:
                 if self.state is State.DIALLING:
                     self._agent.state = State.WELCOMING
                 return []
+            case events.ContextLearned(context):
+                self._briefing.learn(context)
+                return self._brief()
             case events.AgentUnreachable(detail, final, retry_after):
                 why = EndReason.AGENT_UNREACHABLE
                 if final:
@@ -244,9 +245,9 @@ class Session:
                 ]
             case deepgram.History() | deepgram.FunctionCallResponse():
                 return []  # told already; the echo of our own answer (2026)
-            case deepgram.AgentThinking() if not self._shown.thinking:
+            case deepgram.AgentThinking() if not self._texts.policy.shown.thinking:
                 return [actions.SendBrowser(deepgram.AgentThinking())]
-            case deepgram.Unknown(type=kind) if not self._shown.unknown:
+            case deepgram.Unknown(type=kind) if not self._texts.policy.shown.unknown:
                 return [actions.Note("agent_unknown", kind[:40])]
             case deepgram.Malformed(type=kind, reason=reason):
                 note = actions.Note("agent_malformed", f"{kind}: {reason}")
@@ -259,14 +260,21 @@ class Session:
             return [actions.Note("agent_unexpected", "Welcome a second time")]
         first = self._agent.request_id is None and self.admitted.takeover is None
         self._agent.welcome(request_id)
+        shown: list[Action] = [actions.Forward()] if first else []
+        return shown + self._brief()
+
+    def _brief(self) -> list[Action]:
+        """Settings, once the agent has said Welcome and what they take from elsewhere is here."""
+        if self.state is not State.BRIEFING or self._briefing.is_awaited:
+            return []
+        self._agent.state = State.APPLYING
         self._transcript.add_calls(self._calls.take_parked())
         history = self._transcript.history
         told = self._open_turn.leave_out(history)
-        made = self._make_settings(told)
+        made = self._briefing.settings(told)
         if len(told) < len(history):  # of nothing that was said it might greet
             made = message_policy.without_greeting(made)
-        settings = actions.SendSettings(made)
-        return [actions.Forward(), settings] if first else [settings]
+        return [actions.SendSettings(made)]
 
     def _applied(self, now: float) -> list[Action]:
         if self.state is not State.APPLYING:
@@ -360,8 +368,12 @@ class Session:
         if self.state is not State.OPEN or now < self._agent.roll_over_deadline(self._is_quiet):
             return []
         self._calls.park()
+        return [actions.DropAgent(), self._dial(now)]
+
+    def _dial(self, now: float) -> Action:
         self._agent.dial(now)
-        return [actions.DropAgent(), actions.DialAgent()]
+        self._briefing.ask()
+        return actions.DialAgent()
 
     # --- the browser comes, speaks and goes --------------------------------------------------
 
@@ -465,8 +477,7 @@ class Session:
         if self.state is not State.OPEN and now < self._agent.deadline:
             return []
         if self.state is State.RETRYING:
-            self._agent.dial(now)
-            return [actions.DialAgent()]
+            return [self._dial(now)]
         if self.state is not State.OPEN:
             late = f"setup timeout while {self.state.value}"
             return self._lost(now, EndReason.SETUP_TIMEOUT, late)

@@ -13,17 +13,22 @@ from config import timezones
 from config.loader import Configuration
 from relay.core import agent_history, message_policy
 from relay.core.admitted import Admitted
+from relay.core.user_context import UserContext
 from relay.protocol import deepgram
 
 log = logging.getLogger(__name__)
 
 
 def compose(
-    configuration: Configuration, admitted: Admitted, history: Sequence[deepgram.History]
+    configuration: Configuration,
+    admitted: Admitted,
+    history: Sequence[deepgram.History],
+    context: UserContext,
 ) -> deepgram.Settings:
-    """For an agent that is told this history. Today is what it is where the user is, now."""
+    """For an agent that is told this history, and this of the user. Today is what it is where the
+    user is, now."""
     today = datetime.now(timezones.find(admitted.timezone) or UTC).date()
-    settings = message_policy.settings(configuration, admitted, today, history)
+    settings = message_policy.settings(configuration, admitted, today, history, context)
     assert isinstance(settings.agent, dict), (
         "not the name of a stored one: it is made of agent.yaml"
     )

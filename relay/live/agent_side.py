@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from relay.core import events
 from relay.core.events import EndReason
 from relay.core.reconnect import FINAL_STATUSES
+from relay.live.dial_ahead import Ask
 from relay.live.quotas import AgentQuota
 from relay.live.session_side import Side
 from relay.protocol import close_codes
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 class AgentSide(Side):
     """`dials` are the way to the agent the first time (it may be on its way already) and every
-    other time, in a task of `tasks`."""
+    other time, in a task of `tasks`; `asks` is the same for what is known of the user, None if
+    nobody is asked."""
 
     def __init__(
         self,
@@ -32,6 +34,7 @@ class AgentSide(Side):
         connection: Connection,
         *,
         dials: tuple[Dial, Dial],
+        asks: tuple[Ask, Ask] | None,
         tasks: Contained,
         browser_queue: SendQueue,
         timing: SessionTiming,
@@ -39,25 +42,32 @@ class AgentSide(Side):
     ) -> None:
         super().__init__(runner, connection)
         self._dial, self._redial = dials
+        self._asks = asks
         self._browser_queue = browser_queue
         self._timing = timing
         self._share = share
         self._tasks = tasks
         self._dialling: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     def stop_dialling(self) -> None:
-        """It is not dialled any more."""
-        if self._dialling is not None:
-            self._dialling.cancel()
+        """It is not dialled any more, and nobody is asked what to tell it."""
+        for task in (self._dialling, self._asking):
+            if task is not None:
+                task.cancel()
 
     def dial(self) -> None:
-        """Open a WebSocket to the next agent, or to the first."""
+        """Open a WebSocket to the next agent, or to the first; ask meanwhile what to tell it."""
         dial, self._dial = self._dial, self._redial
         if self.connection.is_closed or self._dialling is not None:
             self._succeed()
             self.listen()
         self._timing.dialled(asyncio.get_running_loop().time())
         self._dialling = self._tasks.start(self._open(dial), name="dial agent")
+        if self._asks is not None:
+            ask, again = self._asks
+            self._asks = again, again
+            self._asking = self._tasks.start(self._ask(ask), name="ask context")
 
     async def _open(self, dial: Dial) -> None:
         try:
@@ -65,6 +75,15 @@ class AgentSide(Side):
         except DialFailed as error:
             final = error.status in FINAL_STATUSES
             self._runner.handle(events.AgentUnreachable(str(error), final, error.retry_after))
+
+    async def _ask(self, ask: Ask) -> None:
+        try:
+            context = await ask()
+        except Exception:
+            # A defect: the agent begins without it, and the task's owner writes it down.
+            self._runner.handle(events.ContextLearned(None))
+            raise
+        self._runner.handle(events.ContextLearned(context))
 
     def listen(self) -> None:
         """Hear it, first what it has said already: when it is dialled, and not when it has been,

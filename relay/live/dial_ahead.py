@@ -8,10 +8,11 @@ Settings after 10 to 15 s.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 from uuid import UUID
 
+from relay.core.user_context import UserContext
 from relay.live.quotas import AgentQuota
 from relay.protocol import close_codes
 from relay.supervisor import Contained
@@ -23,12 +24,18 @@ from relay.transport.dial import Dial, DialFailed
 KEPT_SECONDS = 8.0  # docs/protocol.md: CLIENT_MESSAGE_TIMEOUT after 10 to 15 s without Settings
 
 
+Ask = Callable[[], Coroutine[Any, Any, UserContext | None]]
+"""Asks what is known of one user."""
+
+
 class Dialled(NamedTuple):
-    """One connection on its way; `connect` is a `Dial` for just this connection."""
+    """One connection on its way; `connect` is a `Dial` for just this connection. `asking` gets what
+    is known of the user, if somebody is asked."""
 
     connection: Connection
     task: asyncio.Task[DialFailed | None]
     expiry: asyncio.TimerHandle
+    asking: asyncio.Task[UserContext | None] | None
 
     @property
     def usable(self) -> bool:
@@ -42,6 +49,10 @@ class Dialled(NamedTuple):
         failed = await self.task
         if failed is not None:
             raise failed
+
+    async def known(self) -> UserContext | None:
+        """An `Ask`: what was asked with the dial."""
+        return None if self.asking is None else await self.asking
 
 
 class DialAhead:
@@ -71,9 +82,9 @@ class DialAhead:
         for session_id in list(self._waiting):
             self.cancel(session_id)
 
-    def begin(self, session_id: UUID, tasks: Contained) -> None:
-        """Dial, in one of these tasks, for a session whose browser is about to come; does nothing
-        when too many wait."""
+    def begin(self, session_id: UUID, tasks: Contained, ask: Ask | None = None) -> None:
+        """Dial, in one of these tasks, for a session whose browser is about to come, and `ask`
+        meanwhile; does nothing when too many wait."""
         if len(self._waiting) >= self._limit or session_id in self._waiting:
             return
         if not self._share.enter(session_id):
@@ -83,7 +94,8 @@ class DialAhead:
         task = tasks.start(self._try(connection), name=f"dial ahead {session_id}")
         loop = asyncio.get_running_loop()
         expiry = loop.call_later(KEPT_SECONDS, self._expire, session_id)
-        self._waiting[session_id] = Dialled(connection, task, expiry)
+        asking = tasks.start(ask(), name=f"ask ahead {session_id}") if ask else None
+        self._waiting[session_id] = Dialled(connection, task, expiry, asking)
 
     def take(self, session_id: UUID) -> Dialled | None:
         """What was dialled for this session, if it is any good; from now on it is the caller's.
@@ -107,6 +119,8 @@ class DialAhead:
             self._share.leave(session_id)
             dialled.expiry.cancel()
             dialled.task.cancel()
+            if dialled.asking is not None:
+                dialled.asking.cancel()
             dialled.connection.forget()
             dialled.connection.close(close_codes.NORMAL, "")
 

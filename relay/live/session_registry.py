@@ -21,10 +21,11 @@ from relay.core.deepgram_session import DEFAULT_AUDIO, DeepgramSession, SessionR
 from relay.core.events import EndReason, GoAway
 from relay.core.records import Figures
 from relay.core.session import Session
+from relay.core.user_context import About, AskContext
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live import agent_settings
-from relay.live.dial_ahead import DialAhead
+from relay.live.dial_ahead import Ask, DialAhead
 from relay.live.quotas import AgentQuota, Attached, block, check_room
 from relay.live.session_record import SessionRecord
 from relay.live.session_runner import SessionRunner
@@ -64,10 +65,11 @@ class SessionRegistry:
         metrics: Metrics,
         share: AgentQuota,
         grow: Callable[[], Awaitable[None]],
+        ask: AskContext | None = None,
         supervisor: Supervisor | None = None,
     ) -> None:
         """`share` is this process's part of the agents that all relays may have; `grow` asks for
-        more of it, and does not raise."""
+        more of it, and does not raise. `ask`: whom to ask what is known of a user."""
         self._configuration = configuration
         self._limits = limits
         self._dial = LimitedDial(dial, metrics).dial
@@ -79,6 +81,7 @@ class SessionRegistry:
         self._live: dict[UUID, SessionRunner] = {}
         self._share = share
         self._grow = grow
+        self._ask = ask
         metrics.agents_used.set_function(lambda: share.used)
         metrics.agents_headroom.set_function(lambda: share.headroom)
         self._attached: dict[UUID, Attached] = {}  # of those that are live, until they make room
@@ -159,11 +162,13 @@ class SessionRegistry:
         browser = Connection(self._queue(admitted), max_message_bytes=most)
         dialled = self._ahead.take(session_id)
         has_sound = self._configuration.agent.redial_sound == "on"
+        ask = self._asking(admitted)
         runner = SessionRunner(
             self._rules(admitted, is_deepgram_client=is_deepgram_client),
             SessionRecord(admitted, self._journal, self._metrics, self._log_limit),
             connections=(browser, dialled.connection if dialled else self._new_agent_connection()),
             dials=(dialled.connect if dialled else self._dial, self._dial),
+            asks=(dialled.known if dialled else ask, ask) if ask else None,
             tasks=self._tasks,
             functions=self._functions,
             share=self._share,
@@ -174,6 +179,9 @@ class SessionRegistry:
         self._attached[session_id] = Attached(admitted.user_id, block(handshake.address))
         self._metrics.sessions_live.set(len(self._live))
         self._tasks.start(self._relay(session_id, runner), name=f"session {session_id}")
+
+    def _asking(self, about: About) -> Ask | None:
+        return partial(self._ask, about) if self._ask else None
 
     def _rules(self, admitted: Admitted, *, is_deepgram_client: bool) -> SessionRules:
         """The rules of a session that begins now."""
@@ -193,6 +201,7 @@ class SessionRegistry:
                 new_id=uuid7,
                 jitter=random,
                 new_ticket=new_ticket,
+                asks=self._ask is not None,
             )
 
         now = asyncio.get_running_loop().time()
@@ -260,10 +269,10 @@ class SessionRegistry:
                 for runner in list(self._live.values()):
                     runner.hang_up(EndReason.SHUTDOWN)
 
-    def expect(self, session_id: UUID) -> None:
-        """A browser is about to attach: have its agent ready."""
+    def expect(self, session_id: UUID, about: About) -> None:
+        """A browser is about to attach, with the session of this user: have its agent ready."""
         if self._tasks is not None:
-            self._ahead.begin(session_id, self._tasks)
+            self._ahead.begin(session_id, self._tasks, self._asking(about))
 
     async def _relay(self, session_id: UUID, runner: SessionRunner) -> None:
         try:

@@ -21,6 +21,7 @@ from relay.core.records import Figures, MessageSaid
 from relay.functions.executor import Functions
 from relay.live.agent_side import AgentSide
 from relay.live.browser_side import BrowserSide
+from relay.live.dial_ahead import Ask
 from relay.live.quotas import AgentQuota
 from relay.live.redial_sound import RedialSound
 from relay.live.session_record import SessionRecord
@@ -47,13 +48,14 @@ class SessionRunner:
         *,
         connections: tuple[Connection, Connection],
         dials: tuple[Dial, Dial],
+        asks: tuple[Ask, Ask] | None,
         tasks: Contained,
         functions: Functions,
         share: AgentQuota,
         redial_tone: bytes = b"",
     ) -> None:
-        """`connections` are the browser's and the agent's; `dials`, `tasks` and `share` are as of
-        an `AgentSide`, `redial_tone` is as of a `RedialSound`."""
+        """`connections` are the browser's and the agent's; `dials`, `asks`, `tasks` and `share`
+        are as of an `AgentSide`, `redial_tone` is as of a `RedialSound`."""
         browser, agent = connections
         self._session = session
         self._record = record
@@ -70,6 +72,7 @@ class SessionRunner:
             self,
             agent,
             dials=dials,
+            asks=asks,
             tasks=tasks,
             browser_queue=browser.queue,
             timing=record.timing,

@@ -42,6 +42,7 @@ TIMES = {
     "agent_connect": "from the attach to the agent's open WebSocket; next to 0 when it was dialled"
     " ahead; not measured where it was open before the session wanted one (Deepgram's own clients)",
     "agent_settings": "from Settings to `SettingsApplied`",
+    "user_context": "from the question what is known of a user to the Orchestrator's answer",
     "loop_lag": "how late the event loop was, looked at every 50 ms",
 }
 """The histograms `relay_<name>_seconds`."""
@@ -108,6 +109,11 @@ class Metrics:
         Counter,
         "attempts of the outbox by what came of them",
         status="submitted, rejected, failed, delayed",
+    )
+    user_contexts = Row(
+        Counter,
+        "questions to the Orchestrator what it knows of a user; skipped: the last ones all failed",
+        outcome="answered, failed, skipped",
     )
     outbox_waiting = Row(
         Gauge, "accepted calls without an outcome, of all processes; counted every 15 s"

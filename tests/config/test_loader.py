@@ -1,5 +1,6 @@
 """config/loader.py: the folder as a whole."""
 
+import datetime
 import json
 import shutil
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_the_environment_fills_the_references(folder):
 
 
 def test_a_prompt_that_deepgram_would_cut_is_refused_unless_the_model_is_our_own(folder):
-    (folder / "system_prompt.md").write_text("{intents}" + "x" * 24_900)
+    (folder / "system_prompt.md").write_text("{intents}{context}" + "x" * 20_900)
 
     with pytest.raises(ConfigError, match="expected at most 25000 characters"):
         load(folder, {})
@@ -68,6 +69,31 @@ def test_a_prompt_that_deepgram_would_cut_is_refused_unless_the_model_is_our_own
     document["think"] = [think | {"endpoint": own} for think in document["think"]]
     (folder / "agent.yaml").write_text(yaml.safe_dump(document))
     load(folder, {})
+
+
+def test_a_prompt_that_tells_nothing_of_what_is_asked_for_is_refused(folder):
+    (folder / "system_prompt.md").write_text("{intents} {{context}}")
+
+    with pytest.raises(ConfigError) as caught:
+        load(folder, {})
+    assert caught.value.problems == [
+        "system_prompt.md: expected {context} somewhere, because agent.yaml asks for it (context),"
+        " got none; add it"
+    ]
+
+    document = yaml.safe_load((folder / "agent.yaml").read_text())
+    del document["context"]
+    (folder / "agent.yaml").write_text(yaml.safe_dump(document))
+    load(folder, {})
+
+
+def test_what_is_asked_of_the_orchestrator_is_no_part_of_settings():
+    configuration = load(ROOM, {})
+
+    assert configuration.agent.context.path == "/voice-context"
+    made = configuration.make_settings(datetime.date(2026, 3, 5), context="a fact")
+    assert "context" not in made["agent"]
+    assert "a fact" in made["agent"]["think"][0]["prompt"]
 
 
 @pytest.mark.parametrize("name", ["agent", "intents"])

@@ -75,7 +75,7 @@ def test_every_wrong_placeholder_is_named_with_its_line(written):
     with pytest.raises(ConfigError) as caught:
         load_prompt(written("<!--\n-->{tody}\n{ok: 1}\n{today} } {\n{}"))
 
-    wanted = "expected one of {today}, {time_zone}, {intents}, got "
+    wanted = "expected one of {today}, {time_zone}, {intents}, {context}, got "
     braces = "; double braces that are meant as braces"
     single = "; double a brace that is meant as a brace"
     assert caught.value.problems == [

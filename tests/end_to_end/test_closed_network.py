@@ -124,7 +124,8 @@ async def test_a_conversation_a_call_and_audio_pass_through_the_proxy(
 
     assert agent.audio == frames
     assert agent.headers["authorization"] == "Token the-real-key"
-    ((head, body),) = planner.got
+    (asked, _), (head, body) = planner.got
+    assert asked.startswith("GET /api/voice-context?user_id=")
     assert head.startswith("POST /api/goals ")
     assert json.loads(body)["call_id"] == told["id"]
     await proxy.logs(f"agent.example:{agent_port}")

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from control.auth.current_user import USER_ID
+from control.outbox.orchestrator_client import sign
 from control.talk.audio import read_wav, resample
 from relay.sandbox.speech import Speech
 from tests.end_to_end.conftest import AUDIO, talk
@@ -116,6 +118,37 @@ def test_a_goal_a_task_and_a_refused_reschedule_by_voice(start, tmp_path):
     assert next(item["id"] for item in listing) == conversation
     assert program.stop() == 0
     assert not left_behind(program.data_dir)
+
+
+def test_a_task_that_is_there_is_moved_by_voice(start):
+    program = start(ORCHESTRATOR_SECRET="secret", RELAY_METRICS_NETWORKS="127.0.0.0/8")
+    relay, orchestrator = program.where["relay"], program.where["orchestrator"]
+    task = {"title": "dentist appointment", "due": "2026-11-30"}
+    keep(orchestrator, "/tasks", task, secret="secret")
+
+    events = talk(relay, "--wav", AUDIO / "reschedule_dentist.wav", "--wav", AUDIO / "yes.wav")
+
+    assert final_intents(events) == [("RESCHEDULE_TASK", "submitted")]
+    (moved,) = get(f"{orchestrator}/tasks")["items"]
+    assert moved["title"] == "dentist appointment"
+    assert "friday" in moved["due"].lower()
+    # The agent had heard of it: it was asked, and answered, once.
+    with urllib.request.urlopen(f"{relay}/metrics", timeout=10) as answer:
+        assert 'relay_user_contexts_total{outcome="answered"} 1.0' in answer.read().decode()
+    assert "user_context_failed" not in program.output
+
+
+def keep(orchestrator, path, parameters, *, secret):
+    """Something that was there before anybody spoke."""
+    body = json.dumps({"intent": "NEW_TASK", "parameters": parameters, "user_id": USER_ID}).encode()
+    at = int(time.time())
+    request = urllib.request.Request(
+        orchestrator + path,
+        body,
+        {"X-Voice-Signature": f"t={at},v1={sign(secret, at, body)}"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 201
 
 
 def left_behind(data_dir):

@@ -21,7 +21,7 @@ from websockets.asyncio.server import serve
 from relay.core.reconnect import MAX_TRIES
 from relay.sandbox.handshake import AGENT_PATH
 from tests.chaos.link import Mood
-from tests.relay.wires import LIMITS, Agent, next_event, relaying
+from tests.relay.wires import ABOUT, LIMITS, Agent, next_event, relaying
 
 TOO_MANY = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"
 AWAY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
@@ -301,7 +301,7 @@ async def test_a_dial_that_breaks_in_an_unforeseen_way_ends_one_session(ahead, l
             gate._dial = broken
             victim = relay.attach()
             if ahead:
-                relay.session_registry.expect(relay.session_id)
+                relay.session_registry.expect(relay.session_id, ABOUT)
             async with victim as browser:
                 assert await told_the_end(browser) == ("agent_unreachable", 1014)
             gate._dial = well

@@ -17,6 +17,7 @@ from relay.core import actions
 from relay.core.admitted import Admitted
 from relay.core.events import AgentOpened, FromAgent
 from relay.core.session import Session
+from relay.core.user_context import UserContext
 from relay.protocol import deepgram
 
 BEGAN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -70,11 +71,17 @@ def make_session(
     limits: Limits = LIMITS,
     now: float = 0.0,
     policy: Policy | None = None,
+    *,
+    asks: bool = False,
 ) -> Session:
-    """A session that begins at `now`; it gives its agents `settings`, with the history as a tag."""
+    """A session that begins at `now`; it gives its agents `settings`, with the history as a tag,
+    and if it `asks` with the names of the user's context."""
 
-    def make_settings(history: Sequence[deepgram.History]) -> deepgram.Settings:
-        return msgspec.structs.replace(settings, flags={"told": list(history)})
+    def make_settings(
+        history: Sequence[deepgram.History], context: UserContext
+    ) -> deepgram.Settings:
+        tags = context.names if asks else settings.tags
+        return msgspec.structs.replace(settings, flags={"told": list(history)}, tags=tags)
 
     return Session(
         admitted,
@@ -86,6 +93,7 @@ def make_session(
         new_id=numbered_ids(),
         jitter=lambda: 1.0,
         new_ticket=numbered_tickets(),
+        asks=asks,
     )
 
 

@@ -28,6 +28,7 @@ from config.loader import load
 from control.http.connection_limits import Caller
 from relay.core.admitted import Admitted, ResumePoint
 from relay.core.records import Record
+from relay.core.user_context import AskContext
 from relay.functions.executor import Functions
 from relay.functions.submission import Submission, Submit, Submitted
 from relay.journal.journal import Journal
@@ -188,6 +189,16 @@ class Relay:
                 await self.stored.wait()
 
 
+ABOUT = Admitted(
+    session_id=UUID(int=1),
+    conversation_id=UUID(int=2),
+    user_id="user",
+    timezone="UTC",
+    audio=Audio(),
+)
+"""Whose session is expected."""
+
+
 async def submit(submission: Submission) -> Submitted:
     return Submitted({"id": 7}, 1)
 
@@ -200,6 +211,7 @@ async def relaying(
     limits: Limits = LIMITS,
     origins: frozenset[str] = frozenset(),
     share: AgentQuota | None = None,
+    ask: AskContext | None = None,
 ) -> AsyncIterator[Relay]:
     """A relay on a free port whose agent is at `agent_url`."""
     configuration = load(Path(config.__file__).parent, {})
@@ -248,6 +260,7 @@ async def relaying(
         metrics=metrics,
         share=share or AgentQuota(),
         grow=grow,
+        ask=ask,
     )
     app = Litestar(
         [attach],

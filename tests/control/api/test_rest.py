@@ -74,7 +74,7 @@ class LiveHere:
     def count_refusal(self, refused):
         self.counted.append(refused.code)
 
-    def expect(self, session_id):
+    def expect(self, session_id, about):
         self.expected.append(session_id)
 
 

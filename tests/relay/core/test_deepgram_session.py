@@ -23,6 +23,7 @@ from relay.core.events import (
     AgentOpened,
     AgentUnreachable,
     BrowserClosed,
+    ContextLearned,
     ControlFrame,
     EndReason,
     FromAgent,
@@ -34,6 +35,7 @@ from relay.core.events import (
     NotAudio,
     Woken,
 )
+from relay.core.user_context import UserContext
 from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
 from tests.relay.conftest import make_session
@@ -61,9 +63,9 @@ def deepgram_agent(admitted):
     return make_deepgram_session(admitted)
 
 
-def make_deepgram_session(admitted, agent=AGENT):
+def make_deepgram_session(admitted, agent=AGENT, *, asks=False):
     def begin(admitted, now):
-        return make_session(admitted, OURS, LIMITS, now=now)
+        return make_session(admitted, OURS, LIMITS, now=now, asks=asks)
 
     return DeepgramSession(admitted, agent, begin, 0.0)
 
@@ -229,6 +231,20 @@ def test_what_an_agent_dialled_ahead_said_is_heard_after_settings(deepgram_agent
 
     kinds = [type(action) for action in asked]
     assert kinds == [actions.SendBrowser, actions.DialAgent, actions.SendSettings]
+
+
+def test_what_is_known_of_the_user_is_waited_for_and_the_audio_stays_the_clients(admitted):
+    deepgram_agent = make_deepgram_session(admitted, asks=True)
+    for event in (AgentOpened(), WELCOME):
+        deepgram_agent.handle(event, 0.1)
+    asked = deepgram_agent.handle(client_settings({"output": {"encoding": "mulaw"}}), 0.2)
+    assert [type(action) for action in asked] == [actions.SendBrowser, actions.DialAgent]
+
+    asked = deepgram_agent.handle(ContextLearned(UserContext(names=["Ada"])), 0.3)
+
+    settings = sent_settings(asked)
+    assert settings.tags == ["Ada"]
+    assert settings.audio["output"]["encoding"] == "mulaw"
 
 
 def test_an_agent_that_left_before_settings_is_dialled_again(deepgram_agent):

@@ -10,15 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import config
-from config.agent import DeepgramSpeak, Speak
+from config.agent import DeepgramSpeak, Listen, ListenV1, Speak
 from config.loader import load
 from config.policy import Language, Limited, Messages, Policy
 from relay.core import message_policy
 from relay.core.admitted import Takeover
+from relay.core.user_context import UserContext
 from relay.protocol import deepgram
 from tests.config.test_policy import NEVER
 
 TODAY = date(2026, 11, 22)
+NOTHING = UserContext()
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def configuration():
 
 
 def test_the_prompt_knows_the_day_the_zone_and_the_intents(configuration, admitted):
-    settings = message_policy.settings(configuration, admitted, TODAY, [])
+    settings = message_policy.settings(configuration, admitted, TODAY, [], NOTHING)
 
     prompts = [think["prompt"] for think in settings.agent["think"]]
     for prompt in prompts:
@@ -37,16 +39,66 @@ def test_the_prompt_knows_the_day_the_zone_and_the_intents(configuration, admitt
 
 
 def test_a_new_conversation_is_greeted(configuration, admitted):
-    settings = message_policy.settings(configuration, admitted, TODAY, [])
+    settings = message_policy.settings(configuration, admitted, TODAY, [], NOTHING)
 
     assert settings.agent["greeting"]
     assert "context" not in settings.agent
 
 
+def test_what_is_known_of_the_user_is_told_and_its_greeting_and_names_count(
+    configuration, admitted
+):
+    known = UserContext(
+        facts={"open tasks": [{"title": "{today} dentist"}]},
+        names=["dentist", "Ada"],
+        greeting="Welcome back!",
+    )
+
+    section = message_policy.settings(configuration, admitted, TODAY, [], known).agent
+
+    for think in section["think"]:
+        assert '- "open tasks":\n  - {"title": "{today} dentist"}' in think["prompt"]
+    assert section["listen"]["provider"]["keyterms"] == ["dentist", "Ada"]
+    assert section["greeting"] == "Welcome back!"
+
+
+def test_a_conversation_that_goes_on_is_not_greeted_by_the_orchestrator_either(
+    configuration, admitted
+):
+    history = [deepgram.History(role="user", content="Hello")]
+    known = UserContext(greeting="Welcome back!")
+
+    section = message_policy.settings(configuration, admitted, TODAY, history, known).agent
+
+    assert "greeting" not in section
+
+
+def test_names_are_no_keyterms_if_that_is_not_wanted(configuration, admitted):
+    context = msgspec.structs.replace(configuration.agent.context, keyterms=False)
+    agent = msgspec.structs.replace(configuration.agent, context=context)
+    configuration = msgspec.structs.replace(configuration, agent=agent)
+    known = UserContext(names=["dentist"])
+
+    section = message_policy.settings(configuration, admitted, TODAY, [], known).agent
+
+    assert "keyterms" not in section["listen"]["provider"]
+
+
+def test_where_no_name_may_be_a_keyterm_none_is_sent(configuration, admitted):
+    listen = Listen(provider=ListenV1(type="deepgram", model="nova-2"))
+    agent = msgspec.structs.replace(configuration.agent, listen=listen)
+    configuration = msgspec.structs.replace(configuration, agent=agent)
+    known = UserContext(names=["dentist"])
+
+    section = message_policy.settings(configuration, admitted, TODAY, [], known).agent
+
+    assert "keyterms" not in section["listen"]["provider"]
+
+
 def test_nobody_is_greeted_twice_because_another_relay_had_the_session(configuration, admitted):
     admitted = msgspec.structs.replace(admitted, takeover=Takeover(ticket="t", messages=[]))
 
-    settings = message_policy.settings(configuration, admitted, TODAY, [])
+    settings = message_policy.settings(configuration, admitted, TODAY, [], NOTHING)
 
     assert "greeting" not in settings.agent
 
@@ -60,7 +112,7 @@ def test_a_resumed_conversation_has_its_history_and_no_greeting(configuration, a
         deepgram.History(function_calls=[finished]),
     ]
 
-    settings = message_policy.settings(configuration, admitted, TODAY, history)
+    settings = message_policy.settings(configuration, admitted, TODAY, history, NOTHING)
 
     assert "greeting" not in settings.agent
     assert settings.agent["context"] == {
@@ -83,7 +135,9 @@ def test_a_resumed_conversation_has_its_history_and_no_greeting(configuration, a
 
 
 def test_settings_contain_nothing_that_is_null(configuration, admitted):
-    sent = json.loads(deepgram.encode(message_policy.settings(configuration, admitted, TODAY, [])))
+    sent = json.loads(
+        deepgram.encode(message_policy.settings(configuration, admitted, TODAY, [], NOTHING))
+    )
 
     def nulls(value, path="$"):
         if value is None:
@@ -107,12 +161,12 @@ def test_tags_say_whose_session_it_is_and_of_which_conversation(configuration, a
     none = msgspec.structs.replace(configuration, agent=untagged)
     admitted = msgspec.structs.replace(admitted, user_id="{conversation}")  # filled in once
 
-    assert message_policy.settings(tagged, admitted, TODAY, []).tags == [
+    assert message_policy.settings(tagged, admitted, TODAY, [], NOTHING).tags == [
         "relay",
         "user:{conversation}",
         f"{admitted.conversation_id}/{{conversation}}",
     ]
-    assert message_policy.settings(none, admitted, TODAY, []).tags is None
+    assert message_policy.settings(none, admitted, TODAY, [], NOTHING).tags is None
 
 
 def test_a_long_unknown_type_is_not_echoed_whole():
@@ -238,10 +292,10 @@ def test_what_was_chosen_is_in_the_settings_and_nothing_else(configuration, admi
     asked = msgspec.structs.replace(admitted, voice="orion", language="spanish")
     gone = msgspec.structs.replace(admitted, voice="gone", language="gone")
 
-    usual = message_policy.settings(offered, admitted, TODAY, []).agent
-    section = message_policy.settings(offered, asked, TODAY, []).agent
+    usual = message_policy.settings(offered, admitted, TODAY, [], NOTHING).agent
+    section = message_policy.settings(offered, asked, TODAY, [], NOTHING).agent
 
     assert section["speak"] == {"provider": {"type": "deepgram", "model": "aura-2-orion-en"}}
     assert section["greeting"] == "¡Hola!"
     assert {k for k in usual if usual[k] != section[k]} == {"speak", "greeting"}
-    assert message_policy.settings(offered, gone, TODAY, []).agent == usual
+    assert message_policy.settings(offered, gone, TODAY, [], NOTHING).agent == usual

@@ -24,6 +24,7 @@ from relay.core.events import (
     BrowserAttached,
     BrowserClosed,
     BrowserReturning,
+    ContextLearned,
     ControlFrame,
     EndReason,
     FromAgent,
@@ -40,6 +41,7 @@ from relay.core.function_calls import MAX_OPEN_CALLS, MAX_REQUESTED
 from relay.core.reconnect import FINAL_ERRORS, MAX_TRIES, STABLE_SECONDS
 from relay.core.session import GO_AWAY_PATIENCE
 from relay.core.transcript import HISTORY_LENGTH
+from relay.core.user_context import UserContext
 from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
 from tests.relay.conftest import BEGAN, LIMITS, make_session
@@ -206,6 +208,109 @@ def test_an_agent_lost_before_it_was_ready_is_replaced_without_a_second_welcome(
     assert not of(actions.Forward, second)
     assert of(actions.SendSettings, second)
     assert of(actions.Forward, applied), "the browser has not heard this one yet"
+
+
+# --- what is known of the user ----------------------------------------------------------------
+
+
+@pytest.fixture
+def asking(admitted, settings):
+    """A session that asks what is known of its user."""
+    return make_session(admitted, settings, asks=True)
+
+
+WELCOME = FromAgent(deepgram.Welcome(request_id="r"))
+
+
+def learned(*names):
+    return ContextLearned(UserContext(names=list(names)))
+
+
+def names_told(asked):
+    (sent,) = of(actions.SendSettings, asked)
+    return sent.settings.tags
+
+
+def test_what_is_learned_within_the_dial_costs_no_time(asking):
+    assert asking.handle(learned("dentist"), 0.1) == []
+    asking.handle(AgentOpened(), 0.2)
+
+    asked = asking.handle(WELCOME, 0.3)
+
+    assert asked[0] == actions.Forward()
+    assert names_told(asked) == ["dentist"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "names"), [(learned("Ada"), ["Ada"]), (ContextLearned(None), [])]
+)
+def test_settings_wait_for_the_answer_and_the_browser_does_not(asking, answer, names):
+    asking.handle(AgentOpened(), 0.1)
+    assert asking.handle(WELCOME, 0.2) == [actions.Forward()]
+
+    asked = asking.handle(answer, 0.5)
+
+    assert names_told(asked) == names
+    assert asking.handle(learned("late"), 0.6) == []
+    asking.handle(FromAgent(deepgram.SettingsApplied()), 0.7)
+    assert asking.state is State.OPEN
+
+
+def test_an_agent_that_waits_for_an_answer_takes_no_calls_and_may_be_lost(asking):
+    asking.handle(AgentOpened(), 0.1)
+    asking.handle(WELCOME, 0.2)
+
+    assert of(actions.Note, asking.handle(request(call()), 0.3))
+    assert of(actions.Note, asking.handle(FromAgent(deepgram.SettingsApplied()), 0.3))
+    assert asking.handle(AgentClosed(1006, ""), 0.4)[0] == actions.DropAgent()
+
+
+def test_the_answer_that_never_comes_is_a_set_up_that_takes_too_long(asking):
+    asking.handle(AgentOpened(), 0.1)
+    asking.handle(WELCOME, 0.2)
+
+    assert ended(asking.handle(Woken(0), asking.deadline)) == EndReason.SETUP_TIMEOUT
+
+
+def open_with(asking, *names):
+    asking.handle(learned(*names), 0.1)
+    asking.handle(AgentOpened(), 0.1)
+    asking.handle(WELCOME, 0.2)
+    asking.handle(FromAgent(deepgram.SettingsApplied()), 0.3)
+
+
+def lose(asking):
+    asking.handle(AgentClosed(1006, ""), 5.0)
+    now = asking.deadline
+    assert asking.handle(Woken(0), now) == [actions.DialAgent()]
+    return now
+
+
+def roll_over(asking):
+    now = LIMITS.roll_over_seconds + 1
+    assert asking.handle(Woken(0), now)[-1:] == [actions.DialAgent()]
+    return now
+
+
+@pytest.mark.parametrize("replace", [lose, roll_over])
+def test_for_the_next_agent_it_is_asked_again(asking, replace):
+    open_with(asking, "old")
+    now = replace(asking)
+
+    asking.handle(AgentOpened(), now)
+    assert asking.handle(FromAgent(deepgram.Welcome(request_id="s")), now) == []
+    assert names_told(asking.handle(learned("new"), now)) == ["new"]
+
+
+@pytest.mark.parametrize("replace", [lose, roll_over])
+def test_without_an_answer_the_next_agent_is_told_what_was_known(asking, replace):
+    open_with(asking, "old")
+    now = replace(asking)
+
+    asking.handle(ContextLearned(None), now)
+    asking.handle(AgentOpened(), now)
+
+    assert names_told(asking.handle(FromAgent(deepgram.Welcome(request_id="s")), now)) == ["old"]
 
 
 # --- what is said -----------------------------------------------------------------------------
@@ -1389,6 +1494,7 @@ events = st.one_of(
     st.builds(NotAudio),
     st.builds(ControlFrame),
     st.builds(AgentOpened),
+    st.builds(ContextLearned, st.sampled_from([None, UserContext(names=["Ada"])])),
     st.builds(FromAgent, server_messages),
     st.builds(FromAgent, server_messages),
     st.builds(FromBrowser, client_messages),
@@ -1414,6 +1520,7 @@ OPENING = Admitted(
 
 @given(
     st.booleans(),
+    st.booleans(),
     st.sampled_from(
         [
             LIMITS,
@@ -1425,10 +1532,11 @@ OPENING = Admitted(
     st.lists(st.tuples(events, st.floats(0, 5)), max_size=60),
 )
 @hypothesis_settings(max_examples=400, deadline=None)
-def test_any_interleaving_keeps_the_invariants(begun, limits, steps):
-    session = make_session(OPENING, deepgram.Settings(audio={}, agent={}), limits)
+def test_any_interleaving_keeps_the_invariants(begun, asks, limits, steps):
+    session = make_session(OPENING, deepgram.Settings(audio={}, agent={}), limits, asks=asks)
     if begun:
         opening_steps = [
+            ContextLearned(None),
             AgentOpened(),
             FromAgent(deepgram.Welcome(request_id="r")),
             FromAgent(deepgram.SettingsApplied()),

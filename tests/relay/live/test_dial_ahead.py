@@ -19,7 +19,7 @@ from relay.transport.connection import Connection
 from relay.transport.connection_handler import BufferingHandler
 from relay.transport.dial import DialFailed
 from relay.transport.send_queue import SendQueue
-from tests.relay.wires import LIMITS, Agent, agent_and_relay, next_event, relaying
+from tests.relay.wires import ABOUT, LIMITS, Agent, agent_and_relay, next_event, relaying
 
 
 async def reached(condition):
@@ -45,7 +45,7 @@ async def waiting(dial, **more):
 async def test_an_agent_that_was_dialled_ahead_is_used_and_dialled_once():
     async with agent_and_relay() as (agent, relay):
         session_id = uuid4()
-        relay.session_registry.expect(session_id)
+        relay.session_registry.expect(session_id, ABOUT)
         await agent.connected.wait()
 
         async with relay.attach(session_id) as browser:
@@ -60,7 +60,7 @@ async def test_an_agent_that_was_dialled_ahead_is_used_and_dialled_once():
 async def test_no_settings_are_sent_before_the_browser_has_come():
     async with agent_and_relay() as (agent, relay):
         session_id = uuid4()
-        relay.session_registry.expect(session_id)
+        relay.session_registry.expect(session_id, ABOUT)
         await agent.connected.wait()
         pong = await agent.connections[0].ping()
         await pong
@@ -81,7 +81,7 @@ async def test_a_browser_that_comes_while_the_agent_is_still_dialled_waits_for_i
         port = server.sockets[0].getsockname()[1]
         async with relaying(f"ws://127.0.0.1:{port}/") as relay:
             session_id = uuid4()
-            relay.session_registry.expect(session_id)
+            relay.session_registry.expect(session_id, ABOUT)
             async with relay.attach(session_id) as browser:
                 await next_event(browser, "RelaySession")
                 go_on.set()
@@ -92,7 +92,7 @@ async def test_a_browser_that_comes_while_the_agent_is_still_dialled_waits_for_i
 async def test_an_agent_that_left_meanwhile_is_dialled_again():
     async with agent_and_relay() as (agent, relay):
         session_id = uuid4()
-        relay.session_registry.expect(session_id)
+        relay.session_registry.expect(session_id, ABOUT)
         await agent.connected.wait()
         await agent.connections[0].close()
         dialled = relay.session_registry._ahead._waiting[session_id]
@@ -107,7 +107,7 @@ async def test_an_agent_that_left_meanwhile_is_dialled_again():
 async def test_what_nobody_comes_for_is_closed():
     async with agent_and_relay() as (agent, relay):
         session_id = uuid4()
-        relay.session_registry.expect(session_id)
+        relay.session_registry.expect(session_id, ABOUT)
         dialled = relay.session_registry._ahead._waiting[session_id]
         await reached(lambda: dialled.connection.is_open)
         relay.session_registry._ahead._expire(session_id)
@@ -121,7 +121,7 @@ async def test_what_nobody_comes_for_is_closed():
 async def test_hanging_up_a_session_that_nobody_attached_to_closes_its_agent():
     async with agent_and_relay() as (agent, relay):
         session_id = uuid4()
-        relay.session_registry.expect(session_id)
+        relay.session_registry.expect(session_id, ABOUT)
         await agent.connected.wait()
 
         relay.session_registry.hang_up(session_id)
@@ -144,12 +144,12 @@ async def test_it_expires_by_itself(monkeypatch):
 async def test_at_most_so_many_wait_and_zero_turns_it_off():
     async with agent_and_relay() as (_, relay):
         for _ in range(10):
-            relay.session_registry.expect(uuid4())
+            relay.session_registry.expect(uuid4(), ABOUT)
         assert len(relay.session_registry._ahead) == LIMITS.dial_ahead
 
     limits = msgspec.structs.replace(LIMITS, dial_ahead=0)
     async with agent_and_relay(limits=limits) as (_, relay):
-        relay.session_registry.expect(uuid4())
+        relay.session_registry.expect(uuid4(), ABOUT)
         assert len(relay.session_registry._ahead) == 0
 
 
@@ -173,7 +173,7 @@ async def test_a_relay_that_stops_leaves_no_agent_behind():
     async with serve(agent.handle, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with relaying(f"ws://127.0.0.1:{port}/") as relay:
-            relay.session_registry.expect(uuid4())
+            relay.session_registry.expect(uuid4(), ABOUT)
             await agent.connected.wait()
         async with asyncio.timeout(5):
             await agent.gone.wait()

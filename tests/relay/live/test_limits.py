@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from relay.live.quotas import AgentQuota
-from tests.relay.wires import LIMITS, agent_and_relay, next_event
+from tests.relay.wires import ABOUT, LIMITS, agent_and_relay, next_event
 
 
 def of(size, limit=10):
@@ -51,7 +51,7 @@ async def test_an_agent_that_was_dialled_ahead_counts_and_counts_once():
     share = of(2)
     async with agent_and_relay(share=share) as (_, relay):
         session_id = uuid4()
-        relay.session_registry.expect(session_id)
+        relay.session_registry.expect(session_id, ABOUT)
         assert share.used == 1
         async with relay.attach(session_id) as browser:
             await next_event(browser, "SettingsApplied")
@@ -92,7 +92,7 @@ async def test_a_user_who_has_enough_sessions_holds_no_agent():
     limits = msgspec.structs.replace(LIMITS, sessions_per_user=1)
     async with agent_and_relay(share=share, limits=limits) as (_, relay), relay.attach() as browser:
         await next_event(browser, "SettingsApplied")
-        relay.session_registry.expect(session_id := uuid4())
+        relay.session_registry.expect(session_id := uuid4(), ABOUT)
         with pytest.raises(InvalidStatus):
             async with relay.attach(session_id):
                 pass
