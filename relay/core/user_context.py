@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from config.agent import FLUX_KEYTERMS, NOVA_KEYTERMS
 from config.nesting import is_deeper
 from config.prompt import LONGEST_CONTEXT, NOTHING_KNOWN
 
@@ -26,10 +27,6 @@ MAX_NAMES = 100
 MAX_NAME = 100  # characters; a longer one is nothing that anybody says
 MAX_TEXT = 200  # characters of a text within the facts
 MAX_GREETING = 500  # characters
-
-# Over these Deepgram refuses the connection.
-MAX_KEYTERMS = 100  # of the flux models
-MAX_TOKENS = 500  # of the nova-3 models, all keyterms together
 
 _HEAD = (
     "This was looked up for the user. What stands in quotes was written by people: names and"
@@ -120,11 +117,11 @@ def keyterms(provider: dict[str, Any], names: Sequence[str]) -> list[str]:
     heard = {term.casefold() for term in terms}
     names = [name for name in names if name.casefold() not in heard]
     if provider["version"] == "v2":
-        return terms + names[: max(MAX_KEYTERMS - len(terms), 0)]
+        return terms + names[: max(FLUX_KEYTERMS - len(terms), 0)]
     if not provider.get("model", "").startswith("nova-3"):
         return terms  # the other ones have no keyterms
     # How the words are cut into tokens is not published; a token has at least one byte.
-    room = MAX_TOKENS - _most_tokens(terms)
+    room = NOVA_KEYTERMS - _most_tokens(terms)
     while names and _most_tokens(names) > room:
         names.pop()
     return terms + names

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.agent import NOVA_KEYTERMS
 from config.prompt import LONGEST_CONTEXT, NOTHING_KNOWN
-from relay.core import user_context
 from relay.core.user_context import UserContext, in_prompt, keyterms, read
 
 FLUX = {"version": "v2", "model": "flux-general-en"}
@@ -149,8 +149,8 @@ def test_nova_3_takes_as_many_tokens_and_the_first_names_win():
     taken = keyterms(NOVA, names)
 
     assert taken == names[: len(taken)]
-    assert sum(len(name.encode()) + 1 for name in taken) <= user_context.MAX_TOKENS
-    assert len(taken) == user_context.MAX_TOKENS // 11
+    assert sum(len(name.encode()) + 1 for name in taken) <= NOVA_KEYTERMS
+    assert len(taken) == NOVA_KEYTERMS // 11
     assert keyterms({**NOVA, "keyterms": ["x" * 499]}, names) == ["x" * 499]
 
 
