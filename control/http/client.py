@@ -60,12 +60,16 @@ class Remote:
                 asyncio.timeout(FETCH_SECONDS),
                 self._client.stream(method, url, follow_redirects=False, **more) as answer,
             ):
-                if answer.status_code != 200:
-                    raise NoAnswer(f"HTTP {answer.status_code}")
-                async for chunk in answer.aiter_bytes():
-                    body += chunk
-                    if len(body) > LARGEST:
-                        raise NoAnswer("the answer is too long")
+                try:
+                    if answer.status_code != 200:
+                        raise NoAnswer(f"HTTP {answer.status_code}")
+                    async for chunk in answer.aiter_bytes():
+                        body += chunk
+                        if len(body) > LARGEST:
+                            raise NoAnswer("the answer is too long")
+                finally:
+                    await answer.aclose()
+                    answer.stream = httpx.ByteStream(b"")  # httpx's own knows the answer: a cycle
         # AttributeError: a connection that was reset as it opened (orchestrator_client.py)
         except (httpx.HTTPError, TimeoutError, AttributeError) as error:
             word = network_errors.find_word(error, proxied=self._is_proxied)

@@ -45,19 +45,19 @@ def size(lines: Iterable[object]) -> int:
 
 def _shorten(line: deepgram.History) -> deepgram.History:
     if line.content is not None:
-        return msgspec.structs.replace(line, content=_cut(line.content))
+        return msgspec.structs.replace(line, content=cut(line.content))
     calls = [
         msgspec.structs.replace(
             call,
             arguments=_cut_json(call.arguments),
-            response=_cut(call.response),
+            response=cut(call.response),
         )
         for call in line.function_calls or []
     ]
     return msgspec.structs.replace(line, function_calls=calls)
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
     # As it is sent: JSON makes six bytes of some characters.
     written = msgspec.json.encode(text)
     if len(written) <= LONGEST_TEXT:
@@ -70,5 +70,5 @@ def _cut(text: str) -> str:
 
 def _cut_json(text: str) -> str:
     """Arguments are JSON for whoever reads them: they stay it."""
-    cut = _cut(text)
-    return cut if cut == text else json.dumps({"cut": cut}, ensure_ascii=False)
+    short = cut(text)
+    return short if short == text else json.dumps({"cut": short}, ensure_ascii=False)

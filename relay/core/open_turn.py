@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from relay.core import actions
+from relay.core import actions, agent_history
 from relay.core.actions import Action
 from relay.core.message_policy import ANSWER_AGAIN
 from relay.protocol import deepgram
@@ -55,7 +55,8 @@ class OpenTurn:
         if said.role == "user" and said.is_turn:
             if self._is_answered or self._has_reply:
                 self._begin()
-            self._texts.append(said.content)
+            if said.content.strip():
+                self._texts.append(said.content)
             if said.content in self._typed:
                 self._typed.remove(said.content)
             elif self._typed:  # its echo in other words, or soon to come
@@ -93,12 +94,12 @@ class OpenTurn:
         """What an agent is told of this history, which is to be asked for the rest."""
         told = list(history)
         self._question = ""
-        if self._is_answered or self._asked >= MOST_ASKED or not "".join(self._texts).strip():
+        if self._is_answered or self._asked >= MOST_ASKED or not self._texts:
             return told
         if self._has_called:
             self._question = ANSWER_AGAIN
             return told
-        self._question = " ".join(self._texts)
+        self._question = agent_history.cut(" ".join(self._texts))
         spoken = [place for place, line in enumerate(told) if line.role is not None]
         for place in reversed(spoken[-self._lines :]):
             del told[place]

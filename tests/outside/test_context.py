@@ -34,7 +34,7 @@ async def test_lines_without_words_are_not_told(talk):
     await relay.start()
     page = await talk.page(relay)
     for content in ("one", "", " ", "\n\t", "\u00a0\u3000", "two"):
-        await talk.say({"type": "ConversationText", "role": "user", "content": content})
+        await talk.say({"type": "ConversationText", "role": "assistant", "content": content})
     await page.until_ticked(6)
 
     settings = await lose_agent(talk, page)
@@ -72,7 +72,7 @@ async def test_one_giant_line_is_told_cut_and_marked(talk):
     relay = talk.relay()
     await relay.start()
     page = await talk.page(relay)
-    await talk.line(page, "user", "word " * 150_000)
+    await talk.line(page, "assistant", "word " * 150_000)
 
     (line,) = told(await lose_agent(talk, page))
 

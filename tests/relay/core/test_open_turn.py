@@ -475,3 +475,15 @@ def test_it_describes_itself_without_words(talk):
 
     assert "open" in repr(turn)
     assert "secret" not in repr(turn)
+
+
+def test_a_giant_turn_is_asked_cut_and_its_empty_lines_are_not(talk):
+    talk.user("word " * 150_000, " ", "please")
+
+    talk.lose()
+
+    (question,) = talk.asked
+    assert question.startswith("word word")
+    assert len(question) < 10_000
+    talk.echo(question)
+    assert len([text for role, text in talk.stored if role == "user"]) == 3
