@@ -32,6 +32,12 @@ def open_client(egress: Egress, url: str, *, connections: int = KEPT) -> httpx.A
     return httpx.AsyncClient(verify=egress.make_tls(), proxy=proxy, trust_env=False, limits=limits)
 
 
+async def release(answer: httpx.Response) -> None:
+    """Close a streamed answer, so that nothing of it waits for the garbage collector."""
+    await answer.aclose()
+    answer.stream = httpx.ByteStream(b"")  # httpx's own knows the answer: a cycle
+
+
 class NoAnswer(Exception):
     """None that can be used; the text says why and is fit for the log."""
 
@@ -68,8 +74,7 @@ class Remote:
                         if len(body) > LARGEST:
                             raise NoAnswer("the answer is too long")
                 finally:
-                    await answer.aclose()
-                    answer.stream = httpx.ByteStream(b"")  # httpx's own knows the answer: a cycle
+                    await release(answer)
         # AttributeError: a connection that was reset as it opened (orchestrator_client.py)
         except (httpx.HTTPError, TimeoutError, AttributeError) as error:
             word = network_errors.find_word(error, proxied=self._is_proxied)

@@ -39,7 +39,7 @@ import msgspec
 
 from config.nesting import is_deeper
 from control.db.rows import storable
-from control.http.client import open_client
+from control.http.client import open_client, release
 from control.outbox.circuit_breaker import CircuitBreaker, State
 from relay.functions.submission import (
     UNCERTAIN,
@@ -156,8 +156,7 @@ class Orchestrator:
         try:
             body = await self._body(response, deadline)
         finally:
-            await response.aclose()
-            response.stream = httpx.ByteStream(b"")  # httpx's own knows the response: a cycle
+            await release(response)
         status, cause = response.status_code, f"status {response.status_code}"
         if 200 <= status < 300:
             text = _clean(body[: 8 * MAX_TEXT].decode("utf-8", "replace"), MAX_TEXT)

@@ -33,8 +33,7 @@ class AgentLifecycle:
     """The agents of one session, one after the other; the first is dialled at second `now`.
 
     `jitter` gives a number from 0 to 1, so that the sessions of a relay do not dial all at once. An
-    outage begins when an agent is lost and is over when one has been ready for
-    `STABLE_SECONDS`: an
+    outage begins when an agent is lost and is over when one has been ready for `STABLE_SECONDS`: an
     agent that gets ready and dies, again and again, is one outage.
     """
 
