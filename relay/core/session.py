@@ -88,6 +88,8 @@ class Session:
         self._transcript = Transcript(admitted, began - timedelta(seconds=now), new_id)
         self._calls = FunctionCalls(new_id)
         self._open_turn = OpenTurn()
+        if admitted.takeover:
+            self._open_turn.take_up(admitted.history)
         self._agent = AgentLifecycle(limits, jitter, now)
         self._in_turn = False  # somebody speaks, or an answer is due
         # As the browser was told; it does not have to be told when it comes from another relay.
