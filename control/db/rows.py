@@ -58,8 +58,9 @@ class IntentCall(msgspec.Struct, frozen=True, kw_only=True):
 
     `arguments` is what the model sent: its text, and to users JSON where it is JSON. `after_seq` is
     the `seq` of the message that the call stands after. While it is `submitting`,
-    `next_attempt_at` says when it is tried again at the latest; `last_error` is what went wrong
-    last.
+    `next_attempt_at` says when it is tried again at the latest, and while it is `awaiting`, when
+    the wait for the user ends; `last_error` is what went wrong last. `taken_back`: it was not
+    wanted any more; with `submitted` it was carried out all the same.
     """
 
     id: UUID
@@ -77,15 +78,18 @@ class IntentCall(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str | None
     created_at: datetime
     updated_at: datetime
+    taken_back: bool = False
 
 
 class Claimed(IntentCalled, frozen=True, kw_only=True):
     """A call that is ours to deliver for a while, as its record says it; `age` is the seconds since
-    it was accepted. `in_doubt`: a request before this one may have arrived.
+    it was accepted. `in_doubt`: a request before this one may have arrived. `taken_back`: it is not
+    wanted any more.
     """
 
     user_id: str
     age: float
+    taken_back: bool = False
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,9 +6,10 @@ shared.
 
 A `POST` takes `{intent, parameters, user_id, conversation_id, call_id}` and answers once per
 `Idempotency-Key`: the same request again gets the stored answer, another request under the same
-key is a 422. A request without a key is simply done. `GET /voice-context` says what a user has, for
-the agent to know. Errors are `application/problem+json`, with
-a `detail` that can be said aloud.
+key is a 422. A request without a key is simply done. What a call made is undone at `/goals/cancel`
+and `/tasks/cancel`, which get the same body; a call that has not come yet makes nothing then.
+`GET /voice-context` says what a user has, for the agent to know. Errors are
+`application/problem+json`, with a `detail` that can be said aloud.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ class Answer(msgspec.Struct):
 Kind = TypeVar("Kind")
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 AnyRequest: TypeAlias = "Request[Any, Any, Any]"
-Work = Callable[["Connection", Order], Awaitable[Answer]]
+Work = Callable[["Connection", Order, bytes], Awaitable[Answer]]
+"""`raw` is the body that the order came in."""
 
 
 def create_app(database_url: str, secret: str | None = None) -> Litestar:
@@ -193,7 +195,7 @@ async def tell_context(request: AnyRequest, state: State, user_id: FromQuery[Id]
     }
 
 
-async def keep(table: str, connection: Connection, order: Order) -> Answer:
+async def keep(table: str, connection: Connection, order: Order, raw: bytes) -> Answer:
     """Make a row of a goal or a task."""
     kept = _decode(order.parameters, KEPT[table], "parameters")
     title, when, more = kept.__struct_fields__
@@ -210,7 +212,27 @@ async def keep(table: str, connection: Connection, order: Order) -> Answer:
     return Answer(201, dict(row or {}))
 
 
-async def reschedule(connection: Connection, order: Order) -> Answer:
+async def undo(table: str, connection: Connection, order: Order, raw: bytes) -> Answer:
+    """Remove the row that this call made. It is known by its key, which is the `call_id`."""
+    if order.call_id is None:
+        raise _refusal(422, "a call without a call_id cannot be cancelled")
+    await _lock_key(connection, order.call_id)
+    path = f"/{table}"
+    made = await _stored_answer(connection, order.call_id, _fingerprint(path, raw))
+    if made is None:  # should it come yet, this is what it is told
+        refusal = _tell(_refusal(410, "it was cancelled before it came"))
+        await _store_answer(connection, order.call_id, _fingerprint(path, raw), refusal)
+        return Answer(200, {"cancelled": True, "id": None})
+    row_id = made.body.get("id") if made.status == 201 else None
+    await connection.execute(
+        f"delete from local_orchestrator.{table} where id = $1 and user_id = $2",
+        row_id,
+        order.user_id,
+    )
+    return Answer(200, {"cancelled": True, "id": row_id})
+
+
+async def reschedule(connection: Connection, order: Order, raw: bytes) -> Answer:
     wish = _decode(order.parameters, Reschedule, "parameters")
     rows = await connection.fetch(
         """
@@ -236,6 +258,7 @@ async def reschedule(connection: Connection, order: Order) -> Answer:
 
 
 ORDERS: dict[str, Work] = {f"/{table}": partial(keep, table) for table in KEPT}
+ORDERS |= {f"/{table}/cancel": partial(undo, table) for table in KEPT}
 ORDERS["/tasks/reschedule"] = reschedule
 
 
@@ -252,27 +275,35 @@ async def take_order(request: AnyRequest, state: State) -> Response[bytes]:
     fingerprint = _fingerprint(path, raw)
     async with state.pool.acquire() as connection, connection.transaction():
         if key:
-            # Held to the end of the transaction: a twin that comes meanwhile waits for our answer.
-            await connection.execute("select pg_advisory_xact_lock(hashtext($1))", "answer " + key)
+            await _lock_key(connection, key)
             stored = await _stored_answer(connection, key, fingerprint)
             if stored is not None:
                 return _respond(stored, {"Idempotent-Replayed": "true"})
         try:
-            answer = await ORDERS[path](connection, order)
+            answer = await ORDERS[path](connection, order, raw)
         except HTTPException as problem:
             answer = _tell(problem)  # asked again under its key, it is the same refusal
         if key:
-            await connection.execute(
-                """
-                insert into local_orchestrator.answers (key, fingerprint, status, body)
-                values ($1, $2, $3, $4)
-                """,
-                key,
-                fingerprint,
-                answer.status,
-                msgspec.json.encode(answer.body).decode(),
-            )
+            await _store_answer(connection, key, fingerprint, answer)
         return _respond(answer)
+
+
+async def _lock_key(connection: Connection, key: str) -> None:
+    """To the end of the transaction: a twin that comes meanwhile waits for our answer."""
+    await connection.execute("select pg_advisory_xact_lock(hashtext($1))", "answer " + key)
+
+
+async def _store_answer(connection: Connection, key: str, fingerprint: str, answer: Answer) -> None:
+    await connection.execute(
+        """
+        insert into local_orchestrator.answers (key, fingerprint, status, body)
+        values ($1, $2, $3, $4)
+        """,
+        key,
+        fingerprint,
+        answer.status,
+        msgspec.json.encode(answer.body).decode(),
+    )
 
 
 def _check_signature(signature: str, secret: str, raw: bytes) -> None:

@@ -187,9 +187,12 @@ class Orchestrator:
             "call_id": storable(submission.call_id),  # as the outbox will read it
         }
         body = msgspec.json.encode(wanted)
+        path, key = submission.intent.path, submission.call_id
+        if submission.is_cancel:  # another request, and so another key
+            path, key = submission.intent.cancel_path or path, f"{key}-cancel"
         request = self._client.build_request(
             "POST",
-            self._address + submission.intent.path + self._query,
+            self._address + path + self._query,
             content=body,
             headers={
                 **make_headers(self._token, self._secret, int(self._wall()), body),
@@ -198,7 +201,7 @@ class Orchestrator:
                 "Accept-Encoding": "identity",  # what we bound is what arrives
                 "Content-Type": "application/json",
                 # The id is made by a language model; an ordinary one passes unchanged.
-                "Idempotency-Key": quote(storable(submission.call_id), safe=HEADER_SAFE),
+                "Idempotency-Key": quote(storable(key), safe=HEADER_SAFE),
             },
             timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT_TIMEOUT)),
         )

@@ -16,7 +16,7 @@ const LOOKS = [1000, 2000, 4000, 8000]; // milliseconds: how a call does that wa
 const $ = (id) => document.getElementById(id);
 const rest = new Rest({ getToken: async () => sessionStorage.getItem("relay.token") });
 const transcript = new Transcript();
-const bubbles = new Bubbles($("transcript"), $("main"), retry);
+const bubbles = new Bubbles($("transcript"), $("main"), { onRetry: retry, onDecide: decide });
 const call = new Call({ rest, opus: await wantsOpus() });
 const drawer = new Drawer(rest, {
   drawer: $("drawer"), shade: $("shade"), menu: $("menu"), close: $("drawer-close"),
@@ -177,6 +177,20 @@ async function retry({ key }) {
     }
   } catch (error) {
     tell(error);
+  }
+}
+
+/** The user's word on a card; resolves to whether it went out. */
+async function decide({ key }, wanted) {
+  const id = open;
+  dock.notice(null);
+  try {
+    await call.decide(key, wanted, id);
+    return true;
+  } catch (error) {
+    await catchUp(id); // it may be over already
+    tell(error);
+    return false;
   }
 }
 

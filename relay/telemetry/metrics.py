@@ -103,12 +103,12 @@ class Metrics:
     function_calls = Row(
         Counter,
         "function calls by what their session was told",
-        status="submitted, rejected, failed, cancelled, saved",
+        status="submitted, rejected, failed, cancelled, saved, awaiting",
     )
     outbox_deliveries = Row(
         Counter,
         "attempts of the outbox by what came of them",
-        status="submitted, rejected, failed, delayed",
+        status="submitted, rejected, failed, delayed; cancelled, not_undone: of those taken back",
     )
     user_contexts = Row(
         Counter,
@@ -116,7 +116,7 @@ class Metrics:
         outcome="answered, failed, skipped",
     )
     outbox_waiting = Row(
-        Gauge, "accepted calls without an outcome, of all processes; counted every 15 s"
+        Gauge, "calls that wait for the Orchestrator, of all processes; counted every 15 s"
     )
     outbox_oldest_seconds = Row(Gauge, "the age of the oldest of them")
     orchestrator_breaker = Row(Gauge, "whether the Orchestrator is asked: 0 yes, 1 on trial, 2 no")

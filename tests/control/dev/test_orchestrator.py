@@ -100,6 +100,58 @@ async def test_a_goal_is_kept_and_listed(planner, user):
     assert [(item["title"], item["deadline"]) for item in items] == [("run a marathon", "April")]
 
 
+@pytest.mark.parametrize("path", ["/goals", "/tasks"])
+async def test_what_was_created_and_cancelled_is_gone_once(planner, user, path):
+    key = str(uuid4())
+    wanted = order(user, title="swim") | {"call_id": key}
+    await post(planner, path, order(user, title="run"))
+    made = await post(planner, path, wanted, key)
+
+    first = await post(planner, f"{path}/cancel", wanted, f"{key}-cancel")
+    again = await post(planner, f"{path}/cancel", wanted, f"{key}-cancel")
+    late = await post(planner, path, wanted, key)
+
+    assert first.json() == again.json() == {"cancelled": True, "id": made.json()["id"]}
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert late.json() == made.json(), "the answer of then, and nothing new"
+    assert await titles(planner, path, user) == ["run"]
+
+
+async def test_what_is_cancelled_before_it_comes_is_never_made(planner, user):
+    key = str(uuid4())
+    wanted = order(user, title="swim") | {"call_id": key}
+
+    cancelled = await post(planner, "/goals/cancel", wanted, f"{key}-cancel")
+    late = await post(planner, "/goals", wanted, key)
+
+    assert cancelled.status_code == 200
+    assert late.status_code == 410
+    assert "cancelled" in problem_of(late)
+    assert await titles(planner, "/goals", user) == []
+
+
+async def test_what_was_refused_is_cancelled_without_a_word(planner, user):
+    key = str(uuid4())
+    wanted = order(user) | {"call_id": key}
+    assert (await post(planner, "/goals", wanted, key)).status_code == 422
+
+    cancelled = await post(planner, "/goals/cancel", wanted, f"{key}-cancel")
+
+    assert cancelled.json() == {"cancelled": True, "id": None}
+
+
+async def test_nobody_can_cancel_for_another_user_or_without_naming_the_call(planner, user):
+    key = str(uuid4())
+    wanted = order(user, title="swim") | {"call_id": key}
+    await post(planner, "/goals", wanted, key)
+
+    foreign = await post(planner, "/goals/cancel", wanted | {"user_id": "other"}, f"{key}-cancel")
+    nameless = await post(planner, "/goals/cancel", wanted | {"call_id": None})
+
+    assert (foreign.status_code, nameless.status_code) == (422, 422)
+    assert await titles(planner, "/goals", user) == ["swim"]
+
+
 async def test_a_task_is_kept_and_listed_newest_first(planner, user):
     await post(planner, "/tasks", order(user, title="buy running shoes", due="tomorrow"))
     await post(planner, "/tasks", order(user, title="call Bob"))
