@@ -155,6 +155,16 @@ END_SESSIONS = """
               latency jsonb)
     WHERE s.id = r.session_id AND s.epoch = r.epoch
 """
+# Of each owner, also of one that was replaced: its end changes nothing else.
+KEEP_AGENT_SECONDS = """
+    UPDATE voice.sessions AS s SET agent_seconds = s.agent_seconds || r.seconds
+    FROM (
+        SELECT session_id, jsonb_object_agg(epoch, figures -> 'agent_seconds') AS seconds
+        FROM json_to_recordset($1) AS e (session_id uuid, epoch int, figures jsonb)
+        GROUP BY session_id
+    ) AS r
+    WHERE s.id = r.session_id
+"""
 SETTLE_SESSIONS = """
     UPDATE voice.sessions AS s SET settled_epoch = greatest(s.settled_epoch, r.epoch)
     FROM (
@@ -167,7 +177,7 @@ SETTLE_SESSIONS = """
 OF_SESSIONS: dict[type[SessionBegan | TicketIssued | SessionEnded], list[str]] = {
     SessionBegan: [BEGIN_SESSIONS],
     TicketIssued: [KEEP_TICKETS],
-    SessionEnded: [END_SESSIONS, SETTLE_SESSIONS],
+    SessionEnded: [END_SESSIONS, KEEP_AGENT_SECONDS, SETTLE_SESSIONS],
 }
 
 
@@ -180,7 +190,11 @@ async def flush(connection: Connection, records: Sequence[Record]) -> None:
     of_conversations = [
         r for r in records if isinstance(r, MessageSaid | IntentCalled | CallDecided)
     ]
-    there = await _lock_conversations(connection, {r.conversation_id for r in of_conversations})
+    there = await _lock_conversations(
+        connection,
+        {r.conversation_id for r in of_conversations},
+        [r.session_id for r in records if isinstance(r, SessionEnded)],
+    )
     kept = [r for r in of_conversations if r.conversation_id in there]
     await _insert_messages(connection, [r for r in kept if isinstance(r, MessageSaid)])
     # One by one and in order: there may be several of a call, and no statement may touch a row
@@ -201,17 +215,25 @@ def _statement_of(record: IntentCalled | CallDecided) -> str:
     return CONFIRM_CALLS if record.wanted == "submit" else CANCEL_CALLS
 
 
-async def _lock_conversations(connection: Connection, conversations: set[UUID]) -> set[UUID]:
-    """Those that exist; they cannot be erased until the transaction ends."""
-    if not conversations:
+async def _lock_conversations(
+    connection: Connection, conversations: set[UUID], ended: list[UUID]
+) -> set[UUID]:
+    """Those that exist, and those of sessions that have `ended`; they cannot be erased until the
+    transaction ends. (Who changes a session twice locks its conversation with the second change:
+    too late, if that is being erased.)"""
+    if not (conversations or ended):
         return conversations
     rows = await connection.fetch(
         # In one order for everybody, or two batches could wait for each other.
         """
-        SELECT id FROM voice.conversations WHERE id = ANY($1::uuid[])
+        SELECT id FROM voice.conversations
+        WHERE id = ANY($1::uuid[]) OR id IN (
+            SELECT conversation_id FROM voice.sessions WHERE id = ANY($2::uuid[])
+        )
         ORDER BY id FOR NO KEY UPDATE
         """,
         conversations,
+        ended,
     )
     return {row["id"] for row in rows}
 

@@ -109,7 +109,8 @@ class NewSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
-    """Frames and bytes by the side that they came from. `close_reason` is a word for programs."""
+    """Frames and bytes by the side that they came from. `close_reason` is a word for programs.
+    `agent_seconds`: for how long its agents were connected, of all its owners."""
 
     id: UUID
     conversation_id: UUID
@@ -126,6 +127,15 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     agent_frames: int
     agent_bytes: int
     latency: SessionLatency | None
+    agent_seconds: float
+
+
+class StoredSession(SessionView, frozen=True, kw_only=True):
+    """A session of the past, with what was chosen for it."""
+
+    timezone: str
+    voice: str | None
+    language: str | None
 
 
 class AttachResult(Admitted, frozen=True, kw_only=True):

@@ -47,11 +47,20 @@ class StoreUnavailable(WriteFailed):
 class Store:
     """One pool of connections. `open` before use, `close` after; neither needs the database.
 
+    `event_grace`: the Orchestrator is told of sessions that end, of one that we ended because we
+    stop not before so many seconds (None: of none).
+
     What works with the database raises `StoreUnavailable`, and `ValuesRefused`.
     """
 
-    def __init__(self, database_url: str, *, size: int = POOL_SIZE) -> None:
+    def __init__(
+        self, database_url: str, *, size: int = POOL_SIZE, event_grace: float | None = None
+    ) -> None:
         self._url = database_url
+        # Not settings of the connection: a pooler may stand in between.
+        self._limits = f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}"
+        if event_grace is not None:
+            self._limits += f"; SET LOCAL voice.event_grace = '{event_grace:g}'"  # migrations/0015
         self._size = size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
@@ -109,10 +118,7 @@ class Store:
     async def transaction(self) -> AsyncIterator[Connection]:
         """One that may write."""
         async with self._begin() as connection:
-            # Not a setting of the connection: a pooler may stand in between.
-            await connection.execute(
-                f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}"
-            )
+            await connection.execute(self._limits)
             yield connection
 
     @asynccontextmanager

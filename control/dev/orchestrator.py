@@ -8,7 +8,8 @@ A `POST` takes `{intent, parameters, user_id, conversation_id, call_id}` and ans
 `Idempotency-Key`: the same request again gets the stored answer, another request under the same
 key is a 422. A request without a key is simply done. What a call made is undone at `/goals/cancel`
 and `/tasks/cancel`, which get the same body; a call that has not come yet makes nothing then.
-`GET /voice-context` says what a user has, for the agent to know. Errors are
+`GET /voice-context` says what a user has, for the agent to know. `POST /events` keeps what the
+relay tells, once by its id. Errors are
 `application/problem+json`, with a `detail` that can be said aloud.
 """
 
@@ -39,6 +40,7 @@ from control.db.pool import make_pool
 log = logging.getLogger(__name__)
 
 MAX_BODY = 64 * 1024
+MAX_EVENT = 1 << 20  # bytes: it has the words of a whole session
 SIGNATURE_SECONDS = 300  # how far the clocks of both may be apart
 LISTED = 500  # newest ones in a list
 TOLD = 20  # newest ones of a kind that an agent is told
@@ -79,6 +81,12 @@ SCHEMA = f"""
 create schema if not exists local_orchestrator;
 {TABLES}
 create index if not exists tasks_user on local_orchestrator.tasks (user_id, id desc);
+create table if not exists local_orchestrator.events (
+    id text primary key,
+    user_id text not null,
+    body jsonb not null,
+    created_at timestamptz not null default now()
+);
 create table if not exists local_orchestrator.answers (
     key text primary key,
     fingerprint text not null,
@@ -92,6 +100,14 @@ create table if not exists local_orchestrator.answers (
 class Reschedule(msgspec.Struct):
     task: Text
     when: Text
+
+
+class Told(msgspec.Struct):
+    """What of an event is looked at; all of it is kept."""
+
+    id: Id
+    type: Id
+    user_id: Id
 
 
 class Order(msgspec.Struct):
@@ -119,7 +135,7 @@ Work = Callable[["Connection", Order, bytes], Awaitable[Answer]]
 def create_app(database_url: str, secret: str | None = None) -> Litestar:
     """The service; it connects and makes its schema when it starts.
 
-    With a `secret`, what is not signed with it is refused: a `POST`, and `GET /voice-context`.
+    With a `secret`, what is not signed with it is refused: each `POST`, and `GET /voice-context`.
     """
 
     @asynccontextmanager
@@ -138,7 +154,7 @@ def create_app(database_url: str, secret: str | None = None) -> Litestar:
     # OSError: refused, reset, and TimeoutError
     errors = (HTTPException, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
     return Litestar(
-        route_handlers=[index, list_kept, tell_context, take_order],
+        route_handlers=[index, list_kept, list_events, take_event, tell_context, take_order],
         lifespan=[database],
         exception_handlers=dict.fromkeys(errors, _answer_error),
         request_max_body_size=MAX_BODY,
@@ -167,6 +183,41 @@ async def list_kept(request: AnyRequest, state: State) -> dict[str, Any]:
         LISTED,
     )
     return {"items": [dict(row) for row in rows]}
+
+
+@get("/events")
+async def list_events(request: AnyRequest, state: State) -> Response[bytes]:
+    """The newest first, as they came; `?user_id=` for those of one user."""
+    rows = await state.pool.fetch(
+        """
+        select body from local_orchestrator.events where $1::text is null or user_id = $1
+        order by created_at desc, id desc limit $2
+        """,
+        request.query_params.get("user_id"),
+        LISTED,
+    )
+    return _respond(Answer(200, {"items": [msgspec.json.decode(row["body"]) for row in rows]}))
+
+
+@post("/events", request_max_body_size=MAX_EVENT)
+async def take_event(request: AnyRequest, state: State) -> Response[bytes]:
+    """Kept once by its id, however often it comes."""
+    raw = await request.body()
+    if state.secret is not None:
+        _check_signature(request.headers.get("X-Voice-Signature", ""), state.secret, raw)
+    event = _decode(raw, Told, "the body")
+    done = await state.pool.execute(
+        """
+        insert into local_orchestrator.events (id, user_id, body) values ($1, $2, $3)
+        on conflict do nothing
+        """,
+        event.id,
+        event.user_id,
+        raw.decode(),
+    )
+    is_new = done.endswith("1")
+    headers = {} if is_new else {"Idempotent-Replayed": "true"}
+    return _respond(Answer(201 if is_new else 200, {"id": event.id}), headers)
 
 
 @get("/voice-context")

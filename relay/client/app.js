@@ -199,7 +199,7 @@ function frame(conversation) {
   const title = conversation?.title ?? NAME;
   $("title").textContent = title;
   document.title = title === NAME ? NAME : `${title} · ${NAME}`;
-  $("rename").hidden = $("erase").hidden = open === null;
+  $("rename").hidden = $("export").hidden = $("erase").hidden = open === null;
 }
 
 $("rename").onclick = async () => {
@@ -209,6 +209,22 @@ $("rename").onclick = async () => {
   try {
     frame(await rest.rename(id, $("rename-text").value));
     drawer.load();
+  } catch (error) {
+    tell(error);
+  }
+};
+
+$("export").onclick = async () => {
+  const id = open;
+  const format = await ask($("export-dialog"));
+  if (!format) return;
+  try {
+    const file = await rest.export(id, format);
+    const link = element("a");
+    link.href = URL.createObjectURL(file);
+    link.download = file.name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser may still read it
   } catch (error) {
     tell(error);
   }

@@ -107,13 +107,17 @@ class TicketIssued(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session carried: audio frames and bytes by the side that they came from."""
+    """What a session carried: audio frames and bytes by the side that they came from.
+
+    `agent_seconds`: for how long its agents were connected, all of this owner's together.
+    """
 
     browser_frames: int
     browser_bytes: int
     agent_frames: int
     agent_bytes: int
     latency: SessionLatency
+    agent_seconds: float = 0.0
 
 
 class SessionEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -110,6 +110,11 @@ class Metrics:
         "attempts of the outbox by what came of them",
         status="submitted, rejected, failed, delayed; cancelled, not_undone: of those taken back",
     )
+    event_deliveries = Row(
+        Counter,
+        "attempts to tell the Orchestrator of an ended conversation, by what came of them",
+        status="delivered, refused, failed, delayed",
+    )
     user_contexts = Row(
         Counter,
         "questions to the Orchestrator what it knows of a user; skipped: the last ones all failed",
@@ -136,7 +141,7 @@ class Metrics:
         Counter,
         "background tasks that failed, also when the database is away; one-off tasks with a defect",
         task="node, node notices, governor, retention, delivery, journal, journal of others,"
-        " journal files, session, call, delivery call",
+        " journal files, session, call, delivery call, events",
     )
     journal_waiting = Row(
         Gauge, "records that are not in Postgres yet, those being adopted included"

@@ -445,3 +445,47 @@ async def test_the_relays_own_signature_is_taken(database_url, user):
         outcome = await Orchestrator("http://planner", None, client, secret="s3cret").submit(what)
 
     assert isinstance(outcome, Submitted)
+
+
+# --- events -------------------------------------------------------------------------------------
+
+
+def event(user, **changes):
+    fields = {"id": str(uuid4()), "type": "conversation.ended", "user_id": user}
+    return fields | {"messages": [{"seq": 1, "content": "hi"}]} | changes
+
+
+async def test_an_event_is_kept_once_by_its_id_whatever_comes_again(planner, user):
+    first, second = event(user), event(user)
+    answers = [await planner.post("/events", json=each) for each in (first, first, second)]
+    again = await planner.post("/events", json=first | {"title": "another"})
+
+    assert [answer.status_code for answer in (*answers, again)] == [201, 200, 201, 200]
+    assert again.headers["Idempotent-Replayed"] == "true"
+    listed = (await planner.get("/events", params={"user_id": user})).json()["items"]
+    assert listed == [second, first]
+    assert (await planner.get("/events", params={"user_id": f"not {user}"})).json()["items"] == []
+
+
+async def test_an_event_with_the_words_of_a_long_session_is_taken(planner, user):
+    long = event(user, messages=[{"seq": 1, "content": "x" * 500_000}])
+
+    assert (await planner.post("/events", json=long)).status_code == 201
+
+
+async def test_an_event_without_an_id_is_refused(planner, user):
+    refused = await planner.post("/events", json={"type": "conversation.ended", "user_id": user})
+
+    assert refused.status_code == 422
+    assert "id" in problem_of(refused)
+
+
+async def test_an_event_is_signed_like_everything_else(database_url, user):
+    raw = json.dumps(event(user)).encode()
+    async with running(database_url, "secret") as planner:
+        refused = await planner.post("/events", content=raw)
+        at = int(time.time())
+        signed = {"X-Voice-Signature": f"t={at},v1={sign('secret', at, raw)}"}
+        taken = await planner.post("/events", content=raw, headers=signed)
+
+    assert (refused.status_code, taken.status_code) == (401, 201)
