@@ -24,11 +24,13 @@ class LateNews:
     def __init__(self) -> None:
         self._room = LONGEST_NEWS
         self._due: list[str] = []
+        self._unanswered = 0
 
     def renew(self) -> None:
         """Another agent begins, and is told the calls as they stand."""
         self._room = LONGEST_NEWS
         self._due = []
+        self._unanswered = 0
 
     def add(self, call: deepgram.FinishedCall) -> None:
         """This is how the call stands now."""
@@ -45,4 +47,11 @@ class LateNews:
     def take(self) -> list[Action]:
         """What the agent has to be told, once."""
         due, self._due = self._due, []
+        self._unanswered += len(due)
         return [actions.SendAgent(deepgram.UpdatePrompt(prompt=text)) for text in due]
+
+    def answered(self) -> bool:
+        """The agent has updated its prompt; False: not because of us."""
+        is_ours = self._unanswered > 0
+        self._unanswered -= is_ours
+        return is_ours

@@ -248,8 +248,10 @@ class Session:
                     actions.SendBrowser(message_policy.for_browser(message)),
                     actions.Note("agent_warning", f"{code}: {description}"),
                 ]
-            case deepgram.History() | deepgram.FunctionCallResponse() | deepgram.PromptUpdated():
-                return []  # told already; the echo of our own answer (2026), and of our news
+            case deepgram.History() | deepgram.FunctionCallResponse():
+                return []  # told already; the echo of our own answer (2026)
+            case deepgram.PromptUpdated() if self._calls.news.answered():
+                return []
             case deepgram.AgentThinking() if not self._texts.policy.shown.thinking:
                 return [actions.SendBrowser(deepgram.AgentThinking())]
             case deepgram.Unknown(type=kind) if not self._texts.policy.shown.unknown:

@@ -424,7 +424,6 @@ def test_what_the_model_reasons_is_shown_where_the_policy_says_so(admitted, sett
 @pytest.mark.parametrize(
     "message",
     [
-        deepgram.PromptUpdated(),
         deepgram.History(role="user", content="x"),
         deepgram.History(function_calls=[]),
         deepgram.FunctionCallResponse(id="c", name="f", content="{}"),
@@ -776,6 +775,16 @@ def test_news_while_settings_are_applied_is_told_when_the_agent_listens(live):
     applied = live.handle(FromAgent(deepgram.SettingsApplied()), now)
 
     assert [told["outcome"] for told in news(applied)] == ["done"]
+
+
+def test_that_the_agent_has_heard_the_news_is_not_for_the_browser(live):
+    (id,) = run(live)
+    live.handle(heard(id, IntentStatus.SUBMITTING, SAVED), 3.0)
+    assert news(live.handle(heard(id, IntentStatus.SUBMITTED, "done"), 4.0))
+    updated = FromAgent(deepgram.PromptUpdated())
+
+    assert live.handle(updated, 5.0) == []
+    assert live.handle(updated, 6.0) == [actions.Forward()]
 
 
 def test_news_is_cut_and_there_is_an_end_of_it_for_one_agent(live):
