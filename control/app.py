@@ -23,6 +23,7 @@ from config.settings import Settings
 from control.api import conversations, grants, intents, sessions, web_client
 from control.api.health import get_live, get_ready
 from control.api.problems import answer_error
+from control.api.request_log import RequestLogMiddleware
 from control.api.request_target import METRICS, RequestTargetMiddleware
 from control.api.security import (
     MAX_BODY_BYTES,
@@ -201,7 +202,8 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         ),
         logging_config=None,
     )
-    app.asgi_handler = RequestTargetMiddleware(app.asgi_handler, settings)
+    checked = RequestTargetMiddleware(app.asgi_handler, settings)
+    app.asgi_handler = RequestLogMiddleware(checked, is_on=settings.access_log)
     return app
 
 

@@ -38,6 +38,7 @@ from control.http.server import ServeError, listen, serving
 from control.http.shutdown import Shutdown
 from control.http.worker_processes import serve_workers
 from control.logging import set_up as set_up_logging
+from control.logging import set_up_from
 from relay.journal.condemned import restore as restore_condemned
 from relay.transport.egress import Egress
 
@@ -86,7 +87,7 @@ def dev() -> None:
     """
     with _from_extra("dev"):
         from control.dev.stack import everything
-    set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
+    set_up_from(os.environ)
 
     async def run() -> None:
         stop = Shutdown()
@@ -116,7 +117,7 @@ def serve() -> None:
     DEEPGRAM_API_KEY, DATABASE_URL and ORCHESTRATOR_URL have to be set, and the database migrated.
     """
     settings = _settings()
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, settings.log_format)
     listener = listen(settings.host, settings.port)
     uvloop.run(_check_database(settings))
     if settings.auth == "mock":
@@ -132,9 +133,10 @@ def serve() -> None:
     if settings.workers > 1:
         uvloop.run(run_workers())
     else:
-        address = f"relay on http://{settings.host}:{settings.port}"
         run = partial(serving, app, listener)
-        uvloop.run(_serve(run, Shutdown.hear_signals_as_server, address))
+        uvloop.run(
+            _serve(run, Shutdown.hear_signals_as_server, say=partial(_say_started, settings))
+        )
 
 
 @main.command(hidden=True)
@@ -142,10 +144,11 @@ def serve() -> None:
 def worker(descriptor: int) -> None:
     """One of the processes of `serve`, on a listening socket that it inherits."""
     settings = _settings()
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, settings.log_format)
     app = create_app(settings, load(settings.config_dir, os.environ))
     hear = partial(Shutdown.hear_signals_as_server, is_worker=True)
-    uvloop.run(_serve(partial(serving, app, socket.socket(fileno=descriptor)), hear))
+    run = partial(serving, app, socket.socket(fileno=descriptor))
+    uvloop.run(_serve(run, hear, say=partial(_say_started, settings)))
 
 
 @main.command()
@@ -155,7 +158,7 @@ def migrate() -> None:
     It is the one at DATABASE_URL; nothing else has to be set.
     """
     database_url = _database_url()
-    set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
+    set_up_from(os.environ)
 
     async def run() -> None:
         applied = await apply_migrations(database_url, log=logging.getLogger("control.db.migrate"))
@@ -263,7 +266,7 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
         from relay.sandbox.script import parse_script
         from relay.sandbox.server import serve as serve_sandbox
         from relay.sandbox.speech import Speech
-    set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
+    set_up_from(os.environ)
     turns = parse_script(script.read_text("utf-8")) if script else None
     speech = None if script else Speech.load()
     options = Options(api_key=key, script=turns, speech=speech, timeout=timeout)
@@ -273,7 +276,7 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
 
     address = f"sandbox agent on ws://{host}:{port}/v1/agent/converse"
     try:
-        uvloop.run(_serve(run, Shutdown.hear_signals, address))
+        uvloop.run(_serve(run, Shutdown.hear_signals, say=partial(click.echo, address, err=True)))
     except OSError as error:
         raise ServeError(f"port {port} on {host} cannot be used: {error.strerror}") from error
 
@@ -289,7 +292,7 @@ def orchestrator(host: str, port: int) -> None:
     """
     from control.dev.orchestrator import create_app as create_orchestrator
 
-    set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
+    set_up_from(os.environ)
     database_url = _database_url()
     secret = os.environ.get("ORCHESTRATOR_SECRET") or None
     listener = listen(host, port)
@@ -300,7 +303,8 @@ def orchestrator(host: str, port: int) -> None:
             pass
         app = create_orchestrator(database_url, secret)
         address = f"orchestrator on http://{host}:{port}"
-        await _serve(partial(serving, app, listener), Shutdown.hear_signals, address)
+        run = partial(serving, app, listener)
+        await _serve(run, Shutdown.hear_signals, say=partial(click.echo, address, err=True))
 
     uvloop.run(run())
 
@@ -422,15 +426,20 @@ async def _check_database(settings: Settings) -> None:
 async def _serve(
     run: Callable[[Shutdown], AbstractAsyncContextManager[object]],
     hear: Callable[[Shutdown], None],
-    address: str = "",
+    *,
+    say: Callable[[], None],
 ) -> None:
-    """Run it until it is asked to stop."""
+    """Run it until it is asked to stop; `say` when it has started."""
     stop = Shutdown()
     hear(stop)
     async with run(stop):
-        if address:
-            click.echo(address, err=True)
+        say()
         await stop.asked.wait()
+
+
+def _say_started(settings: Settings) -> None:
+    url = f"http://{settings.host}:{settings.port}"
+    log.info("relay_started url=%s workers=%d", url, settings.workers)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -28,6 +28,7 @@ ARROWS = {
         "relay.live",
         "relay.protocol",
         "relay.supervisor",
+        "relay.telemetry",
     },
     "control.app": {
         "control.api",
@@ -78,7 +79,7 @@ ARROWS = {
     },
     "control.http": {"relay.backoff", "relay.transport"},
     "control.errors": {"relay.protocol"},
-    "control.logging": {"control.db"},
+    "control.logging": {"control.db", "relay.telemetry"},
     "control.outbox": {
         "control.db",
         "control.http",

@@ -109,6 +109,7 @@ def name_of(node):
 
 def logged_events():
     levels = [("debug", 0), ("info", 0), ("warning", 0), ("error", 0), ("exception", 0), ("log", 1)]
+    levels.append(("critical", 0))
     texts = {text for name, position in levels for text in first_texts(name, position)}
     return {t.split()[0] for t in texts if re.match(r"[a-z]+(_[a-z]+)+\b", t)}
 

@@ -98,7 +98,7 @@ class Journal:
         if not self._segments.append(encode(record)):
             self._metrics.journal_lost.inc()
             why = self._segments.disk_error or "not open yet"
-            log.error("journal_full reason=%s, and memory is full as well", why)
+            log.error("journal_full reason=%s", why)
             return False
         self._fresh.append((self._segments.last, record))
         if saved is not None and len(self._saved) < CALLBACKS_MAX:
@@ -159,10 +159,10 @@ class Journal:
     def _close(self) -> None:
         lost = self._segments.close()
         if left := self._segments.waiting - lost:
-            log.error("journal_left records=%d: not in Postgres, on disk for the next start", left)
+            log.error("journal_left records=%d", left)
         if lost:
             self._metrics.journal_lost.inc(lost)
-            log.error("journal_abandoned records=%d: neither in Postgres nor on disk", lost)
+            log.error("journal_abandoned records=%d", lost)
 
     # --- what this process appends -----------------------------------------------------------
 

@@ -33,6 +33,7 @@ from relay.live.tickets import new_ticket
 from relay.protocol.audio_formats import bytes_per_second, tone
 from relay.protocol.refusal import Refused
 from relay.supervisor import Contained, Supervisor
+from relay.telemetry.log_context import answering
 from relay.telemetry.log_limit import LogLimit
 from relay.telemetry.metrics import Metrics
 from relay.transport.connection import Connection
@@ -163,9 +164,10 @@ class SessionRegistry:
         dialled = self._ahead.take(session_id)
         has_sound = self._configuration.agent.redial_sound == "on"
         ask = self._asking(admitted)
+        record = SessionRecord(admitted, self._journal, self._metrics, self._log_limit)
         runner = SessionRunner(
             self._rules(admitted, is_deepgram_client=is_deepgram_client),
-            SessionRecord(admitted, self._journal, self._metrics, self._log_limit),
+            record,
             connections=(browser, dialled.connection if dialled else self._new_agent_connection()),
             dials=(dialled.connect if dialled else self._dial, self._dial),
             asks=(dialled.known if dialled else ask, ask) if ask else None,
@@ -175,6 +177,7 @@ class SessionRegistry:
             redial_tone=tone(admitted.audio.output) if has_sound else b"",
         )
         self._accept(handshake, browser, headers)
+        record.attached("deepgram" if is_deepgram_client else "relay")
         self._live[session_id] = runner
         self._attached[session_id] = Attached(admitted.user_id, block(handshake.address))
         self._metrics.sessions_live.set(len(self._live))
@@ -240,7 +243,7 @@ class SessionRegistry:
     ) -> None:
         handshake.accept(
             browser,
-            headers,
+            {**headers, **answering()},
             ping_seconds=self._limits.ping_seconds,
             max_message_bytes=self._limits.browser_message_bytes,
             on_shutdown=self.drain,
