@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import click
 import uvloop
+from litestar import Litestar
 
 from config.database_url import ignored_parameters
 from config.errors import ConfigError, Explained
@@ -34,8 +35,9 @@ from control.db.migrate import migrate as apply_migrations
 from control.db.migrate import refuse_newer
 from control.db.pool import ConnectFailed, connected, log_ignored
 from control.db.store import Store
-from control.http.server import ServeError, listen, serving
+from control.http.server import ServeError, listen, listen_as_set, serving
 from control.http.shutdown import Shutdown
+from control.http.siblings import Siblings
 from control.http.worker_processes import serve_workers
 from control.logging import set_up as set_up_logging
 from control.logging import set_up_from
@@ -118,7 +120,7 @@ def serve() -> None:
     """
     settings = _settings()
     set_up_logging(settings.log_level, settings.log_format)
-    listener = listen(settings.host, settings.port)
+    listeners = listen_as_set(settings)
     uvloop.run(_check_database(settings))
     if settings.auth == "mock":
         log.warning("sign_in_mocked user=%s", USER_ID)
@@ -128,27 +130,28 @@ def serve() -> None:
     async def run_workers() -> None:
         stop = Shutdown()
         stop.hear_signals_as_server()
-        await serve_workers(WORKER, listener, settings.workers, stop)
+        await serve_workers(WORKER, listeners, settings.workers, stop)
 
     if settings.workers > 1:
         uvloop.run(run_workers())
     else:
-        run = partial(serving, app, listener)
-        uvloop.run(
-            _serve(run, Shutdown.hear_signals_as_server, say=partial(_say_started, settings))
-        )
+        _serve_app(app, listeners, settings, Shutdown.hear_signals_as_server)
 
 
 @main.command(hidden=True)
-@click.argument("descriptor", type=int)
-def worker(descriptor: int) -> None:
-    """One of the processes of `serve`, on a listening socket that it inherits."""
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("number", type=int)
+@click.argument("descriptors", type=int, nargs=-1)
+def worker(folder: Path, number: int, descriptors: tuple[int, ...]) -> None:
+    """One of the processes of `serve`, on listening sockets that it inherits; FOLDER is where it
+    finds the others."""
     settings = _settings()
     set_up_logging(settings.log_level, settings.log_format)
-    app = create_app(settings, load(settings.config_dir, os.environ))
+    configuration = load(settings.config_dir, os.environ)
+    app = create_app(settings, configuration, Siblings(folder, number))
     hear = partial(Shutdown.hear_signals_as_server, is_worker=True)
-    run = partial(serving, app, socket.socket(fileno=descriptor))
-    uvloop.run(_serve(run, hear, say=partial(_say_started, settings)))
+    listeners = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    _serve_app(app, listeners, settings, hear)
 
 
 @main.command()
@@ -303,7 +306,10 @@ def orchestrator(host: str, port: int) -> None:
             pass
         app = create_orchestrator(database_url, secret)
         address = f"orchestrator on http://{host}:{port}"
-        run = partial(serving, app, listener)
+
+        def run(stop: Shutdown) -> AbstractAsyncContextManager[None]:
+            return serving(app, listener, stop=stop)
+
         await _serve(run, Shutdown.hear_signals, say=partial(click.echo, address, err=True))
 
     uvloop.run(run())
@@ -437,9 +443,22 @@ async def _serve(
         await stop.asked.wait()
 
 
-def _say_started(settings: Settings) -> None:
-    url = f"http://{settings.host}:{settings.port}"
-    log.info("relay_started url=%s workers=%d", url, settings.workers)
+def _serve_app(
+    app: Litestar,
+    listeners: Sequence[socket.socket],
+    settings: Settings,
+    hear: Callable[[Shutdown], None],
+) -> None:
+    """The relay, until it is asked to stop."""
+
+    def run(stop: Shutdown) -> AbstractAsyncContextManager[None]:
+        return serving(app, *listeners, stop=stop)
+
+    def say() -> None:
+        url = f"http://{settings.host}:{settings.port}"
+        log.info("relay_started url=%s workers=%d", url, settings.workers)
+
+    uvloop.run(_serve(run, hear, say=say))
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -22,6 +22,7 @@ ARROWS = {
         "control.auth",
         "control.db",
         "control.errors",
+        "control.http",
         "control.sessions",
         "relay.functions",
         "relay.journal",
@@ -132,6 +133,7 @@ PURE = ["relay.protocol", "relay.core"]
 PURE_FILES = [
     "relay/backoff.py",
     "relay/functions/submission.py",
+    "relay/journal/ages.py",
     "relay/live/quotas.py",
     "relay/telemetry/histogram.py",
     "relay/telemetry/log_limit.py",

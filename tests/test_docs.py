@@ -35,7 +35,7 @@ PROTOCOL = (ROOT / "docs/protocol.md").read_text("utf-8")
 ASYNCAPI = yaml.safe_load((ROOT / "docs/relay.asyncapi.yml").read_text("utf-8"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
-DEPLOYMENT = sorted((ROOT / "deploy").iterdir())
+DEPLOYMENT = sorted(path for path in (ROOT / "deploy").rglob("*") if path.is_file())
 OTHER_VARIABLES = {"DEBIAN_FRONTEND"}  # of other programs
 
 EVENTS = relay_events.RelayEvent.__subclasses__()

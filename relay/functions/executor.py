@@ -332,14 +332,16 @@ class Functions:
     def _conclude(self, call: Call, record: IntentCalled, counted_as: str, result: Any) -> None:
         """The model has its answer, if it wants one: note it, and tell its session."""
         self._journal.append(record)
-        self._metrics.function_calls.labels(status=counted_as).inc()
+        intent, seconds = record.intent or "none", self._clock() - call.began
+        self._metrics.function_calls.labels(intent=intent, status=counted_as).inc()
+        self._metrics.function_call_seconds.labels(intent=intent).observe(seconds)
         log.info(
             "function_call intent=%s status=%s attempts=%d seconds=%.3f session=%s call=%s"
             " call_id=%.80s",
             record.intent,
             counted_as,
             record.attempts,
-            self._clock() - call.began,
+            seconds,
             record.session_id,
             record.id,
             record.call_id,

@@ -15,7 +15,7 @@ from relay.core.events import EndReason
 from relay.core.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
 from relay.journal.journal import Journal
 from relay.live.tickets import hash_ticket
-from relay.protocol import deepgram
+from relay.protocol import close_codes, deepgram
 from relay.telemetry.log_context import LogContext, current
 from relay.telemetry.log_limit import LogLimit
 from relay.telemetry.metrics import Metrics
@@ -50,6 +50,7 @@ class SessionRecord:
 
     def attached(self, transport: str) -> None:
         """The browser was let in; `transport` is which protocol it speaks."""
+        self._metrics.sessions_begun.labels(transport=transport).inc()
         log.info(
             "session_began session=%s conversation=%s transport=%s epoch=%d",
             self._admitted.session_id,
@@ -61,8 +62,22 @@ class SessionRecord:
     def heard(self, message: deepgram.FromServer) -> None:
         """The agent said this."""
         match message:
+            case deepgram.LatencyReport():
+                self.timing.reported_part("agent_listens", message.stt_latency)
+                self.timing.reported_part("agent_thinks", message.ttt_token_latency)
+                self.timing.reported_part("agent_speaks", message.tts_latency)
             case deepgram.Welcome(request_id=request_id):
+                self.timing.welcomed(asyncio.get_running_loop().time())
                 self.log_context.fields["agent_request"] = request_id[:MAX_ID]
+            case deepgram.Error(code=code) | deepgram.Warning(code=code):
+                known = code if code in deepgram.KNOWN_CODES else "other"
+                said = type(message).__name__
+                self._metrics.agent_problems.labels(message=said, code=known).inc()
+
+    def closed(self, side: str, code: int) -> None:
+        """The other end of this side has closed, or was lost."""
+        known = str(code) if code in close_codes.KNOWN else "other"
+        self._metrics.closes.labels(side=side, code=known).inc()
 
     def refused(self, code: str) -> None:
         """Something of the browser went nowhere."""

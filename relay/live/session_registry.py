@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 from config.limits import Limits
 from config.loader import Configuration
 from relay.core.admitted import Admitted, ResumePoint
+from relay.core.agent_lifecycle import State
 from relay.core.deepgram_session import DEFAULT_AUDIO, DeepgramSession, SessionRules
 from relay.core.events import EndReason, GoAway
 from relay.core.records import Figures
@@ -83,6 +84,8 @@ class SessionRegistry:
         self._share = share
         self._grow = grow
         self._ask = ask
+        for state in State:
+            metrics.sessions.labels(state=state.value).set_function(partial(self._count, state))
         metrics.agents_used.set_function(lambda: share.used)
         metrics.agents_headroom.set_function(lambda: share.headroom)
         self._attached: dict[UUID, Attached] = {}  # of those that are live, until they make room
@@ -102,6 +105,9 @@ class SessionRegistry:
 
     def __len__(self) -> int:
         return len(self._live)
+
+    def _count(self, state: State) -> int:
+        return sum(runner.state is state for runner in self._live.values())
 
     @contextmanager
     def admitting(self, handshake: Handshake) -> Iterator[None]:

@@ -15,6 +15,7 @@ from typing import assert_never
 from relay.core import actions, events
 from relay.core.actions import Action
 from relay.core.admitted import Admitted
+from relay.core.agent_lifecycle import State
 from relay.core.deepgram_session import SessionRules
 from relay.core.events import EndReason
 from relay.core.records import Figures, MessageSaid
@@ -76,7 +77,7 @@ class SessionRunner:
             asks=asks,
             tasks=tasks,
             browser_queue=browser.queue,
-            timing=record.timing,
+            record=record,
             share=share,
         )
         self._sound = RedialSound(browser.queue, redial_tone)
@@ -92,6 +93,11 @@ class SessionRunner:
     def admitted(self) -> Admitted:
         """Whose session it is, and in which conversation."""
         return self._session.admitted
+
+    @property
+    def state(self) -> State:
+        """What its agent does."""
+        return self._session.state
 
     @property
     def figures(self) -> Figures:
