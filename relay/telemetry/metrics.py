@@ -235,7 +235,8 @@ class Metrics:
             for row in METRICS
         }
 
-        # 0 and not absent before the first time: that is the one that counts.
+        # 0 and not absent before the first time: for `increase()` a series that begins with 1 has
+        # not grown. Where the labels are known only to others, they do the same.
         for outcome in ("opened", "failed", "broken", "limited"):
             self.dials.labels(outcome=outcome)
         for outcome in ("read", "failed"):
