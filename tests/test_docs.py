@@ -34,7 +34,7 @@ PROTOCOL = (ROOT / "docs/protocol.md").read_text("utf-8")
 ASYNCAPI = yaml.safe_load((ROOT / "docs/relay.asyncapi.yml").read_text("utf-8"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
-DEPLOYMENT = sorted((ROOT / "deploy").iterdir())
+DEPLOYMENT = sorted(path for path in (ROOT / "deploy").rglob("*") if path.is_file())
 OTHER_VARIABLES = {"DEBIAN_FRONTEND"}  # of other programs
 
 EVENTS = relay_events.RelayEvent.__subclasses__()
@@ -110,6 +110,7 @@ def name_of(node):
 
 def logged_events():
     levels = [("debug", 0), ("info", 0), ("warning", 0), ("error", 0), ("exception", 0), ("log", 1)]
+    levels.append(("critical", 0))
     texts = {text for name, position in levels for text in first_texts(name, position)}
     return {t.split()[0] for t in texts if re.match(r"[a-z]+(_[a-z]+)+\b", t)}
 

@@ -66,6 +66,8 @@ BROKEN = "something went wrong on our side"
 CHECKED_AT_ONCE = 1_000
 MAX_KEPT = 1_000  # calls of live sessions; what becomes of older ones is only in the history
 
+# What a call is counted as.
+COUNTED = ("submitted", "rejected", "failed", "cancelled", "saved", "awaiting")
 
 # What is the last word. `failed` is what we think: it gives way, whenever a fact comes.
 FACTS = (IntentStatus.SUBMITTED, IntentStatus.REJECTED, IntentStatus.CANCELLED)
@@ -90,6 +92,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
     on_its_way: bool = False
     is_saved: bool = False
     is_taken_back: bool = False
+    began: float = 0.0  # by the clock of `Functions`
     reported: IntentStatus = IntentStatus.SUBMITTING
 
     @property
@@ -157,6 +160,9 @@ class Functions:
         self._running: dict[UUID, asyncio.Task[None]] = {}
         self._calls: dict[UUID, Call] = {}  # of live sessions
         self.decided = asyncio.Event()  # a decision is in the outbox: there may be work for it
+        for intent in registry.intents:  # 0 before the first time
+            for status in COUNTED:
+                metrics.function_calls.labels(intent=intent.name, status=status)
 
     def __repr__(self) -> str:
         return f"<Functions running={len(self._running)} kept={len(self._calls)}>"
@@ -195,6 +201,7 @@ class Functions:
             intent=self._registry.by_function(function.name),
             after_seq=after_seq,
             report=report,
+            began=self._clock(),
         )
         self._keep(call)
         task = self._tasks.start(self._run(call, self._submit), name=f"call {call.id}")
@@ -323,7 +330,7 @@ class Functions:
         except Exception:
             self._supervisor.count("call")
             log.exception(
-                "function_call_broken function=%.64r call=%s", call.function.name, call.id
+                "function_call_broken function=%.64s call=%s", call.function.name, call.id
             )
             outcome = self._broken(call, accepted) if accepted else Failed(BROKEN, 0)
         if isinstance(outcome, Delayed):
@@ -419,14 +426,19 @@ class Functions:
 
     def _conclude(self, call: Call, record: IntentCalled, counted_as: str, result: Any) -> None:
         """The model has its answer, if it wants one; it is noted: tell its session."""
-        self._metrics.function_calls.labels(status=counted_as).inc()
+        intent, seconds = record.intent or "none", self._clock() - call.began
+        self._metrics.function_calls.labels(intent=intent, status=counted_as).inc()
+        self._metrics.function_call_seconds.labels(intent=intent).observe(seconds)
         log.info(
-            "function_call intent=%s status=%s attempts=%d session=%s call=%s",
+            "function_call intent=%s status=%s attempts=%d seconds=%.3f session=%s call=%s"
+            " call_id=%.80s",
             record.intent,
             counted_as,
             record.attempts,
+            seconds,
             record.session_id,
             record.id,
+            record.call_id,
         )
         if call.is_taken_back and record.status is not IntentStatus.CANCELLED:
             self._take_back(call, record.status, result)
