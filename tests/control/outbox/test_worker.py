@@ -553,7 +553,7 @@ async def test_a_call_that_was_taken_back_is_undone_under_a_key_of_its_own(outbo
     undone = await get(sql, row)
     assert (undone["status"], undone["taken_back"]) == ("cancelled", True)
     assert msgspec.json.decode(undone["result"]) == {"id": 7}
-    assert 'deliveries_total{status="cancelled"} 1.0' in desk.metrics.text().decode()
+    assert 'deliveries_total{intent="GOAL",status="cancelled"} 1.0' in desk.metrics.text().decode()
 
 
 @pytest.mark.parametrize("said", [answer(404, b'{"detail": "too late"}'), answer(302)])
