@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import Annotated, Any, Literal, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -22,6 +23,7 @@ from config.database_url import read_as_secret
 from config.env_types import Secret
 from config.errors import ConfigError, did_you_mean
 from config.limits import Limits
+from config.origins import is_loopback
 from config.validation import check
 
 CONFIG_DIR = Path(__file__).parent
@@ -95,6 +97,9 @@ class Settings(Limits, frozen=True, kw_only=True):
     """the oldest TLS that is spoken: `1.2` or `1.3`"""
     auth: Literal["mock", "jwt"] | None = None
     """who signs users in: `jwt`, or `mock` (everybody is one user); `serve` needs it"""
+    mock_beyond_loopback: Switch = False
+    """`on`: `mock` may also listen where other machines reach it, who then read all conversations
+    and spend your money"""
     jwt_secret: Annotated[Secret | None, env_types.jwt_secret] = None
     """the secret of HS256 tokens, 32 bytes at least"""
     jwt_jwks_url: Annotated[str | None, env_types.url("https", "http")] = None
@@ -224,6 +229,19 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     if values.get("auth") == "jwt" and not (values.get("jwt_secret") or values.get("jwt_jwks_url")):
         wanted = "expected RELAY_JWT_SECRET or RELAY_JWT_JWKS_URL beside jwt, got neither"
         found.append(f"environment: RELAY_AUTH: {wanted}; set one of them")
+    if values.get("auth") != "jwt" and not values.get("mock_beyond_loopback"):
+        # Unset, both are of this machine.
+        places = {
+            "RELAY_HOST": values.get("host", "localhost"),
+            "RELAY_PUBLIC_URL": urlsplit(values.get("public_url", "//localhost")).hostname,
+        }
+        wanted = "expected an address of this machine alone where nobody signs in, got another"
+        advice = "set RELAY_AUTH=jwt; RELAY_MOCK_BEYOND_LOOPBACK=on lets everybody in as one user"
+        found += [
+            f"environment: {name}: {wanted}; {advice}"
+            for name, place in places.items()
+            if not is_loopback(place or "")
+        ]
     if values.get("tls_key_file") and not values.get("tls_cert_file"):
         wanted = "expected RELAY_TLS_CERT_FILE beside it, got none"
         found.append(f"environment: RELAY_TLS_KEY_FILE: {wanted}; set it")

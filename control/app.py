@@ -20,6 +20,7 @@ from config.env_types import Secret
 from config.limits import Limits
 from config.loader import Configuration
 from config.settings import Settings
+from config.version import VERSION
 from control.api import conversations, grants, intents, sessions, web_client
 from control.api.health import get_live, get_ready
 from control.api.problems import answer_error
@@ -193,7 +194,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         lifespan=[lambda _: _running(settings, configuration, data_plane, control_plane)],
         openapi_config=OpenAPIConfig(
             title="Voice relay",
-            version="0.1.0",
+            version=VERSION,
             description="Sessions and history of voice conversations.",
             path="/schema",
             # No page that loads its scripts from elsewhere: the description itself.

@@ -27,6 +27,7 @@ from config.errors import ConfigError, Explained
 from config.install_advice import say_how_to_add
 from config.loader import load, write_json_schemas
 from config.settings import CONFIG_DIR, STAND_INS, VARIABLES, Settings, from_environment
+from config.version import VERSION
 from control.api.health import find_reasons
 from control.app import create_app
 from control.auth.current_user import USER_ID
@@ -64,7 +65,7 @@ class _Program(click.Group):
 
 
 @click.group(cls=_Program, context_settings=CONTEXT)
-@click.version_option("0.1.0", prog_name="voice-relay")
+@click.version_option(VERSION, prog_name="voice-relay")
 def main() -> None:
     """A relay between browsers and the Deepgram Voice Agent API.
 
@@ -87,6 +88,7 @@ def dev() -> None:
     with _from_extra("dev"):
         from control.dev.stack import everything
     set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
+    log.info("program_started version=%s", VERSION)
 
     async def run() -> None:
         stop = Shutdown()
@@ -117,10 +119,11 @@ def serve() -> None:
     """
     settings = _settings()
     set_up_logging(settings.log_level)
+    log.info("program_started version=%s", VERSION)
     listener = listen(settings.host, settings.port)
     uvloop.run(_check_database(settings))
     if settings.auth == "mock":
-        log.warning("sign_in_mocked user=%s", USER_ID)
+        log.warning("sign_in_mocked user=%s host=%s", USER_ID, settings.host)
     # Also for several workers: a mistake is told once, and not by each of them.
     app = create_app(settings, load(settings.config_dir, os.environ))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
@@ -9,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from config.version import VERSION
 from relay.telemetry.histogram import Histogram
 
 M = TypeVar("M", Counter, Gauge)
@@ -71,6 +73,9 @@ class Times(Collector):
 class Metrics:
     """The figures of one relay process; one instance, given to whoever counts."""
 
+    build_info = Row(
+        Gauge, "1, for its labels", version="of this program", python="of the interpreter"
+    )
     sessions_live = Row(Gauge, "live sessions, those included whose browser is waited for")
     sessions_ended = Row(
         Counter, "sessions by why they ended", reason="the end reasons in close_codes.md"
@@ -163,6 +168,7 @@ class Metrics:
             row.name: row.kind(row.name, row.help, list(row.labels), registry=self.registry)
             for row in METRICS
         }
+        self.build_info.labels(version=VERSION, python=platform.python_version()).set(1)
 
     def text(self) -> bytes:
         """The figures in Prometheus' text format."""

@@ -151,6 +151,7 @@ class Stage:
         ours = {
             "DEEPGRAM_API_KEY": "sandbox",
             "RELAY_AUTH": "mock",
+            "RELAY_MOCK_BEYOND_LOOPBACK": "on",  # some tests listen on, or are named, elsewhere
             "DEEPGRAM_AGENT_URL": f"ws://{HOST}:{self.agent_link.port}{AGENT_PATH}",
             "DATABASE_URL": self.database_url,
             "ORCHESTRATOR_URL": self.planner_link.url,
