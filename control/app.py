@@ -16,6 +16,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ControllerRouterHandler
 from uuid_utils.compat import uuid7
 
+from config.current import Current
 from config.env_types import Secret
 from config.limits import Limits
 from config.loader import Configuration
@@ -71,7 +72,7 @@ def get_metrics(metrics: NamedDependency[Metrics]) -> Response[bytes]:
 class DataPlane:
     """What carries conversations, and what it needs. Handlers may ask for each by its name."""
 
-    def __init__(self, settings: Settings, configuration: Configuration) -> None:
+    def __init__(self, settings: Settings, current: Current) -> None:
         self.store = Store(settings.database_url.reveal())
         self.metrics = Metrics()
         self.supervisor = Supervisor(self.metrics)
@@ -83,20 +84,18 @@ class DataPlane:
             limit=settings.journal_bytes,
             supervisor=self.supervisor,
         )
-        self.functions = Functions(
-            configuration.registry, self.journal, self.metrics, supervisor=self.supervisor
-        )
+        self.functions = Functions(self.journal, self.metrics, supervisor=self.supervisor)
         share = AgentQuota(settings.agent_sessions)
         self.node_id = uuid7()  # of this start
         self.capacity = Capacity(self.store, self.node_id, share, self.supervisor)
-        question = configuration.agent.context
+        question = current.configuration.agent.context
         self.context_source = (
             ContextSource(settings, question, self.egress, self.metrics) if question else None
         )
         self.session_registry = SessionRegistry(
-            configuration,
+            current,
             _limits_here(settings),
-            dial=_find_way(settings, self.egress),
+            dial=_find_way(settings, current, self.egress),
             functions=self.functions,
             journal=self.journal,
             metrics=self.metrics,
@@ -107,13 +106,13 @@ class DataPlane:
         )
 
 
-def _find_way(settings: Settings, egress: Egress) -> Dial:
+def _find_way(settings: Settings, current: Current, egress: Egress) -> Dial:
     """To the agent, or to the other one where there are two."""
 
     def reach(url: str) -> Dial:
         return Dialler(
             url,
-            settings.deepgram_api_key.reveal(),
+            current.reveal_key,
             ping_seconds=settings.ping_seconds,
             seconds=settings.setup_seconds,
             max_message_bytes=settings.max_message_bytes,
@@ -131,15 +130,10 @@ def _find_way(settings: Settings, egress: Egress) -> Dial:
 class ControlPlane:
     """What only handlers need: each may be asked for by its name, too."""
 
-    def __init__(
-        self, settings: Settings, configuration: Configuration, data_plane: DataPlane
-    ) -> None:
+    def __init__(self, settings: Settings, current: Current, data_plane: DataPlane) -> None:
         store, self.live = data_plane.store, data_plane.session_registry
         settle = partial(self.live.make_room, seconds=SETTLE_SECONDS)
         self.settings = settings
-        self.agent = configuration.agent
-        self.policy = configuration.policy
-        self.registry = configuration.registry
         self.allowed_origins = allowed_origins(settings)
         self.jwks = (
             Jwks(Remote(data_plane.egress, settings.jwt_jwks_url))
@@ -148,7 +142,7 @@ class ControlPlane:
         )
         self.direct = Direct(
             settings,
-            configuration,
+            current,
             store,
             settle,
             data_plane.functions,
@@ -159,7 +153,7 @@ class ControlPlane:
             store,
             settle,
             settings,
-            self.agent.audio,
+            lambda: current.configuration.agent.audio,
             self.live.expect,
             node_id=data_plane.node_id,
         )
@@ -167,9 +161,13 @@ class ControlPlane:
 
 
 def create_app(settings: Settings, configuration: Configuration) -> Litestar:
-    """The whole program as an ASGI application; it opens what it needs when it starts."""
-    data_plane = DataPlane(settings, configuration)
-    control_plane = ControlPlane(settings, configuration, data_plane)
+    """The whole program as an ASGI application; it opens what it needs when it starts.
+
+    Its state has the `Current` that it looks at and its supervisor.
+    """
+    current = Current(configuration, settings.deepgram_api_key)
+    data_plane = DataPlane(settings, current)
+    control_plane = ControlPlane(settings, current, data_plane)
     parts = vars(data_plane) | vars(control_plane)
     bearer = Bearer(settings, control_plane.jwks)
     find_user = bearer.find_user if settings.auth == "jwt" else get_current_user
@@ -183,15 +181,22 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         _list_routes(settings),
         dependencies={
             **{name: _given(value) for name, value in parts.items()},
+            **{name: _newest(current, name) for name in ("agent", "policy", "registry")},
             "user": Provide(find_user),
         },
         before_request=make_check(control_plane.allowed_origins),
         before_send=[add_headers(settings)],
         cors_config=make_cors(settings),
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"connection_limits": connection_limits}),
+        state=State(
+            {
+                "connection_limits": connection_limits,
+                "current": current,
+                "supervisor": data_plane.supervisor,
+            }
+        ),
         exception_handlers={Exception: answer_error},
-        lifespan=[lambda _: _running(settings, configuration, data_plane, control_plane)],
+        lifespan=[lambda _: _running(settings, current, data_plane, control_plane)],
         openapi_config=OpenAPIConfig(
             title="Voice relay",
             version=VERSION,
@@ -220,7 +225,7 @@ def _limits_here(settings: Settings) -> Limits:
 @asynccontextmanager
 async def _running(
     settings: Settings,
-    configuration: Configuration,
+    current: Current,
     data_plane: DataPlane,
     control_plane: ControlPlane,
 ) -> AsyncIterator[None]:
@@ -255,7 +260,7 @@ async def _running(
             OutboxWorker(
                 store,
                 journal,
-                configuration.registry,
+                lambda: current.configuration.registry,
                 metrics,
                 planner=orchestrator,
                 listener=functions,
@@ -301,3 +306,8 @@ def _revealed(secret: Secret | None) -> str | None:
 
 def _given(value: object) -> Provide:
     return Provide(lambda: value, sync_to_thread=False)
+
+
+def _newest(current: Current, part: str) -> Provide:
+    """This part of the configuration, as it is when a request comes."""
+    return Provide(lambda: getattr(current.configuration, part), sync_to_thread=False)

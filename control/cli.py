@@ -21,12 +21,14 @@ from typing import Any, NoReturn
 
 import click
 import uvloop
+from litestar import Litestar
 
 from config.database_url import ignored_parameters
 from config.errors import ConfigError, Explained
 from config.install_advice import say_how_to_add
 from config.loader import load, write_json_schemas
-from config.settings import CONFIG_DIR, STAND_INS, VARIABLES, Settings, from_environment
+from config.settings import CONFIG_DIR, Settings, find_missing, from_environment
+from config.starter import ENVIRONMENT, write_starter
 from config.version import VERSION
 from control.api.health import find_reasons
 from control.app import create_app
@@ -36,9 +38,11 @@ from control.db.migrate import refuse_newer
 from control.db.pool import ConnectFailed, connected, log_ignored
 from control.db.store import Store
 from control.http.server import ServeError, listen, serving
+from control.http.service_manager import ServiceManager
 from control.http.shutdown import Shutdown
-from control.http.worker_processes import serve_workers
+from control.http.worker_processes import Workers
 from control.logging import set_up as set_up_logging
+from control.reload import reload
 from relay.journal.condemned import restore as restore_condemned
 from relay.transport.egress import Egress
 
@@ -48,6 +52,14 @@ NO_AUTH = (
     "environment: RELAY_AUTH: expected jwt or mock, got nothing; set it; mock makes everybody the "
     "same user: whoever reaches this port reads all conversations and spends your money"
 )
+NEXT = """
+Next:
+  edit {environment}: what has no # before it has to be set
+  set -a; . {environment}; set +a
+  voice-relay check      # every mistake, or the Settings to be sent
+  voice-relay migrate    # the database
+  voice-relay doctor     # the ways to database, agent and Orchestrator
+  voice-relay serve      # under systemd or in a container: docs/operate.md"""
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 HOST = "127.0.0.1"
 # Not by its name on the path: the same interpreter, and modules from where ours are.
@@ -127,17 +139,11 @@ def serve() -> None:
     # Also for several workers: a mistake is told once, and not by each of them.
     app = create_app(settings, load(settings.config_dir, os.environ))
 
-    async def run_workers() -> None:
-        stop = Shutdown()
-        stop.hear_signals_as_server()
-        await serve_workers(WORKER, listener, settings.workers, stop)
-
     if settings.workers > 1:
-        uvloop.run(run_workers())
+        uvloop.run(_run_workers(Workers(WORKER, listener, settings.workers)))
     else:
         address = f"relay on http://{settings.host}:{settings.port}"
-        run = partial(serving, app, listener)
-        uvloop.run(_serve(run, Shutdown.hear_signals_as_server, address))
+        uvloop.run(_run_relay(app, listener, address))
 
 
 @main.command(hidden=True)
@@ -147,8 +153,7 @@ def worker(descriptor: int) -> None:
     settings = _settings()
     set_up_logging(settings.log_level)
     app = create_app(settings, load(settings.config_dir, os.environ))
-    hear = partial(Shutdown.hear_signals_as_server, is_worker=True)
-    uvloop.run(_serve(partial(serving, app, socket.socket(fileno=descriptor)), hear))
+    uvloop.run(_run_relay(app, socket.socket(fileno=descriptor)))
 
 
 @main.command()
@@ -165,6 +170,22 @@ def migrate() -> None:
         click.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do")
 
     uvloop.run(run())
+
+
+@main.command()
+@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+def init(folder: Path) -> None:
+    """Put configuration to edit into a folder.
+
+    agent.yaml, intents.yaml, policy.yaml, system_prompt.md, their JSON Schemas for editors, and
+    voice-relay.env, the environment with every setting explained. What is there already stays.
+    """
+    try:
+        for path, is_new in write_starter(folder).items():
+            click.echo(f"{'wrote' if is_new else 'kept '} {path}")
+    except OSError as error:
+        _fail(f"{folder} cannot be written: {error.strerror}; choose another folder")
+    click.echo(NEXT.format(environment=folder.absolute() / ENVIRONMENT))
 
 
 @main.command()
@@ -193,12 +214,11 @@ def check(schemas: bool) -> None:
         write_json_schemas(folder)
         click.echo(f"wrote the JSON Schemas into {folder}", err=True)
         return
-    missing = {v.name: "" for v in VARIABLES if v.default is None and not os.environ.get(v.name)}
+    missing = find_missing(os.environ)
     problems: list[str] = []
     try:
         # `dev` needs none of the required ones: that they are missing is worth a line, no more.
-        known = {k: v for k, v in os.environ.items() if k not in missing}
-        Egress(from_environment(STAND_INS | known))  # reads the files of certificates
+        Egress(from_environment({**os.environ, **missing}))  # reads the files of certificates
     except ConfigError as error:
         problems += error.problems
     try:
@@ -420,6 +440,41 @@ async def _check_database(settings: Settings) -> None:
         advice = "check DATABASE_URL, run `voice-relay migrate`; `voice-relay doctor` says more"
         raise ServeError(f"{'; '.join(reasons)}: {advice}")
     await refuse_newer(database_url)
+
+
+async def _run_relay(app: Litestar, listener: socket.socket, address: str = "") -> None:
+    """The relay in this process; without an address, as one of several."""
+    manager = ServiceManager(os.environ)
+    stop = Shutdown(manager if address else None)
+
+    def read_again() -> None:
+        told = ServiceManager({}) if not address else manager  # of several, the parent tells
+        told.tell_reloading()
+        is_right = reload(app.state.current, os.environ)
+        told.tell("READY=1", "STATUS=" if is_right else "STATUS=a reload was refused; see the log")
+
+    stop.hear_signals_as_server(read_again, is_worker=not address)
+    async with serving(app, listener, stop):
+        if address:
+            click.echo(address, err=True)
+        manager.tell("READY=1")
+        async with manager.watching(lambda: app.state.supervisor.is_alive):
+            await stop.asked.wait()
+
+
+async def _run_workers(workers: Workers) -> None:
+    """The parent. That it is ready says the first of them that is."""
+    manager = ServiceManager(os.environ)
+    stop = Shutdown(manager)
+
+    def read_again() -> None:
+        manager.tell_reloading()
+        workers.reload()
+        manager.tell("READY=1")
+
+    stop.hear_signals_as_server(read_again)
+    async with manager.watching(lambda: True):
+        await workers.run(stop)
 
 
 async def _serve(

@@ -54,6 +54,7 @@ ARROWS = {
         "control.doctor",
         "control.http",
         "control.logging",
+        "control.reload",
         "control.talk",
         "relay.journal",
         "relay.sandbox",
@@ -91,6 +92,7 @@ ARROWS = {
         "relay.telemetry",
         "relay.transport",
     },
+    "control.reload": {"control.sessions"},
     "control.sessions": {
         "control.db",
         "control.errors",

@@ -166,7 +166,7 @@ class Doctor:
         known = self._settings
         dialler = Dialler(
             way.url,
-            known.deepgram_api_key.reveal(),
+            known.deepgram_api_key.reveal,
             ping_seconds=known.ping_seconds,
             seconds=self._seconds,
             max_message_bytes=known.max_message_bytes,

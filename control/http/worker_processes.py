@@ -11,6 +11,7 @@ import logging
 import signal
 import socket
 import time
+from asyncio.subprocess import Process
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -26,58 +27,76 @@ TRIES = 3
 KILL_SECONDS = LAST_SECONDS + 1.0  # a worker ends itself before that, if it can do anything
 
 
-async def serve_workers(
-    command: Sequence[str], listener: socket.socket, count: int, stop: Shutdown
-) -> None:
-    """Keep `count` processes running until `stop` is asked for.
+class Workers:
+    """`count` processes; `command` gets the number of the listener's descriptor as its last
+    argument."""
 
-    `command` gets the number of the listener's descriptor as its last argument. Raises `ServeError`
-    when a worker does not stay alive, or did not end in order.
-    """
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(count):
-                tasks.create_task(_keep(command, listener, stop), name=f"worker {number}")
-    except* ServeError as group:
-        raise group.exceptions[0] from None
+    def __init__(self, command: Sequence[str], listener: socket.socket, count: int) -> None:
+        self._command = command
+        self._listener = listener
+        self._count = count
+        self._running: set[Process] = set()
 
+    def __repr__(self) -> str:
+        return f"<Workers running={len(self._running)}/{self._count}>"
 
-async def _keep(command: Sequence[str], listener: socket.socket, stop: Shutdown) -> None:
-    ends = 0
-    while not stop.asked.is_set():
-        began = time.monotonic()
-        code = await _run(command, listener, stop)
-        if stop.asked.is_set():
-            # It may have been told so early that it could not hear it in order.
-            if code not in (0, -signal.SIGTERM):
-                raise ServeError(f"a worker did not end in order: code {code}; the log says why")
-            return
-        ends = 1 if time.monotonic() - began > STEADY_SECONDS else ends + 1
-        log.error("worker_ended code=%d", code)
-        if ends >= TRIES:
-            raise ServeError(f"a worker ended {TRIES} times soon after its start; the log says why")
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.asked.wait(), RESTART.pause(ends, 1.0))
+    def reload(self) -> None:
+        """Pass SIGHUP on."""
+        for process in self._running:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGHUP)
 
+    async def run(self, stop: Shutdown) -> None:
+        """Keep them running until `stop` is asked for. Raises `ServeError` when a worker does not
+        stay alive, or did not end in order."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(self._count):
+                    tasks.create_task(self._keep(stop), name=f"worker {number}")
+        except* ServeError as group:
+            raise group.exceptions[0] from None
 
-async def _run(command: Sequence[str], listener: socket.socket, stop: Shutdown) -> int:
-    """One worker, until it ends or has to; its exit code.
+    async def _keep(self, stop: Shutdown) -> None:
+        ends = 0
+        while not stop.asked.is_set():
+            began = time.monotonic()
+            code = await self._run(stop)
+            if stop.asked.is_set():
+                # It may have been told so early that it could not hear it in order.
+                if code not in (0, -signal.SIGTERM):
+                    raise ServeError(
+                        f"a worker did not end in order: code {code}; the log says why"
+                    )
+                return
+            ends = 1 if time.monotonic() - began > STEADY_SECONDS else ends + 1
+            log.error("worker_ended code=%d", code)
+            if ends >= TRIES:
+                raise ServeError(
+                    f"a worker ended {TRIES} times soon after its start; the log says why"
+                )
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.asked.wait(), RESTART.pause(ends, 1.0))
 
-    It knows by its standard input whether we are still there.
-    """
-    descriptor = listener.fileno()
-    process = await asyncio.create_subprocess_exec(
-        *command, str(descriptor), stdin=asyncio.subprocess.PIPE, pass_fds=[descriptor]
-    )
-    ended = asyncio.create_task(process.wait(), name=f"worker {process.pid}")
-    try:
-        await wait_for(ended, stop.asked)
-    finally:
-        if not ended.done():
-            process.terminate()
-            if not await wait_for(ended, stop.at_once, KILL_SECONDS) and stop.at_once.is_set():
-                process.terminate()
-                await asyncio.wait({ended}, timeout=KILL_SECONDS)
+    async def _run(self, stop: Shutdown) -> int:
+        """One worker, until it ends or has to; its exit code.
+
+        It knows by its standard input whether we are still there.
+        """
+        descriptor = self._listener.fileno()
+        process = await asyncio.create_subprocess_exec(
+            *self._command, str(descriptor), stdin=asyncio.subprocess.PIPE, pass_fds=[descriptor]
+        )
+        ended = asyncio.create_task(process.wait(), name=f"worker {process.pid}")
+        self._running.add(process)
+        try:
+            await wait_for(ended, stop.asked)
+        finally:
             if not ended.done():
-                process.kill()
-    return await ended
+                process.terminate()
+                if not await wait_for(ended, stop.at_once, KILL_SECONDS) and stop.at_once.is_set():
+                    process.terminate()
+                    await asyncio.wait({ended}, timeout=KILL_SECONDS)
+                if not ended.done():
+                    process.kill()
+            self._running.discard(process)
+        return await ended

@@ -125,7 +125,6 @@ class Functions:
 
     def __init__(
         self,
-        registry: Registry,
         journal: Journal,
         metrics: Metrics,
         *,
@@ -134,7 +133,6 @@ class Functions:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._registry = registry
         self._submit: Submit | None = None
         self._journal = journal
         self._metrics = metrics
@@ -166,6 +164,7 @@ class Functions:
 
     def start(
         self,
+        registry: Registry,
         admitted: Admitted,
         function: deepgram.FunctionCall,
         after_seq: int,
@@ -173,18 +172,19 @@ class Functions:
         *,
         row_id: UUID,
     ) -> None:
-        """Run one call; `report` is called from the event loop, also after the session ended."""
+        """Run one call, of a session that was told this registry; `report` is called from the event
+        loop, also after the session ended."""
         if self._tasks is None or self._submit is None:
             raise RuntimeError("functions are not running")
         call = Call(
             id=row_id,
             admitted=admitted,
             function=function,
-            intent=self._registry.by_function(function.name),
+            intent=registry.by_function(function.name),
             after_seq=after_seq,
             report=report,
         )
-        task = self._tasks.start(self._run(call, self._submit), name=f"call {call.id}")
+        task = self._tasks.start(self._run(call, registry, self._submit), name=f"call {call.id}")
         self._running[task] = call
         task.add_done_callback(self._running.pop)
 
@@ -224,14 +224,14 @@ class Functions:
 
     # --- one call ----------------------------------------------------------------------------
 
-    async def _run(self, call: Call, submit: Submit) -> None:
+    async def _run(self, call: Call, registry: Registry, submit: Submit) -> None:
         """The top of its task: whatever breaks, the model gets its one answer, and a call that was
         accepted its way to the Orchestrator."""
         outcome: Outcome
         accepted: Intent | None = None
         try:
             name, text = call.function.name, call.function.arguments
-            intent, parameters = await check_call(self._registry, name, text)
+            intent, parameters = await check_call(registry, name, text)
             if self._accept(call, intent):
                 accepted = intent
                 outcome = await self._try(call, intent, parameters, submit)

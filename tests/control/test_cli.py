@@ -43,6 +43,7 @@ COMMANDS = [
     "check",
     "dev",
     "doctor",
+    "init",
     "loadtest",
     "migrate",
     "orchestrator",

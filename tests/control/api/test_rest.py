@@ -17,6 +17,7 @@ from litestar.openapi import OpenAPIConfig
 from uuid_utils.compat import uuid7
 
 from config.agent import Audio, DeepgramSpeak, Speak
+from config.current import Current
 from config.env_types import Secret
 from config.intents import Intent, Registry
 from config.loader import load
@@ -115,7 +116,9 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
     )
     agent = _load_agent()
     # Not allowed here; tests/control/api/test_direct.py has its own.
-    direct = Direct(fields, load(CONFIG_DIR, {}), store, settled, None, egress_of())
+    direct = Direct(
+        fields, Current(load(CONFIG_DIR, {}), Secret("key")), store, settled, None, egress_of()
+    )
     journal = journal or Journal(store.write, Metrics(), Path("nowhere"))  # one that does not run
     supervisor = supervisor or Supervisor()  # nor does this
     return Litestar(
