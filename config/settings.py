@@ -41,7 +41,7 @@ STAND_INS = {
 PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
 NOT_OURS = (
     *(KEY, KEY_FILE, "DEEPGRAM_AGENT_URL", "DEEPGRAM_AGENT_FALLBACK_URL"),
-    *("DEEPGRAM_API_URL", "DATABASE_URL"),
+    *("DEEPGRAM_API_URL", "DATABASE_URL", "DATABASE_DIRECT_URL"),
     *("ORCHESTRATOR_URL", "ORCHESTRATOR_TOKEN", "ORCHESTRATOR_SECRET", *PROXY_VARIABLES),
 )
 """Variables without the prefix RELAY_."""
@@ -62,6 +62,8 @@ class Settings(Limits, frozen=True, kw_only=True):
     """a file with that key, in its place; SIGHUP reads it again"""
     database_url: Annotated[Secret, read_as_secret]
     """the Postgres database, postgresql://user:password@host/name"""
+    database_direct_url: Annotated[Secret | None, read_as_secret] = None
+    """the same without the pooler in between: for notices, and for `migrate`"""
     orchestrator_url: Annotated[str, env_types.url("http", "https")]
     """the Orchestrator that intents are sent to; an intent's path is put behind it"""
     orchestrator_token: Credential = None

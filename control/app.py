@@ -73,7 +73,12 @@ class DataPlane:
     """What carries conversations, and what it needs. Handlers may ask for each by its name."""
 
     def __init__(self, settings: Settings, current: Current) -> None:
-        self.store = Store(settings.database_url.reveal())
+        self.store = Store(
+            settings.database_url.reveal(),
+            size=settings.database_connections,
+            statement_seconds=settings.database_statement_seconds,
+            lock_seconds=settings.database_lock_seconds,
+        )
         self.metrics = Metrics()
         self.supervisor = Supervisor(self.metrics)
         self.egress = Egress(settings)
@@ -235,7 +240,7 @@ async def _running(
     heartbeat = Heartbeat(
         store,
         data_plane.session_registry,
-        settings.database_url.reveal(),
+        (settings.database_direct_url or settings.database_url).reveal(),
         grace=settings.grace_seconds,
         node_id=data_plane.node_id,
         supervisor=supervisor,

@@ -33,9 +33,10 @@ from config.version import VERSION
 from control.api.health import find_reasons
 from control.app import create_app
 from control.auth.current_user import USER_ID
+from control.db.grant import grant
 from control.db.migrate import migrate as apply_migrations
 from control.db.migrate import refuse_newer
-from control.db.pool import ConnectFailed, connected, log_ignored
+from control.db.pool import ConnectFailed, connected, log_oddities
 from control.db.store import Store
 from control.http.server import ServeError, listen, serving
 from control.http.service_manager import ServiceManager
@@ -157,17 +158,21 @@ def worker(descriptor: int) -> None:
 
 
 @main.command()
-def migrate() -> None:
+@click.option("--grant", "role", metavar="ROLE", help="Give this account what `serve` needs.")
+def migrate(role: str | None) -> None:
     """Bring the database to the schema of this program.
 
-    It is the one at DATABASE_URL; nothing else has to be set.
+    It is the one at DATABASE_DIRECT_URL, if that is set, or DATABASE_URL; nothing else has to be.
     """
-    database_url = _database_url()
+    database_url = os.environ.get("DATABASE_DIRECT_URL") or _database_url()
     set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
 
     async def run() -> None:
         applied = await apply_migrations(database_url, log=logging.getLogger("control.db.migrate"))
         click.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do")
+        if role:
+            await grant(database_url, role)
+            click.echo(f"{role} may read and write rows")
 
     uvloop.run(run())
 
@@ -318,7 +323,7 @@ def orchestrator(host: str, port: int) -> None:
     listener = listen(host, port)
 
     async def run() -> None:
-        log_ignored(database_url, log)
+        log_oddities(database_url, log)
         async with connected(database_url):  # a mistake ends the start, in one line
             pass
         app = create_orchestrator(database_url, secret)
@@ -423,7 +428,7 @@ def _database_url() -> str:
 async def _check_database(settings: Settings) -> None:
     """A mistake ends the start; a database that says "not now" is waited for while we run."""
     database_url = settings.database_url.reveal()
-    log_ignored(database_url, log)
+    log_oddities(database_url, log)
     store = Store(database_url)
     await store.open()
     try:

@@ -155,6 +155,7 @@ DOORS = {
         "control/db/pool.py",
         "control/db/store.py",
         "control/db/errors.py",
+        "control/db/grant.py",
         "control/db/migrate.py",
         "control/db/database_check.py",
         "control/dev/orchestrator.py",

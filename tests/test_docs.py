@@ -41,7 +41,10 @@ OTHER_VARIABLES = {  # of other programs
     *("POSTGRES_USER", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "RELAY_1", "RELAY_2"),
 }
 # Words of systemd and of other files that look like variables.
-OTHER_WORDS = {"AF_INET", "AF_INET6", "AF_UNIX", "CKV_K8S_11", "CKV_K8S_35", "CKV_K8S_43"}
+OTHER_WORDS = {
+    *("AF_INET", "AF_INET6", "AF_UNIX"),
+    *("CKV_DOCKER_7", "CKV_K8S_11", "CKV_K8S_35", "CKV_K8S_43"),
+}
 
 EVENTS = relay_events.RelayEvent.__subclasses__()
 WHAT_CLIENTS_SAY: dict[str, dict[str, object]] = {

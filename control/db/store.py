@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 POOL_SIZE = 10
 COMMAND_SECONDS = 10.0  # the longest that one statement may take
+LOCK_SECONDS = 8.0  # the longest that one waits for a lock
 ACQUIRE_SECONDS = 5.0  # waiting for a connection, opening it included
 CLOSE_SECONDS = 2.0
 # A process that freezes within a transaction, or is cut off, keeps the locks for so long: with a
@@ -50,9 +51,18 @@ class Store:
     What works with the database raises `StoreUnavailable`, and `ValuesRefused`.
     """
 
-    def __init__(self, database_url: str, *, size: int = POOL_SIZE) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        size: int = POOL_SIZE,
+        statement_seconds: float = COMMAND_SECONDS,
+        lock_seconds: float = LOCK_SECONDS,
+    ) -> None:
         self._url = database_url
         self._size = size
+        self._seconds = statement_seconds
+        self._lock_seconds = lock_seconds
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     def __repr__(self) -> str:
@@ -66,7 +76,7 @@ class Store:
             self._url,
             size=self._size,
             timeout=ACQUIRE_SECONDS,
-            command_timeout=COMMAND_SECONDS,
+            command_timeout=self._seconds,
             reset=_keep_as_is,
         )
 
@@ -109,9 +119,14 @@ class Store:
     async def transaction(self) -> AsyncIterator[Connection]:
         """One that may write."""
         async with self._begin() as connection:
-            # Not a setting of the connection: a pooler may stand in between.
+            # The server's own limits: they end what a process left that froze or was cut off. Not
+            # settings of the connection: a pooler may stand in between.
             await connection.execute(
-                f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}"
+                f"""
+                SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f};
+                SET LOCAL statement_timeout = {self._seconds * 1000:.0f};
+                SET LOCAL lock_timeout = {self._lock_seconds * 1000:.0f}
+                """
             )
             yield connection
 
