@@ -62,7 +62,7 @@ empty :=
 space := $(empty) $(empty)
 PURE_FILES := relay/protocol/* relay/core/* relay/backoff.py relay/token_bucket.py \
 	relay/functions/submission.py relay/live/quotas.py \
-	relay/telemetry/histogram.py relay/telemetry/log_limit.py \
+	relay/telemetry/histogram.py relay/telemetry/log_limit.py relay/telemetry/open_time.py \
 	relay/transport/request_head.py
 PURE := $(subst $(space),$(comma),$(PURE_FILES))
 

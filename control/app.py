@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 
 import msgspec
@@ -43,7 +43,8 @@ from control.db.store import Store
 from control.http.client import Remote
 from control.http.connection_limits import ConnectionLimits
 from control.outbox.context_source import ContextSource
-from control.outbox.orchestrator_client import connect
+from control.outbox.events import EventWorker
+from control.outbox.orchestrator_client import Orchestrator, connect
 from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
 from control.sessions.direct import Direct
@@ -59,6 +60,7 @@ from relay.transport.dial import Dial, Dialler
 from relay.transport.egress import Egress
 from relay.transport.fallback_dial import FallbackDial
 
+EVENT_MARGIN = 10.0  # seconds
 GRACE_SECONDS = 5.0  # for running function calls, and again for the journal, when we stop
 SETTLE_SECONDS = 5.0  # what a resumed session waits for the end of the one before
 
@@ -73,8 +75,11 @@ class DataPlane:
     """What carries conversations, and what it needs. Handlers may ask for each by its name."""
 
     def __init__(self, settings: Settings, current: Current) -> None:
+        # A little longer than a session may be taken over, so that a takeover has come first.
+        events = current.configuration.agent.events
         self.store = Store(
             settings.database_url.reveal(),
+            event_grace=settings.grace_seconds + EVENT_MARGIN if events else None,
             size=settings.database_connections,
             statement_seconds=settings.database_statement_seconds,
             lock_seconds=settings.database_lock_seconds,
@@ -272,6 +277,7 @@ async def _running(
                 max_age=settings.outbox_hours * 3600,
                 supervisor=supervisor,
             ).running(grace=GRACE_SECONDS),
+            _telling(settings, current, data_plane, orchestrator),
             data_plane.context_source.running() if data_plane.context_source else nullcontext(),
             data_plane.session_registry.running(),
             control_plane.jwks.running() if control_plane.jwks else nullcontext(),
@@ -282,6 +288,24 @@ async def _running(
                 yield
     finally:
         await store.close()
+
+
+def _telling(
+    settings: Settings, current: Current, data_plane: DataPlane, planner: Orchestrator
+) -> AbstractAsyncContextManager[None]:
+    """While inside, the Orchestrator is told what agent.yaml says."""
+    events = current.configuration.agent.events
+    if events is None:
+        return nullcontext()
+    return EventWorker(
+        data_plane.store,
+        events,
+        data_plane.metrics,
+        planner=planner,
+        public_url=settings.public_url or "",
+        max_age=settings.outbox_hours * 3600,
+        supervisor=data_plane.supervisor,
+    ).running()
 
 
 def _list_routes(settings: Settings) -> list[ControllerRouterHandler]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from config.agent import Agent
 from config.current import Current
 from config.errors import ConfigError
 from config.loader import load
@@ -18,6 +19,10 @@ from control.sessions.direct import refuse_credentials
 log = logging.getLogger(__name__)
 
 
+# Of these there are tasks and connections.
+FIXED = ("context", "events")
+
+
 def reload(current: Current, environ: Mapping[str, str]) -> bool:
     """Take what the files say now. With a mistake in it all stays as it is, and the log has every
     one: False."""
@@ -25,9 +30,7 @@ def reload(current: Current, environ: Mapping[str, str]) -> bool:
         settings = from_environment(environ)
         configuration = load(settings.config_dir, environ)
         refuse_credentials(settings, configuration)
-        if configuration.agent.context != current.configuration.agent.context:
-            wanted = "expected the one of the start, which holds until the next, got another"
-            raise ConfigError([f"agent.yaml: $.context: {wanted}; restart for it"])
+        _refuse_changes(configuration.agent, current.configuration.agent)
     except ConfigError as error:
         for problem in error.problems:
             log.error("configuration_refused problem=%s", problem)
@@ -35,3 +38,14 @@ def reload(current: Current, environ: Mapping[str, str]) -> bool:
     current.configuration, current.key = configuration, settings.deepgram_api_key
     log.warning("configuration_reloaded folder=%s", settings.config_dir)
     return True
+
+
+def _refuse_changes(agent: Agent, before: Agent) -> None:
+    wanted = "expected what it was at the start, got another; restart for it"
+    problems = [
+        f"agent.yaml: $.{name}: {wanted}"
+        for name in FIXED
+        if getattr(agent, name) != getattr(before, name)
+    ]
+    if problems:
+        raise ConfigError(problems)

@@ -136,6 +136,7 @@ PURE_FILES = [
     "relay/live/quotas.py",
     "relay/telemetry/histogram.py",
     "relay/telemetry/log_limit.py",
+    "relay/telemetry/open_time.py",
     "relay/token_bucket.py",
     "relay/transport/request_head.py",
 ]

@@ -60,7 +60,8 @@ async def sweep(store: Store, days: float) -> int:
 _UNUSED = """
     updated_at < now() - make_interval(secs => $1 * 86400)
     AND NOT EXISTS (
-        SELECT FROM voice.intents WHERE conversation_id = old.id AND status = 'submitting'
+        SELECT FROM voice.intents
+        WHERE conversation_id = old.id AND status IN ('awaiting', 'submitting', 'cancelling')
     )
     AND NOT EXISTS (
         SELECT FROM voice.sessions WHERE conversation_id = old.id AND CASE state

@@ -48,6 +48,9 @@ class StoreUnavailable(WriteFailed):
 class Store:
     """One pool of connections. `open` before use, `close` after; neither needs the database.
 
+    `event_grace`: the Orchestrator is told of sessions that end, of one that we ended because we
+    stop not before so many seconds (None: of none).
+
     What works with the database raises `StoreUnavailable`, and `ValuesRefused`.
     """
 
@@ -58,11 +61,19 @@ class Store:
         size: int = POOL_SIZE,
         statement_seconds: float = COMMAND_SECONDS,
         lock_seconds: float = LOCK_SECONDS,
+        event_grace: float | None = None,
     ) -> None:
         self._url = database_url
+        # The server's own limits: they end what a process left that froze or was cut off. Not
+        # settings of the connection: a pooler may stand in between.
+        self._limits = f"""
+            SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f};
+            SET LOCAL statement_timeout = {statement_seconds * 1000:.0f};
+            SET LOCAL lock_timeout = {lock_seconds * 1000:.0f}"""
+        if event_grace is not None:
+            self._limits += f"; SET LOCAL voice.event_grace = '{event_grace:g}'"  # migrations/0015
         self._size = size
         self._seconds = statement_seconds
-        self._lock_seconds = lock_seconds
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     def __repr__(self) -> str:
@@ -119,15 +130,7 @@ class Store:
     async def transaction(self) -> AsyncIterator[Connection]:
         """One that may write."""
         async with self._begin() as connection:
-            # The server's own limits: they end what a process left that froze or was cut off. Not
-            # settings of the connection: a pooler may stand in between.
-            await connection.execute(
-                f"""
-                SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f};
-                SET LOCAL statement_timeout = {self._seconds * 1000:.0f};
-                SET LOCAL lock_timeout = {self._lock_seconds * 1000:.0f}
-                """
-            )
+            await connection.execute(self._limits)
             yield connection
 
     @asynccontextmanager

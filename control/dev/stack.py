@@ -88,7 +88,9 @@ def _list_parts(settings: Settings, missing: Container[str], port: int) -> list[
         (
             "orchestrator",
             mask_query(settings.orchestrator_url),
-            "local: GET /goals, GET /tasks" if "ORCHESTRATOR_URL" in missing else "yours",
+            "local: GET /goals, GET /tasks, GET /events"
+            if "ORCHESTRATOR_URL" in missing
+            else "yours",
         ),
         (
             "agent",

@@ -46,6 +46,16 @@ class OpenTurn:
 
     # --- what happens in it ------------------------------------------------------------------
 
+    def take_up(self, history: Iterable[deepgram.History]) -> None:
+        """Another relay had the session, and this was said: all that no line of the agent follows
+        is open. Whether it has ended the reply that such a line began, nobody knows."""
+        for line in history:
+            if line.function_calls:
+                self.call()
+            elif line.role is not None:
+                self.add(deepgram.ConversationText(role=line.role, content=line.content or ""))
+                self.close()
+
     def type(self, text: str) -> None:
         """The browser typed this for the agent."""
         self._typed.append(text)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from time import monotonic
 
 import msgspec
 
@@ -87,11 +88,13 @@ class SessionRecord:
             agent_frames=agent.frames,
             agent_bytes=agent.bytes,
             latency=self.timing.latency,
+            agent_seconds=round(agent.open_time.seconds(monotonic()), 3),
         )
 
     def ended(self, reason: str, detail: str, browser: Connection, agent: Connection) -> None:
         """It is over, once."""
         seconds = asyncio.get_running_loop().time() - self._began
+        figures = self.figures(browser, agent)
         dropped = agent.queue.dropped, browser.queue.dropped
         self._journal.append(
             SessionEnded(
@@ -100,7 +103,7 @@ class SessionRecord:
                 detail=detail,
                 browser_code=browser.closed_code,
                 agent_code=agent.closed_code,
-                figures=self.figures(browser, agent),
+                figures=figures,
                 at=datetime.now(UTC),
                 epoch=self._admitted.epoch,
             ),
@@ -114,12 +117,13 @@ class SessionRecord:
         self._metrics.audio_dropped.labels(towards="browser").inc(dropped[1])
         log.info(
             "session_ended session=%s reason=%s browser_code=%d agent_code=%d seconds=%.1f"
-            " browser_frames=%d agent_frames=%d dropped=%d detail=%r",
+            " agent_seconds=%.1f browser_frames=%d agent_frames=%d dropped=%d detail=%r",
             self._admitted.session_id,
             reason,
             browser.closed_code,
             agent.closed_code,
             seconds,
+            figures.agent_seconds,
             browser.frames,
             agent.frames,
             sum(dropped),

@@ -162,13 +162,16 @@ class SessionRegistry:
         most = self._limits.browser_message_bytes
         browser = Connection(self._queue(admitted), max_message_bytes=most)
         dialled = self._ahead.take(session_id)
+        agent = dialled.connection if dialled else self._new_agent_connection()
+        if dialled is None:
+            agent.open_time = self._ahead.take_open_time(session_id)
         configuration = self._current.configuration
         has_sound = configuration.agent.redial_sound == "on"
         ask = self._asking(admitted)
         runner = SessionRunner(
             self._rules(configuration, admitted, is_deepgram_client=is_deepgram_client),
             SessionRecord(admitted, self._journal, self._metrics, self._log_limit),
-            connections=(browser, dialled.connection if dialled else self._new_agent_connection()),
+            connections=(browser, agent),
             dials=(dialled.connect if dialled else self._dial, self._dial),
             asks=(dialled.known if dialled else ask, ask) if ask else None,
             tasks=self._tasks,

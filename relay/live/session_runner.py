@@ -144,6 +144,8 @@ class SessionRunner:
 
     def begin(self) -> None:
         """The browser's socket is open."""
+        functions, registry = self._calls
+        functions.adopt(registry, self.admitted, self.handle)
         self._act(lambda now: self._session.begin())
 
     def hear(self, text: bytes, *, is_from_agent: bool) -> None:
@@ -249,9 +251,7 @@ class SessionRunner:
                 case actions.SendAgent(message=message):
                     to_agent.send_text(deepgram.encode(message), for_this_end=True)
                 case actions.KeepAgentAlive():
-                    to_agent.send_text(deepgram.encode(deepgram.KeepAlive()), for_this_end=True)
-                    if frame := silence(self._session.admitted.audio.input, SILENCE_SECONDS):
-                        to_agent.send_audio(frame)
+                    self._keep_agent_alive()
                 case actions.DialAgent():
                     self._agent.dial()
                 case actions.DropAgent():
@@ -274,6 +274,8 @@ class SessionRunner:
                     self._call(action)
                 case actions.CancelFunction(id=id):
                     self._calls[0].cancel(id)
+                case actions.DecideCall(id=id, wanted=wanted):
+                    self._calls[0].decide(id, wanted)
                 case actions.DetachBrowser(code=code, reason=reason):
                     self._browser.detach(code, reason)
                     self._agent.hear_all()  # no reply is heard, none is measured
@@ -293,6 +295,12 @@ class SessionRunner:
         functions.start(
             registry, self.admitted, asked.call, asked.after_seq, self.handle, row_id=asked.id
         )
+
+    def _keep_agent_alive(self) -> None:
+        to_agent = self._agent.connection.queue
+        to_agent.send_text(deepgram.encode(deepgram.KeepAlive()), for_this_end=True)
+        if frame := silence(self._session.admitted.audio.input, SILENCE_SECONDS):
+            to_agent.send_audio(frame)
 
     def _send_browser(self, event: deepgram.Message) -> None:
         if isinstance(event, relay_events.RelayReconnecting):

@@ -108,12 +108,17 @@ class Metrics:
     function_calls = Row(
         Counter,
         "function calls by what their session was told",
-        status="submitted, rejected, failed, cancelled, saved",
+        status="submitted, rejected, failed, cancelled, saved, awaiting",
     )
     outbox_deliveries = Row(
         Counter,
         "attempts of the outbox by what came of them",
-        status="submitted, rejected, failed, delayed",
+        status="submitted, rejected, failed, delayed; cancelled, not_undone: of those taken back",
+    )
+    event_deliveries = Row(
+        Counter,
+        "attempts to tell the Orchestrator of an ended conversation, by what came of them",
+        status="delivered, refused, failed, delayed",
     )
     user_contexts = Row(
         Counter,
@@ -121,7 +126,7 @@ class Metrics:
         outcome="answered, failed, skipped",
     )
     outbox_waiting = Row(
-        Gauge, "accepted calls without an outcome, of all processes; counted every 15 s"
+        Gauge, "calls that wait for the Orchestrator, of all processes; counted every 15 s"
     )
     outbox_oldest_seconds = Row(Gauge, "the age of the oldest of them")
     orchestrator_breaker = Row(Gauge, "whether the Orchestrator is asked: 0 yes, 1 on trial, 2 no")
@@ -141,7 +146,7 @@ class Metrics:
         Counter,
         "background tasks that failed, also when the database is away; one-off tasks with a defect",
         task="node, node notices, governor, retention, delivery, journal, journal of others,"
-        " journal files, session, call, delivery call",
+        " journal files, session, call, delivery call, events",
     )
     journal_waiting = Row(
         Gauge, "records that are not in Postgres yet, those being adopted included"

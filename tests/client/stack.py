@@ -156,7 +156,8 @@ class Stack:
 
 
 @asynccontextmanager
-async def standing(database_url):
+async def standing(database_url, **environ):
+    """`environ` is for the relay."""
     async with AsyncExitStack() as stack:
         data = stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-client-"))
         door = listen("127.0.0.1", 0)
@@ -174,6 +175,7 @@ async def standing(database_url):
                 "DEEPGRAM_AGENT_URL": f"ws://127.0.0.1:{agent_port}/v1/agent/converse",
                 "DATABASE_URL": database_url,
                 "ORCHESTRATOR_URL": f"http://127.0.0.1:{door.getsockname()[1]}",
+                **environ,
             }
         )
         network = Network(port)

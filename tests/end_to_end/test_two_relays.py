@@ -255,6 +255,25 @@ async def test_a_browser_goes_on_at_the_other_relay_when_its_own_is_killed(stage
     assert [seq for seq, _ in stored] == sorted(browser.bubbles)
 
 
+async def test_what_a_killed_relay_left_unanswered_is_asked_at_the_other(stage):
+    question = {"type": "InjectUserMessage", "content": "one"}
+    async with asyncio.timeout(SECONDS):
+        browser = await stage.begin(stage.a)
+        await stage.say(browser, "user", "one", saved=True)
+        await stage.a.kill()
+
+        await browser.attach(stage.b)
+        await browser.until(lambda event: event["type"] == "RelayReconnected")
+        while stage.agent.texts[-1] != question:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK)
+        assert told(stage.agent) == ([], False)
+        await stage.agent.say(type="ConversationText", role="user", content="one")  # its echo
+        await stage.say(browser, "assistant", "two", saved=True)
+
+    assert browser.shown == ["one", "two"]
+    assert [content for _, content in await stage.stored(browser)] == ["one", "two"]
+
+
 async def test_a_relay_that_was_stopped_and_goes_on_has_lost_its_session(stage):
     async with asyncio.timeout(SECONDS):
         browser = await stage.begin(stage.a)

@@ -5,9 +5,11 @@ Played against a whole session with virtual time, as agents and browsers see it.
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from relay.core import actions
+from relay.core.admitted import Takeover
 from relay.core.agent_lifecycle import State
 from relay.core.events import (
     AgentClosed,
@@ -22,7 +24,7 @@ from relay.core.open_turn import MOST_ASKED, MOST_TYPED, OpenTurn
 from relay.core.reconnect import STABLE_SECONDS
 from relay.protocol import deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
-from tests.relay.conftest import LIMITS
+from tests.relay.conftest import LIMITS, make_session
 
 LOST = AgentClosed(1006, "")
 DONE = deepgram.AgentAudioDone()
@@ -487,3 +489,57 @@ def test_a_giant_turn_is_asked_cut_and_its_empty_lines_are_not(talk):
     assert len(question) < 10_000
     talk.echo(question)
     assert len([text for role, text in talk.stored if role == "user"]) == 3
+
+
+# --- another relay had the session ------------------------------------------------------------
+
+
+HELLO = [
+    deepgram.History(role="user", content="Hello."),
+    deepgram.History(role="assistant", content="Hi."),
+]
+QUESTION = deepgram.History(role="user", content="What is the time?")
+CALLED = deepgram.History(
+    function_calls=[
+        deepgram.FinishedCall(
+            id="call_1", name="create_goal", client_side=True, arguments="{}", response="{}"
+        )
+    ]
+)
+ONE_MOMENT = deepgram.History(role="assistant", content="One moment.")
+
+
+@pytest.mark.parametrize(
+    ("history", "asked"),
+    [
+        ([*HELLO, QUESTION], [QUESTION.content]),
+        ([*HELLO, QUESTION, CALLED], [ANSWER_AGAIN]),
+        ([*HELLO, QUESTION, ONE_MOMENT, CALLED], [ANSWER_AGAIN]),
+        ([*HELLO, QUESTION, CALLED, ONE_MOMENT], []),
+        ([*HELLO], []),
+        ([], []),
+    ],
+)
+def test_what_another_relay_left_unanswered_is_asked_again(admitted, settings, history, asked):
+    takeover = Takeover(ticket="theirs", messages=[])
+    taken = msgspec.structs.replace(admitted, history=history, takeover=takeover)
+    talk = Talk(make_session(taken, settings))
+
+    talk.handle(AgentOpened())
+    talk.agent(deepgram.Welcome(request_id="r"), deepgram.SettingsApplied())
+
+    assert talk.asked == asked
+    is_left_out = asked == [QUESTION.content]
+    assert talk.told == (HELLO if is_left_out else history)
+    talk.user(*asked)
+    talk.reply("It is noon.")
+    assert [text for role, text in talk.stored] == ["It is noon."]
+
+
+def test_a_conversation_that_is_resumed_later_begins_with_the_user(admitted, settings):
+    talk = Talk(make_session(msgspec.structs.replace(admitted, history=[QUESTION]), settings))
+
+    talk.handle(AgentOpened())
+    talk.agent(deepgram.Welcome(request_id="r"), deepgram.SettingsApplied())
+
+    assert talk.asked == []
