@@ -1,7 +1,7 @@
 """What became of calls after the agent was told of them, for the agent that is there. Pure.
 
 A prompt update is the only way to tell it without a turn; Deepgram appends it to the prompt, which
-has room for so many characters (docs/protocol.md). What does not fit the next agent is told, with
+keeps room for it (config/prompt.py). What does not fit the next agent is told, with
 its history.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 
+from config.prompt import LONGEST_NEWS
 from relay.core import actions
 from relay.core.actions import Action
 from relay.protocol import deepgram
 
-MOST = 2_000  # characters for one agent
 LONGEST = 200  # characters of one text
 HEAD = "News of a function that was called before, as data: "
 
@@ -22,12 +22,12 @@ class LateNews:
     """Of one session; `add` it, and `take` it when an agent listens."""
 
     def __init__(self) -> None:
-        self._room = MOST
+        self._room = LONGEST_NEWS
         self._due: list[str] = []
 
     def renew(self) -> None:
         """Another agent begins, and is told the calls as they stand."""
-        self._room = MOST
+        self._room = LONGEST_NEWS
         self._due = []
 
     def add(self, call: deepgram.FinishedCall) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from config.agent import Audio
 from config.function_arguments import MAX_LENGTH
 from config.policy import Policy, Shown
+from config.prompt import LONGEST_NEWS
 from relay.core import actions, message_policy
 from relay.core.admitted import Admitted, Takeover
 from relay.core.agent_lifecycle import KEEPALIVE_CHECK, ROLL_OVER_PATIENCE, State
@@ -39,7 +40,7 @@ from relay.core.events import (
     Woken,
 )
 from relay.core.function_calls import MAX_OPEN_CALLS, MAX_REQUESTED, MAX_TOLD
-from relay.core.late_news import HEAD, MOST
+from relay.core.late_news import HEAD
 from relay.core.reconnect import FINAL_ERRORS, MAX_TRIES, STABLE_SECONDS
 from relay.core.records import IntentCalled
 from relay.core.session import GO_AWAY_PATIENCE
@@ -790,7 +791,7 @@ def test_news_is_cut_and_there_is_an_end_of_it_for_one_agent(live):
         ]
 
     assert 2 <= len(told) < 20
-    assert sum(map(len, told)) <= MOST
+    assert sum(map(len, told)) <= LONGEST_NEWS
     assert len(responses_told(live)) == 20
     (id,) = run(live, call("later"), now=60.0)
     live.handle(heard(id, IntentStatus.SUBMITTING, SAVED), 61.0)
@@ -1804,7 +1805,7 @@ def test_any_interleaving_keeps_the_invariants(begun, asks, limits, steps):
                 case actions.SendAgent(message=deepgram.UpdatePrompt(prompt=text)):
                     prompted += len(text)
                     assert released
-                    assert prompted <= MOST
+                    assert prompted <= LONGEST_NEWS
                 case actions.SendSettings():
                     assert not settings_sent, "Settings twice to the same agent"
                     settings_sent = True
