@@ -7,7 +7,7 @@ import pytest
 
 from config.env_types import Secret
 from config.errors import ConfigError
-from config.settings import VARIABLES, Settings, from_environment
+from config.settings import VARIABLES, Settings, find_missing, from_environment
 
 NEEDED = {
     "DEEPGRAM_API_KEY": "dg-key-1234",
@@ -43,6 +43,47 @@ def test_every_needed_variable_that_is_missing_is_named():
         "ORCHESTRATOR_URL",
     ]
     assert all("got nothing; set it" in problem for problem in caught.value.problems)
+
+
+def without_key(**variables):
+    return {name: text for name, text in NEEDED.items() if name != "DEEPGRAM_API_KEY"} | variables
+
+
+def test_the_key_may_be_in_a_file(tmp_path):
+    file = tmp_path / "key"
+    file.write_text(" dg-key-of-a-file\n")
+    environ = without_key(DEEPGRAM_API_KEY_FILE=str(file))
+
+    assert from_environment(environ).deepgram_api_key == Secret("dg-key-of-a-file")
+    assert find_missing(environ) == {}
+    assert find_missing(without_key()) == {"DEEPGRAM_API_KEY": "sandbox"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file"),
+        (b" \n", "an empty one"),
+        (b"\xff", "not UTF-8"),
+        (b"hush hush", "printable ASCII"),
+    ],
+)
+def test_a_file_without_a_key_is_one_mistake_and_not_shown(tmp_path, content, said):
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        from_environment(without_key(DEEPGRAM_API_KEY_FILE=str(file)))
+
+    (problem,) = caught.value.problems
+    assert said in problem
+    assert "hush" not in problem
+
+
+def test_the_key_and_its_file_are_one_too_many(tmp_path):
+    (problem,) = problems_of(DEEPGRAM_API_KEY_FILE=str(tmp_path))
+
+    assert "got both; remove one" in problem
 
 
 def test_every_variable_sets_its_field():
