@@ -5,7 +5,7 @@ PYTHON_BIN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev docs test lint unit chaos soak bench clean
+.PHONY: help setup dev docs test lint unit chaos soak image policies bench clean
 
 help: ## What there is
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -46,6 +46,12 @@ chaos: $(STAMP) ## Break everything, many times: half an hour; SEED=... repeats 
 
 soak: $(STAMP) ## Twenty minutes of coming and going: does anything grow? SOAK=... minutes
 	@SOAK=$(or $(SOAK),20) CHAOS_SEED=$(SEED) $(PYTHON_BIN) -m pytest tests/chaos/test_soak.py
+
+image: $(STAMP) ## Build the image on a base made here, and try it; needs root, and minutes the first time
+	@sh scripts/image.sh build/image
+
+policies: ## Hold manifests and image against checkov's policies
+	@sh scripts/policies.sh build/policies
 
 bench: $(STAMP) ## A short load test: minutes, and a line that says whether the budgets hold
 	@mkdir -p build

@@ -16,6 +16,7 @@ import msgspec
 
 from config.env_types import Secret
 from config.errors import listed
+from config.origins import is_loopback
 
 FORM = 'expected "postgresql://user:password@host/name", got another form'
 # Of other client libraries, of poolers' dashboards, of libpq where our driver does not have it, or
@@ -58,6 +59,7 @@ class DatabaseUrl(msgspec.Struct, frozen=True):
     ignored: tuple[str, ...]
     trust_system: bool  # check the server's certificate against the system's authorities
     names_application: bool
+    is_exposed: bool  # it leads to another machine, and TLS is not insisted on
     files: Mapping[str, str]  # parameters that name one, with its path
 
 
@@ -92,6 +94,7 @@ def read_database_url(text: str) -> DatabaseUrl:
         tuple(sorted(ignored)),
         trust_system,
         "application_name" in parameters,
+        not trust_system and _is_exposed(parameters),
         {name: parameters[name] for name in _FILES if parameters.get(name)},
     )
 
@@ -108,6 +111,14 @@ def ignored_parameters(text: str) -> tuple[str, ...]:
         return read_database_url(text).ignored
     except ValueError:
         return ()  # whoever connects says so
+
+
+def is_exposed(text: str) -> bool:
+    """Whether what is stored may cross a network in the open."""
+    try:
+        return read_database_url(text).is_exposed
+    except ValueError:
+        return False
 
 
 def passwords(text: str) -> tuple[str, ...]:
@@ -186,6 +197,12 @@ def _settle_tls(parameters: dict[str, str]) -> bool:
         wanted = "expected sslmode=verify-full beside sslrootcert=system"
         raise ValueError(f"{wanted}, got a weaker one; change it or leave it out")
     return True
+
+
+def _is_exposed(parameters: Mapping[str, str]) -> bool:
+    hosts = parameters.get("host", "").split(",")
+    is_elsewhere = any(host and host[0] != "/" and not is_loopback(host) for host in hosts)
+    return is_elsewhere and parameters.get("sslmode") not in SSL_MODES[3:]
 
 
 def _check(parameters: dict[str, str]) -> None:

@@ -66,6 +66,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """connections of a process that have not been let in yet"""
     handshake_seconds: Positive = 10.0
     """how long a client may take to send a request"""
+    database_connections: Annotated[int, Meta(ge=1, le=1000)] = 10
+    """connections to Postgres of one process, besides the one that listens"""
+    database_statement_seconds: Positive = 10.0
+    """the longest that one statement may take"""
+    database_lock_seconds: Positive = 8.0
+    """the longest that one waits for a lock; a process that froze keeps its own for 5 s"""
     journal_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 40)] = 256 << 20
     """what the journal may take on disk, all workers together"""
     outbox_hours: Positive = 24.0

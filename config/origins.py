@@ -1,4 +1,4 @@
-"""Origins (RFC 6454) and hosts, written in one way, so that they can be compared as texts. Pure.
+"""Origins (RFC 6454), hosts and addresses, written in one way, to be compared as texts. Pure.
 
 `https://Example.com:443` and `https://example.com` are the same origin. Wrapped pages have schemes
 of their own (`capacitor://localhost`), which have no default port.
@@ -7,7 +7,9 @@ of their own (`capacitor://localhost`), which have no default port.
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
+
+Address = IPv4Address | IPv6Address
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/]+)", re.IGNORECASE)
@@ -63,3 +65,22 @@ def is_same(origin: str, host: str, *, is_secure: bool) -> bool:
     if scheme not in _DEFAULT_PORTS or (is_secure and scheme != "https"):
         return False
     return page == normalise(f"{scheme}://{host}")
+
+
+def read_address(text: str) -> Address | None:
+    """None: it is none. An IPv4 address that came in over IPv6 is an IPv4 address."""
+    try:
+        address = ip_address(text.partition("%")[0])  # without the interface of fe80::1%eth0
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def is_loopback(host: str) -> bool:
+    """A name of this machine, which no other name server has a say in, or its address."""
+    address = read_address(host.strip("[]"))
+    if address is not None:
+        return address.is_loopback
+    return host == "localhost" or host.endswith(".localhost")

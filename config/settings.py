@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import Annotated, Any, Literal, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -20,15 +21,18 @@ from msgspec import Meta
 from config import env_types
 from config.database_url import read_as_secret
 from config.env_types import Secret
-from config.errors import ConfigError, did_you_mean
+from config.errors import ConfigError, did_you_mean, shown
 from config.limits import Limits
+from config.origins import is_loopback
 from config.validation import check
 
 CONFIG_DIR = Path(__file__).parent
 """The files that ship."""
 
+KEY, KEY_FILE = "DEEPGRAM_API_KEY", "DEEPGRAM_API_KEY_FILE"
+
 STAND_INS = {
-    "DEEPGRAM_API_KEY": "sandbox",
+    KEY: "sandbox",
     "DATABASE_URL": "postgresql://embedded",
     "ORCHESTRATOR_URL": "http://127.0.0.1",
 }
@@ -36,8 +40,8 @@ STAND_INS = {
 
 PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
 NOT_OURS = (
-    *("DEEPGRAM_API_KEY", "DEEPGRAM_AGENT_URL", "DEEPGRAM_AGENT_FALLBACK_URL"),
-    *("DEEPGRAM_API_URL", "DATABASE_URL"),
+    *(KEY, KEY_FILE, "DEEPGRAM_AGENT_URL", "DEEPGRAM_AGENT_FALLBACK_URL"),
+    *("DEEPGRAM_API_URL", "DATABASE_URL", "DATABASE_DIRECT_URL"),
     *("ORCHESTRATOR_URL", "ORCHESTRATOR_TOKEN", "ORCHESTRATOR_SECRET", *PROXY_VARIABLES),
 )
 """Variables without the prefix RELAY_."""
@@ -54,8 +58,12 @@ class Settings(Limits, frozen=True, kw_only=True):
 
     deepgram_api_key: Annotated[Secret, env_types.credential]
     """the API key of the Deepgram project; it never leaves the server"""
+    deepgram_api_key_file: File = None
+    """a file with that key, in its place; SIGHUP reads it again"""
     database_url: Annotated[Secret, read_as_secret]
     """the Postgres database, postgresql://user:password@host/name"""
+    database_direct_url: Annotated[Secret | None, read_as_secret] = None
+    """the same without the pooler in between: for notices, and for `migrate`"""
     orchestrator_url: Annotated[str, env_types.url("http", "https")]
     """the Orchestrator that intents are sent to; an intent's path is put behind it"""
     orchestrator_token: Credential = None
@@ -146,6 +154,12 @@ class Settings(Limits, frozen=True, kw_only=True):
     access_log: Switch = False
     """`on`: a line for each request, with method, path and status"""
 
+    @property
+    def lets_everybody_in(self) -> bool:
+        """Whether other machines reach a relay where nobody signs in."""
+        public = urlsplit(self.public_url or "//localhost").hostname or ""
+        return self.auth == "mock" and not (is_loopback(self.host) and is_loopback(public))
+
 
 class Variable(msgspec.Struct, frozen=True):
     """The variable of one field of `Settings`; `default` is what people are shown."""
@@ -202,7 +216,7 @@ VARIABLES = tuple(_variables())
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
     """The settings; raises `ConfigError` with every mistake. A variable set to "" is not set."""
-    problems: list[str] = []
+    environ, problems = _with_key(environ)
     values: dict[str, Any] = {}
     for variable in VARIABLES:
         text = _text(environ, variable.name)
@@ -222,6 +236,34 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
     if problems:
         raise ConfigError(problems)
     return Settings(**values)
+
+
+def find_missing(environ: Mapping[str, str]) -> dict[str, str]:
+    """The required variables that `environ` lacks, with their stand-ins."""
+    named = KEY if environ.get(KEY_FILE) else None
+    return {
+        name: text for name, text in STAND_INS.items() if not environ.get(name) and name != named
+    }
+
+
+def _with_key(environ: Mapping[str, str]) -> tuple[Mapping[str, str], list[str]]:
+    """The key out of its file, where there is one; what is wrong with that."""
+    path = _text(environ, KEY_FILE)
+    if not path:
+        return environ, []
+    place = f"environment: {KEY_FILE}: expected"
+    if _text(environ, KEY):
+        return environ, [f"{place} it or {KEY}, got both; remove one"]
+    # A mistake here is said once.
+    stood_in = {**environ, KEY: STAND_INS[KEY]}
+    try:
+        key = Path(path).read_text("utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        return stood_in, [f"{place} a file to read, got {shown(path)}: {reason}"]
+    if not key:
+        return stood_in, [f"{place} a file with the key, got an empty one"]
+    return {**environ, KEY: key}, []
 
 
 def _text(environ: Mapping[str, str], name: str) -> str:

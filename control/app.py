@@ -16,10 +16,12 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ControllerRouterHandler
 from uuid_utils.compat import uuid7
 
+from config.current import Current
 from config.env_types import Secret
 from config.limits import Limits
 from config.loader import Configuration
 from config.settings import Settings
+from config.version import VERSION
 from control.api import conversations, grants, intents, sessions, web_client
 from control.api.health import get_live, get_ready
 from control.api.metrics import Access, get_metrics
@@ -49,7 +51,7 @@ from control.outbox.orchestrator_client import Orchestrator, connect
 from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
 from control.sessions.direct import Direct
-from relay.functions.executor import Functions
+from relay.functions.executor import COUNTED, Functions
 from relay.journal.journal import Journal
 from relay.live.endpoints import attach, converse
 from relay.live.quotas import AgentQuota
@@ -69,12 +71,16 @@ SETTLE_SECONDS = 5.0  # what a resumed session waits for the end of the one befo
 class DataPlane:
     """What carries conversations, and what it needs. Handlers may ask for each by its name."""
 
-    def __init__(
-        self, settings: Settings, configuration: Configuration, siblings: Siblings | None
-    ) -> None:
+    def __init__(self, settings: Settings, current: Current, siblings: Siblings | None) -> None:
         # A little longer than a session may be taken over, so that a takeover has come first.
-        grace = settings.grace_seconds + EVENT_MARGIN if configuration.agent.events else None
-        self.store = Store(settings.database_url.reveal(), event_grace=grace)
+        events = current.configuration.agent.events
+        self.store = Store(
+            settings.database_url.reveal(),
+            event_grace=settings.grace_seconds + EVENT_MARGIN if events else None,
+            size=settings.database_connections,
+            statement_seconds=settings.database_statement_seconds,
+            lock_seconds=settings.database_lock_seconds,
+        )
         self.siblings = siblings
         self.metrics = Metrics(siblings.number if siblings else None)
         self.supervisor = Supervisor(self.metrics)
@@ -86,20 +92,21 @@ class DataPlane:
             limit=settings.journal_bytes,
             supervisor=self.supervisor,
         )
-        self.functions = Functions(
-            configuration.registry, self.journal, self.metrics, supervisor=self.supervisor
-        )
+        self.functions = Functions(self.journal, self.metrics, supervisor=self.supervisor)
+        for intent in current.configuration.registry.intents:  # 0 before the first time
+            for status in COUNTED:
+                self.metrics.function_calls.labels(intent=intent.name, status=status)
         share = AgentQuota(settings.agent_sessions)
         self.node_id = uuid7()  # of this start
         self.capacity = Capacity(self.store, self.node_id, share, self.supervisor)
-        question = configuration.agent.context
+        question = current.configuration.agent.context
         self.context_source = (
             ContextSource(settings, question, self.egress, self.metrics) if question else None
         )
         self.session_registry = SessionRegistry(
-            configuration,
+            current,
             _limits_here(settings),
-            dial=_find_way(settings, self.egress),
+            dial=_find_way(settings, current, self.egress),
             functions=self.functions,
             journal=self.journal,
             metrics=self.metrics,
@@ -110,13 +117,13 @@ class DataPlane:
         )
 
 
-def _find_way(settings: Settings, egress: Egress) -> Dial:
+def _find_way(settings: Settings, current: Current, egress: Egress) -> Dial:
     """To the agent, or to the other one where there are two."""
 
     def reach(url: str) -> Dial:
         return Dialler(
             url,
-            settings.deepgram_api_key.reveal(),
+            current.reveal_key,
             ping_seconds=settings.ping_seconds,
             seconds=settings.setup_seconds,
             max_message_bytes=settings.max_message_bytes,
@@ -134,15 +141,10 @@ def _find_way(settings: Settings, egress: Egress) -> Dial:
 class ControlPlane:
     """What only handlers need: each may be asked for by its name, too."""
 
-    def __init__(
-        self, settings: Settings, configuration: Configuration, data_plane: DataPlane
-    ) -> None:
+    def __init__(self, settings: Settings, current: Current, data_plane: DataPlane) -> None:
         store, self.live = data_plane.store, data_plane.session_registry
         settle = partial(self.live.make_room, seconds=SETTLE_SECONDS)
         self.settings = settings
-        self.agent = configuration.agent
-        self.policy = configuration.policy
-        self.registry = configuration.registry
         self.allowed_origins = allowed_origins(settings)
         self.jwks = (
             Jwks(
@@ -154,7 +156,7 @@ class ControlPlane:
         )
         self.direct = Direct(
             settings,
-            configuration,
+            current,
             store,
             settle,
             data_plane.functions,
@@ -165,7 +167,7 @@ class ControlPlane:
             store,
             settle,
             settings,
-            self.agent.audio,
+            lambda: current.configuration.agent.audio,
             self.live.expect,
             node_id=data_plane.node_id,
         )
@@ -177,11 +179,13 @@ def create_app(
 ) -> Litestar:
     """The whole program as an ASGI application; it opens what it needs when it starts.
 
-    With an address for operators, its `state["operations"]` is what is served there, while this one
-    is. `siblings`: the other workers, where there are several.
+    Its state has the `Current` that it looks at and its supervisor; with an address for operators,
+    `operations` is what is served there, while this one is. `siblings`: the other workers, where
+    there are several.
     """
-    data_plane = DataPlane(settings, configuration, siblings)
-    control_plane = ControlPlane(settings, configuration, data_plane)
+    current = Current(configuration, settings.deepgram_api_key)
+    data_plane = DataPlane(settings, current, siblings)
+    control_plane = ControlPlane(settings, current, data_plane)
     parts = vars(data_plane) | vars(control_plane)
     bearer = Bearer(settings, control_plane.jwks)
     find_user = bearer.find_user if settings.auth == "jwt" else get_current_user
@@ -196,18 +200,26 @@ def create_app(
         _list_routes(settings),
         dependencies={
             **{name: _given(value) for name, value in parts.items()},
+            **{name: _newest(current, name) for name in ("agent", "policy", "registry")},
             "user": Provide(find_user),
         },
         before_request=make_check(control_plane.allowed_origins),
         before_send=[add_headers(settings)],
         cors_config=make_cors(settings),
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"connection_limits": connection_limits, "operations": operations}),
+        state=State(
+            {
+                "connection_limits": connection_limits,
+                "operations": operations,
+                "current": current,
+                "supervisor": data_plane.supervisor,
+            }
+        ),
         exception_handlers={Exception: answer_error},
-        lifespan=[lambda _: _running(settings, configuration, data_plane, control_plane)],
+        lifespan=[lambda _: _running(settings, current, data_plane, control_plane)],
         openapi_config=OpenAPIConfig(
             title="Voice relay",
-            version="0.1.0",
+            version=VERSION,
             description="Sessions and history of voice conversations.",
             path="/schema",
             # No page that loads its scripts from elsewhere: the description itself.
@@ -254,7 +266,7 @@ def _limits_here(settings: Settings) -> Limits:
 @asynccontextmanager
 async def _running(
     settings: Settings,
-    configuration: Configuration,
+    current: Current,
     data_plane: DataPlane,
     control_plane: ControlPlane,
 ) -> AsyncIterator[None]:
@@ -264,7 +276,7 @@ async def _running(
     heartbeat = Heartbeat(
         store,
         data_plane.session_registry,
-        settings.database_url.reveal(),
+        (settings.database_direct_url or settings.database_url).reveal(),
         grace=settings.grace_seconds,
         node_id=data_plane.node_id,
         supervisor=supervisor,
@@ -293,14 +305,14 @@ async def _running(
             OutboxWorker(
                 store,
                 journal,
-                configuration.registry,
+                lambda: current.configuration.registry,
                 metrics,
                 planner=orchestrator,
                 listener=functions,
                 max_age=settings.outbox_hours * 3600,
                 supervisor=supervisor,
             ).running(grace=GRACE_SECONDS),
-            _telling(settings, configuration, data_plane, orchestrator),
+            _telling(settings, current, data_plane, orchestrator),
             data_plane.context_source.running() if data_plane.context_source else nullcontext(),
             data_plane.siblings.telling(metrics.text) if data_plane.siblings else nullcontext(),
             data_plane.session_registry.running(),
@@ -315,14 +327,15 @@ async def _running(
 
 
 def _telling(
-    settings: Settings, configuration: Configuration, data_plane: DataPlane, planner: Orchestrator
+    settings: Settings, current: Current, data_plane: DataPlane, planner: Orchestrator
 ) -> AbstractAsyncContextManager[None]:
     """While inside, the Orchestrator is told what agent.yaml says."""
-    if configuration.agent.events is None:
+    events = current.configuration.agent.events
+    if events is None:
         return nullcontext()
     return EventWorker(
         data_plane.store,
-        configuration.agent.events,
+        events,
         data_plane.metrics,
         planner=planner,
         public_url=settings.public_url or "",
@@ -358,3 +371,8 @@ def _revealed(secret: Secret | None) -> str | None:
 
 def _given(value: object) -> Provide:
     return Provide(lambda: value, sync_to_thread=False)
+
+
+def _newest(current: Current, part: str) -> Provide:
+    """This part of the configuration, as it is when a request comes."""
+    return Provide(lambda: getattr(current.configuration, part), sync_to_thread=False)

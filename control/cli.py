@@ -27,20 +27,25 @@ from config.database_url import ignored_parameters
 from config.errors import ConfigError, Explained
 from config.install_advice import say_how_to_add
 from config.loader import load, write_json_schemas
-from config.settings import CONFIG_DIR, STAND_INS, VARIABLES, Settings, from_environment
+from config.settings import CONFIG_DIR, Settings, find_missing, from_environment
+from config.starter import ENVIRONMENT, write_starter
+from config.version import VERSION
 from control.api.health import find_reasons
 from control.app import create_app
 from control.auth.current_user import USER_ID
+from control.db.grant import grant
 from control.db.migrate import migrate as apply_migrations
 from control.db.migrate import refuse_newer
-from control.db.pool import ConnectFailed, connected, log_ignored
+from control.db.pool import ConnectFailed, connected, log_oddities
 from control.db.store import Store
 from control.http.server import ServeError, listen, listen_as_set, serving
+from control.http.service_manager import ServiceManager
 from control.http.shutdown import Shutdown
 from control.http.siblings import Siblings
-from control.http.worker_processes import serve_workers
+from control.http.worker_processes import Workers
 from control.logging import set_up as set_up_logging
 from control.logging import set_up_from
+from control.reload import reload
 from relay.journal.condemned import restore as restore_condemned
 from relay.transport.egress import Egress
 
@@ -50,6 +55,14 @@ NO_AUTH = (
     "environment: RELAY_AUTH: expected jwt or mock, got nothing; set it; mock makes everybody the "
     "same user: whoever reaches this port reads all conversations and spends your money"
 )
+NEXT = """
+Next:
+  edit {environment}: what has no # before it has to be set
+  set -a; . {environment}; set +a
+  voice-relay check      # every mistake, or the Settings to be sent
+  voice-relay migrate    # the database
+  voice-relay doctor     # the ways to database, agent and Orchestrator
+  voice-relay serve      # under systemd or in a container: docs/operate.md"""
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 HOST = "127.0.0.1"
 # Not by its name on the path: the same interpreter, and modules from where ours are.
@@ -67,7 +80,7 @@ class _Program(click.Group):
 
 
 @click.group(cls=_Program, context_settings=CONTEXT)
-@click.version_option("0.1.0", prog_name="voice-relay")
+@click.version_option(VERSION, prog_name="voice-relay")
 def main() -> None:
     """A relay between browsers and the Deepgram Voice Agent API.
 
@@ -90,6 +103,7 @@ def dev() -> None:
     with _from_extra("dev"):
         from control.dev.stack import everything
     set_up_from(os.environ)
+    log.info("program_started version=%s", VERSION)
 
     async def run() -> None:
         stop = Shutdown()
@@ -120,22 +134,20 @@ def serve() -> None:
     """
     settings = _settings()
     set_up_logging(settings.log_level, settings.log_format)
+    log.info("program_started version=%s", VERSION)
     listeners = listen_as_set(settings)
     uvloop.run(_check_database(settings))
     if settings.auth == "mock":
-        log.warning("sign_in_mocked user=%s", USER_ID)
+        log.warning("sign_in_mocked user=%s host=%s", USER_ID, settings.host)
+    if settings.lets_everybody_in:
+        log.critical("sign_in_missing host=%s url=%s", settings.host, settings.public_url)
     # Also for several workers: a mistake is told once, and not by each of them.
     app = create_app(settings, load(settings.config_dir, os.environ))
 
-    async def run_workers() -> None:
-        stop = Shutdown()
-        stop.hear_signals_as_server()
-        await serve_workers(WORKER, listeners, settings.workers, stop)
-
     if settings.workers > 1:
-        uvloop.run(run_workers())
+        uvloop.run(_run_workers(Workers(WORKER, listeners, settings.workers)))
     else:
-        _serve_app(app, listeners, settings, Shutdown.hear_signals_as_server)
+        uvloop.run(_run_relay(app, listeners, settings))
 
 
 @main.command(hidden=True)
@@ -149,25 +161,44 @@ def worker(folder: Path, number: int, descriptors: tuple[int, ...]) -> None:
     set_up_logging(settings.log_level, settings.log_format)
     configuration = load(settings.config_dir, os.environ)
     app = create_app(settings, configuration, Siblings(folder, number))
-    hear = partial(Shutdown.hear_signals_as_server, is_worker=True)
     listeners = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-    _serve_app(app, listeners, settings, hear)
+    uvloop.run(_run_relay(app, listeners, settings, is_worker=True))
 
 
 @main.command()
-def migrate() -> None:
+@click.option("--grant", "role", metavar="ROLE", help="Give this account what `serve` needs.")
+def migrate(role: str | None) -> None:
     """Bring the database to the schema of this program.
 
-    It is the one at DATABASE_URL; nothing else has to be set.
+    It is the one at DATABASE_DIRECT_URL, if that is set, or DATABASE_URL; nothing else has to be.
     """
-    database_url = _database_url()
+    database_url = os.environ.get("DATABASE_DIRECT_URL") or _database_url()
     set_up_from(os.environ)
 
     async def run() -> None:
         applied = await apply_migrations(database_url, log=logging.getLogger("control.db.migrate"))
         click.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do")
+        if role:
+            await grant(database_url, role)
+            click.echo(f"{role} may read and write rows")
 
     uvloop.run(run())
+
+
+@main.command()
+@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+def init(folder: Path) -> None:
+    """Put configuration to edit into a folder.
+
+    agent.yaml, intents.yaml, policy.yaml, system_prompt.md, their JSON Schemas for editors, and
+    voice-relay.env, the environment with every setting explained. What is there already stays.
+    """
+    try:
+        for path, is_new in write_starter(folder).items():
+            click.echo(f"{'wrote' if is_new else 'kept '} {path}")
+    except OSError as error:
+        _fail(f"{folder} cannot be written: {error.strerror}; choose another folder")
+    click.echo(NEXT.format(environment=folder.absolute() / ENVIRONMENT))
 
 
 @main.command()
@@ -196,12 +227,11 @@ def check(schemas: bool) -> None:
         write_json_schemas(folder)
         click.echo(f"wrote the JSON Schemas into {folder}", err=True)
         return
-    missing = {v.name: "" for v in VARIABLES if v.default is None and not os.environ.get(v.name)}
+    missing = find_missing(os.environ)
     problems: list[str] = []
     try:
         # `dev` needs none of the required ones: that they are missing is worth a line, no more.
-        known = {k: v for k, v in os.environ.items() if k not in missing}
-        Egress(from_environment(STAND_INS | known))  # reads the files of certificates
+        Egress(from_environment({**os.environ, **missing}))  # reads the files of certificates
     except ConfigError as error:
         problems += error.problems
     try:
@@ -301,7 +331,7 @@ def orchestrator(host: str, port: int) -> None:
     listener = listen(host, port)
 
     async def run() -> None:
-        log_ignored(database_url, log)
+        log_oddities(database_url, log)
         async with connected(database_url):  # a mistake ends the start, in one line
             pass
         app = create_orchestrator(database_url, secret)
@@ -410,7 +440,7 @@ def _database_url() -> str:
 async def _check_database(settings: Settings) -> None:
     """A mistake ends the start; a database that says "not now" is waited for while we run."""
     database_url = settings.database_url.reveal()
-    log_ignored(database_url, log)
+    log_oddities(database_url, log)
     store = Store(database_url)
     await store.open()
     try:
@@ -429,6 +459,47 @@ async def _check_database(settings: Settings) -> None:
     await refuse_newer(database_url)
 
 
+async def _run_relay(
+    app: Litestar,
+    listeners: Sequence[socket.socket],
+    settings: Settings,
+    *,
+    is_worker: bool = False,
+) -> None:
+    """The relay in this process, until it is asked to stop."""
+    manager = ServiceManager(os.environ)
+    stop = Shutdown(None if is_worker else manager)
+
+    def read_again() -> None:
+        told = ServiceManager({}) if is_worker else manager  # of several, the parent tells
+        told.tell_reloading()
+        is_right = reload(app.state.current, os.environ)
+        told.tell("READY=1", "STATUS=" if is_right else "STATUS=a reload was refused; see the log")
+
+    stop.hear_signals_as_server(read_again, is_worker=is_worker)
+    async with serving(app, *listeners, stop=stop):
+        url = f"http://{settings.host}:{settings.port}"
+        log.info("relay_started url=%s workers=%d", url, settings.workers)
+        manager.tell("READY=1")
+        async with manager.watching(lambda: app.state.supervisor.is_alive):
+            await stop.asked.wait()
+
+
+async def _run_workers(workers: Workers) -> None:
+    """The parent. That it is ready says the first of them that is."""
+    manager = ServiceManager(os.environ)
+    stop = Shutdown(manager)
+
+    def read_again() -> None:
+        manager.tell_reloading()
+        workers.reload()
+        manager.tell("READY=1")
+
+    stop.hear_signals_as_server(read_again)
+    async with manager.watching(lambda: True):
+        await workers.run(stop)
+
+
 async def _serve(
     run: Callable[[Shutdown], AbstractAsyncContextManager[object]],
     hear: Callable[[Shutdown], None],
@@ -441,24 +512,6 @@ async def _serve(
     async with run(stop):
         say()
         await stop.asked.wait()
-
-
-def _serve_app(
-    app: Litestar,
-    listeners: Sequence[socket.socket],
-    settings: Settings,
-    hear: Callable[[Shutdown], None],
-) -> None:
-    """The relay, until it is asked to stop."""
-
-    def run(stop: Shutdown) -> AbstractAsyncContextManager[None]:
-        return serving(app, *listeners, stop=stop)
-
-    def say() -> None:
-        url = f"http://{settings.host}:{settings.port}"
-        log.info("relay_started url=%s workers=%d", url, settings.workers)
-
-    uvloop.run(_serve(run, hear, say=say))
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

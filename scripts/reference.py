@@ -6,24 +6,21 @@ hand.
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
 
-from config import limits
-from config import settings as settings_module
 from config.agent import Agent, Think
+from config.limits import Limits
 from config.loader import load
 from config.settings import CONFIG_DIR, VARIABLES
+from config.starter import meanings
 from control.outbox.events import ConversationEnded
 from relay.core import message_policy
 from relay.core.actions import SendSettings
@@ -63,26 +60,12 @@ HONOURED = {
 
 def settings() -> Iterator[tuple[str, ...]]:
     yield "variable", "default", "meaning"
-    meanings = dict(_meanings())
+    known = dict(meanings())
     for variable in VARIABLES:
         default = "required" if variable.default is None else _code(variable.default)
         if " " in default:
             default = default.strip("`")  # words, not a value
-        yield _code(variable.name), default, meanings[variable.field]
-
-
-def _meanings() -> Iterator[tuple[str, str]]:
-    """Each field of the settings and the text that stands below it."""
-    for structs in (settings_module, limits):
-        for struct in ast.walk(ast.parse(inspect.getsource(structs))):
-            if isinstance(struct, ast.ClassDef):
-                for field, below in pairwise(struct.body):
-                    match field, below:
-                        case (
-                            ast.AnnAssign(target=ast.Name(id=name)),
-                            ast.Expr(value=ast.Constant(value=str(text))),
-                        ):
-                            yield name, " ".join(text.split())
+        yield _code(variable.name), default, known[variable.field]
 
 
 def metrics() -> Iterator[tuple[str, ...]]:
@@ -155,7 +138,7 @@ def _sent_for(client: dict[str, Any]) -> deepgram.Settings:
             ),
             now=now,
             began=datetime(2026, 1, 1, tzinfo=UTC),
-            limits=limits.Limits(),
+            limits=Limits(),
             policy=configuration.policy,
             new_id=uuid4,
             jitter=lambda: 0.0,

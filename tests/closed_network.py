@@ -31,8 +31,11 @@ USER, PASSWORD = "clerk", "pass:word/1"
 CREDENTIALS = "clerk:pass%3Aword%2F1"
 
 
+MOCKED = {"RELAY_AUTH": "mock"}
+
+
 def settings_of(**variables):
-    return from_environment(STAND_INS | {"RELAY_AUTH": "mock"} | variables)
+    return from_environment(STAND_INS | MOCKED | variables)
 
 
 def egress_of(**variables):

@@ -56,6 +56,7 @@ ARROWS = {
         "control.doctor",
         "control.http",
         "control.logging",
+        "control.reload",
         "control.talk",
         "relay.journal",
         "relay.sandbox",
@@ -93,6 +94,7 @@ ARROWS = {
         "relay.telemetry",
         "relay.transport",
     },
+    "control.reload": {"control.sessions"},
     "control.sessions": {
         "control.db",
         "control.errors",
@@ -157,6 +159,7 @@ DOORS = {
         "control/db/pool.py",
         "control/db/store.py",
         "control/db/errors.py",
+        "control/db/grant.py",
         "control/db/migrate.py",
         "control/db/database_check.py",
         "control/dev/orchestrator.py",

@@ -13,6 +13,7 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import SkipValidation
 
+from config.version import VERSION
 from control.api.sessions import Database, Live
 from control.db.database_check import find_applied, find_lacking
 from control.db.migrate import MigrationError, find_pending, load_migrations
@@ -28,6 +29,7 @@ STUCK_SECONDS = 60.0  # that the journal cannot write is worth a word only when 
 class Health(msgspec.Struct, frozen=True):
     status: str
     reasons: list[str] = []
+    version: str = VERSION
 
 
 @get(

@@ -14,15 +14,9 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
+from config.origins import Address, is_loopback
 from config.settings import Settings
-from control.api.request_target import (
-    METRICS,
-    Address,
-    Networks,
-    came_by_proxy,
-    is_loopback,
-    no_path,
-)
+from control.api.request_target import METRICS, Networks, came_by_proxy, no_path
 from control.auth.current_user import refuse
 from control.http.siblings import Siblings
 from relay.telemetry.metrics import Metrics, merge
@@ -50,7 +44,7 @@ class Access:
             if len(given) != 1 or not hmac.compare_digest(given[0], wanted):
                 raise refuse("metrics have a token of their own")
             return
-        is_odd = peer is not None and peer.is_loopback and host and not is_loopback(host)
+        is_odd = peer is not None and peer.is_loopback and host and not is_loopback(host or "")
         is_known = self._networks is None or (peer in self._networks and not came_by_proxy(headers))
         if is_odd or not is_known:
             raise no_path()

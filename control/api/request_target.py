@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any, cast
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
-from config.origins import split_host
+from config.origins import Address, is_loopback, read_address, split_host
 from config.settings import Settings
 from control.api.problems import PROBLEM_JSON, encode_problem
 from control.api.security import public_origin
@@ -34,7 +34,6 @@ _PATH = re.compile(rf"/|(?:/{_SEGMENT})+".encode())
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _SAID_BY_PROXIES = (b"forwarded", b"via", b"x-real-ip")
 
-Address = IPv4Address | IPv6Address
 Headers = Iterable[tuple[bytes, bytes]]
 Check = Callable[[Address | None, str | None, Any], None]
 """Whether who is at this address may read metrics, by the host and headers of the request; raises
@@ -99,7 +98,7 @@ class RequestTargetMiddleware:
             return
         address = read_address((host or "").strip("[]"))
         here = read_address(scope["server"][0]) if scope["server"] else None
-        if not is_loopback(host) and (address is None or address != here):
+        if not is_loopback(host or "") and (address is None or address != here):
             raise ProblemError(400, "host", "expected Host to be that of RELAY_PUBLIC_URL")
 
 
@@ -116,15 +115,6 @@ def no_path() -> ProblemError:
     return ProblemError(404, "not_found", "Not Found")
 
 
-def is_loopback(host: str | None) -> bool:
-    """A name of this machine, which no other name server has a say in, or its address."""
-    host = host or ""
-    address = read_address(host.strip("[]"))
-    if address is not None:
-        return address.is_loopback
-    return host == "localhost" or host.endswith(".localhost")
-
-
 async def _answer(error: ProblemError, scope: Scope, send: Send) -> None:
     body = encode_problem(error)
     is_socket = scope["type"] == ScopeType.WEBSOCKET
@@ -139,17 +129,6 @@ async def _answer(error: ProblemError, scope: Scope, send: Send) -> None:
 
 
 # --- what proxies say: pure ---------------------------------------------------------------------
-
-
-def read_address(text: str) -> Address | None:
-    """None: it is none. An IPv4 address that came in over IPv6 is an IPv4 address."""
-    try:
-        address = ip_address(text.partition("%")[0])  # without the interface of fe80::1%eth0
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
 
 
 def find_client(headers: Headers, peer: Address, proxies: Networks) -> Address:

@@ -64,8 +64,11 @@ class Inspected(msgspec.Struct, frozen=True):
     hears: bool  # notices come
 
 
-async def inspect(database_url: str) -> Inspected:
-    """Look without changing anything. Raises `ConnectFailed`, also when it does not let us look."""
+async def inspect(database_url: str, direct_url: str | None = None) -> Inspected:
+    """Look without changing anything; `direct_url` is where notices are listened for, if not there.
+
+    Raises `ConnectFailed`, also when it does not let us look.
+    """
     try:
         async with (
             connected(database_url, command_timeout=CONNECT_SECONDS) as connection,
@@ -76,7 +79,7 @@ async def inspect(database_url: str) -> Inspected:
             hidden = tuple(row[0] for row in await connection.fetch(HIDDEN))
             may_read = TO_READ_MIGRATIONS.isdisjoint(lacking) and "voice.migrations" not in hidden
             applied = await find_applied(connection) if may_read else {}
-        hears = await _hears(database_url)
+        hears = await _hears(direct_url or database_url, database_url)
         return Inspected(version, read_only, lacking, hidden, applied, hears)
     except ConnectFailed:
         raise
@@ -104,10 +107,10 @@ async def find_applied(connection: Connection) -> Mapping[str, str]:
     return {row["name"]: row["checksum"] for row in rows}
 
 
-async def _hears(database_url: str) -> bool:
+async def _hears(direct_url: str, database_url: str) -> bool:
     """Whether a notice comes: not behind a pooler in transaction mode."""
     channel, heard = f"doctor_{uuid4().hex}", asyncio.Event()
-    async with connected(database_url) as listener, connected(database_url) as speaker:
+    async with connected(direct_url) as listener, connected(database_url) as speaker:
         await listener.add_listener(channel, lambda *_: heard.set())
         try:
             await speaker.execute(f"NOTIFY {channel}")

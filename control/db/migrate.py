@@ -24,7 +24,7 @@ import msgspec
 
 from config.errors import Explained
 from control.db.errors import first_line
-from control.db.pool import ConnectFailed, Connection, connected, log_ignored
+from control.db.pool import ConnectFailed, Connection, connected, log_oddities
 
 LOCK = 0x766F6963  # "voic": one number for all who migrate this database
 LOCK_SECONDS = 5.0  # who waits for a table's lock keeps everybody else from the table
@@ -166,7 +166,7 @@ async def migrate(
     A lock that another program holds is waited for five times, `lock_seconds` each.
     Raises `MigrationError`, also when the database cannot be reached.
     """
-    log_ignored(database_url, log)
+    log_oddities(database_url, log)
     known = load_migrations() if migrations is None else migrations
     try:
         async with connected(database_url) as connection:

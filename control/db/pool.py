@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import asyncpg
 import certifi
 
-from config.database_url import ignored_parameters, read_database_url
+from config.database_url import ignored_parameters, is_exposed, read_database_url
 from config.errors import Explained
 from control.db.errors import FROM_DATABASE, first_line
 
@@ -106,11 +106,13 @@ def make_pool(database_url: str, *, size: int, **options: Any) -> asyncpg.Pool[a
     return pool
 
 
-def log_ignored(database_url: str, log: logging.Logger) -> None:
-    """Once a program: which parameters of the URL say nothing to us."""
+def log_oddities(database_url: str, log: logging.Logger) -> None:
+    """Once a program: which parameters of the URL say nothing to us, and whether TLS is missing."""
     ignored = ignored_parameters(database_url)
     if ignored:
         log.warning("database_parameters_ignored names=%s", ",".join(ignored))
+    if is_exposed(database_url):
+        log.warning("database_unencrypted advice=%s", "sslmode=require, or verify-full")
 
 
 def find_reason(error: BaseException) -> str:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 POOL_SIZE = 10
 COMMAND_SECONDS = 10.0  # the longest that one statement may take
+LOCK_SECONDS = 8.0  # the longest that one waits for a lock
 ACQUIRE_SECONDS = 5.0  # waiting for a connection, opening it included
 CLOSE_SECONDS = 2.0
 # A process that freezes within a transaction, or is cut off, keeps the locks for so long: with a
@@ -54,14 +55,25 @@ class Store:
     """
 
     def __init__(
-        self, database_url: str, *, size: int = POOL_SIZE, event_grace: float | None = None
+        self,
+        database_url: str,
+        *,
+        size: int = POOL_SIZE,
+        statement_seconds: float = COMMAND_SECONDS,
+        lock_seconds: float = LOCK_SECONDS,
+        event_grace: float | None = None,
     ) -> None:
         self._url = database_url
-        # Not settings of the connection: a pooler may stand in between.
-        self._limits = f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}"
+        # The server's own limits: they end what a process left that froze or was cut off. Not
+        # settings of the connection: a pooler may stand in between.
+        self._limits = f"""
+            SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f};
+            SET LOCAL statement_timeout = {statement_seconds * 1000:.0f};
+            SET LOCAL lock_timeout = {lock_seconds * 1000:.0f}"""
         if event_grace is not None:
             self._limits += f"; SET LOCAL voice.event_grace = '{event_grace:g}'"  # migrations/0015
         self._size = size
+        self._seconds = statement_seconds
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self.is_up = True  # the last transaction did not find it away
         self.waiting = 0  # for a connection
@@ -87,7 +99,7 @@ class Store:
             self._url,
             size=self._size,
             timeout=ACQUIRE_SECONDS,
-            command_timeout=COMMAND_SECONDS,
+            command_timeout=self._seconds,
             reset=_keep_as_is,
         )
 

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from config.env_types import mask_query
 from config.loader import load
-from config.settings import STAND_INS, Settings, from_environment
+from config.settings import Settings, find_missing, from_environment
 from control.app import create_app
 from control.auth.current_user import USER_ID
 from control.db.migrate import migrate, refuse_newer
@@ -43,7 +43,7 @@ async def everything(
 
     Raises ConfigError, EmbeddedError, MigrationError or ServeError, each with what to do.
     """
-    missing = {name: value for name, value in STAND_INS.items() if not environ.get(name)}
+    missing = find_missing(environ)
     values = {**environ, **missing}
     # All mistakes of the environment before anything is started.
     settings = from_environment(values)

@@ -23,7 +23,7 @@ from uuid import UUID
 import httpx
 import msgspec
 
-from config.database_url import ignored_parameters, passwords
+from config.database_url import ignored_parameters, is_exposed, passwords
 from config.env_types import Secret
 from config.errors import ConfigError
 from config.loader import Configuration, load
@@ -71,7 +71,8 @@ _PROXY_REFUSALS = dict.fromkeys(
 OF_OTHERS = "they are of other client libraries; nothing has to be done"
 STANDBY = "it is a standby, or it or the account is set so: use the primary"
 POOLER = "a pooler in transaction mode: other relays' wishes are seen 5 s later"
-GRANT = "grant it to the account of DATABASE_URL, as docs/deploy.md has it"
+GRANT = "as the owner of the tables: voice-relay migrate --grant ACCOUNT"
+ENCRYPT = "sslmode=require in DATABASE_URL, or better verify-full"
 OWNER = "run `voice-relay migrate` as their owner, and sign in without a role"
 
 UPGRADE = {
@@ -166,7 +167,7 @@ class Doctor:
         known = self._settings
         dialler = Dialler(
             way.url,
-            known.deepgram_api_key.reveal(),
+            known.deepgram_api_key.reveal,
             ping_seconds=known.ping_seconds,
             seconds=self._seconds,
             max_message_bytes=known.max_message_bytes,
@@ -241,7 +242,8 @@ class Doctor:
     async def look_at_database(self) -> None:
         url = self._settings.database_url.reveal()
         try:
-            seen = await inspect(url)
+            direct = self._settings.database_direct_url
+            seen = await inspect(url, direct.reveal() if direct else None)
         except ConnectFailed as error:
             self._report.fail("database connect", str(error))
             return
@@ -254,6 +256,7 @@ class Doctor:
         findings: list[tuple[object, str, Status, str, str]] = [
             (True, "connect", "ok", version, ""),
             (ignored, "url", "skipped", f"ignored: {ignored}", OF_OTHERS),
+            (is_exposed(url), "tls", "warning", "another machine, without TLS", ENCRYPT),
             (seen.version < OLDEST_POSTGRES, "version", "failed", version, tested),
             (seen.version > NEWEST_POSTGRES, "version", "warning", version, tested),
             (seen.read_only, "writable", "failed", "it takes no writes", STANDBY),

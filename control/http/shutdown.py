@@ -11,7 +11,10 @@ import faulthandler
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
+
+from control.http.service_manager import ServiceManager
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +23,10 @@ LAST_SECONDS = 15.0  # then the process ends, wherever it stands
 
 
 class Shutdown:
-    """Events: `asked` to stop, and to do so `at_once`."""
+    """Events: `asked` to stop, and to do so `at_once`; `manager` is told of the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, manager: ServiceManager | None = None) -> None:
+        self._manager = manager or ServiceManager({})
         self.asked = asyncio.Event()
         self.at_once = asyncio.Event()
 
@@ -35,22 +39,22 @@ class Shutdown:
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 asyncio.get_running_loop().add_signal_handler(number, self.ask)
 
-    def hear_signals_as_server(self, *, is_worker: bool = False) -> None:
-        """For `serve`: SIGHUP ends nothing, and there is a last resort.
+    def hear_signals_as_server(
+        self, reload: Callable[[], None], *, is_worker: bool = False
+    ) -> None:
+        """For `serve`: SIGHUP calls `reload`, and there is a last resort.
 
         `is_worker`: a Ctrl-C of the terminal reaches all processes, but only the parent acts. When
         the parent is gone without a word, its end of our standard input is closed.
         """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._ask_for_the_last_time)
-        ignored = [signal.SIGHUP]
+        loop.add_signal_handler(signal.SIGHUP, reload)
         if is_worker:
-            ignored.append(signal.SIGINT)
+            loop.add_signal_handler(signal.SIGINT, _ignore, signal.SIGINT)
             loop.add_reader(sys.stdin.fileno(), self._parent_ended)
         else:
             loop.add_signal_handler(signal.SIGINT, self._ask_for_the_last_time)
-        for number in ignored:
-            loop.add_signal_handler(number, _ignore, number)
 
     def _parent_ended(self) -> None:
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
@@ -62,6 +66,7 @@ class Shutdown:
             # A thread of the interpreter's own, which needs nothing of what may hang: it writes
             # where each thread stands to standard error and ends the process with code 1.
             faulthandler.dump_traceback_later(LAST_SECONDS, exit=True)
+            self._manager.tell("STOPPING=1")
         self.ask()
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from config.intents import Registry
+from config.intents import Intent, Registry
 from control.db import calls
 from control.db.rows import Claimed
 from control.db.store import Store, StoreUnavailable
@@ -63,13 +63,14 @@ CONFLICTS = 6
 
 
 class OutboxWorker:
-    """`max_age` is in seconds; a call that is older than that is not sent any more."""
+    """`registry` gives the newest. `max_age` is in seconds; a call that is older than that is not
+    sent any more."""
 
     def __init__(
         self,
         store: Store,
         journal: Journal,
-        registry: Registry,
+        registry: Callable[[], Registry],
         metrics: Metrics,
         *,
         planner: Orchestrator,
@@ -80,7 +81,7 @@ class OutboxWorker:
     ) -> None:
         self._store = store
         self._journal = journal
-        self._intents = {intent.name: intent for intent in registry.intents}
+        self._registry = registry
         self._metrics = metrics
         self._supervisor = supervisor or Supervisor(metrics)
         self._planner = planner
@@ -93,6 +94,10 @@ class OutboxWorker:
 
     def __repr__(self) -> str:
         return f"<OutboxWorker running={len(self._running)}>"
+
+    @property
+    def _intents(self) -> dict[str, Intent]:
+        return {intent.name: intent for intent in self._registry().intents}
 
     @asynccontextmanager
     async def running(self, *, grace: float) -> AsyncIterator[None]:
@@ -207,9 +212,11 @@ class OutboxWorker:
         )
 
     def _delay(self, call: Claimed, outcome: Delayed, attempts: int) -> None:
-        intent = self._intents[call.intent or ""]
+        intent = self._intents.get(call.intent or "")  # None: a reload has just taken it away
         undoes = call.status is IntentStatus.CANCELLING  # which may be asked again
-        if not undoes and not submission.may_repeat(intent, outcome, in_doubt=call.in_doubt):
+        if intent is None or not (
+            undoes or submission.may_repeat(intent, outcome, in_doubt=call.in_doubt)
+        ):
             self._finish(call, Failed(outcome.reason, 0), attempts)
             return
         pause = max(BACKOFF.pause(max(attempts, 1), self._jitter()), outcome.wait)

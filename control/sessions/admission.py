@@ -48,12 +48,12 @@ class Admission:
         store: Store,
         settle: Settle,
         settings: Settings,
-        audio: Audio,
+        audio: Callable[[], Audio],
         expect: Callable[[UUID, NewSession], None],
         *,
         node_id: UUID,
     ) -> None:
-        """`audio` is that of Deepgram's clients, until they say which; `expect` hears of each
+        """`audio` gives that of Deepgram's clients, until they say which; `expect` hears of each
         session of theirs: somebody will attach to it in a moment."""
         self._store = store
         self._settle = settle
@@ -77,7 +77,7 @@ class Admission:
                 ticket_hash=hash_ticket(ticket),
                 ticket_seconds=self._settings.ticket_seconds,
                 timezone=grant.timezone,
-                audio=self._audio,
+                audio=self._audio(),
             )
             resume = grant.conversation_id is not None
             if await sessions.create_session(self._store, session, resume=resume) is None:

@@ -7,10 +7,10 @@ some seconds, and is good for nothing else.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 
-from config.env_types import Secret
 from control.errors import RETRY_SECONDS, ProblemError
 from control.http.client import NoAnswer, Remote
 from relay.transport.egress import Egress
@@ -42,7 +42,9 @@ class TemporaryToken(msgspec.Struct, frozen=True):
 class Minter:
     """Asks for tokens that live `seconds`."""
 
-    def __init__(self, api_url: str, key: Secret, egress: Egress, *, seconds: float) -> None:
+    def __init__(
+        self, api_url: str, key: Callable[[], str], egress: Egress, *, seconds: float
+    ) -> None:
         self._remote = Remote(egress, api_url.rstrip("/") + PATH)
         self._key = key
         self._seconds = round(min(max(seconds, SHORTEST), LONGEST))
@@ -50,7 +52,7 @@ class Minter:
 
     async def mint(self) -> TemporaryToken:
         """Raises `TokenUnavailable`."""
-        key = {"Authorization": f"Token {self._key.reveal()}"}
+        key = {"Authorization": f"Token {self._key()}"}
         try:
             body = await self._remote.fetch(
                 "POST", json={"ttl_seconds": self._seconds}, headers=key

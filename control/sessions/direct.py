@@ -19,8 +19,10 @@ import msgspec
 from msgspec.structs import replace
 
 from config.agent import Audio
+from config.current import Current
 from config.errors import ConfigError
 from config.function_arguments import MAX_LENGTH, ArgumentsError
+from config.intents import Registry
 from config.loader import Configuration
 from config.settings import Settings
 from control.db import direct_sessions, sessions
@@ -47,7 +49,7 @@ _REFUSALS = {
     "over": ("session_ended", "the session is over; begin another"),
     "superseded": ("superseded", "the conversation is continued elsewhere"),
 }
-WAIT_MARGIN = 5.0  # beyond the longest time-out of an intent: there is an answer by then
+WAIT_MARGIN = 5.0  # beyond the longest time-out of an intent
 
 
 class DirectBegun(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +110,7 @@ class Direct:
     def __init__(
         self,
         settings: Settings,
-        configuration: Configuration,
+        current: Current,
         store: Store,
         settle: Settle,
         functions: Functions,
@@ -117,25 +119,20 @@ class Direct:
     ) -> None:
         """Raises `ConfigError` when a client would see a key."""
         self._store = store
-        self._configuration = configuration
+        self._current = current
         self._functions = functions
         self._ask = ask
         self._minter = Minter(
             settings.deepgram_api_url,
-            settings.deepgram_api_key,
+            current.reveal_key,
             egress,
             seconds=settings.ticket_seconds,
         )
         self.running = self._minter.running
         self._settings = settings
         self._settle = settle
-        longest = max((intent.timeout for intent in configuration.registry.intents), default=0.0)
-        self._patience = longest + WAIT_MARGIN
         self._running: dict[UUID, asyncio.Future[Known]] = {}
-        if settings.direct_transport and _has_credentials(configuration):
-            wanted = "expected no credentials in agent.yaml beside it, got some"
-            advice = "the direct transport would show them to browsers"
-            raise ConfigError([f"RELAY_DIRECT_TRANSPORT: {wanted}; {advice}"])
+        refuse_credentials(settings, current.configuration)
 
     def check_enabled(self) -> None:
         """Raises `ProblemError` unless the transport is allowed."""
@@ -167,7 +164,10 @@ class Direct:
         )
         context = await self._ask(admitted) if self._ask else None
         settings = agent_settings.compose(
-            self._configuration, admitted, history_for_agent(history), context or UserContext()
+            self._current.configuration,
+            admitted,
+            history_for_agent(history),
+            context or UserContext(),
         )
         return DirectBegun(
             session_id=session.id,
@@ -218,7 +218,8 @@ class Direct:
         self.check_enabled()
         # Models use an id again: with another name or other arguments it is another call.
         row_id = uuid5(asked.session_id, json.dumps([asked.id, asked.name, asked.arguments]))
-        judged = await self._judge(asked)
+        registry = self._current.configuration.registry
+        judged = await _judge(registry, asked)
         async with self._store.transaction() as connection:
             reporting = _require_direct(
                 await direct_sessions.enter(
@@ -237,7 +238,7 @@ class Direct:
                 function=deepgram.FunctionCall(
                     id=asked.id, name=asked.name, arguments=asked.arguments
                 ),
-                intent=self._configuration.registry.by_function(asked.name),
+                intent=registry.by_function(asked.name),
                 after_seq=reporting.numbering.last_seq,
                 report=partial(self._hear, asked.session_id),
             )
@@ -246,12 +247,17 @@ class Direct:
         if stored is None and record.status is IntentStatus.SUBMITTING:
             self._running[row_id] = asyncio.get_running_loop().create_future()
             self._functions.start(
-                call.admitted, call.function, call.after_seq, call.report, row_id=row_id
+                registry,
+                call.admitted,
+                call.function,
+                call.after_seq,
+                call.report,
+                row_id=row_id,
             )
         status, intent, content = stored or (record.status, record.intent, record.response)
         if running := self._running.get(row_id):
             with suppress(TimeoutError):  # only when we stop: then the outbox has it
-                async with asyncio.timeout(self._patience):
+                async with asyncio.timeout(_patience(registry)):
                     # Who asked may leave; the call goes on.
                     status, intent, content = await asyncio.shield(running)
         return CallAnswer(
@@ -262,22 +268,27 @@ class Direct:
             content=content or submission.saved("it is being submitted"),
         )
 
-    async def _judge(self, asked: ReportedCall) -> dict[str, Any]:
-        """What the first record of a call says beside what was asked."""
-        try:
-            registry = self._configuration.registry
-            intent, _ = await check_call(registry, asked.name, asked.arguments)
-        except ArgumentsError as error:
-            status, result, response = submission.answer(Rejected(str(error), None, 0))
-            return {"status": status, "result": result, "response": response, "error": str(error)}
-        # As executor.py notes it: should we die now, the outbox has it.
-        return {"due_in": intent.timeout + LEASE_MARGIN, "in_doubt": True}
-
     def _hear(self, session_id: UUID, event: FunctionStarted | FunctionReturned) -> None:
         if isinstance(event, FunctionReturned):
             answer = self._running.pop(event.shown.id)
             answer.set_result((event.shown.status, event.shown.intent, event.content))
             self._functions.forget(session_id)  # the history has what comes later
+
+
+async def _judge(registry: Registry, asked: ReportedCall) -> dict[str, Any]:
+    """What the first record of a call says beside what was asked."""
+    try:
+        intent, _ = await check_call(registry, asked.name, asked.arguments)
+    except ArgumentsError as error:
+        status, result, response = submission.answer(Rejected(str(error), None, 0))
+        return {"status": status, "result": result, "response": response, "error": str(error)}
+    # As executor.py notes it: should we die now, the outbox has it.
+    return {"due_in": intent.timeout + LEASE_MARGIN, "in_doubt": True}
+
+
+def _patience(registry: Registry) -> float:
+    """There is an answer by then."""
+    return max((intent.timeout for intent in registry.intents), default=0.0) + WAIT_MARGIN
 
 
 def _require_direct(reporting: Reporting | None) -> Reporting:
@@ -287,6 +298,14 @@ def _require_direct(reporting: Reporting | None) -> Reporting:
         code, detail = _REFUSALS[reporting.standing]
         raise ProblemError(409, code, detail)
     return reporting
+
+
+def refuse_credentials(settings: Settings, configuration: Configuration) -> None:
+    """Raises `ConfigError` when a client of the direct transport would see a key."""
+    if settings.direct_transport and _has_credentials(configuration):
+        wanted = "expected no credentials in agent.yaml beside it, got some"
+        advice = "the direct transport would show them to browsers"
+        raise ConfigError([f"RELAY_DIRECT_TRANSPORT: {wanted}; {advice}"])
 
 
 def _has_credentials(configuration: Configuration) -> bool:

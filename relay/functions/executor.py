@@ -139,7 +139,6 @@ class Functions:
 
     def __init__(
         self,
-        registry: Registry,
         journal: Journal,
         metrics: Metrics,
         *,
@@ -148,7 +147,6 @@ class Functions:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._registry = registry
         self._submit: Submit | None = None
         self._journal = journal
         self._metrics = metrics
@@ -160,9 +158,6 @@ class Functions:
         self._running: dict[UUID, asyncio.Task[None]] = {}
         self._calls: dict[UUID, Call] = {}  # of live sessions
         self.decided = asyncio.Event()  # a decision is in the outbox: there may be work for it
-        for intent in registry.intents:  # 0 before the first time
-            for status in COUNTED:
-                metrics.function_calls.labels(intent=intent.name, status=status)
 
     def __repr__(self) -> str:
         return f"<Functions running={len(self._running)} kept={len(self._calls)}>"
@@ -184,6 +179,7 @@ class Functions:
 
     def start(
         self,
+        registry: Registry,
         admitted: Admitted,
         function: deepgram.FunctionCall,
         after_seq: int,
@@ -191,24 +187,25 @@ class Functions:
         *,
         row_id: UUID,
     ) -> None:
-        """Run one call; `report` is called from the event loop, also after the session ended."""
+        """Run one call, of a session that was told this registry; `report` is called from the event
+        loop, also after the session ended."""
         if self._tasks is None or self._submit is None:
             raise RuntimeError("functions are not running")
         call = Call(
             id=row_id,
             admitted=admitted,
             function=function,
-            intent=self._registry.by_function(function.name),
+            intent=registry.by_function(function.name),
             after_seq=after_seq,
             report=report,
             began=self._clock(),
         )
         self._keep(call)
-        task = self._tasks.start(self._run(call, self._submit), name=f"call {call.id}")
+        task = self._tasks.start(self._run(call, registry, self._submit), name=f"call {call.id}")
         self._running[call.id] = task
         task.add_done_callback(lambda _: self._running.pop(call.id))
 
-    def adopt(self, admitted: Admitted, report: Report) -> None:
+    def adopt(self, registry: Registry, admitted: Admitted, report: Report) -> None:
         """A session goes on with these open calls of its conversation: it hears of them now."""
         for record in admitted.open_calls:
             function = deepgram.FunctionCall(
@@ -218,7 +215,7 @@ class Functions:
                 id=record.id,
                 admitted=admitted,
                 function=function,
-                intent=self._registry.by_function(record.function),
+                intent=registry.by_function(record.function),
                 after_seq=record.after_seq,
                 report=report,
                 is_saved=True,
@@ -301,14 +298,14 @@ class Functions:
 
     # --- one call ----------------------------------------------------------------------------
 
-    async def _run(self, call: Call, submit: Submit) -> None:
+    async def _run(self, call: Call, registry: Registry, submit: Submit) -> None:
         """The top of its task: whatever breaks, the model gets its one answer, and a call that was
         accepted its way to the Orchestrator."""
         outcome: Outcome
         accepted: Intent | None = None
         try:
             name, text = call.function.name, call.function.arguments
-            intent, parameters = await check_call(self._registry, name, text)
+            intent, parameters = await check_call(registry, name, text)
             if intent.confirm == "card":
                 self._ask_user(call, intent)
                 return

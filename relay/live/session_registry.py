@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 from uuid_utils.compat import uuid7
 
+from config.current import Current
 from config.limits import Limits
 from config.loader import Configuration
 from relay.core.admitted import Admitted, ResumePoint
@@ -58,7 +59,7 @@ class SessionRegistry:
 
     def __init__(
         self,
-        configuration: Configuration,
+        current: Current,
         limits: Limits,
         *,
         dial: Dial,
@@ -72,7 +73,7 @@ class SessionRegistry:
     ) -> None:
         """`share` is this process's part of the agents that all relays may have; `grow` asks for
         more of it, and does not raise. `ask`: whom to ask what is known of a user."""
-        self._configuration = configuration
+        self._current = current
         self._limits = limits
         self._dial = LimitedDial(dial, metrics).dial
         self._log_limit = LogLimit()
@@ -173,17 +174,18 @@ class SessionRegistry:
         agent = dialled.connection if dialled else self._new_agent_connection()
         if dialled is None:
             agent.open_time = self._ahead.take_open_time(session_id)
-        has_sound = self._configuration.agent.redial_sound == "on"
+        configuration = self._current.configuration
+        has_sound = configuration.agent.redial_sound == "on"
         ask = self._asking(admitted)
         record = SessionRecord(admitted, self._journal, self._metrics, self._log_limit)
         runner = SessionRunner(
-            self._rules(admitted, is_deepgram_client=is_deepgram_client),
+            self._rules(configuration, admitted, is_deepgram_client=is_deepgram_client),
             record,
             connections=(browser, agent),
             dials=(dialled.connect if dialled else self._dial, self._dial),
             asks=(dialled.known if dialled else ask, ask) if ask else None,
             tasks=self._tasks,
-            functions=self._functions,
+            calls=(self._functions, configuration.registry),
             share=self._share,
             redial_tone=tone(admitted.audio.output) if has_sound else b"",
         )
@@ -197,9 +199,11 @@ class SessionRegistry:
     def _asking(self, about: About) -> Ask | None:
         return partial(self._ask, about) if self._ask else None
 
-    def _rules(self, admitted: Admitted, *, is_deepgram_client: bool) -> SessionRules:
+    def _rules(
+        self, configuration: Configuration, admitted: Admitted, *, is_deepgram_client: bool
+    ) -> SessionRules:
         """The rules of a session that begins now."""
-        settle = partial(agent_settings.compose, self._configuration, admitted)
+        settle = partial(agent_settings.compose, configuration, admitted)
         limits = self._limits
         if is_deepgram_client:
             limits = msgspec.structs.replace(limits, grace_seconds=0.0)
@@ -211,7 +215,7 @@ class SessionRegistry:
                 now=now,
                 began=datetime.now(UTC),
                 limits=limits,
-                policy=self._configuration.policy,
+                policy=configuration.policy,
                 new_id=uuid7,
                 jitter=random,
                 new_ticket=new_ticket,
@@ -220,7 +224,7 @@ class SessionRegistry:
 
         now = asyncio.get_running_loop().time()
         if is_deepgram_client:
-            return DeepgramSession(admitted, self._configuration.agent, begin, now)
+            return DeepgramSession(admitted, configuration.agent, begin, now)
         return begin(admitted, now)
 
     def resume(

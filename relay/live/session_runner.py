@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import assert_never
 
+from config.intents import Registry
 from relay.core import actions, events
 from relay.core.actions import Action
 from relay.core.admitted import Admitted
@@ -52,16 +53,17 @@ class SessionRunner:
         dials: tuple[Dial, Dial],
         asks: tuple[Ask, Ask] | None,
         tasks: Contained,
-        functions: Functions,
+        calls: tuple[Functions, Registry],
         share: AgentQuota,
         redial_tone: bytes = b"",
     ) -> None:
-        """`connections` are the browser's and the agent's; `dials`, `asks`, `tasks` and `share`
+        """`connections` are the browser's and the agent's; `calls` runs its calls, of the functions
+        that it has told its agent; `dials`, `asks`, `tasks` and `share`
         are as of an `AgentSide`, `redial_tone` is as of a `RedialSound`."""
         browser, agent = connections
         self._session = session
         self._record = record
-        self._functions = functions
+        self._calls = calls
         self._clock = asyncio.get_running_loop().time
         self.is_live = True  # False: it has ended and only its sockets are still there
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -149,7 +151,8 @@ class SessionRunner:
 
     def begin(self) -> None:
         """The browser's socket is open."""
-        self._functions.adopt(self._session.admitted, self.handle)
+        functions, registry = self._calls
+        functions.adopt(registry, self.admitted, self.handle)
         self._act(lambda now: self._session.begin())
 
     def hear(self, text: bytes, *, is_from_agent: bool) -> None:
@@ -279,14 +282,12 @@ class SessionRunner:
                     self._agent.await_reply(self._clock())
                 case actions.Reported(seconds=seconds):
                     self._record.timing.reported(seconds)
-                case actions.CallFunction(id=id, call=call, after_seq=after_seq):
-                    self._functions.start(
-                        self._session.admitted, call, after_seq, self.handle, row_id=id
-                    )
+                case actions.CallFunction():
+                    self._call(action)
                 case actions.CancelFunction(id=id):
-                    self._functions.cancel(id)
+                    self._calls[0].cancel(id)
                 case actions.DecideCall(id=id, wanted=wanted):
-                    self._functions.decide(id, wanted)
+                    self._calls[0].decide(id, wanted)
                 case actions.DetachBrowser(code=code, reason=reason):
                     self._browser.detach(code, reason)
                     self._agent.hear_all()  # no reply is heard, none is measured
@@ -300,6 +301,12 @@ class SessionRunner:
                     self._record.note(what, detail)
                 case _:
                     assert_never(action)
+
+    def _call(self, asked: actions.CallFunction) -> None:
+        functions, registry = self._calls
+        functions.start(
+            registry, self.admitted, asked.call, asked.after_seq, self.handle, row_id=asked.id
+        )
 
     def _keep_agent_alive(self) -> None:
         to_agent = self._agent.connection.queue
@@ -326,7 +333,7 @@ class SessionRunner:
     def _end(self, reason: str, detail: str) -> None:
         browser, agent = self._browser.connection, self._agent.connection
         self._record.ended(reason, detail, browser, agent)
-        self._functions.forget(self._session.admitted.session_id)
+        self._calls[0].forget(self._session.admitted.session_id)
         self.is_live = False
         self._sound.end()
         self._agent.stop_dialling()

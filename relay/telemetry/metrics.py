@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +17,7 @@ from prometheus_client import (
 )
 from prometheus_client.metrics_core import Metric
 
+from config.version import VERSION
 from relay.telemetry import histogram
 
 M = TypeVar("M", Counter, Gauge, Histogram)
@@ -94,6 +96,9 @@ class Times:
 class Metrics:
     """The figures of one relay process; one instance, given to whoever counts."""
 
+    build_info = Row(
+        Gauge, "1, for its labels", version="of this program", python="of the interpreter"
+    )
     sessions_live = Row(Gauge, "live sessions, those included whose browser is waited for")
     sessions = Row(
         Gauge,
@@ -239,6 +244,7 @@ class Metrics:
             row.name: row.kind(row.name, row.help, list(row.labels), registry=self.registry)
             for row in METRICS
         }
+        self.build_info.labels(version=VERSION, python=platform.python_version()).set(1)
 
         # 0 and not absent before the first time: for `increase()` a series that begins with 1 has
         # not grown. Where the labels are known only to others, they do the same.

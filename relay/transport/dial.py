@@ -69,7 +69,7 @@ class Dialler:
     def __init__(
         self,
         url: str,
-        key: str,
+        key: Callable[[], str],
         *,
         ping_seconds: float,
         seconds: float,
@@ -143,7 +143,7 @@ class Dialler:
             WSAutoPingStrategy.PING_WHEN_IDLE,
             False,  # enable_auto_pong: the connection does it, within bounds
             self._max_message_bytes,
-            {"Authorization": f"Token {self._key}"},
+            {"Authorization": f"Token {self._key()}"},
             READ_BUFFER_BYTES,
         )
 

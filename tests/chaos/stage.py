@@ -80,15 +80,16 @@ class Relay:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    async def start(self) -> None:
-        """Returns when it takes connections."""
+    async def start(self, command: Sequence[str] = (VOICE_RELAY, "serve"), **how: Any) -> None:
+        """Returns when it takes connections. `how` is as of `Popen`."""
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: ASYNC220  # a fork, no wait
-                [VOICE_RELAY, "serve"],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env=self._environ,
+                **how,
             )
         async with asyncio.timeout(START_SECONDS):
             while not await answers(self.port):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from config.database_url import (
     ignored_parameters,
+    is_exposed,
     passwords,
     read_as_secret,
     read_database_url,
@@ -20,6 +21,26 @@ from config.env_types import Secret
 def parameters(text):
     dsn = read_database_url(text).dsn.reveal()
     return {name: values[0] for name, values in parse_qs(urlsplit(dsn).query).items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "exposed"),
+    [
+        ("postgresql://u@db.example.com/x", True),
+        ("postgresql://u@db.example.com/x?sslmode=prefer", True),
+        ("postgresql://u@127.0.0.1,db.example.com/x?sslmode=disable", True),
+        ("postgresql://u@/x?host=10.0.0.7", True),
+        ("postgresql://u@db.example.com/x?sslmode=require", False),
+        ("postgresql://u@db.example.com/x?sslrootcert=system", False),
+        ("postgresql://u@localhost/x", False),
+        ("postgresql://u@[::1]/x", False),
+        ("postgresql://u@/x?host=/var/run/postgresql", False),
+        ("postgresql://u@/x", False),
+        ("nonsense", False),
+    ],
+)
+def test_a_database_elsewhere_without_tls_is_noticed(text, exposed):
+    assert is_exposed(text) is exposed
 
 
 def test_every_part_is_a_parameter_for_the_driver():

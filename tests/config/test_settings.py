@@ -7,7 +7,7 @@ import pytest
 
 from config.env_types import Secret
 from config.errors import ConfigError
-from config.settings import VARIABLES, Settings, from_environment
+from config.settings import VARIABLES, Settings, find_missing, from_environment
 
 NEEDED = {
     "DEEPGRAM_API_KEY": "dg-key-1234",
@@ -43,6 +43,47 @@ def test_every_needed_variable_that_is_missing_is_named():
         "ORCHESTRATOR_URL",
     ]
     assert all("got nothing; set it" in problem for problem in caught.value.problems)
+
+
+def without_key(**variables):
+    return {name: text for name, text in NEEDED.items() if name != "DEEPGRAM_API_KEY"} | variables
+
+
+def test_the_key_may_be_in_a_file(tmp_path):
+    file = tmp_path / "key"
+    file.write_text(" dg-key-of-a-file\n")
+    environ = without_key(DEEPGRAM_API_KEY_FILE=str(file))
+
+    assert from_environment(environ).deepgram_api_key == Secret("dg-key-of-a-file")
+    assert find_missing(environ) == {}
+    assert find_missing(without_key()) == {"DEEPGRAM_API_KEY": "sandbox"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file"),
+        (b" \n", "an empty one"),
+        (b"\xff", "not UTF-8"),
+        (b"hush hush", "printable ASCII"),
+    ],
+)
+def test_a_file_without_a_key_is_one_mistake_and_not_shown(tmp_path, content, said):
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        from_environment(without_key(DEEPGRAM_API_KEY_FILE=str(file)))
+
+    (problem,) = caught.value.problems
+    assert said in problem
+    assert "hush" not in problem
+
+
+def test_the_key_and_its_file_are_one_too_many(tmp_path):
+    (problem,) = problems_of(DEEPGRAM_API_KEY_FILE=str(tmp_path))
+
+    assert "got both; remove one" in problem
 
 
 def test_every_variable_sets_its_field():
@@ -92,6 +133,10 @@ def test_every_variable_sets_its_field():
         "RELAY_AUDIO_SPEED": "0",
         "RELAY_AUDIO_BURST_SECONDS": "5",
         "RELAY_IDLE_SECONDS": "0",
+        "RELAY_DATABASE_CONNECTIONS": "3",
+        "RELAY_DATABASE_STATEMENT_SECONDS": "4",
+        "RELAY_DATABASE_LOCK_SECONDS": "2",
+        "DATABASE_DIRECT_URL": "postgresql://relay@direct/relay",
         "RELAY_SESSION_SECONDS": "60",
         "RELAY_SESSIONS": "11",
         "RELAY_SESSIONS_PER_USER": "0",
@@ -110,7 +155,8 @@ def test_every_variable_sets_its_field():
         "RELAY_ACCESS_LOG": "on",
     }
 
-    assert set(values) | set(NEEDED) == {variable.name for variable in VARIABLES}
+    # The file of the key is in its place, not beside it.
+    assert {*values, *NEEDED, "DEEPGRAM_API_KEY_FILE"} == {variable.name for variable in VARIABLES}
     assert from_environment(NEEDED | values) == Settings(
         deepgram_api_key=Secret("dg-key-1234"),
         database_url=Secret("postgresql://relay:pass-word@db/relay"),
@@ -152,6 +198,10 @@ def test_every_variable_sets_its_field():
         lane_bytes=8192,
         lane_seconds=7.5,
         journal_bytes=1 << 20,
+        database_connections=3,
+        database_statement_seconds=4,
+        database_lock_seconds=2,
+        database_direct_url=Secret("postgresql://relay@direct/relay"),
         outbox_hours=0.5,
         client=False,
         dial_ahead=7,
@@ -282,6 +332,21 @@ def test_a_wrong_value_is_explained(name, text, said):
 
     assert problem.startswith(f"environment: {name}: expected ")
     assert said in problem
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_open"),
+    [
+        ({"RELAY_AUTH": "mock"}, False),
+        ({"RELAY_AUTH": "mock", "RELAY_PUBLIC_URL": "http://localhost:8080"}, False),
+        ({"RELAY_AUTH": "mock", "RELAY_HOST": "0.0.0.0"}, True),
+        ({"RELAY_AUTH": "mock", "RELAY_HOST": "::"}, True),
+        ({"RELAY_AUTH": "mock", "RELAY_PUBLIC_URL": "https://voice.example.com"}, True),
+        ({"RELAY_AUTH": "jwt", "RELAY_JWT_SECRET": "s" * 32, "RELAY_HOST": "::"}, False),
+    ],
+)
+def test_it_is_known_that_nobody_signs_in_where_others_reach_it(variables, is_open):
+    assert from_environment({**NEEDED, **variables}).lets_everybody_in is is_open
 
 
 @pytest.mark.parametrize(

@@ -22,4 +22,4 @@ async def take(store, session_id, ticket_hash, **given):
 def admission(store, settle, *, node_id=NODE, grace=30.0):
     """`relay.core.admitted.Admit`."""
     settings = settings_of(RELAY_GRACE_SECONDS=f"{grace:g}")
-    return Admission(store, settle, settings, Audio(), print, node_id=node_id).admit
+    return Admission(store, settle, settings, Audio, print, node_id=node_id).admit

@@ -142,7 +142,7 @@ async def test_all_four_go_through_each_kind_of_proxy(authority, proxy, secure_p
                 assert (await client.get(f"{base}/keys")).status_code == 200
             async with orchestrator_client.connect(base, "token", egress=egress) as planner:
                 assert isinstance(await planner.submit(make_submission()), Submitted)
-            minter = Minter(base, settings_of().deepgram_api_key, egress, seconds=60)
+            minter = Minter(base, settings_of().deepgram_api_key.reveal, egress, seconds=60)
             async with minter.running():
                 assert (await minter.mint()).access_token == "granted"
 
@@ -176,7 +176,7 @@ async def test_what_goes_wrong_has_the_same_name_for_orchestrator_and_token(
         url = f"https://api.example:{api.port}"
         async with orchestrator_client.connect(url, "token-hush", egress=egress) as planner:
             outcome = await planner.submit(make_submission())
-        minter = Minter(url, settings_of().deepgram_api_key, egress, seconds=60)
+        minter = Minter(url, settings_of().deepgram_api_key.reveal, egress, seconds=60)
         async with minter.running():
             with pytest.raises(TokenUnavailable):
                 await minter.mint()

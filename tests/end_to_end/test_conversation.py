@@ -189,7 +189,7 @@ def test_the_conversation_goes_on_when_postgres_is_killed_in_the_middle(start):
     ]
     assert said[-1][0] == "assistant"
     program.until(lambda: "journal_write_failed" in program.output, 20)
-    assert get(f"{relay}/health/live") == {"status": "live", "reasons": []}
+    assert get(f"{relay}/health/live")["status"] == "live"
     with pytest.raises(urllib.error.HTTPError) as unwell:
         get(f"{relay}/health/ready")
     assert unwell.value.code == 503

@@ -47,7 +47,12 @@ async def dial(port, *, scheme="ws", host="127.0.0.1", seconds=5.0, **variables)
     egress = egress_of(**variables)
     url = f"{scheme}://{host}:{port}/v1/agent/converse"
     dialler = Dialler(
-        url, "key", ping_seconds=5, seconds=seconds, max_message_bytes=1 << 20, egress=egress
+        url,
+        lambda: "key",
+        ping_seconds=5,
+        seconds=seconds,
+        max_message_bytes=1 << 20,
+        egress=egress,
     )
     await dialler.dial(connection)
     assert connection.is_open
@@ -110,9 +115,9 @@ async def test_a_101_with_lists_of_words_opens_and_what_follows_it_is_heard(name
             on_opened=lambda: None, on_text=lambda text: (texts.append(text), heard.set())
         )
         url = f"ws://127.0.0.1:{port}/"
-        await Dialler(url, "key", ping_seconds=5, seconds=5, max_message_bytes=1 << 20).dial(
-            connection
-        )
+        await Dialler(
+            url, lambda: "key", ping_seconds=5, seconds=5, max_message_bytes=1 << 20
+        ).dial(connection)
         async with asyncio.timeout(3):
             await heard.wait()
         connection.abort()

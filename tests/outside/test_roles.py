@@ -15,8 +15,9 @@ from uuid_utils.compat import uuid7
 
 from control.api.health import find_reasons
 from control.db.conversations import erase_conversation, load_history
+from control.db.grant import grant
 from control.db.migrate import MigrationError, load_migrations, migrate
-from control.db.store import Store
+from control.db.store import Store, StoreUnavailable
 from control.doctor.doctor import Doctor
 from control.doctor.report import Report, write_text
 from relay.transport.egress import Egress
@@ -72,7 +73,7 @@ async def accounts(empty_database_url):
     accounts = Accounts(empty_database_url)
     await accounts.follow(0)
     await migrate(accounts.owner_url, log=log)
-    await accounts.follow(1)
+    await grant(accounts.owner_url, accounts.app)
     return accounts
 
 
@@ -97,6 +98,47 @@ async def test_an_account_that_reads_and_writes_rows_runs_every_statement(accoun
     for forbidden in ("DROP TABLE voice.messages", "DELETE FROM voice.migrations"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await run(accounts.app_url, forbidden)
+
+
+async def test_granting_again_changes_nothing_and_later_tables_are_granted_too(accounts):
+    await grant(accounts.owner_url, accounts.app)
+    await run(accounts.owner_url, "CREATE TABLE voice.later (id int)")
+
+    await run(accounts.app_url, "INSERT INTO voice.later VALUES (1)")
+    found, text = await accounts.examine()
+    assert {one.status for one in found.values()} == {"ok"}, text
+
+
+@pytest.mark.parametrize("name", ["nobody at all", 'a"; DROP SCHEMA voice; --'])
+async def test_an_account_that_is_not_there_is_granted_nothing(accounts, name):
+    with pytest.raises(MigrationError) as refused:
+        await grant(accounts.owner_url, name)
+
+    assert "does not exist" in str(refused.value)
+    assert "make the account first" in str(refused.value)
+    with pytest.raises(MigrationError):
+        await grant(accounts.app_url, accounts.app)  # who is not the owner
+
+
+async def test_the_server_itself_ends_what_waits_or_takes_too_long(accounts):
+    limits = {"statement_seconds": 0.6, "lock_seconds": 0.2}
+    holder = await asyncpg.connect(accounts.admin)
+    store = Store(accounts.app_url, **limits)
+    await store.open()
+    try:
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE voice.nodes IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(StoreUnavailable) as waited:
+                async with store.transaction() as connection:
+                    await connection.execute("DELETE FROM voice.nodes")
+        async with store.transaction() as connection:
+            shown = await connection.fetchval("SHOW statement_timeout")
+    finally:
+        await holder.close()
+        await store.close()
+
+    assert "55P03" in str(waited.value)
+    assert shown == "600ms"
 
 
 async def test_the_real_program_runs_as_that_account(accounts, tmp_path):
@@ -230,6 +272,7 @@ async def test_a_schema_of_the_version_before_is_told_in_time(empty_database_url
     await accounts.follow(0)
     older = [one for one in load_migrations() if "program" not in one.name]
     await migrate(accounts.owner_url, log=log, migrations=older)
+    await grant(accounts.owner_url, accounts.app)
 
     async with opened(accounts.app_url) as store:
         assert await find_reasons(store) == ["row security hides our tables from our account"]

@@ -23,6 +23,8 @@ from websockets.exceptions import ConnectionClosedError
 
 import config
 from config.agent import Audio
+from config.current import Current
+from config.env_types import Secret
 from config.limits import Limits
 from config.loader import load
 from control.http.connection_limits import Caller
@@ -239,10 +241,10 @@ async def relaying(
 
     directory = tempfile.TemporaryDirectory(prefix="relay-journal-")
     journal = Journal(write, metrics, Path(directory.name))
-    functions = Functions(configuration.registry, journal, metrics)
+    functions = Functions(journal, metrics)
     dialler = Dialler(
         agent_url,
-        "the-real-key",
+        lambda: "the-real-key",
         ping_seconds=limits.ping_seconds,
         seconds=limits.setup_seconds,
         max_message_bytes=limits.max_message_bytes,
@@ -252,7 +254,7 @@ async def relaying(
         """There is nobody to share with."""
 
     session_registry = SessionRegistry(
-        configuration,
+        Current(configuration, Secret("the-real-key")),
         limits,
         dial=dialler.dial,
         functions=functions,

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.origins import read_address
 from control.api.request_target import (
     Networks,
     came_by_proxy,
     find_client,
     find_scheme,
-    read_address,
 )
 
 PROXIES = Networks(("127.0.0.1", "10.0.0.0/8", "fd00::/8"))

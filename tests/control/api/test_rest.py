@@ -17,11 +17,13 @@ from litestar.openapi import OpenAPIConfig
 from uuid_utils.compat import uuid7
 
 from config.agent import Audio, DeepgramSpeak, Speak
+from config.current import Current
 from config.env_types import Secret
 from config.intents import Intent, Registry
 from config.loader import load
 from config.policy import Language, Policy
 from config.settings import CONFIG_DIR, Settings
+from config.version import VERSION
 from control.api.conversations import ConversationController
 from control.api.health import get_live, get_ready
 from control.api.intents import list_intents
@@ -114,7 +116,9 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
     )
     agent = _load_agent()
     # Not allowed here; tests/control/api/test_direct.py has its own.
-    direct = Direct(fields, load(CONFIG_DIR, {}), store, settled, None, egress_of())
+    direct = Direct(
+        fields, Current(load(CONFIG_DIR, {}), Secret("key")), store, settled, None, egress_of()
+    )
     journal = journal or Journal(store.write, Metrics(), Path("nowhere"))  # one that does not run
     supervisor = supervisor or Supervisor()  # nor does this
     return Litestar(
@@ -835,7 +839,7 @@ async def test_a_lost_database_is_503_with_a_time_to_come_back(live):
     assert int(response.headers["retry-after"]) > 0
     assert "secret" not in response.text + ready.text
     assert ready.status_code == 503
-    assert ready.json() == {"status": "not_ready", "reasons": ["the database does not answer"]}
+    assert ready.json()["reasons"] == ["the database does not answer"]
     assert alive.status_code == 200
     await store.close()
 
@@ -858,7 +862,7 @@ async def test_ready_when_the_schema_is_there(client):
     response = await client.get("/health/ready")
 
     assert response.status_code == 200
-    assert response.json() == {"status": "ready", "reasons": []}
+    assert response.json() == {"status": "ready", "reasons": [], "version": VERSION}
 
 
 async def test_not_ready_without_the_migrations(empty_database_url, live):

@@ -111,7 +111,7 @@ def outbox(store, tmp_path):
             delivery = OutboxWorker(
                 store,
                 journal,
-                registry,
+                lambda: registry,
                 metrics,
                 planner=orchestrator,
                 listener=ear,
@@ -679,7 +679,7 @@ async def test_several_workers_never_submit_the_same_call(outbox, store, databas
                     OutboxWorker(
                         other,
                         first.journal,
-                        REGISTRY,
+                        lambda: REGISTRY,
                         first.metrics,
                         planner=first.orchestrator,
                         listener=Ear(),
@@ -837,12 +837,13 @@ async def main():
     store, metrics = Store(database), Metrics()
     await store.open()
     journal = Journal(store.write, metrics, Path(data))
-    functions = Functions(registry, journal, metrics)
+    functions = Functions(journal, metrics)
     async with (
         connect(url, None, egress=Egress(from_environment(STAND_INS))) as orchestrator,
         journal.running(grace=5),
         functions.running(orchestrator.submit, grace=5),
-        OutboxWorker(store, journal, registry, metrics, planner=orchestrator, listener=functions,
+        OutboxWorker(store, journal, lambda: registry, metrics, planner=orchestrator,
+                 listener=functions,
                  max_age=3600).running(grace=5),
     ):
         if how == "call":
@@ -851,7 +852,7 @@ async def main():
             function = deepgram.FunctionCall(
                 id="call_killed", name="create_goal", client_side=True,
                 arguments='{"title": "run", "deadline": "none"}')
-            functions.start(admitted, function, 1, lambda event: None, row_id=uuid7())
+            functions.start(registry, admitted, function, 1, lambda event: None, row_id=uuid7())
         await asyncio.Event().wait()
 
 asyncio.run(main())

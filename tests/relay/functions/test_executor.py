@@ -126,7 +126,7 @@ class Desk:
     def call(self, id="call_1", *, name="create_goal", arguments='{"title":"Run"}'):
         function = deepgram.FunctionCall(id=id, name=name, arguments=arguments, client_side=True)
         row = uuid4()
-        self.functions.start(self.admitted, function, 3, self.report, row_id=row)
+        self.functions.start(self.registry, self.admitted, function, 3, self.report, row_id=row)
         return row
 
     async def until(self, count):
@@ -148,8 +148,8 @@ def work(tmp_path, admitted):
 
         desk.journal = Noting(write, desk.metrics, tmp_path)
         desk.journal.noted = desk.noted
+        desk.registry = registry(**intent)
         desk.functions = Functions(
-            registry(**intent),
             desk.journal,
             desk.metrics,
             sleep=desk.sleep,
@@ -276,7 +276,7 @@ async def test_a_defect_while_a_call_is_checked_gives_it_an_answer_and_no_other_
 ):
     async with work() as desk:
         with monkeypatch.context() as patched:
-            patched.setattr(type(desk.functions._registry), "check_arguments", raising(defect))
+            patched.setattr(type(desk.registry), "check_arguments", raising(defect))
             desk.call()
             broken = await desk.until(1)
         desk.call()
@@ -424,13 +424,13 @@ async def test_a_saved_call_says_when_it_is_submitted_again(work):
 async def test_large_arguments_are_checked_beside_the_event_loop(work, monkeypatch):
     threads = set()
     async with work() as desk:
-        check = desk.functions._registry.check_arguments
+        check = desk.registry.check_arguments
 
         def noted(intent, text):
             threads.add(threading.current_thread() is threading.main_thread())
             return check(intent, text)
 
-        monkeypatch.setattr(desk.functions._registry, "check_arguments", noted)
+        monkeypatch.setattr(desk.registry, "check_arguments", noted)
         desk.call(arguments=json.dumps({"title": "x" * CHECKED_AT_ONCE}))
         await desk.until(2)
 
@@ -672,7 +672,7 @@ async def test_another_session_goes_on_with_calls_that_wait(work):
             desk.admitted, session_id=uuid4(), open_calls=list(desk.noted)
         )
         told = []
-        desk.functions.adopt(after, told.append)
+        desk.functions.adopt(desk.registry, after, told.append)
         assert desk.functions.awaited == [row]
         desk.functions.decide(row, "submit")
 

@@ -16,8 +16,9 @@ from tests.relay.wires import agent_and_relay, next_event
 
 def turn_on(relay):
     registry = relay.session_registry
-    agent = msgspec.structs.replace(registry._configuration.agent, redial_sound="on")
-    registry._configuration = msgspec.structs.replace(registry._configuration, agent=agent)
+    current = registry._current
+    agent = msgspec.structs.replace(current.configuration.agent, redial_sound="on")
+    current.configuration = msgspec.structs.replace(current.configuration, agent=agent)
 
 
 async def lose(agent, browser):

@@ -36,7 +36,7 @@ def make_dialler(port, *, name="agent.example", scheme="wss", **variables):
     url = f"{scheme}://{name}:{port}/v1/agent/converse"
     return Dialler(
         url,
-        KEY,
+        lambda: KEY,
         ping_seconds=5,
         seconds=5,
         max_message_bytes=1 << 20,

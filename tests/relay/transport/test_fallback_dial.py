@@ -38,7 +38,7 @@ async def silent_agent():
 
 
 def dialler(url):
-    return Dialler(url, "key", ping_seconds=5, seconds=5, max_message_bytes=1 << 20).dial
+    return Dialler(url, lambda: "key", ping_seconds=5, seconds=5, max_message_bytes=1 << 20).dial
 
 
 def both(first, second):
