@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
@@ -13,16 +14,16 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.types import ControllerRouterHandler
+from litestar.types import ControllerRouterHandler, Scope
 from uuid_utils.compat import uuid7
 
 from config.env_types import Secret
-from config.limits import Limits
 from config.loader import Configuration
 from config.settings import Settings
 from control.api import conversations, grants, intents, sessions, web_client
-from control.api.health import get_live, get_ready
+from control.api.health import Readiness, get_live, get_ready
 from control.api.problems import answer_error
+from control.api.request_limits import UNCOUNTED, RequestLimits
 from control.api.request_target import METRICS, RequestTargetMiddleware
 from control.api.security import (
     MAX_BODY_BYTES,
@@ -50,6 +51,7 @@ from relay.journal.journal import Journal
 from relay.live.endpoints import attach, converse
 from relay.live.quotas import AgentQuota
 from relay.live.session_registry import SessionRegistry
+from relay.protocol.refusal import Refused
 from relay.supervisor import Supervisor
 from relay.telemetry.loop_lag import watching
 from relay.telemetry.metrics import Metrics
@@ -61,7 +63,7 @@ GRACE_SECONDS = 5.0  # for running function calls, and again for the journal, wh
 SETTLE_SECONDS = 5.0  # what a resumed session waits for the end of the one before
 
 
-@get(METRICS, include_in_schema=False, sync_to_thread=False)
+@get(METRICS, include_in_schema=False, opt=UNCOUNTED, sync_to_thread=False)
 def get_metrics(metrics: NamedDependency[Metrics]) -> Response[bytes]:
     """Prometheus' text format."""
     return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -145,8 +147,9 @@ class ControlPlane:
             if settings.jwt_jwks_url
             else None
         )
+        self.readiness = Readiness(store)
         self.direct = Direct(
-            settings,
+            _limits_here(settings),
             configuration,
             store,
             settle,
@@ -165,30 +168,39 @@ class ControlPlane:
         self.admit, self.admit_grant = admission.admit, admission.admit_grant
 
 
-def create_app(settings: Settings, configuration: Configuration) -> Litestar:
-    """The whole program as an ASGI application; it opens what it needs when it starts."""
+def create_app(
+    settings: Settings, configuration: Configuration, *, clock: Callable[[], float] = time.monotonic
+) -> Litestar:
+    """The whole program as an ASGI application; it opens what it needs when it starts. `clock` is
+    that of the limits of requests."""
     data_plane = DataPlane(settings, configuration)
     control_plane = ControlPlane(settings, configuration, data_plane)
     parts = vars(data_plane) | vars(control_plane)
     bearer = Bearer(settings, control_plane.jwks)
-    find_user = bearer.find_user if settings.auth == "jwt" else get_current_user
-    connection_limits = ConnectionLimits(
-        settings.handshakes,
-        settings.handshake_seconds,
-        lambda code: data_plane.metrics.refusals.labels(code=code).inc(),
-    )
+    limits = RequestLimits(settings, bearer.find_user, clock)
+    handshakes = settings.handshakes, settings.handshake_seconds
+
+    def count(code: str) -> None:
+        data_plane.metrics.refusals.labels(code=code).inc()
+
+    async def count_refusal(error: Exception, _: Scope) -> None:
+        if isinstance(error, Refused):
+            count(error.code)
 
     app = Litestar(
         _list_routes(settings),
         dependencies={
             **{name: _given(value) for name, value in parts.items()},
-            "user": Provide(find_user),
+            "request_limits": _given(limits),
+            "check_address": _given(limits.check_address),
+            "user": Provide(limits.find_user if settings.auth == "jwt" else get_current_user),
         },
-        before_request=make_check(control_plane.allowed_origins),
+        before_request=make_check(control_plane.allowed_origins, limits),
+        after_exception=[count_refusal],
         before_send=[add_headers(settings)],
         cors_config=make_cors(settings),
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"connection_limits": connection_limits}),
+        state=State({"connection_limits": ConnectionLimits(*handshakes, count)}),
         exception_handlers={Exception: answer_error},
         lifespan=[lambda _: _running(settings, configuration, data_plane, control_plane)],
         openapi_config=OpenAPIConfig(
@@ -205,7 +217,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     return app
 
 
-def _limits_here(settings: Settings) -> Limits:
+def _limits_here(settings: Settings) -> Settings:
     """The limits of a process as they hold with the other settings."""
     return msgspec.structs.replace(
         settings,

@@ -28,6 +28,7 @@ ARROWS = {
         "relay.live",
         "relay.protocol",
         "relay.supervisor",
+        "relay.token_bucket",
     },
     "control.app": {
         "control.api",
@@ -40,6 +41,7 @@ ARROWS = {
         "relay.functions",
         "relay.journal",
         "relay.live",
+        "relay.protocol",
         "relay.supervisor",
         "relay.telemetry",
         "relay.transport",

@@ -17,6 +17,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from config import function_arguments
 from control.api.pagination import LIMIT, Cursor, Limit, cut_page, read_cursor
 from control.api.problems import describe_problems
+from control.api.request_limits import RequestLimits
 from control.api.sessions import Asker, Database, Live
 from control.db import calls, conversations
 from control.db.rows import Conversation, IntentCall, Message
@@ -197,8 +198,10 @@ class DirectController(Controller):
         direct: NamedDependency[Direct],
         user: Asker,
         conversation_id: FromPath[UUID],
+        request_limits: NamedDependency[RequestLimits],
         data: JSONBody[ReportedMessage],
     ) -> Response[Message]:
+        request_limits.check_report(data.session_id, "messages")
         message, is_new = await direct.add_message(user.id, conversation_id, data)
         return Response(message, status_code=201 if is_new else 200)
 
@@ -213,8 +216,10 @@ class DirectController(Controller):
         direct: NamedDependency[Direct],
         user: Asker,
         conversation_id: FromPath[UUID],
+        request_limits: NamedDependency[RequestLimits],
         data: JSONBody[ReportedCall],
     ) -> CallAnswer:
+        request_limits.check_report(data.session_id, "function calls")
         return await direct.call(user.id, conversation_id, data)
 
 

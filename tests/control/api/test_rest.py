@@ -23,7 +23,7 @@ from config.loader import load
 from config.policy import Language, Policy
 from config.settings import CONFIG_DIR, Settings
 from control.api.conversations import ConversationController
-from control.api.health import get_live, get_ready
+from control.api.health import Readiness, get_live, get_ready
 from control.api.intents import list_intents
 from control.api.problems import answer_error
 from control.api.sessions import PREFIX, SessionController
@@ -117,6 +117,7 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
     direct = Direct(fields, load(CONFIG_DIR, {}), store, settled, None, egress_of())
     journal = journal or Journal(store.write, Metrics(), Path("nowhere"))  # one that does not run
     supervisor = supervisor or Supervisor()  # nor does this
+    readiness = Readiness(store)
     return Litestar(
         [
             Router(
@@ -127,6 +128,7 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
         ],
         dependencies={
             "store": Provide(lambda: store, sync_to_thread=False),
+            "readiness": Provide(lambda: readiness, sync_to_thread=False),
             "live": Provide(lambda: live, sync_to_thread=False),
             "journal": Provide(lambda: journal, sync_to_thread=False),
             "supervisor": Provide(lambda: supervisor, sync_to_thread=False),
