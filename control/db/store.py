@@ -25,6 +25,7 @@ from relay.journal.journal import WriteFailed
 log = logging.getLogger(__name__)
 
 POOL_SIZE = 10
+SEARCHES = 3  # of these, for what users look for
 COMMAND_SECONDS = 10.0  # the longest that one statement may take
 ACQUIRE_SECONDS = 5.0  # waiting for a connection, opening it included
 CLOSE_SECONDS = 2.0
@@ -54,6 +55,7 @@ class Store:
         self._url = database_url
         self._size = size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._searches = asyncio.Semaphore(SEARCHES)
 
     def __repr__(self) -> str:
         if self._pool is None:
@@ -104,6 +106,20 @@ class Store:
         """A transaction in which all statements see one snapshot."""
         async with self._begin(isolation="repeatable_read", readonly=True) as connection:
             yield connection
+
+    @asynccontextmanager
+    async def searching(self) -> AsyncIterator[Connection]:
+        """`reading`, for what may take long: never with all connections of the pool."""
+        try:
+            async with asyncio.timeout(ACQUIRE_SECONDS):
+                await self._searches.acquire()
+        except TimeoutError:
+            raise StoreUnavailable("other searches take too long") from None
+        try:
+            async with self.reading() as connection:
+                yield connection
+        finally:
+            self._searches.release()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

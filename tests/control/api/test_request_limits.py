@@ -21,6 +21,7 @@ from config.loader import load
 from config.settings import CONFIG_DIR
 from control.api import health
 from control.app import create_app
+from control.db import store as store_module
 from tests.closed_network import settings_of
 from tests.outside.raw import connected, read_answer
 from tests.relay.wires import listening
@@ -261,6 +262,36 @@ async def test_many_who_ask_whether_we_are_ready_ask_the_database_once(
             answers = [await read_answer(reader) for reader, _ in waiting]
         assert [answer.status for answer in answers] == [200] * count
         assert {answer.body for answer in answers} == {b'{"status":"ready","reasons":[]}'}
+
+
+async def test_searches_that_take_long_leave_the_other_connections_alone(
+    database_url, tmp_path, monkeypatch
+):
+    """Twenty hang; who looks for nothing is answered, and who wants to search is told to wait."""
+    monkeypatch.setattr(store_module, "ACQUIRE_SECONDS", 1.0)
+    async with running(database_url, tmp_path) as program:
+        client = await program.at("127.0.0.2")
+        operator = await asyncpg.connect(database_url)
+        lock = operator.transaction()
+        await lock.start()
+        await operator.execute("LOCK TABLE voice.messages IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            searches = [
+                tasks.create_task(client.get(f"{API}/conversations", params={"q": "swim"}))
+                for _ in range(20)
+            ]
+            done, waiting = await asyncio.wait(searches, return_when=asyncio.FIRST_COMPLETED)
+            assert statuses(await ask(client, 20)) == {200: 20}
+            while len(waiting) > 3:
+                more, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                done |= more
+            await lock.rollback()
+        await operator.close()
+
+        assert statuses([task.result() for task in done]) == {503: 17}
+        assert {task.result().json()["code"] for task in done} == {"database_unavailable"}
+        assert statuses([task.result() for task in waiting]) == {200: 3}
+        assert (await client.get(f"{API}/conversations", params={"q": "swim"})).status_code == 200
 
 
 async def test_what_the_database_said_is_asked_again_after_a_moment(store, monkeypatch):
