@@ -54,11 +54,20 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     session_seconds: OrNone = 14400.0
     """how long a session may last; 0: without end"""
     sessions: Count = 1000
-    """live sessions of a process; 0: no limit"""
+    """live sessions of a process; direct sessions of all processes; 0: no limit"""
     sessions_per_user: Count = 10
-    """live sessions of one user in a process; 0: no limit. The mocked user has none"""
+    """live sessions of one user in a process; direct sessions of one user in all; 0: no limit. The
+    mocked user has none"""
     sessions_per_address: Count = 50
     """live sessions from one address (IPv6: one /64) in a process; 0: no limit"""
+    requests_per_user: OrNone = 10.0
+    """requests of one user a second, to a process; thirty times as many may come at once. 0: no
+    limit. The mocked user has none"""
+    requests_per_address: OrNone = 100.0
+    """the same from one address (IPv6: one /64), attaches included"""
+    direct_reports_per_minute: OrNone = 120.0
+    """messages, and function calls as well, that may be reported of one direct session a minute, to
+    a process; as many may come at once. 0: no limit"""
     agent_sessions: Count = 0
     """agents that all relays on one database may have at once: what your plan allows, such as
     45; 0: no limit"""

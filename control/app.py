@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 
@@ -13,19 +14,19 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.types import ControllerRouterHandler
+from litestar.types import ControllerRouterHandler, Scope
 from uuid_utils.compat import uuid7
 
 from config.current import Current
 from config.env_types import Secret
-from config.limits import Limits
 from config.loader import Configuration
 from config.settings import Settings
 from config.version import VERSION
 from control.api import conversations, grants, intents, sessions, web_client
-from control.api.health import get_live, get_ready
+from control.api.health import Readiness, get_live, get_ready
 from control.api.metrics import Access, get_metrics
 from control.api.problems import answer_error
+from control.api.request_limits import RequestLimits
 from control.api.request_log import RequestLogMiddleware
 from control.api.request_target import RequestTargetMiddleware
 from control.api.security import (
@@ -56,6 +57,7 @@ from relay.journal.journal import Journal
 from relay.live.endpoints import attach, converse
 from relay.live.quotas import AgentQuota
 from relay.live.session_registry import SessionRegistry
+from relay.protocol.refusal import Refused
 from relay.supervisor import Supervisor
 from relay.telemetry.loop_lag import watching
 from relay.telemetry.metrics import Metrics
@@ -154,8 +156,9 @@ class ControlPlane:
             if settings.jwt_jwks_url
             else None
         )
+        self.readiness = Readiness(store)
         self.direct = Direct(
-            settings,
+            _limits_here(settings),
             current,
             store,
             settle,
@@ -175,41 +178,51 @@ class ControlPlane:
 
 
 def create_app(
-    settings: Settings, configuration: Configuration, siblings: Siblings | None = None
+    settings: Settings,
+    configuration: Configuration,
+    siblings: Siblings | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Litestar:
     """The whole program as an ASGI application; it opens what it needs when it starts.
 
     Its state has the `Current` that it looks at and its supervisor; with an address for operators,
     `operations` is what is served there, while this one is. `siblings`: the other workers, where
-    there are several.
+    there are several. `clock` is that of the limits of requests.
     """
     current = Current(configuration, settings.deepgram_api_key)
     data_plane = DataPlane(settings, current, siblings)
     control_plane = ControlPlane(settings, current, data_plane)
     parts = vars(data_plane) | vars(control_plane)
     bearer = Bearer(settings, control_plane.jwks)
-    find_user = bearer.find_user if settings.auth == "jwt" else get_current_user
+    limits = RequestLimits(settings, bearer.find_user, clock)
+    handshakes = settings.handshakes, settings.handshake_seconds
     operations = _create_operations(settings, data_plane) if settings.metrics_port else None
-    connection_limits = ConnectionLimits(
-        settings.handshakes,
-        settings.handshake_seconds,
-        lambda code: data_plane.metrics.refusals.labels(code=code).inc(),
-    )
+
+    def count(code: str) -> None:
+        data_plane.metrics.refusals.labels(code=code).inc()
+
+    async def count_refusal(error: Exception, _: Scope) -> None:
+        if isinstance(error, Refused):
+            count(error.code)
 
     app = Litestar(
         _list_routes(settings),
         dependencies={
             **{name: _given(value) for name, value in parts.items()},
             **{name: _newest(current, name) for name in ("agent", "policy", "registry")},
-            "user": Provide(find_user),
+            "request_limits": _given(limits),
+            "check_address": _given(limits.check_address),
+            "user": Provide(limits.find_user if settings.auth == "jwt" else get_current_user),
         },
-        before_request=make_check(control_plane.allowed_origins),
+        before_request=make_check(control_plane.allowed_origins, limits),
+        after_exception=[count_refusal],
         before_send=[add_headers(settings)],
         cors_config=make_cors(settings),
         request_max_body_size=MAX_BODY_BYTES,
         state=State(
             {
-                "connection_limits": connection_limits,
+                "connection_limits": ConnectionLimits(*handshakes, count),
                 "operations": operations,
                 "current": current,
                 "supervisor": data_plane.supervisor,
@@ -252,7 +265,7 @@ def _guarded(app: Litestar, settings: Settings, access: Access) -> Litestar:
     return app
 
 
-def _limits_here(settings: Settings) -> Limits:
+def _limits_here(settings: Settings) -> Settings:
     """The limits of a process as they hold with the other settings."""
     return msgspec.structs.replace(
         settings,

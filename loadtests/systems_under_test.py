@@ -76,6 +76,7 @@ def _make_environ(environment: Environment, port: int, agent_url: str) -> dict[s
         "ORCHESTRATOR_URL": environment.orchestrator_url,
         "RELAY_SESSIONS": "0",
         "RELAY_SESSIONS_PER_ADDRESS": "0",  # all come from here
+        "RELAY_REQUESTS_PER_ADDRESS": "0",
         "RELAY_AUDIO_SPEED": "20",  # still looked after, but larger frames are no abuse
         "DATABASE_URL": environment.database_url,
         "SSL_CERT_FILE": environment.ca,

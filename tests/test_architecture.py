@@ -30,6 +30,7 @@ ARROWS = {
         "relay.protocol",
         "relay.supervisor",
         "relay.telemetry",
+        "relay.token_bucket",
     },
     "control.app": {
         "control.api",
@@ -42,6 +43,7 @@ ARROWS = {
         "relay.functions",
         "relay.journal",
         "relay.live",
+        "relay.protocol",
         "relay.supervisor",
         "relay.telemetry",
         "relay.transport",

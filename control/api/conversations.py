@@ -20,6 +20,7 @@ from config.settings import Settings
 from control.api.export import KINDS, ExportOperation, Format, export, file_name, show
 from control.api.pagination import LIMIT, Cursor, Limit, cut_page, read_cursor
 from control.api.problems import describe_problems
+from control.api.request_limits import RequestLimits
 from control.api.sessions import NOT_KEPT, Asker, Database, Live
 from control.db import calls, conversations
 from control.db.rows import Conversation, IntentCall, Message
@@ -222,8 +223,10 @@ class DirectController(Controller):
         direct: NamedDependency[Direct],
         user: Asker,
         conversation_id: FromPath[UUID],
+        request_limits: NamedDependency[RequestLimits],
         data: JSONBody[ReportedMessage],
     ) -> Response[Message]:
+        request_limits.check_report(data.session_id, "messages")
         message, is_new = await direct.add_message(user.id, conversation_id, data)
         return Response(message, status_code=201 if is_new else 200)
 
@@ -238,6 +241,8 @@ class DirectController(Controller):
         direct: NamedDependency[Direct],
         user: Asker,
         conversation_id: FromPath[UUID],
+        request_limits: NamedDependency[RequestLimits],
         data: JSONBody[ReportedCall],
     ) -> CallAnswer:
+        request_limits.check_report(data.session_id, "function calls")
         return await direct.call(user.id, conversation_id, data)

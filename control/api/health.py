@@ -14,7 +14,8 @@ from litestar.openapi import ResponseSpec
 from litestar.params import SkipValidation
 
 from config.version import VERSION
-from control.api.sessions import Database, Live
+from control.api.request_limits import UNCOUNTED
+from control.api.sessions import Live
 from control.db.database_check import find_applied, find_lacking
 from control.db.migrate import MigrationError, find_pending, load_migrations
 from control.db.pool import SILENT
@@ -23,6 +24,7 @@ from relay.journal.journal import Journal
 from relay.supervisor import Supervisor
 
 READY_SECONDS = 3.0  # a probe gives up soon; so do we, with a reason
+KEPT_SECONDS = 1.0  # what the database said goes for whoever asks meanwhile
 STUCK_SECONDS = 60.0  # that the journal cannot write is worth a word only when it goes on
 
 
@@ -32,11 +34,32 @@ class Health(msgspec.Struct, frozen=True):
     version: str = VERSION
 
 
+class Readiness:
+    """What the database says, which is asked once at a time and once in a while, however many want
+    to know: anybody may, without a sign-in."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = asyncio.Lock()
+        self._asked_at = float("-inf")
+        self._reasons: list[str] = []
+
+    async def find_reasons(self) -> list[str]:
+        """Of `find_reasons`, a moment old at most."""
+        clock = asyncio.get_running_loop().time
+        async with self._lock:
+            if clock() - self._asked_at >= KEPT_SECONDS:
+                self._reasons = await find_reasons(self._store)
+                self._asked_at = clock()
+        return list(self._reasons)
+
+
 @get(
     "/health/live",
     tags=["health"],
     summary="The process answers, and its background tasks run",
     responses={503: ResponseSpec(Health, generate_examples=False, description="restart it")},
+    opt=UNCOUNTED,
     sync_to_thread=False,
 )
 def get_live(supervisor: NamedDependency[Supervisor]) -> Response[Health]:
@@ -50,9 +73,10 @@ def get_live(supervisor: NamedDependency[Supervisor]) -> Response[Health]:
     tags=["health"],
     summary="The database has our schema and takes records; background tasks work; no stop is near",
     responses={503: ResponseSpec(Health, generate_examples=False, description="with reasons")},
+    opt=UNCOUNTED,
 )
 async def get_ready(
-    store: Database,
+    readiness: NamedDependency[Readiness],
     live: Live,
     journal: SkipValidation[NamedDependency[Journal]],
     supervisor: NamedDependency[Supervisor],
@@ -60,7 +84,7 @@ async def get_ready(
     if live.is_draining:
         reasons = ["the relay stops"]
     else:
-        reasons = await find_reasons(store)
+        reasons = await readiness.find_reasons()
         reasons += [f"the background task {name!r} fails" for name in supervisor.failing]
         if journal.failing_seconds > STUCK_SECONDS:
             reasons.append("the database does not take what the journal has")

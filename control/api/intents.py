@@ -11,6 +11,7 @@ from litestar import get
 from litestar.di import NamedDependency
 
 from config.intents import Registry
+from control.api.problems import describe_problems
 
 
 class IntentTitle(msgspec.Struct, frozen=True):
@@ -26,7 +27,13 @@ class IntentTitlePage(msgspec.Struct, frozen=True):
     next_cursor: None = None
 
 
-@get("/intents", tags=["intents"], summary="List the intents", sync_to_thread=False)
+@get(
+    "/intents",
+    tags=["intents"],
+    summary="List the intents",
+    responses={429: describe_problems()[429]},
+    sync_to_thread=False,
+)
 def list_intents(registry: NamedDependency[Registry]) -> IntentTitlePage:
     return IntentTitlePage(
         [IntentTitle(intent.name, intent.name, intent.title) for intent in registry.intents]

@@ -16,6 +16,7 @@ from litestar.params import SkipValidation
 
 from config.origins import Address, is_loopback
 from config.settings import Settings
+from control.api.request_limits import UNCOUNTED
 from control.api.request_target import METRICS, Networks, came_by_proxy, no_path
 from control.auth.current_user import refuse
 from control.http.siblings import Siblings
@@ -50,7 +51,7 @@ class Access:
             raise no_path()
 
 
-@get(METRICS, include_in_schema=False)
+@get(METRICS, include_in_schema=False, opt=UNCOUNTED)
 async def get_metrics(
     metrics: NamedDependency[Metrics],
     siblings: SkipValidation[NamedDependency[Siblings | None]],

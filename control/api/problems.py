@@ -92,7 +92,7 @@ def describe_problems(
     *statuses: int, body: type[msgspec.Struct] = Problem, media_type: str = PROBLEM_JSON
 ) -> dict[int, ResponseSpec]:
     """For the OpenAPI description of a handler: which of these it may answer with, and as all of
-    them who is not signed in, and when the database is away."""
+    them who is not signed in or asks too often, and when the database is away."""
     return {
         status: ResponseSpec(
             body,
@@ -100,5 +100,5 @@ def describe_problems(
             description=HTTPStatus(status).phrase,
             media_type=media_type,
         )
-        for status in sorted({401, *statuses, 503})
+        for status in sorted({401, *statuses, 429, 503})
     }

@@ -17,6 +17,7 @@ from litestar.types import BeforeMessageSendHookHandler, BeforeRequestHookHandle
 
 from config import nesting, origins
 from config.settings import Settings
+from control.api.request_limits import RequestLimits
 from control.errors import ProblemError
 from relay.live.endpoints import check_origin
 
@@ -116,11 +117,13 @@ def add_headers(settings: Settings) -> BeforeMessageSendHookHandler:
     return add
 
 
-def make_check(allowed: frozenset[str]) -> BeforeRequestHookHandler:
-    """Before a handler of what changes something: no page of another site asks for it, and the body
-    is not too deep. Litestar sees to its length."""
+def make_check(allowed: frozenset[str], limits: RequestLimits) -> BeforeRequestHookHandler:
+    """Before a handler: nobody asks too often. Before one of what changes something: no page of
+    another site asks for it, and the body is not too deep. Litestar sees to its length."""
 
     async def check(request: Request[Any, Any, Any]) -> None:
+        if not request.route_handler.opt.get("uncounted"):
+            limits.check_address(request)
         if request.method in SAFE_METHODS:
             return
         check_origin(request, allowed)

@@ -33,7 +33,6 @@ from control.sessions.direct import Direct, DirectBegun
 from relay.live.session_registry import SessionRegistry
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol.audio_formats import AudioWish, choose_audio
-from relay.protocol.refusal import Refused
 
 PREFIX = "/api/v1/voice"
 UTC = "UTC"  # the time zone of who does not say, or does not know
@@ -84,7 +83,7 @@ class SessionController(Controller):
     @post(
         "/",
         summary="Begin a session, in a new conversation or in a stored one",
-        responses=describe_problems(400, 403, 404, 413, 429),
+        responses=describe_problems(400, 403, 404, 413),
     )
     async def begin_session(
         self,
@@ -176,11 +175,7 @@ def make_websocket_url(public_url: str, session_id: UUID) -> str:
 
 def _check_room(live: SessionRegistry, request: Request[Any, Any, Any], user: User) -> None:
     """Raises `Refused`: sooner than at the attach, and nothing is written."""
-    try:
-        live.check(request.client.host if request.client else "", user.id)
-    except Refused as refused:
-        live.count_refusal(refused)
-        raise
+    live.check(request.client.host if request.client else "", user.id)
 
 
 def _check(wanted: SessionRequest, agent: Agent, policy: Policy) -> Audio:

@@ -15,6 +15,8 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 
+from control.api.request_limits import UNCOUNTED
+
 FOLDER = Path(__file__).parents[2] / "relay" / "client"
 TYPES = {
     ".css": "text/css",
@@ -49,7 +51,12 @@ def make_handler() -> HTTPRouteHandler:
     """The handler for all files of the client."""
     files = load_files()
 
-    @get([f"/{name}" for name in files], include_in_schema=False, sync_to_thread=False)
+    @get(
+        [f"/{name}" for name in files],
+        include_in_schema=False,
+        opt=UNCOUNTED,
+        sync_to_thread=False,
+    )
     def get_file(request: Request[Any, Any, Any]) -> Response[bytes]:
         file = files[request.scope["path"].removeprefix("/")]
         headers = {"Cache-Control": "no-cache", "ETag": file.etag}

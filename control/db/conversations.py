@@ -75,7 +75,7 @@ async def list_conversations(
     accents do not matter. Nothing to look for finds nothing.
     """
     matches, words = "", []
-    async with store.reading() as connection:
+    async with store.searching() if q is not None else store.reading() as connection:
         if q is not None:
             query = await _make_query(connection, _parse(storable(q)))
             if query is None:

@@ -22,6 +22,7 @@ from relay.core.records import IntentCalled, MessageSaid
 from relay.protocol import deepgram
 
 LONGEST = "2 hours 5 minutes"  # Deepgram ends a session after two hours
+_LOCK = 0x64697265  # "dire": of who begins a direct session
 
 Standing = Literal["direct", "relay", "over", "superseded"]
 
@@ -60,6 +61,42 @@ async def enter(
         # Left free for an owner before; its turns have none that is higher (ownership.py).
         last = Numbering(last_seq=numbered_from, last_turn=numbered_from)
     return Reporting(standing=standing, numbering=last)
+
+
+async def count_others(
+    connection: Connection, user_id: str, conversation_id: UUID, *, idle: float
+) -> tuple[int, int]:
+    """Direct sessions that live, as far as can be known, in all and of this user; without those of
+    the conversation, which a new one would end.
+
+    Nobody sees a client go. One of which nothing was reported for `idle` seconds (0: never) does
+    not count, nor one that Deepgram has ended.
+    """
+    sql = f"""
+        SELECT count(*) AS of_all, count(*) FILTER (WHERE s.user_id = $1) AS of_user
+        FROM voice.sessions AS s JOIN voice.conversations AS c ON c.id = s.conversation_id
+        WHERE s.transport = 'direct' AND s.state <> 'ended' AND s.conversation_id <> $2
+          AND s.created_at > now() - interval '{LONGEST}'
+          AND ($3 = 0 OR greatest(s.created_at, c.updated_at) > now() - make_interval(secs => $3))
+    """
+    (row,) = await connection.fetch(sql, user_id, conversation_id, idle)
+    return row["of_all"], row["of_user"]
+
+
+async def begin_alone(connection: Connection) -> None:
+    """Wait until nobody else begins a direct session: counting and adding are one step."""
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+
+
+async def count_open(connection: Connection, conversation_id: UUID, session_id: UUID) -> int:
+    """Calls of a session that its model was told nothing of yet."""
+    sql = """
+        SELECT count(*) FROM voice.intents
+        WHERE conversation_id = $1 AND session_id = $2
+          AND status = 'submitting' AND response IS NULL
+    """
+    count: int = await connection.fetchval(sql, conversation_id, session_id)
+    return count
 
 
 async def find_message(connection: Connection, message_id: UUID) -> tuple[UUID, Message] | None:

@@ -5,12 +5,14 @@ Control plane. Each function is one transaction, and raises `StoreUnavailable`.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
 from control.db import ownership
+from control.db.pool import Connection
 from control.db.rows import NewSession, SessionView, StoredSession, columns, storable_json
 from control.db.store import Store
 
@@ -30,14 +32,23 @@ ADD_SESSION = """
 """
 
 
-async def create_session(store: Store, session: NewSession, *, resume: bool) -> datetime | None:
+async def create_session(
+    store: Store,
+    session: NewSession,
+    *,
+    resume: bool,
+    check: Callable[[Connection], Awaitable[None]] | None = None,
+) -> datetime | None:
     """Add a session to a new conversation, or (`resume`) to one that the user has.
 
     When its ticket expires. None: there is none to resume. A closed conversation is open again.
     Who had it has it no longer: at once if the session is direct, else when it is attached.
+    `check` is called within the transaction, first; nothing happens if it raises.
     """
     supersede = ownership.supersede if session.transport == "direct" else ownership.supersede_direct
     async with store.transaction() as connection:
+        if check is not None:
+            await check(connection)
         owned = session.conversation_id, session.user_id
         if await connection.fetchval(REOPEN if resume else BEGIN, *owned) is None:
             return None

@@ -25,6 +25,7 @@ from relay.journal.journal import WriteFailed
 log = logging.getLogger(__name__)
 
 POOL_SIZE = 10
+SEARCHES = 3  # of these, for what users look for
 COMMAND_SECONDS = 10.0  # the longest that one statement may take
 LOCK_SECONDS = 8.0  # the longest that one waits for a lock
 ACQUIRE_SECONDS = 5.0  # waiting for a connection, opening it included
@@ -77,6 +78,7 @@ class Store:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self.is_up = True  # the last transaction did not find it away
         self.waiting = 0  # for a connection
+        self._searches = asyncio.Semaphore(SEARCHES)
 
     def __repr__(self) -> str:
         if self._pool is None:
@@ -137,6 +139,20 @@ class Store:
         """A transaction in which all statements see one snapshot."""
         async with self._begin(isolation="repeatable_read", readonly=True) as connection:
             yield connection
+
+    @asynccontextmanager
+    async def searching(self) -> AsyncIterator[Connection]:
+        """`reading`, for what may take long: never with all connections of the pool."""
+        try:
+            async with asyncio.timeout(ACQUIRE_SECONDS):
+                await self._searches.acquire()
+        except TimeoutError:
+            raise StoreUnavailable("other searches take too long") from None
+        try:
+            async with self.reading() as connection:
+                yield connection
+        finally:
+            self._searches.release()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -27,6 +27,7 @@ from config.loader import Configuration
 from config.settings import Settings
 from control.db import direct_sessions, sessions
 from control.db.direct_sessions import Reporting
+from control.db.pool import Connection
 from control.db.rows import History, Message, NewSession
 from control.db.store import Store
 from control.errors import Mistake, ProblemError, require
@@ -34,6 +35,7 @@ from control.sessions.deepgram_token import Minter
 from control.sessions.takeover import Settle, history_for_agent, take_over
 from relay.core.admitted import Admitted
 from relay.core.events import FunctionReturned, FunctionStarted
+from relay.core.function_calls import MAX_OPEN_CALLS
 from relay.core.user_context import AskContext, UserContext
 from relay.functions import submission
 from relay.functions.executor import LEASE_MARGIN, Call, Functions, check_call
@@ -49,7 +51,8 @@ _REFUSALS = {
     "over": ("session_ended", "the session is over; begin another"),
     "superseded": ("superseded", "the conversation is continued elsewhere"),
 }
-WAIT_MARGIN = 5.0  # beyond the longest time-out of an intent
+RETRY_SECONDS = 60  # what Retry-After says: a session ends some time
+WAIT_MARGIN = 5.0  # beyond the longest time-out of an intent: there is an answer by then
 
 
 class DirectBegun(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,9 +147,16 @@ class Direct:
     ) -> DirectBegun:
         """Nobody attaches to this session: its ticket expires as it begins."""
         self.check_enabled()
+        async with self._store.reading() as connection:  # Deepgram need not be asked for nothing
+            await self._check_room(connection, session)
         token = await self._minter.mint()
         session = replace(session, transport="direct", ticket_seconds=0.0)
-        began = await sessions.create_session(self._store, session, resume=resume)
+
+        async def check(connection: Connection) -> None:
+            await direct_sessions.begin_alone(connection)
+            await self._check_room(connection, session)
+
+        began = await sessions.create_session(self._store, session, resume=resume, check=check)
         began = require(began, "conversation")
         history = History()
         if resume:
@@ -181,6 +191,21 @@ class Direct:
             messages=history.messages,
             warnings=warnings,
         )
+
+    async def _check_room(self, connection: Connection, session: NewSession) -> None:
+        """Raises `ProblemError` if there are as many direct sessions as there may be."""
+        limits = self._settings
+        of_all, of_user = await direct_sessions.count_others(
+            connection, session.user_id, session.conversation_id, idle=limits.idle_seconds
+        )
+        if limits.sessions and of_all >= limits.sessions:
+            detail = "there are as many direct sessions as there may be; try again later"
+            raise ProblemError(503, "sessions", detail, retry_after=RETRY_SECONDS)
+        most = limits.sessions_per_user
+        if most and of_user >= most:
+            wanted = f"expected at most {most} direct sessions of one user at a time"
+            detail = f"{wanted}; end one with DELETE, or try again later"
+            raise ProblemError(429, "user_sessions", detail, retry_after=RETRY_SECONDS)
 
     # --- messages ----------------------------------------------------------------------------
 
@@ -244,6 +269,8 @@ class Direct:
             )
             record = replace(call.record(IntentStatus.SUBMITTING), **judged)
             stored = await direct_sessions.add_call(connection, record)
+            if stored is None:
+                await _check_open(connection, asked.session_id, conversation_id)
         if stored is None and record.status is IntentStatus.SUBMITTING:
             self._running[row_id] = asyncio.get_running_loop().create_future()
             self._functions.start(
@@ -306,6 +333,15 @@ def refuse_credentials(settings: Settings, configuration: Configuration) -> None
         wanted = "expected no credentials in agent.yaml beside it, got some"
         advice = "the direct transport would show them to browsers"
         raise ConfigError([f"RELAY_DIRECT_TRANSPORT: {wanted}; {advice}"])
+
+
+async def _check_open(connection: Connection, session_id: UUID, conversation_id: UUID) -> None:
+    """With the newest call among them. Raises `ProblemError`, and that call is not stored."""
+    count = await direct_sessions.count_open(connection, conversation_id, session_id)
+    if count > MAX_OPEN_CALLS:
+        wanted = f"expected at most {MAX_OPEN_CALLS} open calls of a session"
+        detail = f"{wanted}; report it again when one is answered"
+        raise ProblemError(429, "open_calls", detail, retry_after=1)
 
 
 def _has_credentials(configuration: Configuration) -> bool:

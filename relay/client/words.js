@@ -53,6 +53,11 @@ const PROBLEMS = {
     text: "Try again in a moment; nothing is lost.",
     action: "retry",
   },
+  address_requests: {
+    title: "Too much was asked for.",
+    text: "Wait a few seconds, then try again.",
+    action: "retry",
+  },
   not_found: {
     title: "This conversation is not there any more.",
     text: "It may have been deleted. Begin a new one.",
@@ -68,6 +73,7 @@ export function describe(problem) {
   if (problem.code === "ended" || problem.code === "closed") return null;
   if (problem.status === 401 || problem.status === 403) return PROBLEMS.signed_out;
   if (problem.code === "network" && !navigator.onLine) return PROBLEMS.offline;
+  if (problem.code === "user_requests") return PROBLEMS.address_requests;
   return PROBLEMS[problem.code] ?? PROBLEMS.failed;
 }
 

@@ -47,7 +47,7 @@ async function networkFirst(request, name) {
     // Nobody may read what belongs to somebody who is signed out.
     if (answer.status === 401) await caches.delete(HISTORY);
     if (answer.ok) await cache.put(request, answer.clone());
-    if (answer.status < 500) return answer;
+    if (answer.status < 500 && answer.status !== 429) return answer;
     return (await cache.match(request, options)) ?? answer;
   } catch (error) {
     const kept = await cache.match(request, options);

@@ -16,6 +16,7 @@ of relay/core/deepgram_session.py.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -38,6 +39,9 @@ MAX_DIGITS = 15
 SCHEMES = ("token", "bearer")
 CHOSEN = "Sec-WebSocket-Protocol"
 REQUEST_ID = "dg-request-id"
+
+Check = Callable[[ASGIConnection[Any, Any, Any, Any]], None]
+"""Looks at whoever asks, before anything else; raises `Refused`."""
 
 # Deepgram's words for an HTTP status; its clients show or compare them.
 _PROBLEMS = {
@@ -72,6 +76,7 @@ async def attach(
     session_registry: NamedDependency[SessionRegistry],
     admit: NamedDependency[Admit],
     allowed_origins: NamedDependency[frozenset[str]],
+    check_address: NamedDependency[Check],
 ) -> None:
     """Attach a browser to its session. The session goes on when this returns."""
 
@@ -85,7 +90,8 @@ async def attach(
                 admitted = await admit(session_id, ticket, seen)
             await session_registry.begin(admitted, handshake, headers)
 
-    if refused := await _ask(socket, session_registry, allowed_origins, begin):
+    checks = check_address, partial(check_origin, allowed=allowed_origins)
+    if refused := await _ask(socket, session_registry, checks, begin):
         await _refuse(socket, refused, b"application/problem+json", refused.problem())
 
 
@@ -95,6 +101,7 @@ async def converse(
     session_registry: NamedDependency[SessionRegistry],
     admit_grant: NamedDependency[AdmitGrant],
     allowed_origins: NamedDependency[frozenset[str]],
+    check_address: NamedDependency[Check],
 ) -> None:
     """Attach an official client. The session goes on when this returns."""
 
@@ -109,20 +116,22 @@ async def converse(
             headers[CHOSEN] = chosen
         await session_registry.begin(admitted, handshake, headers, is_deepgram_client=True)
 
-    if refused := await _ask(socket, session_registry, allowed_origins, begin):
+    checks = check_address, partial(check_origin, allowed=allowed_origins)
+    if refused := await _ask(socket, session_registry, checks, begin):
         await _refuse(socket, refused, b"application/json", problem_body(refused.status))
 
 
 async def _ask(
     socket: Socket,
     session_registry: SessionRegistry,
-    allowed_origins: frozenset[str],
+    checks: Sequence[Check],
     begin: Callable[[Handshake], Awaitable[None]],
 ) -> Refused | None:
     """Let `begin` accept the handshake; why it may not, if so."""
     await socket.receive()  # websocket.connect
     try:
-        check_origin(socket, allowed_origins)
+        for check in checks:
+            check(socket)
         await begin(socket.scope["extensions"][EXTENSION])  # type: ignore[index,arg-type]
     except Refused as refused:
         session_registry.count_refusal(refused)

@@ -138,7 +138,7 @@ class Metrics:
     )
     refusals = Row(
         Counter,
-        "what was refused, before and within sessions",
+        "what was refused, over REST, before and within sessions",
         code="the codes of refusals and of RelayError in protocol.md; too_big, handshake_timeout,"
         " head_too_large",
     )

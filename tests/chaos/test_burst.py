@@ -20,7 +20,10 @@ async def test_a_burst_of_connects_is_served_and_disturbs_nobody(
     async with staged(tmp_path, database_url) as stage:
         # The sandbox is one process of Python and no faster than that.
         relay = stage.relay(
-            RELAY_SETUP_SECONDS="120", RELAY_SESSIONS="0", RELAY_SESSIONS_PER_ADDRESS="0"
+            RELAY_SETUP_SECONDS="120",
+            RELAY_SESSIONS="0",
+            RELAY_SESSIONS_PER_ADDRESS="0",
+            RELAY_REQUESTS_PER_ADDRESS="0",
         )
         await relay.start()
         async with stage.people(chance, 1) as (before,):

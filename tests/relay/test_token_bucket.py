@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.token_bucket import TokenBucket
+from relay.token_bucket import TokenBucket, TokenBuckets
 
 
 def test_a_burst_may_come_at_once_and_then_so_much_a_second():
@@ -43,3 +43,49 @@ def test_never_more_than_the_burst_and_the_rate(rate, burst, steps):
         now += passed
         taken += amount if bucket.take(amount, now) else 0.0
         assert taken <= (burst + rate * now) * 1.000001
+
+
+# --- one for each key ----------------------------------------------------------------------------
+
+
+def test_each_key_has_a_bucket_of_its_own_which_says_when_there_is_more():
+    buckets = TokenBuckets(2.0, 3.0)
+
+    assert [buckets.take("a", 10.0) for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
+    assert buckets.take("b", 10.0) == 0.0
+    assert buckets.take("a", 10.25) == 0.25
+    assert buckets.take("a", 10.5) == 0.0
+    assert buckets.take("b", 10.5, 3.0) == 0.0
+
+
+def test_a_rate_of_0_is_no_limit_and_nothing_is_remembered():
+    buckets = TokenBuckets(0.0, 1.0)
+
+    assert {buckets.take("a", 0.0) for _ in range(1000)} == {0.0}
+    assert len(buckets) == 0
+
+
+def test_the_key_that_nobody_asked_for_longest_is_forgotten():
+    buckets = TokenBuckets(1.0, 1.0, most=2)
+    for key in ("a", "b", "a", "c"):
+        buckets.take(key, 0.0)
+
+    assert repr(buckets) == "<TokenBuckets 2 of 2>"
+    assert buckets.take("a", 0.0) == 1.0
+    assert buckets.take("b", 0.0) == 0.0  # it was forgotten
+
+
+@given(st.lists(st.tuples(st.floats(0, 2), st.sampled_from("abc")), max_size=200))
+def test_no_key_gets_more_than_its_burst_and_rate_nor_waits_longer_than_it_is_told(asked):
+    buckets = TokenBuckets(3.0, 5.0)
+    now, taken = 0.0, dict.fromkeys("abc", 0)
+    for passed, key in asked:
+        now += passed
+        wait = buckets.take(key, now)
+        taken[key] += wait == 0.0
+        assert taken[key] <= 5.0 + 3.0 * now + 1e-6
+        assert 0.0 <= wait <= 1 / 3 + 1e-9
+        if wait:
+            now += wait + 1e-9
+            assert buckets.take(key, now) == 0.0
+            taken[key] += 1

@@ -270,6 +270,7 @@ async def relaying(
             "session_registry": Provide(lambda: session_registry, sync_to_thread=False),
             "admit": Provide(lambda: admit, sync_to_thread=False),
             "allowed_origins": Provide(lambda: origins, sync_to_thread=False),
+            "check_address": Provide(lambda: lambda asked: None, sync_to_thread=False),
         },
         openapi_config=None,
     )

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
+import asyncpg
 import httpx
+import jwt
 import pytest
 from websockets.asyncio.client import connect
 
@@ -60,7 +63,7 @@ class Program:
 
 
 @asynccontextmanager
-async def running(database_url, tmp_path, *, planner=None, **variables):
+async def running(database_url, tmp_path, *, planner=None, clock=time.monotonic, **variables):
     async with (
         serve(Options(api_key=KEY, greeting_delay=0.0)) as agent,
         listening(planner or local_orchestrator.create_app(database_url)) as (planner_port, _),
@@ -75,7 +78,7 @@ async def running(database_url, tmp_path, *, planner=None, **variables):
             "RELAY_DIAL_AHEAD": "0",
             "RELAY_DIRECT_TRANSPORT": "on",
         }
-        app = create_app(settings_of(**values | variables), load(CONFIG_DIR, {}))
+        app = create_app(settings_of(**values | variables), load(CONFIG_DIR, {}), clock=clock)
         async with (
             listening(app) as (port, _),
             httpx.AsyncClient(
@@ -313,3 +316,137 @@ def test_credentials_of_the_configuration_are_not_shown_to_browsers(tmp_path):
     with pytest.raises(ConfigError, match="RELAY_DIRECT_TRANSPORT") as caught:
         create_app(settings_of(RELAY_DIRECT_TRANSPORT="on"), configuration)
     assert "hush" not in str(caught.value)
+
+
+# --- limits --------------------------------------------------------------------------------------
+
+SECRET = "a secret of thirty-two bytes, at least"
+
+
+def token(user):
+    claims = {"sub": user, "aud": "authenticated", "exp": 4_000_000_000}
+    return {"Authorization": f"Bearer {jwt.encode(claims, SECRET)}"}
+
+
+async def begin_many(program, count, **headers):
+    async with asyncio.TaskGroup() as tasks:
+        body = {"transport": "direct"}
+        asked = [
+            tasks.create_task(program.client.post("/session", json=body, headers=headers))
+            for _ in range(count)
+        ]
+    return sorted((task.result() for task in asked), key=lambda answer: answer.status_code)
+
+
+async def test_one_user_has_so_many_direct_sessions_at_all_relays(database_url, tmp_path):
+    more = {"RELAY_AUTH": "jwt", "RELAY_JWT_SECRET": SECRET, "RELAY_SESSIONS_PER_USER": "2"}
+    async with (
+        running(database_url, tmp_path / "one", **more) as one,
+        running(database_url, tmp_path / "two", **more) as two,
+    ):
+        ann, bob = token("ann"), token("bob")
+        answers = await begin_many(one, 6, **ann)
+        assert [a.status_code for a in answers] == [201] * 2 + [429] * 4
+        (refused,) = await begin_many(two, 1, **ann)
+        assert (refused.json()["code"], refused.headers["retry-after"]) == ("user_sessions", "60")
+        assert "end one with DELETE" in refused.json()["detail"]
+        assert [a.status_code for a in await begin_many(two, 2, **bob)] == [201] * 2
+
+        # In its own conversation a session takes the place of the one before.
+        first, second = (answer.json() for answer in answers[:2])
+        body = {"transport": "direct", "conversation_id": first["conversation_id"]}
+        again = await two.client.post("/session", json=body, headers=ann)
+        assert again.status_code == 201
+        await one.client.delete(f"/session/{second['session_id']}", headers=ann)
+        assert [a.status_code for a in await begin_many(two, 2, **ann)] == [201, 429]
+
+
+async def test_a_direct_session_of_which_nothing_is_heard_makes_room(database_url, tmp_path):
+    more = {"RELAY_AUTH": "jwt", "RELAY_JWT_SECRET": SECRET, "RELAY_SESSIONS_PER_USER": "1"}
+    long_ago = "now() - interval '11 minutes'"  # RELAY_IDLE_SECONDS is ten
+    async with running(database_url, tmp_path, **more) as program:
+        ann = token("ann")
+        program.client.headers.update(ann)
+        begun = await program.begin()
+        connection = await asyncpg.connect(database_url)
+        await connection.execute(f"UPDATE voice.sessions SET created_at = {long_ago}")
+        await connection.execute(f"UPDATE voice.conversations SET updated_at = {long_ago}")
+        await connection.close()
+
+        assert (await program.say(begun)).status_code == 201  # it lives after all
+        assert (await begin_many(program, 1))[0].status_code == 429
+
+        connection = await asyncpg.connect(database_url)
+        await connection.execute(f"UPDATE voice.conversations SET updated_at = {long_ago}")
+        await connection.close()
+        assert (await begin_many(program, 1))[0].status_code == 201
+
+
+async def test_there_is_an_end_to_all_direct_sessions(database_url, tmp_path):
+    async with running(database_url, tmp_path, RELAY_SESSIONS="2") as program:
+        *_, refused = answers = await begin_many(program, 3)
+
+        assert [a.status_code for a in answers] == [201, 201, 503]
+        assert (refused.json()["code"], refused.headers["retry-after"]) == ("sessions", "60")
+        assert (await program.client.post("/session")).status_code == 201  # relayed ones have room
+
+
+async def test_so_much_is_reported_of_one_session_a_minute(database_url, tmp_path):
+    now = [1000.0]
+    more = {"RELAY_DIRECT_REPORTS_PER_MINUTE": "3"}
+    async with running(database_url, tmp_path, clock=lambda: now[0], **more) as program:
+        begun, other = await program.begin(), await program.begin()
+        wrong = {"name": "drop_tables"}
+        said = [await program.say(begun) for _ in range(5)]
+        called = [await program.call(begun, id=f"call_{n}", **wrong) for n in range(4)]
+
+        assert [a.status_code for a in said] == [201] * 3 + [429] * 2
+        assert [a.status_code for a in called] == [200] * 3 + [429]
+        problem = said[-1].json()
+        assert (problem["code"], said[-1].headers["retry-after"]) == ("too_many_reports", "20")
+        assert problem["detail"].startswith("expected at most 3 messages of one session a minute")
+        assert "3 function calls" in called[-1].json()["detail"]
+        assert (await program.say(other)).status_code == 201
+        now[0] += 20
+        assert [(await program.say(begun)).status_code for _ in range(2)] == [201, 429]
+        assert len(await program.items(begun, "messages")) == 4
+
+
+async def test_so_many_calls_of_one_session_are_open_at_once(database_url, tmp_path):
+    asked, go_on = [], asyncio.Event()
+
+    async def slow(scope, receive, send):
+        if scope["type"] == "lifespan":
+            while (message := await receive())["type"] != "lifespan.shutdown":
+                await send({"type": f"{message['type']}.complete"})
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        asked.append(scope["path"])
+        await go_on.wait()
+        await send({"type": "http.response.start", "status": 201, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    more = {"RELAY_DIRECT_REPORTS_PER_MINUTE": "0"}
+    async with running(database_url, tmp_path, planner=slow, **more) as program:
+        begun = await program.begin()
+        async with asyncio.TaskGroup() as tasks:
+            calls = [tasks.create_task(program.call(begun, id=f"call_{n}")) for n in range(17)]
+            done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            (refused,) = (task.result() for task in done)
+            assert len(await program.items(begun, "intents")) == 16
+            other = await program.begin()
+            other = tasks.create_task(program.call(other))
+            while len(asked) < 17:  # noqa: ASYNC110 (another server in this loop)
+                await asyncio.sleep(0)
+            go_on.set()
+        answers = [task.result() for task in calls if task.result() is not refused]
+
+        assert (refused.status_code, refused.json()["code"]) == (429, "open_calls")
+        assert "at most 16 open calls" in refused.json()["detail"]
+        assert [a.json()["status"] for a in [*answers, other.result()]] == ["submitted"] * 17
+        last = next(n for n, task in enumerate(calls) if task.result() is refused)
+        async with asyncio.timeout(20):  # until what came of the others is stored
+            while (answer := await program.call(begun, id=f"call_{last}")).status_code == 429:
+                pass
+        assert answer.json()["status"] == "submitted"
+        assert len(await program.items(begun, "intents")) == 17

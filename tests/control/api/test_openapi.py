@@ -44,6 +44,7 @@ def prepare(database_url, **more):
             "ORCHESTRATOR_URL": "http://127.0.0.1:9",
             "DATABASE_URL": database_url,
             "RELAY_DIAL_AHEAD": "0",
+            "RELAY_REQUESTS_PER_ADDRESS": "0",  # all come from here
         }
         | more
     )

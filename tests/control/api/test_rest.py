@@ -25,7 +25,7 @@ from config.policy import Language, Policy
 from config.settings import CONFIG_DIR, Settings
 from config.version import VERSION
 from control.api.conversations import ConversationController
-from control.api.health import get_live, get_ready
+from control.api.health import Readiness, get_live, get_ready
 from control.api.intents import list_intents
 from control.api.problems import answer_error
 from control.api.sessions import PREFIX, SessionController
@@ -55,7 +55,6 @@ class LiveHere:
         self.expected = []
         self.asked = []
         self.refused = None
-        self.counted = []
 
     def check_open(self):
         if self.is_draining:
@@ -72,9 +71,6 @@ class LiveHere:
         self.asked.append((address, user_id))
         if self.refused:
             raise self.refused
-
-    def count_refusal(self, refused):
-        self.counted.append(refused.code)
 
     def expect(self, session_id, about):
         self.expected.append(session_id)
@@ -121,6 +117,7 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
     )
     journal = journal or Journal(store.write, Metrics(), Path("nowhere"))  # one that does not run
     supervisor = supervisor or Supervisor()  # nor does this
+    readiness = Readiness(store)
     return Litestar(
         [
             Router(
@@ -131,6 +128,7 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
         ],
         dependencies={
             "store": Provide(lambda: store, sync_to_thread=False),
+            "readiness": Provide(lambda: readiness, sync_to_thread=False),
             "live": Provide(lambda: live, sync_to_thread=False),
             "journal": Provide(lambda: journal, sync_to_thread=False),
             "supervisor": Provide(lambda: supervisor, sync_to_thread=False),
@@ -957,5 +955,4 @@ async def test_when_there_is_no_room_no_session_begins(store, client, live):
     assert (response.status_code, response.json()["code"]) == (429, "user_sessions")
     assert response.headers["retry-after"] == "10"
     assert live.asked == [("127.0.0.1", USER_ID)]
-    assert live.counted == ["user_sessions"]
     assert live.expected == []
