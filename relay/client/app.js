@@ -2,11 +2,14 @@
 
 import { Bubbles, element } from "./bubbles.js";
 import { Call } from "./call.js";
+import { Devices } from "./devices.js";
 import { ask } from "./dialog.js";
 import { Dock } from "./dock.js";
 import { Drawer } from "./drawer.js";
 import { hasOpus } from "./opus.js";
 import { Rest } from "./rest.js";
+import { FULL } from "./session.js";
+import { recall, remember } from "./storage.js";
 import { Transcript } from "./transcript.js";
 import { describe } from "./words.js";
 
@@ -14,7 +17,10 @@ const NAME = "Voice";
 const LOOKS = [1000, 2000, 4000, 8000]; // milliseconds: how a call does that was submitted again
 
 const $ = (id) => document.getElementById(id);
-const rest = new Rest({ getToken: async () => sessionStorage.getItem("relay.token") });
+const rest = new Rest({
+  getToken: async () => recall("relay.token", "sessionStorage"),
+  onSignedOut: (problem) => tell(problem, load),
+});
 const transcript = new Transcript();
 const bubbles = new Bubbles($("transcript"), $("main"), retry);
 const call = new Call({ rest, opus: await wantsOpus() });
@@ -32,7 +38,14 @@ const dock = new Dock(
   { onTalk: () => talk(), onMute: () => call.toggleMute(), onText: type },
 );
 let open = null; // the id of the conversation that is shown; null: a new one
-let again = () => talk(); // what "Try again" does
+const devices = new Devices(
+  {
+    dialog: $("devices-dialog"), microphone: $("microphone"), speaker: $("speaker"),
+    note: $("devices-note"),
+  },
+  (chosen) => call.use(chosen).catch(tell),
+);
+let again = () => talk(); // what "Try again" does when a session has ended
 
 // --- talking -------------------------------------------------------------------------------------
 
@@ -43,32 +56,36 @@ async function talk({ steal = false } = {}) {
   try {
     await call.talk(open, { steal });
   } catch (error) {
-    tell(error);
+    tell(error, again);
   }
 }
 
 async function type(text) {
   again = () => type(text);
   dock.notice(null);
+  dock.take(text);
   transcript.typed(text);
   try {
     await call.type(text, open);
   } catch (error) {
     transcript.untyped(text);
     dock.giveBack(text);
-    tell(error);
+    tell(error, () => type(text));
   }
 }
 
-function tell(error) {
+/** @param {() => void} [retry] how it is tried again; without it there is no button for that */
+function tell(error, retry) {
   if (error.code === undefined) throw error; // a defect belongs into the console
   const words = describe(error);
-  if (words) {
-    dock.notice(words, {
-      retry: { name: "Try again", run: () => again() },
-      steal: { name: "Talk here", run: () => talk({ steal: true }) },
-    });
-  }
+  if (!words) return;
+  const actions = {
+    retry,
+    steal: () => talk({ steal: true }),
+    sound: () => call.wake(),
+    devices: () => devices.open(),
+  };
+  dock.notice(words, actions, { about: error.code, wait: error.retryAfter ?? 0 });
 }
 
 function show() {
@@ -78,7 +95,9 @@ function show() {
 
 call.addEventListener("change", ({ detail }) => {
   show();
-  if (detail.problem) tell(detail.problem);
+  if (detail.solved) dock.solved(detail.solved);
+  if (call.session.state === "open") dock.solved(FULL);
+  if (detail.problem) tell(detail.problem, call.live ? undefined : again);
 });
 call.addEventListener("level", ({ detail: { side, level } }) => {
   if (side === "user") dock.userLevel(level);
@@ -95,7 +114,8 @@ call.addEventListener("begun", ({ detail: { conversationId, messages } }) => {
 });
 call.addEventListener("event", ({ detail: event }) => {
   transcript.handle(event);
-  if (event.type === "RelayError" && event.code === "too_long") tell(event);
+  if (event.type === "RelayNotice") tell({ code: `ends-${event.code}` });
+  if (event.type === "UserStartedSpeaking") dock.solved(["ends-idle"]);
   // The first words of the user are the title.
   if (event.type === "RelayMessageSaved" && event.role === "user") refresh();
 });
@@ -112,11 +132,10 @@ async function turnTo(id) {
   frame(null);
   drawer.mark(id);
   if (id === null) return;
-  again = () => load(id);
-  await load(id);
+  await read(id);
 }
 
-async function load(id) {
+async function read(id) {
   $("transcript").setAttribute("aria-busy", "true"); // not all of it is news to be read out
   try {
     const [conversation] = await Promise.all([rest.conversation(id), fetchAll(id, 0)]);
@@ -124,7 +143,7 @@ async function load(id) {
     frame(conversation);
     $("main").scrollTop = $("main").scrollHeight;
   } catch (error) {
-    if (open === id) tell(error);
+    if (open === id) tell(error, () => read(id));
   } finally {
     $("transcript").removeAttribute("aria-busy");
   }
@@ -216,6 +235,11 @@ $("erase").onclick = async () => {
   }
 };
 
+$("devices").onclick = () => {
+  drawer.toggle(false);
+  devices.open();
+};
+
 $("new").onclick = async () => {
   history.pushState(null, "", location.pathname + location.search);
   await follow();
@@ -242,6 +266,7 @@ for (const type of ["online", "offline"]) {
   });
 }
 document.addEventListener("visibilitychange", () => call.session.nudge());
+for (const type of ["click", "keydown"]) document.addEventListener(type, () => call.wake());
 
 async function greet() {
   try {
@@ -257,10 +282,22 @@ async function greet() {
 /** `?codec=opus` asks for it from now on, `?codec=linear16` no more. */
 async function wantsOpus() {
   const wish = new URLSearchParams(location.search).get("codec");
-  if (wish) localStorage.setItem("relay.codec", wish);
-  return localStorage.getItem("relay.codec") === "opus" && (await hasOpus());
+  if (wish) remember("relay.codec", wish);
+  return recall("relay.codec") === "opus" && (await hasOpus());
 }
 
-navigator.serviceWorker?.register("worker.js");
+async function install() {
+  try {
+    await navigator.serviceWorker?.register("worker.js");
+  } catch {
+    // Cookies are blocked: nothing is shown without a network, and all else works.
+  }
+}
+
+function load() {
+  return Promise.all([greet(), drawer.load(), open === null ? follow() : read(open)]);
+}
+
 show();
-await Promise.all([greet(), drawer.load(), follow()]);
+install();
+await Promise.all([devices.look(), load()]);

@@ -1,5 +1,7 @@
 // The lower edge of the page: the mic, mute, the text field, the state word, both levels, notices.
 
+import { ACTIONS } from "./words.js";
+
 const AWAY = { offline: "offline", reconnecting: "reconnecting" };
 const LOUD = 0.18; // root mean square of speech near a microphone: the meter is full
 const STEPS = 20; // of a meter
@@ -8,6 +10,8 @@ const REDRAW = 60; // milliseconds: it is for the eye
 export class Dock {
   #parts;
   #word = "";
+  #about = ""; // the code of the problem that is shown
+  #clock = null;
   #shown = { user: { share: 0, at: 0 }, agent: { share: 0, at: 0 } };
 
   /**
@@ -73,22 +77,50 @@ export class Dock {
     if (!this.#parts.text.value) this.#parts.text.value = typed;
   }
 
+  /** It is sent again after all. */
+  take(typed) {
+    if (this.#parts.text.value === typed) this.#parts.text.value = "";
+  }
+
   /**
    * @param {import("./words.js").Words | null} words null: none any more
-   * @param {Record<string, {name: string, run: () => void}>} [actions] what can be done about it
+   * @param {Record<string, () => void>} [actions] by their names in words.js: what can be done
+   * @param {{about?: string, wait?: number}} [more] the code of the problem; seconds until it makes
+   *   sense to do something
    */
-  notice(words, actions = {}) {
+  notice(words, actions = {}, { about = "", wait = 0 } = {}) {
     const { notice, title, detail, action } = this.#parts;
+    clearInterval(this.#clock);
+    this.#about = about;
     notice.hidden = words === null;
     if (words === null) return;
+    notice.classList.toggle("hint", words.hint ?? false);
     title.textContent = words.title;
     detail.textContent = words.text;
-    const able = actions[words.action];
-    action.hidden = !able;
-    action.textContent = able?.name ?? "";
+    const run = actions[words.action];
+    action.hidden = !run;
     action.onclick = () => {
       this.notice(null);
-      able?.run();
+      run();
     };
+    if (run) this.#countDown(ACTIONS[words.action], wait);
+  }
+
+  /** These problems are none any more. */
+  solved(codes) {
+    if (codes.includes(this.#about)) this.notice(null);
+  }
+
+  #countDown(name, wait) {
+    const { action } = this.#parts;
+    const end = performance.now() + wait * 1000;
+    const show = () => {
+      const left = Math.ceil((end - performance.now()) / 1000);
+      action.disabled = left > 0;
+      action.textContent = left > 0 ? `${name} in ${left} s` : name;
+      if (left <= 0) clearInterval(this.#clock);
+    };
+    this.#clock = setInterval(show, 250); // a browser's timers may be late
+    show();
   }
 }

@@ -6,10 +6,10 @@ const SHELL = "shell";
 const HISTORY = "history";
 const PATIENCE = 4000; // milliseconds: a network that is slower than that is none
 const FILES = [
-  "./", "app.js", "awake.js", "bubbles.js", "call.js", "capture.js", "comeback.js", "dialog.js",
-  "dock.js", "drawer.js", "floor.js", "icon-192.png", "icon-512.png", "icon-maskable-512.png",
+  "./", "app.js", "awake.js", "bubbles.js", "call.js", "capture.js", "comeback.js", "devices.js",
+  "dialog.js", "dock.js", "drawer.js", "floor.js", "icon-192.png", "icon-512.png", "icon-maskable-512.png",
   "icon.svg", "jitter.js", "manifest.webmanifest", "microphone.js", "opus.js", "playback.js",
-  "resampler.js", "rest.js", "session.js", "speaker.js", "style.css", "tokens.css",
+  "resampler.js", "rest.js", "session.js", "speaker.js", "storage.js", "style.css", "tokens.css",
   "transcript.js", "typed.js", "watchdog.js", "words.js",
 ];
 const base = new URL("./", self.location).pathname;
