@@ -6,22 +6,32 @@ import { Devices } from "./devices.js";
 import { ask } from "./dialog.js";
 import { Dock } from "./dock.js";
 import { Drawer } from "./drawer.js";
+import { Offline } from "./offline.js";
 import { hasOpus } from "./opus.js";
 import { Rest } from "./rest.js";
 import { FULL } from "./session.js";
 import { recall, remember } from "./storage.js";
 import { Transcript } from "./transcript.js";
-import { describe } from "./words.js";
+import { describe, describeCopy } from "./words.js";
 
 const NAME = "Voice";
+const SEEN = new Set(["ConversationText", "RelayMessageSaved", "RelayIntent"]);
 const LOOKS = [1000, 2000, 4000, 8000]; // milliseconds: how a call does that was submitted again
 
 const $ = (id) => document.getElementById(id);
 const rest = new Rest({
   getToken: async () => recall("relay.token", "sessionStorage"),
-  onSignedOut: (problem) => tell(problem, load),
+  onSignedOut: (problem) => {
+    offline.signedOut();
+    tell(problem, load);
+  },
+  onCopy: (moment) => {
+    $("copy").hidden = false;
+    $("copy-text").textContent = describeCopy(moment);
+  },
 });
 const transcript = new Transcript();
+const offline = new Offline(rest, transcript);
 const bubbles = new Bubbles($("transcript"), $("main"), retry);
 const call = new Call({ rest, opus: await wantsOpus() });
 const drawer = new Drawer(rest, {
@@ -31,12 +41,13 @@ const drawer = new Drawer(rest, {
 const dock = new Dock(
   {
     mic: $("mic"), mute: $("mute"), typing: $("typing"), text: $("text"), word: $("word"),
-    away: $("away"), meterUser: $("meter-user"), meterAgent: $("meter-agent"), notice: $("notice"),
+    count: $("count"), away: $("away"), meterUser: $("meter-user"), meterAgent: $("meter-agent"), notice: $("notice"),
     title: $("notice-title"), detail: $("notice-text"), action: $("notice-action"),
     close: $("notice-close"),
   },
-  { onTalk: () => talk(), onMute: () => call.toggleMute(), onText: type },
+  { onTalk: () => talk(), onMute: () => call.toggleMute(), onText: type, onLong },
 );
+let shown = null; // what is known of the conversation that is shown
 let open = null; // the id of the conversation that is shown; null: a new one
 const devices = new Devices(
   {
@@ -65,6 +76,7 @@ async function type(text) {
   dock.notice(null);
   dock.take(text);
   transcript.typed(text);
+  bubbles.toEnd();
   try {
     await call.type(text, open);
   } catch (error) {
@@ -72,6 +84,10 @@ async function type(text) {
     dock.giveBack(text);
     tell(error, () => type(text));
   }
+}
+
+function onLong() {
+  tell({ code: "too_long" });
 }
 
 /** @param {() => void} [retry] how it is tried again; without it there is no button for that */
@@ -84,6 +100,7 @@ function tell(error, retry) {
     steal: () => talk({ steal: true }),
     sound: () => call.wake(),
     devices: () => devices.open(),
+    load: () => location.reload(),
   };
   dock.notice(words, actions, { about: error.code, wait: error.retryAfter ?? 0 });
 }
@@ -103,10 +120,13 @@ call.addEventListener("level", ({ detail: { side, level } }) => {
   if (side === "user") dock.userLevel(level);
   else dock.agentLevel(level);
 });
-call.addEventListener("begun", ({ detail: { conversationId, messages } }) => {
+call.addEventListener("begun", ({ detail: { conversationId, messages, again } }) => {
+  $("copy").hidden = true;
+  offline.began();
+  if (again) update(); // the relay may be another one
   if (open !== conversationId) {
     open = conversationId;
-    history.replaceState(null, "", `#${conversationId}`);
+    history.replaceState(history.state, "", `#${conversationId}`);
     frame(null);
     drawer.mark(open);
   }
@@ -114,6 +134,8 @@ call.addEventListener("begun", ({ detail: { conversationId, messages } }) => {
 });
 call.addEventListener("event", ({ detail: event }) => {
   transcript.handle(event);
+  if (SEEN.has(event.type)) offline.saw({ id: open, title: null, ...shown });
+  if (event.type === "ConversationText" && event.role === "user") bubbles.toEnd();
   if (event.type === "RelayNotice") tell({ code: `ends-${event.code}` });
   if (event.type === "UserStartedSpeaking") dock.solved(["ends-idle"]);
   // The first words of the user are the title.
@@ -129,6 +151,7 @@ async function turnTo(id) {
   open = id;
   dock.notice(null);
   transcript.clear();
+  $("newer").hidden = true;
   frame(null);
   drawer.mark(id);
   if (id === null) return;
@@ -136,6 +159,7 @@ async function turnTo(id) {
 }
 
 async function read(id) {
+  $("copy").hidden = true;
   $("transcript").setAttribute("aria-busy", "true"); // not all of it is news to be read out
   try {
     const [conversation] = await Promise.all([rest.conversation(id), fetchAll(id, 0)]);
@@ -201,6 +225,7 @@ async function retry({ key }) {
 
 /** The conversation's name and what can be done with it. */
 function frame(conversation) {
+  shown = conversation;
   const title = conversation?.title ?? NAME;
   $("title").textContent = title;
   document.title = title === NAME ? NAME : `${title} · ${NAME}`;
@@ -225,7 +250,7 @@ $("erase").onclick = async () => {
   if (call.live) call.stop();
   try {
     await rest.erase(id);
-    navigator.serviceWorker?.controller?.postMessage({ forget: id });
+    offline.forget(id);
     history.replaceState(null, "", location.pathname + location.search);
     await follow();
     drawer.load();
@@ -240,10 +265,8 @@ $("devices").onclick = () => {
   devices.open();
 };
 
-$("new").onclick = async () => {
-  history.pushState(null, "", location.pathname + location.search);
-  await follow();
-  drawer.toggle(false);
+$("new").onclick = $("new-here").onclick = () => {
+  drawer.go(location.pathname + location.search);
   $("mic").focus();
 };
 
@@ -254,6 +277,15 @@ transcript.addEventListener("change", () => {
   bubbles.show(transcript.items());
 });
 
+bubbles.onBehind = () => ($("newer").hidden = false);
+$("main").addEventListener("scroll", () => {
+  if (bubbles.atEnd) $("newer").hidden = true;
+});
+$("newer").onclick = () => {
+  $("newer").hidden = true;
+  bubbles.toEnd();
+};
+
 function follow() {
   return turnTo(location.hash.slice(1) || null);
 }
@@ -263,9 +295,14 @@ for (const type of ["online", "offline"]) {
   addEventListener(type, () => {
     call.session.nudge();
     show();
+    if (type === "online" && !$("copy").hidden && !call.live) load();
   });
 }
-document.addEventListener("visibilitychange", () => call.session.nudge());
+document.addEventListener("visibilitychange", () => {
+  call.session.nudge();
+  if (document.visibilityState === "visible") update();
+});
+$("copy-again").onclick = () => load();
 for (const type of ["click", "keydown"]) document.addEventListener(type, () => call.wake());
 
 async function greet() {
@@ -287,14 +324,30 @@ async function wantsOpus() {
 }
 
 async function install() {
+  const workers = navigator.serviceWorker;
+  let installed = Boolean(workers?.controller);
+  workers?.addEventListener("controllerchange", () => {
+    if (installed) tell({ code: "updated" }); // else this is the first
+    installed = true;
+  });
   try {
-    await navigator.serviceWorker?.register("worker.js");
+    await workers?.register("worker.js");
   } catch {
     // Cookies are blocked: nothing is shown without a network, and all else works.
   }
 }
 
+/** Is there another version of the page? */
+async function update() {
+  try {
+    await (await navigator.serviceWorker?.getRegistration())?.update();
+  } catch {
+    // there is no network: the next time
+  }
+}
+
 function load() {
+  $("copy").hidden = true;
   return Promise.all([greet(), drawer.load(), open === null ? follow() : read(open)]);
 }
 

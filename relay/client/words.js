@@ -23,7 +23,7 @@ export const DEVICES = { own: "The browser's choice", gone: "Not connected now" 
 export const LONGEST = 4000;
 
 /** By the `code` of a problem. @type {Record<string, Words>} */
-const PROBLEMS = {
+export const PROBLEMS = {
   "mic-refused": {
     title: "The microphone is blocked.",
     text: "Allow it for this page in your browser's settings, then tap the mic again. You can type meanwhile.",
@@ -139,6 +139,12 @@ const PROBLEMS = {
     title: "This conversation is not there any more.",
     text: "It may have been deleted. Begin a new one.",
   },
+  updated: {
+    title: "There is a new version of this page.",
+    text: "Load it when it suits you. The conversation stays.",
+    action: "load",
+    hint: true,
+  },
   portal: {
     title: "Your network wants something from you first.",
     text: "It may ask you to sign in: open any other page, then come back.",
@@ -186,6 +192,11 @@ export function describeReason({ status, result }) {
   if (status !== "rejected" && status !== "failed") return "";
   const error = result?.error ?? result?.detail ?? result;
   return typeof error === "string" ? capital(error) : "";
+}
+
+/** What is shown was kept at that moment. */
+export function describeCopy(moment) {
+  return `The relay does not answer. This is a copy from ${when(moment).replace(/^T/, "t")}.`;
 }
 
 /** "due_date" as "Due date". */

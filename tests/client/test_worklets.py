@@ -431,3 +431,63 @@ def test_hanging_up_while_it_begins_is_no_accident(node):
     )
 
     assert found == ["closed", ["connecting", "closed"], "closed"]
+
+
+WATCHDOG = """
+import { Watchdog } from "./watchdog.js";
+let now = 1000;
+let look;
+let dead = 0;
+let asked = 0;
+globalThis.document = { visibilityState: "visible" };
+performance.now = () => now;
+globalThis.setInterval = (tick) => { look = tick; };
+globalThis.clearInterval = () => { look = () => {}; };
+const rest = { intents: async () => { asked += 1; } };
+const socket = { bufferedAmount: 0 };
+const dog = new Watchdog(rest, () => { dead += 1; });
+function tick(milliseconds, seen, heard = true) {
+  now += milliseconds;
+  document.visibilityState = seen ? "visible" : "hidden";
+  if (heard) dog.heard();
+  look();
+}
+dog.watch(socket);
+tick(1000, true);
+"""
+
+
+def test_a_page_that_nobody_sees_keeps_a_connection_that_lives(node):
+    told = node(
+        WATCHDOG
+        + """
+        tick(1000, false);
+        for (let minute = 0; minute < 10; minute++) tick(60_000, false); // as Chromium throttles
+        const live = { dead, asked };
+        tick(60_000, false, false); // nothing came for a minute: it is asked for, and there
+        tick(30_000, true); // it is looked at again: the last tick was late, too
+        await null;
+        tell({ live, dead, asked });
+        """
+    )
+
+    assert told == {"live": {"dead": 0, "asked": 0}, "dead": 0, "asked": 1}
+
+
+def test_a_page_that_slept_gives_its_connection_up(node):
+    assert node(WATCHDOG + "tick(60_000, true); tell(dead);") == 1
+
+
+def test_a_network_that_takes_nothing_is_noticed_by_the_clock_not_by_ticks(node):
+    told = node(
+        WATCHDOG
+        + """
+        socket.bufferedAmount = 1e6;
+        tick(1000, false);
+        const first = dead;
+        tick(60_000, false);
+        tell({ first, dead });
+        """
+    )
+
+    assert told == {"first": 0, "dead": 1}
