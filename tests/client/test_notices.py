@@ -12,7 +12,8 @@ __all__ = ["shoot"]
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(200)]
 
 FITS = """() => [...document.querySelectorAll('.page *')]
-    .filter((node) => node.getBoundingClientRect().right > innerWidth + 0.5)
+    .filter((node) => node.getBoundingClientRect().right > Math.min(innerWidth,
+        node.closest('#notice')?.getBoundingClientRect().right ?? innerWidth) + 0.5)
     .map((node) => node.outerHTML.slice(0, 80))"""
 SHOW = """async (code) => {
     const { Dock } = await import('./dock.js');

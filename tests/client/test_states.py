@@ -289,6 +289,43 @@ async def test_a_limit_is_named_with_when_to_try_again(stack, tab):
         await stack.relay.start()
 
 
+async def test_a_typed_turn_that_the_relay_refuses_comes_back(stack, tab):
+    await stack.say(ECHO)
+    page = await tab()
+    for n in range(90):  # 30 a minute, and half a one a second
+        await page.type(f"Line {n}")
+        if await page.by("#notice").is_visible():
+            break
+
+    await notice(page, "too much at once")
+    refused = await page.by("#text").input_value()
+    assert refused.startswith("Line ")
+    await page.until("() => !document.querySelector('.bubble.pending')")
+
+
+async def test_why_a_session_ended_is_said(stack, tab):
+    await stack.say(ECHO)
+    environ = stack.relay.environ
+    page = await tab()
+    page.expected += ["ERR_", "WebSocket connection"]
+    try:
+        await stack.relay.stop()
+        environ["RELAY_IDLE_SECONDS"] = "4"
+        await stack.relay.start()
+        await answered(page)
+
+        await notice(page, "The session ends soon")
+        await notice(page, "The session has ended")
+        assert "Nobody spoke" in await page.by("#notice").inner_text()
+        await answered(page, "Still here")  # typing begins another
+        await page.by("#new").click()  # that ends it
+        await page.word("ready")
+    finally:
+        await stack.relay.stop()
+        del environ["RELAY_IDLE_SECONDS"]
+        await stack.relay.start()
+
+
 @pytest.mark.parametrize("way", ["mic", "text"])
 async def test_who_is_signed_out_reads_the_same_however_they_begin(stack, tab, way):
     await stack.say(ECHO)
