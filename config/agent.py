@@ -1,8 +1,9 @@
 """agent.yaml: who listens, thinks and speaks, and in which audio.
 
 The structs are the fields of the Voice Agent API's Settings, no more and no less, because Deepgram
-refuses a session over a field that it does not know; only `context` is ours. What is not set is not
-sent. The prompt and the functions are not here: they come from system_prompt.md and intents.yaml.
+refuses a session over a field that it does not know; only those of `OURS` are ours. What is not set
+is not sent. The prompt and the functions are not here: they come from system_prompt.md and
+intents.yaml.
 """
 
 from __future__ import annotations
@@ -325,6 +326,8 @@ class Speak(Part, frozen=True):
 Thinkers = Think | Annotated[list[Think], Meta(min_length=1)]
 Speakers = Speak | Annotated[list[Speak], Meta(min_length=1)]
 
+OURS = ("context", "events", "redial_sound")  # fields that Settings have not, or another one
+
 # --- the whole ----------------------------------------------------------------------------------
 
 
@@ -334,6 +337,13 @@ class Context(Part, frozen=True):
     path: Annotated[str, Meta(pattern=PATH, description="put behind ORCHESTRATOR_URL")]
     timeout: Annotated[float, Meta(gt=0, le=5, description=_TIMEOUT)] = 0.5
     keyterms: Annotated[bool, Meta(description="are the names told to the recognition?")] = True
+
+
+class Events(Part, frozen=True):
+    """What the Orchestrator is told: `conversation.ended`, when a session has ended."""
+
+    path: Annotated[str, Meta(pattern=PATH, description="put behind ORCHESTRATOR_URL")]
+    messages: Annotated[bool, Meta(description="is it told what was said, or only where?")] = True
 
 
 class Agent(Part, frozen=True):
@@ -352,6 +362,7 @@ class Agent(Part, frozen=True):
     mip_opt_out: bool | UnsetType = UNSET
     redial_sound: Literal["off", "on"] = "off"
     context: Context | None = None
+    events: Events | None = None
 
     @property
     def thinkers(self) -> Sequence[Think]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from jsonschema import Draft202012Validator
 from msgspec import Meta
@@ -19,8 +19,13 @@ from config.validation import NOT_EMPTY, PATH, Mistake, Part
 
 _NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 _FUNCTION = r"^[a-zA-Z0-9_-]{1,64}$"
+_Path = Annotated[str, Meta(pattern=PATH)]
 _TIMEOUT = "seconds that the model waits for the outcome, retries included"
 _DEFER = "call only when the user has finished; false for what only reads"
+_CANCEL = "where the Orchestrator undoes a call that is taken back too late"
+_CONFIRM = "card: the user is asked on the screen, and it is not done before a tap"
+_CONFIRM_SECONDS = "that the card waits for a tap"
+_CONFIRM_TIMEOUT = "what becomes of it without one"
 
 
 class Intent(Part, frozen=True, kw_only=True):
@@ -32,9 +37,15 @@ class Intent(Part, frozen=True, kw_only=True):
     description: Annotated[str, Meta(pattern=NOT_EMPTY, description="tells the model when to call")]
     parameters: Annotated[dict[str, Any], Meta(description="JSON Schema of type object (2020-12)")]
     path: Annotated[str, Meta(pattern=PATH, description="put behind ORCHESTRATOR_URL")]
+    cancel_path: Annotated[_Path | None, Meta(description=_CANCEL)] = None
     timeout: Annotated[float, Meta(gt=0, le=300, description=_TIMEOUT)] = 10.0
     retry: Annotated[bool, Meta(description="may it be sent again if it may have arrived?")] = False
     defer: Annotated[bool, Meta(description=_DEFER)] = True
+    confirm: Annotated[Literal["none", "card"], Meta(description=_CONFIRM)] = "none"
+    confirm_seconds: Annotated[float, Meta(ge=1, le=600, description=_CONFIRM_SECONDS)] = 60.0
+    confirm_timeout: Annotated[Literal["submit", "cancel"], Meta(description=_CONFIRM_TIMEOUT)] = (
+        "cancel"
+    )
     say: Annotated[str | None, Meta(description="what the agent says when it is slow")] = None
     say_after: Annotated[float, Meta(ge=0, le=60, description="seconds until then")] = 1.5
 

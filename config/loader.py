@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from config.agent import Agent, Audio
+from config.agent import OURS, Agent, Audio
 from config.errors import ConfigError
 from config.intents import IntentsFile, Registry
 from config.policy import Policy, choice_mistakes
@@ -52,10 +52,10 @@ class Configuration(msgspec.Struct, frozen=True):
             return str(secret) if masked else secret.reveal()
 
         section = msgspec.to_builtins(agent or self.agent, enc_hook=plain)
-        del section["context"]  # where it is asked for; Settings have another one
+        for name in OURS:
+            del section[name]
         beside = ("audio", "tags", "experimental", "mip_opt_out")
         settings = {name: section.pop(name) for name in beside if name in section}
-        del section["redial_sound"]  # not Deepgram's
         if audio is not None:
             settings["audio"] = msgspec.to_builtins(audio)
         prompt = self.prompt.render(

@@ -50,6 +50,9 @@ class Messages(Part, frozen=True):
     InjectUserMessage: Rule = Limited(per_minute=30)
     InjectAgentMessage: Rule = "refuse"
     UpdateListen: Rule = "refuse"
+    # Ours, of relay.v1: the answer to the card of a function call.
+    RelayConfirm: Allow = "allow"
+    RelayCancel: Allow = "allow"
     # What can only be refused, and why: the words end a mistake in the file.
     UpdateSpeak: Annotated[
         Refuse, Meta(description="it carries an endpoint; offer voices instead")

@@ -18,7 +18,10 @@ from config.intents import Intent, Registry
 from config.yaml_loader import read_text
 
 PLACEHOLDERS = ("today", "time_zone", "intents", "context")
-LONGEST = 25_000  # characters; Deepgram cuts off the rest for the models that it runs
+# Characters. Deepgram cuts off what is over 25,000 for the models that it runs; so many of them are
+# kept for what an agent is told later, by prompt updates.
+LONGEST_NEWS = 2_000
+LONGEST = 25_000 - LONGEST_NEWS
 LONGEST_CONTEXT = 4_000  # characters of `{context}`
 NOTHING_KNOWN = "Nothing is known of the user yet."
 

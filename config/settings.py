@@ -129,9 +129,22 @@ class Settings(Limits, frozen=True, kw_only=True):
     """proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, addresses or
     networks; without them all who come through a proxy share its address"""
     metrics_networks: Networks = ("127.0.0.0/8", "::1")
-    """who may read `/metrics`, addresses or networks; only directly, not through a proxy"""
+    """who may read `/metrics` on the public port, addresses or networks; only directly, not
+    through a proxy"""
+    metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    """the port of an address of its own for `/metrics`, which then is not on the public one;
+    `0`: there is none"""
+    metrics_host: str = "127.0.0.1"
+    """the address to listen on with that port"""
+    metrics_token: Credential = None
+    """the bearer token that `/metrics` asks for, wherever it is; with it `RELAY_METRICS_NETWORKS`
+    says nothing"""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     """`debug`, `info`, `warning`, `error` or `critical`"""
+    log_format: Literal["logfmt", "json"] = "logfmt"
+    """how a line of the log is written: `logfmt` or `json`"""
+    access_log: Switch = False
+    """`on`: a line for each request, with method, path and status"""
 
 
 class Variable(msgspec.Struct, frozen=True):

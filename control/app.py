@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 
 import msgspec
-from litestar import Litestar, Response, Router, get
+from litestar import Litestar, Router
 from litestar.datastructures import State
-from litestar.di import NamedDependency, Provide
+from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ControllerRouterHandler
@@ -22,8 +22,10 @@ from config.loader import Configuration
 from config.settings import Settings
 from control.api import conversations, grants, intents, sessions, web_client
 from control.api.health import get_live, get_ready
+from control.api.metrics import Access, get_metrics
 from control.api.problems import answer_error
-from control.api.request_target import METRICS, RequestTargetMiddleware
+from control.api.request_log import RequestLogMiddleware
+from control.api.request_target import RequestTargetMiddleware
 from control.api.security import (
     MAX_BODY_BYTES,
     add_headers,
@@ -40,8 +42,10 @@ from control.db import retention
 from control.db.store import Store
 from control.http.client import Remote
 from control.http.connection_limits import ConnectionLimits
+from control.http.siblings import Siblings
 from control.outbox.context_source import ContextSource
-from control.outbox.orchestrator_client import connect
+from control.outbox.events import EventWorker
+from control.outbox.orchestrator_client import Orchestrator, connect
 from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
 from control.sessions.direct import Direct
@@ -57,22 +61,22 @@ from relay.transport.dial import Dial, Dialler
 from relay.transport.egress import Egress
 from relay.transport.fallback_dial import FallbackDial
 
+EVENT_MARGIN = 10.0  # seconds
 GRACE_SECONDS = 5.0  # for running function calls, and again for the journal, when we stop
 SETTLE_SECONDS = 5.0  # what a resumed session waits for the end of the one before
-
-
-@get(METRICS, include_in_schema=False, sync_to_thread=False)
-def get_metrics(metrics: NamedDependency[Metrics]) -> Response[bytes]:
-    """Prometheus' text format."""
-    return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 class DataPlane:
     """What carries conversations, and what it needs. Handlers may ask for each by its name."""
 
-    def __init__(self, settings: Settings, configuration: Configuration) -> None:
-        self.store = Store(settings.database_url.reveal())
-        self.metrics = Metrics()
+    def __init__(
+        self, settings: Settings, configuration: Configuration, siblings: Siblings | None
+    ) -> None:
+        # A little longer than a session may be taken over, so that a takeover has come first.
+        grace = settings.grace_seconds + EVENT_MARGIN if configuration.agent.events else None
+        self.store = Store(settings.database_url.reveal(), event_grace=grace)
+        self.siblings = siblings
+        self.metrics = Metrics(siblings.number if siblings else None)
         self.supervisor = Supervisor(self.metrics)
         self.egress = Egress(settings)
         self.journal = Journal(
@@ -141,7 +145,10 @@ class ControlPlane:
         self.registry = configuration.registry
         self.allowed_origins = allowed_origins(settings)
         self.jwks = (
-            Jwks(Remote(data_plane.egress, settings.jwt_jwks_url))
+            Jwks(
+                Remote(data_plane.egress, settings.jwt_jwks_url),
+                count=lambda outcome: data_plane.metrics.jwks_reads.labels(outcome=outcome).inc(),
+            )
             if settings.jwt_jwks_url
             else None
         )
@@ -165,13 +172,20 @@ class ControlPlane:
         self.admit, self.admit_grant = admission.admit, admission.admit_grant
 
 
-def create_app(settings: Settings, configuration: Configuration) -> Litestar:
-    """The whole program as an ASGI application; it opens what it needs when it starts."""
-    data_plane = DataPlane(settings, configuration)
+def create_app(
+    settings: Settings, configuration: Configuration, siblings: Siblings | None = None
+) -> Litestar:
+    """The whole program as an ASGI application; it opens what it needs when it starts.
+
+    With an address for operators, its `state["operations"]` is what is served there, while this one
+    is. `siblings`: the other workers, where there are several.
+    """
+    data_plane = DataPlane(settings, configuration, siblings)
     control_plane = ControlPlane(settings, configuration, data_plane)
     parts = vars(data_plane) | vars(control_plane)
     bearer = Bearer(settings, control_plane.jwks)
     find_user = bearer.find_user if settings.auth == "jwt" else get_current_user
+    operations = _create_operations(settings, data_plane) if settings.metrics_port else None
     connection_limits = ConnectionLimits(
         settings.handshakes,
         settings.handshake_seconds,
@@ -188,7 +202,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         before_send=[add_headers(settings)],
         cors_config=make_cors(settings),
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"connection_limits": connection_limits}),
+        state=State({"connection_limits": connection_limits, "operations": operations}),
         exception_handlers={Exception: answer_error},
         lifespan=[lambda _: _running(settings, configuration, data_plane, control_plane)],
         openapi_config=OpenAPIConfig(
@@ -201,7 +215,28 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         ),
         logging_config=None,
     )
-    app.asgi_handler = RequestTargetMiddleware(app.asgi_handler, settings)
+    return _guarded(app, settings, Access(settings, is_public=True))
+
+
+def _create_operations(settings: Settings, data_plane: DataPlane) -> Litestar:
+    """What operators have on an address of their own."""
+    parts = vars(data_plane)
+    app = Litestar(
+        [get_metrics],
+        dependencies={name: _given(value) for name, value in parts.items()},
+        before_send=[add_headers(settings)],
+        request_max_body_size=MAX_BODY_BYTES,
+        exception_handlers={Exception: answer_error},
+        openapi_config=None,
+        logging_config=None,
+    )
+    return _guarded(app, settings, Access(settings, is_public=False))
+
+
+def _guarded(app: Litestar, settings: Settings, access: Access) -> Litestar:
+    """The application behind what looks at each request before the router does."""
+    checked = RequestTargetMiddleware(app.asgi_handler, settings, access.check)
+    app.asgi_handler = RequestLogMiddleware(checked, is_on=settings.access_log)
     return app
 
 
@@ -238,6 +273,10 @@ async def _running(
     await store.open()
     loop = asyncio.get_running_loop()
     metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
+    metrics.database_up.set_function(lambda: store.is_up)
+    metrics.database_waiting.set_function(lambda: store.waiting)
+    metrics.database_connections.labels(state="busy").set_function(lambda: store.busy)
+    metrics.database_connections.labels(state="idle").set_function(lambda: store.idle)
     try:
         async with (
             connect(
@@ -248,7 +287,7 @@ async def _running(
             ) as orchestrator,
             heartbeat.running(),  # left last: by then its sessions have ended
             data_plane.capacity.running(),
-            retention.running(store, settings.retention_days, supervisor),
+            retention.running(store, settings.retention_days, supervisor, metrics),
             journal.running(grace=GRACE_SECONDS),
             functions.running(orchestrator.submit, grace=GRACE_SECONDS),
             OutboxWorker(
@@ -261,7 +300,9 @@ async def _running(
                 max_age=settings.outbox_hours * 3600,
                 supervisor=supervisor,
             ).running(grace=GRACE_SECONDS),
+            _telling(settings, configuration, data_plane, orchestrator),
             data_plane.context_source.running() if data_plane.context_source else nullcontext(),
+            data_plane.siblings.telling(metrics.text) if data_plane.siblings else nullcontext(),
             data_plane.session_registry.running(),
             control_plane.jwks.running() if control_plane.jwks else nullcontext(),
             control_plane.direct.running(),
@@ -271,6 +312,23 @@ async def _running(
                 yield
     finally:
         await store.close()
+
+
+def _telling(
+    settings: Settings, configuration: Configuration, data_plane: DataPlane, planner: Orchestrator
+) -> AbstractAsyncContextManager[None]:
+    """While inside, the Orchestrator is told what agent.yaml says."""
+    if configuration.agent.events is None:
+        return nullcontext()
+    return EventWorker(
+        data_plane.store,
+        configuration.agent.events,
+        data_plane.metrics,
+        planner=planner,
+        public_url=settings.public_url or "",
+        max_age=settings.outbox_hours * 3600,
+        supervisor=data_plane.supervisor,
+    ).running()
 
 
 def _list_routes(settings: Settings) -> list[ControllerRouterHandler]:

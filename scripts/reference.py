@@ -24,6 +24,7 @@ from config import settings as settings_module
 from config.agent import Agent, Think
 from config.loader import load
 from config.settings import CONFIG_DIR, VARIABLES
+from control.outbox.events import ConversationEnded
 from relay.core import message_policy
 from relay.core.actions import SendSettings
 from relay.core.admitted import Admitted
@@ -37,7 +38,8 @@ from relay.telemetry.metrics import METRICS, TIMES
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = DOCS / "reference"
-SCHEMA = PAGES / "voice-context.schema.json"
+# JSON Schemas of what passes between us and the Orchestrator, by the names of their files.
+SCHEMAS = {"voice-context": UserContext, "conversation-ended": ConversationEnded}
 
 # Objects of Settings that have a row for each of their fields.
 OPENED = ("audio", "flags", "agent", "context", "think")
@@ -191,16 +193,18 @@ def _code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
-def schema() -> str:
-    """The JSON Schema of what an Orchestrator may answer about a user."""
-    made = msgspec.json.schema(UserContext)
-    shape = made["$defs"]["UserContext"]
-    shape["description"] = " ".join(shape["description"].split())
+def schema(name: str) -> str:
+    """The JSON Schema of this file."""
+    made = msgspec.json.schema(SCHEMAS[name])
+    for shape in made["$defs"].values():
+        if "description" in shape:
+            shape["description"] = " ".join(shape["description"].split())
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return json.dumps(dialect | made, indent=2) + "\n"
 
 
 if __name__ == "__main__":
-    SCHEMA.write_text(schema(), "utf-8")
+    for name in SCHEMAS:
+        (PAGES / f"{name}.schema.json").write_text(schema(name), "utf-8")
     for page in (*PAGES.glob("*.md"), DOCS / "protocol.md"):
         page.write_text(remade(page.read_text("utf-8")), "utf-8")

@@ -23,7 +23,6 @@ from control.app import create_app
 from control.cli import main
 from relay.core import message_policy
 from relay.core.session import EndReason, State
-from relay.core.user_context import UserContext
 from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
 from scripts import reference
@@ -35,7 +34,7 @@ PROTOCOL = (ROOT / "docs/protocol.md").read_text("utf-8")
 ASYNCAPI = yaml.safe_load((ROOT / "docs/relay.asyncapi.yml").read_text("utf-8"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
-DEPLOYMENT = sorted((ROOT / "deploy").iterdir())
+DEPLOYMENT = sorted(path for path in (ROOT / "deploy").rglob("*") if path.is_file())
 OTHER_VARIABLES = {"DEBIAN_FRONTEND"}  # of other programs
 
 EVENTS = relay_events.RelayEvent.__subclasses__()
@@ -50,6 +49,8 @@ WHAT_CLIENTS_SAY: dict[str, dict[str, object]] = {
     "FunctionCallResponse": {"name": "x", "content": "x"},
     "KeepAlive": {},
     "ForceEndTurn": {},
+    "RelayConfirm": {"id": "01a20382-2a51-7c1e-9d0c-0f5b6c1d2e3f"},
+    "RelayCancel": {"id": "01a20382-2a51-7c1e-9d0c-0f5b6c1d2e3f"},
 }
 OTHER_PROGRAMS = "relay/sandbox"  # its log is its own
 
@@ -109,6 +110,7 @@ def name_of(node):
 
 def logged_events():
     levels = [("debug", 0), ("info", 0), ("warning", 0), ("error", 0), ("exception", 0), ("log", 1)]
+    levels.append(("critical", 0))
     texts = {text for name, position in levels for text in first_texts(name, position)}
     return {t.split()[0] for t in texts if re.match(r"[a-z]+(_[a-z]+)+\b", t)}
 
@@ -203,14 +205,16 @@ def test_the_table_of_settings_has_all_that_a_session_does_with_one():
     assert became["agent.think.prompt"] == "withheld"
 
 
-def test_the_schema_of_what_is_known_of_a_user_is_what_the_command_makes():
-    text = reference.SCHEMA.read_text("utf-8")
+@pytest.mark.parametrize("name", reference.SCHEMAS)
+def test_the_schemas_of_the_reference_are_what_the_command_makes(name):
+    text = (reference.PAGES / f"{name}.schema.json").read_text("utf-8")
 
-    assert text == reference.schema(), "run `make docs`"
+    assert text == reference.schema(name), "run `make docs`"
     Draft202012Validator.check_schema(json.loads(text))
-    (example,) = examples(reference_page("orchestrator"))
+    shape = reference.SCHEMAS[name]
+    fields = {*shape.__struct_fields__, *({"type"} if shape.__struct_config__.tag else set())}
+    (example,) = [e for e in examples(reference_page("orchestrator")) if set(e) == fields]
     assert list(Draft202012Validator(json.loads(text)).iter_errors(example)) == []
-    assert set(example) == set(UserContext.__struct_fields__)
 
 
 def test_every_reason_to_end_has_its_row():
@@ -308,9 +312,10 @@ def test_every_close_code_has_its_row_and_says_whether_to_come_again():
 
 
 def test_what_a_browser_may_send_is_what_policy_lets_pass():
-    assert set(WHAT_CLIENTS_SAY) == {s.__name__ for s in deepgram.ClientMessage.__args__}
+    known = (*deepgram.ClientMessage.__args__, *relay_events.Decision.__args__)
+    assert set(WHAT_CLIENTS_SAY) == {s.__name__ for s in known}
     said = {
-        name: deepgram.decode_client(json.dumps({"type": name, **fields}).encode())
+        name: relay_events.decode_browser(json.dumps({"type": name, **fields}).encode())
         for name, fields in WHAT_CLIENTS_SAY.items()
     }
     allowed = {
@@ -378,7 +383,8 @@ def test_every_event_of_ours_is_in_the_asyncapi_as_it_is(event):
 def test_no_event_of_the_asyncapi_is_invented():
     described = {n for n in ASYNCAPI["components"]["schemas"] if n.startswith("Relay")}
 
-    assert described == {event.__name__ for event in EVENTS}
+    said = relay_events.Decision.__args__
+    assert described == {event.__name__ for event in (*EVENTS, *said)}
 
 
 @pytest.mark.parametrize("name", sorted(ASYNCAPI["components"]["messages"]))

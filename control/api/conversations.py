@@ -6,18 +6,21 @@ Control plane, under /api/v1/voice/conversations. What belongs to another user i
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Response, delete, get, patch, post
+from litestar import Controller, Request, Response, delete, get, patch, post
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.response import Stream
 
-from config import function_arguments
+from config.settings import Settings
+from control.api.export import KINDS, ExportOperation, Format, export, file_name, show
 from control.api.pagination import LIMIT, Cursor, Limit, cut_page, read_cursor
 from control.api.problems import describe_problems
-from control.api.sessions import Asker, Database, Live
+from control.api.sessions import NOT_KEPT, Asker, Database, Live
 from control.db import calls, conversations
 from control.db.rows import Conversation, IntentCall, Message
 from control.errors import Mistake, ProblemError, invalid, require
@@ -152,8 +155,30 @@ class ConversationController(Controller):
     ) -> IntentCallPage:
         after = read_cursor(cursor, tuple[Seq, UUID])
         found = await calls.list_calls(store, conversation.id, after=after, limit=limit + 1)
-        shown = [_show(call) for call in found]
+        shown = [show(call) for call in found]
         return IntentCallPage(*cut_page(shown, limit, lambda last: (last.after_seq, last.id)))
+
+    @get(
+        "/{conversation_id:uuid}/export",
+        summary="The whole conversation as a file",
+        responses=describe_problems(400, 404),
+        operation_class=ExportOperation,
+    )
+    async def export_conversation(
+        self,
+        request: Request[Any, Any, Any],
+        store: Database,
+        settings: NamedDependency[Settings],
+        user: Asker,
+        conversation: NamedDependency[Conversation],
+        *,
+        format: FromQuery[Format] = "json",
+    ) -> Stream:
+        host = urlsplit(settings.public_url or str(request.base_url)).hostname or ""
+        text = await export(store, conversation, format, user_id=user.id, host=host)
+        name = file_name(conversation, format)
+        headers = {"Content-Disposition": f'attachment; filename="{name}"', **NOT_KEPT}
+        return Stream(text, media_type=KINDS[format][0], headers=headers)
 
     @post(
         "/{conversation_id:uuid}/intents/{intent_id:uuid}/retry",
@@ -178,7 +203,7 @@ class ConversationController(Controller):
         call, was_failed = require(found, "intent")
         if not was_failed:
             raise ProblemError(409, "not_failed", f"expected a failed call, it is {call.status}")
-        return _show(call)
+        return show(call)
 
 
 class DirectController(Controller):
@@ -216,7 +241,3 @@ class DirectController(Controller):
         data: JSONBody[ReportedCall],
     ) -> CallAnswer:
         return await direct.call(user.id, conversation_id, data)
-
-
-def _show(call: IntentCall) -> IntentCall:
-    return msgspec.structs.replace(call, arguments=function_arguments.show(call.arguments))

@@ -149,7 +149,9 @@ class SessionController(Controller):
         figures = live.figures(session_id)
         if figures is None:
             return session
-        return replace(session, state="live", **asdict(figures))
+        # What the database has of it is of the owners before us.
+        seconds = session.agent_seconds + figures.agent_seconds
+        return replace(session, state="live", **asdict(figures) | {"agent_seconds": seconds})
 
     @delete(
         "/{session_id:uuid}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import groupby
 from uuid import UUID
 
 import msgspec
@@ -16,6 +17,7 @@ from control.db.errors import ValuesRefused
 from control.db.pool import Connection
 from control.db.rows import make_title, storable_json
 from relay.core.records import (
+    CallDecided,
     IntentCalled,
     MessageSaid,
     Record,
@@ -55,6 +57,9 @@ TOUCH_CONVERSATIONS = """
 # while the call is open, from who had the call last, and not if it is older than what we know (a
 # repeated batch). No clock but the database's says when a call is due, and its time begins now: a
 # record that comes late is not overdue because of it.
+#
+# Of a call that was taken back, that it was taken is known: it does not count against undoing it,
+# which only who asks for that (the newest claim) may end. What is undone stays so.
 UPSERT_CALLS = """
     INSERT INTO voice.intents AS known
         (id, conversation_id, session_id, call_id, after_seq, function, intent, arguments, status,
@@ -70,14 +75,56 @@ UPSERT_CALLS = """
               idempotency_key text)
     ON CONFLICT (id) DO UPDATE
     SET status = excluded.status, attempts = greatest(known.attempts, excluded.attempts),
-        result = excluded.result, response = coalesce(excluded.response, known.response),
+        result = CASE known.status WHEN 'cancelling' THEN known.result ELSE excluded.result END,
+        response = coalesce(excluded.response, known.response),
         updated_at = greatest(known.updated_at, excluded.updated_at),
         next_attempt_at = excluded.next_attempt_at, in_doubt = excluded.in_doubt,
         last_error = excluded.last_error
-    WHERE (excluded.status = 'submitted' AND known.status <> 'submitted')
-       OR (excluded.status = 'rejected' AND known.status NOT IN ('submitted', 'rejected'))
-       OR (known.status = 'submitting'
+    WHERE (excluded.status = 'submitted' AND known.status <> 'submitted'
+           AND NOT (known.taken_back AND known.status IN ('cancelling', 'cancelled')))
+       OR (excluded.status = 'rejected'
+           AND known.status NOT IN ('submitted', 'rejected', 'cancelling')
+           AND NOT (known.taken_back AND known.status = 'cancelled'))
+       OR (known.status = 'cancelling' AND excluded.status = 'cancelled')
+       OR (known.status IN ('submitting', 'cancelling')
            AND excluded.claims = known.claims AND excluded.attempts >= known.attempts)
+"""
+# Each is a new claim: what was thought of the call before is void.
+CONFIRM_CALLS = """
+    UPDATE voice.intents AS known
+    SET status = 'submitting', next_attempt_at = now(), accepted_at = now(), in_doubt = false,
+        response = NULL, claims = claims + 1, updated_at = greatest(updated_at, r.at)
+    FROM json_to_recordset($1) AS r (id uuid, conversation_id uuid, at timestamptz)
+    WHERE known.id = r.id AND known.conversation_id = r.conversation_id
+      AND known.status = 'awaiting'
+"""
+CANCEL_CALLS = """
+    WITH decided AS (
+        SELECT i.id, r.response, r.at,
+               CASE
+                   WHEN i.status = 'awaiting' OR (i.status = 'submitting' AND NOT i.in_doubt)
+                       THEN 'cancelled'
+                   WHEN r.can_cancel AND i.status <> 'failed' THEN 'cancelling'
+                   ELSE i.status
+               END AS status
+        FROM json_to_recordset($1)
+                 AS r (id uuid, conversation_id uuid, can_cancel bool, response text,
+                       at timestamptz)
+        JOIN voice.intents AS i ON i.id = r.id AND i.conversation_id = r.conversation_id
+        WHERE i.status IN ('awaiting', 'submitting', 'submitted', 'failed') AND NOT i.taken_back
+        FOR UPDATE OF i
+    )
+    UPDATE voice.intents AS known
+    SET status = d.status, taken_back = true, claims = known.claims + 1,
+        response = CASE WHEN d.status IN ('cancelling', 'cancelled') THEN d.response
+                        ELSE known.response END,
+        accepted_at = CASE d.status WHEN 'cancelling' THEN now() ELSE known.accepted_at END,
+        next_attempt_at = CASE WHEN d.status = 'cancelling' THEN now()
+                               WHEN d.status = 'cancelled' THEN NULL
+                               ELSE known.next_attempt_at END,
+        updated_at = greatest(known.updated_at, d.at)
+    FROM decided AS d
+    WHERE known.id = d.id
 """
 BEGIN_SESSIONS = """
     UPDATE voice.sessions AS s
@@ -108,6 +155,16 @@ END_SESSIONS = """
               latency jsonb)
     WHERE s.id = r.session_id AND s.epoch = r.epoch
 """
+# Of each owner, also of one that was replaced: its end changes nothing else.
+KEEP_AGENT_SECONDS = """
+    UPDATE voice.sessions AS s SET agent_seconds = s.agent_seconds || r.seconds
+    FROM (
+        SELECT session_id, jsonb_object_agg(epoch, figures -> 'agent_seconds') AS seconds
+        FROM json_to_recordset($1) AS e (session_id uuid, epoch int, figures jsonb)
+        GROUP BY session_id
+    ) AS r
+    WHERE s.id = r.session_id
+"""
 SETTLE_SESSIONS = """
     UPDATE voice.sessions AS s SET settled_epoch = greatest(s.settled_epoch, r.epoch)
     FROM (
@@ -120,7 +177,7 @@ SETTLE_SESSIONS = """
 OF_SESSIONS: dict[type[SessionBegan | TicketIssued | SessionEnded], list[str]] = {
     SessionBegan: [BEGIN_SESSIONS],
     TicketIssued: [KEEP_TICKETS],
-    SessionEnded: [END_SESSIONS, SETTLE_SESSIONS],
+    SessionEnded: [END_SESSIONS, KEEP_AGENT_SECONDS, SETTLE_SESSIONS],
 }
 
 
@@ -130,13 +187,21 @@ async def flush(connection: Connection, records: Sequence[Record]) -> None:
     A repeated batch changes nothing; records of what was erased meanwhile are dropped. Raises
     `ValuesRefused` when another message has the place of one.
     """
-    of_conversations = [r for r in records if isinstance(r, MessageSaid | IntentCalled)]
-    there = await _lock_conversations(connection, {r.conversation_id for r in of_conversations})
+    of_conversations = [
+        r for r in records if isinstance(r, MessageSaid | IntentCalled | CallDecided)
+    ]
+    there = await _lock_conversations(
+        connection,
+        {r.conversation_id for r in of_conversations},
+        [r.session_id for r in records if isinstance(r, SessionEnded)],
+    )
     kept = [r for r in of_conversations if r.conversation_id in there]
     await _insert_messages(connection, [r for r in kept if isinstance(r, MessageSaid)])
-    # One by one: there may be several of a call, and a statement may not touch a row twice.
-    if calls := [[storable_json([r])] for r in kept if isinstance(r, IntentCalled)]:
-        await connection.executemany(UPSERT_CALLS, calls)
+    # One by one and in order: there may be several of a call, and no statement may touch a row
+    # twice.
+    calls = [r for r in kept if isinstance(r, IntentCalled | CallDecided)]
+    for statement, some in groupby(calls, _statement_of):
+        await connection.executemany(statement, [[storable_json([r])] for r in some])
     for kind, statements in OF_SESSIONS.items():
         newest = {(r.session_id, r.epoch): r for r in records if isinstance(r, kind)}
         if newest:
@@ -144,17 +209,31 @@ async def flush(connection: Connection, records: Sequence[Record]) -> None:
                 await connection.execute(statement, storable_json(list(newest.values())))
 
 
-async def _lock_conversations(connection: Connection, conversations: set[UUID]) -> set[UUID]:
-    """Those that exist; they cannot be erased until the transaction ends."""
-    if not conversations:
+def _statement_of(record: IntentCalled | CallDecided) -> str:
+    if isinstance(record, IntentCalled):
+        return UPSERT_CALLS
+    return CONFIRM_CALLS if record.wanted == "submit" else CANCEL_CALLS
+
+
+async def _lock_conversations(
+    connection: Connection, conversations: set[UUID], ended: list[UUID]
+) -> set[UUID]:
+    """Those that exist, and those of sessions that have `ended`; they cannot be erased until the
+    transaction ends. (Who changes a session twice locks its conversation with the second change:
+    too late, if that is being erased.)"""
+    if not (conversations or ended):
         return conversations
     rows = await connection.fetch(
         # In one order for everybody, or two batches could wait for each other.
         """
-        SELECT id FROM voice.conversations WHERE id = ANY($1::uuid[])
+        SELECT id FROM voice.conversations
+        WHERE id = ANY($1::uuid[]) OR id IN (
+            SELECT conversation_id FROM voice.sessions WHERE id = ANY($2::uuid[])
+        )
         ORDER BY id FOR NO KEY UPDATE
         """,
         conversations,
+        ended,
     )
     return {row["id"] for row in rows}
 

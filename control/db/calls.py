@@ -13,8 +13,10 @@ from control.db.store import Store
 
 CALL_COLUMNS = columns(IntentCall).replace(
     "next_attempt_at",
-    "CASE status WHEN 'submitting' THEN next_attempt_at END AS next_attempt_at",
+    "CASE WHEN status IN ('awaiting', 'submitting') THEN next_attempt_at END AS next_attempt_at",
 )
+# What the outbox delivers: calls, and that they are undone.
+_SENT = "status IN ('submitting', 'cancelling')"
 _OF_USER = """
     id = $1 AND conversation_id = $2
     AND EXISTS (SELECT FROM voice.conversations WHERE id = $2 AND user_id = $3)
@@ -35,12 +37,35 @@ async def list_calls(
 
 
 async def is_any_due(store: Store) -> bool:
-    """Whether a call is to be submitted again, now."""
+    """Whether a call is to be sent, or has waited for the user long enough, now."""
     sql = """
-        SELECT FROM voice.intents WHERE status = 'submitting' AND next_attempt_at <= now() LIMIT 1
+        SELECT FROM voice.intents
+        WHERE status IN ('awaiting', 'submitting', 'cancelling') AND next_attempt_at <= now()
+        LIMIT 1
     """
     async with store.reading() as connection:
         return bool(await connection.fetch(sql))
+
+
+async def end_waits(store: Store, submitted: Sequence[str], *, response: str) -> None:
+    """Calls that the user did not decide in time are submitted if their intent is among those,
+    else cancelled; `response` is what a later agent is told then."""
+    sql = """
+        WITH due AS (
+            SELECT id, coalesce(intent = ANY ($1::text[]), false) AS is_wanted FROM voice.intents
+            WHERE status = 'awaiting' AND next_attempt_at <= now()
+            ORDER BY next_attempt_at LIMIT 100
+            FOR UPDATE SKIP LOCKED
+        )
+        UPDATE voice.intents AS i
+        SET status = CASE WHEN is_wanted THEN 'submitting' ELSE 'cancelled' END,
+            response = CASE WHEN is_wanted THEN NULL ELSE $2 END,
+            next_attempt_at = CASE WHEN is_wanted THEN now() END, in_doubt = false,
+            accepted_at = now(), claims = claims + 1, updated_at = greatest(updated_at, now())
+        FROM due WHERE i.id = due.id
+    """
+    async with store.transaction() as connection:
+        await connection.execute(sql, submitted, response)
 
 
 async def claim_calls(store: Store, limit: int, *, lease: float) -> list[Claimed]:
@@ -48,10 +73,10 @@ async def claim_calls(store: Store, limit: int, *, lease: float) -> list[Claimed
 
     From now on a request of each may arrive, until a record says otherwise.
     """
-    sql = """
+    sql = f"""
         WITH due AS (
             SELECT id, in_doubt FROM voice.intents
-            WHERE status = 'submitting' AND next_attempt_at <= now()
+            WHERE {_SENT} AND next_attempt_at <= now()
             ORDER BY next_attempt_at LIMIT $1
             FOR UPDATE SKIP LOCKED
         )
@@ -62,26 +87,23 @@ async def claim_calls(store: Store, limit: int, *, lease: float) -> list[Claimed
         WHERE i.id = due.id AND c.id = i.conversation_id
         RETURNING i.id, i.conversation_id, i.session_id, i.call_id, i.after_seq, i.function,
                   i.intent, i.arguments, i.status, i.attempts, i.updated_at AS at, due.in_doubt,
-                  i.claims AS claim, i.idempotency_key, c.user_id,
+                  i.claims AS claim, i.idempotency_key, i.taken_back, c.user_id,
                   extract(epoch FROM now() - i.accepted_at)::float8 AS age
     """
     return await store.change(Claimed, sql, limit, lease)
 
 
-async def list_outcomes(store: Store, ids: Sequence[UUID]) -> list[IntentCall]:
-    """Those of the calls that have an outcome."""
-    sql = f"""
-        SELECT {CALL_COLUMNS} FROM voice.intents
-        WHERE id = ANY($1::uuid[]) AND status <> 'submitting'
-    """
+async def list_named(store: Store, ids: Sequence[UUID]) -> list[IntentCall]:
+    """These calls as they stand."""
+    sql = f"SELECT {CALL_COLUMNS} FROM voice.intents WHERE id = ANY($1::uuid[])"
     return await store.fetch(IntentCall, sql, ids)
 
 
 async def count_waiting(store: Store) -> tuple[int, float]:
-    """How many calls have no outcome yet, and the seconds since the oldest was accepted."""
-    sql = """
+    """How many calls wait for the Orchestrator, and the seconds since the oldest was accepted."""
+    sql = f"""
         SELECT count(*), coalesce(extract(epoch FROM now() - min(accepted_at)), 0)::float8
-        FROM voice.intents WHERE status = 'submitting'
+        FROM voice.intents WHERE {_SENT}
     """
     async with store.reading() as connection:
         ((count, oldest),) = await connection.fetch(sql)
@@ -103,7 +125,8 @@ async def retry_call(
             UPDATE voice.intents
             SET status = 'submitting', attempts = 0, result = NULL, response = $4,
                 next_attempt_at = now(), accepted_at = now(), in_doubt = false,
-                last_error = NULL, claims = claims + 1, updated_at = greatest(updated_at, now())
+                taken_back = false, last_error = NULL, claims = claims + 1,
+                updated_at = greatest(updated_at, now())
             WHERE {_OF_USER} AND status = 'failed'
             RETURNING {CALL_COLUMNS}
             """,

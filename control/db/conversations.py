@@ -154,7 +154,7 @@ async def load_history(store: Store, conversation_id: UUID) -> History:
         SELECT {CALL_COLUMNS}
         FROM voice.intents
         WHERE conversation_id = $1 AND after_seq >= $2
-          AND (response IS NOT NULL OR status = 'submitting')
+          AND (response IS NOT NULL OR status IN ('submitting', 'cancelling'))
         ORDER BY after_seq DESC, id DESC LIMIT $3
     """
     async with store.reading() as connection:

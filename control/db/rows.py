@@ -58,8 +58,9 @@ class IntentCall(msgspec.Struct, frozen=True, kw_only=True):
 
     `arguments` is what the model sent: its text, and to users JSON where it is JSON. `after_seq` is
     the `seq` of the message that the call stands after. While it is `submitting`,
-    `next_attempt_at` says when it is tried again at the latest; `last_error` is what went wrong
-    last.
+    `next_attempt_at` says when it is tried again at the latest, and while it is `awaiting`, when
+    the wait for the user ends; `last_error` is what went wrong last. `taken_back`: it was not
+    wanted any more; with `submitted` it was carried out all the same.
     """
 
     id: UUID
@@ -77,15 +78,18 @@ class IntentCall(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str | None
     created_at: datetime
     updated_at: datetime
+    taken_back: bool = False
 
 
 class Claimed(IntentCalled, frozen=True, kw_only=True):
     """A call that is ours to deliver for a while, as its record says it; `age` is the seconds since
-    it was accepted. `in_doubt`: a request before this one may have arrived.
+    it was accepted. `in_doubt`: a request before this one may have arrived. `taken_back`: it is not
+    wanted any more.
     """
 
     user_id: str
     age: float
+    taken_back: bool = False
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +109,8 @@ class NewSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
-    """Frames and bytes by the side that they came from. `close_reason` is a word for programs."""
+    """Frames and bytes by the side that they came from. `close_reason` is a word for programs.
+    `agent_seconds`: for how long its agents were connected, of all its owners."""
 
     id: UUID
     conversation_id: UUID
@@ -122,6 +127,15 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     agent_frames: int
     agent_bytes: int
     latency: SessionLatency | None
+    agent_seconds: float
+
+
+class StoredSession(SessionView, frozen=True, kw_only=True):
+    """A session of the past, with what was chosen for it."""
+
+    timezone: str
+    voice: str | None
+    language: str | None
 
 
 class AttachResult(Admitted, frozen=True, kw_only=True):

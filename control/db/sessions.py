@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from control.db import ownership
-from control.db.rows import NewSession, SessionView, columns, storable_json
+from control.db.rows import NewSession, SessionView, StoredSession, columns, storable_json
 from control.db.store import Store
 
 BEGIN = "INSERT INTO voice.conversations (id, user_id) VALUES ($1, $2) RETURNING id"
@@ -48,10 +48,31 @@ async def create_session(store: Store, session: NewSession, *, resume: bool) -> 
     return expires_at
 
 
+# In SQL, of a session: by owner, as each says it (batch_writer.py).
+AGENT_SECONDS = (
+    "(SELECT coalesce(sum(a.value::float8), 0) FROM jsonb_each_text(agent_seconds) AS a)"
+)
+MOST_SESSIONS = 1_000  # of one conversation in a list
+
+
+def _columns(kind: type[SessionView]) -> str:
+    shown = columns(kind).replace("close_reason", "end_reason AS close_reason")
+    return shown.replace("agent_seconds", f"{AGENT_SECONDS} AS agent_seconds")
+
+
 async def get_session(store: Store, session_id: UUID, *, user_id: str) -> SessionView | None:
-    shown = columns(SessionView).replace("close_reason", "end_reason AS close_reason")
-    sql = f"SELECT {shown} FROM voice.sessions WHERE id = $1 AND user_id = $2"
+    sql = f"SELECT {_columns(SessionView)} FROM voice.sessions WHERE id = $1 AND user_id = $2"
     return next(iter(await store.fetch(SessionView, sql, session_id, user_id)), None)
+
+
+async def list_sessions(store: Store, conversation_id: UUID) -> list[StoredSession]:
+    """Those that somebody began, the newest of very many, in order."""
+    sql = f"""
+        SELECT {_columns(StoredSession)} FROM voice.sessions
+        WHERE conversation_id = $1 AND (ticket_used_at IS NOT NULL OR transport = 'direct')
+        ORDER BY id DESC LIMIT $2
+    """
+    return (await store.fetch(StoredSession, sql, conversation_id, MOST_SESSIONS))[::-1]
 
 
 async def close_session(store: Store, session_id: UUID, *, user_id: str, reason: str) -> bool:

@@ -47,18 +47,39 @@ class StoreUnavailable(WriteFailed):
 class Store:
     """One pool of connections. `open` before use, `close` after; neither needs the database.
 
+    `event_grace`: the Orchestrator is told of sessions that end, of one that we ended because we
+    stop not before so many seconds (None: of none).
+
     What works with the database raises `StoreUnavailable`, and `ValuesRefused`.
     """
 
-    def __init__(self, database_url: str, *, size: int = POOL_SIZE) -> None:
+    def __init__(
+        self, database_url: str, *, size: int = POOL_SIZE, event_grace: float | None = None
+    ) -> None:
         self._url = database_url
+        # Not settings of the connection: a pooler may stand in between.
+        self._limits = f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}"
+        if event_grace is not None:
+            self._limits += f"; SET LOCAL voice.event_grace = '{event_grace:g}'"  # migrations/0015
         self._size = size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self.is_up = True  # the last transaction did not find it away
+        self.waiting = 0  # for a connection
 
     def __repr__(self) -> str:
         if self._pool is None:
             return "<Store closed>"
         return f"<Store open connections={self._pool.get_size()}/{self._size}>"
+
+    @property
+    def busy(self) -> int:
+        """Connections that somebody works with."""
+        return self._pool.get_size() - self._pool.get_idle_size() if self._pool else 0
+
+    @property
+    def idle(self) -> int:
+        """Those that nobody does."""
+        return self._pool.get_idle_size() if self._pool else 0
 
     async def open(self) -> None:
         """Make the pool. Connections are opened when needed: a lost database comes back."""
@@ -109,10 +130,7 @@ class Store:
     async def transaction(self) -> AsyncIterator[Connection]:
         """One that may write."""
         async with self._begin() as connection:
-            # Not a setting of the connection: a pooler may stand in between.
-            await connection.execute(
-                f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}"
-            )
+            await connection.execute(self._limits)
             yield connection
 
     @asynccontextmanager
@@ -121,10 +139,11 @@ class Store:
             raise StoreUnavailable("the store is not open")
         try:
             async with (
-                self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection,
+                self._acquired(self._pool) as connection,
                 _transaction(connection, **options),
             ):
                 yield connection
+            self.is_up = True
         except FROM_DATABASE as error:
             # Without the cause: its text may quote rows, and a traceback would show it.
             if is_of_values(error):
@@ -132,7 +151,20 @@ class Store:
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # the driver has lost the cancellation
                 raise asyncio.CancelledError from None
+            self.is_up = False
             raise StoreUnavailable(describe(error), reason=find_reason(error)) from None
+
+    @asynccontextmanager
+    async def _acquired(self, pool: asyncpg.Pool[asyncpg.Record]) -> AsyncIterator[Connection]:
+        self.waiting += 1
+        try:
+            connection = await pool.acquire(timeout=ACQUIRE_SECONDS)
+        finally:
+            self.waiting -= 1
+        try:
+            yield connection
+        finally:
+            await pool.release(connection)
 
 
 @asynccontextmanager

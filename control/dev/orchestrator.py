@@ -6,9 +6,11 @@ shared.
 
 A `POST` takes `{intent, parameters, user_id, conversation_id, call_id}` and answers once per
 `Idempotency-Key`: the same request again gets the stored answer, another request under the same
-key is a 422. A request without a key is simply done. `GET /voice-context` says what a user has, for
-the agent to know. Errors are `application/problem+json`, with
-a `detail` that can be said aloud.
+key is a 422. A request without a key is simply done. What a call made is undone at `/goals/cancel`
+and `/tasks/cancel`, which get the same body; a call that has not come yet makes nothing then.
+`GET /voice-context` says what a user has, for the agent to know. `POST /events` keeps what the
+relay tells, once by its id. Errors are
+`application/problem+json`, with a `detail` that can be said aloud.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from control.db.pool import make_pool
 log = logging.getLogger(__name__)
 
 MAX_BODY = 64 * 1024
+MAX_EVENT = 1 << 20  # bytes: it has the words of a whole session
 SIGNATURE_SECONDS = 300  # how far the clocks of both may be apart
 LISTED = 500  # newest ones in a list
 TOLD = 20  # newest ones of a kind that an agent is told
@@ -78,6 +81,12 @@ SCHEMA = f"""
 create schema if not exists local_orchestrator;
 {TABLES}
 create index if not exists tasks_user on local_orchestrator.tasks (user_id, id desc);
+create table if not exists local_orchestrator.events (
+    id text primary key,
+    user_id text not null,
+    body jsonb not null,
+    created_at timestamptz not null default now()
+);
 create table if not exists local_orchestrator.answers (
     key text primary key,
     fingerprint text not null,
@@ -91,6 +100,14 @@ create table if not exists local_orchestrator.answers (
 class Reschedule(msgspec.Struct):
     task: Text
     when: Text
+
+
+class Told(msgspec.Struct):
+    """What of an event is looked at; all of it is kept."""
+
+    id: Id
+    type: Id
+    user_id: Id
 
 
 class Order(msgspec.Struct):
@@ -111,13 +128,14 @@ class Answer(msgspec.Struct):
 Kind = TypeVar("Kind")
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 AnyRequest: TypeAlias = "Request[Any, Any, Any]"
-Work = Callable[["Connection", Order], Awaitable[Answer]]
+Work = Callable[["Connection", Order, bytes], Awaitable[Answer]]
+"""`raw` is the body that the order came in."""
 
 
 def create_app(database_url: str, secret: str | None = None) -> Litestar:
     """The service; it connects and makes its schema when it starts.
 
-    With a `secret`, what is not signed with it is refused: a `POST`, and `GET /voice-context`.
+    With a `secret`, what is not signed with it is refused: each `POST`, and `GET /voice-context`.
     """
 
     @asynccontextmanager
@@ -136,7 +154,7 @@ def create_app(database_url: str, secret: str | None = None) -> Litestar:
     # OSError: refused, reset, and TimeoutError
     errors = (HTTPException, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
     return Litestar(
-        route_handlers=[index, list_kept, tell_context, take_order],
+        route_handlers=[index, list_kept, list_events, take_event, tell_context, take_order],
         lifespan=[database],
         exception_handlers=dict.fromkeys(errors, _answer_error),
         request_max_body_size=MAX_BODY,
@@ -167,6 +185,41 @@ async def list_kept(request: AnyRequest, state: State) -> dict[str, Any]:
     return {"items": [dict(row) for row in rows]}
 
 
+@get("/events")
+async def list_events(request: AnyRequest, state: State) -> Response[bytes]:
+    """The newest first, as they came; `?user_id=` for those of one user."""
+    rows = await state.pool.fetch(
+        """
+        select body from local_orchestrator.events where $1::text is null or user_id = $1
+        order by created_at desc, id desc limit $2
+        """,
+        request.query_params.get("user_id"),
+        LISTED,
+    )
+    return _respond(Answer(200, {"items": [msgspec.json.decode(row["body"]) for row in rows]}))
+
+
+@post("/events", request_max_body_size=MAX_EVENT)
+async def take_event(request: AnyRequest, state: State) -> Response[bytes]:
+    """Kept once by its id, however often it comes."""
+    raw = await request.body()
+    if state.secret is not None:
+        _check_signature(request.headers.get("X-Voice-Signature", ""), state.secret, raw)
+    event = _decode(raw, Told, "the body")
+    done = await state.pool.execute(
+        """
+        insert into local_orchestrator.events (id, user_id, body) values ($1, $2, $3)
+        on conflict do nothing
+        """,
+        event.id,
+        event.user_id,
+        raw.decode(),
+    )
+    is_new = done.endswith("1")
+    headers = {} if is_new else {"Idempotent-Replayed": "true"}
+    return _respond(Answer(201 if is_new else 200, {"id": event.id}), headers)
+
+
 @get("/voice-context")
 async def tell_context(request: AnyRequest, state: State, user_id: FromQuery[Id]) -> dict[str, Any]:
     """What this user has, for an agent: docs/reference/voice-context.schema.json. A task that is
@@ -193,7 +246,7 @@ async def tell_context(request: AnyRequest, state: State, user_id: FromQuery[Id]
     }
 
 
-async def keep(table: str, connection: Connection, order: Order) -> Answer:
+async def keep(table: str, connection: Connection, order: Order, raw: bytes) -> Answer:
     """Make a row of a goal or a task."""
     kept = _decode(order.parameters, KEPT[table], "parameters")
     title, when, more = kept.__struct_fields__
@@ -210,7 +263,27 @@ async def keep(table: str, connection: Connection, order: Order) -> Answer:
     return Answer(201, dict(row or {}))
 
 
-async def reschedule(connection: Connection, order: Order) -> Answer:
+async def undo(table: str, connection: Connection, order: Order, raw: bytes) -> Answer:
+    """Remove the row that this call made. It is known by its key, which is the `call_id`."""
+    if order.call_id is None:
+        raise _refusal(422, "a call without a call_id cannot be cancelled")
+    await _lock_key(connection, order.call_id)
+    path = f"/{table}"
+    made = await _stored_answer(connection, order.call_id, _fingerprint(path, raw))
+    if made is None:  # should it come yet, this is what it is told
+        refusal = _tell(_refusal(410, "it was cancelled before it came"))
+        await _store_answer(connection, order.call_id, _fingerprint(path, raw), refusal)
+        return Answer(200, {"cancelled": True, "id": None})
+    row_id = made.body.get("id") if made.status == 201 else None
+    await connection.execute(
+        f"delete from local_orchestrator.{table} where id = $1 and user_id = $2",
+        row_id,
+        order.user_id,
+    )
+    return Answer(200, {"cancelled": True, "id": row_id})
+
+
+async def reschedule(connection: Connection, order: Order, raw: bytes) -> Answer:
     wish = _decode(order.parameters, Reschedule, "parameters")
     rows = await connection.fetch(
         """
@@ -236,6 +309,7 @@ async def reschedule(connection: Connection, order: Order) -> Answer:
 
 
 ORDERS: dict[str, Work] = {f"/{table}": partial(keep, table) for table in KEPT}
+ORDERS |= {f"/{table}/cancel": partial(undo, table) for table in KEPT}
 ORDERS["/tasks/reschedule"] = reschedule
 
 
@@ -252,27 +326,35 @@ async def take_order(request: AnyRequest, state: State) -> Response[bytes]:
     fingerprint = _fingerprint(path, raw)
     async with state.pool.acquire() as connection, connection.transaction():
         if key:
-            # Held to the end of the transaction: a twin that comes meanwhile waits for our answer.
-            await connection.execute("select pg_advisory_xact_lock(hashtext($1))", "answer " + key)
+            await _lock_key(connection, key)
             stored = await _stored_answer(connection, key, fingerprint)
             if stored is not None:
                 return _respond(stored, {"Idempotent-Replayed": "true"})
         try:
-            answer = await ORDERS[path](connection, order)
+            answer = await ORDERS[path](connection, order, raw)
         except HTTPException as problem:
             answer = _tell(problem)  # asked again under its key, it is the same refusal
         if key:
-            await connection.execute(
-                """
-                insert into local_orchestrator.answers (key, fingerprint, status, body)
-                values ($1, $2, $3, $4)
-                """,
-                key,
-                fingerprint,
-                answer.status,
-                msgspec.json.encode(answer.body).decode(),
-            )
+            await _store_answer(connection, key, fingerprint, answer)
         return _respond(answer)
+
+
+async def _lock_key(connection: Connection, key: str) -> None:
+    """To the end of the transaction: a twin that comes meanwhile waits for our answer."""
+    await connection.execute("select pg_advisory_xact_lock(hashtext($1))", "answer " + key)
+
+
+async def _store_answer(connection: Connection, key: str, fingerprint: str, answer: Answer) -> None:
+    await connection.execute(
+        """
+        insert into local_orchestrator.answers (key, fingerprint, status, body)
+        values ($1, $2, $3, $4)
+        """,
+        key,
+        fingerprint,
+        answer.status,
+        msgspec.json.encode(answer.body).decode(),
+    )
 
 
 def _check_signature(signature: str, secret: str, raw: bytes) -> None:
@@ -380,6 +462,6 @@ def _answer_error(request: AnyRequest, error: Exception) -> Response[bytes]:
         case asyncpg.DataError():  # what JSON may say and Postgres may not keep: U+0000
             problem = _refusal(422, "a text cannot be stored")
         case _:
-            log.error("local_orchestrator_database_failed cause=%s", type(error).__name__)
+            log.error("local_orchestrator_database_failed reason=%s", type(error).__name__)
             problem = _refusal(503, "the planner cannot reach its database")
     return _respond(_tell(problem), problem.headers)

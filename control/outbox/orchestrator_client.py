@@ -1,4 +1,4 @@
-"""The HTTP client to the Orchestrator: one attempt to deliver one `Submission`.
+"""The HTTP client to the Orchestrator: one attempt to deliver one `Submission`, or another `Post`.
 
 It never raises for an error of the network or for anything the other side answers: such things
 become `Rejected`, `Failed` or `Delayed`, with a reason that the model can say aloud. Who asks
@@ -50,6 +50,7 @@ from relay.functions.submission import (
     Submission,
     Submitted,
 )
+from relay.telemetry.log_context import outgoing
 from relay.transport import network_errors
 from relay.transport.egress import Egress
 from relay.transport.retry_after import read_retry_after
@@ -74,6 +75,18 @@ UNREACHABLE = "the planner cannot be reached at the moment"
 BROKEN_OFF = "the connection to the planner broke, so it is not certain that this was saved"
 BUSY = "the planner has a problem at the moment"
 MISPLACED = "the planner is not set up correctly"
+
+
+class Post(msgspec.Struct, frozen=True, kw_only=True):
+    """One request. `name` says what it is, for the log; `key` is its Idempotency-Key; `seconds` and
+    `in_doubt` are as of a `Submission`."""
+
+    name: str
+    path: str
+    key: str
+    body: bytes
+    seconds: float
+    in_doubt: bool
 
 
 class Orchestrator:
@@ -122,35 +135,58 @@ class Orchestrator:
 
     async def submit(self, submission: Submission) -> Outcome:
         """One attempt, of `submission.seconds` in all."""
+        wanted = {
+            "intent": submission.intent.name,
+            "parameters": submission.parameters,
+            "user_id": submission.user_id,
+            "conversation_id": submission.conversation_id,
+            "call_id": storable(submission.call_id),  # as the outbox will read it
+        }
+        path, key = submission.intent.path, submission.call_id
+        if submission.is_cancel:  # another request, and so another key
+            path, key = submission.intent.cancel_path or path, f"{key}-cancel"
+        return await self.post(
+            Post(
+                name=submission.intent.name,
+                path=path,
+                key=storable(key),
+                body=msgspec.json.encode(wanted),
+                seconds=submission.seconds,
+                in_doubt=submission.in_doubt,
+            )
+        )
+
+    async def post(self, post: Post) -> Outcome:
+        """One attempt, of `post.seconds` in all."""
         if not self._circuit_breaker.enter(self._clock()):
             return Delayed(
                 reason=UNREACHABLE, cause="breaker open", attempts=0, unsent=True, wait=self.wait
             )
         began = self._clock()
-        deadline = asyncio.get_running_loop().time() + submission.seconds
+        deadline = asyncio.get_running_loop().time() + post.seconds
         try:
-            outcome, cause = await self._attempt(submission, deadline)
+            outcome, cause = await self._attempt(post, deadline)
         except BaseException:
             self._circuit_breaker.abandoned()
             raise
         if isinstance(outcome, Delayed) and cause != AT_WORK:
-            self._circuit_breaker.failed(submission.call_id, self._clock())
+            self._circuit_breaker.failed(post.key, self._clock())
         else:
             self._circuit_breaker.succeeded()
         if cause:
             log.warning(
-                "orchestrator_failed intent=%s call=%r seconds=%.2f cause=%s",
-                submission.intent.name,
-                submission.call_id[:80],
+                "orchestrator_failed intent=%s key=%s seconds=%.2f reason=%s",
+                post.name,
+                post.key[:80],
                 self._clock() - began,
                 cause,
             )
         return outcome
 
-    async def _attempt(self, submission: Submission, deadline: float) -> tuple[Outcome, str]:
+    async def _attempt(self, post: Post, deadline: float) -> tuple[Outcome, str]:
         """What came of it; and for the log, why it did not go well."""
         try:
-            response = await self._send(submission, deadline)
+            response = await self._send(post, deadline)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, AttributeError) as error:
             return _explain(error, proxied=self._proxied)
         try:
@@ -163,42 +199,35 @@ class Orchestrator:
             return Submitted(_read_json(body, text or None), 1), ""
         if status < 400:
             return Failed(MISPLACED, 1), cause
-        if status >= 500 or status in PASSING or (cause == AT_WORK and submission.in_doubt):
+        if status >= 500 or status in PASSING or (cause == AT_WORK and post.in_doubt):
             wait = min(read_retry_after(response.headers.get("Retry-After", "")), LONGEST_WAIT)
             return Delayed(reason=BUSY, cause=cause, attempts=1, wait=wait), cause
         log.log(
             logging.WARNING if status in OURS_TO_FIX else logging.INFO,
-            "orchestrator_rejected intent=%s call=%r status=%d",
-            submission.intent.name,
-            submission.call_id[:80],
+            "orchestrator_rejected intent=%s key=%s status=%d",
+            post.name,
+            post.key[:80],
             status,
         )
         result = _read_json(body)
         reason = _reason(result) if isinstance(result, dict) else ""
         return Rejected(reason or f"the planner refused it with {cause}", result, 1), ""
 
-    async def _send(self, submission: Submission, deadline: float) -> httpx.Response:
-        seconds = submission.seconds
-        wanted = {
-            "intent": submission.intent.name,
-            "parameters": submission.parameters,
-            "user_id": submission.user_id,
-            "conversation_id": submission.conversation_id,
-            "call_id": storable(submission.call_id),  # as the outbox will read it
-        }
-        body = msgspec.json.encode(wanted)
+    async def _send(self, post: Post, deadline: float) -> httpx.Response:
+        seconds = post.seconds
         request = self._client.build_request(
             "POST",
-            self._address + submission.intent.path + self._query,
-            content=body,
+            self._address + post.path + self._query,
+            content=post.body,
             headers={
-                **make_headers(self._token, self._secret, int(self._wall()), body),
+                **make_headers(self._token, self._secret, int(self._wall()), post.body),
+                **outgoing(),
                 "Connection": "close",
                 "Accept": "application/json, application/problem+json",
                 "Accept-Encoding": "identity",  # what we bound is what arrives
                 "Content-Type": "application/json",
                 # The id is made by a language model; an ordinary one passes unchanged.
-                "Idempotency-Key": quote(storable(submission.call_id), safe=HEADER_SAFE),
+                "Idempotency-Key": quote(post.key, safe=HEADER_SAFE),
             },
             timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT_TIMEOUT)),
         )

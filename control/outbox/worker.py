@@ -3,7 +3,9 @@
 Control plane; it runs in every process. A call that is `submitting` and due is claimed for a while,
 submitted with the same Idempotency-Key, and what came of it goes through the journal like
 everything else that is stored; so it survives a database that is away, and it counts only while the
-claim holds. What is not settled is tried again, later and later, until the call is too old.
+claim holds. What is not settled is tried again, later and later, until the call is too old. A call
+that was taken back when it may have arrived is `cancelling`, and is undone in the same way. One
+that waits for the user's word (`awaiting`) ends when it is due.
 
 Here, too, the sessions of this process hear what became of calls that were saved for later.
 """
@@ -15,7 +17,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -34,6 +36,7 @@ from relay.functions import submission
 from relay.functions.executor import Functions
 from relay.functions.submission import (
     UNCERTAIN,
+    UNDECIDED,
     Delayed,
     Failed,
     Outcome,
@@ -115,27 +118,34 @@ class OutboxWorker:
             tasks.start(self._deliver(call), name=f"delivery {call.id}")
         self._full = len(tasks.running) >= AT_ONCE
         if awaited := self._listener.awaited:
-            for one in await calls.list_outcomes(self._store, awaited):
-                self._listener.settled(one.id, one.status, one.result, one.response or "")
+            for one in await calls.list_named(self._store, awaited):
+                self._listener.settled(
+                    one.id, one.status, one.result, one.response or "", taken_back=one.taken_back
+                )
         await self._count()
 
     async def _pause(self) -> None:
         if len(self._running) >= AT_ONCE:
             await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
         elif not self._full:  # else one has ended since, and there may be more that is due
-            await asyncio.sleep(POLL_SECONDS * (0.5 + self._jitter()))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS * (0.5 + self._jitter())):
+                    await self._listener.decided.wait()
+            self._listener.decided.clear()
 
     async def _claim(self) -> list[Claimed]:
-        free = AT_ONCE - len(self._running)
-        if self._planner.wait > 0 or free <= 0:
-            return []
-        if self._planner.state is not State.CLOSED:
-            free = 1  # to see whether it is well again
         if not await calls.is_any_due(self._store):
             return []
         # What came of a call may be on our disk and not in its row yet: then it is not open.
         if not await self._journal.settled(SETTLE_SECONDS):
             return []
+        wanted = [name for name, i in self._intents.items() if i.confirm_timeout == "submit"]
+        await calls.end_waits(self._store, wanted, response=UNDECIDED)
+        free = AT_ONCE - len(self._running)
+        if self._planner.wait > 0 or free <= 0:
+            return []
+        if self._planner.state is not State.CLOSED:
+            free = 1  # to see whether it is well again
         longest = max((intent.timeout for intent in self._intents.values()), default=0.0)
         lease = max(ATTEMPT_SECONDS, longest) + LEASE_MARGIN
         return await calls.claim_calls(self._store, free, lease=lease)
@@ -154,7 +164,7 @@ class OutboxWorker:
         try:
             outcome = self._given_up(call) or await self._planner.submit(self._submission(call))
         except asyncio.CancelledError:
-            self._note(call, IntentStatus.SUBMITTING, None, due_in=0.0, in_doubt=True)
+            self._note(call, call.status, None, due_in=0.0, in_doubt=True)
             raise
         except Exception:
             # The top of this task: one call that breaks us must not stop the others.
@@ -174,7 +184,9 @@ class OutboxWorker:
             return Failed("this is no longer offered", 0)
         if call.age >= self._max_age:
             return Failed(self._too_old(), 0)
-        if call.in_doubt and not intent.retry:
+        if call.status is IntentStatus.CANCELLING:
+            return None if intent.cancel_path else Failed("this cannot be undone", 0)
+        if call.in_doubt and (call.taken_back or not intent.retry):
             return Failed(UNCERTAIN, 0)
         return None
 
@@ -191,11 +203,13 @@ class OutboxWorker:
             call_id=call.call_id if call.idempotency_key is None else call.idempotency_key,
             seconds=max(ATTEMPT_SECONDS, intent.timeout),
             in_doubt=call.in_doubt and call.claim <= CONFLICTS,
+            is_cancel=call.status is IntentStatus.CANCELLING,
         )
 
     def _delay(self, call: Claimed, outcome: Delayed, attempts: int) -> None:
         intent = self._intents[call.intent or ""]
-        if not submission.may_repeat(intent, outcome, in_doubt=call.in_doubt):
+        undoes = call.status is IntentStatus.CANCELLING  # which may be asked again
+        if not undoes and not submission.may_repeat(intent, outcome, in_doubt=call.in_doubt):
             self._finish(call, Failed(outcome.reason, 0), attempts)
             return
         pause = max(BACKOFF.pause(max(attempts, 1), self._jitter()), outcome.wait)
@@ -204,7 +218,7 @@ class OutboxWorker:
             return
         self._note(
             call,
-            IntentStatus.SUBMITTING,
+            call.status,
             "delayed",
             attempts=attempts,
             due_in=pause,
@@ -213,10 +227,27 @@ class OutboxWorker:
         )
 
     def _finish(self, call: Claimed, outcome: Settled, attempts: int) -> None:
+        if call.status is IntentStatus.CANCELLING:
+            self._end_cancelling(call, outcome, attempts)
+            return
         status, result, content = submission.answer(outcome)
         error = None if isinstance(outcome, Submitted) else outcome.reason
         said = {"result": result, "response": content, "error": error}
         self._note(call, status, status.value, attempts=attempts, in_doubt=False, **said)
+
+    def _end_cancelling(self, call: Claimed, outcome: Settled, attempts: int) -> None:
+        """It is undone, or else it was carried out all the same."""
+        if isinstance(outcome, Submitted):
+            done = IntentStatus.CANCELLED
+            self._note(call, done, done.value, attempts=attempts, in_doubt=False)
+            return
+        said = {"response": submission.CARRIED_OUT, "error": outcome.reason}
+        status = IntentStatus.SUBMITTED
+        self._note(call, status, "not_undone", attempts=attempts, in_doubt=False, **said)
+
+    def _known(self, call: Claimed) -> str:
+        """Its intent, for who counts; an old name is not told."""
+        return call.intent if call.intent in self._intents else "none"
 
     def _note(
         self, call: Claimed, status: IntentStatus, counted_as: str | None, **changes: Any
@@ -228,7 +259,8 @@ class OutboxWorker:
         self._journal.append(record)  # if it is full, the lease runs out, and somebody asks again
         if counted_as is None:
             return
-        self._metrics.outbox_deliveries.labels(status=counted_as).inc()
+        counted = self._metrics.outbox_deliveries
+        counted.labels(intent=self._known(call), status=counted_as).inc()
         log.info(
             "outbox_delivery intent=%s status=%s attempts=%d age=%.0f session=%s call=%s",
             call.intent,

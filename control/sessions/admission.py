@@ -21,7 +21,7 @@ from control.db import grants, ownership, sessions
 from control.db.rows import AttachResult, History, NewSession, Numbering
 from control.db.store import Store, StoreUnavailable
 from control.errors import database_unavailable
-from control.sessions.takeover import Settle, history_for_agent, take_over
+from control.sessions.takeover import Settle, history_for_agent, open_calls, take_over
 from relay.core.admitted import Admitted, ResumePoint, Takeover
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol.refusal import Refused
@@ -116,6 +116,7 @@ class Admission:
             taken,
             **asdict(numbering),
             history=history_for_agent(history),
+            open_calls=open_calls(history, taken.conversation_id),
             resume_ticket=next_ticket,
             takeover=_make_takeover(ticket, seen, history) if taken.taken_over else None,
         )

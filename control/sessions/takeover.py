@@ -18,8 +18,11 @@ from control.db.rows import History, IntentCall, Numbering
 from control.db.store import Store
 from control.errors import RETRY_SECONDS
 from relay.core.message_policy import STILL_RUNNING
+from relay.core.records import IntentCalled
+from relay.functions import submission
 from relay.protocol import deepgram
 from relay.protocol.refusal import Refused
+from relay.protocol.relay_events import OPEN
 
 HANDOVER_SECONDS = 1.0  # what an owner that lives gets to store its last words
 HANDOVER_LOOK = 0.05
@@ -73,12 +76,39 @@ def history_for_agent(history: History) -> list[deepgram.History]:
     return [line for _, _, line in sorted(lines, key=itemgetter(0, 1))]
 
 
+def open_calls(history: History, conversation_id: UUID) -> list[IntentCalled]:
+    """Those that have no outcome yet: the next session hears of it."""
+    return [
+        IntentCalled(
+            id=call.id,
+            conversation_id=conversation_id,
+            session_id=call.session_id,
+            call_id=call.call_id,
+            after_seq=call.after_seq,
+            function=call.function,
+            intent=call.intent,
+            arguments=call.arguments,
+            status=call.status,
+            attempts=call.attempts,
+            at=call.updated_at,
+            response=_response(call),
+        )
+        for call in history.calls
+        if call.status in OPEN
+    ]
+
+
+def _response(call: IntentCall) -> str:
+    told = submission.retold(call.status, call.response, taken_back=call.taken_back)
+    return told or STILL_RUNNING
+
+
 def _tell(call: IntentCall) -> deepgram.History:
     finished = deepgram.FinishedCall(
         id=call.call_id,
         name=call.function,
         client_side=True,
         arguments=call.arguments,
-        response=call.response or STILL_RUNNING,
+        response=_response(call),
     )
     return deepgram.History(function_calls=[finished])

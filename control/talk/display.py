@@ -10,7 +10,13 @@ import msgspec
 
 from control.talk.connection import Event
 from relay.protocol import deepgram
-from relay.protocol.relay_events import RelayError, RelayIntent, RelayMessageSaved
+from relay.protocol.relay_events import IntentStatus, RelayError, RelayIntent, RelayMessageSaved
+
+# What people read in place of a status.
+_WORDS = {
+    IntentStatus.AWAITING: "waits to be confirmed in the web client:",
+    IntentStatus.CANCELLING: "is being cancelled",
+}
 
 
 class Screen:
@@ -48,7 +54,9 @@ class Screen:
             case RelayIntent(status=status):
                 told = event.arguments if event.result is None else event.result
                 shown = told if isinstance(told, str) else msgspec.json.encode(told).decode()
-                line = f"intent {event.intent or 'unknown'} {status} {shown}"
+                line = f"intent {event.intent or 'unknown'} {_WORDS.get(status, status)} {shown}"
+                if event.taken_back and status is IntentStatus.SUBMITTED:
+                    line = f"{line} (taken back too late)"
                 colour = "red" if status in ("rejected", "failed") else "magenta"
                 self.show("intent", line, colour=colour, **msgspec.structs.asdict(event))
             case deepgram.Error(code=code, description=detail):

@@ -89,16 +89,19 @@ class Floor:
             case deepgram.AgentAudioDone():
                 if self.turn is Turn.AGENT:
                     self.turn = Turn.NOBODY
-            case RelayIntent(id=id, status=IntentStatus.SUBMITTING, result=None):
-                self.calls.add(id)
-                self.deaf = False
             case RelayIntent(id=id) if id in self.saved:
                 return  # the agent does not speak of it again
+            case RelayIntent(id=id, status=IntentStatus.SUBMITTING, result=None, taken_back=False):
+                self.calls.add(id)
+                self.deaf = False
+            case RelayIntent(taken_back=True) | RelayIntent(status=IntentStatus.CANCELLING):
+                self._call_ended(event.id)
             case RelayIntent(id=id, status=IntentStatus.CANCELLED):
                 self._call_ended(id)
             case RelayIntent(id=id, status=status):
-                if status is IntentStatus.SUBMITTING:
+                if status in (IntentStatus.SUBMITTING, IntentStatus.AWAITING):
                     self.saved.add(id)
+                    self.deaf = False
                 self._call_ended(id)
                 self.turn = Turn.DUE  # the result is to be told
             case deepgram.EndOfTurn() | deepgram.AgentThinking() | deepgram.AgentStartedSpeaking():

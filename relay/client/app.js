@@ -32,7 +32,7 @@ const rest = new Rest({
 });
 const transcript = new Transcript();
 const offline = new Offline(rest, transcript);
-const bubbles = new Bubbles($("transcript"), $("main"), retry);
+const bubbles = new Bubbles($("transcript"), $("main"), { onRetry: retry, onDecide: decide });
 const call = new Call({ rest, opus: await wantsOpus() });
 const drawer = new Drawer(rest, {
   drawer: $("drawer"), shade: $("shade"), menu: $("menu"), close: $("drawer-close"),
@@ -223,13 +223,27 @@ async function retry({ key }) {
   }
 }
 
+/** The user's word on a card; resolves to whether it went out. */
+async function decide({ key }, wanted) {
+  const id = open;
+  dock.notice(null);
+  try {
+    await call.decide(key, wanted, id);
+    return true;
+  } catch (error) {
+    await catchUp(id); // it may be over already
+    tell(error);
+    return false;
+  }
+}
+
 /** The conversation's name and what can be done with it. */
 function frame(conversation) {
   shown = conversation;
   const title = conversation?.title ?? NAME;
   $("title").textContent = title;
   document.title = title === NAME ? NAME : `${title} · ${NAME}`;
-  $("rename").hidden = $("erase").hidden = open === null;
+  $("rename").hidden = $("export").hidden = $("erase").hidden = open === null;
 }
 
 $("rename").onclick = async () => {
@@ -239,6 +253,22 @@ $("rename").onclick = async () => {
   try {
     frame(await rest.rename(id, $("rename-text").value));
     drawer.load();
+  } catch (error) {
+    tell(error);
+  }
+};
+
+$("export").onclick = async () => {
+  const id = open;
+  const format = await ask($("export-dialog"));
+  if (!format) return;
+  try {
+    const file = await rest.export(id, format);
+    const link = element("a");
+    link.href = URL.createObjectURL(file);
+    link.download = file.name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser may still read it
   } catch (error) {
     tell(error);
   }

@@ -1,6 +1,6 @@
 // The transcript as people see it: bubbles and cards, each node made once and kept up to date.
 
-import { describeReason, describeStatus, label } from "./words.js";
+import { describeReason, describeStatus, describeWait, label } from "./words.js";
 
 const NEAR = 80; // pixels from the end: whoever reads there wants to see what comes
 
@@ -14,11 +14,17 @@ export class Bubbles {
   #atEnd = true;
   #titles = new Map(); // name of an intent to its title
 
-  /** @param {HTMLElement} place @param {HTMLElement} scroller @param {(card) => void} onRetry */
-  constructor(place, scroller, onRetry) {
+  #clock = null; // runs while a card waits for the user
+
+  /**
+   * @param {HTMLElement} place @param {HTMLElement} scroller
+   * @param {{onRetry: (card) => void, onDecide: (card, wanted: boolean) => Promise<void>}} taps
+   */
+  constructor(place, scroller, { onRetry, onDecide }) {
     this.place = place;
     this.scroller = scroller;
     this.onRetry = onRetry;
+    this.onDecide = onDecide;
     scroller.onscroll = () => (this.#atEnd = isAtEnd(scroller));
     // A keyboard or a notice takes room: what was said last stays in sight.
     new ResizeObserver(() => this.#follow()).observe(scroller);
@@ -42,6 +48,7 @@ export class Bubbles {
       if (next !== node) this.place.insertBefore(node, next);
       before = node;
     }
+    this.#tick();
     for (const key of gone) {
       this.#nodes.get(key).remove();
       this.#nodes.delete(key);
@@ -75,7 +82,8 @@ export class Bubbles {
   }
 
   #fillCard(node, card) {
-    const shown = JSON.stringify([card.status, card.result, card.arguments]);
+    const { until, takenBack } = card;
+    const shown = JSON.stringify([card.status, card.result, card.arguments, until, takenBack]);
     if (node.dataset.shown === shown) return;
     node.dataset.shown = shown;
     node.dataset.status = card.status;
@@ -103,7 +111,43 @@ export class Bubbles {
       };
       parts.push(retry);
     }
+    if (card.status === "awaiting") parts.push(this.#question(card, title));
     node.replaceChildren(...parts);
+  }
+
+  /** Two buttons, and how long they are there. */
+  #question(card, title) {
+    const row = element("div", "question");
+    const left = element("span", "left");
+    left.dataset.until = card.until ?? "";
+    const buttons = [
+      [true, "Confirm", "solid"],
+      [false, "Cancel", "plain"],
+    ].map(([wanted, name, look]) => {
+      const button = element("button", look, name);
+      button.type = "button";
+      button.setAttribute("aria-label", `${name}: ${title}`);
+      button.onclick = async () => {
+        for (const one of buttons) one.disabled = true;
+        const taken = await this.onDecide(card, wanted);
+        for (const one of buttons) one.disabled = taken;
+      };
+      return button;
+    });
+    row.append(...buttons, left);
+    return row;
+  }
+
+  /** The time that is left, once a second while there is any. */
+  #tick() {
+    const waiting = this.place.querySelectorAll(".left[data-until]:not([data-until=''])");
+    for (const left of waiting) left.textContent = describeWait(left.dataset.until);
+    if (waiting.length && this.#clock === null) {
+      this.#clock = setInterval(() => this.#tick(), 1000);
+    } else if (!waiting.length) {
+      clearInterval(this.#clock);
+      this.#clock = null;
+    }
   }
 }
 

@@ -151,6 +151,14 @@ export class Call extends EventTarget {
     await this.session.type(text);
   }
 
+  /** The user's word on a call that waits for it. Raises Problem when it did not go out. */
+  async decide(id, wanted, conversationId) {
+    await this.#sound.open(); // the agent of a new session may speak
+    if (!this.live) await this.session.open(conversationId);
+    this.#postpone();
+    this.session.decide(id, wanted);
+  }
+
   stop() {
     this.session.close();
     this.#release();

@@ -1,13 +1,14 @@
 // A question in front of the page: yes by its form, no by anything else.
 
-/** @param {HTMLDialogElement} dialog @returns {Promise<boolean>} */
+/** What of it was pressed: the button's value, or true. @param {HTMLDialogElement} dialog
+ *  @returns {Promise<string | boolean>} */
 export function ask(dialog) {
   const form = dialog.querySelector("form");
   return new Promise((resolve) => {
     let yes = false;
     form.onsubmit = (event) => {
       event.preventDefault();
-      yes = true;
+      yes = event.submitter?.value || true;
       dialog.close();
     };
     dialog.querySelector("[data-close]").onclick = () => dialog.close();

@@ -4,26 +4,29 @@
 
 // After a barge-in some audio of the reply that was cut may still come. The first of these says
 // that what comes now belongs to something new (docs/protocol.md, "Order").
-const NEW = new Set(["EndOfTurn", "AgentThinking", "FunctionCallRequest", "RelayIntent"]);
+const NEW = new Set(["EndOfTurn", "AgentThinking", "FunctionCallRequest"]);
 
 export class Floor {
   /** @type {Turn} */
   turn = "listening";
   /** Audio of a reply that was cut still comes: it is not to be played. */
   deaf = false;
+  #calls = new Set(); // the ids of those that were told: what comes of them later is no turn
 
   /** A JSON event of the session. Returns true when playback has to stop at once. */
-  handle({ type, role, status, conversational_behavior: manner = "default" }) {
+  handle({ type, role, id, status, conversational_behavior: manner = "default" }) {
+    const called = type === "RelayIntent" && !this.#calls.has(id);
+    if (called) this.#calls.add(id);
     if (type === "UserStartedSpeaking") {
       this.deaf = true;
       this.turn = "listening";
       return true;
     }
-    if (type === "AgentStartedSpeaking" || NEW.has(type)) this.deaf = false;
+    if (type === "AgentStartedSpeaking" || NEW.has(type) || called) this.deaf = false;
     if (type === "ConversationText" && role === "user") {
       this.deaf = false;
       if (manner === "default") this.turn = "thinking"; // else it was said by the way
-    } else if (type === "AgentThinking" || (type === "RelayIntent" && status === "submitting")) {
+    } else if (type === "AgentThinking" || (called && status !== "rejected")) {
       this.turn = "thinking";
     } else if (type === "AgentAudioDone" && this.turn === "speaking") {
       this.turn = "listening";

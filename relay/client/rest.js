@@ -74,6 +74,15 @@ export class Rest {
     return this.#ask("DELETE", `/conversations/${id}`);
   }
 
+  /** The whole conversation as a file: "json", "text" or "vcon". @returns {Promise<File>} */
+  async export(id, format) {
+    const path = `/conversations/${id}/export?format=${format}`;
+    return this.#ask("GET", path, undefined, async (answer) => {
+      const named = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition") ?? "");
+      return new File([await answer.blob()], named?.[1] ?? `conversation.${format}`);
+    });
+  }
+
   /** The registry: `[{name, title}]`. */
   async intents() {
     return (await this.#ask("GET", "/intents")).items;
@@ -91,8 +100,9 @@ export class Rest {
     return items;
   }
 
-  async #ask(method, path, body) {
-    const headers = { Accept: "application/json" };
+  /** `read` makes of an answer what is given; without it JSON is read. */
+  async #ask(method, path, body, read) {
+    const headers = read ? {} : { Accept: "application/json" };
     if (body !== undefined) headers["Content-Type"] = "application/json";
     const token = await this.#token();
     if (token) headers.Authorization = `Bearer ${token}`;
@@ -105,6 +115,7 @@ export class Rest {
         body: body === undefined ? undefined : JSON.stringify(body),
         signal: AbortSignal.timeout(PATIENCE),
       });
+      if (answer.ok && read) return await read(answer);
       said = await answer.text();
     } catch (error) {
       throw new Problem(0, "network", `the relay does not answer: ${error.message}`);

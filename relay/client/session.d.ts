@@ -128,6 +128,8 @@ export declare class Session extends EventTarget {
   sendAudio(frame: ArrayBuffer): void;
   /** A typed turn; resolves when the agent has taken it, rejects with Problem. */
   type(text: string): Promise<void>;
+  /** The user's word on a call that is `awaiting`. Raises Problem when there is no connection. */
+  decide(id: string, wanted: boolean): void;
   /** Call it on `online`, `offline` and `visibilitychange`. */
   nudge(): void;
   addEventListener<Name extends keyof SessionEventMap>(

@@ -108,6 +108,12 @@ export class Session extends EventTarget {
     return this.#typed.add(text, this.#isOpen);
   }
 
+  /** What the user says to a call that is `awaiting`. Raises Problem when there is no connection. */
+  decide(id, wanted) {
+    if (!this.#isOpen) throw new Problem(0, "network", "there is no connection");
+    this.#send({ type: wanted ? "RelayConfirm" : "RelayCancel", id });
+  }
+
   /** The network came or went, or the page woke up: look at once what that means. */
   nudge() {
     if (!this.#run) return;

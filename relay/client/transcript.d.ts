@@ -23,9 +23,14 @@ export interface Card {
   key: string;
   id: string | null;
   intent: string | null;
-  status: "submitting" | "submitted" | "rejected" | "failed" | "cancelled";
+  status:
+    | "awaiting" | "submitting" | "submitted" | "rejected" | "failed" | "cancelling" | "cancelled";
   arguments: unknown;
   result: any;
+  /** While it is awaiting: when the wait for the user ends. */
+  until: string | null;
+  /** It is not wanted any more; with `submitted` it was carried out all the same. */
+  takenBack: boolean;
 }
 
 /** Tells `change`. */

@@ -14,7 +14,8 @@
  * @typedef {object} Card one function call
  * @property {"card"} kind @property {string} key the call's `id`; a `call_id` may be that of several
  * @property {string | null} intent @property {string} status @property {unknown} arguments
- * @property {unknown} result
+ * @property {unknown} result @property {string | null} until while it is awaiting: the end of the wait
+ * @property {boolean} takenBack it is not wanted any more; with `submitted` it was carried out
  *
  * @typedef {{kind: "bubble", key: string, role: string, lines: Line[]}} Bubble one turn
  */
@@ -108,10 +109,12 @@ export class Transcript extends EventTarget {
     if (line) line.seq = seq;
   }
 
-  #called({ id: key, intent = null, status, arguments: given, result = null }) {
+  #called(event) {
+    const { id: key, intent = null, status, arguments: given, result = null } = event;
     const card = this.#card(key);
-    if (card) Object.assign(card, { status, result, arguments: given ?? card.arguments });
-    else this.#entries.push({ kind: "card", key, intent, status, arguments: given, result });
+    const now = { status, result, ...wait(event) };
+    if (card) Object.assign(card, now, { arguments: given ?? card.arguments });
+    else this.#entries.push({ kind: "card", key, intent, arguments: given, ...now });
   }
 
   #stored(seq, role, content) {
@@ -122,8 +125,10 @@ export class Transcript extends EventTarget {
     else this.#entries.splice(this.#after(seq), 0, this.#line(role, content, seq));
   }
 
-  #storedCall({ id: key, intent, status, arguments: given, result, last_error, after_seq }) {
-    const fresh = { intent, status, arguments: given, result: result ?? told(last_error) };
+  #storedCall(call) {
+    const { id: key, intent, status, arguments: given, result, last_error, after_seq } = call;
+    const shown = result ?? told(last_error);
+    const fresh = { intent, status, arguments: given, result: shown, ...wait(call) };
     const card = this.#card(key);
     if (card) Object.assign(card, fresh);
     else {
@@ -153,6 +158,11 @@ export class Transcript extends EventTarget {
   #changed() {
     this.dispatchEvent(new Event("change"));
   }
+}
+
+/** Until when a call waits for the user, and whether it is not wanted any more. */
+function wait({ status, next_attempt_at: at = null, taken_back: takenBack = false }) {
+  return { until: status === "awaiting" ? at : null, takenBack };
 }
 
 function told(error) {

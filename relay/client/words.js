@@ -174,20 +174,24 @@ export function describe(problem) {
 
 /** By the status of an intent. */
 const STATUSES = {
+  awaiting: "Is that right?",
   submitting: "Sending",
   submitted: "Done",
   rejected: "Not accepted",
   failed: "Failed",
+  cancelling: "Cancelling",
   cancelled: "Cancelled",
 };
 
-export function describeStatus({ status, result }) {
+export function describeStatus({ status, result, takenBack }) {
+  if (status === "submitted" && takenBack) return "Done all the same";
   if (status === "submitting" && result?.saved) return "Saved, sent later";
   return STATUSES[status] ?? status;
 }
 
 /** Why a call did not go through, for people; "" when it did. */
-export function describeReason({ status, result }) {
+export function describeReason({ status, result, takenBack }) {
+  if (status === "submitted" && takenBack) return "It was taken back too late: it has been done.";
   if (status === "submitting" && result?.saved) return capital(result.because ?? "");
   if (status !== "rejected" && status !== "failed") return "";
   const error = result?.error ?? result?.detail ?? result;
@@ -197,6 +201,12 @@ export function describeReason({ status, result }) {
 /** What is shown was kept at that moment. */
 export function describeCopy(moment) {
   return `The relay does not answer. This is a copy from ${when(moment).replace(/^T/, "t")}.`;
+}
+
+/** How long a card still waits. */
+export function describeWait(until, now = Date.now()) {
+  const seconds = Math.max(0, Math.ceil((new Date(until) - now) / 1000));
+  return seconds < 90 ? `${seconds} s left` : `${Math.ceil(seconds / 60)} min left`;
 }
 
 /** "due_date" as "Due date". */

@@ -6,6 +6,7 @@ and what is passed on is passed on byte for byte.
 
 from __future__ import annotations
 
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -99,9 +100,16 @@ class CallFunction(msgspec.Struct, frozen=True):
 
 
 class CancelFunction(msgspec.Struct, frozen=True):
-    """The model took a call back and wants no answer: do not send it if it was not sent yet."""
+    """The model took a call back, answered or not: do not send it, or undo it."""
 
     id: UUID
+
+
+class DecideCall(msgspec.Struct, frozen=True):
+    """The user has decided about a call that waits for that."""
+
+    id: UUID
+    wanted: Literal["submit", "cancel"]
 
 
 class DetachBrowser(msgspec.Struct, frozen=True):
@@ -152,6 +160,7 @@ Action = (
     | Reported
     | CallFunction
     | CancelFunction
+    | DecideCall
     | DetachBrowser
     | Replay
     | End

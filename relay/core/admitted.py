@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 
 from config.agent import Audio
+from relay.core.records import IntentCalled
 from relay.protocol import deepgram, relay_events
 
 
@@ -36,7 +37,8 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     `last_seq`, `last_turn` and `last_role` are what the numbering goes on from (0 and None: there
     is nothing before). `voice` and `language` are names of policy.yaml. `epoch` is our number among
     the owners of the session; `resume_ticket` is the first one for the browser to come back with,
-    already stored (None: nobody stores them).
+    already stored (None: nobody stores them). `open_calls` are those of the conversation that an
+    outcome is still to come of.
     """
 
     session_id: UUID
@@ -50,6 +52,7 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     last_turn: int = 0
     last_role: deepgram.Role | None = None
     history: list[deepgram.History] = []
+    open_calls: list[IntentCalled] = []
     epoch: int = 0
     resume_ticket: str | None = None
     takeover: Takeover | None = None

@@ -72,6 +72,11 @@ class DeepgramSession:
         return self._session.admitted
 
     @property
+    def state(self) -> State:
+        """As of a `Session`."""
+        return self._session.state
+
+    @property
     def deadline(self) -> float | None:
         """As of a `Session`."""
         due = self._session.deadline
@@ -87,10 +92,15 @@ class DeepgramSession:
         welcome = deepgram.Welcome(request_id=str(self.admitted.session_id))
         return [actions.SendBrowser(welcome)]
 
-    def decode(self, text: bytes) -> deepgram.FromClient:
-        """As of a `Session`; the client's Settings may be longer than all that comes after them."""
-        waits = self._settings_by is not None
-        return deepgram.decode_client(text) if waits else self._session.decode(text)
+    def decode(self, text: bytes) -> relay_events.FromBrowser:
+        """As of a `Session`; the client's Settings may be longer than all that comes after them.
+        What only our clients say is not known in this protocol."""
+        if self._settings_by is not None:
+            return deepgram.decode_client(text)
+        message = self._session.decode(text)
+        if isinstance(message, relay_events.Decision):
+            return deepgram.Unknown(type=type(message).__name__)
+        return message
 
     def accepts_audio(self, payload: bytes | memoryview) -> bool:
         """As of a `Session`; before Settings nothing is accepted."""

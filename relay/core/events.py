@@ -12,7 +12,7 @@ import msgspec
 
 from relay.core.records import MessageSaid
 from relay.core.user_context import UserContext
-from relay.protocol import close_codes, deepgram
+from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.relay_events import RelayIntent
 
 
@@ -64,7 +64,7 @@ class FromAgent(msgspec.Struct, frozen=True):
 
 
 class FromBrowser(msgspec.Struct, frozen=True):
-    message: deepgram.FromClient
+    message: relay_events.FromBrowser
 
 
 class NotAudio(msgspec.Struct, frozen=True):

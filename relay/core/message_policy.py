@@ -106,14 +106,16 @@ def _filled(tag: str, admitted: Admitted) -> str:
     return tag.replace("{user}", admitted.user_id)
 
 
-def read(text: bytes, messages: Messages) -> deepgram.FromClient:
+def read(text: bytes, messages: Messages) -> relay_events.FromBrowser:
     """What a browser says. A text that no allowed message can be so long as is not decoded."""
     if len(text) > messages.longest_text:
         return deepgram.Malformed(type="", reason=TOO_LONG)
-    return deepgram.decode_client(text)
+    return relay_events.decode_browser(text)
 
 
-def refusal(message: deepgram.FromClient, messages: Messages) -> relay_events.RelayError | None:
+def refusal(
+    message: relay_events.FromBrowser, messages: Messages
+) -> relay_events.RelayError | None:
     """Why a client may not send this at all; None if it may, as far as the message itself goes.
 
     How often it may is not known here: `relay.core.rate_limit` asks this first and counts then.

@@ -14,7 +14,7 @@ from config.agent import AudioInput
 from config.limits import Limits
 from config.policy import Limited, Policy
 from relay.core import message_policy
-from relay.protocol import deepgram, relay_events
+from relay.protocol import relay_events
 from relay.protocol.audio_formats import bytes_per_second
 from relay.token_bucket import TokenBucket
 
@@ -86,7 +86,9 @@ class TextLimits:
     def __repr__(self) -> str:
         return f"<TextLimits refusals={len(self._refusals)}>"
 
-    def judge(self, message: deepgram.FromClient, now: float) -> relay_events.RelayError | None:
+    def judge(
+        self, message: relay_events.FromBrowser, now: float
+    ) -> relay_events.RelayError | None:
         """Why this text goes nowhere; None: it may pass."""
         if refusal := self.count(now) or message_policy.refusal(message, self.policy.messages):
             return refusal

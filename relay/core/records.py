@@ -9,7 +9,7 @@ relay has taken the conversation on.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -73,6 +73,22 @@ class IntentCalled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     idempotency_key: str | None = None
 
 
+class CallDecided(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What the user (`submit`, `cancel`) or the model (`cancel`) wants of a call that is stored.
+
+    It counts as far as the call has not come further: `submit` while it is `awaiting`; `cancel`
+    also while it is on its way or was carried out, which is undone if we `can_cancel`. `response`
+    is what a later agent is told of a call that is not carried out; None: nothing.
+    """
+
+    id: UUID
+    conversation_id: UUID
+    wanted: Literal["submit", "cancel"]
+    at: datetime
+    can_cancel: bool = False
+    response: str | None = None
+
+
 class SessionBegan(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The agent applied the Settings; `agent_request_id` is Deepgram's name for the session."""
 
@@ -91,13 +107,17 @@ class TicketIssued(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session carried: audio frames and bytes by the side that they came from."""
+    """What a session carried: audio frames and bytes by the side that they came from.
+
+    `agent_seconds`: for how long its agents were connected, all of this owner's together.
+    """
 
     browser_frames: int
     browser_bytes: int
     agent_frames: int
     agent_bytes: int
     latency: SessionLatency
+    agent_seconds: float = 0.0
 
 
 class SessionEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -116,4 +136,4 @@ class SessionEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     epoch: int = 0
 
 
-Record = MessageSaid | IntentCalled | SessionBegan | TicketIssued | SessionEnded
+Record = MessageSaid | IntentCalled | CallDecided | SessionBegan | TicketIssued | SessionEnded

@@ -53,6 +53,9 @@ _NO_AGENT = {
         code="setup_timeout", detail="the voice agent did not get ready in time"
     ),
 }
+_NOT_WAITING = RelayError(
+    code="not_waiting", detail="there is no call with this id that waits for a decision"
+)
 _TEXT_AS_AUDIO = RelayError(
     code="not_audio",
     detail="expected audio in binary messages, got a message that belongs into a text one",
@@ -86,7 +89,7 @@ class Session:
         self._audio = AudioLimit(limits, admitted.audio.input, now)
         self._timeouts = SessionTimeouts(limits.idle_seconds, limits.session_seconds, now)
         self._transcript = Transcript(admitted, began - timedelta(seconds=now), new_id)
-        self._calls = FunctionCalls(new_id)
+        self._calls = FunctionCalls(new_id, admitted.open_calls)
         self._open_turn = OpenTurn()
         if admitted.takeover:
             self._open_turn.take_up(admitted.history)
@@ -126,7 +129,7 @@ class Session:
         """Audio frames and bytes of the browser in all that need not wait for `Woken`: hang up."""
         return self._audio.most
 
-    def decode(self, text: bytes) -> deepgram.FromClient:
+    def decode(self, text: bytes) -> relay_events.FromBrowser:
         """A text message of the browser, for `FromBrowser`."""
         return message_policy.read(text, self._texts.policy.messages)
 
@@ -247,6 +250,8 @@ class Session:
                 ]
             case deepgram.History() | deepgram.FunctionCallResponse():
                 return []  # told already; the echo of our own answer (2026)
+            case deepgram.PromptUpdated() if self._calls.news.answered():
+                return []
             case deepgram.AgentThinking() if not self._texts.policy.shown.thinking:
                 return [actions.SendBrowser(deepgram.AgentThinking())]
             case deepgram.Unknown(type=kind) if not self._texts.policy.shown.unknown:
@@ -270,6 +275,7 @@ class Session:
         if self.state is not State.BRIEFING or self._briefing.is_awaited:
             return []
         self._agent.state = State.APPLYING
+        self._calls.news.renew()
         self._transcript.add_calls(self._calls.take_parked())
         history = self._transcript.history
         told = self._open_turn.leave_out(history)
@@ -289,7 +295,8 @@ class Session:
         self._agent.apply(now)
         unanswered = self._open_turn.ask()
         self._in_turn = bool(unanswered)
-        return [*asked, actions.ReleaseHeld(self._agent.request_id), *unanswered]
+        released = actions.ReleaseHeld(self._agent.request_id)
+        return [*asked, released, *self._calls.news.take(), *unanswered]
 
     def _store(self, said: deepgram.ConversationText, shown: Action, now: float) -> list[Action]:
         """A line: what is `shown` to the browser is stored, each once."""
@@ -314,7 +321,11 @@ class Session:
         return _note_unreadable(request) + begun
 
     def _taken_back(self, cancelled: deepgram.FunctionCallCancelled) -> list[Action]:
-        asked = _note_unreadable(cancelled) + self._calls.take_back(cancelled.functions)
+        asked = _note_unreadable(cancelled)
+        for id, answered in self._calls.take_back(cancelled.functions):
+            if answered is not None:
+                self._transcript.change_call(answered, None)
+            asked.append(actions.CancelFunction(id))
         self._close_turn(is_cut=True)
         return asked
 
@@ -406,10 +417,16 @@ class Session:
         sent = close_codes.sendable(code, instead=close_codes.NORMAL)
         return [actions.DetachBrowser(sent, close_codes.short(reason)), away]
 
-    def _from_browser(self, message: deepgram.FromClient, now: float) -> list[Action]:
+    def _from_browser(self, message: relay_events.FromBrowser, now: float) -> list[Action]:
         self._resume.confirm()
         if refusal := self._texts.judge(message, now):
             return self._refuse(refusal, now)
+        if isinstance(message, relay_events.Decision):
+            self._timeouts.touch(now)
+            if not self._calls.decide(message.id):
+                return self._refuse(_NOT_WAITING, now)
+            is_wanted = isinstance(message, relay_events.RelayConfirm)
+            return [actions.DecideCall(message.id, "submit" if is_wanted else "cancel")]
         if isinstance(message, deepgram.InjectUserMessage):
             self._timeouts.touch(now)
             self._open_turn.type(message.content)
@@ -441,6 +458,12 @@ class Session:
             self._open_turn.respond()
             self._in_turn = True
             asked.append(respond(finished.call))
+        if changed := self._calls.hear(event.shown, event.content):
+            before, after = changed
+            if not self._transcript.change_call(before.call, after.call):
+                self._transcript.add_calls([after])
+            if self.state is State.OPEN:
+                asked += self._calls.news.take()
         return asked
 
     # --- time and the end --------------------------------------------------------------------

@@ -66,6 +66,23 @@ class Transcript:
             epoch=self._admitted.epoch,
         )
 
+    def change_call(
+        self, call: deepgram.FinishedCall, instead: deepgram.FinishedCall | None
+    ) -> bool:
+        """The next agent is told this in place of a call, or nothing; False: it is not told of."""
+        name = call.id, call.name, call.arguments
+        for place in range(len(self._lines) - 1, -1, -1):
+            calls = self._lines[place].function_calls or []
+            kept = _replaced(calls, name, instead)
+            if kept is not None:
+                del self._lines[place]
+                for line in _called(kept):
+                    self._lines.insert(place, line)
+                return True
+        early = _replaced(self._early, name, instead)
+        self._early = self._early if early is None else early
+        return early is not None
+
     def add_calls(self, calls: Sequence[PlacedCall]) -> None:
         """The next agent is told of these calls, too: of each after its message."""
         self._early += [each.call for each in calls if each.after_seq > self.last_seq]
@@ -75,3 +92,15 @@ class Transcript:
 def _called(calls: list[deepgram.FinishedCall]) -> list[deepgram.History]:
     """The line of the history that these calls are."""
     return [deepgram.History(function_calls=calls)] if calls else []
+
+
+def _replaced(
+    calls: list[deepgram.FinishedCall],
+    name: tuple[str, str, str],
+    instead: deepgram.FinishedCall | None,
+) -> list[deepgram.FinishedCall] | None:
+    """These calls with another in the place of the newest of this name; None: it is not there."""
+    for place in range(len(calls) - 1, -1, -1):
+        if (calls[place].id, calls[place].name, calls[place].arguments) == name:
+            return [*calls[:place], *([instead] if instead else []), *calls[place + 1 :]]
+    return None

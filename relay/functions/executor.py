@@ -4,9 +4,12 @@ A call is checked against the registry and noted in the journal: from then on it
 the Orchestrator is asked at once. Who waits for the answer waits for the intent's `timeout` at
 most. What is not settled by then stays in the outbox, the rows of `voice.intents` that are
 `submitting`; control/outbox/worker.py goes on with it, in this process or another one, and the
-session hears of it through `report` if it is still there.
+session hears of it through `report` if it is still there. What the user has to confirm waits there
+from the start.
 
-Calls outlive their session: what was accepted is carried on when the browser has gone.
+Calls outlive their session: what was accepted is carried on when the browser has gone. A call that
+the model takes back is not sent, or undone, if that is possible; that too is noted in the journal
+and done by the outbox.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -30,7 +33,7 @@ from config.intents import Intent, Registry
 from relay.backoff import Backoff
 from relay.core.admitted import Admitted
 from relay.core.events import FunctionReturned, FunctionStarted
-from relay.core.records import IntentCalled
+from relay.core.records import CallDecided, IntentCalled
 from relay.functions import submission
 from relay.functions.submission import (
     MAX_ATTEMPTS,
@@ -61,18 +64,22 @@ BROKEN = "something went wrong on our side"
 # Characters of arguments that are checked on the event loop. Measured: 0.1 ms for the intents that
 # ship, at most some 5 ms for schemas made to be slow; the longest ones may take 0.1 s.
 CHECKED_AT_ONCE = 1_000
-MAX_AWAITED = 1_000  # saved calls that live sessions wait for; the oldest are only in the history
+MAX_KEPT = 1_000  # calls of live sessions; what becomes of older ones is only in the history
 
+# What a call is counted as.
+COUNTED = ("submitted", "rejected", "failed", "cancelled", "saved", "awaiting")
 
-# What the Orchestrator answered. The rest is what we think: it gives way, whenever a fact comes.
-FACTS = (IntentStatus.SUBMITTED, IntentStatus.REJECTED)
+# What is the last word. `failed` is what we think: it gives way, whenever a fact comes.
+FACTS = (IntentStatus.SUBMITTED, IntentStatus.REJECTED, IntentStatus.CANCELLED)
+_MAY_BE_DONE = (IntentStatus.SUBMITTING, IntentStatus.SUBMITTED)
 
 
 class Call(msgspec.Struct, kw_only=True, eq=False):
     """One function call: where it belongs, and how far it has come. `id` names its row.
 
-    `on_its_way`: a request of it may have arrived, or may yet. `is_heard`: its session is still
-    there to hear of a later outcome; `reported` is what it heard last.
+    `on_its_way`: a request of it may have arrived, or may yet. `is_saved`: the outbox has it, and
+    its session wants to hear of that; `reported` is what it heard last. `is_taken_back`: the model
+    does not want it any more.
     """
 
     id: UUID
@@ -83,9 +90,15 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
     report: Report
     attempts: int = 0
     on_its_way: bool = False
-    is_cancelled: bool = False
-    is_heard: bool = True
+    is_saved: bool = False
+    is_taken_back: bool = False
+    began: float = 0.0  # by the clock of `Functions`
     reported: IntentStatus = IntentStatus.SUBMITTING
+
+    @property
+    def can_cancel(self) -> bool:
+        """Whether the Orchestrator can undo it."""
+        return self.intent is not None and self.intent.cancel_path is not None
 
     def event(self, status: IntentStatus) -> RelayIntent:
         """What a browser is told of it."""
@@ -95,6 +108,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
             intent=self.intent.name if self.intent else None,
             status=status,
             arguments=function_arguments.show(self.function.arguments),
+            taken_back=self.is_taken_back and status in _MAY_BE_DONE,
         )
 
     def record(self, status: IntentStatus) -> IntentCalled:
@@ -143,11 +157,15 @@ class Functions:
         self._clock = clock
         self._jitter = jitter
         self._tasks: Contained | None = None
-        self._running: dict[asyncio.Task[None], Call] = {}
-        self._awaited: dict[UUID, Call] = {}
+        self._running: dict[UUID, asyncio.Task[None]] = {}
+        self._calls: dict[UUID, Call] = {}  # of live sessions
+        self.decided = asyncio.Event()  # a decision is in the outbox: there may be work for it
+        for intent in registry.intents:  # 0 before the first time
+            for status in COUNTED:
+                metrics.function_calls.labels(intent=intent.name, status=status)
 
     def __repr__(self) -> str:
-        return f"<Functions running={len(self._running)} awaited={len(self._awaited)}>"
+        return f"<Functions running={len(self._running)} kept={len(self._calls)}>"
 
     @asynccontextmanager
     async def running(self, submit: Submit, *, grace: float) -> AsyncIterator[None]:
@@ -160,7 +178,7 @@ class Functions:
             yield
             self._tasks = None
             if self._running:
-                _, late = await asyncio.wait(self._running, timeout=grace)
+                _, late = await asyncio.wait(self._running.values(), timeout=grace)
                 for task in late:
                     log.warning("function_call_left task=%s", task.get_name())
 
@@ -183,44 +201,103 @@ class Functions:
             intent=self._registry.by_function(function.name),
             after_seq=after_seq,
             report=report,
+            began=self._clock(),
         )
+        self._keep(call)
         task = self._tasks.start(self._run(call, self._submit), name=f"call {call.id}")
-        self._running[task] = call
-        task.add_done_callback(self._running.pop)
+        self._running[call.id] = task
+        task.add_done_callback(lambda _: self._running.pop(call.id))
+
+    def adopt(self, admitted: Admitted, report: Report) -> None:
+        """A session goes on with these open calls of its conversation: it hears of them now."""
+        for record in admitted.open_calls:
+            function = deepgram.FunctionCall(
+                id=record.call_id, name=record.function, arguments=record.arguments
+            )
+            call = Call(
+                id=record.id,
+                admitted=admitted,
+                function=function,
+                intent=self._registry.by_function(record.function),
+                after_seq=record.after_seq,
+                report=report,
+                is_saved=True,
+                is_taken_back=record.status is IntentStatus.CANCELLING,
+                reported=record.status,
+            )
+            self._keep(call)
+
+    def _keep(self, call: Call) -> None:
+        self._calls[call.id] = call
+        if len(self._calls) > MAX_KEPT:
+            del self._calls[next(iter(self._calls))]
 
     def cancel(self, row_id: UUID) -> None:
-        """The model took a call back. One that may have reached the Orchestrator goes on."""
-        for task, call in self._running.items():
-            if call.id != row_id or call.on_its_way or call.is_cancelled:
-                continue
-            call.is_cancelled = True
+        """The model took a call back, also one that was answered. What may have reached the
+        Orchestrator is undone, if its intent says how."""
+        call = self._calls.get(row_id)
+        if call is None or call.is_taken_back or call.reported is IntentStatus.CANCELLED:
+            return
+        call.is_taken_back = True
+        task = self._running.get(row_id)
+        if task is None or task.done():
+            self._take_back(call, call.reported)
+        elif not call.on_its_way:
             task.cancel()
-            self._conclude(call, call.record(IntentStatus.CANCELLED), "cancelled", None)
+            record = call.record(IntentStatus.CANCELLED)
+            self._journal.append(record)
+            self._conclude(call, record, "cancelled", None)
+        # else when its outcome is there
+
+    def decide(self, row_id: UUID, wanted: Literal["submit", "cancel"]) -> None:
+        """The user decided about a call that is `awaiting`."""
+        call = self._calls.get(row_id)
+        if call is None or call.reported is not IntentStatus.AWAITING:
+            return
+        if wanted == "submit":
+            self._decide(call, wanted)
+            self._report(call, IntentStatus.SUBMITTING, None, submission.CONFIRMED)
+        else:
+            self._decide(call, wanted, response=submission.DECLINED)
+            self._report(call, IntentStatus.CANCELLED, None, submission.DECLINED)
 
     def forget(self, session_id: UUID) -> None:
-        """The session is over: nobody waits for its saved calls any more."""
-        for call in [*self._running.values(), *self._awaited.values()]:
+        """The session is over: nobody waits for its calls any more."""
+        for call in list(self._calls.values()):
             if call.admitted.session_id == session_id:
-                call.is_heard = False
-                self._awaited.pop(call.id, None)
+                del self._calls[call.id]
 
     @property
     def awaited(self) -> list[UUID]:
-        """The rows of saved calls that live sessions want to hear of."""
-        return list(self._awaited)
+        """The rows of calls in the outbox that live sessions want to hear of."""
+        return [call.id for call in self._calls.values() if call.is_saved]
 
-    def settled(self, row_id: UUID, status: IntentStatus, result: Any, content: str) -> None:
-        """A saved call has an outcome, wherever it was delivered: tell its session, once.
+    def settled(
+        self,
+        row_id: UUID,
+        status: IntentStatus,
+        result: Any,
+        content: str,
+        *,
+        taken_back: bool = False,
+    ) -> None:
+        """How a call in the outbox stands, whoever has it: tell its session what is new, once.
 
         An answer of the Orchestrator is the last word; what is not one may be replaced by it.
         """
-        call = self._awaited.get(row_id)
-        if call is None:
+        call = self._calls.get(row_id)
+        if call is None or not call.is_saved or (call.is_taken_back and not taken_back):
+            return  # the last: the row does not know that yet
+        call.is_taken_back = taken_back
+        call.is_saved = status not in FACTS  # else it may still turn out to have arrived
+        # A row may be older than what we told; only that the wait is over comes from there.
+        is_old = status is IntentStatus.AWAITING or (
+            status is IntentStatus.SUBMITTING and call.reported is not IntentStatus.AWAITING
+        )
+        if is_old or status is call.reported:
             return
-        if status in FACTS:  # else it may still turn out to have arrived
-            del self._awaited[row_id]
-        if status is not call.reported:
-            self._report(call, status, result, content)
+        told = submission.retold(status, content, taken_back=call.is_taken_back)
+        self._report(call, status, result, told or "")
 
     # --- one call ----------------------------------------------------------------------------
 
@@ -232,6 +309,9 @@ class Functions:
         try:
             name, text = call.function.name, call.function.arguments
             intent, parameters = await check_call(self._registry, name, text)
+            if intent.confirm == "card":
+                self._ask_user(call, intent)
+                return
             if self._accept(call, intent):
                 accepted = intent
                 outcome = await self._try(call, intent, parameters, submit)
@@ -240,20 +320,36 @@ class Functions:
         except ArgumentsError as error:
             outcome = Rejected(str(error), None, 0)
         except asyncio.CancelledError:
-            if accepted and not call.is_cancelled:  # we stop: the next one to look takes it over
+            # We stop: the next one to look takes it over.
+            if accepted and (call.on_its_way or not call.is_taken_back):
                 record = call.record(IntentStatus.SUBMITTING)
                 self._journal.append(replace(record, due_in=0.0, in_doubt=call.on_its_way))
+                if call.is_taken_back:
+                    self._decide(call, "cancel")
             raise
         except Exception:
             self._supervisor.count("call")
             log.exception(
-                "function_call_broken function=%.64r call=%s", call.function.name, call.id
+                "function_call_broken function=%.64s call=%s", call.function.name, call.id
             )
             outcome = self._broken(call, accepted) if accepted else Failed(BROKEN, 0)
         if isinstance(outcome, Delayed):
             self._save(call, outcome)
         else:
             self._finish(call, outcome)
+
+    def _ask_user(self, call: Call, intent: Intent) -> None:
+        """Have it on disk until the user decides."""
+        record = replace(
+            call.record(IntentStatus.AWAITING),
+            due_in=intent.confirm_seconds,
+            response=submission.AWAITING,
+        )
+        if self._journal.append(record):
+            call.is_saved = True
+            self._conclude(call, record, "awaiting", None)
+        else:
+            self._finish(call, Failed(UNSAVED, 0))
 
     def _accept(self, call: Call, intent: Intent) -> bool:
         """Have it on disk; False: it cannot be."""
@@ -293,10 +389,12 @@ class Functions:
             in_doubt = in_doubt or not outcome.unsent
             call.on_its_way = in_doubt
             pause = max(IN_CALL.pause(max(call.attempts, 1), self._jitter()), outcome.wait)
-            tired = call.attempts >= MAX_ATTEMPTS or outcome.attempts == 0
+            tired = call.attempts >= MAX_ATTEMPTS or outcome.attempts == 0 or call.is_taken_back
             if tired or self._clock() + pause + LEAST_SECONDS > deadline:
                 return replace(outcome, wait=pause)
             await self._sleep(pause)
+            if call.is_taken_back:
+                return outcome
 
     def _broken(self, call: Call, intent: Intent) -> Delayed | Failed:
         call.attempts += 1
@@ -310,6 +408,7 @@ class Functions:
         status, result, content = submission.answer(outcome)
         error = None if isinstance(outcome, Submitted) else outcome.reason
         record = replace(call.record(status), result=result, response=content, error=error)
+        self._journal.append(record)
         self._conclude(call, record, status.value, result)
 
     def _save(self, call: Call, outcome: Delayed) -> None:
@@ -321,26 +420,64 @@ class Functions:
             response=submission.saved(outcome.reason),
             error=f"{outcome.reason} ({outcome.cause})",
         )
-        if call.is_heard:
-            if len(self._awaited) >= MAX_AWAITED:
-                del self._awaited[next(iter(self._awaited))]
-            self._awaited[call.id] = call
+        self._journal.append(record)
+        call.is_saved = True
         self._conclude(call, record, "saved", {"saved": True, "because": outcome.reason})
 
     def _conclude(self, call: Call, record: IntentCalled, counted_as: str, result: Any) -> None:
-        """The model has its answer, if it wants one: note it, and tell its session."""
-        self._journal.append(record)
-        self._metrics.function_calls.labels(status=counted_as).inc()
+        """The model has its answer, if it wants one; it is noted: tell its session."""
+        intent, seconds = record.intent or "none", self._clock() - call.began
+        self._metrics.function_calls.labels(intent=intent, status=counted_as).inc()
+        self._metrics.function_call_seconds.labels(intent=intent).observe(seconds)
         log.info(
-            "function_call intent=%s status=%s attempts=%d session=%s call=%s",
+            "function_call intent=%s status=%s attempts=%d seconds=%.3f session=%s call=%s"
+            " call_id=%.80s",
             record.intent,
             counted_as,
             record.attempts,
+            seconds,
             record.session_id,
             record.id,
+            record.call_id,
         )
+        if call.is_taken_back and record.status is not IntentStatus.CANCELLED:
+            self._take_back(call, record.status, result)
+            return
         again = None if record.due_in is None else record.at + timedelta(seconds=record.due_in)
         self._report(call, record.status, result, record.response or "", again)
+
+    def _take_back(self, call: Call, status: IntentStatus, result: Any = None) -> None:
+        """The model does not want it any more, and this is how far it has come."""
+        if status is IntentStatus.AWAITING:
+            self._decide(call, "cancel")
+            self._report(call, IntentStatus.CANCELLED, None, "")
+        elif status in _MAY_BE_DONE:
+            self._decide(call, "cancel")
+            call.is_saved = call.can_cancel or status is IntentStatus.SUBMITTING
+            shown = IntentStatus.CANCELLING if call.can_cancel else status
+            told = submission.retold(shown, "", taken_back=True)
+            self._report(call, shown, result, told or "")
+        else:
+            self._report(call, status, result, "")
+
+    def _decide(
+        self,
+        call: Call,
+        wanted: Literal["submit", "cancel"],
+        *,
+        response: str | None = None,
+    ) -> None:
+        """What is wanted of it now is on its way to its row."""
+        decided = CallDecided(
+            id=call.id,
+            conversation_id=call.admitted.conversation_id,
+            wanted=wanted,
+            at=datetime.now(UTC),
+            can_cancel=call.can_cancel,
+            response=response,
+        )
+        log.info("function_call_decided wanted=%s call=%s", wanted, call.id)
+        self._journal.append(decided, self.decided.set, in_a_hurry=True)
 
     def _report(
         self,

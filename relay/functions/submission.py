@@ -21,6 +21,30 @@ from relay.protocol.relay_events import IntentStatus
 MAX_ATTEMPTS = 10
 UNCERTAIN = "the planner did not answer in time, so it is not certain that this was saved"
 
+# What agents are told of a call that somebody decided about.
+AWAITING = json.dumps(
+    {
+        "status": "waiting",
+        "detail": "it is not done: a card on the user's screen asks whether it shall be; ask the"
+        " user to look at it, and do not call again",
+    }
+)
+CONFIRMED = json.dumps(
+    {"status": "confirmed", "detail": "the user wants it; it is being submitted"}
+)
+DECLINED = json.dumps({"status": "cancelled", "detail": "the user declined it; it was not done"})
+UNDECIDED = json.dumps(
+    {"status": "cancelled", "detail": "the user did not confirm it in time; it was not done"}
+)
+CARRIED_OUT = json.dumps(
+    {
+        "status": "submitted",
+        "detail": "it was taken back too late: it was carried out all the same; say so if it"
+        " matters",
+    }
+)
+CANCELLING = json.dumps({"status": "cancelling", "detail": "it was taken back and is being undone"})
+
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """Validated parameters of one call, for one attempt.
@@ -28,7 +52,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     `call_id` is what the Orchestrator knows the call by, also as Idempotency-Key: the id of its
     row, never the model's.
 
-    The attempt may take `seconds` in all. `in_doubt`: an earlier one may have arrived.
+    The attempt may take `seconds` in all. `in_doubt`: an earlier one may have arrived. `is_cancel`:
+    the call is to be undone, or never to be done if it has not arrived.
     """
 
     intent: Intent
@@ -38,6 +63,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     call_id: str
     seconds: float = 10.0
     in_doubt: bool = False
+    is_cancel: bool = False
 
 
 class Submitted(msgspec.Struct, frozen=True):
@@ -84,6 +110,13 @@ Submit = Callable[[Submission], Awaitable[Outcome]]
 def may_repeat(intent: Intent, outcome: Delayed, *, in_doubt: bool) -> bool:
     """Whether there may be another attempt; `in_doubt`: one before this may have arrived."""
     return intent.retry or (outcome.unsent and not in_doubt)
+
+
+def retold(status: IntentStatus, response: str | None, *, taken_back: bool) -> str | None:
+    """What a later agent is told of a call with this `response`; None: of none yet."""
+    if taken_back and status is IntentStatus.SUBMITTED:
+        return CARRIED_OUT
+    return CANCELLING if status is IntentStatus.CANCELLING else response
 
 
 def answer(outcome: Settled) -> tuple[IntentStatus, Any, str]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,6 +26,7 @@ from pathlib import Path
 
 from relay.core.records import Record
 from relay.journal.adoption import Adoption
+from relay.journal.ages import Ages
 from relay.journal.segment import DiskFailed, Read, SegmentBroken, encode
 from relay.journal.segments import Segments
 from relay.journal.writer import BATCH, Write, WriteFailed, Writer, WriteRefused
@@ -66,12 +68,17 @@ class Journal:
         # The newest records as they came: those that are written soon need not be read again.
         self._fresh: deque[tuple[int, Record]] = deque(maxlen=BATCH)
         self._saved: deque[tuple[int, Saved]] = deque()
+        self._ages = Ages()
         self._hurried = asyncio.Event()  # somebody waits, or there is enough for a batch
         self._hurried_to = 0
         self._progress = asyncio.Event()  # another one after each batch
         metrics.journal_waiting.set_function(lambda: segments.waiting + self._adoption.waiting)
         metrics.journal_volatile.set_function(lambda: segments.volatile)
         metrics.journal_bytes.set_function(lambda: segments.size)
+        metrics.journal_limit_bytes.set(limit)
+        metrics.journal_oldest_seconds.set_function(
+            lambda: self._ages.oldest(segments.written, segments.last, time.monotonic())
+        )
         metrics.journal_failing.set_function(lambda: self.failing)
 
     def __repr__(self) -> str:
@@ -98,9 +105,10 @@ class Journal:
         if not self._segments.append(encode(record)):
             self._metrics.journal_lost.inc()
             why = self._segments.disk_error or "not open yet"
-            log.error("journal_full reason=%s, and memory is full as well", why)
+            log.error("journal_full reason=%s", why)
             return False
         self._fresh.append((self._segments.last, record))
+        self._ages.note(self._segments.last, self._segments.written, time.monotonic())
         if saved is not None and len(self._saved) < CALLBACKS_MAX:
             self._saved.append((self._segments.last, saved))
         if in_a_hurry:
@@ -159,10 +167,10 @@ class Journal:
     def _close(self) -> None:
         lost = self._segments.close()
         if left := self._segments.waiting - lost:
-            log.error("journal_left records=%d: not in Postgres, on disk for the next start", left)
+            log.error("journal_left records=%d", left)
         if lost:
             self._metrics.journal_lost.inc(lost)
-            log.error("journal_abandoned records=%d: neither in Postgres nor on disk", lost)
+            log.error("journal_abandoned records=%d", lost)
 
     # --- what this process appends -----------------------------------------------------------
 

@@ -17,11 +17,13 @@ from relay.live.quotas import AgentQuota
 from relay.protocol import close_codes
 from relay.supervisor import Contained
 from relay.telemetry.metrics import Metrics
+from relay.telemetry.open_time import OpenTime
 from relay.transport.connection import Connection
 from relay.transport.connection_handler import BufferingHandler
 from relay.transport.dial import Dial, DialFailed
 
 KEPT_SECONDS = 8.0  # docs/protocol.md: CLIENT_MESSAGE_TIMEOUT after 10 to 15 s without Settings
+REMEMBERED = 1_000  # sessions whose browser may come after their agent has gone
 
 
 Ask = Callable[[], Coroutine[Any, Any, UserContext | None]]
@@ -73,6 +75,7 @@ class DialAhead:
         self._share = share
         self._limit = limit
         self._waiting: dict[UUID, Dialled] = {}
+        self._in_vain: dict[UUID, OpenTime] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -109,8 +112,13 @@ class DialAhead:
         self._metrics.dialled_ahead.labels(outcome="used" if dialled.usable else "failed").inc()
         if dialled.usable:
             return dialled
+        self._remember(session_id, dialled)
         dialled.connection.forget()
         return None
+
+    def take_open_time(self, session_id: UUID) -> OpenTime:
+        """How long an agent was connected that was dialled for this session in vain."""
+        return self._in_vain.pop(session_id, OpenTime())
 
     def cancel(self, session_id: UUID) -> None:
         """Nobody will come for this one, if it is here."""
@@ -133,4 +141,10 @@ class DialAhead:
 
     def _expire(self, session_id: UUID) -> None:
         self._metrics.dialled_ahead.labels(outcome="expired").inc()
+        self._remember(session_id, self._waiting[session_id])
         self.cancel(session_id)
+
+    def _remember(self, session_id: UUID, dialled: Dialled) -> None:
+        if len(self._in_vain) >= REMEMBERED:
+            del self._in_vain[next(iter(self._in_vain))]
+        self._in_vain[session_id] = dialled.connection.open_time

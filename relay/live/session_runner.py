@@ -15,6 +15,7 @@ from typing import assert_never
 from relay.core import actions, events
 from relay.core.actions import Action
 from relay.core.admitted import Admitted
+from relay.core.agent_lifecycle import State
 from relay.core.deepgram_session import SessionRules
 from relay.core.events import EndReason
 from relay.core.records import Figures, MessageSaid
@@ -29,6 +30,7 @@ from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.audio_formats import silence
 from relay.protocol.refusal import Refused
 from relay.supervisor import Contained
+from relay.telemetry.log_context import current
 from relay.transport.connection import Connection
 from relay.transport.dial import Dial
 
@@ -75,7 +77,7 @@ class SessionRunner:
             asks=asks,
             tasks=tasks,
             browser_queue=browser.queue,
-            timing=record.timing,
+            record=record,
             share=share,
         )
         self._sound = RedialSound(browser.queue, redial_tone)
@@ -91,6 +93,11 @@ class SessionRunner:
     def admitted(self) -> Admitted:
         """Whose session it is, and in which conversation."""
         return self._session.admitted
+
+    @property
+    def state(self) -> State:
+        """What its agent does."""
+        return self._session.state
 
     @property
     def figures(self) -> Figures:
@@ -142,6 +149,7 @@ class SessionRunner:
 
     def begin(self) -> None:
         """The browser's socket is open."""
+        self._functions.adopt(self._session.admitted, self.handle)
         self._act(lambda now: self._session.begin())
 
     def hear(self, text: bytes, *, is_from_agent: bool) -> None:
@@ -151,7 +159,9 @@ class SessionRunner:
             self._frame = text, is_from_agent
             event: events.Event
             if is_from_agent:
-                event = events.FromAgent(deepgram.decode_server(text))
+                message = deepgram.decode_server(text)
+                self._record.heard(message)
+                event = events.FromAgent(message)
             else:
                 event = events.FromBrowser(self._session.decode(text))
             return self._session.handle(event, now)
@@ -173,6 +183,7 @@ class SessionRunner:
         """Every way into the session from a socket, a timer or somebody else's task."""
         if not self.is_live:
             return
+        outside = current.set(self._record.log_context)
         try:
             self._do(decide(self._clock()))
             self._arm()
@@ -180,6 +191,8 @@ class SessionRunner:
             # The edge of the session: who called us has others to serve.
             log.exception("session_failed session=%s", self._session.admitted.session_id)
             self._give_up(error)
+        finally:
+            current.reset(outside)
 
     def _give_up(self, error: Exception) -> None:
         """End the session for a defect of ours; `run` cleans up if not even that works."""
@@ -247,9 +260,7 @@ class SessionRunner:
                 case actions.SendAgent(message=message):
                     to_agent.send_text(deepgram.encode(message), for_this_end=True)
                 case actions.KeepAgentAlive():
-                    to_agent.send_text(deepgram.encode(deepgram.KeepAlive()), for_this_end=True)
-                    if frame := silence(self._session.admitted.audio.input, SILENCE_SECONDS):
-                        to_agent.send_audio(frame)
+                    self._keep_agent_alive()
                 case actions.DialAgent():
                     self._agent.dial()
                 case actions.DropAgent():
@@ -274,6 +285,8 @@ class SessionRunner:
                     )
                 case actions.CancelFunction(id=id):
                     self._functions.cancel(id)
+                case actions.DecideCall(id=id, wanted=wanted):
+                    self._functions.decide(id, wanted)
                 case actions.DetachBrowser(code=code, reason=reason):
                     self._browser.detach(code, reason)
                     self._agent.hear_all()  # no reply is heard, none is measured
@@ -287,6 +300,12 @@ class SessionRunner:
                     self._record.note(what, detail)
                 case _:
                     assert_never(action)
+
+    def _keep_agent_alive(self) -> None:
+        to_agent = self._agent.connection.queue
+        to_agent.send_text(deepgram.encode(deepgram.KeepAlive()), for_this_end=True)
+        if frame := silence(self._session.admitted.audio.input, SILENCE_SECONDS):
+            to_agent.send_audio(frame)
 
     def _send_browser(self, event: deepgram.Message) -> None:
         if isinstance(event, relay_events.RelayReconnecting):

@@ -1,6 +1,6 @@
-"""What we say to browsers beside Deepgram's own messages: the `Relay…` events.
+"""What we say to browsers beside Deepgram's own messages, and they to us: the `Relay…` events.
 
-Pure. These events are sent on the subprotocol `relay.v1` only; docs/protocol.md describes them.
+Pure. They are sent on the subprotocol `relay.v1` only; docs/protocol.md describes them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,23 @@ from uuid import UUID
 
 import msgspec
 
+from relay.protocol import deepgram
 from relay.protocol.deepgram import Message, Role
 
 
 class IntentStatus(StrEnum):
-    """`submitting` is the only one that changes by itself; `failed` may be submitted again."""
+    """Those of `OPEN` change by themselves; `failed` may be submitted again."""
 
+    AWAITING = "awaiting"  # validated, and the user is asked on the screen whether it is meant
     SUBMITTING = "submitting"  # validated, on its way to the Orchestrator or waiting to be
     SUBMITTED = "submitted"  # the Orchestrator took it
     REJECTED = "rejected"  # refused for good: unknown, invalid, or a 4xx with its reason
     FAILED = "failed"  # the Orchestrator could not be asked, or it is not known whether it took it
-    CANCELLED = "cancelled"  # the model took it back before it was sent
+    CANCELLING = "cancelling"  # taken back when it was sent: the Orchestrator is asked to undo it
+    CANCELLED = "cancelled"  # not carried out, or undone: the user or the model took it back
+
+
+OPEN = frozenset({IntentStatus.AWAITING, IntentStatus.SUBMITTING, IntentStatus.CANCELLING})
 
 
 SUBPROTOCOL = "relay.v1"
@@ -73,7 +79,8 @@ class RelayIntent(RelayEvent, frozen=True, tag=True):
     `id` is the call's, as in the history; `call_id` is the model's and may be that of several.
     `intent` is the name in the registry, None when the model asked for something unknown;
     `arguments` are the model's, parsed where they are JSON. `next_attempt_at`: it is saved, and
-    submitted again then.
+    submitted again then; while it is `awaiting`, the end of the wait. `taken_back`: it is
+    not wanted any more and may have been carried out; with `submitted` it was.
     """
 
     id: UUID
@@ -83,6 +90,7 @@ class RelayIntent(RelayEvent, frozen=True, tag=True):
     arguments: Any = None
     result: Any = None
     next_attempt_at: datetime | None = None
+    taken_back: bool = False
 
 
 class RelayReconnecting(RelayEvent, frozen=True, tag=True):
@@ -116,3 +124,36 @@ class RelayError(RelayEvent, frozen=True, tag=True):
 
     code: str
     detail: str
+
+
+# --- what a browser says ---------------------------------------------------------------------
+
+
+class RelayConfirm(Message, frozen=True, tag=True):
+    """The user wants this call, which is `awaiting`."""
+
+    id: UUID
+
+
+class RelayCancel(Message, frozen=True, tag=True):
+    """The user does not want this call, which is `awaiting`."""
+
+    id: UUID
+
+
+Decision = RelayConfirm | RelayCancel
+FromBrowser = deepgram.FromClient | Decision
+
+_decision: msgspec.json.Decoder[Decision] = msgspec.json.Decoder(Decision)
+_DECISIONS = {struct.__name__ for struct in Decision.__args__}
+
+
+def decode_browser(text: bytes | memoryview) -> FromBrowser:
+    """What a browser says on `relay.v1`: a message of Deepgram's, or one of these. Never raises."""
+    message = deepgram.decode_client(text)
+    if not (isinstance(message, deepgram.Unknown) and message.type in _DECISIONS):
+        return message
+    try:
+        return _decision.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return deepgram.Malformed(type=message.type, reason=str(error))

@@ -6,6 +6,7 @@ Tests look at it through `Running.sessions`; nothing of the sandbox itself depen
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -25,10 +26,12 @@ class AgentSession:
         self.frames = 0  # binary
         self.audio_bytes = 0
         self.audio: bytearray | None = bytearray() if keep_audio else None
+        self.seconds: float | None = None  # from the 101 to the close, once that has come
         self.close_code: int | None = None
         self.close_reason = ""
         self._messages: deque[dict[str, Any]] = deque(maxlen=KEPT_MESSAGES)
         self._changed = asyncio.Event()
+        self._began = time.monotonic()
 
     def __repr__(self) -> str:
         state = "live" if self.close_code is None else f"closed {self.close_code}"
@@ -81,6 +84,7 @@ class AgentSession:
         self._changed.set()
 
     def note_close(self, code: int, reason: str) -> None:
+        self.seconds = time.monotonic() - self._began
         self.close_code = code
         self.close_reason = reason
         self._changed.set()

@@ -15,6 +15,7 @@ from typing import NamedTuple, cast
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
 
 from relay.protocol import close_codes
+from relay.telemetry.open_time import OpenTime
 from relay.transport.connection_handler import NOBODY, Handler, Payload
 from relay.transport.send_queue import BINARY, TEXT, SendQueue
 
@@ -53,6 +54,7 @@ class Connection(WSListener):
         self.onward: SendQueue | None = None  # where audio goes; None: to the handler
         self.handler: Handler = NOBODY
         self.on_freed: Callable[[], None] | None = None  # for who counts sockets, not sessions
+        self.open_time = OpenTime()  # of this socket and of those before it
         self._transport: WSTransport | None = None
         self._parts: _Parts | None = None
         self._max_message_bytes = max_message_bytes
@@ -65,6 +67,7 @@ class Connection(WSListener):
         if self.is_closed:  # closed while it was being opened
             transport.disconnect(False)
             return
+        self.open_time.opened(monotonic())
         self.queue.attach(transport)
         self.handler.on_opened()
 
@@ -204,7 +207,7 @@ class Connection(WSListener):
         counting; the code is the last that was seen."""
         following = Connection(self.queue, max_message_bytes=self._max_message_bytes)
         following.frames, following.bytes = self.frames, self.bytes
-        following.closed_code = self.closed_code
+        following.closed_code, following.open_time = self.closed_code, self.open_time
         return following
 
     def forget(self) -> None:
@@ -255,4 +258,5 @@ class Connection(WSListener):
     def _shut(self) -> None:
         if self._state is State.LIVE:
             self._state = State.CLOSED
+            self.open_time.closed(monotonic())
         self.onward = None  # what still comes is not heard

@@ -127,7 +127,7 @@ class Planner:
 
     def __init__(self, database_url):
         self.app = local_orchestrator.create_app(database_url)
-        self.lifespan = self.app.lifespan
+        self.lifespan, self.state = self.app.lifespan, self.app.state
         self.is_broken = False
 
     async def __call__(self, scope, receive, send):
@@ -168,7 +168,8 @@ class Stack:
 
 
 @asynccontextmanager
-async def standing(database_url):
+async def standing(database_url, **environ):
+    """`environ` is for the relay."""
     async with AsyncExitStack() as stack:
         data = stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-client-"))
         door = listen("127.0.0.1", 0)
@@ -186,6 +187,7 @@ async def standing(database_url):
                 "DEEPGRAM_AGENT_URL": f"ws://127.0.0.1:{agent_port}/v1/agent/converse",
                 "DATABASE_URL": database_url,
                 "ORCHESTRATOR_URL": f"http://127.0.0.1:{door.getsockname()[1]}",
+                **environ,
             }
         )
         network = Network(port)

@@ -1,8 +1,11 @@
-"""Past conversations: found, loaded page by page, renamed, deleted; a failed call tried again."""
+"""Past conversations: found, loaded page by page, renamed, exported, deleted; a failed call tried
+again."""
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -116,3 +119,61 @@ async def test_a_call_that_failed_is_tried_again_with_a_tap(stack, tab):
 
     await page.until("() => document.querySelector('.card[data-status=submitted]')")
     assert await page.by(".card button").count() == 0
+
+
+def read(path):
+    return Path(path).read_text("utf-8")
+
+
+async def export(page, presses):
+    """What the keys bring: the name of the file, and what is in it."""
+    await page.by("#export").focus()
+    await page.page.keyboard.press("Enter")
+    await page.until("() => document.querySelector('#export-dialog').open")
+    async with page.page.expect_download() as coming:
+        for key in presses:
+            await page.page.keyboard.press(key)
+    download = await coming.value
+    return download.suggested_filename, read(await download.path())
+
+
+async def test_it_is_exported_with_the_keyboard_alone(stack, tab):
+    page = await tab()
+    conversation = await say(stack, page, "Keep this")
+
+    name, text = await export(page, ["Enter"])
+    assert re.fullmatch(r"conversation-[0-9-]{10}-[0-9a-f]{12}\.txt", name)
+    assert text.startswith("Keep this\n")
+    name, text = await export(page, ["Tab", "Enter"])
+    assert name.endswith(".json")
+    assert json.loads(text)["conversation"]["id"] == conversation
+    assert [m["content"] for m in json.loads(text)["messages"]][-2:] == ["Keep this", "All right."]
+    name, text = await export(page, ["Tab", "Tab", "Space"])
+    assert name.endswith(".vcon")
+    assert json.loads(text)["subject"] == "Keep this"
+    kept = await page.page.evaluate(
+        """async () => (await Promise.all((await caches.keys()).map(async (name) =>
+            (await (await caches.open(name)).keys()).map((one) => one.url)))).flat()"""
+    )
+    assert not [url for url in kept if "/export" in url]
+
+    await page.by("#export").click()
+    await page.page.keyboard.press("Escape")
+    await page.until("() => !document.querySelector('#export-dialog').open")
+    assert await page.page.evaluate("document.activeElement.id") == "export"
+
+
+async def test_an_export_that_fails_is_said(stack, tab):
+    page = await tab()
+    await say(stack, page, "Never to be kept")
+    page.expected.append("503")
+
+    async def refuse(route):
+        await route.fulfill(status=503, json={"code": "database_unavailable", "detail": "away"})
+
+    await page.page.context.route("**/export?*", refuse)
+    await page.by("#export").click()
+    await page.by("#export-dialog [value=json]").click()
+
+    await page.until("() => document.querySelector('#notice-title').textContent")
+    assert await page.by("#notice-title").inner_text() == "The history cannot be reached."

@@ -247,6 +247,42 @@ def test_late_audio_of_a_cut_reply_is_dropped_until_something_new_begins(node):
     assert heard == [True, False, False, False, True, True, True, True, True, True]
 
 
+def test_what_becomes_of_a_call_later_is_no_turn(node):
+    heard = node(
+        """import { Floor } from "./floor.js";
+        const floor = new Floor();
+        const call = (id, status) => floor.handle({ type: "RelayIntent", id, status });
+        call("a", "awaiting");
+        const asked = floor.turn;
+        floor.handle({ type: "UserStartedSpeaking" });
+        call("a", "submitting"); call("a", "cancelling");
+        const cut = floor.audio();
+        call("b", "submitting");
+        tell([asked, cut, floor.turn, floor.audio()]);"""
+    )
+
+    assert heard == ["thinking", False, "thinking", True]
+
+
+def test_a_card_says_how_long_it_waits_and_that_it_was_taken_back_too_late(node):
+    items = node(
+        TRANSCRIPT
+        + """const told = (status, more) => transcript.handle({ type: "RelayIntent", id: "i",
+            intent: "GOAL", status, ...more });
+        const card = () => { const [{ until, takenBack }] = transcript.items();
+            return [until, takenBack]; };
+        told("awaiting", { next_attempt_at: "2026-04-30T15:01:00Z" });
+        const waits = card();
+        told("submitted", { taken_back: true });
+        const done = card();
+        transcript.merge([], [{ id: "i", status: "awaiting", next_attempt_at: "later",
+            taken_back: false, after_seq: 0 }]);
+        tell([waits, done, card()]);"""
+    )
+
+    assert items == [["2026-04-30T15:01:00Z", False], [None, True], ["later", False]]
+
+
 def test_what_is_said_by_the_way_is_no_turn(node):
     turns = node(
         """import { Floor } from "./floor.js";

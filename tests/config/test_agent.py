@@ -13,6 +13,7 @@ from config.agent import (
     Audio,
     AudioInput,
     AudioOutput,
+    Events,
     audio_mistakes,
 )
 from config.env_types import Secret
@@ -488,3 +489,23 @@ def test_audio_that_a_browser_asks_for_is_held_against_the_voices(written):
         "audio.output.sample_rate",
     ]
     assert made(aura, mp3)["audio"]["output"]["bitrate"] == 48000
+
+
+def test_events_are_told_only_where_somebody_wants_them(written):
+    assert load_agent(written()).events is None
+    assert load_agent(written(events={"path": "/events"})).events == Events(path="/events")
+
+
+@pytest.mark.parametrize(
+    ("events", "problem"),
+    [
+        ({}, "$.events.path: expected a text like"),
+        ({"path": "events"}, "$.events.path: expected a text like"),
+        ({"path": "/events", "messages": "yes"}, "$.events.messages: expected true or false"),
+        ({"path": "/events", "message": True}, "did you mean"),
+    ],
+)
+def test_mistakes_of_events_are_explained(written, events, problem):
+    (found,) = problems_in(written(events=events))
+
+    assert problem in found

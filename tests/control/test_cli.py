@@ -86,7 +86,7 @@ def test_check_prints_every_mistake_of_files_and_environment(tmp_path):
     folder = tmp_path / "config"
     shutil.copytree(Path(config.__file__).parent, folder)
     (folder / "intents.yaml").write_text(
-        (folder / "intents.yaml").read_text().replace("path: /goals", "path: goals")
+        (folder / "intents.yaml").read_text().replace(" path: /goals", " path: goals", 1)
     )
     (folder / "system_prompt.md").write_text("Today is {tody}.")
 

@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.speech, pytest.mark.timeout(150)]
 
 RATE = 16_000
 PAUSE = 3.0  # seconds: long enough to recognise what was said before it
+LOOK = 0.1  # for what the outbox does there is no event
 SHIPPED = Path(config.__file__).parent
 
 
@@ -51,6 +52,10 @@ async def spoken(program, wav):
     conversation = f"/conversations/{events[-1]['conversation_id']}"
     said = (await program.get(f"{conversation}/messages"))["items"]
     calls = (await program.get(f"{conversation}/intents"))["items"]
+    async with asyncio.timeout(20):
+        while any(call["status"] in ("submitting", "cancelling") for call in calls):
+            await asyncio.sleep(LOOK)
+            calls = (await program.get(f"{conversation}/intents"))["items"]
     goals = (await program.http.get(f"{program.orchestrator}/goals")).json()["items"]
     lines = {line["seq"]: line["content"].lower() for line in said if line["role"] == "user"}
     return lines, calls, [goal["title"].lower() for goal in goals]
@@ -69,23 +74,57 @@ async def test_who_pauses_and_goes_on_has_one_goal_and_it_is_complete(
     assert "april" in lines[call["after_seq"]]
 
 
-async def test_without_defer_the_pause_is_a_call_of_its_own_that_stands_after_the_words(
-    database_url, tmp_path, speech, marathon
-):
-    """What `defer` is for. The planner had the early call before it was cancelled."""
-    folder = shutil.copytree(SHIPPED, tmp_path / "config")
-    intents = folder / "intents.yaml"
-    text = intents.read_text()
-    intents.write_text(text.replace("    path: /goals\n", "    path: /goals\n    defer: false\n"))
+@pytest.fixture
+def early(tmp_path):
+    """`early(...)`: the configuration that ships, but goals do not wait for the end of the turn."""
 
-    options = patient(speech)
-    async with whole(database_url, tmp_path / "data", folder=folder, **options) as program:
-        lines, [early, call], goals = await spoken(program, marathon)
+    def configured(*, may_be_undone):
+        folder = shutil.copytree(SHIPPED, tmp_path / "config")
+        intents = folder / "intents.yaml"
+        lines = [line for line in intents.read_text().splitlines() if "/goals/cancel" not in line]
+        undo = ["    cancel_path: /goals/cancel"] if may_be_undone else []
+        place = lines.index("    path: /goals") + 1
+        lines[place:place] = ["    defer: false", *undo]
+        intents.write_text("\n".join(lines))
+        return folder
 
+    return configured
+
+
+def check_early(lines, early, call):
+    """The early call and the whole one stand after the same words."""
     assert "april" not in early["arguments"]["title"].lower()
     assert "april" in call["arguments"]["title"].lower()
     assert early["call_id"] != call["call_id"]
     assert list(lines) == [early["after_seq"]] == [call["after_seq"]]
-    assert call["status"] == "submitted"
+    assert (call["status"], call["taken_back"]) == ("submitted", False)
+
+
+async def test_without_defer_the_early_call_is_undone_and_there_is_one_goal(
+    database_url, tmp_path, speech, marathon, early
+):
+    """The planner had the early call before it was taken back."""
+    folder = early(may_be_undone=True)
+    async with whole(database_url, tmp_path / "data", folder=folder, **patient(speech)) as program:
+        lines, [first, call], [goal] = await spoken(program, marathon)
+
+    check_early(lines, first, call)
+    assert (first["status"], first["taken_back"]) == ("cancelled", True)
+    assert "april" in goal
+
+
+async def test_what_cannot_be_undone_is_said_to_be_carried_out(
+    database_url, tmp_path, speech, marathon, early
+):
+    folder = early(may_be_undone=False)
+    async with whole(database_url, tmp_path / "data", folder=folder, **patient(speech)) as program:
+        lines, [first, call], goals = await spoken(program, marathon)
+        agent = await program.sandbox.session(0)
+        told = [message["prompt"] for message in agent.messages("UpdatePrompt")]
+
+    check_early(lines, first, call)
+    assert (first["status"], first["taken_back"]) == ("submitted", True)
     assert sum("april" in goal for goal in goals) == 1
-    print(f"early call: {early['status']}; goals: {goals}")
+    assert len(goals) == 2
+    assert len(told) == 1
+    assert "carried out all the same" in told[0]

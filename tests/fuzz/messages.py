@@ -17,11 +17,13 @@ import atheris
 with atheris.instrument_imports(include=["relay", "config"]):
     from config.policy import Messages
     from relay.core import message_policy
-    from relay.protocol import deepgram
+    from relay.protocol import deepgram, relay_events
 
 DATA = Path(__file__).parents[1] / "sandbox" / "data"
 MESSAGES = Messages()
-ALLOWED = deepgram.KeepAlive | deepgram.ForceEndTurn | deepgram.InjectUserMessage
+ALLOWED = (
+    deepgram.KeepAlive | deepgram.ForceEndTurn | deepgram.InjectUserMessage | relay_events.Decision
+)
 
 
 def check(data: bytes) -> None:

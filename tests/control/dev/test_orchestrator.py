@@ -100,6 +100,58 @@ async def test_a_goal_is_kept_and_listed(planner, user):
     assert [(item["title"], item["deadline"]) for item in items] == [("run a marathon", "April")]
 
 
+@pytest.mark.parametrize("path", ["/goals", "/tasks"])
+async def test_what_was_created_and_cancelled_is_gone_once(planner, user, path):
+    key = str(uuid4())
+    wanted = order(user, title="swim") | {"call_id": key}
+    await post(planner, path, order(user, title="run"))
+    made = await post(planner, path, wanted, key)
+
+    first = await post(planner, f"{path}/cancel", wanted, f"{key}-cancel")
+    again = await post(planner, f"{path}/cancel", wanted, f"{key}-cancel")
+    late = await post(planner, path, wanted, key)
+
+    assert first.json() == again.json() == {"cancelled": True, "id": made.json()["id"]}
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert late.json() == made.json(), "the answer of then, and nothing new"
+    assert await titles(planner, path, user) == ["run"]
+
+
+async def test_what_is_cancelled_before_it_comes_is_never_made(planner, user):
+    key = str(uuid4())
+    wanted = order(user, title="swim") | {"call_id": key}
+
+    cancelled = await post(planner, "/goals/cancel", wanted, f"{key}-cancel")
+    late = await post(planner, "/goals", wanted, key)
+
+    assert cancelled.status_code == 200
+    assert late.status_code == 410
+    assert "cancelled" in problem_of(late)
+    assert await titles(planner, "/goals", user) == []
+
+
+async def test_what_was_refused_is_cancelled_without_a_word(planner, user):
+    key = str(uuid4())
+    wanted = order(user) | {"call_id": key}
+    assert (await post(planner, "/goals", wanted, key)).status_code == 422
+
+    cancelled = await post(planner, "/goals/cancel", wanted, f"{key}-cancel")
+
+    assert cancelled.json() == {"cancelled": True, "id": None}
+
+
+async def test_nobody_can_cancel_for_another_user_or_without_naming_the_call(planner, user):
+    key = str(uuid4())
+    wanted = order(user, title="swim") | {"call_id": key}
+    await post(planner, "/goals", wanted, key)
+
+    foreign = await post(planner, "/goals/cancel", wanted | {"user_id": "other"}, f"{key}-cancel")
+    nameless = await post(planner, "/goals/cancel", wanted | {"call_id": None})
+
+    assert (foreign.status_code, nameless.status_code) == (422, 422)
+    assert await titles(planner, "/goals", user) == ["swim"]
+
+
 async def test_a_task_is_kept_and_listed_newest_first(planner, user):
     await post(planner, "/tasks", order(user, title="buy running shoes", due="tomorrow"))
     await post(planner, "/tasks", order(user, title="call Bob"))
@@ -393,3 +445,47 @@ async def test_the_relays_own_signature_is_taken(database_url, user):
         outcome = await Orchestrator("http://planner", None, client, secret="s3cret").submit(what)
 
     assert isinstance(outcome, Submitted)
+
+
+# --- events -------------------------------------------------------------------------------------
+
+
+def event(user, **changes):
+    fields = {"id": str(uuid4()), "type": "conversation.ended", "user_id": user}
+    return fields | {"messages": [{"seq": 1, "content": "hi"}]} | changes
+
+
+async def test_an_event_is_kept_once_by_its_id_whatever_comes_again(planner, user):
+    first, second = event(user), event(user)
+    answers = [await planner.post("/events", json=each) for each in (first, first, second)]
+    again = await planner.post("/events", json=first | {"title": "another"})
+
+    assert [answer.status_code for answer in (*answers, again)] == [201, 200, 201, 200]
+    assert again.headers["Idempotent-Replayed"] == "true"
+    listed = (await planner.get("/events", params={"user_id": user})).json()["items"]
+    assert listed == [second, first]
+    assert (await planner.get("/events", params={"user_id": f"not {user}"})).json()["items"] == []
+
+
+async def test_an_event_with_the_words_of_a_long_session_is_taken(planner, user):
+    long = event(user, messages=[{"seq": 1, "content": "x" * 500_000}])
+
+    assert (await planner.post("/events", json=long)).status_code == 201
+
+
+async def test_an_event_without_an_id_is_refused(planner, user):
+    refused = await planner.post("/events", json={"type": "conversation.ended", "user_id": user})
+
+    assert refused.status_code == 422
+    assert "id" in problem_of(refused)
+
+
+async def test_an_event_is_signed_like_everything_else(database_url, user):
+    raw = json.dumps(event(user)).encode()
+    async with running(database_url, "secret") as planner:
+        refused = await planner.post("/events", content=raw)
+        at = int(time.time())
+        signed = {"X-Voice-Signature": f"t={at},v1={sign('secret', at, raw)}"}
+        taken = await planner.post("/events", content=raw, headers=signed)
+
+    assert (refused.status_code, taken.status_code) == (401, 201)

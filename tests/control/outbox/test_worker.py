@@ -30,9 +30,9 @@ from control.dev import orchestrator as local_orchestrator
 from control.outbox.circuit_breaker import FAILURES, FIRST_REST, State
 from control.outbox.orchestrator_client import Orchestrator
 from control.outbox.worker import AT_ONCE, CONFLICTS, OutboxWorker
-from relay.core.records import IntentCalled
+from relay.core.records import CallDecided, IntentCalled
 from relay.functions.executor import LEASE_MARGIN
-from relay.functions.submission import UNCERTAIN
+from relay.functions.submission import CARRIED_OUT, UNCERTAIN
 from relay.journal.journal import Journal
 from relay.protocol.relay_events import IntentStatus
 from relay.supervisor import Contained
@@ -54,8 +54,11 @@ class Ear:
         self.awaited = []
         self.heard = []
         self.told = asyncio.Event()
+        self.decided = asyncio.Event()
 
-    def settled(self, row_id, status, result, content):
+    def settled(self, row_id, status, result, content, *, taken_back):
+        if status is IntentStatus.SUBMITTING:
+            return
         self.awaited.remove(row_id)
         self.heard.append((row_id, status, result, content))
         self.told.set()
@@ -190,7 +193,7 @@ async def test_a_call_that_is_due_is_submitted_with_its_key_and_its_user(outbox,
     done = await get(sql, row)
     assert (done["status"], done["attempts"]) == ("submitted", 1)
     assert msgspec.json.decode(done["response"]) == {"status": "submitted", "result": {"id": 7}}
-    assert 'deliveries_total{status="submitted"} 1.0' in desk.metrics.text().decode()
+    assert 'status="submitted"} 1.0' in desk.metrics.text().decode()
 
 
 async def test_the_key_is_the_row_and_what_was_accepted_before_keeps_the_old_one(outbox, store):
@@ -505,6 +508,158 @@ async def test_a_clock_that_jumps_back_does_not_lose_an_outcome(store, sql):
 
     early = NOW.replace(year=2020)
     await store.write([record(row, conversation, IntentStatus.SUBMITTED, attempts=1, at=early)])
+
+    assert await status_of(sql, row) == "submitted"
+
+
+# --- what was taken back, and what waits --------------------------------------------------------
+
+
+async def take_back(store, count=1, **changes):
+    """Calls that were carried out and are to be undone."""
+    conversation = await converse(store, "hello")
+    rows = [uuid7() for _ in range(count)]
+    for row in rows:
+        await store.write(
+            [
+                record(row, conversation, IntentStatus.SUBMITTED, result={"id": 7}, **changes),
+                CallDecided(
+                    id=row, conversation_id=conversation, wanted="cancel", at=NOW, can_cancel=True
+                ),
+            ]
+        )
+    return rows
+
+
+async def hurry(sql):
+    await sql.execute("UPDATE voice.intents SET next_attempt_at = now()")
+
+
+async def test_a_call_that_was_taken_back_is_undone_under_a_key_of_its_own(outbox, store, sql):
+    async with planner(answer(503), answer(200, b"{}")) as it, outbox(it.url) as desk:
+        (row,) = await take_back(store)
+        assert await desk.sweep() == 1
+        waiting = await get(sql, row)
+        assert (waiting["status"], waiting["due_in"] > 0) == ("cancelling", True)
+        await hurry(sql)
+        assert await desk.sweep() == 1
+        assert await desk.sweep() == 0
+
+    assert [line for line, _, _ in it.requests] == ["POST /goals/cancel HTTP/1.1"] * 2
+    (_, headers, body), _ = it.requests
+    assert headers["idempotency-key"] == f"call_{row}-cancel"
+    assert body["call_id"] == f"call_{row}"
+    assert body["parameters"] == {"title": "run", "deadline": "none"}
+    undone = await get(sql, row)
+    assert (undone["status"], undone["taken_back"]) == ("cancelled", True)
+    assert msgspec.json.decode(undone["result"]) == {"id": 7}
+    assert 'deliveries_total{intent="GOAL",status="cancelled"} 1.0' in desk.metrics.text().decode()
+
+
+@pytest.mark.parametrize("said", [answer(404, b'{"detail": "too late"}'), answer(302)])
+async def test_a_call_that_cannot_be_undone_was_carried_out(outbox, store, sql, said):
+    async with planner(said) as it, outbox(it.url) as desk:
+        (row,) = await take_back(store)
+        await desk.sweep()
+        await hurry(sql)
+        assert await desk.sweep() == 0
+
+    kept = await get(sql, row)
+    assert (kept["status"], kept["taken_back"]) == ("submitted", True)
+    assert kept["response"] == CARRIED_OUT
+    assert kept["last_error"]
+    assert msgspec.json.decode(kept["result"]) == {"id": 7}
+
+
+async def test_undoing_is_given_up_when_it_is_too_late(outbox, store, sql):
+    async with planner(answer(503)) as it, outbox(it.url, hours=1.0) as desk:
+        old, late = await take_back(store, 2)
+        await sql.execute(
+            "UPDATE voice.intents SET accepted_at = now() - CASE id WHEN $1::uuid"
+            " THEN interval '61 minutes' ELSE interval '3599.9 seconds' END",
+            old,
+        )
+        await desk.sweep()
+
+    assert len(it.requests) == 1
+    for row in (old, late):
+        kept = await get(sql, row)
+        assert (kept["status"], kept["taken_back"]) == ("submitted", True)
+
+
+async def test_without_a_way_to_undo_it_it_was_carried_out(outbox, store, sql):
+    registry = Registry(msgspec.structs.replace(i, cancel_path=None) for i in REGISTRY.intents)
+    async with planner(answer(200)) as it, outbox(it.url, registry=registry) as desk:
+        (row,) = await take_back(store)
+        await desk.sweep()
+
+    assert it.requests == []
+    assert await status_of(sql, row) == "submitted"
+
+
+async def test_a_doubtful_call_that_nobody_wants_any_more_is_not_sent_again(outbox, store, sql):
+    async with planner(answer(201)) as it, outbox(it.url) as desk:
+        conversation = await converse(store, "hello")
+        (row,) = await accept(store, conversation=conversation, in_doubt=True)
+        await store.write(
+            [CallDecided(id=row, conversation_id=conversation, wanted="cancel", at=NOW)]
+        )
+        await desk.sweep()
+
+    assert it.requests == []
+    given_up = await get(sql, row)
+    assert (given_up["status"], given_up["last_error"]) == ("failed", UNCERTAIN)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "status", "requests"), [("submit", "submitted", 1), ("cancel", "cancelled", 0)]
+)
+async def test_a_wait_that_is_over_ends_as_the_intent_says(
+    outbox, store, sql, timeout, status, requests
+):
+    registry = Registry(
+        msgspec.structs.replace(i, confirm_timeout=timeout) for i in REGISTRY.intents
+    )
+    async with planner(answer(201)) as it, outbox(it.url, registry=registry) as desk:
+        (row,) = await accept(store, status=IntentStatus.AWAITING, due_in=30.0)
+        assert await desk.sweep() == 0
+        await hurry(sql)
+        assert await desk.sweep() == requests
+
+    assert len(it.requests) == requests
+    assert await status_of(sql, row) == status
+
+
+async def test_a_wait_ends_while_the_planner_is_left_alone(outbox, store, sql):
+    async with planner(answer(500)) as it, outbox(it.url) as desk:
+        await accept(store, FAILURES)
+        await desk.sweep()
+        assert desk.orchestrator.state is State.OPEN
+        (row,) = await accept(store, status=IntentStatus.AWAITING)
+        await desk.sweep()
+
+    assert await status_of(sql, row) == "cancelled"
+
+
+async def test_a_decision_wakes_the_loop(outbox, store, sql, monkeypatch):
+    monkeypatch.setattr("control.outbox.worker.POLL_SECONDS", 600.0)
+    async with planner(answer(201)) as it, outbox(it.url) as desk:
+        looked = asyncio.Event()
+        looks = desk.delivery.look
+
+        async def look(tasks):
+            await looks(tasks)
+            looked.set()
+
+        monkeypatch.setattr(desk.delivery, "look", look)
+        async with asyncio.timeout(20), desk.delivery.running(grace=1.0):
+            await looked.wait()
+            (row,) = await accept(store)
+            desk.ear.awaited.append(row)
+            while not desk.ear.heard:
+                looked.clear()
+                desk.ear.decided.set()
+                await looked.wait()
 
     assert await status_of(sql, row) == "submitted"
 

@@ -475,6 +475,22 @@ def test_bubbles_and_intents_are_lines():
     ]
 
 
+def test_what_waits_and_what_was_taken_back_is_said_in_words():
+    said = shown(
+        relay_intent("awaiting", arguments={"title": "run"}),
+        relay_intent("cancelling", arguments={"title": "run"}),
+        relay_intent("cancelled", arguments={"title": "run"}),
+        relay_intent("submitted", result={"id": 1}, taken_back=True),
+    )
+
+    assert said.splitlines() == [
+        'intent GOAL waits to be confirmed in the web client: {"title":"run"}',
+        'intent GOAL is being cancelled {"title":"run"}',
+        'intent GOAL cancelled {"title":"run"}',
+        'intent GOAL submitted {"id":1} (taken back too late)',
+    ]
+
+
 def test_errors_are_red_on_a_terminal():
     said = shown(deepgram.Error(code="X", description="broken"), out=Terminal())
 

@@ -97,6 +97,31 @@ def test_a_saved_call_is_spoken_of_once():
     assert it.free_at() == pytest.approx(2.2 + QUIET_AFTER_CALL)
 
 
+def test_a_call_that_waits_to_be_confirmed_is_spoken_of_once():
+    it = floor()
+    it.handle(intent("awaiting"), 1.0)
+    assert it.turn is Turn.DUE
+    it.handle(agent("Please look at your screen."), 1.1)
+    it.handle(deepgram.AgentAudioDone(), 1.2)
+
+    for status in ("submitting", "submitted"):
+        it.handle(intent(status), 5.0)
+
+    assert it.free_at() == pytest.approx(1.2 + QUIET_AFTER_CALL)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"status": "cancelling"}, {"status": "submitting", "taken_back": True}]
+)
+def test_a_call_that_was_taken_back_is_not_waited_for(fields):
+    it = floor()
+    it.handle(intent("submitting"), 1.0)
+
+    it.handle(intent(**fields), 2.0)
+
+    assert it.free_at() is not None
+
+
 def test_a_call_that_the_relay_cancelled_is_not_waited_for():
     it = floor()
     it.handle(intent("submitting"), 1.0)

@@ -352,6 +352,15 @@ def test_what_may_not_be_sent_is_an_error_and_the_session_goes_on(live):
     assert live.handle(FromBrowser(deepgram.KeepAlive()), 1.0) == [actions.Forward()]
 
 
+@pytest.mark.parametrize("decision", [relay_events.RelayConfirm, relay_events.RelayCancel])
+def test_what_only_our_clients_say_is_not_known(live, decision):
+    message = live.decode(deepgram.encode(decision(id=UUID(int=101))))
+
+    (action,) = live.handle(FromBrowser(message), 1.0)
+    assert action.error.code == "INSUFFICIENT_PERMISSIONS"
+    assert live.decode(b'{"type":"KeepAlive"}') == deepgram.KeepAlive()
+
+
 def test_no_event_of_ours_is_sent(live):
     said = FromAgent(deepgram.ConversationText(role="assistant", content="x"))
     (stored, forward) = live.handle(said, 1.0)

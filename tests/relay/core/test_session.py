@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from config.agent import Audio
 from config.function_arguments import MAX_LENGTH
 from config.policy import Policy, Shown
+from config.prompt import LONGEST_NEWS
 from relay.core import actions, message_policy
 from relay.core.admitted import Admitted, Takeover
 from relay.core.agent_lifecycle import KEEPALIVE_CHECK, ROLL_OVER_PATIENCE, State
@@ -37,8 +39,10 @@ from relay.core.events import (
     NotAudio,
     Woken,
 )
-from relay.core.function_calls import MAX_OPEN_CALLS, MAX_REQUESTED
+from relay.core.function_calls import MAX_OPEN_CALLS, MAX_REQUESTED, MAX_TOLD
+from relay.core.late_news import HEAD
 from relay.core.reconnect import FINAL_ERRORS, MAX_TRIES, STABLE_SECONDS
+from relay.core.records import IntentCalled
 from relay.core.session import GO_AWAY_PATIENCE
 from relay.core.transcript import HISTORY_LENGTH
 from relay.core.user_context import UserContext
@@ -391,7 +395,7 @@ def test_barge_in_clears_queued_audio_before_it_is_forwarded(live):
         deepgram.AgentAudioDone(),
         deepgram.InjectionRefused(message=""),
         *(deepgram.ListenUpdated(), deepgram.ThinkUpdated(), deepgram.ThinkLiveUpdated()),
-        *(deepgram.SpeakUpdated(), deepgram.PromptUpdated(), deepgram.FrustrationDetected()),
+        *(deepgram.SpeakUpdated(), deepgram.FrustrationDetected()),
     ],
 )
 def test_everything_else_of_the_agent_is_forwarded_untouched(live, message):
@@ -688,6 +692,242 @@ def test_a_cancelled_call_is_not_answered_but_its_outcome_is_told(live):
 
     assert of(actions.SendBrowser, asked)
     assert not of(actions.SendAgent, asked)
+
+
+# --- what becomes of a call later -------------------------------------------------------------
+
+
+def heard(id, status, content, **more):
+    return FunctionReturned(shown(id, status, **more), content)
+
+
+def news(asked):
+    """What an agent is told of functions that were called before."""
+    prompts = [
+        action.message.prompt
+        for action in of(actions.SendAgent, asked)
+        if isinstance(action.message, deepgram.UpdatePrompt)
+    ]
+    return [json.loads(prompt.removeprefix("\n" + HEAD)) for prompt in prompts]
+
+
+def responses_told(session):
+    """The answers to calls that the next agent is told."""
+    lines = told_lines(session)
+    return [called.response for line in lines for called in line.function_calls or []]
+
+
+def told_lines(session):
+    session.handle(AgentClosed(1006, ""), 50.0)
+    (settings,) = of(actions.SendSettings, come_back(session, session.deadline))
+    return settings.settings.flags["told"]
+
+
+SAVED = '{"status":"saved"}'
+TAKEN_BACK = FromAgent(deepgram.FunctionCallCancelled(functions=[call("call_1")]))
+
+
+def test_an_agent_that_was_told_saved_hears_the_outcome_once(live):
+    (id,) = run(live)
+    live.handle(heard(id, IntentStatus.SUBMITTING, SAVED), 2.1)
+
+    asked = live.handle(heard(id, IntentStatus.SUBMITTED, "done"), 9.0)
+    again = live.handle(heard(id, IntentStatus.SUBMITTED, "done"), 9.1)
+
+    assert news(asked) == [{"function": "create_goal", "arguments": "{}", "outcome": "done"}]
+    assert of(actions.SendBrowser, asked)
+    assert news(again) == []
+    assert responses_told(live) == ["done"]
+
+
+def test_what_is_still_under_way_is_not_news_for_the_agent(live):
+    (id,) = run(live)
+    live.handle(heard(id, IntentStatus.AWAITING, "wait"), 2.1)
+
+    assert news(live.handle(heard(id, IntentStatus.SUBMITTING, "confirmed"), 3.0)) == []
+    assert responses_told(live) == ["wait"]
+
+
+def test_news_while_there_is_no_agent_is_in_the_history_of_the_next(live):
+    (id,) = run(live)
+    live.handle(heard(id, IntentStatus.SUBMITTING, SAVED), 2.1)
+    live.handle(AgentClosed(1006, ""), 3.0)
+
+    asked = live.handle(heard(id, IntentStatus.SUBMITTED, "done"), 3.1)
+
+    assert news(asked) == []
+    back = come_back(live, live.deadline)
+    (settings,) = of(actions.SendSettings, back)
+    assert settings.settings.flags["told"][0].function_calls[0].response == "done"
+    assert news(back) == []
+
+
+def test_news_while_settings_are_applied_is_told_when_the_agent_listens(live):
+    (id,) = run(live)
+    live.handle(heard(id, IntentStatus.SUBMITTING, SAVED), 2.1)
+    live.handle(AgentClosed(1006, ""), 3.0)
+    now = live.deadline
+    live.handle(Woken(0), now)
+    live.handle(AgentOpened(), now)
+    live.handle(FromAgent(deepgram.Welcome(request_id="s")), now)
+
+    assert news(live.handle(heard(id, IntentStatus.SUBMITTED, "done"), now)) == []
+    applied = live.handle(FromAgent(deepgram.SettingsApplied()), now)
+
+    assert [told["outcome"] for told in news(applied)] == ["done"]
+
+
+def test_that_the_agent_has_heard_the_news_is_not_for_the_browser(live):
+    (id,) = run(live)
+    live.handle(heard(id, IntentStatus.SUBMITTING, SAVED), 3.0)
+    assert news(live.handle(heard(id, IntentStatus.SUBMITTED, "done"), 4.0))
+    updated = FromAgent(deepgram.PromptUpdated())
+
+    assert live.handle(updated, 5.0) == []
+    assert live.handle(updated, 6.0) == [actions.Forward()]
+
+
+def test_news_is_cut_and_there_is_an_end_of_it_for_one_agent(live):
+    told = []
+    for number in range(20):
+        (id,) = run(live, call(f"call_{number}", arguments="a" * 900))
+        live.handle(heard(id, IntentStatus.SUBMITTING, SAVED), 3.0)
+        asked = live.handle(heard(id, IntentStatus.FAILED, "x" * 900), 3.0)
+        told += [
+            action.message.prompt
+            for action in of(actions.SendAgent, asked)
+            if isinstance(action.message, deepgram.UpdatePrompt)
+        ]
+
+    assert 2 <= len(told) < 20
+    assert sum(map(len, told)) <= LONGEST_NEWS
+    assert len(responses_told(live)) == 20
+    (id,) = run(live, call("later"), now=60.0)
+    live.handle(heard(id, IntentStatus.SUBMITTING, SAVED), 61.0)
+    assert news(live.handle(heard(id, IntentStatus.SUBMITTED, "done"), 62.0)), "another agent"
+
+
+def test_an_answered_call_may_be_taken_back_and_the_next_agent_is_not_told_of_it(live):
+    (id,) = run(live)
+    live.handle(returned(id), 2.1)
+
+    asked = live.handle(TAKEN_BACK, 2.2)
+
+    assert asked == [actions.CancelFunction(id)]
+    assert live.handle(TAKEN_BACK, 2.3) == [], "once"
+    assert news(live.handle(heard(id, IntentStatus.CANCELLED, ""), 2.4)) == []
+    assert responses_told(live) == []
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_a_call_that_was_carried_out_although_it_was_taken_back_is_told(live, is_answered):
+    (id,) = run(live)
+    if is_answered:
+        live.handle(returned(id), 2.1)
+    live.handle(TAKEN_BACK, 2.2)
+
+    done = heard(id, IntentStatus.SUBMITTED, "carried out", taken_back=True)
+    asked = live.handle(done, 2.4)
+
+    assert [told["outcome"] for told in news(asked)] == ["carried out"]
+    assert responses_told(live) == ["carried out"]
+
+
+def test_one_of_several_calls_that_were_answered_together_is_taken_back(live):
+    one, other = run(live, call("call_1"), call("call_2"))
+    live.handle(AgentClosed(1006, ""), 2.1)  # both are told in one line
+    live.handle(returned(one), 2.2)
+    come_back(live, live.deadline)
+    live.handle(heard(other, IntentStatus.SUBMITTED, "late"), 8.0)
+
+    assert live.handle(TAKEN_BACK, 8.1) == [], "this agent did not ask for it"
+    assert responses_told(live) == ['{"status":"submitted"}', "late"]
+
+
+def test_a_call_whose_words_are_still_to_come_may_be_taken_back_when_it_was_answered(live):
+    live.handle(FromAgent(deepgram.UserStartedSpeaking()), 2.0)
+    (id,) = run(live)
+    live.handle(returned(id), 2.1)
+
+    assert live.handle(TAKEN_BACK, 2.2) == [actions.CancelFunction(id)]
+    live.handle(said("user"), 2.5)
+
+    assert responses_told(live) == []
+
+
+def test_calls_of_which_news_may_come_are_bounded(live):
+    ids = []
+    for number in range(MAX_TOLD + 1):
+        ids += run(live, call(f"call_{number}"))
+        live.handle(heard(ids[-1], IntentStatus.SUBMITTING, SAVED), 3.0)
+
+    assert news(live.handle(heard(ids[0], IntentStatus.SUBMITTED, "done"), 4.0)) == []
+    assert news(live.handle(heard(ids[1], IntentStatus.SUBMITTED, "done"), 4.0))
+
+
+# --- the user decides -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("decision", "wanted"),
+    [(relay_events.RelayConfirm, "submit"), (relay_events.RelayCancel, "cancel")],
+)
+def test_the_user_decides_about_a_call_that_waits_once(live, decision, wanted):
+    (id,) = run(live)
+    asked = live.handle(heard(id, IntentStatus.AWAITING, "wait"), 2.1)
+    assert [action.message.content for action in of(actions.SendAgent, asked)] == ["wait"]
+
+    assert live.handle(FromBrowser(decision(id=id)), 3.0) == [actions.DecideCall(id, wanted)]
+
+    (refused,) = live.handle(FromBrowser(decision(id=id)), 3.1)
+    assert refused.code == "not_waiting"
+
+
+@pytest.mark.parametrize("status", [None, IntentStatus.SUBMITTING, IntentStatus.CANCELLED])
+def test_a_call_that_does_not_wait_is_not_decided(live, status):
+    (id,) = run(live)
+    if status is not None:
+        live.handle(heard(id, IntentStatus.AWAITING, "wait"), 2.1)
+        live.handle(heard(id, status, "timed out"), 2.2)
+
+    (refused,) = live.handle(FromBrowser(relay_events.RelayConfirm(id=id)), 3.0)
+
+    assert refused.error.code == "not_waiting"
+
+
+def test_a_call_that_waited_before_this_session_is_decided_and_its_outcome_told(admitted, settings):
+    stored = IntentCalled(
+        id=UUID(int=7),
+        conversation_id=admitted.conversation_id,
+        session_id=UUID(int=8),
+        call_id="call_1",
+        after_seq=0,
+        function="create_goal",
+        intent="GOAL",
+        arguments="{}",
+        status=IntentStatus.AWAITING,
+        attempts=0,
+        at=BEGAN,
+        response="wait",
+    )
+    finished = deepgram.FinishedCall(
+        id="call_1", name="create_goal", client_side=True, arguments="{}", response="wait"
+    )
+    history = [
+        deepgram.History(role="user", content="Hello."),
+        deepgram.History(function_calls=[finished]),
+    ]
+    admitted = msgspec.structs.replace(admitted, open_calls=[stored], history=history)
+    session = make_session(admitted, settings)
+    for event in (AgentOpened(), WELCOME, FromAgent(deepgram.SettingsApplied())):
+        session.handle(event, 0.5)
+
+    decided = session.handle(FromBrowser(relay_events.RelayCancel(id=UUID(int=7))), 1.0)
+    asked = session.handle(heard(UUID(int=7), IntentStatus.CANCELLED, "declined"), 1.1)
+
+    assert decided == [actions.DecideCall(UUID(int=7), "cancel")]
+    assert [told["outcome"] for told in news(asked)] == ["declined"]
+    assert responses_told(session) == ["declined"]
 
 
 def test_a_slow_function_is_bridged_by_words_once(live):
@@ -1239,7 +1479,9 @@ def test_a_call_that_was_open_is_neither_asked_again_nor_answered_to_a_stranger(
     if not in_time:
         asked += live.handle(returned(id), 5.0)
 
-    assert not of(actions.SendAgent, asked + back)
+    told = [each.message for each in of(actions.SendAgent, asked + back)]
+    assert len(told) == (not in_time)
+    assert all(isinstance(each, deepgram.UpdatePrompt) for each in told), "it did not ask for it"
     assert of(actions.SendBrowser, asked), "the browser hears of it all the same"
     (settings,) = of(actions.SendSettings, back)
     (finished,) = settings.settings.flags["told"][0].function_calls
@@ -1481,6 +1723,7 @@ server_messages = st.one_of(
         functions=st.lists(st.builds(call, ids), max_size=2),
     ),
     st.builds(deepgram.Error, code=st.just("X")),
+    st.builds(deepgram.PromptUpdated),
     st.builds(deepgram.Unknown, type=st.text()),
     st.builds(deepgram.Malformed, type=st.text(), reason=st.text()),
 )
@@ -1489,6 +1732,15 @@ client_messages = st.one_of(
     st.builds(deepgram.InjectUserMessage, content=st.text()),
     st.just(deepgram.Settings(audio={}, agent={})),
     st.builds(deepgram.FunctionCallResponse, id=ids, name=st.text(), content=st.text()),
+    st.builds(relay_events.RelayConfirm, id=rows),
+    st.builds(relay_events.RelayCancel, id=rows),
+)
+later = st.builds(
+    lambda id, status, content, taken_back: heard(id, status, content, taken_back=taken_back),
+    rows,
+    st.sampled_from(IntentStatus),
+    st.sampled_from(["one", "other", "x" * 500]),
+    st.booleans(),
 )
 events = st.one_of(
     st.builds(NotAudio),
@@ -1501,6 +1753,7 @@ events = st.one_of(
     st.builds(Woken, st.integers(0, 3), st.integers(0, 3)),
     st.builds(started, rows, st.sampled_from([None, "One moment."])),
     st.builds(returned, rows),
+    later,
     st.builds(AgentUnreachable, st.text(), st.booleans()),
     st.builds(AgentClosed, st.sampled_from([1000, 1002, 1006, 1009, 4000]), st.text()),
     st.builds(BrowserClosed, st.sampled_from([1000, 1001, 1005, 1006]), st.text()),
@@ -1543,14 +1796,25 @@ def test_any_interleaving_keeps_the_invariants(begun, asks, limits, steps):
         ]
         steps = [(event, 0.0) for event in opening_steps] + steps
     now, settings_sent, released, closed = 0.0, False, False, False
-    asked_for, answers, seqs = [], [], []
+    asked_for, answers, seqs, waiting, prompted = [], [], [], set(), 0
     for event, passed in steps:
         now += passed
+        if isinstance(event, FunctionReturned):
+            is_waiting = event.shown.status is IntentStatus.AWAITING and not closed
+            (waiting.add if is_waiting else waiting.discard)(event.shown.id)
         for action in session.handle(event, now):
             assert not closed, "asked for after End"
             match action:
                 case actions.DropAgent():
                     settings_sent = released = False
+                    prompted = 0
+                case actions.DecideCall(id=id):
+                    assert id in waiting, "nobody asked for that"
+                    waiting.discard(id)
+                case actions.SendAgent(message=deepgram.UpdatePrompt(prompt=text)):
+                    prompted += len(text)
+                    assert released
+                    assert prompted <= LONGEST_NEWS
                 case actions.SendSettings():
                     assert not settings_sent, "Settings twice to the same agent"
                     settings_sent = True

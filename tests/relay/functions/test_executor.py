@@ -14,10 +14,10 @@ import pytest
 
 from config.intents import Intent, Registry
 from relay.backoff import Backoff
-from relay.core.events import FunctionStarted
-from relay.core.records import SessionEnded
+from relay.core.events import FunctionReturned, FunctionStarted
+from relay.core.records import CallDecided, SessionEnded
 from relay.functions import submission
-from relay.functions.executor import CHECKED_AT_ONCE, LEASE_MARGIN, MAX_AWAITED, UNSAVED, Functions
+from relay.functions.executor import CHECKED_AT_ONCE, LEASE_MARGIN, MAX_KEPT, UNSAVED, Functions
 from relay.functions.submission import MAX_ATTEMPTS, UNCERTAIN, Delayed, Failed, Rejected, Submitted
 from relay.journal.journal import Journal
 from relay.protocol import deepgram
@@ -26,7 +26,7 @@ from relay.telemetry.metrics import Metrics
 from tests.relay.wires import agent_and_relay, next_event
 
 
-def registry(*, retry=True, timeout=10.0):
+def registry(*, retry=True, timeout=10.0, **more):
     return Registry(
         (
             Intent(
@@ -38,6 +38,7 @@ def registry(*, retry=True, timeout=10.0):
                 path="/goals",
                 timeout=timeout,
                 retry=retry,
+                **more,
             ),
         )
     )
@@ -72,6 +73,7 @@ class Planner:
         self.asked.append(what)
         self.records_when_asked.append(len(self.desk.noted))
         self.reached.set()
+        await self.desk.may_answer.wait()
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -107,6 +109,8 @@ class Desk:
         self.sleeps = True
         self.wake = asyncio.Event()
         self.metrics = Metrics()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     def report(self, event):
         self.heard.append(event)
@@ -308,7 +312,7 @@ async def test_when_the_time_is_up_the_model_is_told_that_it_is_saved(work):
     assert kept.error == "busy (status 503)"
     assert desk.now <= 1.0
     assert desk.functions.awaited == [kept.id]
-    assert 'relay_function_calls_total{status="saved"} 1.0' in desk.metrics.text().decode()
+    assert 'status="saved"} 1.0' in desk.metrics.text().decode()
 
 
 async def test_an_open_breaker_is_not_waited_for(work):
@@ -384,7 +388,7 @@ async def test_a_call_that_is_saved_after_its_session_is_not_awaited(work):
 
 
 async def test_awaited_calls_are_bounded_and_the_oldest_go_first(work, monkeypatch):
-    monkeypatch.setattr("relay.functions.executor.MAX_AWAITED", 2)
+    monkeypatch.setattr("relay.functions.executor.MAX_KEPT", 2)
     async with work(CLOSED_DOOR) as desk:
         for number in range(3):
             desk.call(f"call_{number}")
@@ -392,7 +396,7 @@ async def test_awaited_calls_are_bounded_and_the_oldest_go_first(work, monkeypat
 
         rows = {record.id: record.call_id for record in desk.noted}
         assert [rows[i] for i in desk.functions.awaited] == ["call_1", "call_2"]
-    assert MAX_AWAITED > 100
+    assert MAX_KEPT > 100
 
 
 async def test_a_session_that_was_told_a_guess_is_told_the_fact(work):
@@ -457,18 +461,225 @@ async def test_a_call_is_cancelled_before_it_began(work):
     assert desk.planner.asked == []
 
 
-async def test_a_call_that_is_on_its_way_goes_on_when_it_is_cancelled(work):
-    async with work(busy(), DONE) as desk:
+def decisions(desk):
+    return [(one.wanted, one.can_cancel) for one in desk.noted if isinstance(one, CallDecided)]
+
+
+def statuses(desk):
+    """What the session heard, without the first `submitting`."""
+    shown = [event.shown for event in desk.heard if isinstance(event, FunctionReturned)]
+    return [(one.status.value, one.taken_back) for one in shown]
+
+
+UNDONE = {"cancel_path": "/goals/cancel"}
+
+
+@pytest.mark.parametrize(
+    ("more", "told"), [(UNDONE, ("cancelling", False)), ({}, ("submitting", True))]
+)
+async def test_a_call_that_may_have_arrived_is_not_sent_again_when_it_is_taken_back(
+    work, more, told
+):
+    async with work(busy(), DONE, **more) as desk:
         desk.sleeps = False
         row = desk.call()
         await desk.resting.wait()  # it may have arrived
         desk.functions.cancel(row)
         desk.functions.cancel(UUID(int=99))
+        assert decisions(desk) == [], "its outcome is not there yet"
 
         desk.wake.set()
-        told = await desk.until(2)
+        await desk.until(2)
 
-    assert told.shown.status is IntentStatus.SUBMITTED
+        assert len(desk.planner.asked) == 1
+        assert desk.noted[-2].in_doubt
+        assert decisions(desk) == [("cancel", bool(more))]
+        assert statuses(desk) == [told]
+        assert desk.functions.awaited == [row]
+        desk.functions.settled(row, IntentStatus.SUBMITTED, None, "", taken_back=False)
+        assert len(desk.heard) == 2, "a row that does not know that it was taken back"
+        desk.functions.settled(row, IntentStatus.SUBMITTED, None, "", taken_back=True)
+        assert statuses(desk)[-1] == ("submitted", True)
+        assert desk.heard[-1].content == submission.CARRIED_OUT
+        assert desk.functions.awaited == []
+
+
+@pytest.mark.parametrize(
+    ("more", "told"), [(UNDONE, ("cancelling", False)), ({}, ("submitted", True))]
+)
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_a_call_that_was_carried_out_is_undone_where_that_can_be(
+    work, more, told, is_answered
+):
+    async with work(DONE, **more) as desk:
+        if not is_answered:
+            desk.may_answer.clear()
+        row = desk.call()
+        if is_answered:
+            await desk.until(2)
+            desk.functions.cancel(row)
+            desk.functions.cancel(row)
+            heard = [("submitted", False), told]
+        else:
+            await desk.planner.reached.wait()
+            desk.functions.cancel(row)
+            desk.may_answer.set()
+            await desk.until(2)
+            heard = [told]
+
+        assert statuses(desk) == heard
+        assert decisions(desk) == [("cancel", bool(more))]
+        assert desk.functions.awaited == ([row] if more else [])
+        if more:
+            desk.functions.settled(row, IntentStatus.CANCELLED, None, "", taken_back=True)
+            assert statuses(desk)[-1] == ("cancelled", False)
+            assert desk.functions.awaited == []
+
+
+async def test_a_call_that_was_refused_has_nothing_to_be_undone(work):
+    async with work(Rejected("no", None, 1), **UNDONE) as desk:
+        row = desk.call()
+        await desk.until(2)
+        desk.functions.cancel(row)
+
+    assert decisions(desk) == []
+    assert {status for status, _ in statuses(desk)} == {"rejected"}
+
+
+async def test_a_call_that_was_taken_back_while_it_was_refused_is_not_sent_later(work):
+    async with work(refused(), DONE) as desk:
+        desk.may_answer.clear()
+        row = desk.call()
+        await desk.planner.reached.wait()
+        desk.functions.cancel(row)
+        desk.may_answer.set()
+        await desk.until(2)
+
+        assert len(desk.planner.asked) == 1
+        assert not desk.noted[-2].in_doubt
+        assert decisions(desk) == [("cancel", False)]
+        desk.functions.settled(row, IntentStatus.CANCELLED, None, "", taken_back=True)
+        assert statuses(desk)[-1] == ("cancelled", False)
+
+
+async def test_a_saved_call_may_be_taken_back(work):
+    async with work(CLOSED_DOOR, **UNDONE) as desk:
+        row = desk.call()
+        await desk.until(2)
+        desk.functions.cancel(row)
+        assert decisions(desk) == [("cancel", True)]
+        desk.functions.settled(row, IntentStatus.SUBMITTING, None, "", taken_back=False)
+        desk.functions.settled(row, IntentStatus.CANCELLED, None, "", taken_back=True)
+
+    assert [status for status, _ in statuses(desk)] == ["submitting", "cancelling", "cancelled"]
+
+
+async def test_the_outbox_hears_when_a_decision_is_stored(work):
+    async with work(DONE, **UNDONE) as desk:
+        row = desk.call()
+        await desk.until(2)
+        desk.functions.cancel(row)
+        async with asyncio.timeout(5):
+            await desk.functions.decided.wait()
+
+
+# --- confirmed by the user ------------------------------------------------------------------------
+
+ASKED = {"confirm": "card", "confirm_seconds": 30.0}
+
+
+async def test_a_call_that_has_to_be_confirmed_waits_and_the_model_is_told_at_once(work):
+    async with work(**ASKED) as desk:
+        row = desk.call()
+        told = await desk.until(1)
+
+        (record,) = desk.noted
+        assert (record.status, record.due_in) == (IntentStatus.AWAITING, 30.0)
+        assert told.content == record.response == submission.AWAITING
+        left = (told.shown.next_attempt_at - datetime.now(UTC)).total_seconds()
+        assert 20.0 < left <= 30.0
+        assert desk.functions.awaited == [row]
+    assert desk.planner.asked == []
+
+
+async def test_a_call_with_wrong_arguments_asks_nobody(work):
+    async with work(**ASKED) as desk:
+        desk.call(arguments='{"title": 5}')
+        told = await desk.until(1)
+
+    assert told.shown.status is IntentStatus.REJECTED
+
+
+async def test_a_call_that_cannot_be_saved_does_not_wait(work):
+    async with work(**ASKED) as desk:
+        desk.journal.full = True
+        desk.call()
+        told = await desk.until(1)
+
+        assert json.loads(told.content) == {"status": "failed", "error": UNSAVED}
+        assert desk.functions.awaited == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shown", "later"),
+    [("submit", "submitting", "submitted"), ("cancel", "cancelled", "cancelled")],
+)
+async def test_the_user_decides_once_and_is_told_at_once(work, wanted, shown, later):
+    async with work(**ASKED) as desk:
+        row = desk.call()
+        await desk.until(1)
+        desk.functions.decide(row, wanted)
+        desk.functions.decide(row, wanted)
+        desk.functions.decide(UUID(int=99), wanted)
+        # The row as it was before.
+        desk.functions.settled(row, IntentStatus.AWAITING, None, "")
+        assert [status for status, _ in statuses(desk)] == ["awaiting", shown]
+        assert decisions(desk) == [(wanted, False)]
+        desk.functions.settled(row, IntentStatus(later), None, "", taken_back=wanted == "cancel")
+        assert statuses(desk)[-1][0] == later
+        assert desk.functions.awaited == []
+
+
+@pytest.mark.parametrize("status", ["submitting", "cancelled"])
+async def test_a_session_hears_that_the_wait_is_over(work, status):
+    async with work(**ASKED) as desk:
+        row = desk.call()
+        await desk.until(1)
+        desk.functions.settled(row, IntentStatus(status), None, "")
+        desk.functions.decide(row, "submit")
+
+    assert [one for one, _ in statuses(desk)] == ["awaiting", status]
+    assert decisions(desk) == []
+
+
+async def test_the_model_may_take_back_a_call_that_waits(work):
+    async with work(**ASKED) as desk:
+        row = desk.call()
+        await desk.until(1)
+        desk.functions.cancel(row)
+        desk.functions.cancel(row)
+
+    assert [one for one, _ in statuses(desk)] == ["awaiting", "cancelled"]
+    assert decisions(desk) == [("cancel", False)]
+
+
+async def test_another_session_goes_on_with_calls_that_wait(work):
+    async with work(**ASKED) as desk:
+        row = desk.call()
+        await desk.until(1)
+        desk.functions.forget(desk.admitted.session_id)
+        after = msgspec.structs.replace(
+            desk.admitted, session_id=uuid4(), open_calls=list(desk.noted)
+        )
+        told = []
+        desk.functions.adopt(after, told.append)
+        assert desk.functions.awaited == [row]
+        desk.functions.decide(row, "submit")
+
+    assert len(desk.heard) == 1
+    (event,) = told
+    assert (event.shown.id, event.shown.status.value) == (row, "submitting")
+    assert event.shown.arguments == {"title": "Run"}
 
 
 # --- when we stop ---------------------------------------------------------------------------------
@@ -482,6 +693,17 @@ async def test_a_call_that_does_not_end_in_time_is_left_to_others(work, caplog):
     assert "function_call_left" in caplog.text
     left = desk.noted[-1]
     assert (left.status, left.due_in, left.in_doubt) == (IntentStatus.SUBMITTING, 0.0, True)
+
+
+async def test_a_call_that_was_taken_back_when_we_stop_is_left_to_others_like_that(work):
+    async with work(None, grace=0.01, **UNDONE) as desk:
+        row = desk.call()
+        await desk.planner.reached.wait()
+        desk.functions.cancel(row)
+
+    left, decided = desk.noted[-2:]
+    assert (left.status, left.in_doubt) == (IntentStatus.SUBMITTING, True)
+    assert (decided.wanted, decided.can_cancel) == ("cancel", True)
 
 
 async def test_a_call_that_was_not_sent_is_left_without_a_doubt(work):
@@ -531,6 +753,7 @@ async def test_a_saved_call_is_answered_once_and_the_browser_hears_its_outcome_l
     assert [text["type"] for text in agent.texts] == [
         "Settings",
         "FunctionCallResponse",
+        "UpdatePrompt",
         "InjectUserMessage",
     ]
 
