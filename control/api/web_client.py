@@ -27,6 +27,7 @@ TYPES = {
     ".webmanifest": "application/manifest+json",
 }  # what is of another type (the declarations) is for developers and is not served
 INDEX = "index.html"
+WORKER = "worker.js"
 
 
 class File(msgspec.Struct, frozen=True):
@@ -44,7 +45,14 @@ def load_files() -> dict[str, File]:
             etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
             name = "" if path.name == INDEX else path.name
             files[name] = File(content, media_type, etag)
+    files[WORKER] = _stamp(files[WORKER], files)
     return files
+
+
+def _stamp(worker: File, files: dict[str, File]) -> File:
+    """With a mark of them all: it is by this file that a browser knows another version."""
+    mark = hashlib.sha256("".join(file.etag for file in files.values()).encode()).hexdigest()[:32]
+    return File(worker.content + f"// {mark}\n".encode(), worker.media_type, f'"{mark}"')
 
 
 def make_handler() -> HTTPRouteHandler:

@@ -2,20 +2,36 @@
 
 import { Bubbles, element } from "./bubbles.js";
 import { Call } from "./call.js";
+import { Devices } from "./devices.js";
 import { ask } from "./dialog.js";
 import { Dock } from "./dock.js";
 import { Drawer } from "./drawer.js";
+import { Offline } from "./offline.js";
 import { hasOpus } from "./opus.js";
 import { Rest } from "./rest.js";
+import { FULL } from "./session.js";
+import { recall, remember } from "./storage.js";
 import { Transcript } from "./transcript.js";
-import { describe } from "./words.js";
+import { describe, describeCopy } from "./words.js";
 
 const NAME = "Voice";
+const SEEN = new Set(["ConversationText", "RelayMessageSaved", "RelayIntent"]);
 const LOOKS = [1000, 2000, 4000, 8000]; // milliseconds: how a call does that was submitted again
 
 const $ = (id) => document.getElementById(id);
-const rest = new Rest({ getToken: async () => sessionStorage.getItem("relay.token") });
+const rest = new Rest({
+  getToken: async () => recall("relay.token", "sessionStorage"),
+  onSignedOut: (problem) => {
+    offline.signedOut();
+    tell(problem, load);
+  },
+  onCopy: (moment) => {
+    $("copy").hidden = false;
+    $("copy-text").textContent = describeCopy(moment);
+  },
+});
 const transcript = new Transcript();
+const offline = new Offline(rest, transcript);
 const bubbles = new Bubbles($("transcript"), $("main"), { onRetry: retry, onDecide: decide });
 const call = new Call({ rest, opus: await wantsOpus() });
 const drawer = new Drawer(rest, {
@@ -25,14 +41,22 @@ const drawer = new Drawer(rest, {
 const dock = new Dock(
   {
     mic: $("mic"), mute: $("mute"), typing: $("typing"), text: $("text"), word: $("word"),
-    away: $("away"), meterUser: $("meter-user"), meterAgent: $("meter-agent"), notice: $("notice"),
+    count: $("count"), away: $("away"), meterUser: $("meter-user"), meterAgent: $("meter-agent"), notice: $("notice"),
     title: $("notice-title"), detail: $("notice-text"), action: $("notice-action"),
     close: $("notice-close"),
   },
-  { onTalk: () => talk(), onMute: () => call.toggleMute(), onText: type },
+  { onTalk: () => talk(), onMute: () => call.toggleMute(), onText: type, onLong },
 );
+let shown = null; // what is known of the conversation that is shown
 let open = null; // the id of the conversation that is shown; null: a new one
-let again = () => talk(); // what "Try again" does
+const devices = new Devices(
+  {
+    dialog: $("devices-dialog"), microphone: $("microphone"), speaker: $("speaker"),
+    note: $("devices-note"),
+  },
+  (chosen) => call.use(chosen).catch(tell),
+);
+let again = () => talk(); // what "Try again" does when a session has ended
 
 // --- talking -------------------------------------------------------------------------------------
 
@@ -43,32 +67,42 @@ async function talk({ steal = false } = {}) {
   try {
     await call.talk(open, { steal });
   } catch (error) {
-    tell(error);
+    tell(error, again);
   }
 }
 
 async function type(text) {
   again = () => type(text);
   dock.notice(null);
+  dock.take(text);
   transcript.typed(text);
+  bubbles.toEnd();
   try {
     await call.type(text, open);
   } catch (error) {
     transcript.untyped(text);
     dock.giveBack(text);
-    tell(error);
+    tell(error, () => type(text));
   }
 }
 
-function tell(error) {
+function onLong() {
+  tell({ code: "too_long" });
+}
+
+/** @param {() => void} [retry] how it is tried again; without it there is no button for that */
+function tell(error, retry) {
   if (error.code === undefined) throw error; // a defect belongs into the console
   const words = describe(error);
-  if (words) {
-    dock.notice(words, {
-      retry: { name: "Try again", run: () => again() },
-      steal: { name: "Talk here", run: () => talk({ steal: true }) },
-    });
-  }
+  if (!words) return;
+  const actions = {
+    retry,
+    steal: () => talk({ steal: true }),
+    sound: () => call.wake(),
+    devices: () => devices.open(),
+    load: () => location.reload(),
+  };
+  dock.notice(words, actions, { about: error.code, wait: error.retryAfter ?? 0 });
 }
 
 function show() {
@@ -78,16 +112,21 @@ function show() {
 
 call.addEventListener("change", ({ detail }) => {
   show();
-  if (detail.problem) tell(detail.problem);
+  if (detail.solved) dock.solved(detail.solved);
+  if (call.session.state === "open") dock.solved(FULL);
+  if (detail.problem) tell(detail.problem, call.live ? undefined : again);
 });
 call.addEventListener("level", ({ detail: { side, level } }) => {
   if (side === "user") dock.userLevel(level);
   else dock.agentLevel(level);
 });
-call.addEventListener("begun", ({ detail: { conversationId, messages } }) => {
+call.addEventListener("begun", ({ detail: { conversationId, messages, again } }) => {
+  $("copy").hidden = true;
+  offline.began();
+  if (again) update(); // the relay may be another one
   if (open !== conversationId) {
     open = conversationId;
-    history.replaceState(null, "", `#${conversationId}`);
+    history.replaceState(history.state, "", `#${conversationId}`);
     frame(null);
     drawer.mark(open);
   }
@@ -95,7 +134,10 @@ call.addEventListener("begun", ({ detail: { conversationId, messages } }) => {
 });
 call.addEventListener("event", ({ detail: event }) => {
   transcript.handle(event);
-  if (event.type === "RelayError" && event.code === "too_long") tell(event);
+  if (SEEN.has(event.type)) offline.saw({ id: open, title: null, ...shown });
+  if (event.type === "ConversationText" && event.role === "user") bubbles.toEnd();
+  if (event.type === "RelayNotice") tell({ code: `ends-${event.code}` });
+  if (event.type === "UserStartedSpeaking") dock.solved(["ends-idle"]);
   // The first words of the user are the title.
   if (event.type === "RelayMessageSaved" && event.role === "user") refresh();
 });
@@ -109,14 +151,15 @@ async function turnTo(id) {
   open = id;
   dock.notice(null);
   transcript.clear();
+  $("newer").hidden = true;
   frame(null);
   drawer.mark(id);
   if (id === null) return;
-  again = () => load(id);
-  await load(id);
+  await read(id);
 }
 
-async function load(id) {
+async function read(id) {
+  $("copy").hidden = true;
   $("transcript").setAttribute("aria-busy", "true"); // not all of it is news to be read out
   try {
     const [conversation] = await Promise.all([rest.conversation(id), fetchAll(id, 0)]);
@@ -124,7 +167,7 @@ async function load(id) {
     frame(conversation);
     $("main").scrollTop = $("main").scrollHeight;
   } catch (error) {
-    if (open === id) tell(error);
+    if (open === id) tell(error, () => read(id));
   } finally {
     $("transcript").removeAttribute("aria-busy");
   }
@@ -196,6 +239,7 @@ async function decide({ key }, wanted) {
 
 /** The conversation's name and what can be done with it. */
 function frame(conversation) {
+  shown = conversation;
   const title = conversation?.title ?? NAME;
   $("title").textContent = title;
   document.title = title === NAME ? NAME : `${title} · ${NAME}`;
@@ -236,7 +280,7 @@ $("erase").onclick = async () => {
   if (call.live) call.stop();
   try {
     await rest.erase(id);
-    navigator.serviceWorker?.controller?.postMessage({ forget: id });
+    offline.forget(id);
     history.replaceState(null, "", location.pathname + location.search);
     await follow();
     drawer.load();
@@ -246,10 +290,13 @@ $("erase").onclick = async () => {
   }
 };
 
-$("new").onclick = async () => {
-  history.pushState(null, "", location.pathname + location.search);
-  await follow();
+$("devices").onclick = () => {
   drawer.toggle(false);
+  devices.open();
+};
+
+$("new").onclick = $("new-here").onclick = () => {
+  drawer.go(location.pathname + location.search);
   $("mic").focus();
 };
 
@@ -260,6 +307,15 @@ transcript.addEventListener("change", () => {
   bubbles.show(transcript.items());
 });
 
+bubbles.onBehind = () => ($("newer").hidden = false);
+$("main").addEventListener("scroll", () => {
+  if (bubbles.atEnd) $("newer").hidden = true;
+});
+$("newer").onclick = () => {
+  $("newer").hidden = true;
+  bubbles.toEnd();
+};
+
 function follow() {
   return turnTo(location.hash.slice(1) || null);
 }
@@ -269,9 +325,15 @@ for (const type of ["online", "offline"]) {
   addEventListener(type, () => {
     call.session.nudge();
     show();
+    if (type === "online" && !$("copy").hidden && !call.live) load();
   });
 }
-document.addEventListener("visibilitychange", () => call.session.nudge());
+document.addEventListener("visibilitychange", () => {
+  call.session.nudge();
+  if (document.visibilityState === "visible") update();
+});
+$("copy-again").onclick = () => load();
+for (const type of ["click", "keydown"]) document.addEventListener(type, () => call.wake());
 
 async function greet() {
   try {
@@ -287,10 +349,38 @@ async function greet() {
 /** `?codec=opus` asks for it from now on, `?codec=linear16` no more. */
 async function wantsOpus() {
   const wish = new URLSearchParams(location.search).get("codec");
-  if (wish) localStorage.setItem("relay.codec", wish);
-  return localStorage.getItem("relay.codec") === "opus" && (await hasOpus());
+  if (wish) remember("relay.codec", wish);
+  return recall("relay.codec") === "opus" && (await hasOpus());
 }
 
-navigator.serviceWorker?.register("worker.js");
+async function install() {
+  const workers = navigator.serviceWorker;
+  let installed = Boolean(workers?.controller);
+  workers?.addEventListener("controllerchange", () => {
+    if (installed) tell({ code: "updated" }); // else this is the first
+    installed = true;
+  });
+  try {
+    await workers?.register("worker.js");
+  } catch {
+    // Cookies are blocked: nothing is shown without a network, and all else works.
+  }
+}
+
+/** Is there another version of the page? */
+async function update() {
+  try {
+    await (await navigator.serviceWorker?.getRegistration())?.update();
+  } catch {
+    // there is no network: the next time
+  }
+}
+
+function load() {
+  $("copy").hidden = true;
+  return Promise.all([greet(), drawer.load(), open === null ? follow() : read(open)]);
+}
+
 show();
-await Promise.all([greet(), drawer.load(), follow()]);
+install();
+await Promise.all([devices.look(), load()]);

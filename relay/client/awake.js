@@ -49,6 +49,7 @@ export class Turnstile {
         return lock && new Promise((release) => (this.#release = release));
       });
       held.catch(() => {
+        if (!this.#release) return resolve(true); // cookies are blocked: no lock is to be had
         this.#release = null;
         onStolen();
       });

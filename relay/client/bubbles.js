@@ -4,7 +4,12 @@ import { describeReason, describeStatus, describeWait, label } from "./words.js"
 
 const NEAR = 80; // pixels from the end: whoever reads there wants to see what comes
 
+const LINK = /https?:\/\/[^\s<>"']*[^\s<>"'.,;:!?)\]}]/g; // without what ends a sentence
+
 export class Bubbles {
+  /** Something new is out of sight, below. */
+  onBehind = () => {};
+  #height = 0;
   #nodes = new Map(); // key of an item to its node
   #atEnd = true;
   #titles = new Map(); // name of an intent to its title
@@ -51,8 +56,20 @@ export class Bubbles {
     this.#follow();
   }
 
+  get atEnd() {
+    return this.#atEnd;
+  }
+
+  toEnd() {
+    this.#atEnd = true;
+    this.#follow();
+  }
+
   #follow() {
-    if (this.#atEnd) this.scroller.scrollTop = this.scroller.scrollHeight;
+    const { scrollHeight } = this.scroller;
+    if (this.#atEnd) this.scroller.scrollTop = scrollHeight;
+    else if (scrollHeight > this.#height) this.onBehind();
+    this.#height = scrollHeight;
   }
 
   #node(item) {
@@ -142,11 +159,26 @@ function fillBubble(node, { role, lines }) {
   if (node.dataset.text !== text) {
     node.dataset.text = text;
     const who = element("span", "unseen", role === "user" ? "You: " : "Agent: ");
-    node.replaceChildren(who, text);
+    node.dir = "auto";
+    who.dir = "ltr"; // so that it does not count
+    node.replaceChildren(who, ...linked(text));
   }
   const tick = node.querySelector(".tick");
   if (saved && !tick) node.append(makeTick());
   if (!saved) tick?.remove();
+}
+
+/** A text with its links. */
+function linked(text) {
+  const parts = [];
+  let at = 0;
+  for (const { 0: url, index } of text.matchAll(LINK)) {
+    const link = element("a", "", url);
+    Object.assign(link, { href: url, target: "_blank", rel: "noopener noreferrer nofollow" });
+    parts.push(text.slice(at, index), link);
+    at = index + url.length;
+  }
+  return [...parts, text.slice(at)];
 }
 
 function isAtEnd({ scrollHeight, scrollTop, clientHeight }) {

@@ -9,21 +9,28 @@ import { Sound, Speaker } from "./speaker.js";
 const INPUT = { encoding: "linear16", sample_rate: 16_000 };
 const OUTPUT = { encoding: "linear16", sample_rate: 24_000 };
 const QUIET = 120_000; // milliseconds: a session without microphone is ended; typing begins another
+const ASKED = 700; // milliseconds: a microphone that is not there by then waits for the user
 
 /**
- * Tells `change` when something is to be shown anew, `level` for both sides, and hands on `begun`,
- * `event` and `gap` of its Session. Its errors are Problem and MicrophoneError, with a `code`.
+ * Tells `change` when something is to be shown anew, with a `problem` that has come up or the codes
+ * of those that are `solved`; `level` for both sides; and hands on `begun`, `event` and `gap` of its
+ * Session. Its errors are Problem and MicrophoneError, with a `code`.
  */
 export class Call extends EventTarget {
   #sound = new Sound();
   #turnstile = new Turnstile();
   #screen = new Screen();
-  #microphone = new Microphone((audio, level) => this.#frame(audio, level), () => this.stop());
+  #microphone = new Microphone(
+    (audio, level) => this.#frame(audio, level),
+    () => this.#lost(),
+    (silent) => this.#tell("change", silent ? trouble("mic-silent") : { solved: ["mic-silent"] }),
+  );
   #speaker = new Speaker((level, playing) => this.#level("agent", level, playing));
   #encoder = null;
   #quiet = null;
   #talking = false;
   #heard = false; // the agent's voice
+  #device = ""; // the microphone that is liked best
 
   /** @param {{rest: import("./rest.js").Rest, opus: boolean}} options */
   constructor({ rest, opus }) {
@@ -33,7 +40,9 @@ export class Call extends EventTarget {
     this.session = new Session({ rest, timezone, audio: { input, output: OUTPUT } });
     const on = (type, handle) =>
       this.session.addEventListener(type, ({ detail }) => handle(detail));
-    on("audio", (audio) => this.#speaker.play(audio));
+    // What nobody can hear is not played later.
+    on("audio", (audio) => this.#sound.state !== "off" && this.#speaker.play(audio));
+    this.#sound.addEventListener("change", () => this.#soundChanged());
     on("silence", () => this.#speaker.flush());
     on("begun", (begun) => this.#begun(begun));
     on("gap", () => this.#tell("gap"));
@@ -71,7 +80,9 @@ export class Call extends EventTarget {
     const { state, turn } = this.session;
     if (state === "closed") return navigator.onLine ? "ready" : "offline";
     if (state !== "open") return state;
-    if (this.#speaker.playing) return "speaking";
+    const sound = this.#sound.state;
+    if (this.#talking && sound !== "on") return sound === "off" ? "paused" : "connecting";
+    if (this.#speaker.playing && sound === "on") return "speaking";
     if (turn === "thinking") return "thinking";
     if (!this.#talking) return "ready";
     return this.muted ? "muted" : "listening";
@@ -80,11 +91,13 @@ export class Call extends EventTarget {
   /** Ask for the microphone and talk. Raises MicrophoneError or Problem. */
   async talk(conversationId, { steal = false } = {}) {
     const sound = this.#sound.open(); // now: later it is no tap any more
-    const free = await this.#turnstile.take(steal, () => this.#stolen());
-    if (!free) throw new MicrophoneError("mic-elsewhere");
     try {
-      await this.#microphone.ask();
+      await this.#ask();
       const context = await sound;
+      if (!context) throw new MicrophoneError("sound-none");
+      // Only now: a tab that still asks the user is not talking.
+      const free = await this.#turnstile.take(steal, () => this.#stolen());
+      if (!free) throw new MicrophoneError("mic-elsewhere");
       this.#talking = true;
       this.#screen.on = true;
       this.#tell("change");
@@ -92,13 +105,47 @@ export class Call extends EventTarget {
       else if (this.session.audio) this.#listen(context); // else `begun` is still to come
     } catch (error) {
       if (!this.live) this.#release();
+      else if (!this.#talking && error.code !== "superseded") this.#microphone.stop();
       throw error;
     }
   }
 
+  async #ask() {
+    const asked = setTimeout(() => this.#tell("change", trouble("mic-asked")), ASKED);
+    try {
+      await this.#microphone.ask(this.#device);
+    } finally {
+      clearTimeout(asked);
+      this.#tell("change", { solved: ["mic-asked"] });
+    }
+  }
+
+  /** Which devices are liked best; "" is the browser's choice. Raises MicrophoneError. */
+  async use({ microphone, speaker }) {
+    this.#sound.playOn(speaker);
+    if (microphone === this.#device) return;
+    this.#device = microphone;
+    if (!this.#talking) return;
+    const { muted } = this;
+    this.#microphone.stop();
+    try {
+      await this.#ask();
+    } catch (error) {
+      this.#quieten();
+      throw error;
+    }
+    this.#microphone.muted = muted;
+    this.#listen(this.#sound.context);
+  }
+
+  /** The user has tapped somewhere: sound that has stopped may go on. */
+  wake() {
+    if (this.live && this.#sound.state === "off") this.#sound.open();
+  }
+
   /** A typed turn. Raises Problem when it did not arrive. */
   async type(text, conversationId) {
-    await this.#sound.open();
+    this.#sound.open(); // who types does not wait for it
     if (!this.live) this.session.open(conversationId).catch(() => {}); // `type` tells it, too
     this.#postpone();
     await this.session.type(text);
@@ -118,10 +165,24 @@ export class Call extends EventTarget {
   }
 
   #begun(begun) {
-    const { context } = this.#sound;
-    this.#speaker.start(context, begun.audio.output.sample_rate);
-    if (this.#talking) this.#listen(context);
+    this.#sound.open().then((context) => {
+      if (!context || !this.live || this.session.audio !== begun.audio) return;
+      this.#speaker.start(context, begun.audio.output.sample_rate);
+      if (this.#talking) this.#listen(context);
+    });
     this.#tell("begun", begun);
+  }
+
+  #soundChanged() {
+    const { state, ran } = this.#sound;
+    if (state === "on") this.#tell("change", { solved: ["sound-none", "sound-stopped"] });
+    else if (this.live) this.#tell("change", trouble(ran ? "sound-stopped" : "sound-none"));
+  }
+
+  /** Unplugged, or not allowed any more: the session goes on as a typed one. */
+  #lost() {
+    this.#quieten();
+    this.#tell("change", trouble("mic-lost"));
   }
 
   #listen(context) {
@@ -147,7 +208,7 @@ export class Call extends EventTarget {
 
   #stolen() {
     this.stop();
-    this.#tell("change", { problem: new MicrophoneError("mic-taken") });
+    this.#tell("change", trouble("mic-taken"));
   }
 
   #postpone() {
@@ -156,18 +217,28 @@ export class Call extends EventTarget {
   }
 
   #release() {
+    this.#quieten();
     clearTimeout(this.#quiet);
+    this.#speaker.stop();
+    this.#tell("change");
+  }
+
+  /** No microphone any more. */
+  #quieten() {
     this.#talking = false;
     this.#microphone.stop();
     this.#encoder?.close();
     this.#encoder = null;
-    this.#speaker.stop();
     this.#turnstile.leave();
     this.#screen.on = false;
-    this.#tell("change");
+    this.#postpone();
   }
 
   #tell(type, detail = {}) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+}
+
+function trouble(code) {
+  return { problem: new MicrophoneError(code) };
 }

@@ -3,6 +3,12 @@
 const FIRST = 250; // milliseconds before the first try that is not at once
 const LONGEST = 8000;
 const AGENT_TRIES = 5; // new sessions in a row whose agent gave up
+// What a close with 1000 says, as words of words.js; for any other one it just ended.
+const REASONS = {
+  "continued elsewhere": "elsewhere",
+  idle: "idle",
+  "maximum duration": "longest",
+};
 
 /**
  * @typedef {object} End how a WebSocket ended
@@ -20,7 +26,7 @@ const AGENT_TRIES = 5; // new sessions in a row whose agent gave up
 export function whatNext({ code, reason, greeted }, failures) {
   switch (code) {
     case 1000:
-      return { step: "stop", problem: reason === "continued elsewhere" ? "elsewhere" : "ended" };
+      return { step: "stop", problem: REASONS[reason] ?? "ended" };
     case 1002:
     case 1007:
     case 1009:

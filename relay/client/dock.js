@@ -1,34 +1,53 @@
 // The lower edge of the page: the mic, mute, the text field, the state word, both levels, notices.
 
+import { ACTIONS, LONGEST } from "./words.js";
+
 const AWAY = { offline: "offline", reconnecting: "reconnecting" };
 const LOUD = 0.18; // root mean square of speech near a microphone: the meter is full
 const STEPS = 20; // of a meter
 const REDRAW = 60; // milliseconds: it is for the eye
+const NEARLY = 0.9; // of what may be typed: from here on it is counted
+const TAKERS = "input, textarea, select, button, a, dialog"; // of the space bar
 
 export class Dock {
   #parts;
   #word = "";
+  #about = ""; // the code of the problem that is shown
+  #clock = null;
   #shown = { user: { share: 0, at: 0 }, agent: { share: 0, at: 0 } };
 
   /**
    * @param {Record<string, HTMLElement>} parts
-   * @param {{onTalk: () => void, onMute: () => void, onText: (text: string) => void}} handlers
+   * @param {{onTalk: () => void, onMute: () => void, onText: (text: string) => void,
+   *   onLong: () => void}} handlers `onLong`: more was typed than can be sent at once
    */
-  constructor(parts, { onTalk, onMute, onText }) {
+  constructor(parts, { onTalk, onMute, onText, onLong }) {
     this.#parts = parts;
     const { mic, mute, typing, text, close } = parts;
     mic.onclick = onTalk;
     mute.onclick = onMute;
     close.onclick = () => this.notice(null);
+    const send = () => {
+      const typed = text.value.trim();
+      if (count(typed) > LONGEST) return onLong();
+      this.#write("");
+      if (typed) onText(typed);
+    };
     typing.onsubmit = (event) => {
       event.preventDefault();
-      const typed = text.value.trim();
-      text.value = "";
-      if (typed) onText(typed);
+      send();
+    };
+    text.oninput = () => this.#fit();
+    text.onkeydown = (event) => {
+      // Enter sends, with Shift it is a new line; in an input method (229) it chooses a word.
+      const { key, shiftKey, isComposing, keyCode } = event;
+      if (key !== "Enter" || shiftKey || isComposing || keyCode === 229) return;
+      event.preventDefault();
+      send();
     };
     document.addEventListener("keydown", (event) => {
       // Elsewhere the space bar has a meaning of its own.
-      if (event.code !== "Space" || event.repeat || event.target.closest("input, button, a, dialog")) return;
+      if (event.code !== "Space" || event.repeat || event.target.closest(TAKERS)) return;
       event.preventDefault();
       onTalk();
     });
@@ -70,25 +89,74 @@ export class Dock {
 
   /** Put back what could not be sent, if nothing else was typed meanwhile. */
   giveBack(typed) {
-    if (!this.#parts.text.value) this.#parts.text.value = typed;
+    if (!this.#parts.text.value) this.#write(typed);
+  }
+
+  /** It is sent again after all. */
+  take(typed) {
+    if (this.#parts.text.value === typed) this.#write("");
+  }
+
+  #write(typed) {
+    this.#parts.text.value = typed;
+    this.#fit();
+  }
+
+  /** As many lines as there are; what is too long is counted. */
+  #fit() {
+    const { text, count: shown } = this.#parts;
+    text.style.height = "auto";
+    text.style.height = `${text.scrollHeight}px`;
+    const length = count(text.value.trim());
+    shown.hidden = length < LONGEST * NEARLY;
+    shown.textContent = shown.hidden ? "" : `${length} / ${LONGEST}`;
+    shown.classList.toggle("over", length > LONGEST);
   }
 
   /**
    * @param {import("./words.js").Words | null} words null: none any more
-   * @param {Record<string, {name: string, run: () => void}>} [actions] what can be done about it
+   * @param {Record<string, () => void>} [actions] by their names in words.js: what can be done
+   * @param {{about?: string, wait?: number}} [more] the code of the problem; seconds until it makes
+   *   sense to do something
    */
-  notice(words, actions = {}) {
+  notice(words, actions = {}, { about = "", wait = 0 } = {}) {
     const { notice, title, detail, action } = this.#parts;
+    clearInterval(this.#clock);
+    this.#about = about;
     notice.hidden = words === null;
     if (words === null) return;
+    notice.classList.toggle("hint", words.hint ?? false);
     title.textContent = words.title;
     detail.textContent = words.text;
-    const able = actions[words.action];
-    action.hidden = !able;
-    action.textContent = able?.name ?? "";
+    const run = actions[words.action];
+    action.hidden = !run;
     action.onclick = () => {
       this.notice(null);
-      able?.run();
+      run();
     };
+    if (run) this.#countDown(ACTIONS[words.action], wait);
   }
+
+  /** These problems are none any more. */
+  solved(codes) {
+    if (codes.includes(this.#about)) this.notice(null);
+  }
+
+  #countDown(name, wait) {
+    const { action } = this.#parts;
+    const end = performance.now() + wait * 1000;
+    const show = () => {
+      const left = Math.ceil((end - performance.now()) / 1000);
+      action.disabled = left > 0;
+      action.textContent = left > 0 ? `${name} in ${left} s` : name;
+      if (left <= 0) clearInterval(this.#clock);
+    };
+    this.#clock = setInterval(show, 250); // a browser's timers may be late
+    show();
+  }
+}
+
+/** Characters as the relay counts them. */
+function count(text) {
+  return [...text].length;
 }

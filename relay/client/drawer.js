@@ -4,6 +4,7 @@ import { element } from "./bubbles.js";
 import { describe, when } from "./words.js";
 
 const PAUSE = 250; // milliseconds after a key until we search
+const SURE = 700; // milliseconds more until we say that nothing was found: the next key may come
 const FALLBACK = "New conversation";
 
 export class Drawer {
@@ -12,6 +13,7 @@ export class Drawer {
   #cursor = null;
   #asked = 0; // an answer that was overtaken by a newer question is not shown
   #timer = null;
+  #sure = null;
   #current = null;
 
   /** @param {import("./rest.js").Rest} rest @param {Record<string, HTMLElement>} parts */
@@ -26,16 +28,38 @@ export class Drawer {
     };
     search.oninput = () => {
       clearTimeout(this.#timer);
+      clearTimeout(this.#sure);
+      parts.note.textContent = "";
       this.#timer = setTimeout(() => this.load(), PAUSE);
     };
     more.onclick = () => this.load(this.#cursor);
+    addEventListener("popstate", () => this.#slide(Boolean(history.state?.drawer)));
+    if (history.state?.drawer) history.replaceState(null, ""); // the page was loaded again
   }
 
-  /** On a phone: slide it in, or out. */
+  /** On a phone: slide it in, or out. Back closes it, too. */
   toggle(open) {
+    if (this.#isOpen === open) return;
+    if (open) history.pushState({ drawer: true }, "");
+    else if (history.state?.drawer) history.back();
+    this.#slide(open);
+  }
+
+  /** Another address of the page: Back leads to where we are, not into the list. */
+  go(url) {
+    if (history.state?.drawer) history.replaceState(null, "", url);
+    else history.pushState(null, "", url);
+    this.#slide(false);
+    dispatchEvent(new Event("hashchange"));
+  }
+
+  get #isOpen() {
+    return this.#parts.drawer.classList.contains("open");
+  }
+
+  #slide(open) {
     const { drawer, shade, menu, search } = this.#parts;
-    const was = drawer.classList.contains("open");
-    if (was === open) return;
+    if (this.#isOpen === open) return;
     drawer.classList.toggle("open", open);
     shade.hidden = !open;
     menu.setAttribute("aria-expanded", String(open));
@@ -46,7 +70,8 @@ export class Drawer {
   /** The first page, or the one at `cursor`. */
   async load(cursor = null) {
     const asked = ++this.#asked;
-    const { list, more, note, search } = this.#parts;
+    clearTimeout(this.#sure);
+    const { note, search } = this.#parts;
     let page;
     try {
       page = await this.#rest.conversations({ q: search.value.trim(), cursor });
@@ -55,6 +80,13 @@ export class Drawer {
       return;
     }
     if (asked !== this.#asked) return;
+    const show = () => this.#show(page, cursor);
+    if (page.items.length || cursor || !search.value.trim()) show();
+    else this.#sure = setTimeout(show, SURE);
+  }
+
+  #show(page, cursor) {
+    const { list, more, note, search } = this.#parts;
     const items = page.items.map((each) => this.#item(each));
     if (cursor) list.append(...items);
     else list.replaceChildren(...items);
@@ -78,10 +110,16 @@ export class Drawer {
     const link = element("a");
     link.href = `#${id}`;
     link.dataset.id = id;
-    link.onclick = () => this.toggle(false);
+    link.onclick = (event) => {
+      if (!this.#isOpen) return; // a link as any other
+      event.preventDefault();
+      this.go(`#${id}`);
+    };
     const time = element("time", "", when(updated));
     time.dateTime = updated;
-    link.append(element("span", "name", title ?? FALLBACK), time);
+    const name = element("span", "name", title ?? FALLBACK);
+    name.dir = "auto";
+    link.append(name, time);
     const item = element("li");
     item.append(link);
     return item;

@@ -1,12 +1,10 @@
 // The microphone: asked for when needed, handed out as 20 ms frames of the session's format.
 
 const WANTED = {
-  audio: {
-    channelCount: 1,
-    echoCancellation: true, // or the agent hears itself and is interrupted by itself
-    noiseSuppression: true,
-    autoGainControl: true,
-  },
+  channelCount: 1,
+  echoCancellation: true, // or the agent hears itself and is interrupted by itself
+  noiseSuppression: true,
+  autoGainControl: true,
 };
 
 // What a browser says when there is no microphone for us, as words of words.js.
@@ -32,23 +30,45 @@ export class Microphone {
   #source = null;
   #node = null;
   #muted = false;
+  #asks = 0;
 
-  /** @param {(audio: ArrayBuffer, level: number) => void} onFrame @param {() => void} onLost */
-  constructor(onFrame, onLost) {
+  /**
+   * @param {(audio: ArrayBuffer, level: number) => void} onFrame
+   * @param {() => void} onLost unplugged, or not allowed any more
+   * @param {(silent: boolean) => void} onSilent the system gives silence, or sound again
+   */
+  constructor(onFrame, onLost, onSilent) {
     this.onFrame = onFrame;
     this.onLost = onLost;
+    this.onSilent = onSilent;
   }
 
-  /** Ask for it, now: the user has just tapped. Raises MicrophoneError. */
-  async ask() {
+  /**
+   * Ask for it, now: the user has just tapped. Raises MicrophoneError, "superseded" when `stop` or
+   * another `ask` came before the user's answer.
+   * @param {string} [device] the id of the one that is liked best
+   */
+  async ask(device = "") {
     if (this.#stream) return;
     if (!navigator.mediaDevices?.getUserMedia) throw new MicrophoneError("mic-insecure");
+    const asked = ++this.#asks;
+    let stream;
     try {
-      this.#stream = await navigator.mediaDevices.getUserMedia(WANTED);
+      stream = await open(device);
     } catch (error) {
+      if (asked !== this.#asks) throw new MicrophoneError("superseded");
       throw new MicrophoneError(REFUSALS[error.name] ?? "mic-missing", error);
     }
-    for (const track of this.#stream.getAudioTracks()) track.onended = () => this.onLost();
+    if (asked !== this.#asks) {
+      for (const track of stream.getTracks()) track.stop();
+      throw new MicrophoneError("superseded");
+    }
+    this.#stream = stream;
+    for (const track of stream.getAudioTracks()) {
+      track.onended = () => this.onLost();
+      track.onmute = () => this.onSilent(true);
+      track.onunmute = () => this.onSilent(false);
+    }
   }
 
   /** Frames from now on. @param {AudioContext} context @param {number} rate samples a second */
@@ -79,13 +99,25 @@ export class Microphone {
   }
 
   stop() {
+    this.#asks += 1;
     this.#source?.disconnect();
     this.#node?.port.postMessage({ stop: true });
     for (const track of this.#stream?.getTracks() ?? []) {
-      track.onended = null;
+      track.onended = track.onmute = track.onunmute = null;
       track.stop();
     }
     this.#stream = this.#source = this.#node = null;
     this.#muted = false;
+  }
+}
+
+async function open(device) {
+  const ask = (more) => navigator.mediaDevices.getUserMedia({ audio: { ...WANTED, ...more } });
+  if (!device) return ask();
+  try {
+    return await ask({ deviceId: { exact: device } }); // "ideal" is no wish that Chromium hears
+  } catch (error) {
+    if (error.name !== "OverconstrainedError" && error.name !== "NotFoundError") throw error;
+    return ask(); // it is not connected: any other
   }
 }

@@ -18,11 +18,17 @@ export class Rest {
    * @param {object} [options]
    * @param {string} [options.url] where the API is, without a slash at the end
    * @param {() => Promise<string | null>} [options.getToken] gives a bearer token for each request
+   * @param {(problem: Problem) => void} [options.onSignedOut] the relay takes that token no more (401)
+   * @param {(moment: Date) => void} [options.onCopy] an answer is what the service worker has kept
    * @param {typeof fetch} [options.fetch]
    */
-  constructor({ url = "api/v1/voice", getToken, fetch = globalThis.fetch.bind(globalThis) } = {}) {
+  constructor({
+    url = "api/v1/voice", getToken, onSignedOut, onCopy, fetch = globalThis.fetch.bind(globalThis),
+  } = {}) {
     this.url = url;
     this.getToken = getToken;
+    this.onSignedOut = onSignedOut;
+    this.onCopy = onCopy;
     this.fetch = fetch;
   }
 
@@ -98,7 +104,7 @@ export class Rest {
   async #ask(method, path, body, read) {
     const headers = read ? {} : { Accept: "application/json" };
     if (body !== undefined) headers["Content-Type"] = "application/json";
-    const token = await this.getToken?.();
+    const token = await this.#token();
     if (token) headers.Authorization = `Bearer ${token}`;
     let answer;
     let said;
@@ -114,8 +120,29 @@ export class Rest {
     } catch (error) {
       throw new Problem(0, "network", `the relay does not answer: ${error.message}`);
     }
-    if (answer.ok) return said ? JSON.parse(said) : null;
-    throw readProblem(answer, said);
+    if (answer.ok) return this.#read(answer, said);
+    const problem = readProblem(answer, said);
+    if (problem.status === 401) this.onSignedOut?.(problem);
+    throw problem;
+  }
+
+  async #token() {
+    try {
+      return await this.getToken?.();
+    } catch (error) {
+      throw new Problem(0, "network", `there is no token: ${error.message}`);
+    }
+  }
+
+  #read(answer, said) {
+    const kept = answer.headers.get("Relay-Kept");
+    if (kept) this.onCopy?.(new Date(kept));
+    if (answer.status === 204) return null;
+    try {
+      return JSON.parse(said);
+    } catch {
+      throw new Problem(0, "portal", "somebody else answers for the relay");
+    }
   }
 }
 

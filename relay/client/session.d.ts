@@ -51,6 +51,10 @@ export interface RestOptions {
   url?: string;
   /** Asked before each request; what it gives is sent as a bearer token. */
   getToken?: () => Promise<string | null>;
+  /** The relay takes the token no more (401): let the user sign in, then begin again. */
+  onSignedOut?: (problem: Problem) => void;
+  /** An answer is a copy that the service worker has kept, of that moment. */
+  onCopy?: (moment: Date) => void;
   fetch?: typeof fetch;
 }
 
@@ -81,6 +85,9 @@ export declare class Rest {
   intents(): Promise<{ id: string; name: string; title: string }[]>;
 }
 
+/** Codes of limits: there are as many sessions as may be; `retryAfter` says when to try again. */
+export declare const FULL: string[];
+
 export interface SessionOptions {
   rest?: Rest;
   /** What is wanted; what is left out is as in agent.yaml. */
@@ -93,7 +100,7 @@ export interface SessionOptions {
 }
 
 export interface SessionEventMap {
-  /** `problem` says why it closed, where something went wrong. */
+  /** `problem` says why it closed, where something went wrong, or why a lost session waits. */
   state: CustomEvent<{ state: State; problem: Problem | null }>;
   /** A session began: from now on its audio formats are known. */
   begun: CustomEvent<Begun>;

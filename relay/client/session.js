@@ -18,8 +18,12 @@ const HELD_BYTES = 256 * 1024; // microphone audio kept while there is no connec
 const OPEN = 1; // of a WebSocket
 const CLOSED = new Problem(0, "closed", "the session was closed");
 const READY = new Set(["SettingsApplied", "RelayReconnected"]); // the agent listens
+const REFUSED = new Set(["too_long", "too_often"]); // a typed turn that went nowhere
 const RETURNS = 1; // refused returns until we no longer believe that the session lives
 const FIRST_TRIES = 4; // to open the first WebSocket; after that we never give up on a network
+
+/** Codes of limits: there are as many sessions as may be, and a person decides whether to wait. */
+export const FULL = ["sessions", "user_sessions", "address_sessions", "agent_sessions"];
 
 export class Session extends EventTarget {
   #rest;
@@ -148,11 +152,12 @@ export class Session extends EventTarget {
         failures += 1;
         const hopeless = error.status >= 400 && error.status < 500 && error.status !== 429;
         const lost = error.status === 0;
-        if (hopeless || (!once && (lost || failures >= FIRST_TRIES))) {
+        const full = error.status === 429 || FULL.includes(error.code);
+        if (hopeless || (!once && (lost || full || failures >= FIRST_TRIES))) {
           opened.reject(error);
           return this.#stop(error.code, error);
         }
-        this.#becomeAway(once);
+        this.#becomeAway(once, full ? error : null);
         await this.#sleep((error.retryAfter ?? 0) * 1000);
         continue;
       }
@@ -287,6 +292,9 @@ export class Session extends EventTarget {
     if (event.type === "RelayReconnecting") this.#become("reconnecting");
     if (event.type === "RelayReconnected") this.#become("open");
     if (event.type === "RelayError" && event.code === "events_missed") this.#tell("gap");
+    if (event.type === "RelayError" && REFUSED.has(event.code)) {
+      this.#typed.refuse(new Problem(0, event.code, event.detail));
+    }
     if (event.type === "ConversationText" && event.role === "user") this.#typed.heard(event.content);
     if (this.#floor.handle(event)) this.#tell("silence");
     this.#tell("event", event);
@@ -306,7 +314,7 @@ export class Session extends EventTarget {
     this.#held = [];
     this.#heldBytes = 0;
     for (const old of this.#stale.splice(0)) old.close();
-    this.#typed.reject(new Problem(0, why, "the session has ended"));
+    this.#typed.reject(problem ?? new Problem(0, why, "the session has ended"));
     this.#floor.reset();
     this.#become("closed", problem);
     this.#wake();
@@ -324,8 +332,8 @@ export class Session extends EventTarget {
     this.#wake = () => {};
   }
 
-  #becomeAway(once) {
-    this.#become(this.#online() ? (once ? "reconnecting" : "connecting") : "offline");
+  #becomeAway(once, problem = null) {
+    this.#become(this.#online() ? (once ? "reconnecting" : "connecting") : "offline", problem);
   }
 
   #become(state, problem = null) {

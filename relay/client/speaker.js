@@ -1,25 +1,84 @@
 // The agent's voice: one audio context for the page, and the playback worklet in it.
 
-/** The page's audio context with both worklets; to be asked for in the handler of a tap. */
-export class Sound {
-  #ready = null;
-  context = null;
+const PATIENCE = 2000; // milliseconds: an output that has not started by then is none
+const LEAD = 0.08; // seconds kept ahead where there is no worklet
 
-  /** @returns {Promise<AudioContext>} */
+/**
+ * The page's audio context with both worklets. It tells `change`. `state` is "starting", "on", or
+ * "off": nothing is heard, and nothing recorded. A browser without an output device never starts
+ * it, and a call that comes in on a phone stops it.
+ */
+export class Sound extends EventTarget {
+  #ready = null;
+  #timer = null;
+  #sink = "";
+  context = null;
+  state = "starting";
+  ran = false; // it was on before
+
+  /**
+   * Begin; to be called in the handler of a tap: later it is none any more. Nobody waits for the
+   * sound itself, only for the worklets.
+   * @returns {Promise<AudioContext | null>} null: this browser has no sound for us
+   */
   open() {
-    if (!this.#ready) {
-      this.context = new AudioContext({ latencyHint: "interactive" });
-      const add = (name) => this.context.audioWorklet.addModule(new URL(name, import.meta.url));
-      this.#ready = Promise.all([add("capture.js"), add("playback.js")]);
+    if (this.context?.state !== "running") {
+      this.state = "starting";
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#look(true), PATIENCE);
+      try {
+        this.context ??= this.#make();
+        this.context.resume().catch(() => {}); // it stays off: that is told
+      } catch {
+        this.context = null;
+      }
     }
-    // Browsers start it only on a tap, and phones stop it when a call comes in.
-    const running = this.context.resume();
-    return Promise.all([this.#ready, running]).then(() => this.context);
+    if (this.context) this.#look();
+    return (this.#ready ??= this.#load());
+  }
+
+  /** Where it is heard, where a browser lets us choose: "" is its own choice. */
+  async playOn(sink) {
+    this.#sink = sink;
+    try {
+      await this.context?.setSinkId?.(sink);
+    } catch {
+      if (sink) await this.playOn(""); // that one has gone
+    }
+  }
+
+  #make() {
+    const context = new AudioContext({ latencyHint: "interactive" });
+    context.addEventListener("statechange", () => this.#look());
+    if (this.#sink) context.setSinkId?.(this.#sink).catch(() => {});
+    return context;
+  }
+
+  async #load() {
+    try {
+      const { audioWorklet } = this.context;
+      const add = (name) => audioWorklet?.addModule(new URL(name, import.meta.url));
+      await Promise.all([add("capture.js"), add("playback.js")]);
+      return this.context;
+    } catch {
+      this.#ready = null; // the next one who asks tries again
+      return null;
+    }
+  }
+
+  #look(late = false) {
+    const running = this.context?.state === "running";
+    this.ran ||= running;
+    const state = running ? "on" : this.ran || late ? "off" : "starting";
+    if (state === this.state) return;
+    this.state = state;
+    this.dispatchEvent(new Event("change"));
   }
 }
 
 export class Speaker {
-  #node = null;
+  #player = null;
+  #early = []; // what came before the worklet was there
   playing = false;
 
   /** @param {(level: number, playing: boolean) => void} onLevel */
@@ -29,33 +88,107 @@ export class Speaker {
 
   /** @param {AudioContext} context @param {number} rate samples a second of what will be played */
   start(context, rate) {
-    this.stop();
+    this.#player?.stop();
+    const Player = context.audioWorklet ? Worklet : Pieces;
+    this.#player = new Player(context, rate, (level, playing) => {
+      this.playing = playing;
+      this.onLevel(level, playing);
+    });
+    for (const audio of this.#early.splice(0)) this.#player.play(audio);
+  }
+
+  /** @param {ArrayBuffer} audio linear16 at the rate of `start`; it is taken, not copied */
+  play(audio) {
+    if (this.#player) this.#player.play(audio);
+    else this.#early.push(audio);
+  }
+
+  /** Stop within a frame: the user speaks. */
+  flush() {
+    this.#early = [];
+    this.#player?.flush();
+  }
+
+  stop() {
+    this.#early = [];
+    this.#player?.stop();
+    this.#player = null;
+    this.playing = false;
+  }
+}
+
+class Worklet {
+  #node;
+
+  constructor(context, rate, onLevel) {
     this.#node = new AudioWorkletNode(context, "playback", {
       numberOfInputs: 0,
       outputChannelCount: [1],
       processorOptions: { rate },
     });
-    this.#node.port.onmessage = ({ data }) => {
-      this.playing = data.playing;
-      this.onLevel(data.level, data.playing);
-    };
+    this.#node.port.onmessage = ({ data }) => onLevel(data.level, data.playing);
     this.#node.connect(context.destination);
   }
 
-  /** @param {ArrayBuffer} audio linear16 at the rate of `start`; it is taken, not copied */
   play(audio) {
-    this.#node?.port.postMessage(audio, [audio]);
+    this.#node.port.postMessage(audio, [audio]);
   }
 
-  /** Stop within a frame: the user speaks. */
   flush() {
-    this.#node?.port.postMessage("flush");
+    this.#node.port.postMessage("flush");
   }
 
   stop() {
-    this.#node?.port.postMessage("stop");
-    this.#node?.disconnect();
-    this.#node = null;
-    this.playing = false;
+    this.#node.port.onmessage = null;
+    this.#node.port.postMessage("stop");
+    this.#node.disconnect();
+  }
+}
+
+/** Browsers have worklets only over https; over plain http each piece is played by itself. */
+class Pieces {
+  #context;
+  #rate;
+  #onLevel;
+  #sources = new Set();
+  #end = 0;
+
+  constructor(context, rate, onLevel) {
+    this.#context = context;
+    this.#rate = rate;
+    this.#onLevel = onLevel;
+  }
+
+  play(audio) {
+    const whole = new Int16Array(audio, 0, audio.byteLength >> 1);
+    if (!whole.length) return;
+    const samples = Float32Array.from(whole, (value) => value / 32768);
+    const buffer = this.#context.createBuffer(1, samples.length, this.#rate);
+    buffer.copyToChannel(samples, 0);
+    const source = this.#context.createBufferSource();
+    source.buffer = buffer;
+    source.connect(this.#context.destination);
+    source.onended = () => this.#over(source);
+    this.#end = Math.max(this.#end, this.#context.currentTime + LEAD);
+    source.start(this.#end);
+    this.#end += buffer.duration;
+    this.#sources.add(source);
+    const power = samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length;
+    this.#onLevel(Math.sqrt(power), true);
+  }
+
+  flush() {
+    for (const source of this.#sources) source.stop();
+    this.#end = 0;
+  }
+
+  stop() {
+    this.#onLevel = () => {};
+    this.flush();
+  }
+
+  #over(source) {
+    this.#sources.delete(source);
+    if (!this.#sources.size) this.#onLevel(0, false);
   }
 }

@@ -26,6 +26,12 @@ export class Typed {
     if (index >= 0) this.#waiting.splice(index, 1)[0].resolve();
   }
 
+  /** The relay did not pass on what was sent last. */
+  refuse(problem) {
+    const index = this.#waiting.findLastIndex(({ sent }) => sent);
+    if (index >= 0) this.#waiting.splice(index, 1)[0].reject(problem);
+  }
+
   /** These are stored. */
   settle(messages) {
     const said = messages.filter(({ role }) => role === "user").slice(-this.#waiting.length || 0);

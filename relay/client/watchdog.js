@@ -3,7 +3,7 @@
 const TICK = 1000; // milliseconds
 const SLEPT = 8000; // a tick that comes so late: the page or the machine was asleep
 const STUCK_BYTES = 64 * 1024; // 2 s of microphone that the network does not take
-const STUCK_TICKS = 4;
+const STUCK = 4000; // milliseconds for which it does not
 const QUIET = 15_000; // nothing came for so long: ask over HTTP whether there is a network
 
 export class Watchdog {
@@ -12,7 +12,8 @@ export class Watchdog {
   #timer = null;
   #last = 0; // when something came
   #tick = 0; // when we looked
-  #stuck = 0;
+  #stuck = 0; // when the network began to take nothing; 0: it takes it
+  #hidden = false; // nobody saw the page at the last tick
   #asking = false;
 
   /** @param {import("./rest.js").Rest} rest @param {() => void} onDead */
@@ -39,10 +40,13 @@ export class Watchdog {
 
   #look(socket) {
     const now = performance.now();
-    const slept = now - this.#tick > SLEPT;
+    // In a page that nobody sees timers may come once a minute: that is no sleep.
+    const hidden = globalThis.document?.visibilityState === "hidden";
+    const slept = now - this.#tick > SLEPT && !hidden && !this.#hidden;
+    this.#hidden = hidden;
     this.#tick = now;
-    this.#stuck = socket.bufferedAmount > STUCK_BYTES ? this.#stuck + 1 : 0;
-    if (slept || this.#stuck >= STUCK_TICKS) return this.#dead();
+    this.#stuck = socket.bufferedAmount > STUCK_BYTES ? this.#stuck || now : 0;
+    if (slept || (this.#stuck && now - this.#stuck >= STUCK)) return this.#dead();
     if (now - this.#last > QUIET && !this.#asking) this.#ask();
   }
 

@@ -1,20 +1,56 @@
 // What people read: problems in words, each with what to do about it; names and dates.
 
-/** @typedef {{title: string, text: string, action?: "retry" | "steal"}} Words */
+/**
+ * @typedef {object} Words
+ * @property {string} title @property {string} text
+ * @property {keyof ACTIONS} [action] what can be done about it with a tap
+ * @property {boolean} [hint] nothing is wrong
+ */
+
+/** What the button of a notice says. */
+export const ACTIONS = {
+  retry: "Try again",
+  steal: "Go on here",
+  sound: "Turn it on",
+  devices: "Choose another",
+  load: "Load it",
+};
+
+/** Beside the names of devices. */
+export const DEVICES = { own: "The browser's choice", gone: "Not connected now" };
+
+/** Characters that may be typed at once, as in policy.yaml. */
+export const LONGEST = 4000;
 
 /** By the `code` of a problem. @type {Record<string, Words>} */
-const PROBLEMS = {
+export const PROBLEMS = {
   "mic-refused": {
     title: "The microphone is blocked.",
     text: "Allow it for this page in your browser's settings, then tap the mic again. You can type meanwhile.",
+  },
+  "mic-asked": {
+    title: "Your browser asks for the microphone.",
+    text: "Allow it there to talk. You can type meanwhile.",
+    hint: true,
   },
   "mic-missing": {
     title: "No microphone was found.",
     text: "Connect one and tap the mic again. You can type meanwhile.",
   },
+  "mic-lost": {
+    title: "The microphone is gone.",
+    text: "It was unplugged or is not allowed any more. Tap the mic to talk again; you can type meanwhile.",
+    action: "devices",
+  },
+  "mic-silent": {
+    title: "The microphone gives no sound.",
+    text: "Your system or another call has silenced it.",
+    action: "devices",
+  },
   "mic-busy": {
     title: "The microphone cannot be used.",
     text: "Another program may have it. Close that one, then tap the mic again.",
+    action: "devices",
   },
   "mic-insecure": {
     title: "This page may not use a microphone.",
@@ -29,9 +65,55 @@ const PROBLEMS = {
     title: "You went on talking in another tab.",
     text: "Tap the mic to talk here instead.",
   },
+  "sound-none": {
+    title: "There is no sound.",
+    text: "Connect a loudspeaker or headphones. The agent's answers are written above.",
+    action: "sound",
+  },
+  "sound-stopped": {
+    title: "The sound has stopped.",
+    text: "Another call or program may have it. Nobody is heard until it goes on.",
+    action: "sound",
+  },
   elsewhere: {
     title: "This conversation goes on in another place.",
-    text: "Tap the mic to talk here instead.",
+    text: "It is open in another tab or on another device.",
+    action: "steal",
+  },
+  idle: {
+    title: "The session has ended.",
+    text: "Nobody spoke for a while. Tap the mic or type to go on.",
+    hint: true,
+  },
+  longest: {
+    title: "The session has ended.",
+    text: "It was as long as one may be. Tap the mic or type to go on.",
+    hint: true,
+  },
+  "ends-idle": {
+    title: "The session ends soon.",
+    text: "Nobody speaks. Say something to stay.",
+    hint: true,
+  },
+  "ends-longest": {
+    title: "The session ends soon.",
+    text: "It is as long as one may be. The conversation stays: you can go on in a new session.",
+    hint: true,
+  },
+  user_sessions: {
+    title: "You have too many sessions open.",
+    text: "End one in another tab or on another device.",
+    action: "retry",
+  },
+  address_sessions: {
+    title: "There are too many sessions from your network.",
+    text: "Somebody has to end one first.",
+    action: "retry",
+  },
+  sessions: {
+    title: "All places are taken.",
+    text: "As many people are talking as can at once.",
+    action: "retry",
   },
   network: {
     title: "The relay cannot be reached.",
@@ -62,16 +144,35 @@ const PROBLEMS = {
     title: "This conversation is not there any more.",
     text: "It may have been deleted. Begin a new one.",
   },
+  updated: {
+    title: "There is a new version of this page.",
+    text: "Load it when it suits you. The conversation stays.",
+    action: "load",
+    hint: true,
+  },
+  portal: {
+    title: "Your network wants something from you first.",
+    text: "It may ask you to sign in: open any other page, then come back.",
+    action: "retry",
+  },
   offline: { title: "You are offline.", text: "What was loaded before can still be read." },
-  signed_out: { title: "You are signed out.", text: "Sign in again, then come back." },
-  too_long: { title: "That was too long.", text: "Type at most 4000 characters." },
+  signed_out: {
+    title: "You are signed out.",
+    text: "Sign in again, then go on here.",
+    action: "retry",
+  },
+  forbidden: { title: "This page may not do that.", text: "Ask who runs it." },
+  too_long: { title: "That was too long.", text: `Type at most ${LONGEST} characters.` },
+  too_often: { title: "That was too much at once.", text: "Wait a moment, then send it again." },
   failed: { title: "That did not work.", text: "Try again; if it stays so, load the page again." },
 };
 
 /** @returns {Words | null} null: nothing went wrong, it just ended */
 export function describe(problem) {
-  if (problem.code === "ended" || problem.code === "closed") return null;
-  if (problem.status === 401 || problem.status === 403) return PROBLEMS.signed_out;
+  if (["ended", "closed", "superseded"].includes(problem.code)) return null;
+  if (problem.status === 401) return PROBLEMS.signed_out;
+  if (problem.status === 403) return PROBLEMS.forbidden;
+  if (problem.code === "agent_sessions") return PROBLEMS.sessions;
   if (problem.code === "network" && !navigator.onLine) return PROBLEMS.offline;
   if (problem.code === "user_requests") return PROBLEMS.address_requests;
   return PROBLEMS[problem.code] ?? PROBLEMS.failed;
@@ -101,6 +202,11 @@ export function describeReason({ status, result, takenBack }) {
   if (status !== "rejected" && status !== "failed") return "";
   const error = result?.error ?? result?.detail ?? result;
   return typeof error === "string" ? capital(error) : "";
+}
+
+/** What is shown was kept at that moment. */
+export function describeCopy(moment) {
+  return `The relay does not answer. This is a copy from ${when(moment).replace(/^T/, "t")}.`;
 }
 
 /** How long a card still waits. */

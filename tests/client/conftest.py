@@ -48,6 +48,7 @@ async def chromium(request):
                 "--use-fake-ui-for-media-stream",
                 f"--use-file-for-fake-audio-capture={recording}",
                 "--autoplay-policy=user-gesture-required",
+                "--host-resolver-rules=MAP relay.test 127.0.0.1",  # http that is not this machine
             ],
         )
         yield browser

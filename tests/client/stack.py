@@ -59,6 +59,7 @@ class Network:
     def __init__(self, target: int):
         self.target = target
         self.is_up = True
+        self.answer = None
         self.port = 0
         self._open = set()
         self._server = None
@@ -75,6 +76,12 @@ class Network:
 
     def mend(self):
         self.is_up = True
+        self.answer = None
+
+    def impersonate(self, answer: bytes):
+        """Somebody else answers every request, with this."""
+        self.cut()
+        self.answer = answer
 
     async def stop(self):
         self._server.close()
@@ -82,6 +89,11 @@ class Network:
         await self._server.wait_closed()
 
     async def _serve(self, reader, writer):
+        if self.answer is not None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(self.answer)
+            await writer.drain()
+            return writer.close()
         if not self.is_up:
             writer.transport.abort()
             return
@@ -115,7 +127,7 @@ class Planner:
 
     def __init__(self, database_url):
         self.app = local_orchestrator.create_app(database_url)
-        self.lifespan = self.app.lifespan
+        self.lifespan, self.state = self.app.lifespan, self.app.state
         self.is_broken = False
 
     async def __call__(self, scope, receive, send):

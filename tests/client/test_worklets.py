@@ -467,3 +467,164 @@ def test_hanging_up_while_it_begins_is_no_accident(node):
     )
 
     assert found == ["closed", ["connecting", "closed"], "closed"]
+
+
+WATCHDOG = """
+import { Watchdog } from "./watchdog.js";
+let now = 1000;
+let look;
+let dead = 0;
+let asked = 0;
+globalThis.document = { visibilityState: "visible" };
+performance.now = () => now;
+globalThis.setInterval = (tick) => { look = tick; };
+globalThis.clearInterval = () => { look = () => {}; };
+const rest = { intents: async () => { asked += 1; } };
+const socket = { bufferedAmount: 0 };
+const dog = new Watchdog(rest, () => { dead += 1; });
+function tick(milliseconds, seen, heard = true) {
+  now += milliseconds;
+  document.visibilityState = seen ? "visible" : "hidden";
+  if (heard) dog.heard();
+  look();
+}
+dog.watch(socket);
+tick(1000, true);
+"""
+
+
+def test_a_page_that_nobody_sees_keeps_a_connection_that_lives(node):
+    told = node(
+        WATCHDOG
+        + """
+        tick(1000, false);
+        for (let minute = 0; minute < 10; minute++) tick(60_000, false); // as Chromium throttles
+        const live = { dead, asked };
+        tick(60_000, false, false); // nothing came for a minute: it is asked for, and there
+        tick(30_000, true); // it is looked at again: the last tick was late, too
+        await null;
+        tell({ live, dead, asked });
+        """
+    )
+
+    assert told == {"live": {"dead": 0, "asked": 0}, "dead": 0, "asked": 1}
+
+
+def test_a_page_that_slept_gives_its_connection_up(node):
+    assert node(WATCHDOG + "tick(60_000, true); tell(dead);") == 1
+
+
+def test_a_network_that_takes_nothing_is_noticed_by_the_clock_not_by_ticks(node):
+    told = node(
+        WATCHDOG
+        + """
+        socket.bufferedAmount = 1e6;
+        tick(1000, false);
+        const first = dead;
+        tick(60_000, false);
+        tell({ first, dead });
+        """
+    )
+
+    assert told == {"first": 0, "dead": 1}
+
+
+WORKER = """
+import { readFileSync } from "node:fs";
+import vm from "node:vm";
+const stores = new Map();
+const key = (request) => new URL(request.url ?? request, "https://x/").href;
+const caches = {
+  open: async (name) => {
+    if (!stores.has(name)) stores.set(name, new Map());
+    const store = stores.get(name);
+    return {
+      put: async (request, answer) => void store.set(key(request), answer),
+      match: async (request) => store.get(key(request))?.clone(),
+    };
+  },
+  keys: async () => [...stores.keys()],
+  delete: async (name) => stores.delete(name),
+};
+const handlers = {};
+const self = {
+  location: new URL("https://x/worker.js"),
+  addEventListener: (type, handle) => { handlers[type] = handle; },
+};
+const net = { answer: null }; // a promise of what it says
+const late = []; // what waits for the patience to be over
+vm.runInNewContext(readFileSync("worker.js", "utf8"), {
+  self, caches, crypto, URL, Headers, Request, Response, TextEncoder, atob, console,
+  fetch: () => net.answer,
+  setTimeout: (run) => late.push(run),
+});
+const work = [];
+function ask(user) {
+  const token = `x.${btoa(JSON.stringify({ sub: user }))}.x`;
+  const request = new Request("https://x/api/v1/voice/conversations?limit=30", {
+    headers: { Authorization: `Bearer ${token}` },
+  });
+  let answer;
+  handlers.fetch({
+    request,
+    respondWith: (promised) => { answer = promised; },
+    waitUntil: (promised) => work.push(promised),
+  });
+  return answer;
+}
+const says = (text) => Response.json({ items: [text] });
+const tick = () => new Promise((resolve) => setImmediate(resolve));
+async function settle() {
+  for (let turn = 0; turn < 20; turn++) await tick();
+  await Promise.all(work);
+}
+net.answer = Promise.resolve(says("of a"));
+await ask("a");
+await settle();
+late.splice(0);
+"""
+
+
+def test_a_slow_network_shows_a_user_their_copy_and_another_one_nothing(node):
+    told = node(
+        WORKER
+        + """
+        let arrive;
+        net.answer = new Promise((resolve) => { arrive = resolve; }); // slow
+        const mine = ask("a");
+        await settle();
+        for (const run of late.splice(0)) run();
+        const copy = await (await mine).json();
+        arrive(says("of a, later"));
+        await settle();
+
+        net.answer = new Promise((resolve) => { arrive = resolve; });
+        let answered = false;
+        const theirs = ask("b").then((answer) => { answered = true; return answer.json(); });
+        await settle();
+        for (const run of late.splice(0)) run();
+        await settle();
+        const waited = !answered;
+        arrive(says("of b"));
+        const items = (await theirs).items;
+        await settle();
+        tell({ copy: copy.items, waited, items, stores: stores.size });
+        """
+    )
+
+    assert told == {"copy": ["of a"], "waited": True, "items": ["of b"], "stores": 1}
+
+
+def test_a_copy_is_what_a_busy_relay_answers_with_and_says_so(node):
+    told = node(
+        WORKER
+        + """
+        net.answer = Promise.resolve(new Response("{}", { status: 503 }));
+        const copy = await ask("a");
+        const other = await ask("b");
+        tell({ kept: copy.headers.has("Relay-Kept"), items: (await copy.json()).items,
+          other: [other.status, other.headers.has("Relay-Kept")] });
+        """
+    )
+
+    assert told == {"kept": True, "items": ["of a"], "other": [503, False]}

@@ -35,9 +35,25 @@ def test_every_file_comes_whole_with_its_type(http, name):
     answer = http.get(f"/{name}")
 
     assert answer.status_code == 200
-    assert answer.content == (FOLDER / (name or "index.html")).read_bytes()
+    kept = (FOLDER / (name or "index.html")).read_bytes()
+    assert answer.content.removeprefix(kept) == b"" or name == "worker.js"
+    assert answer.content.startswith(kept)
     assert answer.headers["content-type"].split(";")[0] == load_files()[name].media_type
     assert answer.headers["cache-control"] == "no-cache"
+
+
+def test_the_service_worker_is_another_one_when_any_file_is(tmp_path, monkeypatch):
+    for path in FOLDER.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr("control.api.web_client.FOLDER", tmp_path)
+    before = load_files()
+    (tmp_path / "words.js").write_bytes(b"// other words\n")
+
+    after = load_files()
+
+    assert before["worker.js"].content != after["worker.js"].content
+    assert before["worker.js"].etag != after["worker.js"].etag
+    assert before["app.js"] == after["app.js"]
 
 
 def test_what_a_browser_has_already_is_not_sent_again(http):

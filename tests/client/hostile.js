@@ -1,0 +1,45 @@
+// Runs in a page before its own scripts: `hostile.name()` takes something away from its browser.
+window.hostile = {
+  silence() { // no output device: resume() never settles
+    Object.defineProperty(AudioContext.prototype, "state", { get: () => "suspended" });
+    AudioContext.prototype.resume = () => new Promise(() => {});
+  },
+  noWorklets() { // they do not load, until `worklets()`
+    const real = AudioWorklet.prototype.addModule;
+    AudioWorklet.prototype.addModule = async () => { throw new DOMException("no", "AbortError"); };
+    hostile.worklets = () => { AudioWorklet.prototype.addModule = real; };
+  },
+  noStorage() { // cookies are blocked
+    const refuse = () => { throw new DOMException("denied", "SecurityError"); };
+    const reject = async () => refuse();
+    for (const name of ["localStorage", "sessionStorage", "caches"]) {
+      Object.defineProperty(window, name, { get: refuse });
+    }
+    LockManager.prototype.request = LockManager.prototype.query = reject;
+    ServiceWorkerContainer.prototype.register = reject;
+  },
+  ask(answer) { // the microphone waits for the user; `answer(allowed)` is what that says
+    const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = (wanted) => new Promise((resolve, reject) => {
+      window.answer = (allowed) => {
+        if (allowed) resolve(real(wanted));
+        else reject(new DOMException("Permission denied", "NotAllowedError"));
+      };
+    });
+  },
+  refuse(name) {
+    navigator.mediaDevices.getUserMedia = async () => { throw new DOMException(name, name); };
+  },
+  keepStream() { // the page's stream is at hand
+    const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (wanted) => {
+      window.wanted = wanted;
+      return (window.stream = await real(wanted));
+    };
+  },
+  unplug() {
+    const [track] = window.stream.getAudioTracks();
+    track.stop();
+    track.dispatchEvent(new Event("ended"));
+  },
+};
