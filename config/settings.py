@@ -130,6 +130,11 @@ class Settings(Limits, frozen=True, kw_only=True):
     networks; without them all who come through a proxy share its address"""
     metrics_networks: Networks = ("127.0.0.0/8", "::1")
     """who may read `/metrics`, addresses or networks; only directly, not through a proxy"""
+    admin_key: Annotated[Secret | None, env_types.admin_key] = None
+    """what opens `/admin` and its REST, at least 16 characters; without it and without a claim
+    there is neither"""
+    admin_claim: Annotated[tuple[str, str] | None, env_types.claim] = None
+    """a claim of a JWT that opens the same, such as `role=voice-admin`; points lead into objects"""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     """`debug`, `info`, `warning`, `error` or `critical`"""
 
@@ -224,6 +229,9 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     if values.get("auth") == "jwt" and not (values.get("jwt_secret") or values.get("jwt_jwks_url")):
         wanted = "expected RELAY_JWT_SECRET or RELAY_JWT_JWKS_URL beside jwt, got neither"
         found.append(f"environment: RELAY_AUTH: {wanted}; set one of them")
+    if values.get("admin_claim") and not (values.get("jwt_secret") or values.get("jwt_jwks_url")):
+        wanted = "expected RELAY_JWT_SECRET or RELAY_JWT_JWKS_URL beside it, got neither"
+        found.append(f"environment: RELAY_ADMIN_CLAIM: {wanted}; set one of them")
     if values.get("tls_key_file") and not values.get("tls_cert_file"):
         wanted = "expected RELAY_TLS_CERT_FILE beside it, got none"
         found.append(f"environment: RELAY_TLS_KEY_FILE: {wanted}; set it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
@@ -20,6 +21,9 @@ from config.env_types import Secret
 from config.limits import Limits
 from config.loader import Configuration
 from config.settings import Settings
+from control.admin.access import Administrators
+from control.admin.erasure import Erasure, Leftovers
+from control.admin.routes import list_admin_routes
 from control.api import conversations, grants, intents, sessions, web_client
 from control.api.health import get_live, get_ready
 from control.api.problems import answer_error
@@ -163,6 +167,8 @@ class ControlPlane:
             node_id=data_plane.node_id,
         )
         self.admit, self.admit_grant = admission.admit, admission.admit_grant
+        self.leftovers = Leftovers(store, data_plane.journal, settings.data_dir / "journal")
+        self.erasure = Erasure(store, self.leftovers, self.live, data_plane.node_id)
 
 
 def create_app(settings: Settings, configuration: Configuration) -> Litestar:
@@ -188,7 +194,12 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         before_send=[add_headers(settings)],
         cors_config=make_cors(settings),
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"connection_limits": connection_limits}),
+        state=State(
+            {
+                "connection_limits": connection_limits,
+                "admin": create_admin_app(settings, parts, bearer),
+            }
+        ),
         exception_handlers={Exception: answer_error},
         lifespan=[lambda _: _running(settings, configuration, data_plane, control_plane)],
         openapi_config=OpenAPIConfig(
@@ -203,6 +214,31 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
     )
     app.asgi_handler = RequestTargetMiddleware(app.asgi_handler, settings)
     return app
+
+
+def create_admin_app(
+    settings: Settings, parts: dict[str, object], bearer: Bearer
+) -> Litestar | None:
+    """What administrators reach, for an address of its own; it runs within the application. None:
+    nobody is one."""
+    administrators = Administrators(settings, bearer)
+    if not administrators.is_any:
+        return None
+    return Litestar(
+        list_admin_routes(administrators),
+        dependencies={name: _given(value) for name, value in parts.items()},
+        before_request=make_check(frozenset()),
+        before_send=[add_headers(settings)],
+        request_max_body_size=MAX_BODY_BYTES,
+        exception_handlers={Exception: answer_error},
+        openapi_config=OpenAPIConfig(
+            title="Voice relay, for administrators",
+            version="0.1.0",
+            path="/admin/schema",
+            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+        ),
+        logging_config=None,
+    )
 
 
 def _limits_here(settings: Settings) -> Limits:
@@ -231,6 +267,8 @@ async def _running(
         data_plane.session_registry,
         settings.database_url.reveal(),
         grace=settings.grace_seconds,
+        name=f"{socket.gethostname()}:{settings.port}",
+        clear=control_plane.leftovers.clear,
         node_id=data_plane.node_id,
         supervisor=supervisor,
     )

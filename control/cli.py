@@ -27,6 +27,7 @@ from config.errors import ConfigError, Explained
 from config.install_advice import say_how_to_add
 from config.loader import load, write_json_schemas
 from config.settings import CONFIG_DIR, STAND_INS, VARIABLES, Settings, from_environment
+from control.admin.cli import admin
 from control.api.health import find_reasons
 from control.app import create_app
 from control.auth.current_user import USER_ID
@@ -236,6 +237,9 @@ def doctor(as_json: bool, with_settings: bool, timeout: float) -> None:
     report = asyncio.run(examine(os.environ, settings=with_settings, seconds=timeout))
     click.echo(write_json(report).decode() if as_json else write_text(report))
     sys.exit(0 if report.is_well else 1)
+
+
+main.add_command(admin)
 
 
 # --- for development -----------------------------------------------------------------------------

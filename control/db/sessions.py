@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from control.db import ownership
+from control.db.pool import Connection
 from control.db.rows import NewSession, SessionView, columns, storable_json
 from control.db.store import Store
 
@@ -64,20 +65,27 @@ async def close_session(store: Store, session_id: UUID, *, user_id: str, reason:
         WHERE id = (SELECT conversation_id FROM voice.sessions WHERE id = $1 AND user_id = $2)
         RETURNING id
     """
+    async with store.transaction() as connection:
+        if await connection.fetchval(close, session_id, user_id) is None:
+            return False
+        await end_session(connection, session_id, reason=reason)
+    return True
+
+
+async def end_session(connection: Connection, session_id: UUID, *, reason: str) -> None:
+    """End it here if nobody is its owner; else its owner is to, and nobody takes it over any more.
+
+    Works within the transaction that the connection is in.
+    """
     end = """
         UPDATE voice.sessions SET state = 'ended', ended_at = now(), end_reason = $2
         WHERE id = $1 AND state <> 'ended'
           AND (ticket_used_at IS NULL AND state = 'new' OR transport = 'direct')
     """
-    # Its owner is to end it; nobody takes it over any more.
     ask_to_end = """
         UPDATE voice.sessions SET end_asked = 'hung_up'
         WHERE id = $1 AND epoch > 0 AND (state <> 'ended' OR end_reason = 'shutdown')
     """
-    async with store.transaction() as connection:
-        if await connection.fetchval(close, session_id, user_id) is None:
-            return False
-        await connection.execute(end, session_id, reason)
-        await connection.execute(ask_to_end, session_id)
-        await ownership.notify(connection, [session_id])
-    return True
+    await connection.execute(end, session_id, reason)
+    await connection.execute(ask_to_end, session_id)
+    await ownership.notify(connection, [session_id])

@@ -35,6 +35,7 @@ def run(*arguments, **environ):
 
 
 COMMANDS = [
+    "admin",
     "check",
     "dev",
     "doctor",

@@ -34,6 +34,7 @@ class SessionRegistry:
     def __init__(self):
         self.owned = {}
         self.lost = {}
+        self.is_drained = False
 
     def hang_up(self, session_id, reason):
         self.lost[session_id] = reason

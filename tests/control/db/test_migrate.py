@@ -279,7 +279,7 @@ SUPABASE = """
 GRANTS = "GRANT ALL ON ALL TABLES IN SCHEMA voice TO authenticated"
 READABLE = ("conversations", "messages", "intents")
 TABLES = (
-    *READABLE, "sessions", "nodes", "takeovers", "agent_shares", "grants", "migrations",
+    *READABLE, "sessions", "nodes", "takeovers", "agent_shares", "grants", "migrations", "audit",
 )  # fmt: skip
 
 
