@@ -19,8 +19,9 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 dev: $(STAMP) ## Run everything on this machine, with a sandbox agent
 	@exec $(VENV)/bin/voice-relay dev
 
-docs: $(STAMP) ## Make the tables of docs/reference from the code
+docs: $(STAMP) ## Make the tables of docs/reference and the dashboard from the code
 	@$(PYTHON_BIN) -m scripts.reference
+	@$(PYTHON_BIN) -m scripts.dashboard
 
 test: $(STAMP) lint unit ## Linters, type checker and all tests
 
@@ -55,7 +56,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 PURE_FILES := relay/protocol/* relay/core/* relay/backoff.py relay/token_bucket.py \
-	relay/functions/submission.py relay/live/quotas.py \
+	relay/functions/submission.py relay/journal/ages.py relay/live/quotas.py \
 	relay/telemetry/histogram.py relay/telemetry/log_limit.py \
 	relay/transport/request_head.py
 PURE := $(subst $(space),$(comma),$(PURE_FILES))

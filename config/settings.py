@@ -129,14 +129,27 @@ class Settings(Limits, frozen=True, kw_only=True):
     """proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, addresses or
     networks; without them all who come through a proxy share its address"""
     metrics_networks: Networks = ("127.0.0.0/8", "::1")
-    """who may read `/metrics`, addresses or networks; only directly, not through a proxy"""
+    """who may read `/metrics` on the public port, addresses or networks; only directly, not
+    through a proxy"""
+    metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    """the port of an address of its own for `/metrics`, which then is not on the public one;
+    `0`: there is none"""
+    metrics_host: str = "127.0.0.1"
+    """the address to listen on with that port"""
+    metrics_token: Credential = None
+    """the bearer token that `/metrics` asks for, wherever it is; with it `RELAY_METRICS_NETWORKS`
+    says nothing"""
     admin_key: Annotated[Secret | None, env_types.admin_key] = None
-    """what opens `/admin` and its REST, at least 16 characters; without it and without a claim
-    there is neither"""
+    """what opens `/admin` and its REST on the address of the metrics, at least 16 characters;
+    without it and without a claim there is neither"""
     admin_claim: Annotated[tuple[str, str] | None, env_types.claim] = None
     """a claim of a JWT that opens the same, such as `role=voice-admin`; points lead into objects"""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     """`debug`, `info`, `warning`, `error` or `critical`"""
+    log_format: Literal["logfmt", "json"] = "logfmt"
+    """how a line of the log is written: `logfmt` or `json`"""
+    access_log: Switch = False
+    """`on`: a line for each request, with method, path and status"""
 
 
 class Variable(msgspec.Struct, frozen=True):
@@ -232,6 +245,10 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     if values.get("admin_claim") and not (values.get("jwt_secret") or values.get("jwt_jwks_url")):
         wanted = "expected RELAY_JWT_SECRET or RELAY_JWT_JWKS_URL beside it, got neither"
         found.append(f"environment: RELAY_ADMIN_CLAIM: {wanted}; set one of them")
+    for name in ("admin_key", "admin_claim"):
+        if values.get(name) and not values.get("metrics_port"):
+            wanted = "expected RELAY_METRICS_PORT beside it, got none: nothing of it is public"
+            found.append(f"environment: RELAY_{name.upper()}: {wanted}; set it")
     if values.get("tls_key_file") and not values.get("tls_cert_file"):
         wanted = "expected RELAY_TLS_CERT_FILE beside it, got none"
         found.append(f"environment: RELAY_TLS_KEY_FILE: {wanted}; set it")

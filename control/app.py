@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
 import msgspec
-from litestar import Litestar, Response, Router, get
+from litestar import Litestar, Router
 from litestar.datastructures import State
-from litestar.di import NamedDependency, Provide
+from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ControllerRouterHandler
@@ -26,8 +26,10 @@ from control.admin.erasure import Erasure, Leftovers
 from control.admin.routes import list_admin_routes
 from control.api import conversations, grants, intents, sessions, web_client
 from control.api.health import get_live, get_ready
+from control.api.metrics import Access, get_metrics
 from control.api.problems import answer_error
-from control.api.request_target import METRICS, RequestTargetMiddleware
+from control.api.request_log import RequestLogMiddleware
+from control.api.request_target import RequestTargetMiddleware
 from control.api.security import (
     MAX_BODY_BYTES,
     add_headers,
@@ -44,6 +46,7 @@ from control.db import retention
 from control.db.store import Store
 from control.http.client import Remote
 from control.http.connection_limits import ConnectionLimits
+from control.http.siblings import Siblings
 from control.outbox.context_source import ContextSource
 from control.outbox.orchestrator_client import connect
 from control.outbox.worker import OutboxWorker
@@ -65,18 +68,15 @@ GRACE_SECONDS = 5.0  # for running function calls, and again for the journal, wh
 SETTLE_SECONDS = 5.0  # what a resumed session waits for the end of the one before
 
 
-@get(METRICS, include_in_schema=False, sync_to_thread=False)
-def get_metrics(metrics: NamedDependency[Metrics]) -> Response[bytes]:
-    """Prometheus' text format."""
-    return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
 class DataPlane:
     """What carries conversations, and what it needs. Handlers may ask for each by its name."""
 
-    def __init__(self, settings: Settings, configuration: Configuration) -> None:
+    def __init__(
+        self, settings: Settings, configuration: Configuration, siblings: Siblings | None
+    ) -> None:
         self.store = Store(settings.database_url.reveal())
-        self.metrics = Metrics()
+        self.siblings = siblings
+        self.metrics = Metrics(siblings.number if siblings else None)
         self.supervisor = Supervisor(self.metrics)
         self.egress = Egress(settings)
         self.journal = Journal(
@@ -145,7 +145,10 @@ class ControlPlane:
         self.registry = configuration.registry
         self.allowed_origins = allowed_origins(settings)
         self.jwks = (
-            Jwks(Remote(data_plane.egress, settings.jwt_jwks_url))
+            Jwks(
+                Remote(data_plane.egress, settings.jwt_jwks_url),
+                count=lambda outcome: data_plane.metrics.jwks_reads.labels(outcome=outcome).inc(),
+            )
             if settings.jwt_jwks_url
             else None
         )
@@ -171,13 +174,23 @@ class ControlPlane:
         self.erasure = Erasure(store, self.leftovers, self.live, data_plane.node_id)
 
 
-def create_app(settings: Settings, configuration: Configuration) -> Litestar:
-    """The whole program as an ASGI application; it opens what it needs when it starts."""
-    data_plane = DataPlane(settings, configuration)
+def create_app(
+    settings: Settings, configuration: Configuration, siblings: Siblings | None = None
+) -> Litestar:
+    """The whole program as an ASGI application; it opens what it needs when it starts.
+
+    With an address for operators, its `state["operations"]` is what is served there, while this one
+    is. `siblings`: the other workers, where there are several.
+    """
+    data_plane = DataPlane(settings, configuration, siblings)
     control_plane = ControlPlane(settings, configuration, data_plane)
     parts = vars(data_plane) | vars(control_plane)
     bearer = Bearer(settings, control_plane.jwks)
     find_user = bearer.find_user if settings.auth == "jwt" else get_current_user
+    administrators = Administrators(settings, bearer)
+    operations = (
+        _create_operations(settings, parts, administrators) if settings.metrics_port else None
+    )
     connection_limits = ConnectionLimits(
         settings.handshakes,
         settings.handshake_seconds,
@@ -194,12 +207,7 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         before_send=[add_headers(settings)],
         cors_config=make_cors(settings),
         request_max_body_size=MAX_BODY_BYTES,
-        state=State(
-            {
-                "connection_limits": connection_limits,
-                "admin": create_admin_app(settings, parts, bearer),
-            }
-        ),
+        state=State({"connection_limits": connection_limits, "operations": operations}),
         exception_handlers={Exception: answer_error},
         lifespan=[lambda _: _running(settings, configuration, data_plane, control_plane)],
         openapi_config=OpenAPIConfig(
@@ -212,33 +220,37 @@ def create_app(settings: Settings, configuration: Configuration) -> Litestar:
         ),
         logging_config=None,
     )
-    app.asgi_handler = RequestTargetMiddleware(app.asgi_handler, settings)
-    return app
+    return _guarded(app, settings, Access(settings, is_public=True))
 
 
-def create_admin_app(
-    settings: Settings, parts: dict[str, object], bearer: Bearer
-) -> Litestar | None:
-    """What administrators reach, for an address of its own; it runs within the application. None:
-    nobody is one."""
-    administrators = Administrators(settings, bearer)
-    if not administrators.is_any:
-        return None
-    return Litestar(
-        list_admin_routes(administrators),
+def _create_operations(
+    settings: Settings, parts: dict[str, object], administrators: Administrators
+) -> Litestar:
+    """What operators have on an address of their own, administrators too if there may be one."""
+    description = OpenAPIConfig(
+        title="Voice relay, for administrators",
+        version="0.1.0",
+        path="/admin/schema",
+        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+    )
+    app = Litestar(
+        [get_metrics, *(list_admin_routes(administrators) if administrators.is_any else [])],
         dependencies={name: _given(value) for name, value in parts.items()},
         before_request=make_check(frozenset()),
         before_send=[add_headers(settings)],
         request_max_body_size=MAX_BODY_BYTES,
         exception_handlers={Exception: answer_error},
-        openapi_config=OpenAPIConfig(
-            title="Voice relay, for administrators",
-            version="0.1.0",
-            path="/admin/schema",
-            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
-        ),
+        openapi_config=description if administrators.is_any else None,
         logging_config=None,
     )
+    return _guarded(app, settings, Access(settings, is_public=False))
+
+
+def _guarded(app: Litestar, settings: Settings, access: Access) -> Litestar:
+    """The application behind what looks at each request before the router does."""
+    checked = RequestTargetMiddleware(app.asgi_handler, settings, access.check)
+    app.asgi_handler = RequestLogMiddleware(checked, is_on=settings.access_log)
+    return app
 
 
 def _limits_here(settings: Settings) -> Limits:
@@ -252,6 +264,21 @@ def _limits_here(settings: Settings) -> Limits:
     )
 
 
+def _make_heartbeat(
+    settings: Settings, data_plane: DataPlane, control_plane: ControlPlane
+) -> Heartbeat:
+    return Heartbeat(
+        data_plane.store,
+        data_plane.session_registry,
+        settings.database_url.reveal(),
+        grace=settings.grace_seconds,
+        name=f"{socket.gethostname()}:{settings.port}",
+        clear=control_plane.leftovers.clear,
+        node_id=data_plane.node_id,
+        supervisor=data_plane.supervisor,
+    )
+
+
 @asynccontextmanager
 async def _running(
     settings: Settings,
@@ -262,20 +289,15 @@ async def _running(
     """All that works beside the handlers, in the order in which it is needed."""
     store, metrics, supervisor = data_plane.store, data_plane.metrics, data_plane.supervisor
     journal, functions = data_plane.journal, data_plane.functions
-    heartbeat = Heartbeat(
-        store,
-        data_plane.session_registry,
-        settings.database_url.reveal(),
-        grace=settings.grace_seconds,
-        name=f"{socket.gethostname()}:{settings.port}",
-        clear=control_plane.leftovers.clear,
-        node_id=data_plane.node_id,
-        supervisor=supervisor,
-    )
+    heartbeat = _make_heartbeat(settings, data_plane, control_plane)
 
     await store.open()
     loop = asyncio.get_running_loop()
     metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
+    metrics.database_up.set_function(lambda: store.is_up)
+    metrics.database_waiting.set_function(lambda: store.waiting)
+    metrics.database_connections.labels(state="busy").set_function(lambda: store.busy)
+    metrics.database_connections.labels(state="idle").set_function(lambda: store.idle)
     try:
         async with (
             connect(
@@ -286,7 +308,7 @@ async def _running(
             ) as orchestrator,
             heartbeat.running(),  # left last: by then its sessions have ended
             data_plane.capacity.running(),
-            retention.running(store, settings.retention_days, supervisor),
+            retention.running(store, settings.retention_days, supervisor, metrics),
             journal.running(grace=GRACE_SECONDS),
             functions.running(orchestrator.submit, grace=GRACE_SECONDS),
             OutboxWorker(
@@ -300,6 +322,7 @@ async def _running(
                 supervisor=supervisor,
             ).running(grace=GRACE_SECONDS),
             data_plane.context_source.running() if data_plane.context_source else nullcontext(),
+            data_plane.siblings.telling(metrics.text) if data_plane.siblings else nullcontext(),
             data_plane.session_registry.running(),
             control_plane.jwks.running() if control_plane.jwks else nullcontext(),
             control_plane.direct.running(),

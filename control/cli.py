@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import click
 import uvloop
+from litestar import Litestar
 
 from config.database_url import ignored_parameters
 from config.errors import ConfigError, Explained
@@ -35,10 +36,12 @@ from control.db.migrate import migrate as apply_migrations
 from control.db.migrate import refuse_newer
 from control.db.pool import ConnectFailed, connected, log_ignored
 from control.db.store import Store
-from control.http.server import ServeError, listen, serving
+from control.http.server import ServeError, listen, listen_as_set, serving
 from control.http.shutdown import Shutdown
+from control.http.siblings import Siblings
 from control.http.worker_processes import serve_workers
 from control.logging import set_up as set_up_logging
+from control.logging import set_up_from
 from relay.journal.condemned import restore as restore_condemned
 from relay.transport.egress import Egress
 
@@ -87,7 +90,7 @@ def dev() -> None:
     """
     with _from_extra("dev"):
         from control.dev.stack import everything
-    set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
+    set_up_from(os.environ)
 
     async def run() -> None:
         stop = Shutdown()
@@ -117,8 +120,8 @@ def serve() -> None:
     DEEPGRAM_API_KEY, DATABASE_URL and ORCHESTRATOR_URL have to be set, and the database migrated.
     """
     settings = _settings()
-    set_up_logging(settings.log_level)
-    listener = listen(settings.host, settings.port)
+    set_up_logging(settings.log_level, settings.log_format)
+    listeners = listen_as_set(settings)
     uvloop.run(_check_database(settings))
     if settings.auth == "mock":
         log.warning("sign_in_mocked user=%s", USER_ID)
@@ -128,25 +131,28 @@ def serve() -> None:
     async def run_workers() -> None:
         stop = Shutdown()
         stop.hear_signals_as_server()
-        await serve_workers(WORKER, listener, settings.workers, stop)
+        await serve_workers(WORKER, listeners, settings.workers, stop)
 
     if settings.workers > 1:
         uvloop.run(run_workers())
     else:
-        address = f"relay on http://{settings.host}:{settings.port}"
-        run = partial(serving, app, listener)
-        uvloop.run(_serve(run, Shutdown.hear_signals_as_server, address))
+        _serve_app(app, listeners, settings, Shutdown.hear_signals_as_server)
 
 
 @main.command(hidden=True)
-@click.argument("descriptor", type=int)
-def worker(descriptor: int) -> None:
-    """One of the processes of `serve`, on a listening socket that it inherits."""
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("number", type=int)
+@click.argument("descriptors", type=int, nargs=-1)
+def worker(folder: Path, number: int, descriptors: tuple[int, ...]) -> None:
+    """One of the processes of `serve`, on listening sockets that it inherits; FOLDER is where it
+    finds the others."""
     settings = _settings()
-    set_up_logging(settings.log_level)
-    app = create_app(settings, load(settings.config_dir, os.environ))
+    set_up_logging(settings.log_level, settings.log_format)
+    configuration = load(settings.config_dir, os.environ)
+    app = create_app(settings, configuration, Siblings(folder, number))
     hear = partial(Shutdown.hear_signals_as_server, is_worker=True)
-    uvloop.run(_serve(partial(serving, app, socket.socket(fileno=descriptor)), hear))
+    listeners = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    _serve_app(app, listeners, settings, hear)
 
 
 @main.command()
@@ -156,7 +162,7 @@ def migrate() -> None:
     It is the one at DATABASE_URL; nothing else has to be set.
     """
     database_url = _database_url()
-    set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
+    set_up_from(os.environ)
 
     async def run() -> None:
         applied = await apply_migrations(database_url, log=logging.getLogger("control.db.migrate"))
@@ -267,7 +273,7 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
         from relay.sandbox.script import parse_script
         from relay.sandbox.server import serve as serve_sandbox
         from relay.sandbox.speech import Speech
-    set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
+    set_up_from(os.environ)
     turns = parse_script(script.read_text("utf-8")) if script else None
     speech = None if script else Speech.load()
     options = Options(api_key=key, script=turns, speech=speech, timeout=timeout)
@@ -277,7 +283,7 @@ def sandbox(host: str, port: int, script: Path | None, timeout: float, key: str 
 
     address = f"sandbox agent on ws://{host}:{port}/v1/agent/converse"
     try:
-        uvloop.run(_serve(run, Shutdown.hear_signals, address))
+        uvloop.run(_serve(run, Shutdown.hear_signals, say=partial(click.echo, address, err=True)))
     except OSError as error:
         raise ServeError(f"port {port} on {host} cannot be used: {error.strerror}") from error
 
@@ -293,7 +299,7 @@ def orchestrator(host: str, port: int) -> None:
     """
     from control.dev.orchestrator import create_app as create_orchestrator
 
-    set_up_logging(os.environ.get("RELAY_LOG_LEVEL", "info"))
+    set_up_from(os.environ)
     database_url = _database_url()
     secret = os.environ.get("ORCHESTRATOR_SECRET") or None
     listener = listen(host, port)
@@ -304,7 +310,11 @@ def orchestrator(host: str, port: int) -> None:
             pass
         app = create_orchestrator(database_url, secret)
         address = f"orchestrator on http://{host}:{port}"
-        await _serve(partial(serving, app, listener), Shutdown.hear_signals, address)
+
+        def run(stop: Shutdown) -> AbstractAsyncContextManager[None]:
+            return serving(app, listener, stop=stop)
+
+        await _serve(run, Shutdown.hear_signals, say=partial(click.echo, address, err=True))
 
     uvloop.run(run())
 
@@ -426,15 +436,33 @@ async def _check_database(settings: Settings) -> None:
 async def _serve(
     run: Callable[[Shutdown], AbstractAsyncContextManager[object]],
     hear: Callable[[Shutdown], None],
-    address: str = "",
+    *,
+    say: Callable[[], None],
 ) -> None:
-    """Run it until it is asked to stop."""
+    """Run it until it is asked to stop; `say` when it has started."""
     stop = Shutdown()
     hear(stop)
     async with run(stop):
-        if address:
-            click.echo(address, err=True)
+        say()
         await stop.asked.wait()
+
+
+def _serve_app(
+    app: Litestar,
+    listeners: Sequence[socket.socket],
+    settings: Settings,
+    hear: Callable[[Shutdown], None],
+) -> None:
+    """The relay, until it is asked to stop."""
+
+    def run(stop: Shutdown) -> AbstractAsyncContextManager[None]:
+        return serving(app, *listeners, stop=stop)
+
+    def say() -> None:
+        url = f"http://{settings.host}:{settings.port}"
+        log.info("relay_started url=%s workers=%d", url, settings.workers)
+
+    uvloop.run(_serve(run, hear, say=say))
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what some tests want and is not there: nginx, HAProxy and libfaketime (jumps of the clock).
+# Installs what some tests want and is not there: nginx, HAProxy, libfaketime (jumps of the clock) and
+# Prometheus with promtool.
 # It can only as root on Debian or Ubuntu; what stays missing is named, and the tests that want it
 # skip. Never fails: `sh scripts/proxies.sh`.
 set -u
@@ -16,6 +17,7 @@ missing() {
     is_there nginx || echo nginx-light
     is_there haproxy || echo haproxy
     is_there libfaketime || echo libfaketime
+    is_there promtool || echo prometheus
 }
 
 [ -n "$(missing)" ] || exit 0

@@ -35,12 +35,14 @@ ARROWS = {
         "control.auth",
         "control.db",
         "control.errors",
+        "control.http",
         "control.sessions",
         "relay.functions",
         "relay.journal",
         "relay.live",
         "relay.protocol",
         "relay.supervisor",
+        "relay.telemetry",
     },
     "control.app": {
         "control.admin",
@@ -99,7 +101,7 @@ ARROWS = {
     },
     "control.http": {"relay.backoff", "relay.transport"},
     "control.errors": {"relay.protocol"},
-    "control.logging": {"control.db"},
+    "control.logging": {"control.db", "relay.telemetry"},
     "control.outbox": {
         "control.db",
         "control.http",
@@ -152,6 +154,7 @@ PURE = ["relay.protocol", "relay.core"]
 PURE_FILES = [
     "relay/backoff.py",
     "relay/functions/submission.py",
+    "relay/journal/ages.py",
     "relay/live/quotas.py",
     "relay/telemetry/histogram.py",
     "relay/telemetry/log_limit.py",

@@ -36,7 +36,7 @@ PROTOCOL = (ROOT / "docs/protocol.md").read_text("utf-8")
 ASYNCAPI = yaml.safe_load((ROOT / "docs/relay.asyncapi.yml").read_text("utf-8"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
-DEPLOYMENT = sorted((ROOT / "deploy").iterdir())
+DEPLOYMENT = sorted(path for path in (ROOT / "deploy").rglob("*") if path.is_file())
 OTHER_VARIABLES = {"DEBIAN_FRONTEND"}  # of other programs
 
 EVENTS = relay_events.RelayEvent.__subclasses__()
@@ -110,6 +110,7 @@ def name_of(node):
 
 def logged_events():
     levels = [("debug", 0), ("info", 0), ("warning", 0), ("error", 0), ("exception", 0), ("log", 1)]
+    levels.append(("critical", 0))
     texts = {text for name, position in levels for text in first_texts(name, position)}
     return {t.split()[0] for t in texts if re.match(r"[a-z]+(_[a-z]+)+\b", t)}
 
@@ -251,12 +252,19 @@ def test_every_route_is_in_the_protocol():
 
 
 def test_every_route_for_administrators_is_on_their_page():
-    settings = from_environment(STAND_INS | {"RELAY_ADMIN_KEY": "k" * 16})
-    app = create_app(settings, load(CONFIG_DIR, {})).state.admin
+    given = {"RELAY_ADMIN_KEY": "k" * 16, "RELAY_METRICS_PORT": "9"}
+    settings = from_environment(STAND_INS | given)
+    app = create_app(settings, load(CONFIG_DIR, {})).state.operations
     found = list(routes_of(app))
 
     assert "DELETE /admin/api/user" in found
     assert missing([*found, "GET /admin/schema"], ADMINISTRATION) == []
+
+
+def test_every_command_for_administrators_is_on_their_page():
+    text = section("The command", ADMINISTRATION)
+
+    assert [n for n in main.commands["admin"].commands if not re.search(rf"\b{n}\b", text)] == []
 
 
 def test_every_act_is_described():

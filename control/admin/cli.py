@@ -62,11 +62,12 @@ def _default_url() -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print answers as JSON, for scripts.")
 @click.pass_context
 def admin(ctx: click.Context, url: str, key: str, as_json: bool) -> None:
-    """Look after relays that run: sessions, nodes, intents, people.
+    """Look after relays that run.
 
-    It speaks to one running relay, on the address of its metrics, with RELAY_ADMIN_KEY. Sessions,
-    nodes, intents and people are those of all relays on the database; `state` and `restore` are of
-    the relay that is asked. Every act is in its audit log.
+    Sessions, nodes, failed intents, and everything of a person. It speaks to one running relay, on
+    the address of its metrics, with RELAY_ADMIN_KEY. Sessions, nodes, intents and people are those
+    of all relays on the database; `state` and `restore` are of the relay that is asked. Every act
+    is in its audit log.
 
     \b
       voice-relay admin sessions

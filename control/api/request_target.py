@@ -14,7 +14,7 @@ browser spoke to the outermost proxy. What a client writes there about itself ha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, cast
 
@@ -36,6 +36,9 @@ _SAID_BY_PROXIES = (b"forwarded", b"via", b"x-real-ip")
 
 Address = IPv4Address | IPv6Address
 Headers = Iterable[tuple[bytes, bytes]]
+Check = Callable[[Address | None, str | None, Any], None]
+"""Whether who is at this address may read metrics, by the host and headers of the request; raises
+`ProblemError` if not."""
 
 
 class Networks:
@@ -54,10 +57,10 @@ class Networks:
 class RequestTargetMiddleware:
     """Litestar's application behind these checks; `scope` says who asks and how, from here on."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, check_metrics: Check) -> None:
         self._app = app
         self._proxies = Networks(settings.trusted_proxies)
-        self._metrics_networks = Networks(settings.metrics_networks)
+        self._check_metrics = check_metrics
         _, _, netloc = (public_origin(settings) or "").partition("://")
         parts = split_host(netloc)
         self._public_host = parts[0] if parts else None
@@ -68,10 +71,10 @@ class RequestTargetMiddleware:
             self._apply_forwarded(scope, peer)
         try:
             if _PATH.fullmatch(scope["raw_path"]) is None:  # not spelled as ours are
-                raise _no_path()
+                raise no_path()
             host = _find_host(scope)
             if scope["path"] == METRICS:
-                self._check_metrics_access(peer, host, scope["headers"])
+                self._check_metrics(peer, host, scope["headers"])
             elif scope["path"] not in PROBES:
                 self._check_host(host, scope)
         except ProblemError as error:
@@ -96,14 +99,8 @@ class RequestTargetMiddleware:
             return
         address = read_address((host or "").strip("[]"))
         here = read_address(scope["server"][0]) if scope["server"] else None
-        if not _is_loopback(host) and (address is None or address != here):
+        if not is_loopback(host) and (address is None or address != here):
             raise ProblemError(400, "host", "expected Host to be that of RELAY_PUBLIC_URL")
-
-    def _check_metrics_access(self, peer: Address | None, host: str | None, headers: Any) -> None:
-        """Metrics are for who asks directly, from a network that is named."""
-        is_odd = peer is not None and peer.is_loopback and host and not _is_loopback(host)
-        if peer not in self._metrics_networks or came_by_proxy(headers) or is_odd:
-            raise _no_path()
 
 
 def _find_host(scope: Scope) -> str | None:
@@ -115,11 +112,11 @@ def _find_host(scope: Scope) -> str | None:
     return parts[0] if parts else None
 
 
-def _no_path() -> ProblemError:
+def no_path() -> ProblemError:
     return ProblemError(404, "not_found", "Not Found")
 
 
-def _is_loopback(host: str | None) -> bool:
+def is_loopback(host: str | None) -> bool:
     """A name of this machine, which no other name server has a say in, or its address."""
     host = host or ""
     address = read_address(host.strip("[]"))
@@ -135,6 +132,7 @@ async def _answer(error: ProblemError, scope: Scope, send: Send) -> None:
     headers = [
         (b"content-type", PROBLEM_JSON.encode()),
         (b"content-length", str(len(body)).encode()),
+        *((name.lower().encode(), value.encode()) for name, value in error.headers.items()),
     ]
     await send({"type": f"{kind}.start", "status": error.status, "headers": headers})  # type: ignore[misc,arg-type]
     await send({"type": f"{kind}.body", "body": body, "more_body": False})  # type: ignore[misc,arg-type]

@@ -36,12 +36,19 @@ class KeysUnavailable(ProblemError):
 
 
 class Jwks:
-    """`clock` gives monotonic seconds."""
+    """`clock` gives monotonic seconds; `count` hears of each read, `read` or `failed`."""
 
-    def __init__(self, remote: Remote, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        remote: Remote,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        count: Callable[[str], None] = lambda outcome: None,
+    ) -> None:
         self.running = remote.running
         self._remote = remote
         self._clock = clock
+        self._count = count
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._read_at = float("-inf")
         self._asked_at = float("-inf")
@@ -80,10 +87,12 @@ class Jwks:
         try:
             self._keys = _read(await self._remote.fetch("GET"))
             self._read_at = self._clock()
+            self._count("read")
         except (NoAnswer, ValueError, jwt.PyJWTError) as error:
             # What others make of the answer may quote it.
             reason = error if isinstance(error, NoAnswer) else "not a set of keys"
             log.error("jwks_unavailable reason=%s", reason)
+            self._count("failed")
         self._asked_at = self._clock()
 
 

@@ -5,6 +5,7 @@ Control plane.
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from uuid import UUID
 
@@ -14,6 +15,8 @@ from control.db import ownership
 from control.db.pool import Connection
 from control.db.rows import SessionState, SessionView, columns, read
 from control.db.store import Store
+
+DIRECT_SECONDS = 7500.0  # as long as one that nobody ends can be live (direct_sessions.py)
 
 
 class LiveSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,13 +69,18 @@ async def list_live(
     store: Store, *, node_id: UUID | None = None, before: UUID | None = None, limit: int
 ) -> list[LiveSession]:
     """Newest first; `before` is the id of the last one seen."""
+    # Each part has an index: that of what nodes have, and the ids, which are in order of time.
     sql = f"""
-        SELECT {columns(LiveSession)} FROM voice.sessions
-        WHERE (state = 'live' OR state = 'new' AND ticket_used_at IS NOT NULL)
-          AND ($1::uuid IS NULL OR node_id = $1) AND ($2::uuid IS NULL OR id < $2)
+        SELECT {columns(LiveSession)} FROM (
+            SELECT * FROM voice.sessions WHERE state <> 'ended' AND node_id IS NOT NULL
+            UNION ALL
+            SELECT * FROM voice.sessions WHERE transport = 'direct' AND state = 'live' AND id > $4
+        ) AS s
+        WHERE ($1::uuid IS NULL OR node_id = $1) AND ($2::uuid IS NULL OR id < $2)
         ORDER BY id DESC LIMIT $3
     """
-    return await store.fetch(LiveSession, sql, node_id, before, limit)
+    oldest = UUID(int=int((time.time() - DIRECT_SECONDS) * 1000) << 80)
+    return await store.fetch(LiveSession, sql, node_id, before, limit, oldest)
 
 
 async def get_session(store: Store, session_id: UUID) -> AnySession | None:

@@ -95,9 +95,11 @@ async def show_rows(connection: Connection, person: Person) -> AsyncIterator[tup
     for place in await find_places(connection):
         yield place.table, []
         where, values = place.where(person)
+        order = "1, 2" if len(place.columns) > 1 else "1"  # messages: by conversation and `seq`
         sql = f"""
             SELECT row_to_json(r)::text FROM (
-                SELECT {", ".join(place.columns)} FROM voice.{place.table} WHERE {where} ORDER BY 1
+                SELECT {", ".join(place.columns)} FROM voice.{place.table} WHERE {where}
+                ORDER BY {order}
             ) AS r
         """
         cursor = await connection.cursor(sql, *values)

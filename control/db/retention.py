@@ -16,6 +16,7 @@ from functools import partial
 from control.db.pool import Connection
 from control.db.store import Store, StoreUnavailable
 from relay.supervisor import Supervisor
+from relay.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +26,22 @@ _LOCK = 0x72657461696E  # "retain"
 
 
 @asynccontextmanager
-async def running(store: Store, days: float, supervisor: Supervisor) -> AsyncIterator[None]:
+async def running(
+    store: Store, days: float, supervisor: Supervisor, metrics: Metrics | None = None
+) -> AsyncIterator[None]:
     """Every ten minutes, while inside, erase what was not touched for `days`; 0: nothing."""
     if not days:
         yield
         return
+    counted = metrics or Metrics()
+
+    async def work() -> None:
+        counted.retention_erased.inc(await sweep(store, days))
+        counted.retention_runs.inc()
+
     async with supervisor.repeating(
         "retention",
-        partial(sweep, store, days),
+        work,
         pause=partial(asyncio.sleep, LOOK_SECONDS),
         foreseen=(StoreUnavailable,),
         say=lambda error: log.warning("retention_delayed reason=%s", error),

@@ -54,11 +54,23 @@ class Store:
         self._url = database_url
         self._size = size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self.is_up = True  # the last transaction did not find it away
+        self.waiting = 0  # for a connection
 
     def __repr__(self) -> str:
         if self._pool is None:
             return "<Store closed>"
         return f"<Store open connections={self._pool.get_size()}/{self._size}>"
+
+    @property
+    def busy(self) -> int:
+        """Connections that somebody works with."""
+        return self._pool.get_size() - self._pool.get_idle_size() if self._pool else 0
+
+    @property
+    def idle(self) -> int:
+        """Those that nobody does."""
+        return self._pool.get_idle_size() if self._pool else 0
 
     async def open(self) -> None:
         """Make the pool. Connections are opened when needed: a lost database comes back."""
@@ -121,10 +133,11 @@ class Store:
             raise StoreUnavailable("the store is not open")
         try:
             async with (
-                self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection,
+                self._acquired(self._pool) as connection,
                 _transaction(connection, **options),
             ):
                 yield connection
+            self.is_up = True
         except FROM_DATABASE as error:
             # Without the cause: its text may quote rows, and a traceback would show it.
             if is_of_values(error):
@@ -132,7 +145,20 @@ class Store:
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # the driver has lost the cancellation
                 raise asyncio.CancelledError from None
+            self.is_up = False
             raise StoreUnavailable(describe(error), reason=find_reason(error)) from None
+
+    @asynccontextmanager
+    async def _acquired(self, pool: asyncpg.Pool[asyncpg.Record]) -> AsyncIterator[Connection]:
+        self.waiting += 1
+        try:
+            connection = await pool.acquire(timeout=ACQUIRE_SECONDS)
+        finally:
+            self.waiting -= 1
+        try:
+            yield connection
+        finally:
+            await pool.release(connection)
 
 
 @asynccontextmanager

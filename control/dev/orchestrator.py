@@ -380,6 +380,6 @@ def _answer_error(request: AnyRequest, error: Exception) -> Response[bytes]:
         case asyncpg.DataError():  # what JSON may say and Postgres may not keep: U+0000
             problem = _refusal(422, "a text cannot be stored")
         case _:
-            log.error("local_orchestrator_database_failed cause=%s", type(error).__name__)
+            log.error("local_orchestrator_database_failed reason=%s", type(error).__name__)
             problem = _refusal(503, "the planner cannot reach its database")
     return _respond(_tell(problem), problem.headers)

@@ -322,7 +322,7 @@ def _let_pass(path: Path) -> None:
     for parent in path.parents:
         mode = stat.S_IMODE(parent.stat().st_mode)
         if not mode & stat.S_IXOTH:
-            log.warning("embedded_directory_opened path=%s mode=%o+001", parent, mode)
+            log.warning("embedded_directory_opened path=%s mode=%s", parent, f"{mode:o}+001")
             parent.chmod(mode | stat.S_IXOTH)
 
 

@@ -19,7 +19,7 @@ from control.auth.current_user import USER_ID
 from control.db.migrate import migrate, refuse_newer
 from control.dev import orchestrator as local_orchestrator
 from control.dev.postgres import embedded
-from control.http.server import listen, serving
+from control.http.server import listen, listen_as_set, serving
 from control.http.shutdown import Shutdown
 from relay.sandbox.options import Options
 from relay.sandbox.server import serve as serve_sandbox
@@ -48,9 +48,10 @@ async def everything(
     # All mistakes of the environment before anything is started.
     settings = from_environment(values)
     configuration = load(settings.config_dir, environ)
-    listener = listen(settings.host, settings.port)
+    listeners = listen_as_set(settings)
     async with AsyncExitStack() as stack:
-        stack.callback(listener.close)
+        for listener in listeners:
+            stack.callback(listener.close)
         if "DATABASE_URL" in missing:
             progress("starting PostgreSQL")
             values["DATABASE_URL"] = await stack.enter_async_context(embedded(settings.data_dir))
@@ -74,9 +75,9 @@ async def everything(
         progress("starting the relay")
         settings = from_environment(values)
         await stack.enter_async_context(
-            serving(create_app(settings, configuration), listener, stop)
+            serving(create_app(settings, configuration), *listeners, stop=stop)
         )
-        yield _list_parts(settings, missing, listener.getsockname()[1])
+        yield _list_parts(settings, missing, listeners[0].getsockname()[1])
 
 
 def _list_parts(settings: Settings, missing: Container[str], port: int) -> list[Part]:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import uvicorn
 from litestar import Litestar
 
 from config.errors import Explained
+from config.settings import Settings
 from control.http.connection_limits import Caller
 from control.http.shutdown import STOP_SECONDS, Shutdown, wait_for
 from relay.transport.upgrade import Handshake
@@ -36,8 +37,9 @@ class ServeError(Explained):
     """The server cannot start; the text says what to do."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; raises `ServeError` when the port is taken or may not be used."""
+def listen(host: str, port: int, *, variable: str = "RELAY_PORT") -> socket.socket:
+    """A bound socket; raises `ServeError` when the port is taken or may not be used. `variable` is
+    the one that says which."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     opened = socket.socket(family, socket.SOCK_STREAM)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -47,7 +49,7 @@ def listen(host: str, port: int) -> socket.socket:
         opened.close()
         raise ServeError(
             f"port {port} on {host} cannot be used ({error.strerror}): "
-            "stop the program that has it, or set RELAY_PORT"
+            f"stop the program that has it, or set {variable}"
         ) from error
     except OverflowError as error:
         opened.close()
@@ -56,11 +58,21 @@ def listen(host: str, port: int) -> socket.socket:
     return opened
 
 
+def listen_as_set(settings: Settings) -> list[socket.socket]:
+    """For browsers and, where there is one, the address for operators: for `serving`."""
+    listeners = [listen(settings.host, settings.port)]
+    if settings.metrics_port:
+        port, variable = settings.metrics_port, "RELAY_METRICS_PORT"
+        listeners.append(listen(settings.metrics_host, port, variable=variable))
+    return listeners
+
+
 @asynccontextmanager
 async def serving(
-    app: Litestar, listener: socket.socket, stop: Shutdown | None = None
+    app: Litestar, *listeners: socket.socket, stop: Shutdown | None = None
 ) -> AsyncIterator[None]:
-    """Serve `app` while inside; on the way out sessions end and what they left is flushed.
+    """Serve `app` on the first of the listeners while inside, and its `state["operations"]` on the
+    second; on the way out sessions end and what they left is flushed.
 
     When `stop` is asked for a second time, or after `STOP_SECONDS`, nothing is waited for any more:
     what is not in Postgres is on disk. An application that ends by itself asks `stop`, and then
@@ -69,7 +81,7 @@ async def serving(
     """
     stop = stop or Shutdown()
     server = _Server(app)
-    run = asyncio.create_task(_run(app, server, listener, stop), name="application")
+    run = asyncio.create_task(_run(app, server, listeners, stop), name="application")
     try:
         if not await wait_for(run, server.ready):
             settle_memory()
@@ -101,10 +113,13 @@ def settle_memory() -> None:
     gc.set_threshold(*COLLECTIONS)
 
 
-async def _run(app: Litestar, server: _Server, listener: socket.socket, stop: Shutdown) -> None:
+async def _run(
+    app: Litestar, server: _Server, listeners: Sequence[socket.socket], stop: Shutdown
+) -> None:
     """Start the application, serve it and stop it. Cancelled, it waits for nobody."""
+    listener, *others = listeners
     try:
-        async with app.lifespan():
+        async with app.lifespan(), _serving_operators(app.state.get("operations"), others):
             try:
                 await server.serve(sockets=[listener])
             except asyncio.CancelledError:  # also when a part of the application has ended
@@ -113,8 +128,28 @@ async def _run(app: Litestar, server: _Server, listener: socket.socket, stop: Sh
     except Exception as error:
         log.error("application_failed", exc_info=error)
     finally:
-        listener.close()
+        for listener in listeners:
+            listener.close()
         stop.asked.set()
+
+
+@asynccontextmanager
+async def _serving_operators(
+    app: Litestar | None, listeners: list[socket.socket]
+) -> AsyncIterator[None]:
+    """Until the very end: a stop is worth watching."""
+    if app is None or not listeners:
+        yield
+        return
+    server = _Server(app)
+    run = asyncio.create_task(server.serve(sockets=listeners), name="operations")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        server.cut_off()
+        run.cancel()
+        await asyncio.wait({run})
 
 
 class _Server(uvicorn.Server):

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from tempfile import TemporaryDirectory
 
 from control.http.server import ServeError
 from control.http.shutdown import LAST_SECONDS, Shutdown, wait_for
@@ -27,26 +28,30 @@ KILL_SECONDS = LAST_SECONDS + 1.0  # a worker ends itself before that, if it can
 
 
 async def serve_workers(
-    command: Sequence[str], listener: socket.socket, count: int, stop: Shutdown
+    command: Sequence[str], listeners: Sequence[socket.socket], count: int, stop: Shutdown
 ) -> None:
     """Keep `count` processes running until `stop` is asked for.
 
-    `command` gets the number of the listener's descriptor as its last argument. Raises `ServeError`
-    when a worker does not stay alive, or did not end in order.
+    `command` gets more arguments: the folder in which the workers find each other, its number among
+    them, from 0, and the descriptors of the listeners. Raises `ServeError` when a worker does not
+    stay alive, or did not end in order.
     """
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(count):
-                tasks.create_task(_keep(command, listener, stop), name=f"worker {number}")
-    except* ServeError as group:
-        raise group.exceptions[0] from None
+    descriptors = [listener.fileno() for listener in listeners]
+    with TemporaryDirectory(prefix="voice-relay-") as folder:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(count):
+                    whole = [*command, folder, *map(str, (number, *descriptors))]
+                    tasks.create_task(_keep(whole, descriptors, stop), name=f"worker {number}")
+        except* ServeError as group:
+            raise group.exceptions[0] from None
 
 
-async def _keep(command: Sequence[str], listener: socket.socket, stop: Shutdown) -> None:
+async def _keep(command: Sequence[str], descriptors: Sequence[int], stop: Shutdown) -> None:
     ends = 0
     while not stop.asked.is_set():
         began = time.monotonic()
-        code = await _run(command, listener, stop)
+        code = await _run(command, descriptors, stop)
         if stop.asked.is_set():
             # It may have been told so early that it could not hear it in order.
             if code not in (0, -signal.SIGTERM):
@@ -60,14 +65,13 @@ async def _keep(command: Sequence[str], listener: socket.socket, stop: Shutdown)
             await asyncio.wait_for(stop.asked.wait(), RESTART.pause(ends, 1.0))
 
 
-async def _run(command: Sequence[str], listener: socket.socket, stop: Shutdown) -> int:
+async def _run(command: Sequence[str], descriptors: Sequence[int], stop: Shutdown) -> int:
     """One worker, until it ends or has to; its exit code.
 
     It knows by its standard input whether we are still there.
     """
-    descriptor = listener.fileno()
     process = await asyncio.create_subprocess_exec(
-        *command, str(descriptor), stdin=asyncio.subprocess.PIPE, pass_fds=[descriptor]
+        *command, stdin=asyncio.subprocess.PIPE, pass_fds=descriptors
     )
     ended = asyncio.create_task(process.wait(), name=f"worker {process.pid}")
     try:

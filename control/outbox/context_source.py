@@ -20,6 +20,7 @@ from control.outbox.circuit_breaker import CircuitBreaker
 from control.outbox.orchestrator_client import make_headers
 from relay.core import user_context
 from relay.core.user_context import About, UserContext
+from relay.telemetry.log_context import outgoing
 from relay.telemetry.metrics import Metrics
 from relay.transport.egress import Egress
 
@@ -68,7 +69,7 @@ class ContextSource:
             self._circuit_breaker.failed(str(about.conversation_id), time.monotonic())
             self._count("failed")
             log.warning(
-                "user_context_failed conversation=%s seconds=%.2f cause=%s",
+                "user_context_failed conversation=%s seconds=%.2f reason=%s",
                 about.conversation_id,
                 time.monotonic() - began,
                 cause,
@@ -91,7 +92,7 @@ class ContextSource:
         query = "&".join(filter(None, (self._query, urlencode(asked))))
         token = self._token.reveal() if self._token else None
         secret = self._secret.reveal() if self._secret else None
-        headers = make_headers(token, secret, int(self._wall()), query.encode())
+        headers = make_headers(token, secret, int(self._wall()), query.encode()) | outgoing()
         return await self._remote.fetch("GET", query=query, headers=headers)
 
     def _count(self, outcome: str) -> None:

@@ -50,6 +50,7 @@ from relay.functions.submission import (
     Submission,
     Submitted,
 )
+from relay.telemetry.log_context import outgoing
 from relay.transport import network_errors
 from relay.transport.egress import Egress
 from relay.transport.retry_after import read_retry_after
@@ -139,7 +140,7 @@ class Orchestrator:
             self._circuit_breaker.succeeded()
         if cause:
             log.warning(
-                "orchestrator_failed intent=%s call=%r seconds=%.2f cause=%s",
+                "orchestrator_failed intent=%s key=%s seconds=%.2f reason=%s",
                 submission.intent.name,
                 submission.call_id[:80],
                 self._clock() - began,
@@ -168,7 +169,7 @@ class Orchestrator:
             return Delayed(reason=BUSY, cause=cause, attempts=1, wait=wait), cause
         log.log(
             logging.WARNING if status in OURS_TO_FIX else logging.INFO,
-            "orchestrator_rejected intent=%s call=%r status=%d",
+            "orchestrator_rejected intent=%s key=%s status=%d",
             submission.intent.name,
             submission.call_id[:80],
             status,
@@ -193,6 +194,7 @@ class Orchestrator:
             content=body,
             headers={
                 **make_headers(self._token, self._secret, int(self._wall()), body),
+                **outgoing(),
                 "Connection": "close",
                 "Accept": "application/json, application/problem+json",
                 "Accept-Encoding": "identity",  # what we bound is what arrives

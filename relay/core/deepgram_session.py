@@ -72,6 +72,11 @@ class DeepgramSession:
         return self._session.admitted
 
     @property
+    def state(self) -> State:
+        """As of a `Session`."""
+        return self._session.state
+
+    @property
     def deadline(self) -> float | None:
         """As of a `Session`."""
         due = self._session.deadline

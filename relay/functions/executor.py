@@ -84,6 +84,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
     attempts: int = 0
     on_its_way: bool = False
     is_cancelled: bool = False
+    began: float = 0.0  # by the clock of `Functions`
     is_heard: bool = True
     reported: IntentStatus = IntentStatus.SUBMITTING
 
@@ -183,6 +184,7 @@ class Functions:
             intent=self._registry.by_function(function.name),
             after_seq=after_seq,
             report=report,
+            began=self._clock(),
         )
         task = self._tasks.start(self._run(call, self._submit), name=f"call {call.id}")
         self._running[task] = call
@@ -247,7 +249,7 @@ class Functions:
         except Exception:
             self._supervisor.count("call")
             log.exception(
-                "function_call_broken function=%.64r call=%s", call.function.name, call.id
+                "function_call_broken function=%.64s call=%s", call.function.name, call.id
             )
             outcome = self._broken(call, accepted) if accepted else Failed(BROKEN, 0)
         if isinstance(outcome, Delayed):
@@ -330,14 +332,19 @@ class Functions:
     def _conclude(self, call: Call, record: IntentCalled, counted_as: str, result: Any) -> None:
         """The model has its answer, if it wants one: note it, and tell its session."""
         self._journal.append(record)
-        self._metrics.function_calls.labels(status=counted_as).inc()
+        intent, seconds = record.intent or "none", self._clock() - call.began
+        self._metrics.function_calls.labels(intent=intent, status=counted_as).inc()
+        self._metrics.function_call_seconds.labels(intent=intent).observe(seconds)
         log.info(
-            "function_call intent=%s status=%s attempts=%d session=%s call=%s",
+            "function_call intent=%s status=%s attempts=%d seconds=%.3f session=%s call=%s"
+            " call_id=%.80s",
             record.intent,
             counted_as,
             record.attempts,
+            seconds,
             record.session_id,
             record.id,
+            record.call_id,
         )
         again = None if record.due_in is None else record.at + timedelta(seconds=record.due_in)
         self._report(call, record.status, result, record.response or "", again)

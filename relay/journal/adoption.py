@@ -65,7 +65,7 @@ class Adoption:
         except DiskFailed as error:
             if folder.path not in self._unreadable:  # it is tried again at every sweep
                 self._unreadable.add(folder.path)
-                log.error("journal_unreadable folder=%s: %s", folder.path, error)
+                log.error("journal_unreadable folder=%s reason=%s", folder.path, error)
         finally:
             self.waiting = 0
             for segment in segments:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,6 +28,7 @@ import msgspec
 
 from relay.core.records import Record
 from relay.journal.adoption import Adoption
+from relay.journal.ages import Ages
 from relay.journal.segment import DiskFailed, Read, SegmentBroken, encode
 from relay.journal.segments import Segments
 from relay.journal.writer import BATCH, Write, WriteFailed, Writer, WriteRefused
@@ -47,11 +49,13 @@ Saved = Callable[[], None]
 
 
 class JournalFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """`waiting` records are not in Postgres yet, `volatile` of them in memory only; `bytes` are on
-    disk, of all processes on the directory. `disk_error`: why the disk takes none; empty: it does.
+    """`waiting` records are not in Postgres yet, `volatile` of them in memory only; the oldest of
+    this process waits for `oldest_seconds`. `bytes` are on disk, of all processes on the directory.
+    `disk_error`: why the disk takes none; empty: it does.
     """
 
     waiting: int
+    oldest_seconds: float
     volatile: int
     bytes: int
     failing_seconds: float
@@ -80,6 +84,7 @@ class Journal:
         # The newest records as they came: those that are written soon need not be read again.
         self._fresh: deque[tuple[int, Record]] = deque(maxlen=BATCH)
         self._saved: deque[tuple[int, Saved]] = deque()
+        self._ages = Ages()
         self._hurried = asyncio.Event()  # somebody waits, or there is enough for a batch
         self._hurried_to = 0
         self._progress = asyncio.Event()  # another one after each batch
@@ -87,6 +92,8 @@ class Journal:
         metrics.journal_waiting.set_function(lambda: segments.waiting + self._adoption.waiting)
         metrics.journal_volatile.set_function(lambda: segments.volatile)
         metrics.journal_bytes.set_function(lambda: segments.size)
+        metrics.journal_limit_bytes.set(limit)
+        metrics.journal_oldest_seconds.set_function(lambda: self.oldest_seconds)
         metrics.journal_failing.set_function(lambda: self.failing)
 
     def __repr__(self) -> str:
@@ -103,8 +110,14 @@ class Journal:
         return max(self._own.failing_seconds, self._adoption.writer.failing_seconds)
 
     @property
+    def oldest_seconds(self) -> float:
+        """For how long the oldest record of this process that Postgres does not have has waited."""
+        return self._ages.oldest(self._segments.written, self._segments.last, time.monotonic())
+
+    @property
     def figures(self) -> JournalFigures:
         return JournalFigures(
+            oldest_seconds=self.oldest_seconds,
             waiting=self._segments.waiting + self._adoption.waiting,
             volatile=self._segments.volatile,
             bytes=self._segments.size,
@@ -123,9 +136,10 @@ class Journal:
         if not self._segments.append(encode(record)):
             self._metrics.journal_lost.inc()
             why = self._segments.disk_error or "not open yet"
-            log.error("journal_full reason=%s, and memory is full as well", why)
+            log.error("journal_full reason=%s", why)
             return False
         self._fresh.append((self._segments.last, record))
+        self._ages.note(self._segments.last, self._segments.written, time.monotonic())
         if saved is not None and len(self._saved) < CALLBACKS_MAX:
             self._saved.append((self._segments.last, saved))
         if in_a_hurry:
@@ -207,10 +221,10 @@ class Journal:
     def _close(self) -> None:
         lost = self._segments.close()
         if left := self._segments.waiting - lost:
-            log.error("journal_left records=%d: not in Postgres, on disk for the next start", left)
+            log.error("journal_left records=%d", left)
         if lost:
             self._metrics.journal_lost.inc(lost)
-            log.error("journal_abandoned records=%d: neither in Postgres nor on disk", lost)
+            log.error("journal_abandoned records=%d", lost)
 
     # --- what this process appends -----------------------------------------------------------
 

@@ -191,7 +191,7 @@ class Segment:
                 if old.exists():
                     old.rename(new)
         except OSError as error:  # the next process finds it and tries again
-            log.error("journal_disk_failed file=%s: %s", self.path, error.strerror)
+            log.error("journal_disk_failed file=%s reason=%s", self.path, error.strerror)
 
 
 def size_of(path: Path) -> int:

@@ -137,7 +137,7 @@ class Segments:
 
     def _leave_disk(self, why: str) -> None:
         if not self.disk_error:
-            log.error("journal_disk_failed reason=%s: records are kept in memory", why)
+            log.error("journal_disk_failed reason=%s", why)
         self.disk_error = why
         self._active = None
         self.untidy.set()
@@ -281,4 +281,4 @@ def _remove(segment: Segment) -> None:
     try:
         segment.remove()
     except DiskFailed as error:  # the next process finds it
-        log.error("journal_disk_failed file=%s: %s", segment.path, error)
+        log.error("journal_disk_failed file=%s reason=%s", segment.path, error)

@@ -127,7 +127,7 @@ class Writer:
     def lose(self, count: int, error: Exception) -> None:
         """Note that records cannot be read any more."""
         self._metrics.journal_lost.inc(count)
-        log.error("journal_records_lost count=%d: its file is broken: %s", count, error)
+        log.error("journal_records_lost count=%d reason=%s", count, error)
 
     async def back_off(self, error: Exception) -> None:
         """Note a failure, and wait before the next try."""
@@ -138,7 +138,7 @@ class Writer:
         if self._failures == 1 or now >= self._said_at + REPEAT_SECONDS:
             self._said_at = now
             log.error(
-                "journal_write_failed waiting=%d failures=%d seconds=%.0f: %s",
+                "journal_write_failed waiting=%d failures=%d seconds=%.0f reason=%s",
                 self._waiting(),
                 self._failures,
                 now - self._failing_since,

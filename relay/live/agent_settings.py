@@ -37,7 +37,7 @@ def compose(
     whole, rest = agent_history.size(wanted), agent_history.size(told)
     if rest < whole:
         log.warning(
-            "context_cut session=%s lines=%d of=%d bytes=%d of=%d",
+            "context_cut session=%s lines=%d of_lines=%d bytes=%d of_bytes=%d",
             admitted.session_id,
             len(told),
             len(wanted),

@@ -10,10 +10,10 @@ from relay.core.events import EndReason
 from relay.core.reconnect import FINAL_STATUSES
 from relay.live.dial_ahead import Ask
 from relay.live.quotas import AgentQuota
+from relay.live.session_record import SessionRecord
 from relay.live.session_side import Side
 from relay.protocol import close_codes
 from relay.supervisor import Contained
-from relay.telemetry.session_timing import SessionTiming
 from relay.transport.connection import SAMPLE_MASK, Connection
 from relay.transport.connection_handler import NOBODY, Payload
 from relay.transport.dial import Dial, DialFailed
@@ -37,14 +37,15 @@ class AgentSide(Side):
         asks: tuple[Ask, Ask] | None,
         tasks: Contained,
         browser_queue: SendQueue,
-        timing: SessionTiming,
+        record: SessionRecord,
         share: AgentQuota,
     ) -> None:
         super().__init__(runner, connection)
         self._dial, self._redial = dials
         self._asks = asks
         self._browser_queue = browser_queue
-        self._timing = timing
+        self._record = record
+        self._timing = record.timing
         self._share = share
         self._tasks = tasks
         self._dialling: asyncio.Task[None] | None = None
@@ -129,6 +130,7 @@ class AgentSide(Side):
             self._timing.down.record(seconds, SAMPLE_MASK + 1)
 
     def on_closed(self, code: int, reason: str) -> None:
+        self._record.closed("agent", code)
         self._runner.handle(events.AgentClosed(code, reason))
 
     def on_overflow(self) -> None:

@@ -125,6 +125,7 @@ class BrowserSide(Side):
     def on_closed(self, code: int, reason: str) -> None:
         if close_codes.TOO_BIG in (code, self.connection.said):
             self._record.refused("too_big")
+        self._record.closed("browser", code)
         self._runner.handle(events.BrowserClosed(code, reason))
 
     def on_overflow(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -14,6 +15,8 @@ from relay.core.events import EndReason
 from relay.core.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
 from relay.journal.journal import Journal
 from relay.live.tickets import hash_ticket
+from relay.protocol import close_codes, deepgram
+from relay.telemetry.log_context import LogContext, current
 from relay.telemetry.log_limit import LogLimit
 from relay.telemetry.metrics import Metrics
 from relay.telemetry.session_timing import SessionTiming
@@ -21,12 +24,15 @@ from relay.transport.connection import Connection
 
 log = logging.getLogger(__name__)
 
+MAX_ID = 80  # characters of what the agent calls its session
+
 # Another relay is about to go on, or may be.
 _WAITED_FOR = (EndReason.MOVED, EndReason.SUPERSEDED, EndReason.SHUTDOWN)
 
 
 class SessionRecord:
-    """Written as the session goes on; `timing` is its stop-watch."""
+    """Written as the session goes on; `timing` is its stop-watch, `log_context` what each of its
+    lines has."""
 
     def __init__(
         self, admitted: Admitted, journal: Journal, metrics: Metrics, log_limit: LogLimit
@@ -37,6 +43,41 @@ class SessionRecord:
         self._metrics = metrics
         self._log_limit = log_limit
         self._began = asyncio.get_running_loop().time()
+        self._noted = Counter[str]()
+        asked = current.get()
+        fields = asked.fields | {"session": str(admitted.session_id)}
+        self.log_context = LogContext(asked.ids, fields)
+
+    def attached(self, transport: str) -> None:
+        """The browser was let in; `transport` is which protocol it speaks."""
+        self._metrics.sessions_begun.labels(transport=transport).inc()
+        log.info(
+            "session_began session=%s conversation=%s transport=%s epoch=%d",
+            self._admitted.session_id,
+            self._admitted.conversation_id,
+            transport,
+            self._admitted.epoch,
+        )
+
+    def heard(self, message: deepgram.FromServer) -> None:
+        """The agent said this."""
+        match message:
+            case deepgram.LatencyReport():
+                self.timing.reported_part("agent_listens", message.stt_latency)
+                self.timing.reported_part("agent_thinks", message.ttt_token_latency)
+                self.timing.reported_part("agent_speaks", message.tts_latency)
+            case deepgram.Welcome(request_id=request_id):
+                self.timing.welcomed(asyncio.get_running_loop().time())
+                self.log_context.fields["agent_request"] = request_id[:MAX_ID]
+            case deepgram.Error(code=code) | deepgram.Warning(code=code):
+                known = code if code in deepgram.KNOWN_CODES else "other"
+                said = type(message).__name__
+                self._metrics.agent_problems.labels(message=said, code=known).inc()
+
+    def closed(self, side: str, code: int) -> None:
+        """The other end of this side has closed, or was lost."""
+        known = str(code) if code in close_codes.KNOWN else "other"
+        self._metrics.closes.labels(side=side, code=known).inc()
 
     def refused(self, code: str) -> None:
         """Something of the browser went nowhere."""
@@ -45,13 +86,14 @@ class SessionRecord:
     def note(self, what: str, detail: str) -> None:
         """A fact for log and metrics."""
         self._metrics.notes.labels(what=what).inc()
-        more = ""
+        self._noted[what] += 1
+        left_out: int | None = 0
         if what in ("agent_redialled", "agent_unknown"):  # to all and again and again
             left_out = self._log_limit.count(detail, asyncio.get_running_loop().time())
             if left_out is None:
                 return
-            more = f" (and {left_out} more since)" if left_out else ""
-        log.warning("%s session=%s %s%s", what, self._admitted.session_id, detail, more)
+        said = detail or None, left_out or None
+        log.warning(f"{what} session=%s detail=%s left_out=%s", self._admitted.session_id, *said)
 
     def message(self, message: MessageSaid, frame: int, saved: Callable[[], None]) -> None:
         """Somebody said this, which the browser is told in its text frame of that number."""
@@ -91,8 +133,6 @@ class SessionRecord:
 
     def ended(self, reason: str, detail: str, browser: Connection, agent: Connection) -> None:
         """It is over, once."""
-        seconds = asyncio.get_running_loop().time() - self._began
-        dropped = agent.queue.dropped, browser.queue.dropped
         self._journal.append(
             SessionEnded(
                 session_id=self._admitted.session_id,
@@ -106,22 +146,41 @@ class SessionRecord:
             ),
             in_a_hurry=reason in _WAITED_FOR,
         )
+        self._count(reason, browser, agent)
+        self._say(reason, detail, browser, agent)
+
+    def _count(self, reason: str, browser: Connection, agent: Connection) -> None:
         self.timing.end()
         self._metrics.sessions_ended.labels(reason=reason).inc()
         self._metrics.frames.labels(source="browser").inc(browser.frames)
         self._metrics.frames.labels(source="agent").inc(agent.frames)
-        self._metrics.audio_dropped.labels(towards="agent").inc(dropped[0])
-        self._metrics.audio_dropped.labels(towards="browser").inc(dropped[1])
+        self._metrics.audio_dropped.labels(towards="agent").inc(agent.queue.dropped)
+        self._metrics.audio_dropped.labels(towards="browser").inc(browser.queue.dropped)
+
+    def _say(self, reason: str, detail: str, browser: Connection, agent: Connection) -> None:
+        """The one line of the session that has all of it."""
+        latency = self.timing.latency
+        reply = latency.reply
         log.info(
-            "session_ended session=%s reason=%s browser_code=%d agent_code=%d seconds=%.1f"
-            " browser_frames=%d agent_frames=%d dropped=%d detail=%r",
+            "session_ended session=%s conversation=%s reason=%s seconds=%.1f"
+            " browser_code=%d agent_code=%d browser_frames=%d agent_frames=%d dropped=%d"
+            " redials=%d returns=%d connect_ms=%s settings_ms=%s replies=%d reply_p50_ms=%s"
+            " reply_p99_ms=%s detail=%s",
             self._admitted.session_id,
+            self._admitted.conversation_id,
             reason,
+            asyncio.get_running_loop().time() - self._began,
             browser.closed_code,
             agent.closed_code,
-            seconds,
             browser.frames,
             agent.frames,
-            sum(dropped),
-            detail,
+            agent.queue.dropped + browser.queue.dropped,
+            self._noted["agent_redialled"],
+            self._noted["browser_back"],
+            latency.connect_ms,
+            latency.settings_ms,
+            reply.count if reply else 0,
+            reply.p50 if reply else None,
+            reply.p99 if reply else None,
+            detail or None,
         )

@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 from config.limits import Limits
 from config.loader import Configuration
 from relay.core.admitted import Admitted, ResumePoint
+from relay.core.agent_lifecycle import State
 from relay.core.deepgram_session import DEFAULT_AUDIO, DeepgramSession, SessionRules
 from relay.core.events import EndReason, GoAway
 from relay.core.records import Figures
@@ -33,6 +34,7 @@ from relay.live.tickets import new_ticket
 from relay.protocol.audio_formats import bytes_per_second, tone
 from relay.protocol.refusal import Refused
 from relay.supervisor import Contained, Supervisor
+from relay.telemetry.log_context import answering
 from relay.telemetry.log_limit import LogLimit
 from relay.telemetry.metrics import Metrics
 from relay.transport.connection import Connection
@@ -83,6 +85,8 @@ class SessionRegistry:
         self._share = share
         self._grow = grow
         self._ask = ask
+        for state in State:
+            metrics.sessions.labels(state=state.value).set_function(partial(self._count, state))
         metrics.agents_used.set_function(lambda: share.used)
         metrics.agents_headroom.set_function(lambda: share.headroom)
         self._attached: dict[UUID, Attached] = {}  # of those that are live, until they make room
@@ -102,6 +106,9 @@ class SessionRegistry:
 
     def __len__(self) -> int:
         return len(self._live)
+
+    def _count(self, state: State) -> int:
+        return sum(runner.state is state for runner in self._live.values())
 
     @contextmanager
     def admitting(self, handshake: Handshake) -> Iterator[None]:
@@ -165,9 +172,10 @@ class SessionRegistry:
         dialled = self._ahead.take(session_id)
         has_sound = self._configuration.agent.redial_sound == "on"
         ask = self._asking(admitted)
+        record = SessionRecord(admitted, self._journal, self._metrics, self._log_limit)
         runner = SessionRunner(
             self._rules(admitted, is_deepgram_client=is_deepgram_client),
-            SessionRecord(admitted, self._journal, self._metrics, self._log_limit),
+            record,
             connections=(browser, dialled.connection if dialled else self._new_agent_connection()),
             dials=(dialled.connect if dialled else self._dial, self._dial),
             asks=(dialled.known if dialled else ask, ask) if ask else None,
@@ -177,6 +185,7 @@ class SessionRegistry:
             redial_tone=tone(admitted.audio.output) if has_sound else b"",
         )
         self._accept(handshake, browser, headers)
+        record.attached("deepgram" if is_deepgram_client else "relay")
         self._live[session_id] = runner
         self._attached[session_id] = Attached(admitted.user_id, block(handshake.address))
         self._metrics.sessions_live.set(len(self._live))
@@ -248,7 +257,7 @@ class SessionRegistry:
     ) -> None:
         handshake.accept(
             browser,
-            headers,
+            {**headers, **answering()},
             ping_seconds=self._limits.ping_seconds,
             max_message_bytes=self._limits.browser_message_bytes,
             on_shutdown=self.drain,

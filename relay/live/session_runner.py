@@ -15,6 +15,7 @@ from typing import assert_never
 from relay.core import actions, events
 from relay.core.actions import Action
 from relay.core.admitted import Admitted
+from relay.core.agent_lifecycle import State
 from relay.core.deepgram_session import SessionRules
 from relay.core.events import EndReason
 from relay.core.records import Figures, MessageSaid
@@ -29,6 +30,7 @@ from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.audio_formats import silence
 from relay.protocol.refusal import Refused
 from relay.supervisor import Contained
+from relay.telemetry.log_context import current
 from relay.transport.connection import Connection
 from relay.transport.dial import Dial
 
@@ -75,7 +77,7 @@ class SessionRunner:
             asks=asks,
             tasks=tasks,
             browser_queue=browser.queue,
-            timing=record.timing,
+            record=record,
             share=share,
         )
         self._sound = RedialSound(browser.queue, redial_tone)
@@ -91,6 +93,11 @@ class SessionRunner:
     def admitted(self) -> Admitted:
         """Whose session it is, and in which conversation."""
         return self._session.admitted
+
+    @property
+    def state(self) -> State:
+        """What its agent does."""
+        return self._session.state
 
     @property
     def figures(self) -> Figures:
@@ -151,7 +158,9 @@ class SessionRunner:
             self._frame = text, is_from_agent
             event: events.Event
             if is_from_agent:
-                event = events.FromAgent(deepgram.decode_server(text))
+                message = deepgram.decode_server(text)
+                self._record.heard(message)
+                event = events.FromAgent(message)
             else:
                 event = events.FromBrowser(self._session.decode(text))
             return self._session.handle(event, now)
@@ -173,6 +182,7 @@ class SessionRunner:
         """Every way into the session from a socket, a timer or somebody else's task."""
         if not self.is_live:
             return
+        outside = current.set(self._record.log_context)
         try:
             self._do(decide(self._clock()))
             self._arm()
@@ -180,6 +190,8 @@ class SessionRunner:
             # The edge of the session: who called us has others to serve.
             log.exception("session_failed session=%s", self._session.admitted.session_id)
             self._give_up(error)
+        finally:
+            current.reset(outside)
 
     def _give_up(self, error: Exception) -> None:
         """End the session for a defect of ours; `run` cleans up if not even that works."""

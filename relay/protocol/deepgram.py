@@ -172,6 +172,29 @@ class Error(Message, frozen=True, tag=True, omit_defaults=False):
     code: str = ""
 
 
+KNOWN_CODES = frozenset(
+    {
+        "AGENT_ID_NOT_SUPPORTED",
+        "CLIENT_MESSAGE_TIMEOUT",
+        "FAILED_TO_LISTEN",
+        "FAILED_TO_SPEAK",
+        "FAILED_TO_THINK",
+        "INTERNAL_SERVER_ERROR",
+        "INVALID_AGENT_ID",
+        "INVALID_SETTINGS",
+        "MAXIMUM_SESSION_LENGTH_APPROACHING",
+        "MAXIMUM_SESSION_LENGTH_REACHED",
+        "NON_SETTINGS_MESSAGE_BEFORE_SETTINGS",
+        "SETTINGS_ALREADY_APPLIED",
+        "SLOW_SPEAK_REQUEST",
+        "SLOW_THINK_REQUEST",
+        "UNPARSABLE_CLIENT_MESSAGE",
+        "USER_AUDIO_FORMAT",
+    }
+)
+"""Of `Error` and `Warning`, for who counts them; there are others."""
+
+
 # --- client to server ------------------------------------------------------------------------
 
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from relay.telemetry.histogram import Histogram
+from relay.telemetry import histogram
 
-M = TypeVar("M", Counter, Gauge)
+M = TypeVar("M", Counter, Gauge, Histogram)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # twice as many lines, and no user
 
 
 class Row(Generic[M]):
@@ -41,6 +52,10 @@ TIMES = {
     "agent_total": "the same as the agent reported it (`LatencyReport.total_latency`)",
     "agent_connect": "from the attach to the agent's open WebSocket; next to 0 when it was dialled"
     " ahead; not measured where it was open before the session wanted one (Deepgram's own clients)",
+    "agent_welcome": "from the agent's open WebSocket to its `Welcome`, where both were waited for",
+    "agent_listens": "of a turn, what the agent reports for speech to text (`stt_latency`)",
+    "agent_thinks": "the same for the model's first token (`ttt_token_latency`)",
+    "agent_speaks": "the same for text to speech (`tts_latency`)",
     "agent_settings": "from Settings to `SettingsApplied`",
     "user_context": "from the question what is known of a user to the Orchestrator's answer",
     "loop_lag": "how late the event loop was, looked at every 50 ms",
@@ -49,22 +64,22 @@ TIMES = {
 
 
 class Times(Collector):
-    """Durations of the whole process; each is a `Histogram` by the name in `TIMES`."""
+    """Durations of the whole process; each is a histogram by the name in `TIMES`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._histograms = {name: Histogram("Q") for name in TIMES}
+        self._histograms = {name: histogram.Histogram("Q") for name in TIMES}
         registry.register(self)
 
-    def __getitem__(self, name: str) -> Histogram:
+    def __getitem__(self, name: str) -> histogram.Histogram:
         return self._histograms[name]
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        for name, histogram in self._histograms.items():
+        for name, counted in self._histograms.items():
             yield HistogramMetricFamily(
                 f"relay_{name}_seconds",
                 TIMES[name],
-                buckets=list(histogram.cumulative()),
-                sum_value=histogram.total,
+                buckets=list(counted.cumulative()),
+                sum_value=counted.total,
             )
 
 
@@ -72,6 +87,14 @@ class Metrics:
     """The figures of one relay process; one instance, given to whoever counts."""
 
     sessions_live = Row(Gauge, "live sessions, those included whose browser is waited for")
+    sessions = Row(
+        Gauge,
+        "the same by what their agent does",
+        state="dialling, welcoming, briefing, applying, open, retrying, closed",
+    )
+    sessions_begun = Row(
+        Counter, "browsers that were let in, to a session of their own", transport="relay, deepgram"
+    )
     sessions_ended = Row(
         Counter, "sessions by why they ended", reason="the end reasons in close_codes.md"
     )
@@ -81,6 +104,18 @@ class Metrics:
         "audio frames thrown away because a side does not read, is not ready or is away,"
         " added when a session ends",
         towards="browser, agent",
+    )
+    closes = Row(
+        Counter,
+        "WebSockets that the other side closed or lost, by its code",
+        side="browser, agent",
+        code="those of close_codes.md, other",
+    )
+    agent_problems = Row(
+        Counter,
+        "what agents sent",
+        message="Error, Warning",
+        code="those that are known (`KNOWN_CODES`), other",
     )
     notes = Row(
         Counter,
@@ -103,11 +138,18 @@ class Metrics:
     function_calls = Row(
         Counter,
         "function calls by what their session was told",
+        intent="the names in intents.yaml; none: there is no such function",
         status="submitted, rejected, failed, cancelled, saved",
+    )
+    function_call_seconds = Row(
+        Histogram,
+        "from a function call to what its session was told",
+        intent="as above",
     )
     outbox_deliveries = Row(
         Counter,
         "attempts of the outbox by what came of them",
+        intent="as above",
         status="submitted, rejected, failed, delayed",
     )
     user_contexts = Row(
@@ -125,6 +167,11 @@ class Metrics:
         "agents dialled, by outcome; broken: a defect of the relay; limited: not dialled, because"
         " the last dials all failed",
         outcome="opened, failed, broken, limited",
+    )
+    dial_failures = Row(
+        Counter,
+        "those that failed, by why",
+        reason="the HTTP status of a refusal; the names in network.md; other",
     )
     dialled_ahead = Row(
         Counter, "agents dialled before their browser came", outcome="used, failed, expired"
@@ -145,6 +192,10 @@ class Metrics:
         Gauge, "of these, records in memory only: the disk fails or the journal is full"
     )
     journal_bytes = Row(Gauge, "what the journal takes on disk, all workers together")
+    journal_limit_bytes = Row(Gauge, "what it may take: `RELAY_JOURNAL_BYTES`")
+    journal_oldest_seconds = Row(
+        Gauge, "for how long the oldest of our records has waited, some seconds less; 0: none waits"
+    )
     journal_failing = Row(Gauge, "1 while Postgres does not take the records")
     journal_lost = Row(
         Counter,
@@ -156,17 +207,57 @@ class Metrics:
     )
     journal_adopted = Row(Counter, "records of processes that are gone, written by this one")
 
-    def __init__(self) -> None:
+    database_up = Row(Gauge, "1 if the last transaction went well, 0 if the database was away")
+    database_connections = Row(
+        Gauge, "connections to Postgres that the pool has", state="busy, idle"
+    )
+    database_waiting = Row(Gauge, "who waits for one of them")
+    retention_runs = Row(Counter, "looks for what is too old, that went well")
+    retention_erased = Row(Counter, "conversations that they erased")
+    jwks_reads = Row(Counter, "reads of the keys at `RELAY_JWT_JWKS_URL`", outcome="read, failed")
+
+    def __init__(self, worker: int | None = None) -> None:
+        """`worker` is the number of this process among several, which each of its figures has."""
         self.registry = CollectorRegistry()
+        self._worker = worker
+        ProcessCollector(registry=self.registry)
         self.times = Times(self.registry)
         self.made: dict[str, Any] = {
             row.name: row.kind(row.name, row.help, list(row.labels), registry=self.registry)
             for row in METRICS
         }
 
+        # 0 and not absent before the first time: that is the one that counts.
+        for outcome in ("opened", "failed", "broken", "limited"):
+            self.dials.labels(outcome=outcome)
+        for outcome in ("read", "failed"):
+            self.jwks_reads.labels(outcome=outcome)
+        for transport in ("relay", "deepgram"):
+            self.sessions_begun.labels(transport=transport)
+
     def text(self) -> bytes:
         """The figures in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return generate_latest(self if self._worker is not None else self.registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """All of them, with the label `worker`."""
+        worker = {"worker": str(self._worker)}
+        for family in self.registry.collect():
+            family.samples = [
+                sample._replace(labels=worker | sample.labels) for sample in family.samples
+            ]
+            yield family
+
+
+def merge(texts: Sequence[bytes]) -> bytes:
+    """One text of the texts of several processes: a family has one head, and all their samples."""
+    families: dict[bytes, list[bytes]] = {}
+    for text in texts:
+        for family in text.split(b"# HELP ")[1:]:
+            head, _, samples = family.partition(b"# TYPE ")
+            kind, _, samples = samples.partition(b"\n")
+            families.setdefault(b"# HELP %s# TYPE %s\n" % (head, kind), []).append(samples)
+    return b"".join(head + b"".join(samples) for head, samples in families.items())
 
 
 METRICS: list[Row[Any]] = [row for row in vars(Metrics).values() if isinstance(row, Row)]

@@ -35,6 +35,11 @@ class SessionTiming:
         """Its socket is open: how long the session waited for that (dialled ahead: about 0). Not
         measured where it was open before the session wanted one."""
         self._came("agent_connect", now)
+        self._since = now if "agent_connect" in self._waits else None
+
+    def welcomed(self, now: float) -> None:
+        """It has said Welcome."""
+        self._came("agent_welcome", now)
 
     def settings_sent(self, now: float) -> None:
         self._since = now
@@ -60,6 +65,11 @@ class SessionTiming:
 
     def reported(self, seconds: float) -> None:
         self._record("agent_total", seconds)
+
+    def reported_part(self, name: str, seconds: float | None) -> None:
+        """The agent reported a part of a turn: `name` is that of the histogram."""
+        if seconds is not None:
+            self._times[name].record(seconds)
 
     def _record(self, name: str, seconds: float) -> None:
         self._own[name].record(seconds)

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 frames_log = logging.getLogger("relay.agent_frames")
 
 NEXT_ADDRESS_SECONDS = 0.25  # what RFC 8305 recommends
+COUNTED_STATUSES = {301, 302, 307, 308, *range(400, 406), 408, 413, 429, *range(500, 505)}
 MAX_BODY = 2_000  # of a refusal, for who looks after it
 # Of all dials, in a row. More than the tries of one session, so that one that is alone is never
 # held up.
@@ -158,6 +159,7 @@ class LimitedDial:
     def __init__(self, dial: Dial, metrics: Metrics) -> None:
         self._dial = dial
         self._dials = metrics.dials
+        self._reasons = metrics.dial_failures
         self._failures = 0  # in a row
         self._bucket = TokenBucket(PER_SECOND, PER_SECOND, monotonic())
         self._last = DialFailed("")
@@ -186,10 +188,18 @@ class LimitedDial:
 
     def _failed(self, outcome: str, error: DialFailed) -> None:
         self._dials.labels(outcome=outcome).inc()
+        self._reasons.labels(reason=_name(error)).inc()
         self._last = error
         self._failures += 1
         if self._failures == FAILURES:
             log.warning("dials_limited failures=%d last=%s", FAILURES, error)
+
+
+def _name(error: DialFailed) -> str:
+    """For who counts: one of few."""
+    word, _, _ = str(error).partition(":")
+    known = str(error.status) if error.status in COUNTED_STATUSES else "other"
+    return word if error.status is None and word in network_errors.NAMES else known
 
 
 async def _connect(host: str, port: int) -> socket.socket:

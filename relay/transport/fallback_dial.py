@@ -49,7 +49,7 @@ class FallbackDial:
             raise DialFailed(text, worth.status, worth.body, worth.retry_after) from None
         self._away_until = 0.0 if is_away else monotonic() + AWAY_SECONDS
         if not is_away:
-            log.warning("agent_fallback because=%r", str(failed))
+            log.warning("agent_fallback reason=%s", failed)
 
     async def _answered(self, dial: Dial, connection: Connection) -> None:
         try:

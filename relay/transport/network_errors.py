@@ -32,6 +32,7 @@ _ADVICE = {
     "RELAY_TLS_CERT_FILE",
     "tls": "the TLS handshake failed: it may speak no TLS at this port",
 }
+NAMES = frozenset(_ADVICE)
 _TO_THE_NEXT = ("dns", "refused", "unreachable")
 
 # Numbers of OpenSSL (X509_V_ERR_…), as ssl.SSLCertVerificationError has them; any other: untrusted.

@@ -102,7 +102,14 @@ def test_every_variable_sets_its_field():
         "RELAY_TRUSTED_PROXIES": "10.0.0.0/8, 2001:db8::1",
         "RELAY_METRICS_NETWORKS": "10.1.2.3/16, ::1",
         "RELAY_RETENTION_DAYS": "30",
+        "RELAY_METRICS_HOST": "0.0.0.0",
+        "RELAY_METRICS_PORT": "9464",
+        "RELAY_METRICS_TOKEN": "met",
+        "RELAY_ADMIN_KEY": "sixteen-letters-",
+        "RELAY_ADMIN_CLAIM": "app.role=admin",
         "RELAY_LOG_LEVEL": "DEBUG",
+        "RELAY_LOG_FORMAT": "json",
+        "RELAY_ACCESS_LOG": "on",
     }
 
     assert set(values) | set(NEEDED) == {variable.name for variable in VARIABLES}
@@ -165,7 +172,14 @@ def test_every_variable_sets_its_field():
         trusted_proxies=("10.0.0.0/8", "2001:db8::1"),
         metrics_networks=("10.1.0.0/16", "::1"),
         retention_days=30.0,
+        metrics_host="0.0.0.0",
+        metrics_port=9464,
+        metrics_token=Secret("met"),
+        admin_key=Secret("sixteen-letters-"),
+        admin_claim=("app.role", "admin"),
         log_level="debug",
+        log_format="json",
+        access_log=True,
     )
 
 

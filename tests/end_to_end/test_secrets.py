@@ -83,7 +83,7 @@ class Relay:
             stderr=subprocess.STDOUT,
         )
         self.reader = asyncio.create_task(self._read())
-        await self.until("relay on http://")
+        await self.until("event=relay_started")
 
     async def _read(self):
         async for line in self.process.stdout:

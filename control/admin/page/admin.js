@@ -73,7 +73,7 @@ async function state() {
     ["Takes sessions", now.stopping ? "no: it stops" : now.drained ? "no: drained" : "yes", now.stopping || now.drained],
     ["Sessions", now.sessions],
     ["Background tasks that fail", now.failing.join(", ") || "none", now.failing.length],
-    ["Journal", `${many(journal.waiting, "record")} not in Postgres, ${journal.bytes} bytes on disk`],
+    ["Journal", `${many(journal.waiting, "record")} not in Postgres, the oldest for ${Math.round(journal.oldest_seconds)} s; ${journal.bytes} bytes on disk`],
     ["Journal fails for", journal.failing_seconds ? `${Math.round(journal.failing_seconds)} s` : "it does not", journal.failing_seconds],
     ["Disk", journal.disk_error || "takes records", journal.disk_error],
     ["Condemned records", condemned.records ? `${condemned.records}, since ${when(condemned.oldest)}` : "none", condemned.records],

@@ -33,22 +33,19 @@ def bearer(secret):
 
 
 class Program:
-    """`admin` asks what is for administrators, with the key."""
+    """`url` is for everybody, `admin_url` for administrators."""
 
-    def __init__(self, app, port, data_dir):
-        self.url = f"http://127.0.0.1:{port}"
+    def __init__(self, app, ports, data_dir):
+        self.url, self.admin_url = (f"http://127.0.0.1:{port}" for port in ports)
         self.data_dir = data_dir
         self.journal = data_dir / "journal"
         self.store = app.dependencies["store"].dependency()
         self.node_id = app.dependencies["node_id"].dependency()
-        self.admin_app = app.state.admin
-        self.transport = httpx.ASGITransport(app=self.admin_app)
 
     def administrator(self, secret=KEY):
         headers = bearer(secret) if secret else {}
-        return httpx.AsyncClient(
-            transport=self.transport, base_url="http://127.0.0.1/admin/api", headers=headers
-        )
+        url = f"{self.admin_url}/admin/api"
+        return httpx.AsyncClient(base_url=url, headers=headers, timeout=30)
 
     async def ask(self, method, path, **more):
         """The answer to who has the key, which is well."""
@@ -100,19 +97,12 @@ async def running(database_url, data_dir, agent_url, **variables):
         RELAY_AUTH="jwt",
         RELAY_JWT_SECRET=JWT_SECRET,
         RELAY_ADMIN_KEY=KEY,
+        RELAY_METRICS_PORT="9",  # that there is one; the sockets are ours
         RELAY_DATA_DIR=str(data_dir),
         RELAY_DIAL_AHEAD="0",
         **variables,
     )
     app = create_app(settings, load(CONFIG_DIR, {}))
-    door = listen("127.0.0.1", 0)
-    async with serving(app, door):
-        yield Program(app, door.getsockname()[1], data_dir)
-
-
-@asynccontextmanager
-async def listening(program):
-    """The URL where administrators reach it over a socket."""
-    door = listen("127.0.0.1", 0)
-    async with serving(program.admin_app, door):
-        yield f"http://127.0.0.1:{door.getsockname()[1]}"
+    doors = [listen("127.0.0.1", 0), listen("127.0.0.1", 0)]
+    async with serving(app, *doors):
+        yield Program(app, [door.getsockname()[1] for door in doors], data_dir)

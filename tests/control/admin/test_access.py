@@ -43,9 +43,10 @@ async def test_nothing_is_answered_without_the_key(program, method, path):
     assert await program.fetch("SELECT FROM voice.audit") == []
 
 
-def test_every_route_is_tried_without_the_key(database_url):
-    app = create_app(settings_of(RELAY_ADMIN_KEY=KEY), load(CONFIG_DIR, {}))
-    paths = app.state.admin.openapi_schema.paths
+def test_every_route_is_tried_without_the_key():
+    settings = settings_of(RELAY_ADMIN_KEY=KEY, RELAY_METRICS_PORT="9")
+    app = create_app(settings, load(CONFIG_DIR, {}))
+    paths = app.state.operations.openapi_schema.paths
     count = sum(getattr(item, m) is not None for item in paths.values() for m in ("get", "post"))
     count += sum(item.delete is not None for item in paths.values())
 
@@ -59,9 +60,9 @@ async def test_none_of_it_is_on_the_public_address(program):
 
 
 def test_without_a_key_and_a_claim_there_is_no_route():
-    app = create_app(settings_of(), load(CONFIG_DIR, {}))
+    app = create_app(settings_of(RELAY_METRICS_PORT="9"), load(CONFIG_DIR, {}))
 
-    assert app.state.admin is None
+    assert [route.path for route in app.state.operations.routes] == ["/metrics"]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,8 @@ async def test_answers_are_not_kept(program):
         ({"RELAY_ADMIN_KEY": "fifteen-letters"}, "at least 16 characters"),
         ({"RELAY_ADMIN_CLAIM": "role"}, "a claim and its value"),
         ({"RELAY_ADMIN_CLAIM": "=x"}, "a claim and its value"),
+        ({"RELAY_ADMIN_KEY": KEY}, "RELAY_METRICS_PORT"),
+        ({"RELAY_ADMIN_CLAIM": "role=x"}, "RELAY_METRICS_PORT"),
         ({"RELAY_ADMIN_CLAIM": "role=x"}, "RELAY_JWT_SECRET or RELAY_JWT_JWKS_URL"),
     ],
 )
@@ -121,6 +124,29 @@ def test_settings_that_let_nobody_in_are_refused(variables, wrong):
 
     assert wrong in str(error.value)
     assert "fifteen-letters" not in str(error.value)
+
+
+async def test_with_a_public_url_only_the_address_itself_is_answered(
+    database_url, tmp_path, agent_url
+):
+    public = {"RELAY_PUBLIC_URL": "https://voice.example.com"}
+    async with (
+        running(database_url, tmp_path, agent_url, **public) as program,
+        program.administrator() as client,
+    ):
+        odd = await client.get("/state", headers={"Host": "evil.example"})
+
+        assert (await client.get("/state")).status_code == 200
+        assert (odd.status_code, odd.json()["code"]) == (400, "host")
+
+
+async def test_a_page_of_another_site_can_do_nothing(program):
+    async with program.administrator() as client:
+        answer = await client.post(
+            "/intents/retry", json={}, headers={"Origin": "https://evil.example"}
+        )
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "origin")
 
 
 async def test_a_user_of_the_public_address_is_no_administrator(program):

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from control.admin.cli import admin, write_table
 from control.cli import main
 from relay.journal.condemned import NAME, condemn
-from tests.control.admin.program import KEY, listening, talking
+from tests.control.admin.program import KEY, talking
 from tests.control.admin.test_calls import failed  # noqa: F401
 from tests.control.admin.test_people import PERSON, SECRET, said, to_the_end
 
@@ -30,14 +30,11 @@ async def run(program):
         done = CliRunner().invoke(main, ["admin", *arguments], env=environ, input=answer)
         return done.exit_code, done.output
 
-    async with listening(program) as url:
+    async def run(*arguments, answer=None, **environ):
+        environ = {"VOICE_RELAY_ADMIN_URL": program.admin_url, "RELAY_ADMIN_KEY": KEY} | environ
+        return await asyncio.to_thread(invoke, environ, arguments, answer)
 
-        async def run(*arguments, answer=None, **environ):
-            environ = {"VOICE_RELAY_ADMIN_URL": url, "RELAY_ADMIN_KEY": KEY} | environ
-            return await asyncio.to_thread(invoke, environ, arguments, answer)
-
-        run.url = url
-        yield run
+    return run
 
 
 async def well(run, *arguments, **more):
@@ -62,7 +59,7 @@ def test_the_help_lists_every_command_with_a_whole_sentence():
 
 
 async def test_sessions_and_nodes_are_tables_for_people_and_json_for_scripts(program, run):
-    async with talking(program, "ada\x1b[2J") as talk:
+    async with talking(program, "ada") as talk:
         table = await well(run, "sessions")
         lines = (await well(run, "--json", "sessions")).splitlines()
         one = await well(run, "session", str(talk.session))
@@ -74,9 +71,8 @@ async def test_sessions_and_nodes_are_tables_for_people_and_json_for_scripts(pro
     head, row = table.splitlines()
     assert head.split() == ["id", "user_id", "node_id", "state", "created_at", "browser_frames"]
     assert row.startswith(str(talk.session))
-    assert "\x1b" not in table + one
     assert [json.loads(line)["id"] for line in lines] == [str(talk.session)]
-    assert "latency.up.p50" in one
+    assert "latency.up " in one
     assert str(program.node_id) in nodes
 
 
@@ -186,8 +182,8 @@ async def test_an_export_that_breaks_off_leaves_no_file(run, tmp_path):
     assert not file.exists()
 
 
-async def test_it_is_a_program(run):
-    environ = {"VOICE_RELAY_ADMIN_URL": run.url, "RELAY_ADMIN_KEY": KEY}
+async def test_it_is_a_program(program):
+    environ = {"VOICE_RELAY_ADMIN_URL": program.admin_url, "RELAY_ADMIN_KEY": KEY}
     done = await asyncio.to_thread(
         subprocess.run,
         [VOICE_RELAY, "admin", "nodes"],
@@ -202,9 +198,14 @@ async def test_it_is_a_program(run):
 
 
 def test_a_table_has_equal_columns_and_cuts_what_is_long():
-    item = {"a": "x" * 70, "b": None, "c": "2026-01-02T03:04:05.678901Z", "d": {"rows": 1}}
+    item = {
+        "a": "x" * 70,
+        "b": "no\x1b[2J\ntrick",
+        "c": "2026-01-02T03:04:05.678901Z",
+        "d": {"rows": 1},
+    }
 
     head, row = write_table("abcd", [item])
 
-    assert row == f'{"x" * 59}…  -  2026-01-02T03:04:05Z  {{"rows": 1}}'
+    assert row == f'{"x" * 59}…  no [2J trick  2026-01-02T03:04:05Z  {{"rows": 1}}'
     assert head.split() == list("abcd")

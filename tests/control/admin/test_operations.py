@@ -7,9 +7,11 @@ import json
 from uuid import uuid4
 
 import pytest
+from uuid_utils.compat import uuid7
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from control.db.conversations import create_conversation
 from relay.journal.condemned import NAME, condemn
 from tests.control.admin.program import API, running, talking
 from tests.control.admin.test_people import said, to_the_end
@@ -53,6 +55,28 @@ async def test_live_sessions_of_all_nodes_are_shown_those_of_this_one_with_figur
         assert [item["user_id"] for item in of_one["items"]] == ["ben"]
         assert (one["user_id"], one["state"], one["browser_bytes"]) == ("ada", "live", 640)
         assert str(there.session) == shown["ben"]["id"]
+
+
+async def test_a_direct_session_is_shown_and_ended(database_url, tmp_path, agent_url):
+    on = {"RELAY_DIRECT_TRANSPORT": "on", "DEEPGRAM_API_URL": "http://127.0.0.1:1"}
+    async with running(database_url, tmp_path, agent_url, **on) as program:
+        conversation, session = uuid7(), uuid7()
+        await create_conversation(program.store, conversation, user_id="ada")
+        await program.fetch(
+            "INSERT INTO voice.sessions (id, conversation_id, user_id, ticket_hash,"
+            " ticket_expires_at, timezone, audio, transport, state, started_at)"
+            " VALUES ($1, $2, 'ada', '', now(), 'UTC', '{}', 'direct', 'live', now())",
+            session,
+            conversation,
+        )
+
+        [shown] = (await program.ask("GET", "/sessions"))["items"]
+        await program.ask("POST", f"/sessions/{session}/hang-up")
+
+        assert (shown["id"], shown["transport"]) == (str(session), "direct")
+        assert shown["node_id"] is None
+        assert (await program.ask("GET", "/sessions"))["items"] == []
+        assert (await program.ask("GET", f"/sessions/{session}"))["close_reason"] == "hung_up"
 
 
 async def test_a_session_is_hung_up_here_and_at_another_node(program, elsewhere):

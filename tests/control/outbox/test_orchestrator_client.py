@@ -307,8 +307,8 @@ async def test_a_failure_is_one_log_line_without_parameters_or_token(caplog):
 
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("control")]
     assert len(lines) == 1
-    assert lines[0].startswith("orchestrator_failed intent=GOAL call='call_1' seconds=")
-    assert lines[0].endswith("cause=status 503")
+    assert lines[0].startswith("orchestrator_failed intent=GOAL key=call_1 seconds=")
+    assert lines[0].endswith("reason=status 503")
     assert "marathon" not in lines[0]
     assert "secret" not in lines[0]
 

@@ -190,7 +190,7 @@ async def test_a_call_that_is_due_is_submitted_with_its_key_and_its_user(outbox,
     done = await get(sql, row)
     assert (done["status"], done["attempts"]) == ("submitted", 1)
     assert msgspec.json.decode(done["response"]) == {"status": "submitted", "result": {"id": 7}}
-    assert 'deliveries_total{status="submitted"} 1.0' in desk.metrics.text().decode()
+    assert 'status="submitted"} 1.0' in desk.metrics.text().decode()
 
 
 async def test_the_key_is_the_row_and_what_was_accepted_before_keeps_the_old_one(outbox, store):

@@ -15,7 +15,7 @@ from relay.journal.erasure import Removed, find_named, remove, search
 from relay.journal.segment import DiskFailed, Segment, encode
 from tests.relay.journal.test_segments import called, said
 
-CONVERSATION, SESSION, OTHER = UUID(int=1), UUID(int=2), UUID(int=99)
+CONVERSATION, SESSION, OTHER = UUID(int=0xC), UUID(int=0x5), UUID(int=0x99)
 
 
 def of(conversation, content="words"):
