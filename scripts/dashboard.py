@@ -65,7 +65,10 @@ STATES = [
     Panel(
         "Sign-in keys failed",
         "short",
-        {"": 'sum(increase(relay_jwks_reads_total{outcome="failed"}[5m])) or vector(0)'},
+        {
+            "": '(sum(increase(relay_jwks_reads_total{outcome="failed"}[5m])) unless '
+            'sum(increase(relay_jwks_reads_total{outcome="read"}[5m])) > 0) or vector(0)'
+        },
         1,
     ),
     Panel("Late (p99)", "s", {"": quantile(0.99, "loop_lag")}, 0.05),

@@ -63,6 +63,8 @@ BROKEN = "something went wrong on our side"
 CHECKED_AT_ONCE = 1_000
 MAX_AWAITED = 1_000  # saved calls that live sessions wait for; the oldest are only in the history
 
+# What a call is counted as.
+COUNTED = ("submitted", "rejected", "failed", "cancelled", "saved")
 
 # What the Orchestrator answered. The rest is what we think: it gives way, whenever a fact comes.
 FACTS = (IntentStatus.SUBMITTED, IntentStatus.REJECTED)
@@ -146,6 +148,9 @@ class Functions:
         self._tasks: Contained | None = None
         self._running: dict[asyncio.Task[None], Call] = {}
         self._awaited: dict[UUID, Call] = {}
+        for intent in registry.intents:  # 0 before the first time
+            for status in COUNTED:
+                metrics.function_calls.labels(intent=intent.name, status=status)
 
     def __repr__(self) -> str:
         return f"<Functions running={len(self._running)} awaited={len(self._awaited)}>"

@@ -85,6 +85,8 @@ class SessionRegistry:
         self._share = share
         self._grow = grow
         self._ask = ask
+        for reason in EndReason:
+            metrics.sessions_ended.labels(reason=reason.value)  # 0 before the first time
         for state in State:
             metrics.sessions.labels(state=state.value).set_function(partial(self._count, state))
         metrics.agents_used.set_function(lambda: share.used)

@@ -17,6 +17,7 @@ _SMALLEST = 10e-6
 _OCTAVES = 20  # up to 10 s
 BOUNDS = tuple(_SMALLEST * 2 ** (step / 4) for step in range(_OCTAVES * 4 + 1))
 """Upper bounds of the buckets in seconds; one more bucket holds what is beyond the last."""
+_NAMES = (*(f"{bound:.6g}" for bound in BOUNDS), "+Inf")
 
 
 class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +78,6 @@ class Histogram:
 
         return Percentiles(count=seen[-1], p50=at(0.50), p90=at(0.90), p99=at(0.99))
 
-    def cumulative(self) -> Iterator[tuple[str, float]]:
+    def cumulative(self) -> Iterator[tuple[str, int]]:
         """Prometheus' buckets: upper bound in seconds as text, and how many are not above it."""
-        names = [f"{bound:.6g}" for bound in BOUNDS]
-        yield from zip([*names, "+Inf"], accumulate(self.counts), strict=True)
+        return zip(_NAMES, accumulate(self.counts), strict=True)

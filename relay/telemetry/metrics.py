@@ -14,9 +14,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from relay.telemetry import histogram
 
@@ -63,24 +61,34 @@ TIMES = {
 """The histograms `relay_<name>_seconds`."""
 
 
-class Times(Collector):
-    """Durations of the whole process; each is a histogram by the name in `TIMES`."""
+class Times:
+    """Durations of the whole process; each is a histogram by the name in `TIMES`.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    Its text is made here: some thousand lines would take the library ten milliseconds of the event
+    loop, which every session would hear.
+    """
+
+    def __init__(self) -> None:
         self._histograms = {name: histogram.Histogram("Q") for name in TIMES}
-        registry.register(self)
 
     def __getitem__(self, name: str) -> histogram.Histogram:
         return self._histograms[name]
 
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        for name, counted in self._histograms.items():
-            yield HistogramMetricFamily(
-                f"relay_{name}_seconds",
-                TIMES[name],
-                buckets=list(counted.cumulative()),
-                sum_value=counted.total,
-            )
+    def text(self, label: str) -> str:
+        """In Prometheus' text format, each sample with this `name="value"`, if it is not empty."""
+        alone = f"{{{label}}}" if label else ""
+        before = f"{label}," if label else ""
+        lines = []
+        for what, counted in self._histograms.items():
+            name = f"relay_{what}_seconds"
+            lines += [f"# HELP {name} {TIMES[what]}", f"# TYPE {name} histogram"]
+            lines += [
+                f'{name}_bucket{{{before}le="{bound}"}} {count}.0'
+                for bound, count in counted.cumulative()
+            ]
+            lines.append(f"{name}_count{alone} {sum(counted.counts)}.0")
+            lines.append(f"{name}_sum{alone} {counted.total}")
+        return "".join(f"{line}\n" for line in lines)
 
 
 class Metrics:
@@ -221,13 +229,14 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._worker = worker
         ProcessCollector(registry=self.registry)
-        self.times = Times(self.registry)
+        self.times = Times()
         self.made: dict[str, Any] = {
             row.name: row.kind(row.name, row.help, list(row.labels), registry=self.registry)
             for row in METRICS
         }
 
-        # 0 and not absent before the first time: that is the one that counts.
+        # 0 and not absent before the first time: for `increase()` a series that begins with 1 has
+        # not grown. Where the labels are known only to others, they do the same.
         for outcome in ("opened", "failed", "broken", "limited"):
             self.dials.labels(outcome=outcome)
         for outcome in ("read", "failed"):
@@ -237,10 +246,12 @@ class Metrics:
 
     def text(self) -> bytes:
         """The figures in Prometheus' text format."""
-        return generate_latest(self if self._worker is not None else self.registry)
+        if self._worker is None:
+            return generate_latest(self.registry) + self.times.text("").encode()
+        return generate_latest(self) + self.times.text(f'worker="{self._worker}"').encode()
 
     def collect(self) -> Iterator[Metric]:
-        """All of them, with the label `worker`."""
+        """Those of the registry, with the label `worker`."""
         worker = {"worker": str(self._worker)}
         for family in self.registry.collect():
             family.samples = [
