@@ -52,6 +52,20 @@ def jwt_secret(text: str) -> Secret:
     return Secret(text)
 
 
+def admin_key(text: str) -> Secret:
+    if len(text) < 16:
+        raise ValueError("expected at least 16 characters, got fewer (not shown)")
+    return credential(text)
+
+
+def claim(text: str) -> tuple[str, str]:
+    """A claim of a token and its value; a name with points leads into objects."""
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not all(name.split(".")) or not value:
+        raise ValueError(f"expected a claim and its value such as role=admin, got {shown(text)}")
+    return name, value
+
+
 def url(*schemes: str, query: bool = True) -> Callable[[str], str]:
     """`query`: whether it may have one; not where a path is put behind it as it is."""
     begins = " or ".join(f"{scheme}://" for scheme in schemes)

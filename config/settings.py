@@ -147,6 +147,11 @@ class Settings(Limits, frozen=True, kw_only=True):
     metrics_token: Credential = None
     """the bearer token that `/metrics` asks for, wherever it is; with it `RELAY_METRICS_NETWORKS`
     says nothing"""
+    admin_key: Annotated[Secret | None, env_types.admin_key] = None
+    """what opens `/admin` and its REST on the address of the metrics, at least 16 characters;
+    without it and without a claim there is neither"""
+    admin_claim: Annotated[tuple[str, str] | None, env_types.claim] = None
+    """a claim of a JWT that opens the same, such as `role=voice-admin`; points lead into objects"""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     """`debug`, `info`, `warning`, `error` or `critical`"""
     log_format: Literal["logfmt", "json"] = "logfmt"
@@ -279,6 +284,13 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     if values.get("auth") == "jwt" and not (values.get("jwt_secret") or values.get("jwt_jwks_url")):
         wanted = "expected RELAY_JWT_SECRET or RELAY_JWT_JWKS_URL beside jwt, got neither"
         found.append(f"environment: RELAY_AUTH: {wanted}; set one of them")
+    if values.get("admin_claim") and not (values.get("jwt_secret") or values.get("jwt_jwks_url")):
+        wanted = "expected RELAY_JWT_SECRET or RELAY_JWT_JWKS_URL beside it, got neither"
+        found.append(f"environment: RELAY_ADMIN_CLAIM: {wanted}; set one of them")
+    for name in ("admin_key", "admin_claim"):
+        if values.get(name) and not values.get("metrics_port"):
+            wanted = "expected RELAY_METRICS_PORT beside it, got none: nothing of it is public"
+            found.append(f"environment: RELAY_{name.upper()}: {wanted}; set it")
     if values.get("tls_key_file") and not values.get("tls_cert_file"):
         wanted = "expected RELAY_TLS_CERT_FILE beside it, got none"
         found.append(f"environment: RELAY_TLS_KEY_FILE: {wanted}; set it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -22,6 +23,9 @@ from config.env_types import Secret
 from config.loader import Configuration
 from config.settings import Settings
 from config.version import VERSION
+from control.admin.access import Administrators
+from control.admin.erasure import Erasure, Leftovers
+from control.admin.routes import list_admin_routes
 from control.api import conversations, grants, intents, sessions, web_client
 from control.api.health import Readiness, get_live, get_ready
 from control.api.metrics import Access, get_metrics
@@ -175,6 +179,8 @@ class ControlPlane:
             node_id=data_plane.node_id,
         )
         self.admit, self.admit_grant = admission.admit, admission.admit_grant
+        self.leftovers = Leftovers(store, data_plane.journal, settings.data_dir / "journal")
+        self.erasure = Erasure(store, self.leftovers, self.live, data_plane.node_id)
 
 
 def create_app(
@@ -197,7 +203,7 @@ def create_app(
     bearer = Bearer(settings, control_plane.jwks)
     limits = RequestLimits(settings, bearer.find_user, clock)
     handshakes = settings.handshakes, settings.handshake_seconds
-    operations = _create_operations(settings, data_plane) if settings.metrics_port else None
+    operations = _create_operations(settings, parts, bearer, limits)
 
     def count(code: str) -> None:
         data_plane.metrics.refusals.labels(code=code).inc()
@@ -230,32 +236,43 @@ def create_app(
         ),
         exception_handlers={Exception: answer_error},
         lifespan=[lambda _: _running(settings, current, data_plane, control_plane)],
-        openapi_config=OpenAPIConfig(
-            title="Voice relay",
-            version=VERSION,
-            description="Sessions and history of voice conversations.",
-            path="/schema",
-            # No page that loads its scripts from elsewhere: the description itself.
-            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
-        ),
+        openapi_config=_describe("Voice relay", "/schema"),
         logging_config=None,
     )
     return _guarded(app, settings, Access(settings, is_public=True))
 
 
-def _create_operations(settings: Settings, data_plane: DataPlane) -> Litestar:
-    """What operators have on an address of their own."""
-    parts = vars(data_plane)
+def _create_operations(
+    settings: Settings, parts: dict[str, object], bearer: Bearer, limits: RequestLimits
+) -> Litestar | None:
+    """What operators have on an address of their own, administrators too if there may be one; None:
+    there is no such address."""
+    if not settings.metrics_port:
+        return None
+    administrators = Administrators(settings, bearer)
+    description = _describe("Voice relay, for administrators", "/admin/schema")
     app = Litestar(
-        [get_metrics],
+        [get_metrics, *(list_admin_routes(administrators) if administrators.is_any else [])],
         dependencies={name: _given(value) for name, value in parts.items()},
+        before_request=make_check(frozenset(), limits),
         before_send=[add_headers(settings)],
         request_max_body_size=MAX_BODY_BYTES,
         exception_handlers={Exception: answer_error},
-        openapi_config=None,
+        openapi_config=description if administrators.is_any else None,
         logging_config=None,
     )
     return _guarded(app, settings, Access(settings, is_public=False))
+
+
+def _describe(title: str, path: str) -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title=title,
+        version=VERSION,
+        description="Sessions and history of voice conversations.",
+        path=path,
+        # No page that loads its scripts from elsewhere: the description itself.
+        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+    )
 
 
 def _guarded(app: Litestar, settings: Settings, access: Access) -> Litestar:
@@ -276,6 +293,21 @@ def _limits_here(settings: Settings) -> Settings:
     )
 
 
+def _make_heartbeat(
+    settings: Settings, data_plane: DataPlane, control_plane: ControlPlane
+) -> Heartbeat:
+    return Heartbeat(
+        data_plane.store,
+        data_plane.session_registry,
+        (settings.database_direct_url or settings.database_url).reveal(),
+        grace=settings.grace_seconds,
+        name=f"{socket.gethostname()}:{settings.port}",
+        clear=control_plane.leftovers.clear,
+        node_id=data_plane.node_id,
+        supervisor=data_plane.supervisor,
+    )
+
+
 @asynccontextmanager
 async def _running(
     settings: Settings,
@@ -286,14 +318,7 @@ async def _running(
     """All that works beside the handlers, in the order in which it is needed."""
     store, metrics, supervisor = data_plane.store, data_plane.metrics, data_plane.supervisor
     journal, functions = data_plane.journal, data_plane.functions
-    heartbeat = Heartbeat(
-        store,
-        data_plane.session_registry,
-        (settings.database_direct_url or settings.database_url).reveal(),
-        grace=settings.grace_seconds,
-        node_id=data_plane.node_id,
-        supervisor=supervisor,
-    )
+    heartbeat = _make_heartbeat(settings, data_plane, control_plane)
 
     await store.open()
     loop = asyncio.get_running_loop()

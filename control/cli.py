@@ -30,6 +30,7 @@ from config.loader import load, write_json_schemas
 from config.settings import CONFIG_DIR, Settings, find_missing, from_environment
 from config.starter import ENVIRONMENT, write_starter
 from config.version import VERSION
+from control.admin.cli import admin
 from control.api.health import find_reasons
 from control.app import create_app
 from control.auth.current_user import USER_ID
@@ -272,6 +273,9 @@ def doctor(as_json: bool, with_settings: bool, timeout: float) -> None:
     report = asyncio.run(examine(os.environ, settings=with_settings, seconds=timeout))
     click.echo(write_json(report).decode() if as_json else write_text(report))
     sys.exit(0 if report.is_well else 1)
+
+
+main.add_command(admin)
 
 
 # --- for development -----------------------------------------------------------------------------

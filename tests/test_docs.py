@@ -30,6 +30,7 @@ from scripts import reference
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text("utf-8")
+ADMINISTRATION = (ROOT / "docs/administration.md").read_text("utf-8")
 PROTOCOL = (ROOT / "docs/protocol.md").read_text("utf-8")
 ASYNCAPI = yaml.safe_load((ROOT / "docs/relay.asyncapi.yml").read_text("utf-8"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -245,8 +246,11 @@ def test_the_log_events_are_those_of_the_program():
 
 
 def routes():
-    settings = from_environment(STAND_INS)
-    paths = create_app(settings, load(CONFIG_DIR, {})).openapi_schema.paths
+    return routes_of(create_app(from_environment(STAND_INS), load(CONFIG_DIR, {})))
+
+
+def routes_of(app):
+    paths = app.openapi_schema.paths
     methods = ("get", "post", "put", "patch", "delete")
     for path, item in paths.items():
         yield from (f"{m.upper()} {path}" for m in methods if getattr(item, m) is not None)
@@ -257,6 +261,30 @@ def test_every_route_is_in_the_protocol():
 
     assert "DELETE /api/v1/voice/conversations/{conversation_id}" in found
     assert missing([*found, "GET /metrics", "GET /schema"], PROTOCOL) == []
+
+
+def test_every_route_for_administrators_is_on_their_page():
+    given = {"RELAY_ADMIN_KEY": "k" * 16, "RELAY_METRICS_PORT": "9"}
+    settings = from_environment(STAND_INS | given)
+    app = create_app(settings, load(CONFIG_DIR, {})).state.operations
+    found = list(routes_of(app))
+
+    assert "DELETE /admin/api/user" in found
+    assert missing([*found, "GET /admin/schema"], ADMINISTRATION) == []
+
+
+def test_every_command_for_administrators_is_on_their_page():
+    text = section("The command", ADMINISTRATION)
+
+    assert [n for n in main.commands["admin"].commands if not re.search(rf"\b{n}\b", text)] == []
+
+
+def test_every_act_is_described():
+    acts = {text for text in first_texts("note", 2) if "." in text}
+    acts |= {"user.erase", "intents.retry", "intents.discard"}
+
+    assert {"session.hang_up", "user.export"} <= acts
+    assert missing(sorted(acts), section("The audit log", ADMINISTRATION)) == []
 
 
 def test_every_code_of_an_error_is_in_the_protocol():

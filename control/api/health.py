@@ -83,6 +83,8 @@ async def get_ready(
 ) -> Response[Health]:
     if live.is_draining:
         reasons = ["the relay stops"]
+    elif live.is_drained:
+        reasons = ["an administrator has drained this node"]
     else:
         reasons = await readiness.find_reasons()
         reasons += [f"the background task {name!r} fails" for name in supervisor.failing]

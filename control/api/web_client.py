@@ -8,6 +8,7 @@ the same (ETag): after an update nobody runs half of the old client.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +37,17 @@ class File(msgspec.Struct, frozen=True):
     etag: str
 
 
-def load_files() -> dict[str, File]:
-    """The files by the name in the URL; "" is the page itself."""
+def load_files(folder: Path = FOLDER) -> dict[str, File]:
+    """The files of a folder by the name in the URL; "" is the page itself."""
     files = {}
-    for path in sorted(FOLDER.iterdir()):
+    for path in sorted(folder.iterdir()):
         if media_type := TYPES.get(path.suffix):
             content = path.read_bytes()
             etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
             name = "" if path.name == INDEX else path.name
             files[name] = File(content, media_type, etag)
-    files[WORKER] = _stamp(files[WORKER], files)
+    if WORKER in files:
+        files[WORKER] = _stamp(files[WORKER], files)
     return files
 
 
@@ -57,16 +59,15 @@ def _stamp(worker: File, files: dict[str, File]) -> File:
 
 def make_handler() -> HTTPRouteHandler:
     """The handler for all files of the client."""
-    files = load_files()
+    return serve_files({f"/{name}": file for name, file in load_files().items()})
 
-    @get(
-        [f"/{name}" for name in files],
-        include_in_schema=False,
-        opt=UNCOUNTED,
-        sync_to_thread=False,
-    )
+
+def serve_files(files: Mapping[str, File]) -> HTTPRouteHandler:
+    """A handler for files by their paths."""
+
+    @get(list(files), include_in_schema=False, opt=UNCOUNTED, sync_to_thread=False)
     def get_file(request: Request[Any, Any, Any]) -> Response[bytes]:
-        file = files[request.scope["path"].removeprefix("/")]
+        file = files[request.scope["path"]]
         headers = {"Cache-Control": "no-cache", "ETag": file.etag}
         if file.etag in request.headers.get("if-none-match", ""):
             return Response(b"", status_code=304, headers=headers, media_type=file.media_type)

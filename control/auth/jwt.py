@@ -11,6 +11,7 @@ from typing import Any
 
 import jwt
 from litestar import Request
+from litestar.connection import ASGIConnection
 
 from config.settings import Settings
 from control.auth.current_user import User, refuse
@@ -40,13 +41,14 @@ class Bearer:
 
     async def find_user(self, request: Request[Any, Any, Any]) -> User:
         """Raises `ProblemError`."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise refuse("a bearer token is needed")
-        return User(await self.read_subject(token.strip()))
+        return User(await self.read_subject(read_bearer(request)))
 
     async def read_subject(self, token: str) -> str:
         """The user's id. Raises `ProblemError`: `KeysUnavailable` when it cannot be checked."""
+        return str((await self.read_claims(token))["sub"])
+
+    async def read_claims(self, token: str) -> dict[str, Any]:
+        """All that a token says; `sub` is the user's id. Raises as `read_subject`."""
         if len(token) > LONGEST_TOKEN:
             raise _refuse("the token is too long")
         try:
@@ -56,7 +58,7 @@ class Bearer:
         algorithm = head.get("alg")
         key = await self._find_key(algorithm, head.get("kid"))
         try:
-            claims = jwt.decode(
+            claims: dict[str, Any] = jwt.decode(
                 token,
                 key,
                 algorithms=[str(algorithm)],
@@ -73,7 +75,7 @@ class Bearer:
         is_id = isinstance(subject, str) and 0 < len(subject) <= LONGEST_SUBJECT
         if not is_id or not subject.isprintable():
             raise _refuse("the token names no user")
-        return str(subject)
+        return claims
 
     async def _find_key(self, algorithm: object, kid: object) -> jwt.PyJWK | str:
         if algorithm == "HS256" and self._settings.jwt_secret is not None:
@@ -84,6 +86,14 @@ class Bearer:
                 return key
             raise _refuse("the token is signed with an unknown key")
         raise _refuse("the token is signed in a way that is not taken")
+
+
+def read_bearer(request: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """The token of a request. Raises `ProblemError`."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise refuse("a bearer token is needed")
+    return token.strip()
 
 
 def _refuse(detail: str) -> ProblemError:

@@ -64,6 +64,12 @@ class Capacity:
     def __repr__(self) -> str:
         return f"<Capacity {self._share!r}>"
 
+    @property
+    def figures(self) -> tuple[int, int, int, int]:
+        """The number for all nodes, this node's part, what it uses of it, what nobody had."""
+        share = self._share
+        return share.limit, share.size, share.used, share.free
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Balance while inside. The part goes with the node's row when the node leaves."""

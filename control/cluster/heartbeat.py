@@ -16,7 +16,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from uuid import UUID
@@ -26,6 +26,7 @@ from control.db.errors import FROM_DATABASE
 from control.db.pool import connect
 from control.db.store import Store, StoreUnavailable
 from relay.core.events import EndReason
+from relay.journal.segment import DiskFailed
 from relay.live.session_registry import SessionRegistry
 from relay.supervisor import Supervisor
 
@@ -40,7 +41,8 @@ PAUSE_SECONDS = 5.0
 
 
 class Heartbeat:
-    """`grace` is for how many seconds sessions of a dead node may be taken over."""
+    """`grace` is for how many seconds sessions of a dead node may be taken over; `name` is for
+    people. `clear` takes out of our files what is of conversations that were erased."""
 
     def __init__(
         self,
@@ -50,10 +52,14 @@ class Heartbeat:
         *,
         node_id: UUID,
         grace: float,
+        name: str | None = None,
+        clear: Callable[[], Awaitable[object]] | None = None,
         supervisor: Supervisor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id = node_id
+        self._name = name
+        self._clear = clear
         self._store = store
         self._session_registry = session_registry
         self._database_url = database_url
@@ -100,9 +106,10 @@ class Heartbeat:
         # Whatever goes wrong from here on: nobody knows whether we were seen.
         seen_since, self._seen_since = self._seen_since, math.inf
         async with self._store.transaction() as connection:
-            await ownership.beat(connection, self.id)
+            await ownership.beat(connection, self.id, self._name)
         self._seen_since = min(seen_since, now)
         await self.look()
+        await self._heed()
         async with self._store.transaction() as connection:
             self._missing = await ownership.end_missing(
                 connection, self.id, self._session_registry.owned, self._missing
@@ -123,13 +130,31 @@ class Heartbeat:
         for session_id, why in lost.items():
             self._session_registry.hang_up(session_id, EndReason(why))
 
+    async def _heed(self) -> None:
+        """Do what administrators want of this node. Raises `StoreUnavailable`."""
+        async with self._store.transaction() as connection:
+            wishes = await ownership.read_wishes(connection, self.id)
+        if wishes.drained != self._session_registry.is_drained:
+            self._session_registry.is_drained = wishes.drained
+            log.warning("node_drained on=%s", wishes.drained)
+        if wishes.erased_at is None or self._clear is None:
+            return
+        try:
+            await self._clear()
+        except DiskFailed as error:  # tried again with the next heartbeat
+            log.error("leftovers_not_cleared reason=%s", error)
+            return
+        async with self._store.transaction() as connection:
+            await ownership.note_cleared(connection, self.id, wishes.erased_at)
+
     async def _listen(self) -> None:
         """Look at each notice of a session of ours, and first: one may have been missed."""
         heard = asyncio.Event()
 
         def hear(_: object, __: object, ___: object, text: object) -> None:
             with suppress(ValueError):  # somebody else's
-                if UUID(str(text)) in self._session_registry.owned:
+                about = UUID(str(text))
+                if about == self.id or about in self._session_registry.owned:
                     heard.set()
 
         connection = await connect(
@@ -144,6 +169,7 @@ class Heartbeat:
             while not connection.is_closed():
                 heard.clear()
                 await self.look()
+                await self._heed()
                 await connection.execute("SELECT 1")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(CHECK_SECONDS):

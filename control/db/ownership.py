@@ -7,6 +7,7 @@ opens it and translates errors. All instants are those of the database.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -26,13 +27,42 @@ CHANNEL = "voice_sessions"  # NOTIFY with the id of a session: its owner is to l
 GAP = 1_000_000
 
 
-async def beat(connection: Connection, node_id: UUID) -> None:
-    """This node is alive; it is known from its first beat on."""
+async def beat(connection: Connection, node_id: UUID, name: str | None = None) -> None:
+    """This node is alive; it is known from its first beat on. `name` is for people."""
     sql = """
-        INSERT INTO voice.nodes (id) VALUES ($1)
-        ON CONFLICT (id) DO UPDATE SET seen_at = now()
+        INSERT INTO voice.nodes AS n (id, name) VALUES ($1, $2)
+        ON CONFLICT (id) DO UPDATE SET seen_at = now(), name = coalesce(excluded.name, n.name)
     """
-    await connection.execute(sql, node_id)
+    await connection.execute(sql, node_id, name)
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What administrators want of a node. `erased_at`: when somebody was erased last whose records
+    may be in its files; None: nobody, since it has looked."""
+
+    drained: bool
+    erased_at: datetime | None
+
+
+async def read_wishes(connection: Connection, node_id: UUID) -> Wishes:
+    sql = """
+        SELECT drained, CASE WHEN e.at > coalesce(cleared_at, '-infinity') THEN e.at END
+            AS erased_at
+        FROM voice.nodes, (
+            SELECT max(at) AS at FROM voice.audit
+            WHERE act = 'user.erase' AND outcome IS NOT NULL
+        ) AS e
+        WHERE id = $1
+    """
+    row = await connection.fetchrow(sql, node_id)
+    return read(Wishes, row) if row else Wishes(drained=False, erased_at=None)
+
+
+async def note_cleared(connection: Connection, node_id: UUID, erased_at: datetime) -> None:
+    """The files of this node have nothing any more of who was erased until then."""
+    await connection.execute(
+        "UPDATE voice.nodes SET cleared_at = $2 WHERE id = $1", node_id, erased_at
+    )
 
 
 async def leave(connection: Connection, node_id: UUID) -> None:

@@ -26,7 +26,7 @@ TITLE_LENGTH = 80
 Status = Literal["open", "closed"]
 SessionState = Literal["new", "live", "ended"]
 
-_JSONB = frozenset({"audio", "latency", "result"})
+_JSONB = frozenset({"audio", "latency", "outcome", "result"})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUL_IN_JSON = re.compile(r"(\\\\)|\\u0000")  # the first branch skips an escaped backslash
 

@@ -66,20 +66,23 @@ AGENT_SECONDS = (
 MOST_SESSIONS = 1_000  # of one conversation in a list
 
 
-def _columns(kind: type[SessionView]) -> str:
+def session_columns(kind: type[SessionView]) -> str:
+    """What to select for one of these."""
     shown = columns(kind).replace("close_reason", "end_reason AS close_reason")
     return shown.replace("agent_seconds", f"{AGENT_SECONDS} AS agent_seconds")
 
 
 async def get_session(store: Store, session_id: UUID, *, user_id: str) -> SessionView | None:
-    sql = f"SELECT {_columns(SessionView)} FROM voice.sessions WHERE id = $1 AND user_id = $2"
+    sql = (
+        f"SELECT {session_columns(SessionView)} FROM voice.sessions WHERE id = $1 AND user_id = $2"
+    )
     return next(iter(await store.fetch(SessionView, sql, session_id, user_id)), None)
 
 
 async def list_sessions(store: Store, conversation_id: UUID) -> list[StoredSession]:
     """Those that somebody began, the newest of very many, in order."""
     sql = f"""
-        SELECT {_columns(StoredSession)} FROM voice.sessions
+        SELECT {session_columns(StoredSession)} FROM voice.sessions
         WHERE conversation_id = $1 AND (ticket_used_at IS NOT NULL OR transport = 'direct')
         ORDER BY id DESC LIMIT $2
     """
@@ -96,20 +99,27 @@ async def close_session(store: Store, session_id: UUID, *, user_id: str, reason:
         WHERE id = (SELECT conversation_id FROM voice.sessions WHERE id = $1 AND user_id = $2)
         RETURNING id
     """
+    async with store.transaction() as connection:
+        if await connection.fetchval(close, session_id, user_id) is None:
+            return False
+        await end_session(connection, session_id, reason=reason)
+    return True
+
+
+async def end_session(connection: Connection, session_id: UUID, *, reason: str) -> None:
+    """End it here if nobody is its owner; else its owner is to, and nobody takes it over any more.
+
+    Works within the transaction that the connection is in.
+    """
     end = """
         UPDATE voice.sessions SET state = 'ended', ended_at = now(), end_reason = $2
         WHERE id = $1 AND state <> 'ended'
           AND (ticket_used_at IS NULL AND state = 'new' OR transport = 'direct')
     """
-    # Its owner is to end it; nobody takes it over any more.
     ask_to_end = """
         UPDATE voice.sessions SET end_asked = 'hung_up'
         WHERE id = $1 AND epoch > 0 AND (state <> 'ended' OR end_reason = 'shutdown')
     """
-    async with store.transaction() as connection:
-        if await connection.fetchval(close, session_id, user_id) is None:
-            return False
-        await connection.execute(end, session_id, reason)
-        await connection.execute(ask_to_end, session_id)
-        await ownership.notify(connection, [session_id])
-    return True
+    await connection.execute(end, session_id, reason)
+    await connection.execute(ask_to_end, session_id)
+    await ownership.notify(connection, [session_id])

@@ -137,3 +137,8 @@ def saved(reason: str) -> str:
         "it is saved and will be submitted later, without being asked again; it is not done yet"
     )
     return json.dumps({"status": "saved", "detail": detail, "because": reason})
+
+
+def discarded() -> str:
+    """The text for a later model of a call that an administrator has given up."""
+    return json.dumps({"status": "cancelled", "detail": "it was not done and will not be"})

@@ -42,7 +42,7 @@ def condemn(path: Path, record: Record | bytes, reason: str) -> None:
         kept["record"] = msgspec.to_builtins(record)
     line = json.dumps(kept).encode() + b"\n"
     try:
-        with _locked(path.parent), open(path, "ab", buffering=0, opener=_open_private) as file:
+        with locked(path.parent), open(path, "ab", buffering=0, opener=open_private) as file:
             size = file.tell()
             if size + len(line) > LIMIT_BYTES:
                 raise DiskFailed(f"{path} has its {LIMIT_BYTES} bytes: restore it, or move it away")
@@ -54,8 +54,9 @@ def condemn(path: Path, record: Record | bytes, reason: str) -> None:
         raise DiskFailed(f"{path}: {error.strerror}") from error
 
 
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)  # what people said
+def open_private(path: str, flags: int) -> int:
+    """Opens a file that nobody else may read: it has what people said."""
+    return os.open(path, flags, 0o600)
 
 
 def restore(path: Path) -> int:
@@ -65,7 +66,7 @@ def restore(path: Path) -> int:
     and condemns anew what the database still refuses. Raises `RestoreFailed`.
     """
     try:
-        with _locked(path.parent):
+        with locked(path.parent):
             lines = path.read_bytes().splitlines()
             bodies = [_read(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
             if bodies:
@@ -80,6 +81,18 @@ def restore(path: Path) -> int:
     except (OSError, DiskFailed) as error:
         raise RestoreFailed(str(error)) from error
     return len(bodies)
+
+
+def look(path: Path) -> tuple[int, datetime | None]:
+    """How many records a file of condemned ones has, and when the first was put there."""
+    lines: list[bytes] = []
+    try:
+        lines = path.read_bytes().splitlines()
+        return len(lines), datetime.fromisoformat(json.loads(lines[0])["at"]) if lines else None
+    except FileNotFoundError:
+        return 0, None
+    except (OSError, ValueError, TypeError, KeyError):
+        return max(1, len(lines)), None  # somebody has edited it
 
 
 def _read(line: bytes, where: str) -> bytes:
@@ -99,7 +112,7 @@ def _read(line: bytes, where: str) -> bytes:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """No other process appends to the file or takes it, while inside."""
     lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:

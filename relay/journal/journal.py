@@ -24,6 +24,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from relay.core.records import Record
 from relay.journal.adoption import Adoption
 from relay.journal.ages import Ages
@@ -44,6 +46,20 @@ DISK_RETRY_SECONDS = 1.0
 CALLBACKS_MAX = 100_000  # of those that wait for their record to be written; others are not called
 
 Saved = Callable[[], None]
+
+
+class JournalFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """`waiting` records are not in Postgres yet, `volatile` of them in memory only; the oldest of
+    this process waits for `oldest_seconds`. `bytes` are on disk, of all processes on the directory.
+    `disk_error`: why the disk takes none; empty: it does.
+    """
+
+    waiting: int
+    oldest_seconds: float
+    volatile: int
+    bytes: int
+    failing_seconds: float
+    disk_error: str
 
 
 class Journal:
@@ -72,13 +88,12 @@ class Journal:
         self._hurried = asyncio.Event()  # somebody waits, or there is enough for a batch
         self._hurried_to = 0
         self._progress = asyncio.Event()  # another one after each batch
+        self._tidied = asyncio.Event()  # another one after each look at the files
         metrics.journal_waiting.set_function(lambda: segments.waiting + self._adoption.waiting)
         metrics.journal_volatile.set_function(lambda: segments.volatile)
         metrics.journal_bytes.set_function(lambda: segments.size)
         metrics.journal_limit_bytes.set(limit)
-        metrics.journal_oldest_seconds.set_function(
-            lambda: self._ages.oldest(segments.written, segments.last, time.monotonic())
-        )
+        metrics.journal_oldest_seconds.set_function(lambda: self.oldest_seconds)
         metrics.journal_failing.set_function(lambda: self.failing)
 
     def __repr__(self) -> str:
@@ -93,6 +108,22 @@ class Journal:
     def failing_seconds(self) -> float:
         """For how long Postgres has taken nothing; 0 when the last write worked."""
         return max(self._own.failing_seconds, self._adoption.writer.failing_seconds)
+
+    @property
+    def oldest_seconds(self) -> float:
+        """For how long the oldest record of this process that Postgres does not have has waited."""
+        return self._ages.oldest(self._segments.written, self._segments.last, time.monotonic())
+
+    @property
+    def figures(self) -> JournalFigures:
+        return JournalFigures(
+            oldest_seconds=self.oldest_seconds,
+            waiting=self._segments.waiting + self._adoption.waiting,
+            volatile=self._segments.volatile,
+            bytes=self._segments.size,
+            failing_seconds=self.failing_seconds if self.failing else 0.0,
+            disk_error=self._segments.disk_error,
+        )
 
     def append(
         self, record: Record, saved: Saved | None = None, *, in_a_hurry: bool = False
@@ -127,6 +158,29 @@ class Journal:
             async with asyncio.timeout(seconds):
                 await self._adoption.sweep()
                 await self._reach(last)
+        except TimeoutError:
+            return False
+        return True
+
+    def renew(self) -> None:
+        """What is on disk now goes from there as soon as it is in Postgres, however much is
+        appended meanwhile."""
+        self._segments.renew()
+
+    async def cleared(self, seconds: float) -> bool:
+        """Wait until all that was appended before now is in Postgres and off the disk; False: not
+        in time."""
+        segments = self._segments
+        try:
+            async with asyncio.timeout(seconds):
+                old = segments.renew()
+                await self._adoption.sweep()
+                await self._reach(segments.last)
+                while segments.has_any(old):
+                    tidied = self._tidied
+                    segments.untidy.set()
+                    await tidied.wait()
+                    await self._reach(segments.last)  # what came before there was another file
         except TimeoutError:
             return False
         return True
@@ -225,5 +279,8 @@ class Journal:
                 await segments.untidy.wait()
         except TimeoutError:
             pass  # it is time
-        if not await segments.tidy():
+        is_tidy = await segments.tidy()
+        self._tidied.set()
+        self._tidied = asyncio.Event()
+        if not is_tidy:
             await asyncio.sleep(DISK_RETRY_SECONDS)  # that it fails was said when it began

@@ -64,13 +64,15 @@ class FileThread(ThreadPoolExecutor):
 
 
 class Segment:
-    """Records of one process; positions grow and `last` is the newest one (0: none)."""
+    """Records of one process; positions grow and `last` is the newest one (0: none). `is_old`: it
+    is not to be appended to any more."""
 
     def __init__(self, path: Path) -> None:
         """A segment that exists, to be read; `create` makes one that can be appended to."""
         self.path = path
         self.last = 0
         self.bytes = 0
+        self.is_old = False
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -90,6 +91,10 @@ class Segments:
         """Records that Postgres does not have."""
         return self.last - self.written
 
+    def has_any(self, segments: Sequence[Segment]) -> bool:
+        """Whether one of these is still on disk."""
+        return any(segment in self._segments for segment in segments)
+
     @property
     def volatile(self) -> int:
         """Of these, the ones that only memory has."""
@@ -136,6 +141,14 @@ class Segments:
         self.disk_error = why
         self._active = None
         self.untidy.set()
+
+    def renew(self) -> list[Segment]:
+        """The files that have something now. The newest is not appended to for much longer."""
+        old = [segment for segment in self._segments if segment.last]
+        for segment in old:
+            segment.is_old = True
+        self.untidy.set()
+        return old
 
     def drop(self, position: int) -> None:
         """Postgres has everything up to `position`."""
@@ -187,7 +200,8 @@ class Segments:
             own = self._folder.path if self._folder else None
             self._bytes_others = await self.thread.run(measure, self._directory, own)
             active = self._active
-            if active is None or self._is_grown(active) or 0 < active.last <= self.written:
+            is_over = active is None or active.is_old or self._is_grown(active)
+            if is_over or (active is not None and 0 < active.last <= self.written):
                 await self._begin_segment()
                 await self._forget_written()
         except (DiskFailed, SegmentBroken) as error:

@@ -108,7 +108,6 @@ async def converse(
     async def begin(handshake: Handshake) -> None:
         offered = socket.scope["subprotocols"]
         ticket, chosen = read_credential(socket.headers.get("authorization"), offered)
-        session_registry.check_open()
         with session_registry.admitting(handshake):
             admitted = await admit_grant(ticket)
         headers = {REQUEST_ID: str(admitted.session_id)}

@@ -80,7 +80,8 @@ class SessionRegistry:
         self._functions = functions
         self._journal = journal
         self._metrics = metrics
-        self.is_draining = False
+        self.is_draining = False  # we stop
+        self.is_drained = False  # an administrator wants no new sessions here
         self._live: dict[UUID, SessionRunner] = {}
         self._share = share
         self._grow = grow
@@ -118,6 +119,7 @@ class SessionRegistry:
 
         Raises `Refused` when there is no room, before anybody else is asked.
         """
+        self.check_open()
         if self._attaching >= self._limits.handshakes:
             detail = "too many wait to be let in; try again"
             raise Refused(503, "handshakes", detail, retry_after=RETRY_SECONDS)
@@ -240,7 +242,7 @@ class SessionRegistry:
         False: there is no such session, or the ticket is not its. Raises `Refused` when it cannot
         have `seen` so much, and when nobody may attach any more.
         """
-        self.check_open()
+        self._check_running()
         runner = self._live.get(session_id)
         connection = runner.resume(ticket, seen.received) if runner else None
         if runner is None or connection is None:
@@ -249,7 +251,13 @@ class SessionRegistry:
         return True
 
     def check_open(self) -> None:
-        """Raises `Refused` when nobody may attach any more."""
+        """Raises `Refused` when no more sessions may begin here."""
+        self._check_running()
+        if self.is_drained:
+            detail = "this relay takes no new sessions; ask another"
+            raise Refused(503, "drained", detail, retry_after=RETRY_SECONDS)
+
+    def _check_running(self) -> None:
         if self.is_draining:
             raise Refused(503, "stopping", "the relay stops", retry_after=RETRY_SECONDS)
 

@@ -40,6 +40,7 @@ def mistakes(done):
 
 
 COMMANDS = [
+    "admin",
     "check",
     "dev",
     "doctor",

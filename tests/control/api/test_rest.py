@@ -51,6 +51,7 @@ class LiveHere:
     def __init__(self):
         self.live = {}
         self.is_draining = False
+        self.is_drained = False
         self.hung_up = []
         self.expected = []
         self.asked = []

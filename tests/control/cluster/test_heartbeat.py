@@ -8,9 +8,10 @@ from uuid import uuid4
 import pytest
 
 from control.cluster.heartbeat import Heartbeat
-from control.db import ownership
+from control.db import audit, ownership
 from control.db.conversations import create_conversation
 from control.db.store import Store, StoreUnavailable
+from relay.journal.segment import DiskFailed
 
 GRACE = 30.0
 
@@ -34,6 +35,7 @@ class SessionRegistry:
     def __init__(self):
         self.owned = {}
         self.lost = {}
+        self.is_drained = False
 
     def hang_up(self, session_id, reason):
         self.lost[session_id] = reason
@@ -171,3 +173,46 @@ async def test_a_node_goes_on_without_a_database(caplog):
     await store.close()
 
     assert caplog.text.count("node_unseen") == 1
+
+
+async def note_erasure(store, outcome):
+    async with store.transaction() as connection:
+        await audit.note(connection, "key", audit.ERASED, None, outcome)
+
+
+async def test_a_node_clears_its_files_once_after_each_erasure_that_is_done(store, database_url):
+    cleared = []
+
+    async def clear():
+        cleared.append(len(cleared))
+
+    node = make_node(store, database_url, clear=clear)
+    await note_erasure(store, None)  # begun, and not done
+    await node.beat()
+    assert cleared == []
+
+    for number in (1, 2):
+        await note_erasure(store, {})
+        await node.beat()
+        await node.beat()
+        assert len(cleared) == number
+
+
+async def test_files_that_cannot_be_cleared_are_tried_with_the_next_heartbeat(
+    store, database_url, caplog
+):
+    tried = []
+
+    async def clear():
+        tried.append(len(tried))
+        if len(tried) == 1:
+            raise DiskFailed("read-only")
+
+    node = make_node(store, database_url, clear=clear)
+    await note_erasure(store, {})
+
+    for _ in range(3):
+        await node.beat()
+
+    assert len(tried) == 2
+    assert "leftovers_not_cleared reason=read-only" in caplog.text

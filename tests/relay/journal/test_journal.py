@@ -624,3 +624,43 @@ async def test_two_may_wait_for_the_same_record(saved):
         assert await first
         assert await second
     assert heard == [1] * saved
+
+
+async def test_a_busy_journal_gives_up_its_files_when_it_is_asked(directory, monkeypatch):
+    monkeypatch.setattr(journal_module, "TIDY_SECONDS", 100)  # not by itself
+    database = Database()
+    async with journal_of(database, directory) as journal:
+        journal.append(record(0xABCDEF))
+        text = str(record(0xABCDEF).session_id)
+        busy = True
+
+        async def talk():
+            number = 1
+            while busy:  # there is always something that is not written yet
+                journal.append(record(number))
+                number += 1
+                await asyncio.sleep(0.001)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(talk())
+            assert files_with(directory, text) != []
+            assert await journal.cleared(20)
+            assert files_with(directory, text) == []
+            busy = False
+
+
+async def test_a_journal_is_not_clear_while_the_database_is_away(directory):
+    database = Database()
+    database.down = True
+    async with journal_of(database, directory, grace=0.1) as journal:
+        journal.append(record(1))
+
+        assert not await journal.cleared(0.2)
+        assert journal.figures.waiting == 1
+        assert journal.figures.failing_seconds > 0
+
+
+async def test_an_empty_journal_is_clear(directory):
+    async with journal_of(Database(), directory) as journal:
+        assert await journal.cleared(5)
+        assert journal.figures.waiting == journal.figures.volatile == 0
