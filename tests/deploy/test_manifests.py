@@ -158,8 +158,15 @@ def test_its_environment_is_one_that_the_program_starts_with(rendered, pod, cont
 
 
 def test_ports_and_paths_are_those_of_the_program(rendered, container):
-    (port,) = container["ports"]
+    port, metrics = container["ports"]
     assert str(port["containerPort"]) == PORT == instructions("EXPOSE")[-1]
+    given = environment_of(rendered, container)
+    assert (metrics["name"], str(metrics["containerPort"])) == (
+        "metrics",
+        given["RELAY_METRICS_PORT"],
+    )
+    policy = rendered["NetworkPolicy", "voice-relay"]["spec"]["ingress"]
+    assert [rule["ports"][0]["port"] for rule in policy] == ["http", "metrics"]
     for name, handler in (
         ("readinessProbe", get_live),
         ("livenessProbe", get_live),
