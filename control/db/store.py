@@ -30,6 +30,8 @@ COMMAND_SECONDS = 10.0  # the longest that one statement may take
 LOCK_SECONDS = 8.0  # the longest that one waits for a lock
 ACQUIRE_SECONDS = 5.0  # waiting for a connection, opening it included
 CLOSE_SECONDS = 2.0
+MARGIN_SECONDS = 1.0  # the server knows better why a statement was ended: it is to be the first
+TRANSACTION = 3  # how many of the longest statements
 # A process that freezes within a transaction, or is cut off, keeps the locks for so long: with a
 # conversation's nobody else can take its session over.
 IDLE_SECONDS = 5.0
@@ -67,10 +69,14 @@ class Store:
         self._url = database_url
         # The server's own limits: they end what a process left that froze or was cut off. Not
         # settings of the connection: a pooler may stand in between.
-        self._limits = f"""
-            SET LOCAL idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f};
-            SET LOCAL statement_timeout = {statement_seconds * 1000:.0f};
-            SET LOCAL lock_timeout = {lock_seconds * 1000:.0f}"""
+        limits = {
+            "idle_in_transaction_session_timeout": IDLE_SECONDS,
+            "statement_timeout": statement_seconds,
+            "lock_timeout": lock_seconds,
+            # Who freezes in the middle of a statement is not idle, and none of it runs.
+            "transaction_timeout": TRANSACTION * statement_seconds,
+        }
+        self._limits = "; ".join(_at_most(name, seconds) for name, seconds in limits.items())
         if event_grace is not None:
             self._limits += f"; SET LOCAL voice.event_grace = '{event_grace:g}'"  # migrations/0015
         self._size = size
@@ -101,7 +107,7 @@ class Store:
             self._url,
             size=self._size,
             timeout=ACQUIRE_SECONDS,
-            command_timeout=self._seconds,
+            command_timeout=self._seconds + MARGIN_SECONDS,
             reset=_keep_as_is,
         )
 
@@ -220,3 +226,13 @@ async def _transaction(connection: Connection, **options: Any) -> AsyncIterator[
 
 async def _keep_as_is(_: object) -> None:
     """Nothing was changed on a connection, so nothing is reset when it goes back to the pool."""
+
+
+def _at_most(name: str, seconds: float) -> str:
+    """The SQL that sets a time-out for this transaction, unless account or database have a shorter
+    one. A server that does not know it (`transaction_timeout` before 17) is left alone."""
+    milliseconds = f"{seconds * 1000:.0f}"
+    return f"""
+        SELECT set_config('{name}', '{milliseconds}', true)
+        WHERE current_setting('{name}', true)::interval
+              NOT BETWEEN '1 ms' AND '{milliseconds} ms'"""

@@ -19,6 +19,7 @@ from websockets.exceptions import InvalidStatus
 
 from config.loader import load
 from config.settings import CONFIG_DIR
+from config.version import VERSION
 from control.api import health
 from control.app import create_app
 from control.db import store as store_module
@@ -261,7 +262,9 @@ async def test_many_who_ask_whether_we_are_ready_ask_the_database_once(
             await lock.rollback()
             answers = [await read_answer(reader) for reader, _ in waiting]
         assert [answer.status for answer in answers] == [200] * count
-        assert {answer.body for answer in answers} == {b'{"status":"ready","reasons":[]}'}
+        assert {answer.body for answer in answers} == {
+            f'{{"status":"ready","reasons":[],"version":"{VERSION}"}}'.encode()
+        }
 
 
 async def test_searches_that_take_long_leave_the_other_connections_alone(

@@ -42,14 +42,13 @@ def test_every_file_comes_whole_with_its_type(http, name):
     assert answer.headers["cache-control"] == "no-cache"
 
 
-def test_the_service_worker_is_another_one_when_any_file_is(tmp_path, monkeypatch):
+def test_the_service_worker_is_another_one_when_any_file_is(tmp_path):
     for path in FOLDER.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr("control.api.web_client.FOLDER", tmp_path)
-    before = load_files()
+    before = load_files(tmp_path)
     (tmp_path / "words.js").write_bytes(b"// other words\n")
 
-    after = load_files()
+    after = load_files(tmp_path)
 
     assert before["worker.js"].content != after["worker.js"].content
     assert before["worker.js"].etag != after["worker.js"].etag

@@ -380,6 +380,7 @@ class SessionRegistry:
     def __init__(self, owned):
         self.owned = owned
         self.lost = {}
+        self.is_drained = False
         self.changed = asyncio.Event()
 
     def hang_up(self, session_id, reason):

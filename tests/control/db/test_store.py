@@ -1,0 +1,47 @@
+"""How long a transaction may take, as the server sees it."""
+
+from __future__ import annotations
+
+import pytest
+
+from control.db.store import Store, StoreUnavailable
+
+
+@pytest.fixture
+def opened(database_url):
+    async def open_store(parameters="", **limits):
+        store = Store(database_url + parameters, **limits)
+        await store.open()
+        return store
+
+    return open_store
+
+
+async def test_a_transaction_has_an_end_though_each_of_its_statements_is_short(opened):
+    """As of a process that froze in the middle of one: the server cannot tell it from a slow one."""
+    store = await opened(statement_seconds=0.3)
+    try:
+        async with store.transaction() as connection:
+            if (
+                await connection.fetchval("SELECT current_setting('transaction_timeout', true)")
+                is None
+            ):
+                pytest.skip("PostgreSQL before 17 knows no end of a transaction")
+        with pytest.raises(StoreUnavailable):
+            async with store.transaction() as connection:
+                for _ in range(100):
+                    await connection.execute("SELECT pg_sleep(0.1)")
+    finally:
+        await store.close()
+
+
+async def test_a_shorter_limit_of_the_database_stays(opened):
+    limits = "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"
+    store = await opened("&statement_timeout=700")
+    try:
+        async with store.transaction() as connection:
+            found = [await connection.fetchval(f"SHOW {name}") for name in limits]
+    finally:
+        await store.close()
+
+    assert found == ["700ms", "8s", "5s"]
