@@ -17,20 +17,23 @@ def opened(database_url):
     return open_store
 
 
+async def work(store, seconds):
+    """Short statements, for so long in all."""
+    async with store.transaction() as connection:
+        for _ in range(round(seconds * 10)):
+            await connection.execute("SELECT pg_sleep(0.1)")
+
+
 async def test_a_transaction_has_an_end_though_each_of_its_statements_is_short(opened):
     """As of a process that froze in the middle of one: the server cannot tell it from a slow one."""
     store = await opened(statement_seconds=0.3)
+    known = "SELECT current_setting('transaction_timeout', true)"
     try:
         async with store.transaction() as connection:
-            if (
-                await connection.fetchval("SELECT current_setting('transaction_timeout', true)")
-                is None
-            ):
+            if await connection.fetchval(known) is None:
                 pytest.skip("PostgreSQL before 17 knows no end of a transaction")
         with pytest.raises(StoreUnavailable):
-            async with store.transaction() as connection:
-                for _ in range(100):
-                    await connection.execute("SELECT pg_sleep(0.1)")
+            await work(store, 10.0)
     finally:
         await store.close()
 
