@@ -25,7 +25,7 @@ async def work(store, seconds):
 
 
 async def test_a_transaction_has_an_end_though_each_of_its_statements_is_short(opened):
-    """As of a process that froze in the middle of one: the server cannot tell it from a slow one."""
+    """As of a process that froze in the middle of one: nobody can tell it from a slow one."""
     store = await opened(statement_seconds=0.3)
     known = "SELECT current_setting('transaction_timeout', true)"
     try:
