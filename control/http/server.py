@@ -143,6 +143,7 @@ async def _serving_operators(
         return
     server = _Server(app)
     run = asyncio.create_task(server.serve(sockets=listeners), name="operations")
+    await wait_for(run, server.ready)  # who finds the relay ready finds this, too
     try:
         yield
     finally:
