@@ -160,10 +160,7 @@ class NodeController(Controller):
     async def drain(
         self, store: Database, administrator: Administrator, drained_id: FromPath[UUID]
     ) -> Node:
-        async with store.transaction() as connection:
-            node = require(await fleet.drain(connection, drained_id, on=True), "node")
-            await audit.note(connection, administrator, "node.drain", drained_id, {})
-        return node
+        return await _drain(store, administrator, drained_id, on=True)
 
     @post(
         "/{drained_id:uuid}/undrain",
@@ -174,10 +171,15 @@ class NodeController(Controller):
     async def undrain(
         self, store: Database, administrator: Administrator, drained_id: FromPath[UUID]
     ) -> Node:
-        async with store.transaction() as connection:
-            node = require(await fleet.drain(connection, drained_id, on=False), "node")
-            await audit.note(connection, administrator, "node.undrain", drained_id, {})
-        return node
+        return await _drain(store, administrator, drained_id, on=False)
+
+
+async def _drain(store: Database, administrator: str, node_id: UUID, *, on: bool) -> Node:
+    async with store.transaction() as connection:
+        node = require(await fleet.drain(connection, node_id, on=on), "node")
+        act = "node.drain" if on else "node.undrain"
+        await audit.note(connection, administrator, act, node_id, {})
+    return node
 
 
 @get("/state", tags=["operations"], summary="This node's state", responses=describe_problems())

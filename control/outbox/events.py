@@ -27,7 +27,13 @@ from control.db.events import Due, Ended, EndedIntent, EndedMessage, Instant
 from control.db.rows import storable_json
 from control.db.store import Store, StoreUnavailable
 from control.outbox.orchestrator_client import Orchestrator, Post
-from relay.backoff import Backoff
+from control.outbox.worker import (
+    ATTEMPT_SECONDS,
+    BACKOFF,
+    CONFLICTS,
+    LEASE_MARGIN,
+    POLL_SECONDS,
+)
 from relay.functions.submission import Delayed, Submitted
 from relay.supervisor import Supervisor
 from relay.telemetry.metrics import Metrics
@@ -35,11 +41,7 @@ from relay.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 TYPE = "conversation.ended"
-ATTEMPT_SECONDS = 30.0
-LEASE_SECONDS = ATTEMPT_SECONDS + 15.0
-POLL_SECONDS = 2.0
-BACKOFF = Backoff(first=1.0, longest=300.0, shortest=0.5)
-CONFLICTS = 6  # as of calls (worker.py): a 409 may mean that the first copy is still at work
+LEASE_SECONDS = ATTEMPT_SECONDS + LEASE_MARGIN
 
 
 class ConversationEnded(msgspec.Struct, frozen=True, kw_only=True, tag=TYPE):

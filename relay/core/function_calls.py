@@ -73,10 +73,8 @@ class FunctionCalls:
         self._waiting = {each.id for each in stored if each.status is IntentStatus.AWAITING}
         self.news = LateNews()
         for each in stored:
-            call = deepgram.FunctionCall(
-                id=each.call_id, name=each.function, arguments=each.arguments
-            )
-            self._tell(each.id, PlacedCall(_finish(call, each.response or ""), each.after_seq))
+            finished = _finish(each.asked, each.response or "")
+            self._tell(each.id, PlacedCall(finished, each.after_seq))
 
     def __len__(self) -> int:
         return len(self._open)

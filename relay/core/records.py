@@ -72,6 +72,11 @@ class IntentCalled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     claim: int = 0
     idempotency_key: str | None = None
 
+    @property
+    def asked(self) -> deepgram.FunctionCall:
+        """The call as the model made it."""
+        return deepgram.FunctionCall(id=self.call_id, name=self.function, arguments=self.arguments)
+
 
 class CallDecided(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What the user (`submit`, `cancel`) or the model (`cancel`) wants of a call that is stored.

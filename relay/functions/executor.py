@@ -208,13 +208,10 @@ class Functions:
     def adopt(self, registry: Registry, admitted: Admitted, report: Report) -> None:
         """A session goes on with these open calls of its conversation: it hears of them now."""
         for record in admitted.open_calls:
-            function = deepgram.FunctionCall(
-                id=record.call_id, name=record.function, arguments=record.arguments
-            )
             call = Call(
                 id=record.id,
                 admitted=admitted,
-                function=function,
+                function=record.asked,
                 intent=registry.by_function(record.function),
                 after_seq=record.after_seq,
                 report=report,
