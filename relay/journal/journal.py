@@ -181,6 +181,7 @@ class Journal:
                     segments.untidy.set()
                     await tidied.wait()
                     await self._reach(segments.last)  # what came before there was another file
+                await segments.settle_files()
         except TimeoutError:
             return False
         return True

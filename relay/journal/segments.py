@@ -92,8 +92,12 @@ class Segments:
         return self.last - self.written
 
     def has_any(self, segments: Sequence[Segment]) -> bool:
-        """Whether one of these is still on disk."""
+        """Whether one of these is still ours; the file of one that is not may be about to go."""
         return any(segment in self._segments for segment in segments)
+
+    async def settle_files(self) -> None:
+        """Wait until files that are about to go have gone: one thread does it, in order."""
+        await self.thread.run(lambda: None)
 
     @property
     def volatile(self) -> int:
