@@ -182,6 +182,8 @@ async def test_a_new_version_is_offered(stack, tab):
         "() => document.querySelector('#notice-title').textContent.includes('new version')"
     )
     await page.page.evaluate("window.old = true")
+    # The page that loads asks for worker.js: here that would be a newer one than the other.
+    await page.page.add_init_script("navigator.serviceWorker.register = async () => {}")
     await page.by("#notice-action").click()
 
     await page.until("() => !window.old && document.body.dataset.word")
