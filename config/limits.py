@@ -53,6 +53,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """a session ends when nobody has spoken for so long; 0: never"""
     session_seconds: OrNone = 14400.0
     """how long a session may last; 0: without end"""
+    daily_minutes_per_user: OrNone = 0.0
+    """for how many minutes agents of one user may be connected on one day (UTC), all relays
+    together; then sessions end, and none begins; 0: no limit"""
+    daily_minutes: OrNone = 0.0
+    """the same for all users together"""
     sessions: Count = 1000
     """live sessions of a process; direct sessions of all processes; 0: no limit"""
     sessions_per_user: Count = 10

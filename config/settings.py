@@ -152,6 +152,9 @@ class Settings(Limits, frozen=True, kw_only=True):
     without it and without a claim there is neither"""
     admin_claim: Annotated[tuple[str, str] | None, env_types.claim] = None
     """a claim of a JWT that opens the same, such as `role=voice-admin`; points lead into objects"""
+    price_per_minute: Annotated[float, Meta(ge=0)] = 0.0
+    """what a minute of an agent's connection costs in US dollars, as on the bill of Deepgram; then
+    sessions and `voice-relay admin costs` say what they cost"""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     """`debug`, `info`, `warning`, `error` or `critical`"""
     log_format: Literal["logfmt", "json"] = "logfmt"

@@ -56,6 +56,7 @@ from control.outbox.orchestrator_client import Orchestrator, connect
 from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
 from control.sessions.direct import Direct
+from control.sessions.meter import Meter
 from relay.functions.executor import COUNTED, Functions
 from relay.journal.journal import Journal
 from relay.live.endpoints import attach, converse
@@ -161,6 +162,8 @@ class ControlPlane:
             else None
         )
         self.readiness = Readiness(store)
+        self.meter = Meter(store, self.live, settings, data_plane.supervisor)
+        data_plane.metrics.agent_price_dollars.set(settings.price_per_minute)
         self.direct = Direct(
             _limits_here(settings),
             current,
@@ -168,6 +171,7 @@ class ControlPlane:
             settle,
             data_plane.functions,
             data_plane.egress,
+            self.meter,
             data_plane.context_source.ask if data_plane.context_source else None,
         )
         admission = Admission(
@@ -176,6 +180,7 @@ class ControlPlane:
             settings,
             lambda: current.configuration.agent.audio,
             self.live.expect,
+            self.meter,
             node_id=data_plane.node_id,
         )
         self.admit, self.admit_grant = admission.admit, admission.admit_grant
@@ -353,6 +358,7 @@ async def _running(
             _telling(settings, current, data_plane, orchestrator),
             data_plane.context_source.running() if data_plane.context_source else nullcontext(),
             data_plane.siblings.telling(metrics.text) if data_plane.siblings else nullcontext(),
+            control_plane.meter.running(),
             data_plane.session_registry.running(),
             control_plane.jwks.running() if control_plane.jwks else nullcontext(),
             control_plane.direct.running(),

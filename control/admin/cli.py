@@ -26,6 +26,11 @@ SESSION_COLUMNS = ("id", "user_id", "node_id", "state", "created_at", "browser_f
 NODE_COLUMNS = ("id", "name", "alive", "drained", "sessions", "agents", "seen_at", "cleared_at")
 CALL_COLUMNS = ("id", "intent", "user_id", "attempts", "updated_at", "last_error")
 CONVERSATION_COLUMNS = ("id", "status", "updated_at", "title")
+COST_COLUMNS = {
+    "day": ("day", "sessions", "agent_minutes", "cost"),
+    "user": ("user_id", "sessions", "agent_minutes", "cost"),
+    "session": ("session_id", "user_id", "day", "agent_minutes", "cost"),
+}
 AUDIT_COLUMNS = ("at", "who", "act", "target", "outcome", "id")
 
 
@@ -249,6 +254,45 @@ def discard(options: Options, /, ids: tuple[str, ...], yes: bool, **filters: str
     Orchestrator is not asked about them.
     """
     _change(options, "discard", ids, yes, filters)
+
+
+# --- costs ---------------------------------------------------------------------------------------
+
+
+@admin.command()
+@click.option(
+    "--by", type=click.Choice([*COST_COLUMNS]), default="day", show_default=True, help="Add up by."
+)
+@click.option("--since", help="From this day on: 7d, or 2026-11-01. 30 days ago if not given.")
+@click.option("--until", help="Up to this day; today if not given.")
+@click.option("--user", help="Of this user only.")
+@click.pass_obj
+def costs(
+    options: Options, by: str, since: str | None, until: str | None, user: str | None
+) -> None:
+    """Show for how long agents were connected, and what that cost.
+
+    Of all relays; days are those of UTC. That time is what Deepgram sends a bill for: from the open
+    connection to the close, also of agents that were dialled again or in vain. It is known 30
+    seconds later at most. The cost is in US dollars, if the relay has RELAY_PRICE_PER_MINUTE. A
+    `user_id` of `-` is of people who were erased.
+
+    \b
+      voice-relay admin costs --since 7d
+      voice-relay admin costs --by user --since 2026-11-01 --until 2026-11-30
+    """
+    since, until = ((_instant(day) or "")[:10] or None for day in (since, until))
+    with options.open() as client:
+        answer = client.ask("GET", "/costs", by=by, since=since, until=until, user=user)
+    if options.as_json:
+        click.echo(json.dumps(answer))
+        return
+    total = {name: answer[name] for name in ("agent_seconds", "cost")}
+    lines = [*answer["items"], {**dict.fromkeys(("user_id", "sessions", "day")), **total}]
+    lines[-1][COST_COLUMNS[by][0]] = "in all, and more lines" if answer["is_cut"] else "in all"
+    for line in lines:
+        line["agent_minutes"] = f"{line['agent_seconds'] / 60:.1f}"
+    click.echo("\n".join(write_table(COST_COLUMNS[by], lines)))
 
 
 # --- people --------------------------------------------------------------------------------------

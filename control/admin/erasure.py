@@ -15,7 +15,7 @@ from uuid import UUID
 
 import msgspec
 
-from control.db import audit, fleet, people
+from control.db import audit, fleet, people, usage
 from control.db.people import Person
 from control.db.store import Store
 from relay.journal import erasure as files
@@ -115,6 +115,7 @@ class Erasure:
                 await people.erase_some(connection, person, ids[at : at + people.BATCH])
         done = await self._leftovers.prove(person)
         async with store.transaction() as connection:
+            await usage.forget(connection, person)
             left = await people.count_rows(connection, person)
             known = [person.user_id, *map(str, (*person.conversations, *person.sessions))]
             await audit.forget(connection, known)

@@ -15,18 +15,19 @@ import msgspec
 from litestar import Controller, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter, SkipValidation
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from config.settings import Settings
 from control.admin.people import Administrator
 from control.api.pagination import LIMIT, Cursor, Limit, cut_page, read_cursor
 from control.api.problems import describe_problems
-from control.api.sessions import HUNG_UP, Database, Live
+from control.api.sessions import HUNG_UP, Database, Live, show_live
 from control.cluster.capacity import Capacity
 from control.db import audit, calls, fleet, sessions
 from control.db.audit import AuditLine
 from control.db.fleet import AnySession, LiveSession, Node
 from control.errors import ProblemError, require
+from control.sessions.meter import cost
 from relay.core.records import Figures
 from relay.journal import condemned
 from relay.journal.condemned import RestoreFailed
@@ -116,11 +117,15 @@ class SessionController(Controller):
 
     @get("/{session_id:uuid}", summary="One session", responses=describe_problems(404))
     async def get_session(
-        self, store: Database, live: Live, session_id: FromPath[UUID]
+        self,
+        store: Database,
+        live: Live,
+        settings: NamedDependency[Settings],
+        session_id: FromPath[UUID],
     ) -> AnySession:
         session = require(await fleet.get_session(store, session_id), "session")
-        figures = live.figures(session_id)
-        return replace(session, state="live", **asdict(figures)) if figures else session
+        session = await show_live(store, live, session)
+        return replace(session, cost=cost(session.agent_seconds, settings.price_per_minute))
 
     @post(
         "/{session_id:uuid}/hang-up",

@@ -12,7 +12,7 @@ from litestar.datastructures import ResponseHeader
 from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
-from control.admin import access, calls, operations, people
+from control.admin import access, calls, costs, operations, people
 from control.admin.access import Administrators
 from control.api import web_client
 from control.api.web_client import File
@@ -34,6 +34,7 @@ def list_admin_routes(administrators: Administrators) -> list[ControllerRouterHa
                 operations.restore_condemned,
                 operations.list_audit,
                 calls.CallController,
+                costs.list_costs,
                 people.UserController,
             ],
             guards=[administrators.check],

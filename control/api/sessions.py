@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -25,17 +26,19 @@ from config.policy import Policy, choose
 from config.settings import Settings
 from control.api.problems import describe_problems
 from control.auth.current_user import User
-from control.db import conversations, sessions
+from control.db import conversations, sessions, usage
 from control.db.rows import History, Message, NewSession, SessionView
 from control.db.store import Store
 from control.errors import Mistake, invalid, not_found, require
 from control.sessions.direct import Direct, DirectBegun
+from control.sessions.meter import Meter, cost
 from relay.live.session_registry import SessionRegistry
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol.audio_formats import AudioWish, choose_audio
 
 PREFIX = "/api/v1/voice"
 UTC = "UTC"  # the time zone of who does not say, or does not know
+AnySessionView = TypeVar("AnySessionView", bound=SessionView)
 NOT_KEPT = {"Cache-Control": "no-store"}
 HUNG_UP = "hung_up"  # the end of a session that was closed over REST before it began
 
@@ -83,7 +86,7 @@ class SessionController(Controller):
     @post(
         "/",
         summary="Begin a session, in a new conversation or in a stored one",
-        responses=describe_problems(400, 403, 404, 413),
+        responses=describe_problems(400, 403, 404, 413, 429),
     )
     async def begin_session(
         self,
@@ -94,6 +97,7 @@ class SessionController(Controller):
         policy: NamedDependency[Policy],
         live: Live,
         direct: NamedDependency[Direct],
+        meter: SkipValidation[NamedDependency[Meter]],
         user: Asker,
         data: JSONBody[SessionRequest | None] = None,
     ) -> Response[SessionBegun | DirectBegun]:
@@ -119,7 +123,8 @@ class SessionController(Controller):
         if wanted.transport == "direct":
             shown = await direct.begin(session, resume=resume, warnings=warnings)
             return Response(shown, status_code=201, headers=NOT_KEPT)
-        expires_at = await sessions.create_session(store, session, resume=resume)
+        check = partial(meter.check, user_id=user.id)
+        expires_at = await sessions.create_session(store, session, check, resume=resume)
         expires_at = require(expires_at, "conversation")
         live.expect(session.id, session)
         history = History()
@@ -142,15 +147,16 @@ class SessionController(Controller):
 
     @get("/{session_id:uuid}", summary="Look at a session", responses=describe_problems(404))
     async def get_session(
-        self, store: Database, live: Live, user: Asker, session_id: FromPath[UUID]
+        self,
+        store: Database,
+        live: Live,
+        settings: NamedDependency[Settings],
+        user: Asker,
+        session_id: FromPath[UUID],
     ) -> SessionView:
         session = require(await sessions.get_session(store, session_id, user_id=user.id), "session")
-        figures = live.figures(session_id)
-        if figures is None:
-            return session
-        # What the database has of it is of the owners before us.
-        seconds = session.agent_seconds + figures.agent_seconds
-        return replace(session, state="live", **asdict(figures) | {"agent_seconds": seconds})
+        session = await show_live(store, live, session)
+        return replace(session, cost=cost(session.agent_seconds, settings.price_per_minute))
 
     @delete(
         "/{session_id:uuid}",
@@ -163,6 +169,18 @@ class SessionController(Controller):
         if not await sessions.close_session(store, session_id, user_id=user.id, reason=HUNG_UP):
             raise not_found("session")
         live.hang_up(session_id)
+
+
+async def show_live(store: Store, live: SessionRegistry, session: AnySessionView) -> AnySessionView:
+    """With what it carried so far, if it is live here."""
+    figures = live.figures(session.id)
+    if figures is None:
+        return session
+    epoch = live.owned.get(session.id, 0)
+    async with store.reading() as connection:
+        others = await usage.sum_others(connection, session.id, epoch)
+    seconds = round(others + figures.agent_seconds, 3)
+    return replace(session, state="live", **asdict(figures) | {"agent_seconds": seconds})
 
 
 def make_websocket_url(public_url: str, session_id: UUID) -> str:

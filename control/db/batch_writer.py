@@ -13,10 +13,12 @@ from uuid import UUID
 
 import msgspec
 
+from control.db import usage
 from control.db.errors import ValuesRefused
 from control.db.pool import Connection
 from control.db.rows import make_title, storable_json
 from relay.core.records import (
+    AgentTime,
     CallDecided,
     IntentCalled,
     MessageSaid,
@@ -155,16 +157,6 @@ END_SESSIONS = """
               latency jsonb)
     WHERE s.id = r.session_id AND s.epoch = r.epoch
 """
-# Of each owner, also of one that was replaced: its end changes nothing else.
-KEEP_AGENT_SECONDS = """
-    UPDATE voice.sessions AS s SET agent_seconds = s.agent_seconds || r.seconds
-    FROM (
-        SELECT session_id, jsonb_object_agg(epoch, figures -> 'agent_seconds') AS seconds
-        FROM json_to_recordset($1) AS e (session_id uuid, epoch int, figures jsonb)
-        GROUP BY session_id
-    ) AS r
-    WHERE s.id = r.session_id
-"""
 SETTLE_SESSIONS = """
     UPDATE voice.sessions AS s SET settled_epoch = greatest(s.settled_epoch, r.epoch)
     FROM (
@@ -177,7 +169,7 @@ SETTLE_SESSIONS = """
 OF_SESSIONS: dict[type[SessionBegan | TicketIssued | SessionEnded], list[str]] = {
     SessionBegan: [BEGIN_SESSIONS],
     TicketIssued: [KEEP_TICKETS],
-    SessionEnded: [END_SESSIONS, KEEP_AGENT_SECONDS, SETTLE_SESSIONS],
+    SessionEnded: [END_SESSIONS, SETTLE_SESSIONS],
 }
 
 
@@ -207,6 +199,18 @@ async def flush(connection: Connection, records: Sequence[Record]) -> None:
         if newest:
             for statement in statements:
                 await connection.execute(statement, storable_json(list(newest.values())))
+    # Of each owner, also of one that was replaced: its end changes nothing else.
+    ended = {(r.session_id, r.epoch): r for r in records if isinstance(r, SessionEnded)}
+    await usage.keep(connection, [_agent_time(record) for record in ended.values()])
+
+
+def _agent_time(ended: SessionEnded) -> AgentTime:
+    return AgentTime(
+        session_id=ended.session_id,
+        epoch=ended.epoch,
+        seconds=ended.figures.agent_seconds,
+        at=ended.at,
+    )
 
 
 def _statement_of(record: IntentCalled | CallDecided) -> str:

@@ -13,8 +13,8 @@ from uuid import UUID
 import msgspec
 
 from control.db.rows import read
-from control.db.sessions import AGENT_SECONDS
 from control.db.store import Store
+from control.db.usage import OF_SESSION
 from relay.protocol import deepgram
 from relay.protocol.relay_events import IntentStatus
 
@@ -122,7 +122,7 @@ async def load_ended(store: Store, session_id: UUID) -> Ended | None:
         SELECT e.accepted_at AS at, s.id AS session_id, s.conversation_id, c.user_id, c.title,
                s.end_reason AS reason, s.language, s.ended_at,
                coalesce(s.started_at, s.ticket_used_at, s.created_at) AS began_at,
-               {AGENT_SECONDS} AS agent_seconds
+               {OF_SESSION.format("s")} AS agent_seconds
         FROM voice.events AS e
         JOIN voice.sessions AS s ON s.id = e.session_id
         JOIN voice.conversations AS c ON c.id = s.conversation_id

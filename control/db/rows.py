@@ -110,7 +110,8 @@ class NewSession(msgspec.Struct, frozen=True, kw_only=True):
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     """Frames and bytes by the side that they came from. `close_reason` is a word for programs.
-    `agent_seconds`: for how long its agents were connected, of all its owners."""
+    `agent_seconds`: for how long its agents were connected, of all its owners; `cost` is in US
+    dollars, null without a price."""
 
     id: UUID
     conversation_id: UUID
@@ -128,6 +129,7 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     agent_bytes: int
     latency: SessionLatency | None
     agent_seconds: float
+    cost: float | None = None
 
 
 class StoredSession(SessionView, frozen=True, kw_only=True):

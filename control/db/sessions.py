@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from control.db import ownership
+from control.db import ownership, usage
 from control.db.pool import Connection
 from control.db.rows import NewSession, SessionView, StoredSession, columns, storable_json
 from control.db.store import Store
@@ -35,9 +35,9 @@ ADD_SESSION = """
 async def create_session(
     store: Store,
     session: NewSession,
+    check: Callable[[Connection], Awaitable[object]] | None = None,
     *,
     resume: bool,
-    check: Callable[[Connection], Awaitable[None]] | None = None,
 ) -> datetime | None:
     """Add a session to a new conversation, or (`resume`) to one that the user has.
 
@@ -59,17 +59,15 @@ async def create_session(
     return expires_at
 
 
-# In SQL, of a session: by owner, as each says it (batch_writer.py).
-AGENT_SECONDS = (
-    "(SELECT coalesce(sum(a.value::float8), 0) FROM jsonb_each_text(agent_seconds) AS a)"
-)
 MOST_SESSIONS = 1_000  # of one conversation in a list
 
 
 def session_columns(kind: type[SessionView]) -> str:
     """What to select for one of these."""
     shown = columns(kind).replace("close_reason", "end_reason AS close_reason")
-    return shown.replace("agent_seconds", f"{AGENT_SECONDS} AS agent_seconds")
+    seconds = usage.OF_SESSION.format("sessions")
+    shown = shown.replace("agent_seconds", f"{seconds} AS agent_seconds")
+    return shown.replace("cost", "NULL::float8 AS cost")  # whoever shows it knows the price
 
 
 async def get_session(store: Store, session_id: UUID, *, user_id: str) -> SessionView | None:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from uuid import UUID
 
 from msgspec.structs import asdict, replace
@@ -21,6 +22,7 @@ from control.db import grants, ownership, sessions
 from control.db.rows import AttachResult, History, NewSession, Numbering
 from control.db.store import Store, StoreUnavailable
 from control.errors import database_unavailable
+from control.sessions.meter import Meter
 from control.sessions.takeover import Settle, history_for_agent, open_calls, take_over
 from relay.core.admitted import Admitted, ResumePoint, Takeover
 from relay.live.tickets import hash_ticket, new_ticket
@@ -50,6 +52,7 @@ class Admission:
         settings: Settings,
         audio: Callable[[], Audio],
         expect: Callable[[UUID, NewSession], None],
+        meter: Meter,
         *,
         node_id: UUID,
     ) -> None:
@@ -60,6 +63,7 @@ class Admission:
         self._settings = settings
         self._audio = audio
         self._expect = expect
+        self._meter = meter
         self._node_id = node_id
 
     async def admit_grant(self, ticket: str) -> Admitted:
@@ -80,7 +84,8 @@ class Admission:
                 audio=self._audio(),
             )
             resume = grant.conversation_id is not None
-            if await sessions.create_session(self._store, session, resume=resume) is None:
+            check = partial(self._meter.check, user_id=session.user_id)
+            if await sessions.create_session(self._store, session, check, resume=resume) is None:
                 raise Refused(401, "ticket_refused", "the conversation was erased")
         self._expect(session_id, session)
         return await self.admit(session_id, ticket)
@@ -94,7 +99,7 @@ class Admission:
 
     async def _admit(self, session_id: UUID, ticket: str, seen: ResumePoint) -> Admitted:
         next_ticket = new_ticket() if self._settings.grace_seconds else None
-        taken = await self._take(session_id, ticket, next_ticket, seen)
+        taken, seconds = await self._take(session_id, ticket, next_ticket, seen)
         if taken is not None and taken.over:
             raise Refused(409, "session_ended", "the session is over; begin another")
         if taken is None or not taken.taken:
@@ -118,12 +123,15 @@ class Admission:
             history=history_for_agent(history),
             open_calls=open_calls(history, taken.conversation_id),
             resume_ticket=next_ticket,
+            seconds=seconds,
             takeover=_make_takeover(ticket, seen, history) if taken.taken_over else None,
         )
 
     async def _take(
         self, session_id: UUID, ticket: str, next_ticket: str | None, seen: ResumePoint
-    ) -> AttachResult | None:
+    ) -> tuple[AttachResult | None, float | None]:
+        """And for how long the session may go on. The ticket is as good as before if that is no
+        time at all."""
         for pause in TICKET_PAUSES:
             await asyncio.sleep(pause)
             async with self._store.transaction() as connection:
@@ -136,11 +144,13 @@ class Admission:
                     grace=self._settings.grace_seconds,
                     received=seen.received,
                 )
+                if taken is not None and taken.taken:
+                    return taken, await self._meter.check(connection, taken.user_id)
                 if taken is not None or not await ownership.is_elsewhere(
                     connection, session_id, self._node_id
                 ):
-                    return taken
-        return None
+                    return taken, None
+        return None, None
 
 
 @contextmanager

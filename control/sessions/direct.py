@@ -32,6 +32,7 @@ from control.db.rows import History, Message, NewSession
 from control.db.store import Store
 from control.errors import Mistake, ProblemError, require
 from control.sessions.deepgram_token import Minter
+from control.sessions.meter import Meter
 from control.sessions.takeover import Settle, history_for_agent, take_over
 from relay.core.admitted import Admitted
 from relay.core.events import FunctionReturned, FunctionStarted
@@ -118,6 +119,7 @@ class Direct:
         settle: Settle,
         functions: Functions,
         egress: Egress,
+        meter: Meter,
         ask: AskContext | None = None,
     ) -> None:
         """Raises `ConfigError` when a client would see a key."""
@@ -125,6 +127,7 @@ class Direct:
         self._current = current
         self._functions = functions
         self._ask = ask
+        self._meter = meter
         self._minter = Minter(
             settings.deepgram_api_url,
             current.reveal_key,
@@ -156,7 +159,7 @@ class Direct:
             await direct_sessions.begin_alone(connection)
             await self._check_room(connection, session)
 
-        began = await sessions.create_session(self._store, session, resume=resume, check=check)
+        began = await sessions.create_session(self._store, session, check, resume=resume)
         began = require(began, "conversation")
         history = History()
         if resume:
@@ -193,7 +196,9 @@ class Direct:
         )
 
     async def _check_room(self, connection: Connection, session: NewSession) -> None:
-        """Raises `ProblemError` if there are as many direct sessions as there may be."""
+        """Raises `Refused` if there are as many direct sessions as there may be, or the minutes of
+        today are used up."""
+        await self._meter.check(connection, session.user_id)
         limits = self._settings
         of_all, of_user = await direct_sessions.count_others(
             connection, session.user_id, session.conversation_id, idle=limits.idle_seconds

@@ -8,6 +8,7 @@ const REASONS = {
   "continued elsewhere": "elsewhere",
   idle: "idle",
   "maximum duration": "longest",
+  "minutes of the day used up": "daily_minutes",
 };
 
 /**

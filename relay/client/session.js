@@ -150,7 +150,9 @@ export class Session extends EventTarget {
       } catch (error) {
         if (!(error instanceof Problem)) throw error; // a defect: not to be tried again
         failures += 1;
-        const hopeless = error.status >= 400 && error.status < 500 && error.status !== 429;
+        const tomorrow = error.code === "daily_minutes";
+        const hopeless =
+          tomorrow || (error.status >= 400 && error.status < 500 && error.status !== 429);
         const lost = error.status === 0;
         const full = error.status === 429 || FULL.includes(error.code);
         if (hopeless || (!once && (lost || full || failures >= FIRST_TRIES))) {

@@ -100,6 +100,15 @@ export const PROBLEMS = {
     text: "It is as long as one may be. The conversation stays: you can go on in a new session.",
     hint: true,
   },
+  "ends-daily_minutes": {
+    title: "The session ends soon.",
+    text: "The minutes of today are used up.",
+    hint: true,
+  },
+  daily_minutes: {
+    title: "The minutes of today are used up.",
+    text: "The conversation stays: you can go on tomorrow.",
+  },
   user_sessions: {
     title: "You have too many sessions open.",
     text: "End one in another tab or on another device.",

@@ -38,7 +38,8 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     is nothing before). `voice` and `language` are names of policy.yaml. `epoch` is our number among
     the owners of the session; `resume_ticket` is the first one for the browser to come back with,
     already stored (None: nobody stores them). `open_calls` are those of the conversation that an
-    outcome is still to come of.
+    outcome is still to come of. `seconds`: for how long the minutes of the day will do (None: there
+    is no such limit).
     """
 
     session_id: UUID
@@ -55,6 +56,7 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     open_calls: list[IntentCalled] = []
     epoch: int = 0
     resume_ticket: str | None = None
+    seconds: float | None = None
     takeover: Takeover | None = None
 
     def brings_nothing(self, ticket: str) -> bool:

@@ -34,6 +34,7 @@ class EndReason(StrEnum):
     ABUSE = "abuse"
     IDLE = "idle"
     LONGEST = "longest"
+    DAILY_MINUTES = "daily_minutes"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -55,6 +56,7 @@ HANG_UP = {
     # Not codes that ask to come again either: nobody was there.
     EndReason.IDLE: (close_codes.NORMAL, "idle"),
     EndReason.LONGEST: (close_codes.NORMAL, "maximum duration"),
+    EndReason.DAILY_MINUTES: (close_codes.NORMAL, "minutes of the day used up"),
     EndReason.INTERNAL_ERROR: (close_codes.INTERNAL, "internal error"),
 }
 
@@ -133,6 +135,12 @@ class HangUp(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
+class Allowed(msgspec.Struct, frozen=True):
+    """The minutes of the day will do for so many `seconds`; None: nobody knows an end."""
+
+    seconds: float | None
+
+
 class Woken(msgspec.Struct, frozen=True):
     """The deadline is reached; `browser_frames` counts audio frames of the browser so far, and
     `browser_bytes` what was in them; `thrown_away` counts those that did not go to the agent."""
@@ -177,6 +185,7 @@ Event = (
     | BrowserAttached
     | GoAway
     | HangUp
+    | Allowed
     | Woken
     | MessageStored
     | FunctionStarted

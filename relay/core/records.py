@@ -125,6 +125,16 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     agent_seconds: float = 0.0
 
 
+class AgentTime(msgspec.Struct, frozen=True, kw_only=True):
+    """For how many `seconds` agents were connected by the instant `at`, for this owner of a
+    session; `epoch` 0: for nobody, one was dialled ahead and no browser came."""
+
+    session_id: UUID
+    epoch: int
+    seconds: float
+    at: datetime
+
+
 class SessionEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Why a session ended and what it carried; `detail` is for operators, never for browsers.
 

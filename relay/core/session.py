@@ -28,6 +28,7 @@ from relay.core.function_calls import FunctionCalls, respond
 from relay.core.open_turn import OpenTurn
 from relay.core.rate_limit import AudioLimit, TextLimits
 from relay.core.reconnect import FINAL_ERRORS, is_lost
+from relay.core.records import MessageSaid
 from relay.core.resume import ResumeWindow
 from relay.core.session_timeouts import SessionTimeouts
 from relay.core.transcript import Transcript
@@ -88,6 +89,7 @@ class Session:
         self._texts = TextLimits(limits, policy, now)
         self._audio = AudioLimit(limits, admitted.audio.input, now)
         self._timeouts = SessionTimeouts(limits.idle_seconds, limits.session_seconds, now)
+        self._timeouts.allow(admitted.seconds, now)
         self._transcript = Transcript(admitted, began - timedelta(seconds=now), new_id)
         self._calls = FunctionCalls(new_id, admitted.open_calls)
         self._open_turn = OpenTurn()
@@ -196,13 +198,13 @@ class Session:
                 return self._detach(*HANG_UP[why], now)
             case events.HangUp(why, detail):
                 return self._hang_up(why, detail)
+            case events.Allowed(seconds):
+                self._timeouts.allow(seconds, now)
+                return []
             case events.Woken():
                 return self._woken(event, now)
             case events.MessageStored(message):
-                saved = relay_events.RelayMessageSaved(
-                    seq=message.seq, message_id=message.id, role=message.role
-                )
-                return [actions.SendBrowser(saved)]
+                return [actions.SendBrowser(_saved(message))]
             case events.FunctionStarted(shown, say, say_after):
                 if say:
                     self._calls.promise(shown.id, say, now + say_after)
@@ -523,6 +525,10 @@ class Session:
 
     def _hang_up(self, why: EndReason, detail: str = "") -> list[Action]:
         return self._end(why, detail, *HANG_UP[why])
+
+
+def _saved(message: MessageSaid) -> relay_events.RelayMessageSaved:
+    return relay_events.RelayMessageSaved(seq=message.seq, message_id=message.id, role=message.role)
 
 
 def _note_unreadable(

@@ -1,4 +1,5 @@
-"""When a session ends: idle, long or because the relay stops; the warning before. Pure."""
+"""When a session ends: idle, long, the minutes of the day used up, or because the relay stops; the
+warning before. Pure."""
 
 from __future__ import annotations
 
@@ -30,6 +31,13 @@ class SessionTimeouts:
         """Somebody speaks."""
         self._ends["idle"] = now + self._seconds["idle"]
         self._warned.discard("idle")
+
+    def allow(self, seconds: float | None, now: float) -> None:
+        """The minutes of the day will do for so long; None: without end."""
+        self._ends["daily_minutes"] = math.inf if seconds is None else now + seconds
+        self._seconds["daily_minutes"] = math.inf
+        if seconds is None or seconds > NOTICE_SECONDS:
+            self._warned.discard("daily_minutes")
 
     def expired(self, now: float) -> str | None:
         """Why the session is over by now."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -23,7 +24,7 @@ from relay.transport.connection_handler import BufferingHandler
 from relay.transport.dial import Dial, DialFailed
 
 KEPT_SECONDS = 8.0  # docs/protocol.md: CLIENT_MESSAGE_TIMEOUT after 10 to 15 s without Settings
-REMEMBERED = 1_000  # sessions whose browser may come after their agent has gone
+REMEMBERED = 1_000  # agents that nobody came for, until they are counted; then the oldest go
 
 
 Ask = Callable[[], Coroutine[Any, Any, UserContext | None]]
@@ -112,13 +113,19 @@ class DialAhead:
         self._metrics.dialled_ahead.labels(outcome="used" if dialled.usable else "failed").inc()
         if dialled.usable:
             return dialled
-        self._remember(session_id, dialled)
         dialled.connection.forget()
+        self._remember(session_id, dialled)
         return None
 
-    def take_open_time(self, session_id: UUID) -> OpenTime:
-        """How long an agent was connected that was dialled for this session in vain."""
-        return self._in_vain.pop(session_id, OpenTime())
+    @property
+    def in_vain(self) -> dict[UUID, float]:
+        """For how many seconds agents were connected that no browser came for, by session."""
+        now = monotonic()
+        return {id: time.seconds(now) for id, time in self._in_vain.items()}
+
+    def forget_in_vain(self, session_id: UUID) -> None:
+        """It is counted."""
+        self._in_vain.pop(session_id, None)
 
     def cancel(self, session_id: UUID) -> None:
         """Nobody will come for this one, if it is here."""
@@ -131,6 +138,7 @@ class DialAhead:
                 dialled.asking.cancel()
             dialled.connection.forget()
             dialled.connection.close(close_codes.NORMAL, "")
+            self._remember(session_id, dialled)
 
     async def _try(self, connection: Connection) -> DialFailed | None:
         try:
@@ -141,10 +149,11 @@ class DialAhead:
 
     def _expire(self, session_id: UUID) -> None:
         self._metrics.dialled_ahead.labels(outcome="expired").inc()
-        self._remember(session_id, self._waiting[session_id])
         self.cancel(session_id)
 
     def _remember(self, session_id: UUID, dialled: Dialled) -> None:
+        if not dialled.connection.open_time.seconds(monotonic()):
+            return  # it never opened
         if len(self._in_vain) >= REMEMBERED:
             del self._in_vain[next(iter(self._in_vain))]
         self._in_vain[session_id] = dialled.connection.open_time

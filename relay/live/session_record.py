@@ -13,7 +13,14 @@ import msgspec
 
 from relay.core.admitted import Admitted
 from relay.core.events import EndReason
-from relay.core.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
+from relay.core.records import (
+    AgentTime,
+    Figures,
+    MessageSaid,
+    SessionBegan,
+    SessionEnded,
+    TicketIssued,
+)
 from relay.journal.journal import Journal
 from relay.live.tickets import hash_ticket
 from relay.protocol import close_codes, deepgram
@@ -45,6 +52,7 @@ class SessionRecord:
         self._log_limit = log_limit
         self._began = asyncio.get_running_loop().time()
         self._noted = Counter[str]()
+        self._counted = 0.0  # agent seconds that the metrics have
         asked = current.get()
         fields = asked.fields | {"session": str(admitted.session_id)}
         self.log_context = LogContext(asked.ids, fields)
@@ -130,8 +138,24 @@ class SessionRecord:
             agent_frames=agent.frames,
             agent_bytes=agent.bytes,
             latency=self.timing.latency,
-            agent_seconds=round(agent.open_time.seconds(monotonic()), 3),
+            agent_seconds=self._seconds(agent),
         )
+
+    def agent_time(self, agent: Connection) -> AgentTime:
+        """For how long its agents were connected so far; the metrics have that, too."""
+        seconds = self._seconds(agent)
+        self._metrics.agent_seconds.inc(seconds - self._counted)
+        self._counted = seconds
+        return AgentTime(
+            session_id=self._admitted.session_id,
+            epoch=self._admitted.epoch,
+            seconds=seconds,
+            at=datetime.now(UTC),
+        )
+
+    @staticmethod
+    def _seconds(agent: Connection) -> float:
+        return round(agent.open_time.seconds(monotonic()), 3)
 
     def ended(self, reason: str, detail: str, browser: Connection, agent: Connection) -> None:
         """It is over, once."""
@@ -153,6 +177,7 @@ class SessionRecord:
 
     def _count(self, reason: str, browser: Connection, agent: Connection) -> None:
         self.timing.end()
+        self.agent_time(agent)
         self._metrics.sessions_ended.labels(reason=reason).inc()
         self._metrics.frames.labels(source="browser").inc(browser.frames)
         self._metrics.frames.labels(source="agent").inc(agent.frames)
@@ -172,7 +197,7 @@ class SessionRecord:
             self._admitted.conversation_id,
             reason,
             asyncio.get_running_loop().time() - self._began,
-            agent.open_time.seconds(monotonic()),
+            self._seconds(agent),
             browser.closed_code,
             agent.closed_code,
             browser.frames,

@@ -20,8 +20,8 @@ from config.loader import Configuration
 from relay.core.admitted import Admitted, ResumePoint
 from relay.core.agent_lifecycle import State
 from relay.core.deepgram_session import DEFAULT_AUDIO, DeepgramSession, SessionRules
-from relay.core.events import EndReason, GoAway
-from relay.core.records import Figures
+from relay.core.events import Allowed, EndReason, GoAway
+from relay.core.records import AgentTime, Figures
 from relay.core.session import Session
 from relay.core.user_context import About, AskContext
 from relay.functions.executor import Functions
@@ -174,8 +174,6 @@ class SessionRegistry:
         browser = Connection(self._queue(admitted), max_message_bytes=most)
         dialled = self._ahead.take(session_id)
         agent = dialled.connection if dialled else self._new_agent_connection()
-        if dialled is None:
-            agent.open_time = self._ahead.take_open_time(session_id)
         configuration = self._current.configuration
         has_sound = configuration.agent.redial_sound == "on"
         ask = self._asking(admitted)
@@ -348,6 +346,34 @@ class SessionRegistry:
     def owned(self) -> dict[UUID, int]:
         """The sessions that are live here, each with our number among its owners."""
         return {i: runner.admitted.epoch for i, runner in self._live.items() if runner.is_live}
+
+    @property
+    def agent_times(self) -> list[AgentTime]:
+        """Of the sessions that are live here, and of agents that were dialled ahead in vain."""
+        now = datetime.now(UTC)
+        return [
+            *(runner.agent_time for runner in self._live.values() if runner.is_live),
+            *(
+                AgentTime(session_id=session_id, epoch=0, seconds=seconds, at=now)
+                for session_id, seconds in self._ahead.in_vain.items()
+            ),
+        ]
+
+    def counted(self, time: AgentTime) -> None:
+        """This one is stored."""
+        if time.epoch == 0 and time.session_id in self._ahead.in_vain:
+            self._ahead.forget_in_vain(time.session_id)
+            self._metrics.agent_seconds.inc(time.seconds)
+
+    @property
+    def users(self) -> dict[UUID, str]:
+        """Whose sessions are live here."""
+        return {i: runner.admitted.user_id for i, runner in self._live.items() if runner.is_live}
+
+    def allow(self, session_id: UUID, seconds: float | None) -> None:
+        """A session may go on for so long; None: without an end."""
+        if runner := self._live.get(session_id):
+            runner.handle(Allowed(seconds))
 
     def figures(self, session_id: UUID) -> Figures | None:
         """What a live session carried so far."""

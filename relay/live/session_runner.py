@@ -19,7 +19,7 @@ from relay.core.admitted import Admitted
 from relay.core.agent_lifecycle import State
 from relay.core.deepgram_session import SessionRules
 from relay.core.events import EndReason
-from relay.core.records import Figures, MessageSaid
+from relay.core.records import AgentTime, Figures, MessageSaid
 from relay.functions.executor import Functions
 from relay.live.agent_side import AgentSide
 from relay.live.browser_side import BrowserSide
@@ -105,6 +105,11 @@ class SessionRunner:
     def figures(self) -> Figures:
         """What was carried so far, and how long it took."""
         return self._record.figures(self._browser.connection, self._agent.connection)
+
+    @property
+    def agent_time(self) -> AgentTime:
+        """For how long its agents were connected so far."""
+        return self._record.agent_time(self._agent.connection)
 
     async def run(self) -> None:
         """Relay until someone hangs up; both sockets are closed on return."""

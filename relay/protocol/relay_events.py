@@ -112,8 +112,8 @@ class RelayGoAway(RelayEvent, frozen=True, tag=True):
 
 
 class RelayNotice(RelayEvent, frozen=True, tag=True):
-    """The session ends in `ends_in` seconds: nobody speaks (`idle`), which speaking changes, or it
-    is as long as one may be (`longest`)."""
+    """The session ends in `ends_in` seconds: nobody speaks (`idle`), which speaking changes, it is
+    as long as one may be (`longest`), or the minutes of the day are used up (`daily_minutes`)."""
 
     code: str
     ends_in: float

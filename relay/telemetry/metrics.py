@@ -118,6 +118,10 @@ class Metrics:
         " added when a session ends",
         towards="browser, agent",
     )
+    agent_seconds = Row(Counter, "for how long agents were connected, looked at every 30 s")
+    agent_price_dollars = Row(
+        Gauge, "what a minute of that costs, `RELAY_PRICE_PER_MINUTE`; 0: it is not known"
+    )
     closes = Row(
         Counter,
         "WebSockets that the other side closed or lost, by its code",

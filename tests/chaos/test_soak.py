@@ -50,6 +50,7 @@ class Soak:
         self.browsers = []
         self.until = time.monotonic() + SECONDS
         self.samples = []
+        self.agents = {}  # all that there were
         self.counts = {"cut": 0, "vanished": 0, "hung up": 0, "agents dropped": 0}
 
     @property
@@ -115,6 +116,7 @@ class Soak:
             await connection.close()
 
     async def look(self, process, connection):
+        self.agents |= {agent.request_id: agent for agent in self.stage.sandbox.sessions}
         connections = await connection.fetchval(
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -146,6 +148,8 @@ async def test_memory_tasks_files_and_connections_stay_flat(
             tasks.create_task(soak.watch(database_url), name="watch")
         after = await rest(soak, database_url)
         verdict = await stage.settle(soak.browsers, 120)
+        await stage.stop_relays()  # the meter is read once more
+    agent_seconds = await reconcile(soak, database_url)
     drifts = judge_all(soak.samples) if MINUTES else []
     sessions = sum(browser.sessions for browser in soak.browsers)
     returns = sum(browser.returns for browser in soak.browsers)
@@ -159,6 +163,7 @@ async def test_memory_tasks_files_and_connections_stay_flat(
         "idle": idle,
         "after": after,
         "drifts": drifts,
+        "agent_seconds": agent_seconds,
     }
     for line in lines_of(report):
         say(line)
@@ -168,6 +173,10 @@ async def test_memory_tasks_files_and_connections_stay_flat(
             msgspec.json.format(msgspec.json.encode(report | {"samples": soak.samples}))
         )
     assert verdict.is_right, verdict
+    ours, counted = agent_seconds
+    # An agent is open for milliseconds longer at one end, and those of the short form do not live
+    # for long.
+    assert abs(ours - counted) <= counted * (0.01 if MINUTES else 0.05), agent_seconds
     assert soak.samples
     assert sessions > PEOPLE
     assert returns > 0
@@ -203,12 +212,24 @@ async def rest(soak, database_url):
         await connection.close()
 
 
+async def reconcile(soak, database_url):
+    """For how long agents were connected: as the relay has it, and by their own clock."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        ours = await connection.fetchval("SELECT sum(seconds) FROM voice.usage")
+    finally:
+        await connection.close()
+    return round(ours, 3), round(sum(agent.seconds for agent in soak.agents.values()), 3)
+
+
 def lines_of(report):
     yield (
         f"soak: seed={report['seed']} minutes={report['minutes']}"
         f" sessions={report['sessions']} returns={report['returns']}"
         f" agents_dropped={report['agents dropped']} verdict={report['verdict']}"
     )
+    ours, counted = report["agent_seconds"]
+    yield f"soak: agent seconds {ours} as the relay has it, {counted} as agents have it"
     for drift in report["drifts"]:
         yield (
             f"soak: {drift.name} {drift.first:g} -> {drift.last:g}"

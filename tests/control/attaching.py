@@ -7,6 +7,8 @@ from uuid import UUID
 from config.agent import Audio
 from control.db import ownership
 from control.sessions.admission import Admission
+from control.sessions.meter import Meter
+from relay.supervisor import Supervisor
 from tests.closed_network import settings_of
 
 NODE = UUID(int=0xA)
@@ -22,4 +24,5 @@ async def take(store, session_id, ticket_hash, **given):
 def admission(store, settle, *, node_id=NODE, grace=30.0):
     """`relay.core.admitted.Admit`."""
     settings = settings_of(RELAY_GRACE_SECONDS=f"{grace:g}")
-    return Admission(store, settle, settings, Audio, print, node_id=node_id).admit
+    meter = Meter(store, None, settings, Supervisor())
+    return Admission(store, settle, settings, Audio, print, meter, node_id=node_id).admit

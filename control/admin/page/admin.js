@@ -9,7 +9,7 @@ const MOST = 200; // lines of a table
 
 const $ = (id) => document.getElementById(id);
 const place = (name) => document.querySelector(`[data-for=${name}]`);
-const parts = { sessions, nodes, state, intents, person: () => {}, audit };
+const parts = { sessions, nodes, state, intents, person: () => {}, costs, audit };
 let user = ""; // whose part is shown
 let names = new Map(); // of nodes, by id
 
@@ -100,6 +100,20 @@ async function intents() {
     (one) => [["Submit again", () => change("retry", { ids: [one.id] })], ["Give up", () => change("discard", { ids: [one.id] }), "danger"]],
   );
   $("retry").disabled = $("discard").disabled = items.length === 0;
+}
+
+async function costs() {
+  const [days, users] = await Promise.all(["day", "user"].map((by) => ask("GET", "/costs", { query: { by } })));
+  const minutes = ({ agent_seconds }) => (agent_seconds / 60).toFixed(1);
+  const money = ({ cost }) => (cost === null ? "–" : `$${cost.toFixed(2)}`);
+  $("costs-sum").textContent = `Since ${days.since}, in UTC: ${minutes(days)} minutes of agents, ${days.cost === null ? "no price is set" : money(days)}.`;
+  const rest = [
+    ["Sessions", (one) => String(one.sessions)],
+    ["Agent minutes", minutes],
+    ["Cost", money],
+  ];
+  showTable(place("days"), [["Day", ({ day }) => day], ...rest], days.items);
+  showTable(place("users"), [["User", (one) => one.user_id ?? "erased", "long"], ...rest], users.items.slice(0, MOST));
 }
 
 async function audit() {

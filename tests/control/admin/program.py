@@ -40,6 +40,7 @@ class Program:
         self.data_dir = data_dir
         self.journal = data_dir / "journal"
         self.store = app.dependencies["store"].dependency()
+        self.meter = app.dependencies["meter"].dependency()
         self.node_id = app.dependencies["node_id"].dependency()
 
     def administrator(self, secret=KEY):
@@ -53,6 +54,10 @@ class Program:
             answer = await client.request(method, path, **more)
             assert answer.is_success, answer.text
             return answer.json() if answer.content else None
+
+    async def ask_metrics(self):
+        async with httpx.AsyncClient(base_url=self.admin_url) as client:
+            return (await client.get("/metrics")).text
 
     def user(self, subject):
         return httpx.AsyncClient(base_url=self.url, headers=bearer(token(subject)))

@@ -28,6 +28,7 @@ ASKED = [
     ("DELETE", "/user?id=x"),
     ("POST", "/condemned/restore"),
     ("GET", "/audit"),
+    ("GET", "/costs"),
 ]
 
 

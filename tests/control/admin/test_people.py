@@ -51,6 +51,7 @@ async def live_a_life(program, person, words):
     context = talking(program, person)
     talk = await context.__aenter__()
     await talk.type(words)
+    await program.meter.read()
     async with program.user(person) as client:
         answer = await client.post("/v1/auth/grant", json={})
         assert answer.status_code == 200, answer.text

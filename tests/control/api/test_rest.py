@@ -32,6 +32,7 @@ from control.api.sessions import PREFIX, SessionController
 from control.auth.current_user import USER_ID, User, get_current_user
 from control.db.store import Store
 from control.sessions.direct import Direct
+from control.sessions.meter import Meter
 from relay.core.records import Figures, IntentCalled, MessageSaid, SessionEnded
 from relay.journal.journal import Journal
 from relay.protocol.refusal import Refused
@@ -50,6 +51,7 @@ class LiveHere:
 
     def __init__(self):
         self.live = {}
+        self.owned = {}
         self.is_draining = False
         self.is_drained = False
         self.hung_up = []
@@ -113,9 +115,9 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
     )
     agent = _load_agent()
     # Not allowed here; tests/control/api/test_direct.py has its own.
-    direct = Direct(
-        fields, Current(load(CONFIG_DIR, {}), Secret("key")), store, settled, None, egress_of()
-    )
+    meter = Meter(store, live, fields, Supervisor())
+    current = Current(load(CONFIG_DIR, {}), Secret("key"))
+    direct = Direct(fields, current, store, settled, None, egress_of(), meter)
     journal = journal or Journal(store.write, Metrics(), Path("nowhere"))  # one that does not run
     supervisor = supervisor or Supervisor()  # nor does this
     readiness = Readiness(store)
@@ -133,6 +135,7 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
             "live": Provide(lambda: live, sync_to_thread=False),
             "journal": Provide(lambda: journal, sync_to_thread=False),
             "supervisor": Provide(lambda: supervisor, sync_to_thread=False),
+            "meter": Provide(lambda: meter, sync_to_thread=False),
             "direct": Provide(lambda: direct, sync_to_thread=False),
             "settings": Provide(lambda: fields, sync_to_thread=False),
             "agent": Provide(lambda: agent, sync_to_thread=False),

@@ -473,6 +473,8 @@ ROWS = """
     INSERT INTO voice.sessions (id, conversation_id, user_id, ticket_hash, ticket_expires_at,
                                 timezone, audio)
     SELECT id, id, user_id, 'h', now(), 'UTC', '{}' FROM voice.conversations;
+    INSERT INTO voice.usage (session_id, epoch, day, user_id, seconds)
+    SELECT id, 1, '2026-01-01', user_id, 60 FROM voice.sessions;
     ANALYZE;
 """
 

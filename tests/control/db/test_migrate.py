@@ -280,7 +280,7 @@ GRANTS = "GRANT ALL ON ALL TABLES IN SCHEMA voice TO authenticated"
 READABLE = ("conversations", "messages", "intents")
 TABLES = (
     *READABLE, "sessions", "nodes", "takeovers", "agent_shares", "grants", "events", "migrations",
-    "audit",
+    "audit", "usage",
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from config.loader import load
 from config.settings import CONFIG_DIR
 from relay.core import actions
 from relay.core.admitted import Admitted
+from relay.core.agent_lifecycle import State
 from relay.core.deepgram_session import MAX_EARLY, SETTINGS_SECONDS, DeepgramSession
 from relay.core.events import (
     AgentClosed,
@@ -116,6 +117,20 @@ def test_settings_begin_the_session_with_the_audio_that_they_ask_for(deepgram_ag
         input=AudioInput(sample_rate=44100), output=AudioOutput()
     )
     assert deepgram_agent.deadline == 13.0
+
+
+def test_its_state_is_that_of_its_agent(deepgram_agent):
+    before = deepgram_agent.state
+    deepgram_agent.handle(client_settings(), 0.1)
+    deepgram_agent.handle(AgentOpened(), 0.2)
+
+    assert (before, deepgram_agent.state) == (State.DIALLING, State.WELCOMING)
+
+
+def test_before_settings_any_message_of_deepgrams_protocol_is_read(deepgram_agent):
+    text = b'{"type": "InjectUserMessage", "content": "hello"}'
+
+    assert deepgram_agent.decode(text) == deepgram.InjectUserMessage(content="hello")
 
 
 def test_the_agent_gets_our_settings_with_the_audio_of_the_client(deepgram_agent):

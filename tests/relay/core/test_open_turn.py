@@ -543,3 +543,12 @@ def test_a_conversation_that_is_resumed_later_begins_with_the_user(admitted, set
     talk.agent(deepgram.Welcome(request_id="r"), deepgram.SettingsApplied())
 
     assert talk.asked == []
+
+
+def test_a_line_of_the_history_that_says_nothing_changes_nothing():
+    turn = OpenTurn()
+    said = deepgram.History(role="user", content="hello")
+
+    turn.take_up([said, deepgram.History()])
+
+    assert repr(turn) == "<OpenTurn open texts=1 typed=0>"

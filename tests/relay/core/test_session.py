@@ -23,6 +23,7 @@ from relay.core.events import (
     AgentClosed,
     AgentOpened,
     AgentUnreachable,
+    Allowed,
     BrowserAttached,
     BrowserClosed,
     BrowserReturning,
@@ -1088,6 +1089,19 @@ def test_a_session_in_which_nobody_speaks_is_told_and_ends(admitted, settings):
     assert end == actions.End("idle", "", (1000, "idle"), (1000, ""))
 
 
+def test_a_session_ends_with_the_minutes_of_the_day_as_it_hears_last(admitted, settings):
+    admitted = msgspec.structs.replace(admitted, seconds=500.0)
+    session = bounded(admitted, settings, audio_speed=0)
+    begin(session)
+
+    assert session.handle(Allowed(90.0), 10.0) == []
+    (notice,) = of(actions.SendBrowser, session.handle(Woken(0), 70.0))
+    assert notice.event == relay_events.RelayNotice(code="daily_minutes", ends_in=30.0)
+    (end,) = session.handle(Woken(0), 100.0)
+    words = 1000, "minutes of the day used up"
+    assert end == actions.End("daily_minutes", "", words, (1000, ""))
+
+
 def test_a_session_that_is_as_long_as_one_may_be_is_told_and_ends(admitted, settings):
     session = bounded(admitted, settings, audio_speed=0, session_seconds=100.0)
     begin(session)
@@ -1746,6 +1760,7 @@ events = st.one_of(
     st.builds(NotAudio),
     st.builds(ControlFrame),
     st.builds(AgentOpened),
+    st.builds(Allowed, st.sampled_from([None, 0.0, 40.0])),
     st.builds(ContextLearned, st.sampled_from([None, UserContext(names=["Ada"])])),
     st.builds(FromAgent, server_messages),
     st.builds(FromAgent, server_messages),

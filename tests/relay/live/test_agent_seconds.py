@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from relay.core.records import SessionEnded
-from relay.live import session_record
+from relay.live import dial_ahead, session_record
 from relay.transport import connection
 from tests.relay.wires import ABOUT, LIMITS, agent_and_relay, next_event
 
@@ -23,7 +23,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    for module in (connection, session_record):
+    for module in (connection, dial_ahead, session_record):
         monkeypatch.setattr(module, "monotonic", clock)
     return clock
 
@@ -61,18 +61,41 @@ async def test_one_that_was_dialled_ahead_counts_from_before_the_attach(clock):
         assert len(agent.connections) == 1
 
 
-async def test_one_that_was_dialled_ahead_in_vain_counts_too(clock):
+def in_vain(relay, session_id):
+    """The seconds that are to be counted for nobody."""
+    times = {time.session_id: time for time in relay.session_registry.agent_times}
+    assert times[session_id].epoch == 0
+    return times[session_id].seconds
+
+
+async def test_one_that_was_dialled_ahead_in_vain_counts_for_nobody_until_it_is_stored(clock):
     async with agent_and_relay() as (_, relay):
-        ahead = relay.session_registry._ahead
-        relay.session_registry.expect(session_id := uuid4(), ABOUT)
-        await ahead._waiting[session_id].task
+        registry = relay.session_registry
+        registry.expect(session_id := uuid4(), ABOUT)
+        await registry._ahead._waiting[session_id].task
         clock.now += 8.0
-        ahead._expire(session_id)
+        registry._ahead._expire(session_id)
         clock.now += 100.0
+
+        assert in_vain(relay, session_id) == 8.0
+        for time in registry.agent_times:
+            registry.counted(time)
+        assert registry.agent_times == []
+        assert b"relay_agent_seconds_total 8.0" in relay.metrics.text()
         async with talking(relay, session_id):
             clock.now += 30.0
+        assert await seconds_of(relay) == 30.0
 
-        assert await seconds_of(relay) == 38.0
+
+async def test_one_whose_user_hung_up_before_the_attach_counts_for_nobody(clock):
+    async with agent_and_relay() as (_, relay):
+        relay.session_registry.expect(session_id := uuid4(), ABOUT)
+        await relay.session_registry._ahead._waiting[session_id].task
+        clock.now += 2.0
+        relay.session_registry.hang_up(session_id)
+        clock.now += 100.0
+
+        assert in_vain(relay, session_id) == 2.0
 
 
 async def test_one_that_left_before_the_attach_counts_too(clock):
@@ -88,8 +111,22 @@ async def test_one_that_left_before_the_attach_counts_too(clock):
         clock.now += 100.0
         async with talking(relay, session_id):
             clock.now += 30.0
+            times = sorted(relay.session_registry.agent_times, key=lambda time: time.seconds)
+            assert [time.seconds for time in times] == [4.0, 30.0]
 
-        assert await seconds_of(relay) == 34.0
+        assert await seconds_of(relay) == 30.0
+
+
+async def test_the_metrics_have_what_a_live_session_used_and_no_second_twice(clock):
+    async with agent_and_relay() as (_, relay):
+        async with talking(relay, uuid4()):
+            for _ in range(2):
+                clock.now += 30.0
+                assert len(relay.session_registry.agent_times) == 1
+            assert b"relay_agent_seconds_total 60.0" in relay.metrics.text()
+            clock.now += 5.0
+        await relay.until(SessionEnded)
+        assert b"relay_agent_seconds_total 65.0" in relay.metrics.text()
 
 
 async def test_agents_that_follow_one_another_are_summed_without_the_time_between(clock):
@@ -116,5 +153,4 @@ async def test_nobody_is_remembered_for_ever(clock, monkeypatch):
             clock.now += 8.0
             ahead._expire(session_id)
 
-        times = [ahead.take_open_time(session_id).seconds(clock()) for session_id in sessions]
-        assert times == [0.0, 8.0, 8.0]
+        assert ahead.in_vain == dict.fromkeys(sessions[1:], 8.0)
