@@ -18,6 +18,7 @@ SOURCE = {"type": "prometheus", "uid": "${source}"}
 JOB = 'job="voice-relay"'
 WIDTH = 24
 RATE = "[$__rate_interval]"
+DAY = "sum(increase(relay_agent_seconds_total[1d]))"
 
 
 class Panel(msgspec.Struct, frozen=True):
@@ -118,6 +119,14 @@ ROWS: dict[str, list[Panel]] = {
                 "Settings": quantile(0.9, "agent_settings"),
                 "user's context": quantile(0.9, "user_context"),
             },
+        ),
+    ],
+    "Costs": [
+        Panel("Minutes of agents, last day", "m", {"": f"{DAY} / 60"}),
+        Panel(
+            "Cost of the last day",
+            "currencyUSD",
+            {"": f"{DAY} / 60 * max(relay_agent_price_dollars)"},
         ),
     ],
     "What people wait for": [
