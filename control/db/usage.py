@@ -68,28 +68,29 @@ class Used(msgspec.Struct, frozen=True, kw_only=True):
     to_midnight: float
 
 
-async def read_used(connection: Connection, user_ids: Iterable[str]) -> list[Used]:
-    """One for each of these users."""
+async def read_used(connection: Connection, user_ids: Iterable[str], *, of_all: bool) -> list[Used]:
+    """One for each of these users. `seconds_of_all` is 0 unless it is wanted: all rows of the day
+    are read for it."""
     sql = """
         WITH live AS (
-            SELECT user_id, count(*) AS sessions FROM voice.sessions
+            SELECT user_id, count(*)::int AS sessions FROM voice.sessions
             WHERE state <> 'ended' AND node_id IS NOT NULL GROUP BY user_id
-        ), today AS (
-            SELECT user_id, sum(seconds) AS seconds FROM voice.usage
-            WHERE day = (now() AT TIME ZONE 'UTC')::date GROUP BY user_id
         )
         SELECT asked.user_id,
-               coalesce(today.seconds, 0) AS seconds,
-               coalesce((SELECT sum(seconds) FROM today), 0) AS seconds_of_all,
+               (SELECT coalesce(sum(seconds), 0) FROM voice.usage AS u
+                WHERE u.day = now.utc::date AND u.user_id = asked.user_id) AS seconds,
+               CASE WHEN $2 THEN (SELECT coalesce(sum(seconds), 0) FROM voice.usage AS u
+                                  WHERE u.day = now.utc::date)
+                    ELSE 0 END AS seconds_of_all,
                coalesce(live.sessions, 0) AS live,
-               coalesce((SELECT sum(sessions) FROM live), 0)::int AS live_of_all,
-               extract(epoch FROM date_trunc('day', now() AT TIME ZONE 'UTC') + interval '1 day'
-                       - now() AT TIME ZONE 'UTC')::float8 AS to_midnight
-        FROM unnest($1::text[]) AS asked (user_id)
+               coalesce((SELECT sum(sessions)::int FROM live), 0) AS live_of_all,
+               extract(epoch FROM date_trunc('day', now.utc) + interval '1 day' - now.utc)::float8
+                   AS to_midnight
+        FROM (SELECT now() AT TIME ZONE 'UTC' AS utc) AS now, unnest($1::text[]) AS asked (user_id)
         LEFT JOIN live ON live.user_id = asked.user_id
-        LEFT JOIN today ON today.user_id = asked.user_id
     """
-    return [read(Used, row) for row in await connection.fetch(sql, sorted(set(user_ids)))]
+    rows = await connection.fetch(sql, sorted(set(user_ids)), of_all)
+    return [read(Used, row) for row in rows]
 
 
 async def forget(connection: Connection, person: Person) -> None:

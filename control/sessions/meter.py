@@ -89,7 +89,7 @@ class Meter:
         """
         if not self._is_limited:
             return None
-        (used,) = await usage.read_used(connection, [user_id])
+        (used,) = await self._read(connection, [user_id])
         for left, whose in (
             (self._seconds - used.seconds, "your minutes of today"),
             (self._seconds_of_all - used.seconds_of_all, "the minutes of today, of all users,"),
@@ -98,6 +98,10 @@ class Meter:
                 detail = f"{whose} are used up; the next day begins at 00:00 UTC"
                 raise Refused(429, CODE, detail, retry_after=math.ceil(used.to_midnight))
         return self._share(used)
+
+    async def _read(self, connection: Connection, user_ids: Iterable[str]) -> list[Used]:
+        of_all = self._seconds_of_all < math.inf
+        return await usage.read_used(connection, user_ids, of_all=of_all)
 
     @property
     def _is_limited(self) -> bool:
@@ -108,7 +112,7 @@ class Meter:
         beyond midnight."""
         if not self._is_limited:
             return {}
-        found = await usage.read_used(connection, user_ids)
+        found = await self._read(connection, user_ids)
         shares = {used.user_id: self._share(used) for used in found}
         return {user_id: share for user_id, share in shares.items() if share is not None}
 
