@@ -20,7 +20,8 @@ TO_EDIT = ("agent.yaml", "intents.yaml", "policy.yaml", "system_prompt.md")
 ENVIRONMENT = "voice-relay.env"
 HEAD = """\
 # The environment of `voice-relay serve`, for systemd (EnvironmentFile=), containers (--env-file)
-# and shells (set -a; . {path}). One value a line, without quotes.
+# and shells (set -a; . {path}). One value a line, without quotes; a shell needs
+# single quotes around one with & ; $ or a space, which systemd takes too and containers do not.
 # What has no # before it has to be set; the rest shows its default. It holds keys: nobody but the
 # relay's account should read it.
 """
