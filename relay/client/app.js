@@ -8,6 +8,7 @@ import { Dock } from "./dock.js";
 import { Drawer } from "./drawer.js";
 import { Offline } from "./offline.js";
 import { hasOpus } from "./opus.js";
+import { Pending } from "./pending.js";
 import { Rest } from "./rest.js";
 import { FULL } from "./session.js";
 import { recall, remember } from "./storage.js";
@@ -16,7 +17,7 @@ import { describe, describeCopy } from "./words.js";
 
 const NAME = "Voice";
 const SEEN = new Set(["ConversationText", "RelayMessageSaved", "RelayIntent"]);
-const LOOKS = [1000, 2000, 4000, 8000]; // milliseconds: how a call does that was submitted again
+const LATE = [1000, 2000, 4000, 8000]; // milliseconds: what a card knows is stored a moment later
 
 const $ = (id) => document.getElementById(id);
 const rest = new Rest({
@@ -26,6 +27,7 @@ const rest = new Rest({
     tell(problem, load);
   },
   onCopy: (moment) => {
+    if (looking) return; // it is not what is shown
     $("copy").hidden = false;
     $("copy-text").textContent = describeCopy(moment);
   },
@@ -33,6 +35,7 @@ const rest = new Rest({
 const transcript = new Transcript();
 const offline = new Offline(rest, transcript);
 const bubbles = new Bubbles($("transcript"), $("main"), { onRetry: retry, onDecide: decide });
+const pending = new Pending(lookAtCalls);
 const call = new Call({ rest, opus: await wantsOpus() });
 const drawer = new Drawer(rest, {
   drawer: $("drawer"), shade: $("shade"), menu: $("menu"), close: $("drawer-close"),
@@ -49,6 +52,7 @@ const dock = new Dock(
 );
 let shown = null; // what is known of the conversation that is shown
 let open = null; // the id of the conversation that is shown; null: a new one
+let looking = false; // at calls that are not over
 const devices = new Devices(
   {
     dialog: $("devices-dialog"), microphone: $("microphone"), speaker: $("speaker"),
@@ -198,28 +202,30 @@ async function refresh() {
   }
 }
 
+async function lookAtCalls() {
+  const id = open;
+  looking = true;
+  try {
+    const calls = await rest.calls(id);
+    if (open === id) transcript.merge([], calls);
+  } catch (error) {
+    if (error.code === undefined) throw error; // the next time
+  } finally {
+    looking = false;
+  }
+}
+
 async function retry({ key }) {
   const id = open;
-  const find = async () => (await rest.calls(id)).find((one) => one.id === key);
-  try {
-    // The card may know it before the list does: what is told is stored a moment later.
-    let failed = await find();
-    for (const pause of LOOKS) {
-      if (failed?.status === "failed") break;
+  for (const pause of [...LATE, null]) {
+    try {
+      const submitted = await rest.retry(id, key);
+      if (open === id) transcript.merge([], [submitted]);
+      return;
+    } catch (error) {
+      if (pause === null || ![404, 409].includes(error.status)) return tell(error);
       await new Promise((resolve) => setTimeout(resolve, pause));
-      failed = await find();
     }
-    if (failed === undefined) return; // the button is still there
-    transcript.merge([], [await rest.retry(id, key)]);
-    for (const pause of LOOKS) {
-      await new Promise((resolve) => setTimeout(resolve, pause));
-      const found = await find();
-      if (open !== id) return;
-      transcript.merge([], [found]);
-      if (found.status !== "submitting") return;
-    }
-  } catch (error) {
-    tell(error);
   }
 }
 
@@ -303,8 +309,10 @@ $("new").onclick = $("new-here").onclick = () => {
 // --- the page ------------------------------------------------------------------------------------
 
 transcript.addEventListener("change", () => {
+  const items = transcript.items();
   $("welcome").hidden = !transcript.isEmpty || open !== null;
-  bubbles.show(transcript.items());
+  bubbles.show(items);
+  pending.show(items);
 });
 
 bubbles.onBehind = () => ($("newer").hidden = false);

@@ -1,6 +1,6 @@
 // The transcript as people see it: bubbles and cards, each node made once and kept up to date.
 
-import { describeReason, describeStatus, describeWait, label } from "./words.js";
+import { describeReason, describeStatus, describeWait, isSaved, label } from "./words.js";
 
 const NEAR = 80; // pixels from the end: whoever reads there wants to see what comes
 
@@ -18,7 +18,7 @@ export class Bubbles {
 
   /**
    * @param {HTMLElement} place @param {HTMLElement} scroller
-   * @param {{onRetry: (card) => void, onDecide: (card, wanted: boolean) => Promise<void>}} taps
+   * @param {{onRetry: (card) => Promise<void>, onDecide: (card, wanted: boolean) => Promise<void>}} taps
    */
   constructor(place, scroller, { onRetry, onDecide }) {
     this.place = place;
@@ -105,21 +105,21 @@ export class Bubbles {
     if (card.status === "failed") {
       const retry = element("button", "plain", "Try again");
       retry.type = "button";
-      retry.onclick = () => {
+      retry.onclick = async () => {
         retry.disabled = true;
-        this.onRetry(card);
+        await this.onRetry(card);
+        retry.disabled = false;
       };
       parts.push(retry);
     }
     if (card.status === "awaiting") parts.push(this.#question(card, title));
+    if (isSaved(card) && until) parts.push(makeWait("p", until));
     node.replaceChildren(...parts);
   }
 
   /** Two buttons, and how long they are there. */
   #question(card, title) {
     const row = element("div", "question");
-    const left = element("span", "left");
-    left.dataset.until = card.until ?? "";
     const buttons = [
       [true, "Confirm", "solid"],
       [false, "Cancel", "plain"],
@@ -134,14 +134,18 @@ export class Bubbles {
       };
       return button;
     });
-    row.append(...buttons, left);
+    row.append(...buttons);
+    if (card.until) row.append(makeWait("span", card.until, true));
     return row;
   }
 
   /** The time that is left, once a second while there is any. */
   #tick() {
-    const waiting = this.place.querySelectorAll(".left[data-until]:not([data-until=''])");
-    for (const left of waiting) left.textContent = describeWait(left.dataset.until);
+    const waiting = this.place.querySelectorAll(".left");
+    for (const left of waiting) {
+      const { until, asks } = left.dataset;
+      left.textContent = describeWait(until, asks === "true");
+    }
     if (waiting.length && this.#clock === null) {
       this.#clock = setInterval(() => this.#tick(), 1000);
     } else if (!waiting.length) {
@@ -149,6 +153,13 @@ export class Bubbles {
       this.#clock = null;
     }
   }
+}
+
+/** Where the time that is left is shown; `asks`: the user is waited for. */
+function makeWait(name, until, asks = false) {
+  const left = element(name, "left");
+  Object.assign(left.dataset, { until, asks });
+  return left;
 }
 
 function fillBubble(node, { role, lines }) {

@@ -26,8 +26,9 @@ export interface Card {
   status:
     | "awaiting" | "submitting" | "submitted" | "rejected" | "failed" | "cancelling" | "cancelled";
   arguments: unknown;
+  /** `{saved: true, because}` while it is submitting: it is tried again. */
   result: any;
-  /** While it is awaiting: when the wait for the user ends. */
+  /** While it is awaiting: when the wait for the user ends. Saved: when it is tried again. */
   until: string | null;
   /** It is not wanted any more; with `submitted` it was carried out all the same. */
   takenBack: boolean;

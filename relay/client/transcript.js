@@ -14,11 +14,16 @@
  * @typedef {object} Card one function call
  * @property {"card"} kind @property {string} key the call's `id`; a `call_id` may be that of several
  * @property {string | null} intent @property {string} status @property {unknown} arguments
- * @property {unknown} result @property {string | null} until while it is awaiting: the end of the wait
+ * @property {unknown} result `{saved: true, because}` while it is submitting: it is tried again
+ * @property {string | null} until while it is awaiting, the end of the wait; saved: the next attempt
  * @property {boolean} takenBack it is not wanted any more; with `submitted` it was carried out
  *
  * @typedef {{kind: "bubble", key: string, role: string, lines: Line[]}} Bubble one turn
  */
+
+// What changes by itself comes before what it changes to.
+const RANK = { awaiting: 0, submitting: 1, failed: 1 };
+const LAST = 2; // the others
 
 export class Transcript extends EventTarget {
   #entries = []; // Lines and Cards, in the order of the conversation
@@ -126,10 +131,10 @@ export class Transcript extends EventTarget {
   }
 
   #storedCall(call) {
-    const { id: key, intent, status, arguments: given, result, last_error, after_seq } = call;
-    const shown = result ?? told(last_error);
-    const fresh = { intent, status, arguments: given, result: shown, ...wait(call) };
+    const { id: key, intent, status, arguments: given, after_seq } = call;
+    const fresh = { intent, status, arguments: given, result: told(call), ...wait(call) };
     const card = this.#card(key);
+    if (card && rank(status) < rank(card.status)) return; // what was told is not stored yet
     if (card) Object.assign(card, fresh);
     else {
       let at = this.#after(after_seq + 1);
@@ -160,11 +165,16 @@ export class Transcript extends EventTarget {
   }
 }
 
-/** Until when a call waits for the user, and whether it is not wanted any more. */
-function wait({ status, next_attempt_at: at = null, taken_back: takenBack = false }) {
-  return { until: status === "awaiting" ? at : null, takenBack };
+function wait({ next_attempt_at: until = null, taken_back: takenBack = false }) {
+  return { until, takenBack };
 }
 
-function told(error) {
-  return error ? { error } : null;
+function rank(status) {
+  return RANK[status] ?? LAST;
+}
+
+/** The result; without one, what went wrong last (its technical cause stands in brackets). */
+function told({ result, status, last_error: error }) {
+  if (result || !error) return result;
+  return status === "submitting" ? { saved: true, because: error.replace(/ \(.*/s, "") } : { error };
 }

@@ -110,11 +110,11 @@ async def test_a_call_that_failed_is_tried_again_with_a_tap(stack, tab):
     goal = Call("create_goal", {"title": "swim", "deadline": "none"})
     await stack.say(Script(turns=(Turn(when="text", calls=(goal,), say=("Hm.",), seconds=0.1),)))
     page = await tab()
-    stack.planner.is_broken = True
+    stack.planner.status = 302
     await page.type("I want to swim")
     await page.until("() => document.querySelector('.card[data-status=failed]')")
 
-    stack.planner.is_broken = False
+    stack.planner.status = None
     await page.by(".card button").click()
 
     await page.until("() => document.querySelector('.card[data-status=submitted]')")
