@@ -217,15 +217,18 @@ async function lookAtCalls() {
 
 async function retry({ key }) {
   const id = open;
-  for (const pause of [...LATE, null]) {
-    try {
-      const submitted = await rest.retry(id, key);
-      if (open === id) transcript.merge([], [submitted]);
-      return;
-    } catch (error) {
-      if (pause === null || ![404, 409].includes(error.status)) return tell(error);
+  try {
+    for (const pause of LATE) {
+      const found = (await rest.calls(id)).find((one) => one.id === key);
+      if (found?.status === "failed") {
+        const submitted = await rest.retry(id, key);
+        if (open === id) transcript.merge([], [submitted]);
+        return;
+      }
       await new Promise((resolve) => setTimeout(resolve, pause));
     }
+  } catch (error) {
+    tell(error);
   }
 }
 

@@ -106,7 +106,7 @@ export class Drawer {
     }
   }
 
-  #item({ id, title, updated_at: updated }) {
+  #item({ id, title, updated_at: updated, found }) {
     const link = element("a");
     link.href = `#${id}`;
     link.dataset.id = id;
@@ -117,11 +117,18 @@ export class Drawer {
     };
     const time = element("time", "", when(updated));
     time.dateTime = updated;
-    const name = element("span", "name", title ?? FALLBACK);
-    name.dir = "auto";
-    link.append(name, time);
+    const name = marked("name", found?.title ?? [title ?? FALLBACK]);
+    link.append(name, ...(found?.line ? [marked("line", found.line)] : []), time);
     const item = element("li");
     item.append(link);
     return item;
   }
+}
+
+/** A text in parts, of which every second was looked for. */
+function marked(look, parts) {
+  const shown = element("span", look);
+  shown.dir = "auto";
+  shown.append(...parts.map((part, n) => (n % 2 ? element("mark", "", part) : part)));
+  return shown;
 }
