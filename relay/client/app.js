@@ -7,10 +7,12 @@ import { ask } from "./dialog.js";
 import { Dock } from "./dock.js";
 import { Drawer } from "./drawer.js";
 import { Offline } from "./offline.js";
+import { Latency } from "./latency.js";
 import { hasOpus } from "./opus.js";
 import { Pending } from "./pending.js";
 import { Rest } from "./rest.js";
 import { FULL } from "./session.js";
+import { Settings } from "./settings.js";
 import { recall, remember } from "./storage.js";
 import { Transcript } from "./transcript.js";
 import { describe, describeCopy } from "./words.js";
@@ -34,31 +36,36 @@ const rest = new Rest({
 });
 const transcript = new Transcript();
 const offline = new Offline(rest, transcript);
-const bubbles = new Bubbles($("transcript"), $("main"), { onRetry: retry, onDecide: decide });
+const bubbles = new Bubbles($("transcript"), $("main"), { onRetry: retry, onDecide: decide, onCopy: copy });
 const pending = new Pending(lookAtCalls);
 const call = new Call({ rest, opus: await wantsOpus() });
 const drawer = new Drawer(rest, {
-  drawer: $("drawer"), shade: $("shade"), menu: $("menu"), close: $("drawer-close"),
+  drawer: $("drawer"), shade: $("shade"), menu: $("menu"), close: $("drawer-close"), page: $("page"),
   search: $("search"), list: $("list"), note: $("list-note"), more: $("more"),
 });
 const dock = new Dock(
   {
-    mic: $("mic"), mute: $("mute"), typing: $("typing"), text: $("text"), word: $("word"),
-    count: $("count"), away: $("away"), meterUser: $("meter-user"), meterAgent: $("meter-agent"), notice: $("notice"),
-    title: $("notice-title"), detail: $("notice-text"), action: $("notice-action"),
-    close: $("notice-close"),
+    mic: $("mic"), mute: $("mute"), hush: $("hush"), typing: $("typing"), text: $("text"),
+    word: $("word"), count: $("count"), away: $("away"), alert: $("alert"), notice: $("notice"),
+    meterUser: $("meter-user"), meterAgent: $("meter-agent"), title: $("notice-title"),
+    detail: $("notice-text"), action: $("notice-action"), close: $("notice-close"),
   },
-  { onTalk: () => talk(), onMute: () => call.toggleMute(), onText: type, onLong },
+  {
+    onTalk: () => talk(), onMute: () => call.toggleMute(), onHush: () => call.hush(), onText: type,
+    onLong,
+  },
 );
+const latency = new Latency();
 let shown = null; // what is known of the conversation that is shown
 let open = null; // the id of the conversation that is shown; null: a new one
 let looking = false; // at calls that are not over
 const devices = new Devices(
-  {
-    dialog: $("devices-dialog"), microphone: $("microphone"), speaker: $("speaker"),
-    note: $("devices-note"),
-  },
+  { microphone: $("microphone"), speaker: $("speaker"), note: $("devices-note") },
   (chosen) => call.use(chosen).catch(tell),
+);
+const settings = new Settings(
+  { volume: $("volume"), captions: $("captions"), times: $("times"), latency: $("latency") },
+  (volume) => (call.volume = volume),
 );
 let again = () => talk(); // what "Try again" does when a session has ended
 
@@ -79,7 +86,8 @@ async function type(text) {
   again = () => type(text);
   dock.notice(null);
   dock.take(text);
-  transcript.typed(text);
+  transcript.typed(text, new Date().toISOString());
+  latency.typed(seconds());
   bubbles.toEnd();
   try {
     await call.type(text, open);
@@ -103,10 +111,14 @@ function tell(error, retry) {
     retry,
     steal: () => talk({ steal: true }),
     sound: () => call.wake(),
-    devices: () => devices.open(),
+    devices: openSettings,
     load: () => location.reload(),
   };
   dock.notice(words, actions, { about: error.code, wait: error.retryAfter ?? 0 });
+}
+
+function seconds() {
+  return performance.now() / 1000;
 }
 
 function show() {
@@ -123,6 +135,7 @@ call.addEventListener("change", ({ detail }) => {
 call.addEventListener("level", ({ detail: { side, level } }) => {
   if (side === "user") dock.userLevel(level);
   else dock.agentLevel(level);
+  latency.level(side, level, seconds());
 });
 call.addEventListener("begun", ({ detail: { conversationId, messages, again } }) => {
   $("copy").hidden = true;
@@ -137,7 +150,8 @@ call.addEventListener("begun", ({ detail: { conversationId, messages, again } })
   transcript.merge(messages);
 });
 call.addEventListener("event", ({ detail: event }) => {
-  transcript.handle(event);
+  transcript.handle(event, new Date().toISOString());
+  latency.handle(event, seconds());
   if (SEEN.has(event.type)) offline.saw({ id: open, title: null, ...shown });
   if (event.type === "ConversationText" && event.role === "user") bubbles.toEnd();
   if (event.type === "RelayNotice") tell({ code: `ends-${event.code}` });
@@ -272,6 +286,7 @@ $("export").onclick = async () => {
   const format = await ask($("export-dialog"));
   if (!format) return;
   try {
+    if (format === "copy") return await copy(rest.export(id, "text").then((file) => file.text()));
     const file = await rest.export(id, format);
     const link = element("a");
     link.href = URL.createObjectURL(file);
@@ -282,6 +297,18 @@ $("export").onclick = async () => {
     tell(error);
   }
 };
+
+/** @param {string | Promise<string>} text some browsers take a promise only, in a tap */
+async function copy(text) {
+  try {
+    const wanted = Promise.resolve(text).then((it) => new Blob([it], { type: "text/plain" }));
+    await navigator.clipboard.write([new ClipboardItem({ "text/plain": wanted })]);
+    tell({ code: "copied" });
+  } catch (error) {
+    await text; // if it is this, it is told by its name
+    tell({ code: "not-copied" });
+  }
+}
 
 $("erase").onclick = async () => {
   const id = open;
@@ -299,10 +326,18 @@ $("erase").onclick = async () => {
   }
 };
 
-$("devices").onclick = () => {
+function openSettings() {
+  devices.look();
+  settings.showLatency(latency.spent);
+  ask($("settings-dialog"));
+}
+
+$("settings").onclick = () => {
   drawer.toggle(false);
-  devices.open();
+  openSettings();
 };
+
+$("skip").onclick = () => $("mic").focus();
 
 $("new").onclick = $("new-here").onclick = () => {
   drawer.go(location.pathname + location.search);
@@ -350,11 +385,24 @@ async function greet() {
   try {
     const intents = await rest.intents();
     bubbles.name(intents);
-    $("topics").replaceChildren(...intents.map(({ title }) => element("li", "", title)));
+    $("topics").replaceChildren(...intents.map(({ title }) => topic(title)));
     bubbles.show(transcript.items());
   } catch (error) {
     if (error.code === undefined) throw error; // the page is usable without
   }
+}
+
+/** What can be asked for, with a tap. */
+function topic(title) {
+  const button = element("button", "", title);
+  button.type = "button";
+  button.onclick = () => {
+    $("mic").focus(); // this button goes
+    type(title);
+  };
+  const item = element("li");
+  item.append(button);
+  return item;
 }
 
 /** `?codec=opus` asks for it from now on, `?codec=linear16` no more. */

@@ -9,6 +9,8 @@ export interface Line {
   seq: number | null;
   /** Typed, and the agent has not taken it yet. */
   pending: boolean;
+  /** When it was said, as an ISO date; null: not known. */
+  at: string | null;
 }
 
 export interface Bubble {
@@ -40,8 +42,9 @@ export declare class Transcript extends EventTarget {
   readonly isEmpty: boolean;
   items(): (Bubble | Card)[];
   clear(): void;
-  handle(event: SessionEvent): void;
-  typed(text: string): void;
+  /** `at`: when the event came, as an ISO date. */
+  handle(event: SessionEvent, at?: string | null): void;
+  typed(text: string, at?: string | null): void;
   untyped(text: string): void;
   merge(messages: Pick<Message, "seq" | "role" | "content">[], calls?: Record<string, any>[]): void;
 }

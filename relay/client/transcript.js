@@ -6,10 +6,10 @@
 /**
  * @typedef {object} Line one sentence; `seq` is its number in the conversation, null: not stored
  *   yet; `number` is the one that it will have, where known; `pending`: typed, and the agent has
- *   not taken it yet
+ *   not taken it yet; `at`: when it was said, as an ISO date, where known
  * @property {"line"} kind @property {string} key @property {"user" | "assistant"} role
  * @property {string} text @property {number | null} seq @property {number | null} number
- * @property {boolean} pending
+ * @property {boolean} pending @property {string | null} at
  *
  * @typedef {object} Card one function call
  * @property {"card"} kind @property {string} key the call's `id`; a `call_id` may be that of several
@@ -57,9 +57,9 @@ export class Transcript extends EventTarget {
     this.#changed();
   }
 
-  /** An event of a live session. */
-  handle(event) {
-    if (event.type === "ConversationText") this.#said(event);
+  /** An event of a live session, which came `at` this time. */
+  handle(event, at = null) {
+    if (event.type === "ConversationText") this.#said(event, at);
     else if (event.type === "RelayMessageSaved") this.#saved(event);
     else if (event.type === "RelayIntent") this.#called(event);
     else if (event.type === "RelaySession") return this.#began(event);
@@ -68,8 +68,8 @@ export class Transcript extends EventTarget {
   }
 
   /** Typed, and on its way; it is confirmed by the agent's ConversationText. */
-  typed(text) {
-    this.#entries.push(this.#line("user", text, null, true));
+  typed(text, at = null) {
+    this.#entries.push({ ...this.#line("user", text, null, at), pending: true });
     this.#changed();
   }
 
@@ -82,7 +82,7 @@ export class Transcript extends EventTarget {
 
   /** What REST says: messages and calls, in order; what is here already is not doubled. */
   merge(messages, calls = []) {
-    for (const { seq, role, content } of messages) this.#stored(seq, role, content);
+    for (const message of messages) this.#stored(message);
     for (const call of calls) this.#storedCall(call);
     this.#changed();
   }
@@ -93,15 +93,15 @@ export class Transcript extends EventTarget {
     this.merge(messages);
   }
 
-  #said({ role, content }) {
+  #said({ role, content }, at) {
     const number = this.#told === null ? null : ++this.#told;
     const typed = this.#lines().find((line) => line.pending && line.text === content);
     if (role === "user" && typed) {
-      Object.assign(typed, { pending: false, number });
+      Object.assign(typed, { pending: false, number, at });
       // It is said now, whatever was said since it was typed.
       this.#entries.push(...this.#entries.splice(this.#entries.indexOf(typed), 1));
     } else {
-      this.#entries.push({ ...this.#line(role, content, null), number });
+      this.#entries.push({ ...this.#line(role, content, null, at), number });
     }
   }
 
@@ -122,12 +122,12 @@ export class Transcript extends EventTarget {
     else this.#entries.push({ kind: "card", key, intent, arguments: given, ...now });
   }
 
-  #stored(seq, role, content) {
+  #stored({ seq, role, content, created_at: at = null }) {
     const known =
       this.#lines().find((line) => line.seq === seq || line.number === seq) ??
       this.#lines().find((line) => line.seq === null && line.role === role && line.text === content);
-    if (known) Object.assign(known, { seq, text: content, pending: false });
-    else this.#entries.splice(this.#after(seq), 0, this.#line(role, content, seq));
+    if (known) Object.assign(known, { seq, text: content, pending: false, at: at ?? known.at });
+    else this.#entries.splice(this.#after(seq), 0, this.#line(role, content, seq, at));
   }
 
   #storedCall(call) {
@@ -156,8 +156,9 @@ export class Transcript extends EventTarget {
     return this.#entries.find((entry) => entry.kind === "card" && entry.key === key);
   }
 
-  #line(role, text, seq, pending = false) {
-    return { kind: "line", key: `line-${++this.#count}`, role, text, seq, pending, number: null };
+  #line(role, text, seq, at) {
+    const key = `line-${++this.#count}`;
+    return { kind: "line", key, role, text, seq, at, pending: false, number: null };
   }
 
   #changed() {

@@ -150,6 +150,8 @@ export const PROBLEMS = {
     action: "load",
     hint: true,
   },
+  copied: { title: "Copied.", text: "Paste it where you need it.", hint: true },
+  "not-copied": { title: "It could not be copied.", text: "Your browser does not allow it here." },
   portal: {
     title: "Your network wants something from you first.",
     text: "It may ask you to sign in: open any other page, then come back.",
@@ -222,6 +224,10 @@ export function describeWait(until, asks, now = Date.now()) {
   const left = seconds < 90 ? `${seconds} s` : `${Math.ceil(seconds / 60)} min`;
   if (asks) return `${left} left`;
   return seconds ? `Sent again in ${left}` : "Being sent again";
+}
+
+export function describeSeconds(seconds) {
+  return `${seconds.toFixed(2)} s`;
 }
 
 /** "due_date" as "Due date". */
