@@ -6,8 +6,8 @@ import { Devices } from "./devices.js";
 import { ask } from "./dialog.js";
 import { Dock } from "./dock.js";
 import { Drawer } from "./drawer.js";
-import { Offline } from "./offline.js";
 import { Latency } from "./latency.js";
+import { Offline } from "./offline.js";
 import { hasOpus } from "./opus.js";
 import { Pending } from "./pending.js";
 import { Rest } from "./rest.js";
@@ -36,7 +36,9 @@ const rest = new Rest({
 });
 const transcript = new Transcript();
 const offline = new Offline(rest, transcript);
-const bubbles = new Bubbles($("transcript"), $("main"), { onRetry: retry, onDecide: decide, onCopy: copy });
+const bubbles = new Bubbles($("transcript"), $("main"), {
+  onRetry: retry, onDecide: decide, onCopy: copy,
+});
 const pending = new Pending(lookAtCalls);
 const call = new Call({ rest, opus: await wantsOpus() });
 const drawer = new Drawer(rest, {
@@ -304,8 +306,8 @@ async function copy(text) {
     const wanted = Promise.resolve(text).then((it) => new Blob([it], { type: "text/plain" }));
     await navigator.clipboard.write([new ClipboardItem({ "text/plain": wanted })]);
     tell({ code: "copied" });
-  } catch (error) {
-    await text; // if it is this, it is told by its name
+  } catch {
+    await text; // when that failed, it is told by its own name
     tell({ code: "not-copied" });
   }
 }
