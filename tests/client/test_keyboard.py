@@ -7,7 +7,7 @@ import pytest
 from relay.sandbox.script import Script, Turn
 from tests.client.conftest import PHONE, needs_chromium
 
-pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
+pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
 ECHO = Script(turns=(Turn(when="text", say=("All right.",), seconds=0.3),), loop=True)
 FOCUS = "document.activeElement.id"
@@ -16,10 +16,11 @@ PRESSED = "document.querySelector('#mic').getAttribute('aria-pressed')"
 
 async def test_the_microphone_is_two_keys_away_however_long_the_list_is(stack, tab):
     await stack.say(ECHO)
+    page = await tab()
     for n in range(3):
-        page = await tab()
         await page.type(f"Conversation number {n}")
         await page.stored(2)
+        await page.by("#new").click()
     await page.open()
     await page.until("() => document.querySelectorAll('#list a').length >= 3")
 

@@ -13,7 +13,7 @@ from tests.client.test_page import LOOKS, SIZES, axe, shoot
 
 __all__ = ["shoot"]
 
-pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
+pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
 ECHO = Script(turns=(Turn(when="text", say=("All right.",), seconds=1.0),), loop=True)
 SIZE = "parseFloat(getComputedStyle(document.querySelector('.bubble')).fontSize)"
