@@ -23,7 +23,7 @@ from control.api.problems import describe_problems
 from control.api.request_limits import RequestLimits
 from control.api.sessions import NOT_KEPT, Asker, Database, Live
 from control.db import calls, conversations
-from control.db.rows import Conversation, IntentCall, Message
+from control.db.rows import Conversation, IntentCall, ListedConversation, Message
 from control.errors import Mistake, ProblemError, invalid, require
 from control.sessions.direct import CallAnswer, Direct, ReportedCall, ReportedMessage
 from relay.functions.submission import saved
@@ -34,7 +34,7 @@ Seq = Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)]
 
 
 class ConversationPage(msgspec.Struct, frozen=True):
-    items: list[Conversation]
+    items: list[ListedConversation]
     next_cursor: str | None
 
 
@@ -65,7 +65,11 @@ class ConversationController(Controller):
     tags = ("history",)
     dependencies = {"conversation": Provide(find_conversation)}  # noqa: RUF012
 
-    @get("/", summary="List conversations, newest first", responses=describe_problems(400))
+    @get(
+        "/",
+        summary="List conversations in which something was said, newest first",
+        responses=describe_problems(400),
+    )
     async def list_conversations(
         self,
         store: Database,

@@ -41,13 +41,21 @@ INSERT_MESSAGES = """
     ON CONFLICT DO NOTHING
     RETURNING id
 """
-# They move up in the list, and are named after what the user said first.
-TOUCH_CONVERSATIONS = """
+# They move up in the list, and are named after what the user said first. One short word, such as
+# "Hello", names nothing: the first line of several words takes its place.
+TOUCH_CONVERSATIONS = r"""
     UPDATE voice.conversations AS c
-    SET updated_at = greatest(c.updated_at, r.at), title = coalesce(c.title, r.title)
+    SET updated_at = greatest(c.updated_at, r.at),
+        title = CASE
+            WHEN r.title ~ ' ' AND c.title ~ '^\S{1,12}$' AND c.title = (
+                SELECT btrim(content, E' \t\n\r') FROM voice.messages AS m
+                WHERE m.conversation_id = c.id AND m.role = 'user' ORDER BY seq LIMIT 1
+            ) THEN r.title
+            ELSE coalesce(c.title, r.title)
+        END
     FROM (
         SELECT conversation_id, max(at) AS at,
-               (array_agg(title ORDER BY seq) FILTER (WHERE title <> ''))[1] AS title
+               (array_agg(title ORDER BY title !~ ' ', seq) FILTER (WHERE title <> ''))[1] AS title
         FROM json_to_recordset($1)
                  AS m (conversation_id uuid, seq bigint, title text, at timestamptz)
         GROUP BY conversation_id

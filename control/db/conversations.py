@@ -5,27 +5,27 @@ Control plane. Each function is one transaction, and raises `StoreUnavailable`.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-import msgspec
+from msgspec.structs import replace
 
 from control.db import ownership
 from control.db.calls import CALL_COLUMNS
-from control.db.pool import Connection
 from control.db.rows import (
     Conversation,
+    Found,
     History,
     IntentCall,
+    ListedConversation,
     Message,
     Status,
     columns,
     read,
     storable,
-    storable_json,
 )
+from control.db.search import SearchTerms, make_query, parse, quote_word
 from control.db.store import Store
 
 HISTORY_LENGTH = 200  # the newest messages that a resumed session is told
@@ -35,15 +35,22 @@ MESSAGE_COLUMNS = columns(Message)
 
 # The user is a word of what is indexed, so that the index finds only texts of this user.
 _FOUND = """
-    SELECT id FROM voice.conversations
-    WHERE (to_tsvector('simple', voice.fold(coalesce(title, '')))
-           || array_to_tsvector(ARRAY['=' || user_id]))
-          @@ ($7::text::tsquery && $6::text::tsquery)
-    UNION
-    SELECT conversation_id FROM voice.messages
-    WHERE (to_tsvector('simple', voice.fold(content)) || array_to_tsvector(ARRAY['=' || user_id]))
-          @@ ($7::text::tsquery && $6::text::tsquery)
+    JOIN (
+        SELECT id, max(seq) AS found_seq
+        FROM (
+            SELECT id, NULL::bigint AS seq FROM voice.conversations
+            WHERE (to_tsvector('simple', voice.fold(coalesce(title, '')))
+                   || array_to_tsvector(ARRAY['=' || user_id]))
+                  @@ ($8::text::tsquery && $7::text::tsquery)
+            UNION ALL
+            SELECT conversation_id, seq FROM voice.messages
+            WHERE (to_tsvector('simple', voice.fold(content))
+                   || array_to_tsvector(ARRAY['=' || user_id]))
+                  @@ ($8::text::tsquery && $7::text::tsquery)
+        ) AS either GROUP BY id
+    ) AS found USING (id)
 """
+SHOWN = 2000  # characters of a message in which the words that were found are looked for
 
 
 async def create_conversation(store: Store, conversation_id: UUID, *, user_id: str) -> Conversation:
@@ -67,33 +74,57 @@ async def list_conversations(
     status: Status | None = None,
     before: tuple[datetime, UUID] | None = None,
     limit: int,
-) -> list[Conversation]:
+    with_empty: bool = False,
+) -> list[ListedConversation]:
     """Newest first; `before` is (updated_at, id) of the last one seen. With `q` those of which the
-    title or one message has its words.
+    title or one message has its words. Those in which the user said nothing are left out, if it
+    is not `with_empty`: they have no title.
 
     `q` as people type it: all words or beginnings of words, "a phrase", or, -not; capitals and
     accents do not matter. Nothing to look for finds nothing.
     """
-    matches, words = "", []
-    async with store.searching() if q is not None else store.reading() as connection:
-        if q is not None:
-            query = await _make_query(connection, _parse(storable(q)))
-            if query is None:
-                return []
-            matches, words = f"AND id IN ({_FOUND})", [_quote_word(f"={user_id}"), query]
+    terms = None if q is None else parse(storable(q))
+    async with store.reading() if terms is None else store.searching() as connection:
+        values = [user_id, status, *(before or (None, None)), limit, with_empty]
+        if terms is None:
+            rows = await connection.fetch(_list_sql(), *values)
+            return [read(ListedConversation, row) for row in rows]
+        query = await make_query(connection, terms)
+        if query is None:
+            return []
+        # What is shown of a message is read after the page is cut.
         sql = f"""
-            SELECT {COLUMNS}
-            FROM voice.conversations
-            WHERE user_id = $1
-              AND ($2::text IS NULL OR status = $2)
-              AND ($3::timestamptz IS NULL OR (updated_at, id) < ($3, $4::uuid))
-              {matches}
-            ORDER BY updated_at DESC, id DESC
-            LIMIT $5
+            SELECT listed.*, m.seq, m.role, left(m.content, {SHOWN}) AS content
+            FROM ({_list_sql(_FOUND, ", found_seq")}) AS listed
+            LEFT JOIN voice.messages AS m
+                   ON m.conversation_id = listed.id AND m.seq = listed.found_seq
+            ORDER BY listed.updated_at DESC, listed.id DESC
         """
-        last = before or (None, None)
-        rows = await connection.fetch(sql, user_id, status, *last, limit, *words)
-    return [read(Conversation, row) for row in rows]
+        rows = await connection.fetch(sql, *values, quote_word(f"={user_id}"), query)
+    return [_read_found(row, terms) for row in rows]
+
+
+def _list_sql(join: str = "", more: str = "") -> str:
+    return f"""
+        SELECT {COLUMNS}{more}
+        FROM voice.conversations {join}
+        WHERE user_id = $1
+          AND ($2::text IS NULL OR status = $2)
+          AND ($3::timestamptz IS NULL OR (updated_at, id) < ($3, $4::uuid))
+          AND ($6::bool OR title IS NOT NULL)
+        ORDER BY updated_at DESC, id DESC
+        LIMIT $5
+    """
+
+
+def _read_found(row: Any, terms: SearchTerms) -> ListedConversation:
+    """One that was found, with where the words are."""
+    shown = read(ListedConversation, row)
+    line = terms.cut(row["content"] or "")
+    found = Found(title=terms.mark(shown.title or ""), line=line)
+    if line:
+        found = replace(found, seq=row["seq"], role=row["role"])
+    return replace(shown, found=found)
 
 
 async def rename_conversation(
@@ -165,61 +196,3 @@ async def load_history(store: Store, conversation_id: UUID) -> History:
         messages=[read(Message, row) for row in reversed(messages)],
         calls=[read(IntentCall, row) for row in reversed(calls)],
     )
-
-
-# --- what people type into a search box -----------------------------------------------------------
-# What is a word is for Postgres to say, which folds texts and terms alike (`voice.fold`).
-
-_WRITTEN = re.compile(r'(?P<not>-)?(?:"(?P<phrase>[^"]*)"?|(?P<word>[^\s"]+))')
-# As phones make them of the plain one.
-_QUOTES = str.maketrans(dict.fromkeys("“”„‟«»", '"'))
-
-
-class _Term(msgspec.Struct, frozen=True):
-    """`text` is to be there, or not to be (`negated`). With `prefix` its last word is the beginning
-    of one. Terms with one `place` go together, places are alternatives."""
-
-    place: int
-    text: str
-    negated: bool = False
-    prefix: bool = False
-
-
-def _parse(q: str) -> list[_Term]:
-    """The terms in their order; there is no mistake that one could make."""
-    found = list(_WRITTEN.finditer(q.translate(_QUOTES)))
-    terms: list[_Term] = []
-    place = 0
-    for number, each in enumerate(found, start=1):
-        word, negated = each["word"], each["not"] is not None
-        follows = bool(terms) and terms[-1].place == place
-        if word and word.lower() == "or" and not negated and follows and number < len(found):
-            place += 1
-        elif word:
-            terms.append(_Term(place, word, negated, prefix=not negated))
-        else:
-            terms.append(_Term(place, each["phrase"], negated))
-    return terms
-
-
-async def _make_query(connection: Connection, terms: Sequence[_Term]) -> str | None:
-    """The tsquery of these terms, as text; None: there is no word in them."""
-    sql = """
-        SELECT string_agg('(' || together || ')', ' | ')
-        FROM (
-            SELECT string_agg(CASE WHEN negated THEN '!' ELSE '' END
-                              || '(' || words || CASE WHEN prefix THEN ':*' ELSE '' END || ')',
-                              ' & ') AS together
-            FROM json_to_recordset($1) AS t (place int, text text, negated bool, prefix bool),
-                 CAST(phraseto_tsquery('simple', voice.fold(t.text)) AS text) AS words
-            WHERE words <> ''
-            GROUP BY place
-        ) AS alternative
-    """
-    query: str | None = await connection.fetchval(sql, storable_json(terms))
-    return query
-
-
-def _quote_word(word: str) -> str:
-    """A tsquery of this one word, taken literally."""
-    return "'" + word.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -41,6 +41,22 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
 
 
+class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the words are that were looked for. Texts are in parts, of which every second is such
+    a word: the title, and the newest message that has them all, cut; empty if none has."""
+
+    title: list[str]
+    line: list[str] = []
+    seq: int | None = None
+    role: deepgram.Role | None = None
+
+
+class ListedConversation(Conversation, frozen=True, kw_only=True, omit_defaults=True):
+    """As it stands in a list; `found` when words were looked for."""
+
+    found: Found | None = None
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a conversation, in the order of `seq`; `turn` groups the lines of one reply."""
 

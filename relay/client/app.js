@@ -6,17 +6,20 @@ import { Devices } from "./devices.js";
 import { ask } from "./dialog.js";
 import { Dock } from "./dock.js";
 import { Drawer } from "./drawer.js";
+import { Latency } from "./latency.js";
 import { Offline } from "./offline.js";
 import { hasOpus } from "./opus.js";
+import { Pending } from "./pending.js";
 import { Rest } from "./rest.js";
 import { FULL } from "./session.js";
+import { Settings } from "./settings.js";
 import { recall, remember } from "./storage.js";
 import { Transcript } from "./transcript.js";
 import { describe, describeCopy } from "./words.js";
 
 const NAME = "Voice";
 const SEEN = new Set(["ConversationText", "RelayMessageSaved", "RelayIntent"]);
-const LOOKS = [1000, 2000, 4000, 8000]; // milliseconds: how a call does that was submitted again
+const LATE = [1000, 2000, 4000, 8000]; // milliseconds: what a card knows is stored a moment later
 
 const $ = (id) => document.getElementById(id);
 const rest = new Rest({
@@ -26,35 +29,45 @@ const rest = new Rest({
     tell(problem, load);
   },
   onCopy: (moment) => {
+    if (looking) return; // it is not what is shown
     $("copy").hidden = false;
     $("copy-text").textContent = describeCopy(moment);
   },
 });
 const transcript = new Transcript();
 const offline = new Offline(rest, transcript);
-const bubbles = new Bubbles($("transcript"), $("main"), { onRetry: retry, onDecide: decide });
+const bubbles = new Bubbles($("transcript"), $("main"), {
+  onRetry: retry, onDecide: decide, onCopy: copy,
+});
+const pending = new Pending(lookAtCalls);
 const call = new Call({ rest, opus: await wantsOpus() });
 const drawer = new Drawer(rest, {
-  drawer: $("drawer"), shade: $("shade"), menu: $("menu"), close: $("drawer-close"),
+  drawer: $("drawer"), shade: $("shade"), menu: $("menu"), close: $("drawer-close"), page: $("page"),
   search: $("search"), list: $("list"), note: $("list-note"), more: $("more"),
 });
 const dock = new Dock(
   {
-    mic: $("mic"), mute: $("mute"), typing: $("typing"), text: $("text"), word: $("word"),
-    count: $("count"), away: $("away"), meterUser: $("meter-user"), meterAgent: $("meter-agent"), notice: $("notice"),
-    title: $("notice-title"), detail: $("notice-text"), action: $("notice-action"),
-    close: $("notice-close"),
+    mic: $("mic"), mute: $("mute"), hush: $("hush"), typing: $("typing"), text: $("text"),
+    word: $("word"), count: $("count"), away: $("away"), alert: $("alert"), notice: $("notice"),
+    meterUser: $("meter-user"), meterAgent: $("meter-agent"), title: $("notice-title"),
+    detail: $("notice-text"), action: $("notice-action"), close: $("notice-close"),
   },
-  { onTalk: () => talk(), onMute: () => call.toggleMute(), onText: type, onLong },
+  {
+    onTalk: () => talk(), onMute: () => call.toggleMute(), onHush: () => call.hush(), onText: type,
+    onLong,
+  },
 );
+const latency = new Latency();
 let shown = null; // what is known of the conversation that is shown
 let open = null; // the id of the conversation that is shown; null: a new one
+let looking = false; // at calls that are not over
 const devices = new Devices(
-  {
-    dialog: $("devices-dialog"), microphone: $("microphone"), speaker: $("speaker"),
-    note: $("devices-note"),
-  },
+  { microphone: $("microphone"), speaker: $("speaker"), note: $("devices-note") },
   (chosen) => call.use(chosen).catch(tell),
+);
+const settings = new Settings(
+  { volume: $("volume"), captions: $("captions"), times: $("times"), latency: $("latency") },
+  (volume) => (call.volume = volume),
 );
 let again = () => talk(); // what "Try again" does when a session has ended
 
@@ -75,7 +88,8 @@ async function type(text) {
   again = () => type(text);
   dock.notice(null);
   dock.take(text);
-  transcript.typed(text);
+  transcript.typed(text, new Date().toISOString());
+  latency.typed(seconds());
   bubbles.toEnd();
   try {
     await call.type(text, open);
@@ -99,10 +113,14 @@ function tell(error, retry) {
     retry,
     steal: () => talk({ steal: true }),
     sound: () => call.wake(),
-    devices: () => devices.open(),
+    devices: openSettings,
     load: () => location.reload(),
   };
   dock.notice(words, actions, { about: error.code, wait: error.retryAfter ?? 0 });
+}
+
+function seconds() {
+  return performance.now() / 1000;
 }
 
 function show() {
@@ -119,6 +137,7 @@ call.addEventListener("change", ({ detail }) => {
 call.addEventListener("level", ({ detail: { side, level } }) => {
   if (side === "user") dock.userLevel(level);
   else dock.agentLevel(level);
+  latency.level(side, level, seconds());
 });
 call.addEventListener("begun", ({ detail: { conversationId, messages, again } }) => {
   $("copy").hidden = true;
@@ -133,7 +152,8 @@ call.addEventListener("begun", ({ detail: { conversationId, messages, again } })
   transcript.merge(messages);
 });
 call.addEventListener("event", ({ detail: event }) => {
-  transcript.handle(event);
+  transcript.handle(event, new Date().toISOString());
+  latency.handle(event, seconds());
   if (SEEN.has(event.type)) offline.saw({ id: open, title: null, ...shown });
   if (event.type === "ConversationText" && event.role === "user") bubbles.toEnd();
   if (event.type === "RelayNotice") tell({ code: `ends-${event.code}` });
@@ -198,25 +218,30 @@ async function refresh() {
   }
 }
 
+async function lookAtCalls() {
+  const id = open;
+  looking = true;
+  try {
+    const calls = await rest.calls(id);
+    if (open === id) transcript.merge([], calls);
+  } catch (error) {
+    if (error.code === undefined) throw error; // the next time
+  } finally {
+    looking = false;
+  }
+}
+
 async function retry({ key }) {
   const id = open;
-  const find = async () => (await rest.calls(id)).find((one) => one.id === key);
   try {
-    // The card may know it before the list does: what is told is stored a moment later.
-    let failed = await find();
-    for (const pause of LOOKS) {
-      if (failed?.status === "failed") break;
+    for (const pause of LATE) {
+      const found = (await rest.calls(id)).find((one) => one.id === key);
+      if (found?.status === "failed") {
+        const submitted = await rest.retry(id, key);
+        if (open === id) transcript.merge([], [submitted]);
+        return;
+      }
       await new Promise((resolve) => setTimeout(resolve, pause));
-      failed = await find();
-    }
-    if (failed === undefined) return; // the button is still there
-    transcript.merge([], [await rest.retry(id, key)]);
-    for (const pause of LOOKS) {
-      await new Promise((resolve) => setTimeout(resolve, pause));
-      const found = await find();
-      if (open !== id) return;
-      transcript.merge([], [found]);
-      if (found.status !== "submitting") return;
     }
   } catch (error) {
     tell(error);
@@ -263,6 +288,7 @@ $("export").onclick = async () => {
   const format = await ask($("export-dialog"));
   if (!format) return;
   try {
+    if (format === "copy") return await copy(rest.export(id, "text").then((file) => file.text()));
     const file = await rest.export(id, format);
     const link = element("a");
     link.href = URL.createObjectURL(file);
@@ -273,6 +299,18 @@ $("export").onclick = async () => {
     tell(error);
   }
 };
+
+/** @param {string | Promise<string>} text some browsers take a promise only, in a tap */
+async function copy(text) {
+  try {
+    const wanted = Promise.resolve(text).then((it) => new Blob([it], { type: "text/plain" }));
+    await navigator.clipboard.write([new ClipboardItem({ "text/plain": wanted })]);
+    tell({ code: "copied" });
+  } catch {
+    await text; // when that failed, it is told by its own name
+    tell({ code: "not-copied" });
+  }
+}
 
 $("erase").onclick = async () => {
   const id = open;
@@ -290,10 +328,18 @@ $("erase").onclick = async () => {
   }
 };
 
-$("devices").onclick = () => {
+function openSettings() {
+  devices.look();
+  settings.showLatency(latency.spent);
+  ask($("settings-dialog"));
+}
+
+$("settings").onclick = () => {
   drawer.toggle(false);
-  devices.open();
+  openSettings();
 };
+
+$("skip").onclick = () => $("mic").focus();
 
 $("new").onclick = $("new-here").onclick = () => {
   drawer.go(location.pathname + location.search);
@@ -303,8 +349,10 @@ $("new").onclick = $("new-here").onclick = () => {
 // --- the page ------------------------------------------------------------------------------------
 
 transcript.addEventListener("change", () => {
+  const items = transcript.items();
   $("welcome").hidden = !transcript.isEmpty || open !== null;
-  bubbles.show(transcript.items());
+  bubbles.show(items);
+  pending.show(items);
 });
 
 bubbles.onBehind = () => ($("newer").hidden = false);
@@ -339,11 +387,24 @@ async function greet() {
   try {
     const intents = await rest.intents();
     bubbles.name(intents);
-    $("topics").replaceChildren(...intents.map(({ title }) => element("li", "", title)));
+    $("topics").replaceChildren(...intents.map(({ title }) => topic(title)));
     bubbles.show(transcript.items());
   } catch (error) {
     if (error.code === undefined) throw error; // the page is usable without
   }
+}
+
+/** What can be asked for, with a tap. */
+function topic(title) {
+  const button = element("button", "", title);
+  button.type = "button";
+  button.onclick = () => {
+    $("mic").focus(); // this button goes
+    type(title);
+  };
+  const item = element("li");
+  item.append(button);
+  return item;
 }
 
 /** `?codec=opus` asks for it from now on, `?codec=linear16` no more. */

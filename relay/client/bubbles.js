@@ -1,6 +1,6 @@
 // The transcript as people see it: bubbles and cards, each node made once and kept up to date.
 
-import { describeReason, describeStatus, describeWait, label } from "./words.js";
+import { describeReason, describeStatus, describeWait, isSaved, label, when } from "./words.js";
 
 const NEAR = 80; // pixels from the end: whoever reads there wants to see what comes
 
@@ -18,13 +18,21 @@ export class Bubbles {
 
   /**
    * @param {HTMLElement} place @param {HTMLElement} scroller
-   * @param {{onRetry: (card) => void, onDecide: (card, wanted: boolean) => Promise<void>}} taps
+   * @param {{onRetry: (card) => Promise<void>, onDecide: (card, wanted: boolean) => Promise<void>,
+   *   onCopy: (text: string) => void}} taps
    */
-  constructor(place, scroller, { onRetry, onDecide }) {
+  constructor(place, scroller, { onRetry, onDecide, onCopy }) {
     this.place = place;
     this.scroller = scroller;
     this.onRetry = onRetry;
     this.onDecide = onDecide;
+    place.onclick = ({ target }) => {
+      const bubble = target.closest(".bubble");
+      if (target.closest(".meta button")) return onCopy(bubble.dataset.text);
+      if (target.closest("a") || !getSelection().isCollapsed) return; // that is no tap
+      bubble?.classList.toggle("detailed");
+      this.#follow();
+    };
     scroller.onscroll = () => (this.#atEnd = isAtEnd(scroller));
     // A keyboard or a notice takes room: what was said last stays in sight.
     new ResizeObserver(() => this.#follow()).observe(scroller);
@@ -89,7 +97,7 @@ export class Bubbles {
     node.dataset.status = card.status;
     const head = element("div", "card-head");
     const title = this.#titles.get(card.intent) ?? label(card.intent ?? "unknown");
-    head.append(element("h3", "", title), element("span", "chip", describeStatus(card)));
+    head.append(element("h2", "", title), element("span", "chip", describeStatus(card)));
     const parts = [head];
     const given = card.arguments;
     if (given && typeof given === "object" && Object.keys(given).length) {
@@ -105,21 +113,21 @@ export class Bubbles {
     if (card.status === "failed") {
       const retry = element("button", "plain", "Try again");
       retry.type = "button";
-      retry.onclick = () => {
+      retry.onclick = async () => {
         retry.disabled = true;
-        this.onRetry(card);
+        await this.onRetry(card);
+        retry.disabled = false;
       };
       parts.push(retry);
     }
     if (card.status === "awaiting") parts.push(this.#question(card, title));
+    if (isSaved(card) && until) parts.push(makeWait("p", until));
     node.replaceChildren(...parts);
   }
 
   /** Two buttons, and how long they are there. */
   #question(card, title) {
     const row = element("div", "question");
-    const left = element("span", "left");
-    left.dataset.until = card.until ?? "";
     const buttons = [
       [true, "Confirm", "solid"],
       [false, "Cancel", "plain"],
@@ -134,14 +142,18 @@ export class Bubbles {
       };
       return button;
     });
-    row.append(...buttons, left);
+    row.append(...buttons);
+    if (card.until) row.append(makeWait("span", card.until, true));
     return row;
   }
 
   /** The time that is left, once a second while there is any. */
   #tick() {
-    const waiting = this.place.querySelectorAll(".left[data-until]:not([data-until=''])");
-    for (const left of waiting) left.textContent = describeWait(left.dataset.until);
+    const waiting = this.place.querySelectorAll(".left");
+    for (const left of waiting) {
+      const { until, asks } = left.dataset;
+      left.textContent = describeWait(until, asks === "true");
+    }
     if (waiting.length && this.#clock === null) {
       this.#clock = setInterval(() => this.#tick(), 1000);
     } else if (!waiting.length) {
@@ -149,6 +161,13 @@ export class Bubbles {
       this.#clock = null;
     }
   }
+}
+
+/** Where the time that is left is shown; `asks`: the user is waited for. */
+function makeWait(name, until, asks = false) {
+  const left = element(name, "left");
+  Object.assign(left.dataset, { until, asks });
+  return left;
 }
 
 function fillBubble(node, { role, lines }) {
@@ -162,10 +181,32 @@ function fillBubble(node, { role, lines }) {
     node.dir = "auto";
     who.dir = "ltr"; // so that it does not count
     node.replaceChildren(who, ...linked(text));
+    delete node.dataset.meta;
   }
   const tick = node.querySelector(".tick");
   if (saved && !tick) node.append(makeTick());
   if (!saved) tick?.remove();
+  const { at } = lines[0];
+  const meta = at ? `${at} ${saved}` : "";
+  if (node.dataset.meta === meta) return;
+  node.dataset.meta = meta;
+  node.querySelector(".meta")?.remove();
+  if (at) node.append(makeMeta(at, saved));
+}
+
+/** What is shown on demand: when it was said, whether it is stored, a way to copy it. */
+function makeMeta(at, saved) {
+  const meta = element("span", "meta");
+  meta.dir = "ltr";
+  const time = element("time", "", saved ? `${when(at)} · stored` : when(at));
+  time.dateTime = at;
+  meta.append(time);
+  if (navigator.clipboard) {
+    const copy = element("button", "", "Copy");
+    copy.type = "button";
+    meta.append(copy);
+  }
+  return meta;
 }
 
 /** A text with its links. */
@@ -189,8 +230,7 @@ function makeTick() {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("class", "tick");
   svg.setAttribute("viewBox", "0 0 24 24");
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", "stored");
+  svg.setAttribute("aria-hidden", "true"); // once a turn would be too much: `meta` has it
   const path = document.createElementNS(svg.namespaceURI, "path");
   path.setAttribute("d", "M5 13l5 5L20 6");
   svg.append(path);

@@ -75,6 +75,17 @@ export class Call extends EventTarget {
     this.#tell("change");
   }
 
+  /** From 0 to 1. */
+  set volume(volume) {
+    this.#speaker.volume = volume;
+  }
+
+  /** The agent is to be silent, without being talked over. */
+  hush() {
+    this.session.hush();
+    this.#tell("change");
+  }
+
   /** A word for what happens now. */
   get word() {
     const { state, turn } = this.session;

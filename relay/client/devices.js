@@ -1,7 +1,6 @@
-// Which microphone and which loudspeaker: chosen in a dialog, kept by the browser.
+// Which microphone and which loudspeaker: chosen from two lists, kept by the browser.
 
 import { element } from "./bubbles.js";
-import { ask } from "./dialog.js";
 import { recall, remember } from "./storage.js";
 import { DEVICES } from "./words.js";
 
@@ -13,7 +12,7 @@ export class Devices {
   #onChange;
 
   /**
-   * @param {Record<string, HTMLElement>} parts
+   * @param {{microphone: HTMLSelectElement, speaker: HTMLSelectElement, note: HTMLElement}} parts
    * @param {(chosen: {microphone: string, speaker: string}) => void} onChange something was chosen,
    *   or a device came or went; "" is the browser's own choice
    */
@@ -21,41 +20,37 @@ export class Devices {
     this.#parts = parts;
     this.#onChange = onChange;
     parts.speaker.closest("label").hidden = !canChooseSpeaker;
+    for (const name of ["microphone", "speaker"]) {
+      parts[name].onchange = () => {
+        remember(`relay.${name}`, parts[name].value);
+        this.look();
+      };
+    }
     navigator.mediaDevices?.addEventListener?.("devicechange", () => this.look());
   }
 
   /** What is liked best, as far as it is there. */
   async look() {
     const devices = await list();
-    this.#fill(this.#parts.microphone, "relay.microphone", devices, "audioinput");
-    const here = this.#fill(this.#parts.speaker, "relay.speaker", devices, "audiooutput");
+    this.#fill("microphone", devices, "audioinput");
+    const here = this.#fill("speaker", devices, "audiooutput");
     const microphone = recall("relay.microphone") ?? "";
     const speaker = here ? (recall("relay.speaker") ?? "") : "";
     this.#parts.note.hidden = devices.length > 0;
     this.#onChange({ microphone, speaker });
   }
 
-  async open() {
-    const { dialog, microphone, speaker } = this.#parts;
-    await this.look();
-    if (!(await ask(dialog))) return;
-    remember("relay.microphone", microphone.value);
-    if (canChooseSpeaker) remember("relay.speaker", speaker.value);
-    await this.look();
-  }
-
   /** Returns whether the kept one is there. */
-  #fill(select, name, devices, kind) {
-    const kept = recall(name) ?? "";
-    const open = this.#parts.dialog.open && select.options.length > 0;
-    const chosen = open ? select.value : kept;
+  #fill(name, devices, kind) {
+    const select = this.#parts[name];
+    const kept = recall(`relay.${name}`) ?? "";
     const here = devices.filter((device) => device.kind === kind);
     const shown = [["", DEVICES.own], ...here.map(({ deviceId, label }) => [deviceId, label])];
-    if (!shown.some(([id]) => id === chosen)) shown.push([chosen, DEVICES.gone]);
+    if (!shown.some(([id]) => id === kept)) shown.push([kept, DEVICES.gone]);
     select.replaceChildren(
       ...shown.map(([id, text]) => Object.assign(element("option", "", text), { value: id })),
     );
-    select.value = chosen;
+    select.value = kept;
     return here.some(({ deviceId }) => deviceId === kept);
   }
 }

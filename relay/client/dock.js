@@ -7,7 +7,9 @@ const LOUD = 0.18; // root mean square of speech near a microphone: the meter is
 const STEPS = 20; // of a meter
 const REDRAW = 60; // milliseconds: it is for the eye
 const NEARLY = 0.9; // of what may be typed: from here on it is counted
-const TAKERS = "input, textarea, select, button, a, dialog"; // of the space bar
+// The space bar has a meaning of its own here; and while these are open the page is behind them.
+const TAKERS = "input, textarea, select, button, a, summary, dialog, [contenteditable]";
+const ABOVE = "dialog[open], .drawer.open";
 
 export class Dock {
   #parts;
@@ -18,13 +20,18 @@ export class Dock {
 
   /**
    * @param {Record<string, HTMLElement>} parts
-   * @param {{onTalk: () => void, onMute: () => void, onText: (text: string) => void,
-   *   onLong: () => void}} handlers `onLong`: more was typed than can be sent at once
+   * @param {{onTalk: () => void, onMute: () => void, onHush: () => void,
+   *   onText: (text: string) => void, onLong: () => void}} handlers `onHush`: the agent is to be
+   *   silent; `onLong`: more was typed than can be sent at once
    */
-  constructor(parts, { onTalk, onMute, onText, onLong }) {
+  constructor(parts, { onTalk, onMute, onHush, onText, onLong }) {
     this.#parts = parts;
-    const { mic, mute, typing, text, close } = parts;
+    const { mic, mute, hush, typing, text, close } = parts;
     mic.onclick = onTalk;
+    hush.onclick = () => {
+      mic.focus(); // this button goes
+      onHush();
+    };
     mute.onclick = onMute;
     close.onclick = () => this.notice(null);
     const send = () => {
@@ -46,8 +53,10 @@ export class Dock {
       send();
     };
     document.addEventListener("keydown", (event) => {
-      // Elsewhere the space bar has a meaning of its own.
-      if (event.code !== "Space" || event.repeat || event.target.closest(TAKERS)) return;
+      const { code, target, repeat, ctrlKey, altKey, metaKey } = event;
+      if (repeat || ctrlKey || altKey || metaKey || document.querySelector(ABOVE)) return;
+      if (code === "Escape" && !hush.hidden) onHush();
+      if (code !== "Space" || target.closest(TAKERS) || scrolls(target.closest("main"))) return;
       event.preventDefault();
       onTalk();
     });
@@ -55,12 +64,13 @@ export class Dock {
 
   /** @param {{word: string, live: boolean, talking: boolean, muted: boolean}} now */
   show({ word, live, talking, muted }) {
-    const { mic, mute, word: shown, away } = this.#parts;
+    const { mic, mute, hush, word: shown, away } = this.#parts;
     document.body.toggleAttribute("data-live", live);
     document.body.dataset.word = word;
     mic.setAttribute("aria-pressed", String(talking));
     mic.setAttribute("aria-label", talking ? "Stop talking" : "Talk");
     mute.hidden = !talking;
+    hush.hidden = word !== "speaking";
     mute.setAttribute("aria-pressed", String(muted));
     if (!talking) this.userLevel(0);
     if (!live) this.agentLevel(0);
@@ -120,10 +130,12 @@ export class Dock {
    *   sense to do something
    */
   notice(words, actions = {}, { about = "", wait = 0 } = {}) {
-    const { notice, title, detail, action } = this.#parts;
+    const { notice, title, detail, action, alert } = this.#parts;
     clearInterval(this.#clock);
     this.#about = about;
     notice.hidden = words === null;
+    // Of what appears together with its text a screen reader says nothing: that is always there.
+    alert.textContent = words ? `${words.title} ${words.text}` : "";
     if (words === null) return;
     notice.classList.toggle("hint", words.hint ?? false);
     title.textContent = words.title;
@@ -154,6 +166,10 @@ export class Dock {
     this.#clock = setInterval(show, 250); // a browser's timers may be late
     show();
   }
+}
+
+function scrolls(node) {
+  return node !== null && node.scrollHeight > node.clientHeight;
 }
 
 /** Characters as the relay counts them. */

@@ -6,6 +6,7 @@ import { describe, when } from "./words.js";
 const PAUSE = 250; // milliseconds after a key until we search
 const SURE = 700; // milliseconds more until we say that nothing was found: the next key may come
 const FALLBACK = "New conversation";
+const WIDE = matchMedia("(min-width: 900px)");
 
 export class Drawer {
   #rest;
@@ -33,6 +34,8 @@ export class Drawer {
       this.#timer = setTimeout(() => this.load(), PAUSE);
     };
     more.onclick = () => this.load(this.#cursor);
+    // A phone is turned: there is room for both.
+    WIDE.addEventListener("change", ({ matches }) => matches && this.toggle(false));
     addEventListener("popstate", () => this.#slide(Boolean(history.state?.drawer)));
     if (history.state?.drawer) history.replaceState(null, ""); // the page was loaded again
   }
@@ -58,10 +61,11 @@ export class Drawer {
   }
 
   #slide(open) {
-    const { drawer, shade, menu, search } = this.#parts;
+    const { drawer, shade, menu, search, page } = this.#parts;
     if (this.#isOpen === open) return;
     drawer.classList.toggle("open", open);
     shade.hidden = !open;
+    page.inert = open;
     menu.setAttribute("aria-expanded", String(open));
     if (open) search.focus();
     else menu.focus();
@@ -106,7 +110,7 @@ export class Drawer {
     }
   }
 
-  #item({ id, title, updated_at: updated }) {
+  #item({ id, title, updated_at: updated, found }) {
     const link = element("a");
     link.href = `#${id}`;
     link.dataset.id = id;
@@ -117,11 +121,18 @@ export class Drawer {
     };
     const time = element("time", "", when(updated));
     time.dateTime = updated;
-    const name = element("span", "name", title ?? FALLBACK);
-    name.dir = "auto";
-    link.append(name, time);
+    const name = marked("name", found?.title ?? [title ?? FALLBACK]);
+    link.append(name, ...(found?.line ? [marked("line", found.line)] : []), time);
     const item = element("li");
     item.append(link);
     return item;
   }
+}
+
+/** A text in parts, of which every second was looked for. */
+function marked(look, parts) {
+  const shown = element("span", look);
+  shown.dir = "auto";
+  shown.append(...parts.map((part, n) => (n % 2 ? element("mark", "", part) : part)));
+  return shown;
 }

@@ -40,6 +40,12 @@ export class Floor {
     return !this.deaf;
   }
 
+  /** Nothing more of this reply is to be heard. */
+  hush() {
+    this.deaf = true;
+    if (this.turn === "speaking") this.turn = "listening";
+  }
+
   /** Another agent, or another session: nothing of the past counts. */
   reset() {
     this.turn = "listening";

@@ -82,9 +82,9 @@ function read(items) {
       calls.push({ ...call, id: key, next_attempt_at: until, taken_back: takenBack, after_seq });
       continue;
     }
-    for (const { role, text, seq, number } of item.lines) {
+    for (const { role, text, seq, number, at } of item.lines) {
       const known = seq ?? number; // what is not stored yet has its number, too
-      if (known !== null) messages.push({ seq: known, role, content: text });
+      if (known !== null) messages.push({ seq: known, role, content: text, created_at: at });
     }
   }
   return { messages, calls };

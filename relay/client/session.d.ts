@@ -130,6 +130,8 @@ export declare class Session extends EventTarget {
   type(text: string): Promise<void>;
   /** The user's word on a call that is `awaiting`. Raises Problem when there is no connection. */
   decide(id: string, wanted: boolean): void;
+  /** Drop the rest of the agent's reply: `silence`, and no `audio` until something new is said. */
+  hush(): void;
   /** Call it on `online`, `offline` and `visibilitychange`. */
   nudge(): void;
   addEventListener<Name extends keyof SessionEventMap>(

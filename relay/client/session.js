@@ -114,6 +114,12 @@ export class Session extends EventTarget {
     this.#send({ type: wanted ? "RelayConfirm" : "RelayCancel", id });
   }
 
+  /** The agent is to be silent until it has something new to say: the rest of its reply is dropped. */
+  hush() {
+    this.#floor.hush();
+    this.#tell("silence");
+  }
+
   /** The network came or went, or the page woke up: look at once what that means. */
   nudge() {
     if (!this.#run) return;

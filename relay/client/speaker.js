@@ -79,6 +79,8 @@ export class Sound extends EventTarget {
 export class Speaker {
   #player = null;
   #early = []; // what came before the worklet was there
+  #output = null;
+  #volume = 1;
   playing = false;
 
   /** @param {(level: number, playing: boolean) => void} onLevel */
@@ -88,9 +90,11 @@ export class Speaker {
 
   /** @param {AudioContext} context @param {number} rate samples a second of what will be played */
   start(context, rate) {
-    this.#player?.stop();
+    this.stop({ early: false });
+    this.#output = new GainNode(context, { gain: this.#volume });
+    this.#output.connect(context.destination);
     const Player = context.audioWorklet ? Worklet : Pieces;
-    this.#player = new Player(context, rate, (level, playing) => {
+    this.#player = new Player(this.#output, rate, (level, playing) => {
       this.playing = playing;
       this.onLevel(level, playing);
     });
@@ -103,16 +107,22 @@ export class Speaker {
     else this.#early.push(audio);
   }
 
+  set volume(volume) {
+    this.#volume = volume;
+    if (this.#output) this.#output.gain.value = volume;
+  }
+
   /** Stop within a frame: the user speaks. */
   flush() {
     this.#early = [];
     this.#player?.flush();
   }
 
-  stop() {
-    this.#early = [];
+  stop({ early = true } = {}) {
+    if (early) this.#early = [];
     this.#player?.stop();
-    this.#player = null;
+    this.#output?.disconnect();
+    this.#player = this.#output = null;
     this.playing = false;
   }
 }
@@ -120,14 +130,14 @@ export class Speaker {
 class Worklet {
   #node;
 
-  constructor(context, rate, onLevel) {
-    this.#node = new AudioWorkletNode(context, "playback", {
+  constructor(output, rate, onLevel) {
+    this.#node = new AudioWorkletNode(output.context, "playback", {
       numberOfInputs: 0,
       outputChannelCount: [1],
       processorOptions: { rate },
     });
     this.#node.port.onmessage = ({ data }) => onLevel(data.level, data.playing);
-    this.#node.connect(context.destination);
+    this.#node.connect(output);
   }
 
   play(audio) {
@@ -147,14 +157,14 @@ class Worklet {
 
 /** Browsers have worklets only over https; over plain http each piece is played by itself. */
 class Pieces {
-  #context;
+  #output;
   #rate;
   #onLevel;
   #sources = new Set();
   #end = 0;
 
-  constructor(context, rate, onLevel) {
-    this.#context = context;
+  constructor(output, rate, onLevel) {
+    this.#output = output;
     this.#rate = rate;
     this.#onLevel = onLevel;
   }
@@ -163,13 +173,14 @@ class Pieces {
     const whole = new Int16Array(audio, 0, audio.byteLength >> 1);
     if (!whole.length) return;
     const samples = Float32Array.from(whole, (value) => value / 32768);
-    const buffer = this.#context.createBuffer(1, samples.length, this.#rate);
+    const { context } = this.#output;
+    const buffer = context.createBuffer(1, samples.length, this.#rate);
     buffer.copyToChannel(samples, 0);
-    const source = this.#context.createBufferSource();
+    const source = context.createBufferSource();
     source.buffer = buffer;
-    source.connect(this.#context.destination);
+    source.connect(this.#output);
     source.onended = () => this.#over(source);
-    this.#end = Math.max(this.#end, this.#context.currentTime + LEAD);
+    this.#end = Math.max(this.#end, context.currentTime + LEAD);
     source.start(this.#end);
     this.#end += buffer.duration;
     this.#sources.add(source);

@@ -9,6 +9,8 @@ export interface Line {
   seq: number | null;
   /** Typed, and the agent has not taken it yet. */
   pending: boolean;
+  /** When it was said, as an ISO date; null: not known. */
+  at: string | null;
 }
 
 export interface Bubble {
@@ -26,8 +28,9 @@ export interface Card {
   status:
     | "awaiting" | "submitting" | "submitted" | "rejected" | "failed" | "cancelling" | "cancelled";
   arguments: unknown;
+  /** `{saved: true, because}` while it is submitting: it is tried again. */
   result: any;
-  /** While it is awaiting: when the wait for the user ends. */
+  /** While it is awaiting: when the wait for the user ends. Saved: when it is tried again. */
   until: string | null;
   /** It is not wanted any more; with `submitted` it was carried out all the same. */
   takenBack: boolean;
@@ -39,8 +42,9 @@ export declare class Transcript extends EventTarget {
   readonly isEmpty: boolean;
   items(): (Bubble | Card)[];
   clear(): void;
-  handle(event: SessionEvent): void;
-  typed(text: string): void;
+  /** `at`: when the event came, as an ISO date. */
+  handle(event: SessionEvent, at?: string | null): void;
+  typed(text: string, at?: string | null): void;
   untyped(text: string): void;
   merge(messages: Pick<Message, "seq" | "role" | "content">[], calls?: Record<string, any>[]): void;
 }

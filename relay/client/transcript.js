@@ -6,19 +6,24 @@
 /**
  * @typedef {object} Line one sentence; `seq` is its number in the conversation, null: not stored
  *   yet; `number` is the one that it will have, where known; `pending`: typed, and the agent has
- *   not taken it yet
+ *   not taken it yet; `at`: when it was said, as an ISO date, where known
  * @property {"line"} kind @property {string} key @property {"user" | "assistant"} role
  * @property {string} text @property {number | null} seq @property {number | null} number
- * @property {boolean} pending
+ * @property {boolean} pending @property {string | null} at
  *
  * @typedef {object} Card one function call
  * @property {"card"} kind @property {string} key the call's `id`; a `call_id` may be that of several
  * @property {string | null} intent @property {string} status @property {unknown} arguments
- * @property {unknown} result @property {string | null} until while it is awaiting: the end of the wait
+ * @property {unknown} result `{saved: true, because}` while it is submitting: it is tried again
+ * @property {string | null} until while it is awaiting, the end of the wait; saved: the next attempt
  * @property {boolean} takenBack it is not wanted any more; with `submitted` it was carried out
  *
  * @typedef {{kind: "bubble", key: string, role: string, lines: Line[]}} Bubble one turn
  */
+
+// What changes by itself comes before what it changes to.
+const RANK = { awaiting: 0, submitting: 1, failed: 1 };
+const LAST = 2; // the others
 
 export class Transcript extends EventTarget {
   #entries = []; // Lines and Cards, in the order of the conversation
@@ -52,9 +57,9 @@ export class Transcript extends EventTarget {
     this.#changed();
   }
 
-  /** An event of a live session. */
-  handle(event) {
-    if (event.type === "ConversationText") this.#said(event);
+  /** An event of a live session, which came `at` this time. */
+  handle(event, at = null) {
+    if (event.type === "ConversationText") this.#said(event, at);
     else if (event.type === "RelayMessageSaved") this.#saved(event);
     else if (event.type === "RelayIntent") this.#called(event);
     else if (event.type === "RelaySession") return this.#began(event);
@@ -63,8 +68,8 @@ export class Transcript extends EventTarget {
   }
 
   /** Typed, and on its way; it is confirmed by the agent's ConversationText. */
-  typed(text) {
-    this.#entries.push(this.#line("user", text, null, true));
+  typed(text, at = null) {
+    this.#entries.push({ ...this.#line("user", text, null, at), pending: true });
     this.#changed();
   }
 
@@ -77,7 +82,7 @@ export class Transcript extends EventTarget {
 
   /** What REST says: messages and calls, in order; what is here already is not doubled. */
   merge(messages, calls = []) {
-    for (const { seq, role, content } of messages) this.#stored(seq, role, content);
+    for (const message of messages) this.#stored(message);
     for (const call of calls) this.#storedCall(call);
     this.#changed();
   }
@@ -88,15 +93,15 @@ export class Transcript extends EventTarget {
     this.merge(messages);
   }
 
-  #said({ role, content }) {
+  #said({ role, content }, at) {
     const number = this.#told === null ? null : ++this.#told;
     const typed = this.#lines().find((line) => line.pending && line.text === content);
     if (role === "user" && typed) {
-      Object.assign(typed, { pending: false, number });
+      Object.assign(typed, { pending: false, number, at });
       // It is said now, whatever was said since it was typed.
       this.#entries.push(...this.#entries.splice(this.#entries.indexOf(typed), 1));
     } else {
-      this.#entries.push({ ...this.#line(role, content, null), number });
+      this.#entries.push({ ...this.#line(role, content, null, at), number });
     }
   }
 
@@ -117,19 +122,19 @@ export class Transcript extends EventTarget {
     else this.#entries.push({ kind: "card", key, intent, arguments: given, ...now });
   }
 
-  #stored(seq, role, content) {
+  #stored({ seq, role, content, created_at: at = null }) {
     const known =
       this.#lines().find((line) => line.seq === seq || line.number === seq) ??
       this.#lines().find((line) => line.seq === null && line.role === role && line.text === content);
-    if (known) Object.assign(known, { seq, text: content, pending: false });
-    else this.#entries.splice(this.#after(seq), 0, this.#line(role, content, seq));
+    if (known) Object.assign(known, { seq, text: content, pending: false, at: at ?? known.at });
+    else this.#entries.splice(this.#after(seq), 0, this.#line(role, content, seq, at));
   }
 
   #storedCall(call) {
-    const { id: key, intent, status, arguments: given, result, last_error, after_seq } = call;
-    const shown = result ?? told(last_error);
-    const fresh = { intent, status, arguments: given, result: shown, ...wait(call) };
+    const { id: key, intent, status, arguments: given, after_seq } = call;
+    const fresh = { intent, status, arguments: given, result: told(call), ...wait(call) };
     const card = this.#card(key);
+    if (card && rank(status) < rank(card.status)) return; // what was told is not stored yet
     if (card) Object.assign(card, fresh);
     else {
       let at = this.#after(after_seq + 1);
@@ -151,8 +156,9 @@ export class Transcript extends EventTarget {
     return this.#entries.find((entry) => entry.kind === "card" && entry.key === key);
   }
 
-  #line(role, text, seq, pending = false) {
-    return { kind: "line", key: `line-${++this.#count}`, role, text, seq, pending, number: null };
+  #line(role, text, seq, at) {
+    const key = `line-${++this.#count}`;
+    return { kind: "line", key, role, text, seq, at, pending: false, number: null };
   }
 
   #changed() {
@@ -160,11 +166,16 @@ export class Transcript extends EventTarget {
   }
 }
 
-/** Until when a call waits for the user, and whether it is not wanted any more. */
-function wait({ status, next_attempt_at: at = null, taken_back: takenBack = false }) {
-  return { until: status === "awaiting" ? at : null, takenBack };
+function wait({ next_attempt_at: until = null, taken_back: takenBack = false }) {
+  return { until, takenBack };
 }
 
-function told(error) {
-  return error ? { error } : null;
+function rank(status) {
+  return RANK[status] ?? LAST;
+}
+
+/** The result; without one, what went wrong last (its technical cause stands in brackets). */
+function told({ result, status, last_error: error }) {
+  if (result || !error) return result;
+  return status === "submitting" ? { saved: true, because: error.replace(/ \(.*/s, "") } : { error };
 }

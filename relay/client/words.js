@@ -159,6 +159,8 @@ export const PROBLEMS = {
     action: "load",
     hint: true,
   },
+  copied: { title: "Copied.", text: "Paste it where you need it.", hint: true },
+  "not-copied": { title: "It could not be copied.", text: "Your browser does not allow it here." },
   portal: {
     title: "Your network wants something from you first.",
     text: "It may ask you to sign in: open any other page, then come back.",
@@ -198,19 +200,26 @@ const STATUSES = {
   cancelled: "Cancelled",
 };
 
-export function describeStatus({ status, result, takenBack }) {
+/** Sent later: nobody waits for it. */
+export function isSaved({ status, result }) {
+  return status === "submitting" && Boolean(result?.saved);
+}
+
+export function describeStatus(card) {
+  const { status, takenBack } = card;
   if (status === "submitted" && takenBack) return "Done all the same";
-  if (status === "submitting" && result?.saved) return "Saved, sent later";
+  if (isSaved(card)) return "Saved, sent later";
   return STATUSES[status] ?? status;
 }
 
 /** Why a call did not go through, for people; "" when it did. */
-export function describeReason({ status, result, takenBack }) {
+export function describeReason(card) {
+  const { status, result, takenBack } = card;
   if (status === "submitted" && takenBack) return "It was taken back too late: it has been done.";
-  if (status === "submitting" && result?.saved) return capital(result.because ?? "");
+  if (isSaved(card)) return sentence(result.because ?? "");
   if (status !== "rejected" && status !== "failed") return "";
   const error = result?.error ?? result?.detail ?? result;
-  return typeof error === "string" ? capital(error) : "";
+  return typeof error === "string" ? sentence(error) : "";
 }
 
 /** What is shown was kept at that moment. */
@@ -218,10 +227,16 @@ export function describeCopy(moment) {
   return `The relay does not answer. This is a copy from ${when(moment).replace(/^T/, "t")}.`;
 }
 
-/** How long a card still waits. */
-export function describeWait(until, now = Date.now()) {
+/** How long a card still waits: for the user (`asks`), or until it is sent again. */
+export function describeWait(until, asks, now = Date.now()) {
   const seconds = Math.max(0, Math.ceil((new Date(until) - now) / 1000));
-  return seconds < 90 ? `${seconds} s left` : `${Math.ceil(seconds / 60)} min left`;
+  const left = seconds < 90 ? `${seconds} s` : `${Math.ceil(seconds / 60)} min`;
+  if (asks) return `${left} left`;
+  return seconds ? `Sent again in ${left}` : "Being sent again";
+}
+
+export function describeSeconds(seconds) {
+  return `${seconds.toFixed(2)} s`;
 }
 
 /** "due_date" as "Due date". */
@@ -235,6 +250,10 @@ export function when(moment, now = new Date()) {
   if (then.toDateString() === now.toDateString()) return `Today, ${time}`;
   const year = then.getFullYear() === now.getFullYear() ? undefined : "numeric";
   return `${then.toLocaleDateString([], { day: "numeric", month: "long", year })}, ${time}`;
+}
+
+function sentence(text) {
+  return capital(text).replace(/[^.!?…]$/, "$&.");
 }
 
 function capital(text) {

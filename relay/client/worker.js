@@ -10,8 +10,8 @@ const PATIENCE = 4000; // milliseconds: after that a copy is better than to wait
 const FILES = [
   "./", "app.js", "awake.js", "bubbles.js", "call.js", "capture.js", "comeback.js", "devices.js",
   "dialog.js", "dock.js", "drawer.js", "floor.js", "icon-192.png", "icon-512.png", "icon-maskable-512.png",
-  "icon.svg", "jitter.js", "manifest.webmanifest", "microphone.js", "offline.js", "opus.js", "playback.js",
-  "resampler.js", "rest.js", "session.js", "speaker.js", "storage.js", "style.css", "tokens.css",
+  "icon.svg", "jitter.js", "latency.js", "manifest.webmanifest", "microphone.js", "offline.js", "opus.js", "pending.js", "playback.js",
+  "resampler.js", "rest.js", "session.js", "settings.js", "speaker.js", "storage.js", "style.css", "tokens.css",
   "transcript.js", "typed.js", "watchdog.js", "words.js",
 ];
 const base = new URL("./", self.location).pathname;

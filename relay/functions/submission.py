@@ -134,7 +134,8 @@ def answer(outcome: Settled) -> tuple[IntentStatus, Any, str]:
 def saved(reason: str) -> str:
     """The text for the model when it shall not wait any longer and we go on trying."""
     detail = (
-        "it is saved and will be submitted later, without being asked again; it is not done yet"
+        "it is not done yet: it is saved, and will be passed on later by itself; tell the user so,"
+        " do not say that it is done, and do not call again"
     )
     return json.dumps({"status": "saved", "detail": detail, "because": reason})
 

@@ -98,6 +98,11 @@ DATE = re.compile(
 """`deadline` is there if the words say that it is one."""
 
 
+def sentence(text: str) -> str:
+    text = text.strip()
+    return text[:1].upper() + text[1:].rstrip(".") + "."
+
+
 def stem(word: str) -> str:
     """The same for `rescheduling`, `reschedules`, `rescheduled`; good enough for matching."""
     if word in _GROUPS:

@@ -21,6 +21,7 @@ from relay.sandbox.english import (
     alike,
     consent,
     mentions,
+    sentence,
     split_name,
     stem,
     words,
@@ -143,13 +144,8 @@ class SlotFiller:
     def answered(self, content: str) -> Turn:
         """The result of a function."""
         self._drop()
-        ok, news = read_result(content)
-        if ok:
-            done = f"Done. {_sentence(news)}" if news else "Done."
-            self._reply = _say(done, "Is there anything else?")
-        else:
-            reason = (news or "it did not work").rstrip(".")
-            self._reply = _say(f"I could not do that: {reason}.", "What would you like to do?")
+        ok, said = read_result(content)
+        self._reply = _say(said, "Is there anything else?" if ok else "What would you like to do?")
         return self._reply
 
     # --- picking -----------------------------------------------------------------------------
@@ -186,13 +182,13 @@ class SlotFiller:
         if missing is not None:
             self.stage = Stage.ASKING
             first, form.asked = form.asked is None, missing
-            about = [_sentence(form.subject)] if first and form.subject else []
+            about = [sentence(form.subject)] if first and form.subject else []
             return _say(*about, _question(form, missing))
         if self._hasty:
             return self._call(form)
         self.stage = Stage.CONFIRMING
         form.asked = None
-        return _say(_sentence(form.outline), "Is that right?")
+        return _say(sentence(form.outline), "Is that right?")
 
     def _answer(self, form: Form, said: str) -> Turn:
         slot = form.asked
@@ -220,7 +216,7 @@ class SlotFiller:
         if self._take_correction(form, said):
             return self._go_on(form)
         if agreed is None:
-            return _say(_sentence(form.outline), "Shall I do that?")
+            return _say(sentence(form.outline), "Shall I do that?")
         form.asked = form.function.subject
         if form.asked is None:
             self._drop()
@@ -299,11 +295,6 @@ def _question(form: Form, slot: Slot) -> str:
             return "When should it be?"
         case _:
             return f"What is the {slot.label}?"
-
-
-def _sentence(text: str) -> str:
-    text = text.strip()
-    return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
 def _say(*sentences: str) -> Turn:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import asyncpg
 import httpx
 
+import config
 from control.dev import orchestrator as local_orchestrator
 from control.http.server import listen, serving
 from loadtests.processes import free_port
@@ -128,12 +131,12 @@ class Planner:
     def __init__(self, database_url):
         self.app = local_orchestrator.create_app(database_url)
         self.lifespan, self.state = self.app.lifespan, self.app.state
-        self.is_broken = False
+        self.status = None  # of every answer, in place of what it should be
 
     async def __call__(self, scope, receive, send):
-        if scope["type"] != "http" or not self.is_broken:
+        if scope["type"] != "http" or self.status is None:
             return await self.app(scope, receive, send)
-        await send({"type": "http.response.start", "status": 302, "headers": []})
+        await send({"type": "http.response.start", "status": self.status, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
 
@@ -165,6 +168,23 @@ class Stack:
         async with httpx.AsyncClient() as http:
             url = f"http://127.0.0.1:{self.relay.environ['RELAY_PORT']}/api/v1/voice{path}"
             return (await http.get(url)).json()
+
+
+@asynccontextmanager
+async def standing_in(postgres, template, folder, change=lambda intents: intents):
+    """With a database of its own; `change` makes other intents.yaml of ours, in `folder`."""
+    shutil.copytree(Path(config.__file__).parent, folder / "config")
+    intents = folder / "config" / "intents.yaml"
+    intents.write_text(change(intents.read_text()))
+    name = f"client_{id(folder):x}"
+    connection = await asyncpg.connect(postgres, statement_cache_size=0)
+    try:
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    finally:
+        await connection.close()
+    url = postgres.replace("/postgres?", f"/{name}?", 1)
+    async with standing(url, RELAY_CONFIG_DIR=str(folder / "config")) as made:
+        yield made
 
 
 @asynccontextmanager

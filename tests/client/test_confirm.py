@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-import asyncpg
 import pytest
 import pytest_asyncio
 
-import config
 from relay.sandbox.script import Call, Script, Turn
 from tests.client.conftest import PHONE, needs_chromium
-from tests.client.stack import standing
+from tests.client.stack import standing_in
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
 
@@ -24,19 +21,10 @@ WAITS = "() => document.querySelector('.card[data-status=awaiting]')"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(postgres, template, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("config") / "config"
-    shutil.copytree(Path(config.__file__).parent, folder)
-    intents = folder / "intents.yaml"
     goals = "    path: /goals\n"
-    intents.write_text(intents.read_text().replace(goals, f"{goals}    confirm: card\n", 1))
-    name = f"confirm_{id(folder):x}"
-    connection = await asyncpg.connect(postgres, statement_cache_size=0)
-    try:
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    finally:
-        await connection.close()
-    url = postgres.replace("/postgres?", f"/{name}?", 1)
-    async with standing(url, RELAY_CONFIG_DIR=str(folder)) as made:
+    asks = f"{goals}    confirm: card\n"
+    folder = tmp_path_factory.mktemp("confirm")
+    async with standing_in(postgres, template, folder, lambda it: it.replace(goals, asks)) as made:
         yield made
 
 

@@ -45,9 +45,11 @@ async def test_it_is_renamed_searched_for_and_deleted(stack, tab):
     assert await page.by("#title").inner_text() == "Spring"
     assert (await stack.get(f"/conversations/{conversation}"))["title"] == "Spring"
 
-    await page.by("#search").press_sequentially("swim")
+    await page.by("#search").press_sequentially("swi")
     await page.until("() => document.querySelectorAll('#list a').length === 1")
     assert await names(page) == ["Spring"]
+    assert await page.by("#list .line").inner_text() == "I want to learn to swim"
+    assert await page.by("#list mark").all_inner_texts() == ["swim"]
     await page.by("#search").fill("xylophone")
     await page.until("() => document.querySelector('#list-note').textContent")
     assert await page.by("#list-note").inner_text() == "Nothing was found."
@@ -63,6 +65,21 @@ async def test_it_is_renamed_searched_for_and_deleted(stack, tab):
     assert (await stack.get(f"/conversations/{conversation}"))["status"] == 404
     assert await page.bubbles() == []
     assert await page.by("#welcome").is_visible()
+
+
+async def test_a_conversation_in_which_nothing_was_said_is_not_listed(stack, tab):
+    await stack.say(ECHO)
+    page = await tab()
+    await page.talk()
+    await page.word("listening")
+    conversation = await page.conversation()
+    await page.by("#new").click()
+    await say(stack, page, "Something to be listed")
+
+    ids = await page.page.evaluate(
+        "[...document.querySelectorAll('#list a')].map((a) => a.dataset.id)"
+    )
+    assert conversation not in ids
 
 
 async def test_more_is_loaded_when_asked_for_and_nothing_comes_twice(stack, tab):
@@ -110,11 +127,11 @@ async def test_a_call_that_failed_is_tried_again_with_a_tap(stack, tab):
     goal = Call("create_goal", {"title": "swim", "deadline": "none"})
     await stack.say(Script(turns=(Turn(when="text", calls=(goal,), say=("Hm.",), seconds=0.1),)))
     page = await tab()
-    stack.planner.is_broken = True
+    stack.planner.status = 302
     await page.type("I want to swim")
     await page.until("() => document.querySelector('.card[data-status=failed]')")
 
-    stack.planner.is_broken = False
+    stack.planner.status = None
     await page.by(".card button").click()
 
     await page.until("() => document.querySelector('.card[data-status=submitted]')")

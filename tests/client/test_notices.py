@@ -20,7 +20,8 @@ SHOW = """async (code) => {
     const { describe } = await import('./words.js');
     const part = (id) => document.getElementById(id);
     const dock = window.dock ??= new Dock({ mic: part('mic'), mute: part('mute'),
-        typing: part('typing'), text: part('text'), count: part('count'), word: part('word'),
+        hush: part('hush'), alert: part('alert'), typing: part('typing'), text: part('text'),
+        count: part('count'), word: part('word'),
         away: part('away'), meterUser: part('meter-user'), meterAgent: part('meter-agent'),
         notice: part('notice'), title: part('notice-title'), detail: part('notice-text'),
         action: part('notice-action'), close: part('notice-close') }, {});

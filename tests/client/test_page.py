@@ -37,12 +37,11 @@ CHAT = (
 
 
 async def axe(page):
-    """What axe finds that is serious or worse."""
+    """What axe finds, of any level."""
     results = await Axe().run(page.page)
     return [
-        (v["id"], [node["html"] for node in v["nodes"]])
+        (v["id"], v["impact"], [node["html"] for node in v["nodes"]])
         for v in results.response["violations"]
-        if v["impact"] in ("serious", "critical")
     ]
 
 

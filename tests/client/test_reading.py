@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from relay.sandbox.script import Script, Turn
+from relay.sandbox.script import Call, Script, Turn
 from tests.client.conftest import PHONE, needs_chromium
+from tests.client.test_page import axe, shoot
+
+__all__ = ["shoot"]
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
 
@@ -146,3 +149,61 @@ async def test_nothing_was_found_is_said_once(stack, tab):
     notes = await page.page.evaluate("notes.filter(Boolean)")
     assert notes == ["Nothing was found."]
     assert await page.by("#list a").count() == 0
+
+
+LONG = "preferred_delivery_window_of_the_recipient"
+SHOWN = """(given) => import('./bubbles.js').then(({ Bubbles }) => {
+    const place = document.querySelector('#transcript');
+    new Bubbles(place, document.querySelector('#main'), {}).show([{ kind: 'card', key: 'x',
+        intent: 'NEW_TASK', status: 'submitted', arguments: given, result: null }]); })"""
+
+
+async def test_long_names_of_parameters_leave_room_for_the_values(stack, tab, shoot):
+    page = await tab(size={"width": 320, "height": 600}, device_scale_factor=2)
+    value = "on a Saturday morning between nine and eleven, if at all possible"
+    await page.page.evaluate(SHOWN, {LONG: value, "title": "milk"})
+    await page.page.evaluate("document.querySelector('#welcome').hidden = true")
+    await shoot(page, "phone-long-names")
+
+    widths = await page.page.evaluate(
+        """() => ['.card', '.card dd', '.card dt'].map((name) =>
+            document.querySelector(name).getBoundingClientRect().width)"""
+    )
+    over = await page.page.evaluate(
+        """() => { const card = document.querySelector('.card');
+            const { right } = card.getBoundingClientRect();
+            return [...card.querySelectorAll('*')]
+                .filter((node) => node.getBoundingClientRect().right > right).length; }"""
+    )
+    assert widths[1] > 0.45 * widths[0]
+    assert over == 0
+
+
+@pytest.mark.parametrize("size", [(740, 360), (568, 320), (932, 430)])
+async def test_on_a_phone_on_its_side_there_is_room_to_read(stack, tab, shoot, size):
+    call = Call("create_task", {"title": "buy milk"})
+    say = ("That is on your list now.", "Is there anything else?")
+    turns = (Turn(when="text", calls=(call,), say=say, seconds=0.5),)
+    await stack.say(Script(turns=turns, loop=True))
+    width, height = size
+    page = await tab(size={"width": width, "height": height}, device_scale_factor=2)
+    await shoot(page, f"landscape-{width}-empty")
+    fits = """() => [...document.querySelectorAll('#page *')].filter((node) => {
+        const { right, bottom, width } = node.getBoundingClientRect();
+        const outside = right > innerWidth + 0.5 || bottom > innerHeight + 0.5;
+        return width > 1 && outside && !node.closest('main');
+    }).map((node) => node.outerHTML.slice(0, 80))"""
+    assert await page.page.evaluate(fits) == []
+    await page.type("Buy milk")
+    await page.stored(2)
+    await page.talk()
+    await page.word("listening")
+    await shoot(page, f"landscape-{width}")
+
+    high = (await page.by("#main").bounding_box())["height"]
+    assert high > 0.55 * height
+    assert await page.page.evaluate(fits) == []
+    assert await axe(page) == []
+    for name in ("#mic", "#text", "#mute"):
+        assert await page.by(name).is_visible()
+    await page.talk()

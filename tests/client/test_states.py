@@ -219,13 +219,13 @@ async def test_devices_are_chosen_kept_and_survive_their_absence(stack, tab):
     page = await hostile(stack, tab, "keepStream()")
     await page.talk()
     await page.word("listening")
-    await page.by("#devices").click()
+    await page.by("#settings").click()
     names = await page.by("#microphone option").all_inner_texts()
     assert names[0] == "The browser's choice"
     assert len(names) > 2  # Chromium's test devices
     await page.by("#microphone").select_option(index=2)
     await page.by("#speaker").select_option(index=1)
-    await page.by("#devices-dialog [type=submit]").click()
+    await page.by("#settings-dialog [data-close]").click()
 
     await page.until("() => window.wanted?.audio.deviceId")
     chosen = await page.page.evaluate("wanted.audio.deviceId.exact")

@@ -247,3 +247,41 @@ async def test_the_space_bar_talks_and_stops(stack, tab):
     await page.by("#text").focus()
     await page.page.keyboard.press("Space")
     assert await page.by("#mic").get_attribute("aria-pressed") == "false"
+
+
+@pytest.mark.parametrize("key", [None, "Escape"])
+async def test_the_agent_is_stopped_without_talking_over_it(stack, tab, key):
+    reply = Turn(when="text", say=("A long story.",), seconds=20.0)
+    await stack.say(Script(turns=(reply, *ECHO.turns)))
+    page = await tab()
+    await page.type("Tell me a story")
+    await page.word("speaking")
+    await page.until("() => heard.ranges.some(({ peak }) => peak > 0.05)")
+
+    if key:
+        await page.page.keyboard.press(key)
+    else:
+        await page.by("#hush").click()
+    await page.word("ready")
+    at = await page.page.evaluate("heard.context.currentTime")
+    # More of the reply comes, and none of it is heard.
+    await page.until("at => heard.context.currentTime > at + 2", at)
+    late = await page.page.evaluate("at => heard.ranges.filter((r) => r.end > at + 0.2)", at)
+
+    assert late == []
+    assert not await page.by("#hush").is_visible()
+    assert await page.page.evaluate("heard.sockets.length") == 1
+    await page.type("Go on")  # the next reply is heard
+    await page.says("All right.")
+    await page.until("at => heard.ranges.some((r) => r.start > at + 2)", at)
+
+
+async def test_what_can_be_asked_for_is_asked_for_with_a_tap(stack, tab):
+    await stack.say(ECHO)
+    page = await tab(size=PHONE)
+
+    await page.by("#topics button", has_text="New task").click()
+
+    await page.stored(2)
+    assert await said(page) == [("user", "New task"), ("assistant", "All right.")]
+    assert await page.page.evaluate("document.activeElement.id") == "mic"

@@ -280,7 +280,26 @@ def test_a_card_says_how_long_it_waits_and_that_it_was_taken_back_too_late(node)
         tell([waits, done, card()]);"""
     )
 
-    assert items == [["2026-04-30T15:01:00Z", False], [None, True], ["later", False]]
+    old = [None, True]  # what is stored already is older than what was told
+    assert items == [["2026-04-30T15:01:00Z", False], [None, True], old]
+
+
+def test_a_card_of_what_is_stored_says_that_it_is_saved_and_why(node):
+    items = node(
+        TRANSCRIPT
+        + """const kept = (status, more) => {
+            transcript.merge([], [{ id: "i", status, result: null, after_seq: 0, ...more }]);
+            const [{ result, until }] = transcript.items();
+            return [result, until]; };
+        const error = { last_error: "it is busy (status 503, (tried twice))" };
+        tell([kept("submitting", { next_attempt_at: "soon" }),
+            kept("submitting", { next_attempt_at: "later", ...error }),
+            kept("failed", { last_error: "too late" }), kept("submitting", {})]);"""
+    )
+
+    saved = {"saved": True, "because": "it is busy"}
+    again = [None, None]
+    assert items == [[None, "soon"], [saved, "later"], [{"error": "too late"}, None], again]
 
 
 def test_what_is_said_by_the_way_is_no_turn(node):

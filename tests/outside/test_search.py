@@ -75,6 +75,56 @@ async def test_what_people_type_finds_what_was_said(library):
     assert wrong == []
 
 
+async def test_what_is_found_is_shown_with_its_words_marked(library):
+    """Also in scripts of which our own idea of a word might not be the database's."""
+    store, names = library
+    wrong = []
+    for name, (text, finds, _) in CASES.items():
+        for q in finds:
+            for each in await list_conversations(store, USER, q=q, limit=100):
+                if names[each.id] != name:
+                    continue
+                whole = unicodedata.normalize("NFC", text)
+                if "".join(each.found.line).strip("…") not in " ".join(whole.split()):
+                    wrong.append(f"{name}: {q!r} shows {each.found.line}")
+                if len(each.found.line) < 3 or len(each.found.title) < 3:
+                    wrong.append(f"{name}: {q!r} marks nothing in {each.found}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("q", "title", "line"),
+    [
+        ("swim", ["I ", "swim", " today"], ["Shall we ", "swim", "?"]),
+        ("SWI tod", ["I ", "swim", " ", "today", ""], ["I ", "swim", " ", "today", ""]),
+        ('"swim today"', ["I ", "swim today", ""], ["I ", "swim today", ""]),
+        ("swim -today", ["I ", "swim", " today"], ["Shall we ", "swim", "?"]),
+        ("-today", ["I swim today"], []),
+        ("café or lake", ["I swim today"], ["By the ", "lake", "."]),
+    ],
+)
+async def test_the_newest_line_that_has_all_the_words_is_shown(store, q, title, line):
+    await converse(store, "I swim today", "By the lake.", "Shall we swim?")
+
+    (only,) = await list_conversations(store, USER, q=q, limit=10)
+
+    assert only.found.title == title
+    assert only.found.line == line
+    assert (only.found.seq is None) == (line == [])
+
+
+async def test_of_a_long_line_the_place_is_shown(store):
+    await converse(store, f"{'word ' * 300}marathon {'more ' * 300}")
+
+    (only,) = await list_conversations(store, USER, q="mara", limit=10)
+
+    before, word, after = only.found.line
+    assert word == "marathon"
+    assert before.startswith("…word ")
+    assert after.endswith(" more…")
+    assert len("".join(only.found.line)) <= 170
+
+
 @pytest.mark.parametrize(
     ("q", "found"),
     [
@@ -178,8 +228,9 @@ async def test_a_search_reads_its_index_and_not_the_table(store):
     async with store.transaction() as connection:
         await connection.execute(
             """
-            INSERT INTO voice.conversations (id, user_id)
-            SELECT gen_random_uuid(), 'user-' || n % 100 FROM generate_series(1, 2000) AS n;
+            INSERT INTO voice.conversations (id, user_id, title)
+            SELECT gen_random_uuid(), 'user-' || n % 100, 'Bonjour'
+            FROM generate_series(1, 2000) AS n;
             INSERT INTO voice.messages (conversation_id, seq, turn, id, session_id, user_id, role,
                                         content, created_at)
             SELECT c.id, n, n, gen_random_uuid(), c.id, c.user_id, 'user',

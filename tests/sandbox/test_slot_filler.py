@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from relay.functions.submission import AWAITING, saved
 from relay.protocol import deepgram
 from relay.sandbox.slot_filler import SlotFiller, Stage
 from relay.sandbox.slots import read_function
@@ -133,6 +134,8 @@ def test_a_reschedule_keeps_the_words_of_the_user(talk):
         ({"status": "submitted", "result": {"id": "1"}}, "Done."),
         ({"status": "submitted", "result": {"message": "It is saved"}}, "Done. It is saved."),
         ({"status": "rejected", "error": "no such task"}, "I could not do that: no such task."),
+        (json.loads(saved("busy")), "I have noted that, and it will be passed on later."),
+        (json.loads(AWAITING), "Please look at your screen: it asks whether that is right."),
         ({"type": "about:blank", "status": 404, "detail": "No such task."}, "No such task."),
         ({"error": {"message": "too late"}}, "too late"),
         ({"ok": False}, "it did not work"),

@@ -602,8 +602,11 @@ async def read_all(client, url, **params):
             return items, pages
 
 
-async def test_conversations_are_listed_newest_first_in_pages(client):
+async def test_conversations_are_listed_newest_first_in_pages(client, store):
     begun = [await begin(client) for _ in range(5)]
+    await begin(client)  # in which nothing is said
+    for each in begun:
+        await talk(store, each, "shoes")
 
     items, pages = await read_all(client, f"{PREFIX}/conversations", limit=2)
 
@@ -611,9 +614,9 @@ async def test_conversations_are_listed_newest_first_in_pages(client):
     assert pages == 3
 
 
-async def test_a_full_last_page_has_no_cursor(client):
+async def test_a_full_last_page_has_no_cursor(client, store):
     for _ in range(4):
-        await begin(client)
+        await talk(store, await begin(client), "shoes")
 
     _, pages = await read_all(client, f"{PREFIX}/conversations", limit=2)
 
@@ -630,6 +633,11 @@ async def test_conversations_are_searched_and_filtered(client, store):
         items, _ = await read_all(client, f"{PREFIX}/conversations", **params)
         return {c["id"] for c in items}
 
+    (found,), _ = await read_all(client, f"{PREFIX}/conversations", q="sho")
+    parts = ["running ", "shoes", ""]
+    assert found["found"] == {"title": parts, "line": parts, "seq": 1, "role": "user"}
+    items, _ = await read_all(client, f"{PREFIX}/conversations")
+    assert "found" not in items[0]
     assert await ids(q="shoes") == {one["conversation_id"]}
     assert await ids(status="closed") == {two["conversation_id"]}
     assert await ids(q="shoes", status="closed") == set()

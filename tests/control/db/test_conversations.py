@@ -254,11 +254,11 @@ async def test_a_title_given_by_the_user_stays(store):
 
 
 async def test_a_message_moves_its_conversation_up_in_the_list(store):
-    older = await converse(store)
-    newer = await converse(store)
+    older = await converse(store, "hello")
+    newer = await converse(store, "hello")
     later = datetime.now(UTC) + timedelta(hours=1)
 
-    await store.write([said(older, 1, at=later)])
+    await store.write([said(older, 2, at=later)])
 
     listed = await list_conversations(store, USER, limit=10)
     assert [c.id for c in listed] == [older, newer]
@@ -269,7 +269,7 @@ async def test_a_message_moves_its_conversation_up_in_the_list(store):
 
 
 async def test_pages_of_conversations_join_without_gap_or_overlap(store):
-    made = [await converse(store) for _ in range(7)]
+    made = [await converse(store, "hello") for _ in range(7)]
     seen = []
     before = None
     while page := await list_conversations(store, USER, before=before, limit=3):
@@ -316,10 +316,38 @@ async def test_a_closed_conversation_is_found_by_its_status(store):
     await create_session(store, new_session(conversation_id), resume=False)
     await close_session(store, SESSION, user_id=USER, reason="hung_up")
 
-    closed = await list_conversations(store, USER, status="closed", limit=10)
+    async def listed(status):
+        wanted = {"status": status, "with_empty": True}
+        return [c.id for c in await list_conversations(store, USER, **wanted, limit=10)]
 
-    assert [c.id for c in closed] == [conversation_id]
-    assert await list_conversations(store, USER, status="open", limit=10) == []
+    assert (await listed("closed"), await listed("open")) == ([conversation_id], [])
+
+
+async def test_a_conversation_in_which_the_user_said_nothing_is_not_listed(store):
+    begun = await converse(store)
+    greeted = await converse(store)
+    await store.write([said(greeted, 1, "Hi!", role="assistant")])
+    mine = await converse(store, "hello")
+
+    async def listed(**wanted):
+        return {c.id for c in await list_conversations(store, USER, **wanted, limit=10)}
+
+    assert await listed() == {mine}
+    assert await listed(with_empty=True) == {begun, greeted, mine}
+
+
+async def test_a_greeting_gives_way_to_a_title_that_says_something(store):
+    greeted = await converse(store, "Hello.")
+    named = await converse(store, "Shoes")
+    await rename_conversation(store, named, user_id=USER, title="Spring")
+    at_once = await converse(store, "Hi", "I want to swim")
+    for each in (greeted, named):
+        await store.write([said(each, 2, "Yes"), said(each, 3, "I want to run")])
+        await store.write([said(each, 4, "And to ride")])
+
+    titles = {c.id: c.title for c in await list_conversations(store, USER, limit=10)}
+
+    assert titles == {greeted: "I want to run", named: "Spring", at_once: "I want to swim"}
 
 
 async def test_what_belongs_to_another_user_is_not_there(store):
