@@ -2,11 +2,9 @@
 
 import { element } from "./bubbles.js";
 import { ask } from "./dialog.js";
+import { canChooseSpeaker, listDevices } from "./media_devices.js";
 import { recall, remember } from "./storage.js";
 import { DEVICES } from "./words.js";
-
-const ALIASES = new Set(["", "default", "communications"]); // of a device that is listed anyway
-const canChooseSpeaker = "setSinkId" in (globalThis.AudioContext?.prototype ?? {});
 
 export class Devices {
   #parts;
@@ -26,7 +24,7 @@ export class Devices {
 
   /** What is liked best, as far as it is there. */
   async look() {
-    const devices = await list();
+    const devices = await listDevices();
     this.#fill(this.#parts.microphone, "relay.microphone", devices, "audioinput");
     const here = this.#fill(this.#parts.speaker, "relay.speaker", devices, "audiooutput");
     const microphone = recall("relay.microphone") ?? "";
@@ -57,15 +55,5 @@ export class Devices {
     );
     select.value = chosen;
     return here.some(({ deviceId }) => deviceId === kept);
-  }
-}
-
-/** Those with a name: before the microphone was allowed there are none. */
-async function list() {
-  try {
-    const devices = await navigator.mediaDevices.enumerateDevices();
-    return devices.filter(({ deviceId, label }) => label && !ALIASES.has(deviceId));
-  } catch {
-    return []; // plain http, or a policy
   }
 }

@@ -13,16 +13,18 @@
  *
  * @typedef {object} Card one function call
  * @property {"card"} kind @property {string} key the call's `id`; a `call_id` may be that of several
- * @property {string | null} intent @property {string} status @property {unknown} arguments
- * @property {unknown} result @property {string | null} until while it is awaiting: the end of the wait
+ * @property {string | null} intent @property {import("./rest.js").IntentStatus} status
+ * @property {any} arguments @property {any} result @property {string | null} until while it is awaiting: the end of the wait
  * @property {boolean} takenBack it is not wanted any more; with `submitted` it was carried out
  *
- * @typedef {{kind: "bubble", key: string, role: string, lines: Line[]}} Bubble one turn
+ * @typedef {{kind: "bubble", key: string, role: Line["role"], lines: Line[]}} Bubble one turn
  */
 
 export class Transcript extends EventTarget {
+  /** @type {any[]} */
   #entries = []; // Lines and Cards, in the order of the conversation
   #count = 0;
+  /** @type {number | null} */
   #told = null; // the number of the last ConversationText; null: this relay does not say
 
   /** The highest number that is here. */
@@ -34,8 +36,12 @@ export class Transcript extends EventTarget {
     return this.#entries.length === 0;
   }
 
-  /** Bubbles and Cards: sentences of one side that follow each other are one bubble. */
+  /**
+   * Sentences of one side that follow each other are one bubble.
+   * @returns {(Bubble | Card)[]}
+   */
   items() {
+    /** @type {any[]} */
     const items = [];
     for (const entry of this.#entries) {
       const last = items.at(-1);
@@ -52,7 +58,7 @@ export class Transcript extends EventTarget {
     this.#changed();
   }
 
-  /** An event of a live session. */
+  /** An event of a live session. @param {import("./events.js").SessionEvent} event */
   handle(event) {
     if (event.type === "ConversationText") this.#said(event);
     else if (event.type === "RelayMessageSaved") this.#saved(event);
@@ -62,32 +68,40 @@ export class Transcript extends EventTarget {
     this.#changed();
   }
 
-  /** Typed, and on its way; it is confirmed by the agent's ConversationText. */
+  /** Typed, and on its way; it is confirmed by the agent's ConversationText. @param {string} text */
   typed(text) {
     this.#entries.push(this.#line("user", text, null, true));
     this.#changed();
   }
 
-  /** The agent will never hear it. */
+  /** The agent will never hear it. @param {string} text */
   untyped(text) {
     const index = this.#entries.findIndex((entry) => entry.pending && entry.text === text);
     if (index >= 0) this.#entries.splice(index, 1);
     this.#changed();
   }
 
-  /** What REST says: messages and calls, in order; what is here already is not doubled. */
+  /**
+   * What REST says: messages and calls, in order; what is here already is not doubled.
+   * @param {Pick<import("./rest.js").StoredMessage, "seq" | "role" | "content">[]} messages
+   * @param {import("./rest.js").StoredCall[]} [calls]
+   */
   merge(messages, calls = []) {
     for (const { seq, role, content } of messages) this.#stored(seq, role, content);
     for (const call of calls) this.#storedCall(call);
     this.#changed();
   }
 
-  /** Another relay may have the session now, and tells what was said meanwhile. */
+  /**
+   * Another relay may have the session now, and tells what was said meanwhile.
+   * @param {any} event
+   */
   #began({ last_seq: last, messages = [] }) {
     if (last !== undefined) this.#told = last;
     this.merge(messages);
   }
 
+  /** @param {any} event */
   #said({ role, content }) {
     const number = this.#told === null ? null : ++this.#told;
     const typed = this.#lines().find((line) => line.pending && line.text === content);

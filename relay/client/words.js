@@ -3,7 +3,7 @@
 /**
  * @typedef {object} Words
  * @property {string} title @property {string} text
- * @property {keyof ACTIONS} [action] what can be done about it with a tap
+ * @property {keyof typeof ACTIONS} [action] what can be done about it with a tap
  * @property {boolean} [hint] nothing is wrong
  */
 
@@ -167,7 +167,10 @@ export const PROBLEMS = {
   failed: { title: "That did not work.", text: "Try again; if it stays so, load the page again." },
 };
 
-/** @returns {Words | null} null: nothing went wrong, it just ended */
+/**
+ * @param {{code: string, status?: number}} problem
+ * @returns {Words | null} null: nothing went wrong, it just ended
+ */
 export function describe(problem) {
   if (["ended", "closed", "superseded"].includes(problem.code)) return null;
   if (problem.status === 401) return PROBLEMS.signed_out;
@@ -211,7 +214,7 @@ export function describeCopy(moment) {
 
 /** How long a card still waits. */
 export function describeWait(until, now = Date.now()) {
-  const seconds = Math.max(0, Math.ceil((new Date(until) - now) / 1000));
+  const seconds = Math.max(0, Math.ceil((Number(new Date(until)) - now) / 1000));
   return seconds < 90 ? `${seconds} s left` : `${Math.ceil(seconds / 60)} min left`;
 }
 
