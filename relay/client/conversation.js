@@ -141,9 +141,9 @@ export class Conversation extends Emitter {
     if (id === this.#id) return true;
     if (this.#call.live) this.#call.stop();
     this.#id = id;
+    this.#loading = id !== null;
     this.#transcript.clear();
     if (id === null) return this.#attempt(async () => {});
-    this.#loading = true;
     const read = await this.#attempt(() => this.#read(id, 0), id);
     if (id === this.#id) {
       this.#loading = false;
@@ -152,13 +152,14 @@ export class Conversation extends Emitter {
     return read;
   }
 
-  /**
-   * The microphone on; to be called in the handler of a tap. After "mic-elsewhere" `steal` takes it
-   * from the tab that has it.
-   * @param {{steal?: boolean}} [how]
-   */
-  talk({ steal = false } = {}) {
-    return this.#attempt(() => this.#call.talk(this.#id, { steal }));
+  /** The microphone on; to be called in the handler of a tap. */
+  talk() {
+    return this.#attempt(() => this.#call.talk(this.#id));
+  }
+
+  /** The same, taken from the tab or the device that has it: after "mic-elsewhere", "elsewhere". */
+  talkHere() {
+    return this.#attempt(() => this.#call.talk(this.#id, { steal: true }));
   }
 
   /** Hang up. The conversation stays, and `talk` and `type` go on in it. */

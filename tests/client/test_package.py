@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import tarfile
 import threading
-from contextlib import contextmanager
 
 import pytest
 import pytest_asyncio
@@ -28,7 +27,7 @@ from tests.end_to_end.conftest import START_SECONDS, Program
 
 ROOT = event_types.ROOT
 CLIENT = ROOT / "relay" / "client"
-MICROPHONE = f"{AUDIO / 'new_task_shoes.wav'}%noloop"
+MICROPHONE = AUDIO / "new_task_shoes.wav"  # again and again: a slow start may miss it once
 INSTALL_SECONDS = 120
 OLDEST_NODE = (20, 19)  # that Vite runs on
 MOST_BYTES = 20 * 1024  # of the core, compressed
@@ -163,6 +162,7 @@ def types_check(folder):
         "relay.cards[0].status satisfies string;",
         "relay.type(relay.items[0].key) satisfies Promise<boolean>;",
         "(relay.problem && describe(relay.problem)?.title) satisfies string | null | undefined;",
+        "relay.talk satisfies (event: MouseEvent) => void;",
         "// @ts-expect-error: no such state",
         'relay.state === "opened";',
     ]
@@ -235,33 +235,48 @@ def dev(tmp_path_factory):
     program.stop()
 
 
-@contextmanager
-def vite(folder, *command, relay):
-    """The URL of Vite's server."""
-    port = free_port()
-    process = subprocess.Popen(
-        ["node_modules/.bin/vite", *command, "--host", "127.0.0.1", "--port", str(port)],
-        cwd=folder,
-        env=os.environ | {"RELAY": relay, "NO_COLOR": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    said = []
-    try:
-        for line in process.stdout:
+class Vite:
+    """A server of Vite, in a process of its own."""
+
+    def __init__(self, folder, *command, relay):
+        port = free_port()
+        self.process = subprocess.Popen(
+            ["node_modules/.bin/vite", *command, "--host", "127.0.0.1", "--port", str(port)],
+            cwd=folder,
+            env=os.environ | {"RELAY": relay, "NO_COLOR": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        said = []
+        for line in self.process.stdout:
             said.append(line)
             if "Local:" in line:
                 break
         assert "Local:" in said[-1], "".join(said)
-        reader = threading.Thread(target=process.stdout.read)  # or it would wait for us
-        reader.start()
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        process.terminate()
-        process.wait(10)
-        reader.join(10)
-        process.stdout.close()
+        self.reader = threading.Thread(target=self.process.stdout.read)  # or it would wait for us
+        self.reader.start()
+        self.url = f"http://127.0.0.1:{port}/"
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(10)
+        self.reader.join(10)
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def vite(example, dev):
+    """`vite(*command)` starts one and returns its URL. Named before `tab`, it outlives the page."""
+    servers = []
+
+    def start(*command):
+        servers.append(Vite(example, *command, relay=dev))
+        return servers[-1].url
+
+    yield start
+    for server in servers:
+        server.stop()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -273,7 +288,7 @@ async def tab(chromium):
 
     async def open_page(url):
         page = await context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(40_000)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on(
             "console",
@@ -295,72 +310,75 @@ def readme_blocks(language):
 @needs_chromium
 @pytest.mark.speech
 @pytest.mark.asyncio(loop_scope="module")
-async def test_the_example_hears_speech_answers_and_shows_the_card(example, dev, tab):
+async def test_the_example_hears_speech_and_answers_aloud(example, vite, tab):
     run("node_modules/.bin/vite", "build", cwd=example)
-    with vite(example, "preview", relay=dev) as url:
-        page = await tab(url)
-        await page.get_by_role("status").get_by_text("ready").wait_for()
+    page = await tab(vite("preview"))
+    await page.get_by_role("status").get_by_text("ready").wait_for()
 
-        await page.get_by_role("button", name="Talk").click()
-        await page.locator(".user", has_text="shoes").wait_for(timeout=60_000)
-        await page.locator(".assistant", has_text="right").last.wait_for(timeout=40_000)
-        await page.get_by_role("textbox").fill("yes")
-        await page.get_by_role("button", name="Send").click()
-        await page.locator("[data-status=submitted]").wait_for(timeout=40_000)
-        card = await page.locator("[data-status=submitted]").inner_text()
-        await page.get_by_label("Microphone").select_option(label="Fake Audio Input 2")
-        await page.wait_for_function("heard.ranges.some(({ peak }) => peak > 0.02)")
-        await page.get_by_role("button", name="Stop").click()
-        await page.get_by_role("status").get_by_text("ready").wait_for()
+    await page.get_by_role("button", name="Talk").click()
+    await page.locator(".user", has_text="shoes").wait_for(timeout=60_000)
+    await page.locator(".user ~ .assistant").first.wait_for()
+    await page.get_by_label("Microphone").select_option(label="Fake Audio Input 2")
+    await page.wait_for_function("heard.ranges.some(({ peak }) => peak > 0.02)")
+    await page.get_by_role("button", name="Stop").click()
+    await page.get_by_role("status").get_by_text("ready").wait_for()
 
-        assert "shoes" in card.lower()
-        assert await page.evaluate("heard.sockets.length") == 1
+    assert await page.evaluate("heard.sockets.length") == 1
 
 
 @needs_chromium
 @pytest.mark.asyncio(loop_scope="module")
 async def test_strict_mode_and_hot_reload_keep_the_session_and_unmounting_ends_it(
-    example, dev, tab
+    example, vite, tab
 ):
     app = example / "src" / "App.jsx"
     source = app.read_text("utf-8")
-    with vite(example, relay=dev) as url:
-        page = await tab(url)
-        await page.get_by_role("textbox").fill("Add a task to buy milk")
-        await page.get_by_role("button", name="Send").click()
-        await page.locator(".user", has_text="milk").wait_for()
-        await page.locator(".assistant", has_text="right").last.wait_for()
+    page = await tab(vite())
+    await page.get_by_role("textbox").fill("Add a task to buy milk")
+    await page.get_by_role("button", name="Send").click()
+    await page.locator(".user", has_text="milk").wait_for()
+    await page.locator(".assistant", has_text="right").last.wait_for()
 
-        app.write_text(source.replace("<h1>Talk</h1>", "<h1>Speak</h1>"), "utf-8")
-        await page.get_by_role("heading", name="Speak").wait_for()
-        await page.get_by_role("textbox").fill("yes")
-        await page.get_by_role("button", name="Send").click()
-        await page.locator("[data-status=submitted]").wait_for()
-        states = await page.evaluate(STATES)
+    app.write_text(source.replace("<h1>Talk</h1>", "<h1>Speak</h1>"), "utf-8")
+    await page.get_by_role("heading", name="Speak").wait_for()
+    await page.get_by_role("textbox").fill("yes")
+    await page.get_by_role("button", name="Send").click()
+    await page.locator("[data-status=submitted]").wait_for()
+    states = await page.evaluate(STATES)
 
-        app.write_text("export const App = () => <h1>Bye</h1>;\n", "utf-8")
-        await page.get_by_role("heading", name="Bye").wait_for()
-        await page.wait_for_function(f"{STATES}[0] === {CLOSED}")
+    app.write_text("export default function App() { return <h1>Bye</h1>; }\n", "utf-8")
+    await page.get_by_role("heading", name="Bye").wait_for()
+    await page.wait_for_function(f"{STATES}[0] === {CLOSED}")
 
     assert states == [OPEN]  # the one of before
 
 
 @needs_chromium
-@pytest.mark.speech
 @pytest.mark.asyncio(loop_scope="module")
-async def test_the_code_of_the_readme_runs_with_react_18(example, dev, tab):
+async def test_the_code_without_react_runs(example, vite, tab):
+    (example / "plain.js").write_text(readme_blocks("js")[1], "utf-8")
+    page = '<link rel="icon" href="data:,"><button>Talk</button>'
+    script = '<script type="module" src="/plain.js"></script>'
+    (example / "plain.html").write_text(page + script, "utf-8")
+    page = await tab(f"{vite()}plain.html")
+
+    async with page.expect_console_message(lambda said: said.text.startswith("listening")):
+        await page.get_by_role("button").click()
+
+
+@needs_chromium
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_code_of_the_readme_runs_with_react_18(example, dev, vite, tab):
     install(example, "react@18.3.1", "react-dom@18.3.1")
     (jsx,) = readme_blocks("jsx")
     config = readme_blocks("js")[0]
-    (example / "src" / "main.jsx").write_text(jsx, "utf-8")
+    (example / "src" / "App.jsx").write_text(jsx, "utf-8")
     (example / "vite.config.js").write_text(config.replace("http://127.0.0.1:8080", dev), "utf-8")
     run("node_modules/.bin/vite", "build", cwd=example)
-    with vite(example, "preview", relay=dev) as url:
-        page = await tab(url)
+    page = await tab(vite("preview"))
 
-        await page.get_by_role("button", name="Talk").click()
-        await page.locator("p", has_text="user:").filter(has_text="shoes").wait_for(timeout=60_000)
-        await page.get_by_role("button", name="Stop").click()
-        await page.get_by_text("ready").wait_for()
-
-        assert (await page.locator("p").first.inner_text()).startswith("assistant: Hi!")
+    await page.get_by_role("button", name="Talk").click()
+    await page.wait_for_function("heard.sockets[0]?.sizes[640] > 20")  # frames of the microphone
+    await page.locator("p", has_text=re.compile("listening|thinking|speaking")).wait_for()
+    await page.get_by_role("button", name="Stop").click()
+    await page.get_by_text("ready").wait_for()

@@ -13,8 +13,8 @@ import { Conversation } from "../conversation.js";
  * @property {(told: {side: "user" | "agent", level: number}) => void} [onLevel] how loud, 0 to 1, 25
  *   times a second: draw it without a render
  *
- * @typedef {Pick<Conversation, "rest" | "open" | "talk" | "stop" | "type" | "toggleMute" | "decide"
- *   | "retry" | "choose">} Actions
+ * @typedef {Pick<Conversation, "rest" | "open" | "talk" | "talkHere" | "stop" | "type"
+ *   | "toggleMute" | "decide" | "retry" | "choose">} Actions
  */
 
 /**
@@ -60,7 +60,8 @@ function actionsOf(conversation) {
   return {
     rest: conversation.rest,
     open: (id) => conversation.open(id),
-    talk: (how) => conversation.talk(how?.steal ? { steal: true } : {}), // of a click: its event
+    talk: () => conversation.talk(),
+    talkHere: () => conversation.talkHere(),
     stop: () => conversation.stop(),
     type: (text) => conversation.type(text),
     toggleMute: () => conversation.toggleMute(),

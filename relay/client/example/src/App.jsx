@@ -2,7 +2,7 @@ import { useRef, useState } from "react";
 import { useVoiceRelay } from "voice-relay-client/react";
 import { describe, describeReason, describeStatus, label } from "voice-relay-client/words";
 
-export function App() {
+export default function App() {
   const meter = useRef(null);
   const relay = useVoiceRelay({
     url: "/api/v1/voice",
@@ -24,7 +24,7 @@ export function App() {
           ),
         )}
       </div>
-      <Problem problem={relay.problem} onSteal={() => relay.talk({ steal: true })} />
+      <Problem problem={relay.problem} onSteal={relay.talkHere} />
       <p role="status">{relay.word}</p>
       <div className="controls">
         <button onClick={relay.talking ? relay.stop : relay.talk}>
