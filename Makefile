@@ -19,8 +19,9 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 dev: $(STAMP) ## Run everything on this machine, with a sandbox agent
 	@exec $(VENV)/bin/voice-relay dev
 
-docs: $(STAMP) ## Make the tables of docs/reference and the dashboard from the code
+docs: $(STAMP) ## Make from the code: tables of docs/reference, dashboard, types of the events
 	@$(PYTHON_BIN) -m scripts.reference
+	@$(PYTHON_BIN) -m scripts.event_types
 	@$(PYTHON_BIN) -m scripts.dashboard
 
 test: $(STAMP) lint unit ## Linters, type checker and all tests

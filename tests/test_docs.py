@@ -33,7 +33,9 @@ ARCHITECTURE = (ROOT / "docs/architecture.md").read_text("utf-8")
 ADMINISTRATION = (ROOT / "docs/administration.md").read_text("utf-8")
 PROTOCOL = (ROOT / "docs/protocol.md").read_text("utf-8")
 ASYNCAPI = yaml.safe_load((ROOT / "docs/relay.asyncapi.yml").read_text("utf-8"))
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("relay/client/*.md")]
+)
 
 DEPLOYMENT = sorted(path for path in (ROOT / "deploy").rglob("*") if path.is_file())
 OTHER_VARIABLES = {  # of other programs
@@ -439,6 +441,17 @@ def test_the_examples_of_the_asyncapi_fit_its_schemas(name):
     assert message["examples"]
     for example in message["examples"]:
         Draft202012Validator(schema).validate(example["payload"])
+
+
+NOT_PASSED = {"FunctionCallRequest", "FunctionCallCancelled", "FunctionCallResponse", "History"}
+
+
+def test_the_events_of_deepgram_that_pass_are_in_the_asyncapi():
+    known, _ = ASYNCAPI["components"]["schemas"]["DeepgramEvent"]["properties"]["type"]["anyOf"]
+    told = ASYNCAPI["components"]["messages"]["DeepgramEvent"]["description"]
+
+    assert set(known["enum"]) == {m.__name__ for m in deepgram.ServerMessage.__args__} - NOT_PASSED
+    assert [name for name in NOT_PASSED if name not in told] == []
 
 
 # --- links, and the checks themselves ------------------------------------------------------------

@@ -26,7 +26,7 @@ TYPES = {
     ".png": "image/png",
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
-}  # what is of another type (the declarations) is for developers and is not served
+}  # what is of another type, and each folder, is for who builds a page of their own
 INDEX = "index.html"
 WORKER = "worker.js"
 

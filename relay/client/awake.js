@@ -5,15 +5,14 @@ const LOCK = "voice-relay-microphone";
 /** Keeps the screen on while it is `on`, where the browser can. */
 export class Screen {
   #on = false;
+  /** @type {WakeLockSentinel | null} */
   #lock = null;
-
-  constructor() {
-    // A page that was out of sight has lost it.
-    document.addEventListener("visibilitychange", () => this.#ask());
-  }
+  #look = () => this.#ask(); // a page that was out of sight has lost it
 
   set on(on) {
     this.#on = on;
+    if (on) document.addEventListener("visibilitychange", this.#look);
+    else document.removeEventListener("visibilitychange", this.#look);
     this.#ask();
   }
 
@@ -33,6 +32,7 @@ export class Screen {
 
 /** One tab of this browser has the microphone. */
 export class Turnstile {
+  /** @type {((value?: unknown) => void) | null} */
   #release = null;
 
   /**

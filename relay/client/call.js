@@ -1,6 +1,7 @@
 // One live session as a person has it: the microphone, the voice and the connection together.
 
 import { Screen, Turnstile } from "./awake.js";
+import { Emitter } from "./emitter.js";
 import { Microphone, MicrophoneError } from "./microphone.js";
 import { OpusEncoder } from "./opus.js";
 import { Session } from "./session.js";
@@ -12,48 +13,64 @@ const QUIET = 120_000; // milliseconds: a session without microphone is ended; t
 const ASKED = 700; // milliseconds: a microphone that is not there by then waits for the user
 
 /**
- * Tells `change` when something is to be shown anew, with a `problem` that has come up or the codes
- * of those that are `solved`; `level` for both sides; and hands on `begun`, `event` and `gap` of its
- * Session. Its errors are Problem and MicrophoneError, with a `code`.
+ * @typedef {import("./rest.js").Problem | MicrophoneError} Trouble
+ * @typedef {"ready" | "connecting" | "listening" | "muted" | "thinking" | "speaking"
+ *   | "reconnecting" | "paused" | "offline"} Word
+ *
+ * @typedef {object} CallEvents
+ * @property {{problem?: Trouble | null, solved?: string[]}} change something is to be shown anew: a
+ *   `problem` that has come up, the codes of those that are `solved`
+ * @property {{side: "user" | "agent", level: number}} level how loud, 0 to 1
+ * @property {import("./session.js").Begun} begun
+ * @property {import("./session.js").SessionEvent} event
+ * @property {undefined} gap something may have been missed: ask REST
  */
-export class Call extends EventTarget {
+
+/**
+ * Hands on `begun`, `event` and `gap` of its Session. Its errors are Problem and MicrophoneError.
+ * @extends {Emitter<CallEvents>}
+ */
+export class Call extends Emitter {
   #sound = new Sound();
   #turnstile = new Turnstile();
   #screen = new Screen();
   #microphone = new Microphone(
     (audio, level) => this.#frame(audio, level),
     () => this.#lost(),
-    (silent) => this.#tell("change", silent ? trouble("mic-silent") : { solved: ["mic-silent"] }),
+    (silent) => this.tell("change", silent ? trouble("mic-silent") : { solved: ["mic-silent"] }),
   );
   #speaker = new Speaker((level, playing) => this.#level("agent", level, playing));
+  /** @type {OpusEncoder | null} */
   #encoder = null;
-  #quiet = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #quiet;
   #talking = false;
   #heard = false; // the agent's voice
   #device = ""; // the microphone that is liked best
 
-  /** @param {{rest: import("./rest.js").Rest, opus: boolean}} options */
-  constructor({ rest, opus }) {
+  /** @param {{rest?: import("./rest.js").Rest, opus?: boolean}} [options] */
+  constructor({ rest, opus = false } = {}) {
     super();
     const input = opus ? { encoding: "opus", sample_rate: INPUT.sample_rate } : INPUT;
     const timezone = Intl.DateTimeFormat().resolvedOptions().timeZone;
     this.session = new Session({ rest, timezone, audio: { input, output: OUTPUT } });
-    const on = (type, handle) =>
-      this.session.addEventListener(type, ({ detail }) => handle(detail));
-    // What nobody can hear is not played later.
-    on("audio", (audio) => this.#sound.state !== "off" && this.#speaker.play(audio));
+    const { session } = this;
     this.#sound.addEventListener("change", () => this.#soundChanged());
-    on("silence", () => this.#speaker.flush());
-    on("begun", (begun) => this.#begun(begun));
-    on("gap", () => this.#tell("gap"));
-    on("event", (event) => {
-      this.#postpone();
-      this.#tell("event", event);
-      this.#tell("change");
+    session.on("audio", (audio) => {
+      // What nobody can hear is not played later.
+      if (this.#sound.state !== "off") this.#speaker.play(audio);
     });
-    on("state", ({ state, problem }) => {
+    session.on("silence", () => this.#speaker.flush());
+    session.on("begun", (begun) => this.#begun(begun));
+    session.on("gap", () => this.tell("gap"));
+    session.on("event", (event) => {
+      this.#postpone();
+      this.tell("event", event);
+      this.tell("change", {});
+    });
+    session.on("state", ({ state, problem }) => {
       if (state === "closed") this.#release();
-      this.#tell("change", { problem });
+      this.tell("change", { problem });
     });
   }
 
@@ -72,10 +89,10 @@ export class Call extends EventTarget {
 
   toggleMute() {
     this.#microphone.muted = !this.muted;
-    this.#tell("change");
+    this.tell("change", {});
   }
 
-  /** From 0 to 1. */
+  /** From 0 to 1. @param {number} volume */
   set volume(volume) {
     this.#speaker.volume = volume;
   }
@@ -83,13 +100,13 @@ export class Call extends EventTarget {
   /** The agent is to be silent, without being talked over. */
   hush() {
     this.session.hush();
-    this.#tell("change");
+    this.tell("change", {});
   }
 
-  /** A word for what happens now. */
+  /** For what happens now. @returns {Word} */
   get word() {
     const { state, turn } = this.session;
-    if (state === "closed") return navigator.onLine ? "ready" : "offline";
+    if (state === "closed") return globalThis.navigator?.onLine === false ? "offline" : "ready";
     if (state !== "open") return state;
     const sound = this.#sound.state;
     if (this.#talking && sound !== "on") return sound === "off" ? "paused" : "connecting";
@@ -99,8 +116,12 @@ export class Call extends EventTarget {
     return this.muted ? "muted" : "listening";
   }
 
-  /** Ask for the microphone and talk. Raises MicrophoneError or Problem. */
-  async talk(conversationId, { steal = false } = {}) {
+  /**
+   * Ask for the microphone and talk. Raises MicrophoneError or Problem.
+   * @param {string | null} [conversationId] null: a new one
+   * @param {{steal?: boolean}} [how] take the microphone from the tab that has it
+   */
+  async talk(conversationId = null, { steal = false } = {}) {
     const sound = this.#sound.open(); // now: later it is no tap any more
     try {
       await this.#ask();
@@ -111,7 +132,7 @@ export class Call extends EventTarget {
       if (!free) throw new MicrophoneError("mic-elsewhere");
       this.#talking = true;
       this.#screen.on = true;
-      this.#tell("change");
+      this.tell("change", {});
       if (!this.live) await this.session.open(conversationId);
       else if (this.session.audio) this.#listen(context); // else `begun` is still to come
     } catch (error) {
@@ -122,16 +143,19 @@ export class Call extends EventTarget {
   }
 
   async #ask() {
-    const asked = setTimeout(() => this.#tell("change", trouble("mic-asked")), ASKED);
+    const asked = setTimeout(() => this.tell("change", trouble("mic-asked")), ASKED);
     try {
       await this.#microphone.ask(this.#device);
     } finally {
       clearTimeout(asked);
-      this.#tell("change", { solved: ["mic-asked"] });
+      this.tell("change", { solved: ["mic-asked"] });
     }
   }
 
-  /** Which devices are liked best; "" is the browser's choice. Raises MicrophoneError. */
+  /**
+   * Which devices are liked best; "" is the browser's choice. Raises MicrophoneError.
+   * @param {{microphone: string, speaker: string}} wanted their ids
+   */
   async use({ microphone, speaker }) {
     this.#sound.playOn(speaker);
     if (microphone === this.#device) return;
@@ -154,16 +178,22 @@ export class Call extends EventTarget {
     if (this.live && this.#sound.state === "off") this.#sound.open();
   }
 
-  /** A typed turn. Raises Problem when it did not arrive. */
-  async type(text, conversationId) {
+  /**
+   * A typed turn. Raises Problem when it did not arrive.
+   * @param {string} text @param {string | null} [conversationId]
+   */
+  async type(text, conversationId = null) {
     this.#sound.open(); // who types does not wait for it
     if (!this.live) this.session.open(conversationId).catch(() => {}); // `type` tells it, too
     this.#postpone();
     await this.session.type(text);
   }
 
-  /** The user's word on a call that waits for it. Raises Problem when it did not go out. */
-  async decide(id, wanted, conversationId) {
+  /**
+   * The user's word on a call that waits for it. Raises Problem when it did not go out.
+   * @param {string} id @param {boolean} wanted @param {string | null} [conversationId]
+   */
+  async decide(id, wanted, conversationId = null) {
     await this.#sound.open(); // the agent of a new session may speak
     if (!this.live) await this.session.open(conversationId);
     this.#postpone();
@@ -175,29 +205,36 @@ export class Call extends EventTarget {
     this.#release();
   }
 
+  /** It is not needed any more: the audio context goes, too. `talk` and `type` begin anew. */
+  close() {
+    this.stop();
+    this.#sound.close();
+  }
+
   #begun(begun) {
     this.#sound.open().then((context) => {
       if (!context || !this.live || this.session.audio !== begun.audio) return;
       this.#speaker.start(context, begun.audio.output.sample_rate);
       if (this.#talking) this.#listen(context);
     });
-    this.#tell("begun", begun);
+    this.tell("begun", begun);
   }
 
   #soundChanged() {
     const { state, ran } = this.#sound;
-    if (state === "on") this.#tell("change", { solved: ["sound-none", "sound-stopped"] });
-    else if (this.live) this.#tell("change", trouble(ran ? "sound-stopped" : "sound-none"));
+    if (state === "on") this.tell("change", { solved: ["sound-none", "sound-stopped"] });
+    else if (this.live) this.tell("change", trouble(ran ? "sound-stopped" : "sound-none"));
   }
 
   /** Unplugged, or not allowed any more: the session goes on as a typed one. */
   #lost() {
     this.#quieten();
-    this.#tell("change", trouble("mic-lost"));
+    this.tell("change", trouble("mic-lost"));
   }
 
   #listen(context) {
-    const { encoding, sample_rate: rate } = this.session.audio.input;
+    const audio = /** @type {import("./session.js").Audio} */ (this.session.audio);
+    const { encoding, sample_rate: rate } = audio.input;
     this.#encoder?.close();
     this.#encoder =
       encoding === "opus" ? new OpusEncoder(rate, (packet) => this.session.sendAudio(packet)) : null;
@@ -211,15 +248,15 @@ export class Call extends EventTarget {
   }
 
   #level(side, level, playing) {
-    this.#tell("level", { side, level });
+    this.tell("level", { side, level });
     if (side === "user" || playing === this.#heard) return;
     this.#heard = playing;
-    this.#tell("change");
+    this.tell("change", {});
   }
 
   #stolen() {
     this.stop();
-    this.#tell("change", trouble("mic-taken"));
+    this.tell("change", trouble("mic-taken"));
   }
 
   #postpone() {
@@ -231,7 +268,7 @@ export class Call extends EventTarget {
     this.#quieten();
     clearTimeout(this.#quiet);
     this.#speaker.stop();
-    this.#tell("change");
+    this.tell("change", {});
   }
 
   /** No microphone any more. */
@@ -243,10 +280,6 @@ export class Call extends EventTarget {
     this.#turnstile.leave();
     this.#screen.on = false;
     this.#postpone();
-  }
-
-  #tell(type, detail = {}) {
-    this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }
 

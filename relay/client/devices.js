@@ -1,11 +1,9 @@
 // Which microphone and which loudspeaker: chosen from two lists, kept by the browser.
 
 import { element } from "./bubbles.js";
+import { canChooseSpeaker, listDevices } from "./media_devices.js";
 import { recall, remember } from "./storage.js";
 import { DEVICES } from "./words.js";
-
-const ALIASES = new Set(["", "default", "communications"]); // of a device that is listed anyway
-const canChooseSpeaker = "setSinkId" in (globalThis.AudioContext?.prototype ?? {});
 
 export class Devices {
   #parts;
@@ -31,7 +29,7 @@ export class Devices {
 
   /** What is liked best, as far as it is there. */
   async look() {
-    const devices = await list();
+    const devices = await listDevices();
     this.#fill("microphone", devices, "audioinput");
     const here = this.#fill("speaker", devices, "audiooutput");
     const microphone = recall("relay.microphone") ?? "";
@@ -52,15 +50,5 @@ export class Devices {
     );
     select.value = kept;
     return here.some(({ deviceId }) => deviceId === kept);
-  }
-}
-
-/** Those with a name: before the microphone was allowed there are none. */
-async function list() {
-  try {
-    const devices = await navigator.mediaDevices.enumerateDevices();
-    return devices.filter(({ deviceId, label }) => label && !ALIASES.has(deviceId));
-  } catch {
-    return []; // plain http, or a policy
   }
 }

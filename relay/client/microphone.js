@@ -19,6 +19,7 @@ const REFUSALS = {
 
 /** `code` is a word of words.js. */
 export class MicrophoneError extends Error {
+  /** @param {string} code @param {unknown} [cause] */
   constructor(code, cause) {
     super(code, { cause });
     this.code = code;
@@ -26,8 +27,11 @@ export class MicrophoneError extends Error {
 }
 
 export class Microphone {
+  /** @type {MediaStream | null} */
   #stream = null;
+  /** @type {MediaStreamAudioSourceNode | null} */
   #source = null;
+  /** @type {AudioWorkletNode | null} */
   #node = null;
   #muted = false;
   #asks = 0;

@@ -1,11 +1,12 @@
 // The connection to the relay: one voice session, kept alive over breaks of the network.
 //
 // There is no DOM and no audio API in here: a page of any framework feeds it microphone frames and
-// plays what it hands out. docs/client.md shows how; session.d.ts has the types. It follows
-// docs/protocol.md: re-attach with the newest resume ticket and the number of text messages
-// received; when that session is over, another one in the same conversation.
+// plays what it hands out. docs/client.md shows how. It follows docs/protocol.md: re-attach with
+// the newest resume ticket and the number of text messages received; when that session is over,
+// another one in the same conversation.
 
 import { pause, whatNext } from "./comeback.js";
+import { Emitter } from "./emitter.js";
 import { Floor } from "./floor.js";
 import { Problem, Rest } from "./rest.js";
 import { Typed } from "./typed.js";
@@ -25,18 +26,59 @@ const FIRST_TRIES = 4; // to open the first WebSocket; after that we never give 
 /** Codes of limits: there are as many sessions as may be, and a person decides whether to wait. */
 export const FULL = ["sessions", "user_sessions", "address_sessions", "agent_sessions"];
 
-export class Session extends EventTarget {
+/**
+ * @typedef {"closed" | "connecting" | "open" | "reconnecting" | "offline"} State
+ * @typedef {import("./rest.js").StoredMessage} StoredMessage
+ * @typedef {import("./events.js").SessionEvent} SessionEvent
+ *
+ * @typedef {object} Format
+ * @property {string} encoding @property {number} sample_rate @property {string} [container]
+ *
+ * @typedef {{input: Format, output: Format}} Audio
+ *
+ * @typedef {object} Begun a session began: from now on its audio formats are known
+ * @property {string} conversationId @property {Audio} audio
+ * @property {StoredMessage[]} messages the newest stored ones of a resumed conversation, in order
+ * @property {boolean} again the session before was lost, this one takes its place
+ *
+ * @typedef {object} SessionEvents
+ * @property {{state: State, problem: Problem | null}} state `problem` says why it closed, where
+ *   something went wrong, or why a lost session waits
+ * @property {Begun} begun
+ * @property {SessionEvent} event every JSON event of docs/protocol.md, and of Deepgram
+ * @property {ArrayBuffer} audio to be played: audio of a reply that was cut is left out
+ * @property {undefined} silence stop playing, now: the user speaks
+ * @property {undefined} gap something may have been missed: ask REST for messages and calls
+ *
+ * @typedef {object} Place the session that we are in
+ * @property {string | null} conversationId
+ * @property {string} id @property {string} url @property {string} ticket @property {Audio} audio
+ * @property {number | null} received text messages; null: no WebSocket of it was open yet
+ * @property {number} seq the highest that we know
+ * @property {boolean} applied
+ */
+
+/** Before one is begun. */
+const NOWHERE = /** @type {Place} */ ({ conversationId: null });
+
+/** @extends {Emitter<SessionEvents>} */
+export class Session extends Emitter {
   #rest;
   #wish;
   #WebSocket;
   #online;
+  /** @type {State} */
   #state = "closed";
-  #run = null; // of the current opening: an AbortController
+  /** @type {AbortController | null} */
+  #run = null; // of the current opening
+  /** @type {WebSocket | null} */
   #socket = null; // the one that counts; what older ones say is ignored
+  /** @type {WebSocket[]} */
   #stale = []; // they may not be closed by us: that would say goodbye for the session
   #greeted = false; // RelaySession came over the current one
-  #place = null; // the session that we are in
+  #place = NOWHERE;
   #floor = new Floor();
+  /** @type {ArrayBuffer[]} */
   #held = [];
   #heldBytes = 0;
   #typed = new Typed((text) => this.#send({ type: "InjectUserMessage", content: text }));
@@ -44,6 +86,14 @@ export class Session extends EventTarget {
   #drop = () => {};
   #watchdog;
 
+  /**
+   * @param {object} [options]
+   * @param {Rest} [options.rest]
+   * @param {Partial<Audio>} [options.audio] what is wanted; what is left out is as in agent.yaml
+   * @param {string} [options.timezone] an IANA name: which day it is for the user
+   * @param {typeof globalThis.WebSocket} [options.WebSocket] for tests and for Node.js
+   * @param {() => boolean} [options.online]
+   */
   constructor({ rest, audio, timezone, WebSocket, online } = {}) {
     super();
     this.#rest = rest ?? new Rest();
@@ -62,26 +112,30 @@ export class Session extends EventTarget {
   }
 
   get conversationId() {
-    return this.#place?.conversationId ?? null;
+    return this.#place.conversationId;
   }
 
   get sessionId() {
-    return this.#place?.id ?? null;
+    return this.#place.id ?? null;
   }
 
   get audio() {
-    return this.#place?.audio ?? null;
+    return this.#place.audio ?? null;
   }
 
-  /** Talk, in a new conversation or in a stored one. Resolves when the relay is there. */
+  /**
+   * Talk, in a new conversation (null) or in a stored one. Resolves when the agent listens; rejects
+   * with Problem.
+   * @param {string | null} [conversationId] @returns {Promise<void>}
+   */
   open(conversationId = null) {
     if (this.#run) throw new Error("the session is open: close it first");
-    this.#run = new AbortController();
-    this.#place = { conversationId };
+    const { signal } = (this.#run = new AbortController());
+    this.#place = { ...NOWHERE, conversationId };
     this.#floor.reset();
     this.#become("connecting");
     return new Promise((resolve, reject) => {
-      this.#keep(this.#run.signal, { resolve, reject });
+      this.#keep(signal, { resolve, reject });
     });
   }
 
@@ -90,37 +144,48 @@ export class Session extends EventTarget {
     this.#stop("closed");
   }
 
-  /** One frame of the microphone, in the format of `audio.input`. Kept while the network is gone. */
+  /**
+   * One frame of the microphone, some 20 ms in the format of `audio.input`. Kept while the network
+   * is gone, the newest 8 s.
+   * @param {ArrayBuffer} frame
+   */
   sendAudio(frame) {
     if (!this.#run) return;
-    if (this.#isOpen) {
-      if (this.#socket.bufferedAmount < HELD_BYTES) this.#socket.send(frame);
+    const socket = this.#open;
+    if (socket) {
+      if (socket.bufferedAmount < HELD_BYTES) socket.send(frame);
       return;
     }
     this.#held.push(frame);
     this.#heldBytes += frame.byteLength;
-    while (this.#heldBytes > HELD_BYTES) this.#heldBytes -= this.#held.shift().byteLength;
+    while (this.#heldBytes > HELD_BYTES) this.#heldBytes -= this.#held.shift()?.byteLength ?? 0;
   }
 
-  /** A typed turn. Resolves when the agent has taken it; rejects when the session ends before. */
+  /**
+   * A typed turn. Resolves when the agent has taken it; rejects with Problem.
+   * @param {string} text @returns {Promise<void>}
+   */
   type(text) {
     if (!this.#run) return Promise.reject(new Error("the session is not open"));
-    return this.#typed.add(text, this.#isOpen);
+    return this.#typed.add(text, this.#open !== null);
   }
 
-  /** What the user says to a call that is `awaiting`. Raises Problem when there is no connection. */
+  /**
+   * What the user says to a call that is `awaiting`. Raises Problem when there is no connection.
+   * @param {string} id @param {boolean} wanted
+   */
   decide(id, wanted) {
-    if (!this.#isOpen) throw new Problem(0, "network", "there is no connection");
+    if (!this.#open) throw new Problem(0, "network", "there is no connection");
     this.#send({ type: wanted ? "RelayConfirm" : "RelayCancel", id });
   }
 
   /** The agent is to be silent until it has something new to say: the rest of its reply is dropped. */
   hush() {
     this.#floor.hush();
-    this.#tell("silence");
+    this.tell("silence");
   }
 
-  /** The network came or went, or the page woke up: look at once what that means. */
+  /** To be called on `online`, `offline` and `visibilitychange`: look at once what that means. */
   nudge() {
     if (!this.#run) return;
     if (!this.#online()) {
@@ -132,9 +197,9 @@ export class Session extends EventTarget {
     this.#wake();
   }
 
-  /** Also false while the WebSocket is closing: what is sent then would be lost. */
-  get #isOpen() {
-    return this.#greeted && this.#socket.readyState === OPEN;
+  /** The WebSocket; null also while it is closing: what is sent then would be lost. */
+  get #open() {
+    return this.#greeted && this.#socket?.readyState === OPEN ? this.#socket : null;
   }
 
   // --- one session after another, one WebSocket after another ------------------------------------
@@ -213,7 +278,7 @@ export class Session extends EventTarget {
     };
     this.#typed.settle(begun.messages);
     const again = before.id !== undefined;
-    this.#tell("begun", { conversationId: begun.conversation_id, audio: begun.audio,
+    this.tell("begun", { conversationId: begun.conversation_id, audio: begun.audio,
       messages: begun.messages, again });
   }
 
@@ -250,7 +315,7 @@ export class Session extends EventTarget {
         if (this.#socket !== socket) return;
         this.#watchdog.heard();
         if (typeof data !== "string") {
-          if (this.#floor.audio()) this.#tell("audio", data);
+          if (this.#floor.audio()) this.tell("audio", data);
           return;
         }
         const event = JSON.parse(data);
@@ -258,7 +323,7 @@ export class Session extends EventTarget {
           greeted = true;
           this.#greet(socket, event);
         } else {
-          place.received += 1;
+          place.received = (place.received ?? 0) + 1;
         }
         if (!place.applied && READY.has(event.type)) {
           place.applied = true;
@@ -291,7 +356,7 @@ export class Session extends EventTarget {
     this.#watchdog.watch(socket);
     if (place.applied) this.#become("open");
     // What an earlier session said last may be stored only now; calls are told by REST alone.
-    if (first || takenOver) this.#tell("gap");
+    if (first || takenOver) this.tell("gap");
   }
 
   #hear(event) {
@@ -299,19 +364,20 @@ export class Session extends EventTarget {
     if (event.type === "RelayGoAway") this.#place.ticket = event.resume_ticket;
     if (event.type === "RelayReconnecting") this.#become("reconnecting");
     if (event.type === "RelayReconnected") this.#become("open");
-    if (event.type === "RelayError" && event.code === "events_missed") this.#tell("gap");
+    if (event.type === "RelayError" && event.code === "events_missed") this.tell("gap");
     if (event.type === "RelayError" && REFUSED.has(event.code)) {
       this.#typed.refuse(new Problem(0, event.code, event.detail));
     }
     if (event.type === "ConversationText" && event.role === "user") this.#typed.heard(event.content);
-    if (this.#floor.handle(event)) this.#tell("silence");
-    this.#tell("event", event);
+    if (this.#floor.handle(event)) this.tell("silence");
+    this.tell("event", event);
   }
 
   #send(message) {
-    if (this.#isOpen) this.#socket.send(JSON.stringify(message));
+    this.#open?.send(JSON.stringify(message));
   }
 
+  /** @param {string} why @param {Problem | null} [problem] */
   #stop(why, problem = null) {
     if (!this.#run) return;
     this.#run.abort();
@@ -334,23 +400,21 @@ export class Session extends EventTarget {
       const timer = setTimeout(resolve, milliseconds);
       this.#wake = () => {
         clearTimeout(timer);
-        resolve();
+        resolve(null);
       };
     });
     this.#wake = () => {};
   }
 
+  /** @param {boolean} once @param {Problem | null} [problem] */
   #becomeAway(once, problem = null) {
     this.#become(this.#online() ? (once ? "reconnecting" : "connecting") : "offline", problem);
   }
 
+  /** @param {State} state @param {Problem | null} [problem] */
   #become(state, problem = null) {
     if (state === this.#state && !problem) return;
     this.#state = state;
-    this.#tell("state", { state, problem });
-  }
-
-  #tell(type, detail) {
-    this.dispatchEvent(new CustomEvent(type, { detail }));
+    this.tell("state", { state, problem });
   }
 }

@@ -4,21 +4,25 @@ const PATIENCE = 2000; // milliseconds: an output that has not started by then i
 const LEAD = 0.08; // seconds kept ahead where there is no worklet
 
 /**
- * The page's audio context with both worklets. It tells `change`. `state` is "starting", "on", or
+ * The page's audio context with the worklet. It tells `change`. `state` is "starting", "on", or
  * "off": nothing is heard, and nothing recorded. A browser without an output device never starts
  * it, and a call that comes in on a phone stops it.
  */
 export class Sound extends EventTarget {
+  /** @type {Promise<AudioContext | null> | null} */
   #ready = null;
-  #timer = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
   #sink = "";
+  /** @type {AudioContext | null} */
   context = null;
+  /** @type {"starting" | "on" | "off"} */
   state = "starting";
   ran = false; // it was on before
 
   /**
    * Begin; to be called in the handler of a tap: later it is none any more. Nobody waits for the
-   * sound itself, only for the worklets.
+   * sound itself, only for the worklet.
    * @returns {Promise<AudioContext | null>} null: this browser has no sound for us
    */
   open() {
@@ -41,25 +45,35 @@ export class Sound extends EventTarget {
   async playOn(sink) {
     this.#sink = sink;
     try {
-      await this.context?.setSinkId?.(sink);
+      await playOn(this.context, sink);
     } catch {
       if (sink) await this.playOn(""); // that one has gone
     }
   }
 
+  /** It is not needed any more; `open` makes another one. */
+  close() {
+    clearTimeout(this.#timer);
+    const { context } = this;
+    this.context = this.#ready = null;
+    this.state = "starting";
+    this.ran = false;
+    context?.close().catch(() => {});
+  }
+
   #make() {
     const context = new AudioContext({ latencyHint: "interactive" });
-    context.addEventListener("statechange", () => this.#look());
-    if (this.#sink) context.setSinkId?.(this.#sink).catch(() => {});
+    context.addEventListener("statechange", () => context === this.context && this.#look());
+    if (this.#sink) playOn(context, this.#sink)?.catch(() => {});
     return context;
   }
 
   async #load() {
+    const context = /** @type {AudioContext} */ (this.context);
     try {
-      const { audioWorklet } = this.context;
-      const add = (name) => audioWorklet?.addModule(new URL(name, import.meta.url));
-      await Promise.all([add("capture.js"), add("playback.js")]);
-      return this.context;
+      // Written like this, bundlers find the file.
+      await context.audioWorklet?.addModule(new URL("./worklet.js", import.meta.url));
+      return context;
     } catch {
       this.#ready = null; // the next one who asks tries again
       return null;
@@ -76,9 +90,17 @@ export class Sound extends EventTarget {
   }
 }
 
+/** Not every browser has it. @param {any} context @param {string} sink */
+function playOn(context, sink) {
+  return context?.setSinkId?.(sink);
+}
+
 export class Speaker {
+  /** @type {Worklet | Pieces | null} */
   #player = null;
+  /** @type {ArrayBuffer[]} */
   #early = []; // what came before the worklet was there
+  /** @type {GainNode | null} */
   #output = null;
   #volume = 1;
   playing = false;
@@ -91,10 +113,11 @@ export class Speaker {
   /** @param {AudioContext} context @param {number} rate samples a second of what will be played */
   start(context, rate) {
     this.stop({ early: false });
-    this.#output = new GainNode(context, { gain: this.#volume });
-    this.#output.connect(context.destination);
+    const output = new GainNode(context, { gain: this.#volume });
+    output.connect(context.destination);
+    this.#output = output;
     const Player = context.audioWorklet ? Worklet : Pieces;
-    this.#player = new Player(this.#output, rate, (level, playing) => {
+    this.#player = new Player(output, rate, (level, playing) => {
       this.playing = playing;
       this.onLevel(level, playing);
     });

@@ -13,12 +13,13 @@
  *
  * @typedef {object} Card one function call
  * @property {"card"} kind @property {string} key the call's `id`; a `call_id` may be that of several
- * @property {string | null} intent @property {string} status @property {unknown} arguments
- * @property {unknown} result `{saved: true, because}` while it is submitting: it is tried again
+ * @property {string | null} intent @property {import("./rest.js").IntentStatus} status
+ * @property {any} arguments
+ * @property {any} result `{saved: true, because}` while it is submitting: it is tried again
  * @property {string | null} until while it is awaiting, the end of the wait; saved: the next attempt
  * @property {boolean} takenBack it is not wanted any more; with `submitted` it was carried out
  *
- * @typedef {{kind: "bubble", key: string, role: string, lines: Line[]}} Bubble one turn
+ * @typedef {{kind: "bubble", key: string, role: Line["role"], lines: Line[]}} Bubble one turn
  */
 
 // What changes by itself comes before what it changes to.
@@ -26,8 +27,10 @@ const RANK = { awaiting: 0, submitting: 1, failed: 1 };
 const LAST = 2; // the others
 
 export class Transcript extends EventTarget {
+  /** @type {any[]} */
   #entries = []; // Lines and Cards, in the order of the conversation
   #count = 0;
+  /** @type {number | null} */
   #told = null; // the number of the last ConversationText; null: this relay does not say
 
   /** The highest number that is here. */
@@ -39,8 +42,12 @@ export class Transcript extends EventTarget {
     return this.#entries.length === 0;
   }
 
-  /** Bubbles and Cards: sentences of one side that follow each other are one bubble. */
+  /**
+   * Sentences of one side that follow each other are one bubble.
+   * @returns {(Bubble | Card)[]}
+   */
   items() {
+    /** @type {any[]} */
     const items = [];
     for (const entry of this.#entries) {
       const last = items.at(-1);
@@ -57,7 +64,11 @@ export class Transcript extends EventTarget {
     this.#changed();
   }
 
-  /** An event of a live session, which came `at` this time. */
+  /**
+   * An event of a live session, which came `at` this time.
+   * @param {import("./events.js").SessionEvent} event
+   * @param {string | null} [at]
+   */
   handle(event, at = null) {
     if (event.type === "ConversationText") this.#said(event, at);
     else if (event.type === "RelayMessageSaved") this.#saved(event);
@@ -67,32 +78,45 @@ export class Transcript extends EventTarget {
     this.#changed();
   }
 
-  /** Typed, and on its way; it is confirmed by the agent's ConversationText. */
+  /**
+   * Typed, and on its way; it is confirmed by the agent's ConversationText.
+   * @param {string} text
+   * @param {string | null} [at]
+   */
   typed(text, at = null) {
     this.#entries.push({ ...this.#line("user", text, null, at), pending: true });
     this.#changed();
   }
 
-  /** The agent will never hear it. */
+  /** The agent will never hear it. @param {string} text */
   untyped(text) {
     const index = this.#entries.findIndex((entry) => entry.pending && entry.text === text);
     if (index >= 0) this.#entries.splice(index, 1);
     this.#changed();
   }
 
-  /** What REST says: messages and calls, in order; what is here already is not doubled. */
+  /**
+   * What REST says: messages and calls, in order; what is here already is not doubled.
+   * @param {(Pick<import("./rest.js").StoredMessage, "seq" | "role" | "content"> &
+   *   {created_at?: string | null})[]} messages
+   * @param {import("./rest.js").StoredCall[]} [calls]
+   */
   merge(messages, calls = []) {
     for (const message of messages) this.#stored(message);
     for (const call of calls) this.#storedCall(call);
     this.#changed();
   }
 
-  /** Another relay may have the session now, and tells what was said meanwhile. */
+  /**
+   * Another relay may have the session now, and tells what was said meanwhile.
+   * @param {any} event
+   */
   #began({ last_seq: last, messages = [] }) {
     if (last !== undefined) this.#told = last;
     this.merge(messages);
   }
 
+  /** @param {any} event @param {string | null} at */
   #said({ role, content }, at) {
     const number = this.#told === null ? null : ++this.#told;
     const typed = this.#lines().find((line) => line.pending && line.text === content);
@@ -122,6 +146,7 @@ export class Transcript extends EventTarget {
     else this.#entries.push({ kind: "card", key, intent, arguments: given, ...now });
   }
 
+  /** @param {any} message */
   #stored({ seq, role, content, created_at: at = null }) {
     const known =
       this.#lines().find((line) => line.seq === seq || line.number === seq) ??

@@ -4,15 +4,17 @@ const REPLAY = 1500; // milliseconds after a return: what was heard before it ha
 
 export class Typed {
   #send;
-  #waiting = []; // {text, sent, resolve, reject}, oldest first
-  #timer = null;
+  /** @type {{text: string, sent: boolean, resolve: () => void, reject: (error: Error) => void}[]} */
+  #waiting = []; // oldest first
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
 
   /** @param {(text: string) => void} send */
   constructor(send) {
     this.#send = send;
   }
 
-  /** @param {boolean} now there is a connection */
+  /** @param {string} text @param {boolean} now there is a connection @returns {Promise<void>} */
   add(text, now) {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ text, sent: now, resolve, reject });

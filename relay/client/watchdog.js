@@ -9,7 +9,8 @@ const QUIET = 15_000; // nothing came for so long: ask over HTTP whether there i
 export class Watchdog {
   #rest;
   #onDead;
-  #timer = null;
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #timer;
   #last = 0; // when something came
   #tick = 0; // when we looked
   #stuck = 0; // when the network began to take nothing; 0: it takes it
@@ -35,7 +36,7 @@ export class Watchdog {
 
   rest() {
     clearInterval(this.#timer);
-    this.#timer = null;
+    this.#timer = undefined;
   }
 
   #look(socket) {

@@ -3,7 +3,7 @@
 /**
  * @typedef {object} Words
  * @property {string} title @property {string} text
- * @property {keyof ACTIONS} [action] what can be done about it with a tap
+ * @property {keyof typeof ACTIONS} [action] what can be done about it with a tap
  * @property {boolean} [hint] nothing is wrong
  */
 
@@ -178,7 +178,10 @@ export const PROBLEMS = {
   failed: { title: "That did not work.", text: "Try again; if it stays so, load the page again." },
 };
 
-/** @returns {Words | null} null: nothing went wrong, it just ended */
+/**
+ * @param {{code: string, status?: number}} problem
+ * @returns {Words | null} null: nothing went wrong, it just ended
+ */
 export function describe(problem) {
   if (["ended", "closed", "superseded"].includes(problem.code)) return null;
   if (problem.status === 401) return PROBLEMS.signed_out;
@@ -227,14 +230,19 @@ export function describeCopy(moment) {
   return `The relay does not answer. This is a copy from ${when(moment).replace(/^T/, "t")}.`;
 }
 
-/** How long a card still waits: for the user (`asks`), or until it is sent again. */
+/**
+ * How long a card still waits: for the user (`asks`), or until it is sent again.
+ * @param {string} until
+ * @param {boolean} asks
+ */
 export function describeWait(until, asks, now = Date.now()) {
-  const seconds = Math.max(0, Math.ceil((new Date(until) - now) / 1000));
+  const seconds = Math.max(0, Math.ceil((Number(new Date(until)) - now) / 1000));
   const left = seconds < 90 ? `${seconds} s` : `${Math.ceil(seconds / 60)} min`;
   if (asks) return `${left} left`;
   return seconds ? `Sent again in ${left}` : "Being sent again";
 }
 
+/** @param {number} seconds */
 export function describeSeconds(seconds) {
   return `${seconds.toFixed(2)} s`;
 }

@@ -6,12 +6,12 @@ import re
 import shutil
 from pathlib import Path
 
-import asyncpg
 import pytest
 import pytest_asyncio
 from playwright.async_api import TimeoutError, async_playwright
 
 from tests.client.stack import standing
+from tests.conftest import copy_database
 
 CHROMIUM = shutil.which("chromium")
 HERE = Path(__file__).parent
@@ -25,13 +25,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromi
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(postgres, template):
-    name = f"client_{id(object()):x}"
-    connection = await asyncpg.connect(postgres, statement_cache_size=0)
-    try:
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    finally:
-        await connection.close()
-    async with standing(postgres.replace("/postgres?", f"/{name}?", 1)) as made:
+    async with standing(await copy_database(postgres, template)) as made:
         yield made
 
 

@@ -13,7 +13,7 @@ from litestar.testing import TestClient
 
 from config.loader import load
 from config.settings import CONFIG_DIR, STAND_INS, from_environment
-from control.api.web_client import FOLDER, load_files, make_handler
+from control.api.web_client import FOLDER, INDEX, load_files, make_handler
 from control.app import create_app
 
 ROOT = Path(__file__).parents[3]
@@ -35,7 +35,7 @@ def test_every_file_comes_whole_with_its_type(http, name):
     answer = http.get(f"/{name}")
 
     assert answer.status_code == 200
-    kept = (FOLDER / (name or "index.html")).read_bytes()
+    kept = (FOLDER / (name or INDEX)).read_bytes()
     assert answer.content.removeprefix(kept) == b"" or name == "worker.js"
     assert answer.content.startswith(kept)
     assert answer.headers["content-type"].split(";")[0] == load_files()[name].media_type
@@ -43,7 +43,7 @@ def test_every_file_comes_whole_with_its_type(http, name):
 
 
 def test_the_service_worker_is_another_one_when_any_file_is(tmp_path):
-    for path in FOLDER.iterdir():
+    for path in FOLDER.glob("*.*"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     before = load_files(tmp_path)
     (tmp_path / "words.js").write_bytes(b"// other words\n")
@@ -67,7 +67,16 @@ def test_what_a_browser_has_already_is_not_sent_again(http):
 
 
 @pytest.mark.parametrize(
-    "path", ["/session.d.ts", "/../pyproject.toml", "/%2e%2e/pyproject.toml", "/x.js"]
+    "path",
+    [
+        "/events.ts",
+        "/package.json",
+        "/README.md",
+        "/react/hook.js",
+        "/../pyproject.toml",
+        "/%2e%2e/pyproject.toml",
+        "/x.js",
+    ],
 )
 def test_nothing_else_is_served(http, path):
     assert http.get(path).status_code == 404
@@ -94,12 +103,28 @@ def test_the_wheel_has_every_file():
     told = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     patterns = told["tool"]["setuptools"]["package-data"]["relay"]
 
-    for path in FOLDER.iterdir():
-        assert any(fnmatch(f"client/{path.name}", pattern) for pattern in patterns)
+    for name in load_files():
+        assert any(fnmatch(f"client/{name or INDEX}", pattern) for pattern in patterns), name
+    assert not any(fnmatch("client/package.json", pattern) for pattern in patterns)
 
 
 def test_every_file_is_in_its_document():
     text = (ROOT / "docs/client.md").read_text("utf-8")
-    named = {path.name for path in FOLDER.iterdir() if path.suffix != ".png"} - {"icon.svg"}
+    named = {path.name for path in FOLDER.glob("*.*") if path.suffix != ".png"} - {"icon.svg"}
 
     assert [name for name in sorted(named) if f"`{name}`" not in text] == []
+
+
+def test_the_page_opens_without_a_network_with_all_that_it_loads():
+    worker = (FOLDER / "worker.js").read_text("utf-8")
+    kept = set(re.findall(r'"([^"]+)"', re.search(r"FILES = \[(.*?)\]", worker, re.DOTALL)[1]))
+    needed, waiting = set(), ["./", "app.js", "worklet.js"]
+    while waiting:
+        name = waiting.pop()
+        needed.add(name)
+        text = (FOLDER / (INDEX if name == "./" else name)).read_text("utf-8")
+        found = re.findall(r'^(?:import|export) [^"]*?"\./(\w+\.js)"', text, re.MULTILINE)
+        waiting += set(found) - needed
+
+    assert {name for name in kept if name.endswith(("/", ".js"))} == needed
+    assert kept - {"./"} <= load_files().keys()
