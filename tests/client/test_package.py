@@ -1,7 +1,7 @@
 """The client as an npm package: packed, installed and built as by who uses it, then talked to.
 
 npm, Vite and TypeScript come from the npm registry; where that is not possible the tests skip and
-say why. The relay is `voice-relay dev`, with its speech.
+say why. The relay is `voice-relay dev`; speech itself is in test_speech.py.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ import yaml
 from config.version import VERSION
 from loadtests.processes import free_port
 from scripts import event_types
-from tests.client.conftest import AUDIO, TAP, needs_chromium
+from tests.client.conftest import TAP, needs_chromium
 from tests.end_to_end.conftest import START_SECONDS, Program
 
 ROOT = event_types.ROOT
 CLIENT = ROOT / "relay" / "client"
-MICROPHONE = AUDIO / "new_task_shoes.wav"  # again and again: a slow start may miss it once
 INSTALL_SECONDS = 120
 OLDEST_NODE = (20, 19)  # that Vite runs on
 MOST_BYTES = 20 * 1024  # of the core, compressed
 # Of the WebSockets of sessions; Vite has one of its own.
 STATES = "heard.sockets.filter(({ url }) => url.includes('/session/')).map((s) => s.readyState)"
 OPEN, CLOSED = 1, 3
+HEARD = "heard.sockets[0]?.sizes[640] > 20"  # frames of the microphone
 VITE_COPIES = 4096  # bytes: what is smaller becomes a part of a script, which no worklet may be
 
 pytestmark = pytest.mark.timeout(INSTALL_SECONDS + 60)
@@ -308,22 +308,29 @@ def readme_blocks(language):
 
 
 @needs_chromium
-@pytest.mark.speech
 @pytest.mark.asyncio(loop_scope="module")
-async def test_the_example_hears_speech_and_answers_aloud(example, vite, tab):
+async def test_the_example_as_built_listens_answers_aloud_and_shows_the_card(example, vite, tab):
     run("node_modules/.bin/vite", "build", cwd=example)
     page = await tab(vite("preview"))
     await page.get_by_role("status").get_by_text("ready").wait_for()
 
     await page.get_by_role("button", name="Talk").click()
-    await page.locator(".user", has_text="shoes").wait_for(timeout=60_000)
-    await page.locator(".user ~ .assistant").first.wait_for()
+    await page.wait_for_function(HEARD)
+    await page.wait_for_function("Number(document.querySelector('meter').value) > 0.1")
     await page.get_by_label("Microphone").select_option(label="Fake Audio Input 2")
-    await page.wait_for_function("heard.ranges.some(({ peak }) => peak > 0.02)")
     await page.get_by_role("button", name="Stop").click()
     await page.get_by_role("status").get_by_text("ready").wait_for()
+    await page.get_by_role("button", name="New").click()
+    await page.get_by_role("textbox").fill("Add a task to buy milk")
+    await page.get_by_role("button", name="Send").click()
+    await page.locator(".assistant", has_text="right").last.wait_for()
+    await page.get_by_role("textbox").fill("yes")
+    await page.get_by_role("button", name="Send").click()
+    await page.locator("[data-status=submitted]").wait_for()
+    await page.wait_for_function("heard.ranges.some(({ peak }) => peak > 0.02)")
 
-    assert await page.evaluate("heard.sockets.length") == 1
+    assert "milk" in await page.locator("[data-status=submitted]").inner_text()
+    assert await page.evaluate("heard.sockets.length") == 2  # one for each conversation
 
 
 @needs_chromium
@@ -378,7 +385,7 @@ async def test_the_code_of_the_readme_runs_with_react_18(example, dev, vite, tab
     page = await tab(vite("preview"))
 
     await page.get_by_role("button", name="Talk").click()
-    await page.wait_for_function("heard.sockets[0]?.sizes[640] > 20")  # frames of the microphone
+    await page.wait_for_function(HEARD)
     await page.locator("p", has_text=re.compile("listening|thinking|speaking")).wait_for()
     await page.get_by_role("button", name="Stop").click()
     await page.get_by_text("ready").wait_for()
