@@ -26,8 +26,8 @@ ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of an element's id, s
 
 def missing():
     """What is not there of what it needs; "" when all is."""
-    if DRIVER is None or DISPLAY is None:
-        return "there is no WebKitWebDriver or no Xvfb"
+    if DRIVER is None or DISPLAY is None or not Path(PYTHON).exists():
+        return f"there is no WebKitWebDriver, no Xvfb or no {PYTHON}"
     wants = "import gi; gi.require_version('WebKit2', '4.1'); from gi.repository import WebKit2"
     found = subprocess.run([PYTHON, "-c", wants], capture_output=True, check=False)
     if found.returncode:
