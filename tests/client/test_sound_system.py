@@ -1,0 +1,67 @@
+"""A real microphone and a real loudspeaker, in each engine: spoken to, understood, and heard."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import pytest_asyncio
+
+from relay.sandbox.speech import Speech
+from tests.client.conftest import AUDIO, TAP, Page
+from tests.client.engines import ENGINES, missing
+from tests.client.sound_system import PULSEAUDIO, RATE, loudness, sound_system
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(PULSEAUDIO is None, reason="there is no pulseaudio"),
+    pytest.mark.speech,
+    pytest.mark.timeout(150),
+]
+
+SILENCE = 0.001
+LOUD = 0.01
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def system():
+    async with sound_system() as system:
+        yield system
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def speech():
+    return await asyncio.to_thread(Speech.load)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_who_speaks_is_understood_and_hears_the_agent(stack, speech, system, engine):
+    if why := missing(engine):
+        pytest.skip(why)
+    await stack.say(speech=speech, keep_audio=True)
+    async with ENGINES[engine](system.environ) as browser, system.listening() as heard:
+        page = Page(await browser.new_page(TAP), stack.url)
+        await page.open()
+        assert await heard.grow(0.5) < SILENCE
+
+        await page.talk()
+        await page.word("speaking", 20)
+        greeting = await heard.until(LOUD)
+        await page.word("listening", 20)
+        agent = stack.sandbox.sessions[-1]
+        spoken = len(agent.audio)
+        await system.say(AUDIO / "hello.wav")
+        await page.until("() => document.querySelector('.bubble.user')", seconds=40)
+        await page.word("speaking", 20)
+        answer = await heard.until(LOUD)
+
+        before = loudness(agent.audio[spoken - 2 * RATE : spoken])  # the second before
+        arrived = loudness(agent.audio[spoken:])
+        said = [text for role, text, _ in await page.bubbles() if role == "user"]
+        print(f"{engine}: {before:.4f} {arrived:.3f} {said}; {greeting:.3f} {answer:.3f}")
+        assert before < SILENCE
+        assert arrived > LOUD
+        await page.talk()
+        await page.word("ready")
+        await page.page.context.close()
+        page.check()
