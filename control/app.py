@@ -26,7 +26,7 @@ from config.version import VERSION
 from control.admin.access import Administrators
 from control.admin.erasure import Erasure, Leftovers
 from control.admin.routes import list_admin_routes
-from control.api import conversations, grants, intents, sessions, web_client
+from control.api import choices, conversations, grants, intents, sessions, web_client
 from control.api.health import Readiness, get_live, get_ready
 from control.api.metrics import Access, get_metrics
 from control.api.problems import answer_error
@@ -397,6 +397,7 @@ def _list_routes(settings: Settings) -> list[ControllerRouterHandler]:
                 conversations.ConversationController,
                 conversations.DirectController,
                 intents.list_intents,
+                choices.list_choices,
             ],
         ),
         grants.grant_ticket,

@@ -66,8 +66,11 @@ const devices = new Devices(
   (chosen) => call.use(chosen).catch(tell),
 );
 const settings = new Settings(
-  { volume: $("volume"), captions: $("captions"), times: $("times"), latency: $("latency") },
-  (volume) => (call.volume = volume),
+  {
+    volume: $("volume"), captions: $("captions"), times: $("times"), latency: $("latency"),
+    voice: $("voice"), language: $("language"),
+  },
+  { volume: (volume) => (call.volume = volume), choice: (chosen) => call.session.prefer(chosen) },
 );
 let again = () => talk(); // what "Try again" does when a session has ended
 
@@ -394,6 +397,14 @@ async function greet() {
   }
 }
 
+async function offer() {
+  try {
+    settings.offer(await rest.choices());
+  } catch (error) {
+    if (error.code === undefined) throw error; // the agent's own do
+  }
+}
+
 /** What can be asked for, with a tap. */
 function topic(title) {
   const button = element("button", "", title);
@@ -439,7 +450,7 @@ async function update() {
 
 function load() {
   $("copy").hidden = true;
-  return Promise.all([greet(), drawer.load(), open === null ? follow() : read(open)]);
+  return Promise.all([greet(), offer(), drawer.load(), open === null ? follow() : read(open)]);
 }
 
 show();

@@ -64,6 +64,11 @@ export class Rest {
     return this.#ask("POST", "/session", wanted);
   }
 
+  /** The names of voices and languages that a session may be begun with. @returns {Promise<{voices: string[], languages: string[]}>} */
+  choices() {
+    return this.#ask("GET", "/choices");
+  }
+
   /** @param {string} id @returns {Promise<{state: "new" | "live" | "ended"} & Record<string, any>>} */
   session(id) {
     return this.#ask("GET", `/session/${id}`);

@@ -97,6 +97,7 @@ export class Session extends Emitter {
   constructor({ rest, audio, timezone, WebSocket, online } = {}) {
     super();
     this.#rest = rest ?? new Rest();
+    /** @type {Record<string, unknown>} */
     this.#wish = { audio, timezone };
     this.#WebSocket = WebSocket ?? globalThis.WebSocket;
     this.#online = online ?? (() => globalThis.navigator?.onLine !== false);
@@ -185,6 +186,14 @@ export class Session extends Emitter {
     this.tell("silence");
   }
 
+  /**
+   * Begin sessions with these from now on, by names that `Rest.choices` gives; "": the agent's own.
+   * @param {{voice?: string, language?: string}} wanted
+   */
+  prefer(wanted) {
+    this.#wish = { ...this.#wish, ...wanted };
+  }
+
   /** To be called on `online`, `offline` and `visibilitychange`: look at once what that means. */
   nudge() {
     if (!this.#run) return;
@@ -262,8 +271,7 @@ export class Session extends Emitter {
     const before = this.#place;
     const begun = await this.#rest.beginSession({
       ...(before.conversationId && { conversation_id: before.conversationId }),
-      ...(this.#wish.audio && { audio: this.#wish.audio }),
-      ...(this.#wish.timezone && { timezone: this.#wish.timezone }),
+      ...Object.fromEntries(Object.entries(this.#wish).filter(([, wanted]) => wanted)),
     });
     if (signal.aborted) return;
     this.#place = {

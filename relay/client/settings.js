@@ -1,25 +1,48 @@
 // How it sounds and looks for this user: volume, captions, times. Kept by the browser, and at once.
 
 import { recall, remember } from "./storage.js";
-import { describeSeconds } from "./words.js";
+import { AGENTS_OWN, describeSeconds, label } from "./words.js";
 
 const LOUDEST = 100;
 
 export class Settings {
   #parts;
+  #on;
 
   /**
    * @param {Record<string, HTMLElement>} parts
-   * @param {(volume: number) => void} onVolume from 0 to 1
+   * @param {object} on
+   * @param {(volume: number) => void} on.volume from 0 to 1
+   * @param {(chosen: {voice?: string, language?: string}) => void} on.choice for the next session;
+   *   "" is the agent's own
    */
-  constructor(parts, onVolume) {
+  constructor(parts, on) {
     this.#parts = parts;
+    this.#on = on;
     const { volume, captions, times } = parts;
-    keep(volume, "relay.volume", () => onVolume((volume.value / LOUDEST) ** 2)); // as ears have it
+    keep(volume, "relay.volume", () => on.volume((volume.value / LOUDEST) ** 2)); // as ears have it
     keep(captions, "relay.captions", () => {
       document.body.dataset.captions = captions.value;
     });
     keep(times, "relay.times", () => document.body.toggleAttribute("data-times", times.checked));
+  }
+
+  /** What the relay lets people choose. @param {{voices: string[], languages: string[]}} offered */
+  offer({ voices, languages }) {
+    const { voice, language } = this.#parts;
+    for (const [name, select, names] of [["voice", voice, voices], ["language", language, languages]]) {
+      select.closest("label").hidden = names.length === 0;
+      select.replaceChildren(
+        ...["", ...names].map((value) => new Option(value ? label(value) : AGENTS_OWN, value)),
+      );
+      const kept = recall(`relay.${name}`) ?? "";
+      if (names.includes(kept)) select.value = kept;
+      select.oninput = () => {
+        remember(`relay.${name}`, select.value);
+        this.#on.choice({ [name]: select.value });
+      };
+      this.#on.choice({ [name]: select.value });
+    }
   }
 
   /** Where the time of the last turn went. @param {import("./latency.js").Spent | null} spent */

@@ -19,6 +19,9 @@ export const ACTIONS = {
 /** Beside the names of devices. */
 export const DEVICES = { own: "The browser's choice", gone: "Not connected now" };
 
+/** Beside the names of voices and languages. */
+export const AGENTS_OWN = "The agent's own";
+
 /** Characters that may be typed at once, as in policy.yaml. */
 export const LONGEST = 4000;
 

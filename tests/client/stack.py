@@ -171,11 +171,11 @@ class Stack:
 
 
 @asynccontextmanager
-async def standing_in(postgres, template, folder, change=lambda intents: intents):
-    """With a database of its own; `change` makes other intents.yaml of ours, in `folder`."""
+async def standing_in(postgres, template, folder, change=lambda text: text, file="intents.yaml"):
+    """With a database of its own; `change` makes another of this file of ours, in `folder`."""
     shutil.copytree(Path(config.__file__).parent, folder / "config")
-    intents = folder / "config" / "intents.yaml"
-    intents.write_text(change(intents.read_text()))
+    ours = folder / "config" / file
+    ours.write_text(change(ours.read_text()))
     name = f"client_{id(folder):x}"
     connection = await asyncpg.connect(postgres, statement_cache_size=0)
     try:

@@ -24,6 +24,7 @@ from config.loader import load
 from config.policy import Language, Policy
 from config.settings import CONFIG_DIR, Settings
 from config.version import VERSION
+from control.api.choices import list_choices
 from control.api.conversations import ConversationController
 from control.api.health import Readiness, get_live, get_ready
 from control.api.intents import list_intents
@@ -124,7 +125,13 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
     return Litestar(
         [
             Router(
-                PREFIX, route_handlers=[SessionController, ConversationController, list_intents]
+                PREFIX,
+                route_handlers=[
+                    SessionController,
+                    ConversationController,
+                    list_intents,
+                    list_choices,
+                ],
             ),
             get_live,
             get_ready,
@@ -968,3 +975,9 @@ async def test_when_there_is_no_room_no_session_begins(store, client, live):
     assert response.headers["retry-after"] == "10"
     assert live.asked == [("127.0.0.1", USER_ID)]
     assert live.expected == []
+
+
+async def test_the_names_of_what_may_be_chosen_are_told_and_nothing_behind_them(client):
+    answer = await client.get(f"{PREFIX}/choices")
+
+    assert answer.json() == {"voices": ["orion"], "languages": ["spanish"]}
