@@ -70,7 +70,7 @@ class UserController(Controller):
             async with store.transaction() as connection:
                 await audit.note(connection, administrator, "user.list", user_id, {})
         found = await conversations.list_conversations(
-            store, user_id, before=before, limit=limit + 1, with_empty=True
+            store, user_id, before=before, limit=limit + 1
         )
         return ConversationPage(*cut_page(found, limit, lambda last: (last.updated_at, last.id)))
 

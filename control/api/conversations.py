@@ -67,7 +67,7 @@ class ConversationController(Controller):
 
     @get(
         "/",
-        summary="List conversations in which something was said, newest first",
+        summary="List conversations, newest first",
         responses=describe_problems(400),
     )
     async def list_conversations(
@@ -80,6 +80,9 @@ class ConversationController(Controller):
             str | None,
             QueryParameter(max_length=200, description='words, "a phrase", or, -not'),
         ] = None,
+        said: Annotated[
+            bool, QueryParameter(description="only those in which the user said something")
+        ] = False,
         limit: Limit = LIMIT,
         cursor: Cursor = None,
     ) -> ConversationPage:
@@ -88,6 +91,7 @@ class ConversationController(Controller):
             user.id,
             q=q if q and q.strip() else None,  # an empty search box is no search
             status=status,
+            said=said,
             before=read_cursor(cursor, tuple[datetime, UUID]),
             limit=limit + 1,
         )

@@ -74,18 +74,18 @@ async def list_conversations(
     status: Status | None = None,
     before: tuple[datetime, UUID] | None = None,
     limit: int,
-    with_empty: bool = False,
+    said: bool = False,
 ) -> list[ListedConversation]:
     """Newest first; `before` is (updated_at, id) of the last one seen. With `q` those of which the
-    title or one message has its words. Those in which the user said nothing are left out, if it
-    is not `with_empty`: they have no title.
+    title or one message has its words. `said`: only those in which the user said something, and
+    which have a title therefore.
 
     `q` as people type it: all words or beginnings of words, "a phrase", or, -not; capitals and
     accents do not matter. Nothing to look for finds nothing.
     """
     terms = None if q is None else parse(storable(q))
     async with store.reading() if terms is None else store.searching() as connection:
-        values = [user_id, status, *(before or (None, None)), limit, with_empty]
+        values = [user_id, status, *(before or (None, None)), limit, said]
         if terms is None:
             rows = await connection.fetch(_list_sql(), *values)
             return [read(ListedConversation, row) for row in rows]
@@ -111,7 +111,7 @@ def _list_sql(join: str = "", more: str = "") -> str:
         WHERE user_id = $1
           AND ($2::text IS NULL OR status = $2)
           AND ($3::timestamptz IS NULL OR (updated_at, id) < ($3, $4::uuid))
-          AND ($6::bool OR title IS NOT NULL)
+          AND (title IS NOT NULL OR NOT $6::bool)
         ORDER BY updated_at DESC, id DESC
         LIMIT $5
     """

@@ -80,7 +80,7 @@ export class Rest {
    * @returns {Promise<Paged<StoredConversation>>}
    */
   conversations({ q = "", cursor = null, limit = 30 } = {}) {
-    const query = new URLSearchParams({ limit: String(limit) });
+    const query = new URLSearchParams({ said: "true", limit: String(limit) });
     if (q) query.set("q", q);
     if (cursor) query.set("cursor", cursor);
     return this.#ask("GET", `/conversations?${query}`);

@@ -615,7 +615,7 @@ async def test_conversations_are_listed_newest_first_in_pages(client, store):
     for each in begun:
         await talk(store, each, "shoes")
 
-    items, pages = await read_all(client, f"{PREFIX}/conversations", limit=2)
+    items, pages = await read_all(client, f"{PREFIX}/conversations", limit=2, said=True)
 
     assert [c["id"] for c in items] == [b["conversation_id"] for b in reversed(begun)]
     assert pages == 3
@@ -916,11 +916,12 @@ async def test_the_description_of_the_api_names_every_path(client):
         f"{PREFIX}/conversations/{{conversation_id}}/intents",
         f"{PREFIX}/conversations/{{conversation_id}}/intents/{{intent_id}}/retry",
         f"{PREFIX}/intents",
+        f"{PREFIX}/choices",
         "/health/live",
         "/health/ready",
     } <= schema["paths"].keys()
     parameters = schema["paths"][f"{PREFIX}/conversations"]["get"]["parameters"]
-    assert {p["name"] for p in parameters} == {"status", "q", "limit", "cursor"}
+    assert {p["name"] for p in parameters} == {"status", "q", "said", "limit", "cursor"}
 
 
 async def test_two_requests_with_one_ticket_admit_one(client, store):

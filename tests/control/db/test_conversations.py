@@ -317,13 +317,12 @@ async def test_a_closed_conversation_is_found_by_its_status(store):
     await close_session(store, SESSION, user_id=USER, reason="hung_up")
 
     async def listed(status):
-        wanted = {"status": status, "with_empty": True}
-        return [c.id for c in await list_conversations(store, USER, **wanted, limit=10)]
+        return [c.id for c in await list_conversations(store, USER, status=status, limit=10)]
 
     assert (await listed("closed"), await listed("open")) == ([conversation_id], [])
 
 
-async def test_a_conversation_in_which_the_user_said_nothing_is_not_listed(store):
+async def test_conversations_in_which_the_user_said_nothing_are_left_out_at_will(store):
     begun = await converse(store)
     greeted = await converse(store)
     await store.write([said(greeted, 1, "Hi!", role="assistant")])
@@ -332,8 +331,8 @@ async def test_a_conversation_in_which_the_user_said_nothing_is_not_listed(store
     async def listed(**wanted):
         return {c.id for c in await list_conversations(store, USER, **wanted, limit=10)}
 
-    assert await listed() == {mine}
-    assert await listed(with_empty=True) == {begun, greeted, mine}
+    assert await listed(said=True) == {mine}
+    assert await listed() == {begun, greeted, mine}
 
 
 async def test_a_greeting_gives_way_to_a_title_that_says_something(store):
