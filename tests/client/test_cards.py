@@ -13,6 +13,7 @@ __all__ = ["shoot"]
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
+WAITS = "() => document.querySelector('.card .left')?.textContent.startsWith('Sent again in ')"
 CHIP = "text => document.querySelector('.card .chip')?.textContent === text"
 
 
@@ -40,7 +41,7 @@ async def test_a_saved_call_says_why_and_when_until_it_is_done_with_or_without_a
     await page.says("it will be passed on later")
     assert "Done" not in await page.by("#transcript").inner_text()
     assert (await page.by(".card .why").inner_text()).startswith("The planner ")
-    assert (await page.by(".card .left").inner_text()).startswith("Sent again in ")
+    await page.until(WAITS, None, 30)  # for a moment it says that it is being sent
     await shoot(page, "phone-saved")
     first = await page.by(".card .left").get_attribute("data-until")
     # It is tried again, and waits again: the session tells nothing of that.
