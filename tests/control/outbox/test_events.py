@@ -328,9 +328,10 @@ async def test_a_planner_that_is_away_gets_the_same_words_later_and_later(
 
 async def test_after_so_many_hours_it_is_given_up(telling, sql):
     await attached(telling)
-    async with planner(answer(503)) as it, worker(telling, it.url, hours=1.0) as events:
+    said = answer(503, Retry_After=240)  # the next attempt would be too late
+    async with planner(said) as it, worker(telling, it.url, hours=1.0) as events:
         await end(telling)
-        await sql.execute("UPDATE voice.events SET accepted_at = now() - interval '3599.9 s'")
+        await sql.execute("UPDATE voice.events SET accepted_at = now() - interval '58 minutes'")
         await events.look()
 
     row = await sql.fetchrow("SELECT * FROM voice.events")
