@@ -90,6 +90,7 @@ class DataPlane:
         )
         self.siblings = siblings
         self.metrics = Metrics(siblings.number if siblings else None)
+        self.metrics.agent_price_dollars.set(settings.price_per_minute)
         self.supervisor = Supervisor(self.metrics)
         self.egress = Egress(settings)
         self.journal = Journal(
@@ -163,7 +164,6 @@ class ControlPlane:
         )
         self.readiness = Readiness(store)
         self.meter = Meter(store, self.live, settings, data_plane.supervisor)
-        data_plane.metrics.agent_price_dollars.set(settings.price_per_minute)
         self.direct = Direct(
             _limits_here(settings),
             current,

@@ -21,13 +21,12 @@ from config.settings import Settings
 from control.admin.people import Administrator
 from control.api.pagination import LIMIT, Cursor, Limit, cut_page, read_cursor
 from control.api.problems import describe_problems
-from control.api.sessions import HUNG_UP, Database, Live, show_live
+from control.api.sessions import HUNG_UP, Database, Live, show
 from control.cluster.capacity import Capacity
 from control.db import audit, calls, fleet, sessions
 from control.db.audit import AuditLine
 from control.db.fleet import AnySession, LiveSession, Node
 from control.errors import ProblemError, require
-from control.sessions.meter import cost
 from relay.core.records import Figures
 from relay.journal import condemned
 from relay.journal.condemned import RestoreFailed
@@ -124,8 +123,7 @@ class SessionController(Controller):
         session_id: FromPath[UUID],
     ) -> AnySession:
         session = require(await fleet.get_session(store, session_id), "session")
-        session = await show_live(store, live, session)
-        return replace(session, cost=cost(session.agent_seconds, settings.price_per_minute))
+        return await show(store, live, session, settings.price_per_minute)
 
     @post(
         "/{session_id:uuid}/hang-up",

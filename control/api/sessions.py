@@ -155,8 +155,7 @@ class SessionController(Controller):
         session_id: FromPath[UUID],
     ) -> SessionView:
         session = require(await sessions.get_session(store, session_id, user_id=user.id), "session")
-        session = await show_live(store, live, session)
-        return replace(session, cost=cost(session.agent_seconds, settings.price_per_minute))
+        return await show(store, live, session, settings.price_per_minute)
 
     @delete(
         "/{session_id:uuid}",
@@ -171,16 +170,17 @@ class SessionController(Controller):
         live.hang_up(session_id)
 
 
-async def show_live(store: Store, live: SessionRegistry, session: AnySessionView) -> AnySessionView:
-    """With what it carried so far, if it is live here."""
-    figures = live.figures(session.id)
-    if figures is None:
-        return session
-    epoch = live.owned.get(session.id, 0)
-    async with store.reading() as connection:
-        others = await usage.sum_others(connection, session.id, epoch)
-    seconds = round(others + figures.agent_seconds, 3)
-    return replace(session, state="live", **asdict(figures) | {"agent_seconds": seconds})
+async def show(
+    store: Store, live: SessionRegistry, session: AnySessionView, price_per_minute: float
+) -> AnySessionView:
+    """With what it carried so far, if it is live here, and what it cost."""
+    if figures := live.figures(session.id):
+        epoch = live.owned.get(session.id, 0)
+        async with store.reading() as connection:
+            others = await usage.sum_others(connection, session.id, epoch)
+        seconds = round(others + figures.agent_seconds, 3)
+        session = replace(session, state="live", **asdict(figures) | {"agent_seconds": seconds})
+    return replace(session, cost=cost(session.agent_seconds, price_per_minute))
 
 
 def make_websocket_url(public_url: str, session_id: UUID) -> str:

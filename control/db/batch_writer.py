@@ -18,7 +18,6 @@ from control.db.errors import ValuesRefused
 from control.db.pool import Connection
 from control.db.rows import make_title, storable_json
 from relay.core.records import (
-    AgentTime,
     CallDecided,
     IntentCalled,
     MessageSaid,
@@ -207,18 +206,9 @@ async def flush(connection: Connection, records: Sequence[Record]) -> None:
         if newest:
             for statement in statements:
                 await connection.execute(statement, storable_json(list(newest.values())))
-    # Of each owner, also of one that was replaced: its end changes nothing else.
-    ended = {(r.session_id, r.epoch): r for r in records if isinstance(r, SessionEnded)}
-    await usage.keep(connection, [_agent_time(record) for record in ended.values()])
-
-
-def _agent_time(ended: SessionEnded) -> AgentTime:
-    return AgentTime(
-        session_id=ended.session_id,
-        epoch=ended.epoch,
-        seconds=ended.figures.agent_seconds,
-        at=ended.at,
-    )
+        # Of each owner, also of one that was replaced: its end changes nothing else.
+        ends = [r.agent_time for r in newest.values() if isinstance(r, SessionEnded)]
+        await usage.keep(connection, ends)
 
 
 def _statement_of(record: IntentCalled | CallDecided) -> str:

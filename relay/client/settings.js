@@ -35,13 +35,8 @@ export class Settings {
       select.replaceChildren(
         ...["", ...names].map((value) => new Option(value ? label(value) : AGENTS_OWN, value)),
       );
-      const kept = recall(`relay.${name}`) ?? "";
-      if (names.includes(kept)) select.value = kept;
-      select.oninput = () => {
-        remember(`relay.${name}`, select.value);
-        this.#on.choice({ [name]: select.value });
-      };
-      this.#on.choice({ [name]: select.value });
+      keep(select, `relay.${name}`, () => this.#on.choice({ [name]: select.value }));
+      if (select.selectedIndex < 0) select.value = ""; // what was kept is not offered any more
     }
   }
 

@@ -150,5 +150,15 @@ class SessionEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     at: datetime
     epoch: int = 0
 
+    @property
+    def agent_time(self) -> AgentTime:
+        """For how long its agents were connected."""
+        return AgentTime(
+            session_id=self.session_id,
+            epoch=self.epoch,
+            seconds=self.figures.agent_seconds,
+            at=self.at,
+        )
+
 
 Record = MessageSaid | IntentCalled | CallDecided | SessionBegan | TicketIssued | SessionEnded

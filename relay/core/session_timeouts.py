@@ -14,7 +14,11 @@ class SessionTimeouts:
     """Those of a session that begins at second `now`; 0 seconds: without end."""
 
     def __init__(self, idle_seconds: float, longest_seconds: float, now: float) -> None:
-        self._seconds = {"idle": idle_seconds or math.inf, "longest": longest_seconds or math.inf}
+        self._seconds = {
+            "idle": idle_seconds or math.inf,
+            "longest": longest_seconds or math.inf,
+            "daily_minutes": math.inf,
+        }
         self._ends = {code: now + seconds for code, seconds in self._seconds.items()}
         self._warned: set[str] = set()
         self.go_by = math.inf  # the relay stops
@@ -35,7 +39,6 @@ class SessionTimeouts:
     def allow(self, seconds: float | None, now: float) -> None:
         """The minutes of the day will do for so long; None: without end."""
         self._ends["daily_minutes"] = math.inf if seconds is None else now + seconds
-        self._seconds["daily_minutes"] = math.inf
         if seconds is None or seconds > NOTICE_SECONDS:
             self._warned.discard("daily_minutes")
 

@@ -123,9 +123,9 @@ class DialAhead:
         now = monotonic()
         return {id: time.seconds(now) for id, time in self._in_vain.items()}
 
-    def forget_in_vain(self, session_id: UUID) -> None:
-        """It is counted."""
-        self._in_vain.pop(session_id, None)
+    def forget_in_vain(self, session_id: UUID) -> bool:
+        """It is counted. Whether there was one."""
+        return self._in_vain.pop(session_id, None) is not None
 
     def cancel(self, session_id: UUID) -> None:
         """Nobody will come for this one, if it is here."""

@@ -361,8 +361,7 @@ class SessionRegistry:
 
     def counted(self, time: AgentTime) -> None:
         """This one is stored."""
-        if time.epoch == 0 and time.session_id in self._ahead.in_vain:
-            self._ahead.forget_in_vain(time.session_id)
+        if time.epoch == 0 and self._ahead.forget_in_vain(time.session_id):
             self._metrics.agent_seconds.inc(time.seconds)
 
     @property

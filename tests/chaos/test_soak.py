@@ -12,11 +12,11 @@ import random
 import time
 from pathlib import Path
 
-import asyncpg
 import msgspec
 import psutil
 import pytest
 
+from control.db.pool import connected
 from relay.sandbox.script import Script, Turn
 from tests.chaos.browser import API, FRAME
 from tests.chaos.drift import judge
@@ -107,13 +107,10 @@ class Soak:
 
     async def watch(self, database_url):
         process = psutil.Process(self.relay.process.pid)
-        connection = await asyncpg.connect(database_url)
-        try:
+        async with connected(database_url) as connection:
             while not self.is_over:
                 self.samples.append(await self.look(process, connection))
                 await asyncio.sleep(EVERY)
-        finally:
-            await connection.close()
 
     async def look(self, process, connection):
         self.agents |= {agent.request_id: agent for agent in self.stage.sandbox.sessions}
@@ -205,20 +202,14 @@ async def rest(soak, database_url):
         return await soak.relay.metric(soak.stage.http, "relay_sessions_live") == 0
 
     await until(nobody, 30)
-    connection = await asyncpg.connect(database_url)
-    try:
+    async with connected(database_url) as connection:
         return await soak.look(psutil.Process(soak.relay.process.pid), connection)
-    finally:
-        await connection.close()
 
 
 async def reconcile(soak, database_url):
     """For how long agents were connected: as the relay has it, and by their own clock."""
-    connection = await asyncpg.connect(database_url)
-    try:
+    async with connected(database_url) as connection:
         ours = await connection.fetchval("SELECT sum(seconds) FROM voice.usage")
-    finally:
-        await connection.close()
     return round(ours, 3), round(sum(agent.seconds for agent in soak.agents.values()), 3)
 
 

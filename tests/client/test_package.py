@@ -24,10 +24,10 @@ from loadtests.processes import free_port
 from scripts import event_types
 from tests.client.conftest import TAP, needs_chromium
 from tests.end_to_end.conftest import START_SECONDS, Program
+from tests.npm import INSTALL_SECONDS, install, need_node
 
 ROOT = event_types.ROOT
 CLIENT = ROOT / "relay" / "client"
-INSTALL_SECONDS = 120
 OLDEST_NODE = (20, 19)  # that Vite runs on
 MOST_BYTES = 20 * 1024  # of the core, compressed
 # Of the WebSockets of sessions; Vite has one of its own.
@@ -45,27 +45,10 @@ def run(*command, cwd, seconds=60):
     return done.stdout
 
 
-def install(folder, *packages):
-    quiet = ("--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock")
-    try:
-        done = subprocess.run(
-            ["npm", "install", "--prefer-offline", *quiet, *packages],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=INSTALL_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"npm did not answer within {INSTALL_SECONDS} s")
-    if done.returncode != 0:
-        pytest.skip(f"npm cannot install: {done.stderr.strip()[-200:]}")
-
-
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     """What `npm pack` makes of a clean copy."""
-    if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip("there is no Node.js with npm")
+    need_node()
     version = run("node", "--version", cwd="/")
     if tuple(map(int, version.lstrip("v").split(".")[:2])) < OLDEST_NODE:
         pytest.skip(f"Vite needs Node.js 20.19, this is {version.strip()}")

@@ -19,32 +19,18 @@ from playwright.async_api import async_playwright
 from tests.end_to_end.official import SCRIPT, WAV, check, environment, readme
 from tests.end_to_end.test_converse import granted
 from tests.end_to_end.test_relay import whole
+from tests.npm import INSTALL_SECONDS, install, need_node
 
 CLIENTS = Path(__file__).parent / "clients"
 PACKAGES = ("@deepgram/sdk@5.13.0", "@deepgram/browser-agent@0.2.1")
-INSTALL_SECONDS = 120
 
 
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory):
     """A folder with `node_modules`."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("there is no Node.js with npm")
+    need_node()
     folder = tmp_path_factory.mktemp("packages")
-    quiet = ("--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts")
-    try:
-        done = subprocess.run(
-            [npm, "install", "--prefer-offline", *quiet, *PACKAGES],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=INSTALL_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"npm did not answer within {INSTALL_SECONDS} s")
-    if done.returncode != 0:
-        pytest.skip(f"npm cannot install: {done.stderr.strip()[-200:]}")
+    install(folder, "--no-save", *PACKAGES)
     return folder
 
 

@@ -35,6 +35,13 @@ async def talking(relay, session_id):
         yield browser
 
 
+async def dialled_ahead(relay):
+    """The id of a session whose browser has not come, and whose agent is connected."""
+    relay.session_registry.expect(session_id := uuid4(), ABOUT)
+    await relay.session_registry._ahead._waiting[session_id].task
+    return session_id
+
+
 async def seconds_of(relay):
     return (await relay.until(SessionEnded)).figures.agent_seconds
 
@@ -51,8 +58,7 @@ async def test_an_agent_counts_from_its_101_to_the_close(clock):
 
 async def test_one_that_was_dialled_ahead_counts_from_before_the_attach(clock):
     async with agent_and_relay() as (agent, relay):
-        relay.session_registry.expect(session_id := uuid4(), ABOUT)
-        await relay.session_registry._ahead._waiting[session_id].task
+        session_id = await dialled_ahead(relay)
         clock.now += 3.0
         async with talking(relay, session_id):
             clock.now += 30.0
@@ -71,8 +77,7 @@ def in_vain(relay, session_id):
 async def test_one_that_was_dialled_ahead_in_vain_counts_for_nobody_until_it_is_stored(clock):
     async with agent_and_relay() as (_, relay):
         registry = relay.session_registry
-        registry.expect(session_id := uuid4(), ABOUT)
-        await registry._ahead._waiting[session_id].task
+        session_id = await dialled_ahead(relay)
         clock.now += 8.0
         registry._ahead._expire(session_id)
         clock.now += 100.0
@@ -89,8 +94,7 @@ async def test_one_that_was_dialled_ahead_in_vain_counts_for_nobody_until_it_is_
 
 async def test_one_whose_user_hung_up_before_the_attach_counts_for_nobody(clock):
     async with agent_and_relay() as (_, relay):
-        relay.session_registry.expect(session_id := uuid4(), ABOUT)
-        await relay.session_registry._ahead._waiting[session_id].task
+        session_id = await dialled_ahead(relay)
         clock.now += 2.0
         relay.session_registry.hang_up(session_id)
         clock.now += 100.0
@@ -146,11 +150,10 @@ async def test_nobody_is_remembered_for_ever(clock, monkeypatch):
     monkeypatch.setattr("relay.live.dial_ahead.REMEMBERED", 2)
     async with agent_and_relay(limits=LIMITS) as (_, relay):
         ahead = relay.session_registry._ahead
-        sessions = [uuid4() for _ in range(3)]
-        for session_id in sessions:
-            relay.session_registry.expect(session_id, ABOUT)
-            await ahead._waiting[session_id].task
+        sessions = []
+        for _ in range(3):
+            sessions.append(await dialled_ahead(relay))
             clock.now += 8.0
-            ahead._expire(session_id)
+            ahead._expire(sessions[-1])
 
         assert ahead.in_vain == dict.fromkeys(sessions[1:], 8.0)
