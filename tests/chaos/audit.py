@@ -43,7 +43,7 @@ def marked(lines: Iterable[Line]) -> list[Mark]:
     """Each line with the user's line before it and its number among equal ones since then.
 
     A user never says a line twice and an agent says no sentence twice in a turn, so that two equal
-    marks are one message, and a number above 1 is a message that is there twice.
+    marks are one message.
     """
     marks: list[Mark] = []
     user, counts = "", dict[Line, int]()
@@ -67,9 +67,24 @@ def compare(told: Sequence[Line], stored: Sequence[Line], seqs: Sequence[int]) -
         told=len(told),
         stored=len(stored),
         lost=len(heard) - len(found),
-        doubled=sum(mark[3] > 1 for mark in marks),
+        doubled=_doubled(marks, seqs),
         disordered=max(len(found) - 1, 0) - in_order + missing,
     )
+
+
+def _doubled(marks: Iterable[Mark], seqs: Iterable[int]) -> int:
+    """How many lines are there again. An agent of the next process may say what the one before it
+    had said to the same words: that is on a dead process's disk, and nobody knows of it yet.
+    """
+    seen = set[tuple[str, str, str, int]]()
+    process = before = doubled = 0
+    for (user, role, content, _), seq in zip(marks, seqs, strict=True):
+        process += seq - before >= LEAP
+        before = seq
+        line = user, role, content, process if role == "assistant" else 0
+        doubled += line in seen
+        seen.add(line)
+    return doubled
 
 
 def misnumbered(bubbles: Mapping[int, Line], stored: Mapping[int, Line]) -> dict[int, Line]:

@@ -57,6 +57,17 @@ def test_a_leap_of_another_process_is_no_hole():
     assert faults(STORED, STORED, [1, 2, 3, 4, 1_000_005, 1_000_006, 1_000_007]) == (0, 0, 0)
 
 
+def test_an_agent_of_another_process_may_answer_once_more_and_nobody_says_a_line_again():
+    answer, again = STORED[2], [*STORED[:3], *STORED[2:4]]
+
+    assert faults(again, again, [1, 2, 3, 1_000_004, 1_000_005]) == (0, 0, 0)
+    assert faults(again, [*again, answer], [1, 2, 3, *range(1_000_004, 1_000_007)]) == (0, 1, 0)
+    user = [*STORED[:2], STORED[1]]
+    assert faults(user, user, [1, 2, 1_000_003]) == (0, 1, 0)
+    late = [*STORED, STORED[1]]
+    assert faults(STORED, late, [*SEQS, 1_000_008]) == (0, 1, 1)
+
+
 def test_a_message_under_another_number_than_the_browser_knows_is_found():
     stored = dict(zip(SEQS, STORED, strict=True))
 

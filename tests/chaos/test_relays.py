@@ -15,8 +15,9 @@ import asyncpg
 import msgspec
 import pytest
 
+from relay.sandbox.script import Script
 from tests.chaos.audit import compare, misnumbered, stored_of
-from tests.chaos.stage import staged, until
+from tests.chaos.stage import SCRIPT, staged, until
 
 pytestmark = pytest.mark.timeout(1800)
 PEOPLE = 4
@@ -245,6 +246,39 @@ async def test_the_other_relay_goes_on(database_url, tmp_path, chance, is_long, 
     recovered = [seconds for took in two.recovered.values() for seconds in took]
     publish("two relays", len(rounds), verdict, recovered, note_of(two))
     assert two.only_on_disk > 0
+
+
+async def test_an_answer_that_only_a_dead_relay_has_is_given_once_more(
+    database_url, tmp_path, chance
+):
+    script = Script(turns=SCRIPT.turns[:1], loop=True)
+    async with staged(tmp_path, database_url, script=script, think_delay=1.0) as stage:
+        relays = [stage.relay(RELAY_DIAL_AHEAD="0") for _ in range(2)]
+        await asyncio.gather(*(relay.start() for relay in relays))
+        async with stage.people(chance, 1, *(relay.url for relay in relays)) as (browser,):
+            dead = next(relay for relay in relays if relay.url == browser.place)
+            line, said = browser.coming_line(), len(browser.told)
+            connection = await asyncpg.connect(database_url)
+            try:
+
+                async def is_stored():
+                    return ("user", line) in (await stored_of(connection, browser)).values()
+
+                await browser.say(line)
+                await until(is_stored, SECONDS)
+                async with connection.transaction():
+                    await connection.execute("LOCK voice.messages IN SHARE MODE")
+                    assert await browser.until(lambda: len(browser.told) > said + 1, SECONDS)
+                    await dead.kill()
+            finally:
+                await connection.close()
+            assert await browser.until(lambda: len(browser.told) > said + 2, SECONDS)
+            await dead.start()
+            verdict = await stage.settle([browser], hurry=True)
+    assert browser.takeovers == 1
+    answer = "assistant", SCRIPT.turns[0].say[0]
+    assert browser.told[said : said + 3] == [("user", line), answer, answer]
+    assert verdict.told == verdict.stored
 
 
 def note_of(two):
