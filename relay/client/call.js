@@ -110,7 +110,8 @@ export class Call extends Emitter {
     if (state !== "open") return state;
     const sound = this.#sound.state;
     if (this.#talking && sound !== "on") return sound === "off" ? "paused" : "connecting";
-    if (this.#speaker.playing && sound === "on") return "speaking";
+    // Also while the network owes the next piece: that reply can be stopped, too.
+    if ((this.#speaker.playing || turn === "speaking") && sound === "on") return "speaking";
     if (turn === "thinking") return "thinking";
     if (!this.#talking) return "ready";
     return this.muted ? "muted" : "listening";

@@ -276,6 +276,27 @@ async def test_the_agent_is_stopped_without_talking_over_it(stack, tab, key):
     await page.until("at => heard.ranges.some((r) => r.start > at + 2)", at)
 
 
+async def test_a_voice_that_comes_in_pieces_is_one_reply_and_can_be_stopped(stack, tab):
+    reply = Turn(when="text", say=("A long story.",), seconds=20.0)
+    await stack.say(Script(turns=(reply,)), pace=0.3)
+    page = await tab()
+    await page.type("Tell me a story")
+    await page.word("speaking")
+    await page.page.evaluate(
+        """() => {
+            heard.words = [];
+            const word = document.querySelector("#word");
+            new MutationObserver(() => heard.words.push(word.textContent)).observe(
+                word, { childList: true, characterData: true, subtree: true });
+        }"""
+    )
+
+    await page.until("() => heard.ranges.length > 2")  # there was nothing to play in between
+    assert await page.page.evaluate("heard.words") == []
+    await page.page.keyboard.press("Escape")
+    await page.word("ready")
+
+
 async def test_what_can_be_asked_for_is_asked_for_with_a_tap(stack, tab):
     await stack.say(ECHO)
     page = await tab(size=PHONE)
