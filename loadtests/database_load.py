@@ -86,7 +86,10 @@ class Observer:
             )
             for row in rows
         }
-        lsn = await self._connection.fetchval("SELECT pg_current_wal_lsn()::text")
+        # A record of our own: what was written before it is on the disk then, where alone it can be
+        # looked at, and between two marks there is at least one.
+        await self._connection.execute("SELECT pg_logical_emit_message(true, 'mark', '')")
+        lsn = await self._connection.fetchval("SELECT pg_current_wal_flush_lsn()::text")
         return Mark(at=time.monotonic(), lsn=lsn, cpu_seconds=self._cpu(), statements=statements)
 
     async def between(self, one: Mark, two: Mark) -> DatabaseLoad:
