@@ -15,6 +15,8 @@ import asyncpg
 import msgspec
 import psutil
 
+from control.db.pool import connected
+
 PARAMETERS = ("shared_preload_libraries=pg_stat_statements", "max_wal_size=4GB")
 LOOK_SECONDS = 0.05
 TOP = 12  # statements that are shown one by one
@@ -120,9 +122,8 @@ class Observer:
         """Bytes on disk, with its indexes."""
         return int(await self._connection.fetchval(f"SELECT pg_total_relation_size('{table}')"))
 
-    async def watch(self, waits: Counter[str]) -> None:
-        """Until it is cancelled: count, at each look, how many clients wait for what. `looks` is
-        how many looks there were, so a mean is a quotient."""
+    async def watch(self, looks: list[Counter[str]]) -> None:
+        """Until it is cancelled: count, at each look, how many clients wait for what."""
         while True:
             rows = await self._connection.fetch("""
                 SELECT wait_event_type || '/' || wait_event AS name, count(*) AS clients
@@ -130,11 +131,7 @@ class Observer:
                 WHERE backend_type = 'client backend' AND state = 'active'
                   AND wait_event IS NOT NULL GROUP BY 1
             """)
-            waits["looks"] += 1
-            for row in rows:
-                waits[row["name"]] += row["clients"]
-                most = f"most {row['name']}"
-                waits[most] = max(waits[most], row["clients"])
+            looks.append(Counter({row["name"]: row["clients"] for row in rows}))
             await asyncio.sleep(LOOK_SECONDS)
 
     def _cpu(self) -> float:
@@ -165,13 +162,10 @@ def _subtract(later: Statement, earlier: Statement | None) -> Statement:
 
 @asynccontextmanager
 async def observing(database_url: str, pid: int) -> AsyncIterator[Observer]:
-    connection = await asyncpg.connect(database_url)
-    try:
+    async with connected(database_url) as connection:
         for extension in ("pg_stat_statements", "pg_walinspect"):
             await connection.execute(f"CREATE EXTENSION IF NOT EXISTS {extension}")
         yield Observer(connection, pid)
-    finally:
-        connection.terminate()
 
 
 def describe(load: DatabaseLoad, *, per: float, unit: str) -> list[str]:
