@@ -41,8 +41,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     lane_seconds: Positive = 15.0
     """how much speech may be queued towards the browser; older audio is dropped first"""
     dial_ahead: Annotated[int, Meta(ge=0, le=10000)] = 32
-    """agents dialled at once before their browser attaches; `0` turns it off. It is off with
-    several workers; turn it off with several relays"""
+    """agents dialled at once before their browser attaches; `0` turns it off. Before several relays
+    the balancer has to lead the browser back: deploy.md"""
     messages_per_second: Positive = 20.0
     """text messages of a browser; twice as many may come at once"""
     audio_speed: OrNone = 2.0

@@ -103,7 +103,7 @@ ARROWS = {
         "relay.protocol",
         "relay.transport",
     },
-    "control.http": {"relay.backoff", "relay.transport"},
+    "control.http": {"relay.backoff", "relay.supervisor", "relay.transport"},
     "control.errors": {"relay.protocol"},
     "control.logging": {"control.db", "relay.telemetry"},
     "control.outbox": {

@@ -6,12 +6,13 @@ WebSocket is opened with (admission.py), once. Only the ticket's SHA-256 is stor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 from litestar import Controller, Request, Response, delete, get, post
@@ -40,6 +41,8 @@ PREFIX = "/api/v1/voice"
 UTC = "UTC"  # the time zone of who does not say, or does not know
 AnySessionView = TypeVar("AnySessionView", bound=SessionView)
 NOT_KEPT = {"Cache-Control": "no-store"}
+SESSION_KEY = "x-session-key"  # a load balancer's: docs/deploy.md
+_KEY = re.compile("[0-9a-f]{12}")
 HUNG_UP = "hung_up"  # the end of a session that was closed over REST before it began
 
 
@@ -110,7 +113,7 @@ class SessionController(Controller):
         resume = wanted.conversation_id is not None
         ticket = new_ticket()
         session = NewSession(
-            id=uuid7(),
+            id=make_session_id(request.headers.get(SESSION_KEY)),
             conversation_id=wanted.conversation_id or uuid7(),
             user_id=user.id,
             ticket_hash=hash_ticket(ticket),
@@ -181,6 +184,17 @@ async def show(
         seconds = round(others + figures.agent_seconds, 3)
         session = replace(session, state="live", **asdict(figures) | {"agent_seconds": seconds})
     return replace(session, cost=cost(session.agent_seconds, price_per_minute))
+
+
+def make_session_id(key: str | None) -> UUID:
+    """A new one. Its last part is `key`, if that is 12 hex digits: a balancer that sent the `POST`
+    here by this key sends the WebSocket here by that part. A browser that makes one up has an id of
+    its own all the same."""
+    made = uuid7()
+    if key is None or _KEY.fullmatch(key) is None:
+        return made
+    # The time, and enough that is not the key's.
+    return UUID(bytes=made.bytes[:8] + uuid4().bytes[8:10] + bytes.fromhex(key))
 
 
 def make_websocket_url(public_url: str, session_id: UUID) -> str:

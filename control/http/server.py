@@ -17,6 +17,7 @@ from config.errors import Explained
 from config.settings import Settings
 from control.http.connection_limits import Caller
 from control.http.shutdown import STOP_SECONDS, Shutdown, wait_for
+from relay.transport.request_head import Head
 from relay.transport.upgrade import Handshake
 
 # For requests that are on their way when all sessions have ended; then uvicorn cancels.
@@ -175,7 +176,21 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        siblings = getattr(self.config.loaded_app, "state", {}).get("sibling_browsers")
+        if siblings is not None:
+            siblings.take = self._take
         self.ready.set()
+
+    async def _take(self, wire: socket.socket, head: Head) -> None:
+        """A browser that another worker hands over."""
+        loop = asyncio.get_running_loop()
+        _, handshake = await loop.connect_accepted_socket(
+            lambda: Handshake(
+                self.config, self.server_state, self.lifespan.state, is_handed_over=True
+            ),
+            wire,
+        )
+        handshake.begin(head)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """While sessions come to their end, REST goes on: who asks is told that we stop."""

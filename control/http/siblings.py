@@ -26,6 +26,15 @@ class Siblings:
     def __repr__(self) -> str:
         return f"<Siblings of {self._path}>"
 
+    def path(self, suffix: str) -> Path:
+        """Where we listen for what this suffix stands for."""
+        return self._path.with_suffix(suffix)
+
+    def others(self, suffix: str) -> list[Path]:
+        """Where the others do, as far as they have begun to, in the order of their numbers."""
+        others = (path for path in self._folder.glob(f"*{suffix}") if path.stem != self._path.stem)
+        return sorted(others, key=lambda path: int(path.stem))
+
     @asynccontextmanager
     async def telling(self, tell: Callable[[], bytes]) -> AsyncIterator[None]:
         """Whoever of them asks is told, while inside."""
@@ -43,8 +52,7 @@ class Siblings:
 
     async def ask(self) -> list[bytes]:
         """What each says, in the order of their numbers; one that does not answer is left out."""
-        others = [path for path in self._folder.glob(f"*{SUFFIX}") if path != self._path]
-        said = await asyncio.gather(*map(_ask, sorted(others, key=lambda path: int(path.stem))))
+        said = await asyncio.gather(*map(_ask, self.others(SUFFIX)))
         return [text for text in said if text]
 
 

@@ -81,6 +81,9 @@ class DialAhead:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __contains__(self, session_id: UUID) -> bool:
+        return session_id in self._waiting
+
     def close(self) -> None:
         """Nobody will come any more."""
         for session_id in list(self._waiting):
@@ -89,10 +92,11 @@ class DialAhead:
     def begin(self, session_id: UUID, tasks: Contained, ask: Ask | None = None) -> None:
         """Dial, in one of these tasks, for a session whose browser is about to come, and `ask`
         meanwhile; does nothing when too many wait."""
-        if len(self._waiting) >= self._limit or session_id in self._waiting:
+        if not self._limit or session_id in self._waiting:
             return
-        if not self._share.enter(session_id):
-            return  # at the attach more may be asked for
+        if len(self._waiting) >= self._limit or not self._share.enter(session_id):
+            self._count("full")  # at the attach more may be asked for
+            return
         connection = self._new_connection()
         connection.listen(BufferingHandler(connection.abort))
         task = tasks.start(self._try(connection), name=f"dial ahead {session_id}")
@@ -101,16 +105,19 @@ class DialAhead:
         asking = tasks.start(ask(), name=f"ask ahead {session_id}") if ask else None
         self._waiting[session_id] = Dialled(connection, task, expiry, asking)
 
-    def take(self, session_id: UUID) -> Dialled | None:
+    def take(self, session_id: UUID, *, is_new: bool = True) -> Dialled | None:
         """What was dialled for this session, if it is any good; from now on it is the caller's.
+        For one that is not new nothing is missed.
 
         So is its place in the share, even if it is not.
         """
         dialled = self._waiting.pop(session_id, None)
         if dialled is None:
+            if is_new and self._limit:
+                self._count("missed")
             return None
         dialled.expiry.cancel()
-        self._metrics.dialled_ahead.labels(outcome="used" if dialled.usable else "failed").inc()
+        self._count("used" if dialled.usable else "failed")
         if dialled.usable:
             return dialled
         dialled.connection.forget()
@@ -129,6 +136,14 @@ class DialAhead:
 
     def cancel(self, session_id: UUID) -> None:
         """Nobody will come for this one, if it is here."""
+        if session_id in self._waiting:
+            self._count("cancelled")
+            self._let_go(session_id)
+
+    def _count(self, outcome: str) -> None:
+        self._metrics.dialled_ahead.labels(outcome=outcome).inc()
+
+    def _let_go(self, session_id: UUID) -> None:
         dialled = self._waiting.pop(session_id, None)
         if dialled is not None:
             self._share.leave(session_id)
@@ -148,8 +163,8 @@ class DialAhead:
         return None
 
     def _expire(self, session_id: UUID) -> None:
-        self._metrics.dialled_ahead.labels(outcome="expired").inc()
-        self.cancel(session_id)
+        self._count("expired")
+        self._let_go(session_id)
 
     def _remember(self, session_id: UUID, dialled: Dialled) -> None:
         if not dialled.connection.open_time.seconds(monotonic()):

@@ -43,6 +43,9 @@ REQUEST_ID = "dg-request-id"
 Check = Callable[[ASGIConnection[Any, Any, Any, Any]], None]
 """Looks at whoever asks, before anything else; raises `Refused`."""
 
+HandOver = Callable[[UUID, Handshake], Awaitable[bool]]
+"""Gives the socket to the worker that has the session; False: it stays here."""
+
 # Deepgram's words for an HTTP status; its clients show or compare them.
 _PROBLEMS = {
     400: ("Bad Request", "Invalid request body."),
@@ -75,6 +78,7 @@ async def attach(
     session_id: FromPath[UUID],
     session_registry: NamedDependency[SessionRegistry],
     admit: NamedDependency[Admit],
+    hand_over: NamedDependency[HandOver],
     allowed_origins: NamedDependency[frozenset[str]],
     check_address: NamedDependency[Check],
 ) -> None:
@@ -85,7 +89,9 @@ async def attach(
         headers = {CHOSEN: SUBPROTOCOL}
         seen = ResumePoint(*(_count(socket.query_params, name) for name in ("received", "seq")))
         # First, because it needs no database.
-        if not session_registry.resume(session_id, ticket, seen, handshake, headers):
+        if session_registry.resume(session_id, ticket, seen, handshake, headers):
+            return
+        if session_registry.has(session_id) or not await hand_over(session_id, handshake):
             with session_registry.admitting(handshake):
                 admitted = await admit(session_id, ticket, seen)
             await session_registry.begin(admitted, handshake, headers)

@@ -172,7 +172,7 @@ class SessionRegistry:
             raise
         most = self._limits.browser_message_bytes
         browser = Connection(self._queue(admitted), max_message_bytes=most)
-        dialled = self._ahead.take(session_id)
+        dialled = self._ahead.take(session_id, is_new=admitted.takeover is None)
         agent = dialled.connection if dialled else self._new_agent_connection()
         configuration = self._current.configuration
         has_sound = configuration.agent.redial_sound == "on"
@@ -373,6 +373,10 @@ class SessionRegistry:
         """A session may go on for so long; None: without an end."""
         if runner := self._live.get(session_id):
             runner.handle(Allowed(seconds))
+
+    def has(self, session_id: UUID) -> bool:
+        """Whether a session, or the agent that was dialled for it, is here."""
+        return session_id in self._live or session_id in self._ahead
 
     def figures(self, session_id: UUID) -> Figures | None:
         """What a live session carried so far."""

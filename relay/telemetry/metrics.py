@@ -196,7 +196,16 @@ class Metrics:
         reason="the HTTP status of a refusal; the names in network.md; other",
     )
     dialled_ahead = Row(
-        Counter, "agents dialled before their browser came", outcome="used, failed, expired"
+        Counter,
+        "agents dialled before their browser came, by what became of them; failed: not there any"
+        " more when the browser came; expired: no browser came here within 8 s; cancelled: the"
+        " session ended before. Not dialled ahead: full, there were too many; missed, the browser"
+        " came and none was dialled here. Many that expired with as many missed: the balancer leads"
+        " browsers to another relay than their POST",
+        outcome="used, failed, expired, cancelled, full, missed",
+    )
+    handed_over = Row(
+        Counter, "browsers whose socket this worker gave to the one that has their session"
     )
     tasks = Row(
         Gauge, "tasks of the event loop: some ten, one for each session, and what is on its way"
@@ -204,8 +213,8 @@ class Metrics:
     task_failures = Row(
         Counter,
         "background tasks that failed, also when the database is away; one-off tasks with a defect",
-        task="node, node notices, governor, retention, delivery, journal, journal of others,"
-        " journal files, session, call, delivery call, events",
+        task="node, node notices, governor, hand-overs, hand-over, retention, delivery, journal,"
+        " journal of others, journal files, session, call, delivery call, events",
     )
     journal_waiting = Row(
         Gauge, "records that are not in Postgres yet, those being adopted included"

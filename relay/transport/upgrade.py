@@ -49,8 +49,15 @@ class Handshake(asyncio.Protocol):
     """One WebSocket request until it is accepted or refused."""
 
     def __init__(
-        self, config: Config, server_state: ServerState, app_state: dict[str, Any]
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        *,
+        is_handed_over: bool = False,
     ) -> None:
+        """`is_handed_over`: it came by way of another process, which sent it here."""
+        self.is_handed_over = is_handed_over
         self._connection: Connection | None = None  # once it is accepted
         self._on_shutdown: Callable[[], None] | None = None
         self._config = config
@@ -209,6 +216,24 @@ class Handshake(asyncio.Protocol):
         if not connection.is_open:
             raise RuntimeError("picows did not take a head that was judged to be right")
         self._transport.set_protocol(frames)
+
+    def hand_over(self, give: Callable[[int, request_head.Head], object]) -> bool:
+        """Let `give` send the socket to another process, with the head; we have nothing to do with
+        it then. False: the browser has left, or `give` raised `OSError`, and it is ours."""
+        if self._answered or self._transport.is_closing():
+            return False
+        self._transport.pause_reading()  # what comes next is not for us
+        path, query = self._asked_by["raw_path"], self._asked_by["query_string"]
+        target = path + (b"?" + query if query else b"")
+        head = request_head.Head("GET", target, "1.1", self._asked_by["headers"])
+        try:
+            give(self._transport.get_extra_info("socket").fileno(), head)
+        except OSError:
+            self._transport.resume_reading()
+            return False
+        self._answered = True
+        self._transport.close()  # not the connection: the other process has it, too
+        return True
 
     def _refuse_head(self, refused: Refused) -> None:
         """Before the application is asked, or while it thinks."""

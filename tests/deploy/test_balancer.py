@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 import signal
@@ -12,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import connect
 
 from loadtests.environment import make_certificate
 from loadtests.processes import free_port
@@ -96,7 +98,7 @@ async def test_who_comes_back_finds_the_session_and_a_relay_that_is_gone_is_repl
 ):
     chance = random.Random(1)
     async with staged(tmp_path, database_url) as stage:
-        relays = [stage.relay(RELAY_DIAL_AHEAD="0"), stage.relay(RELAY_DIAL_AHEAD="0")]
+        relays = [stage.relay(), stage.relay()]
         await asyncio.gather(*(relay.start() for relay in relays))
         async with (
             balanced(balancer, tmp_path, relays) as url,
@@ -153,9 +155,102 @@ async def is_ready(stage, relay):
     return (await stage.http.get(f"{relay.url}/health/ready")).status_code == 200
 
 
+async def test_the_agent_that_was_dialled_at_the_post_is_the_one_of_the_session(
+    database_url, tmp_path, balancer
+):
+    async with staged(tmp_path, database_url) as stage:
+        relays = [stage.relay(), stage.relay()]
+        await asyncio.gather(*(relay.start() for relay in relays))
+        async with (
+            balanced(balancer, tmp_path, relays) as url,
+            stage.people(random.Random(1), 12, url),
+        ):
+            used = [await dialled_ahead(stage, relay, "used") for relay in relays]
+            dials = [await dials_of(stage, relay) for relay in relays]
+            missed = [await dialled_ahead(stage, relay, "missed") for relay in relays]
+
+    assert sum(used) == 12
+    assert all(used), "both relays have some of the sessions"
+    assert dials == used, "and no agent was dialled for nothing"
+    assert missed == [0, 0]
+
+
+async def test_a_relay_that_dies_between_the_post_and_the_websocket_is_replaced(
+    database_url, tmp_path, balancer
+):
+    async with staged(tmp_path, database_url) as stage:
+        relays = [stage.relay(), stage.relay()]
+        await asyncio.gather(*(relay.start() for relay in relays))
+        async with balanced(balancer, tmp_path, relays) as url:
+            begun = await stage.http.post(f"{url}/api/v1/voice/session", json={})
+            body = begun.json()
+
+            async def has_dialled():
+                return sum([await dials_of(stage, relay) for relay in relays]) == 1
+
+            await until(has_dialled, 15)
+            (dialler,) = [one for one in relays if await dials_of(stage, one)]
+            (other,) = set(relays) - {dialler}
+            await dialler.kill()
+
+            async with connect(
+                body["websocket_url"], subprotocols=["relay.v1", body["ticket"]], open_timeout=15
+            ) as socket:
+                await until_applied(socket)
+                assert await live(stage, other) == 1
+            assert await dialled_ahead(stage, other, "missed") == 1
+
+
+async def test_a_made_up_key_leads_to_a_relay_and_to_a_session_of_its_own(
+    database_url, tmp_path, balancer
+):
+    good = "0123456789ab"
+    async with staged(tmp_path, database_url) as stage:
+        relay = stage.relay(RELAY_DIAL_AHEAD="0")
+        await relay.start()
+        async with balanced(balancer, tmp_path, [relay, relay]) as url:
+
+            async def begin(place, key):
+                headers = {"X-Session-Key": key.encode()}
+                begun = await stage.http.post(
+                    f"{place}/api/v1/voice/session", json={}, headers=headers
+                )
+                assert begun.status_code == 201, key
+                return begun.json()["session_id"]
+
+            for key in (good, good.upper(), "../../../etc", "f" * 13, "", "é"):
+                ids = [await begin(place, key) for place in (url, url, relay.url, relay.url)]
+                assert len(set(ids)) == 4
+                # The balancer says its own; the relay itself takes one that is well formed.
+                ends = [one.rpartition("-")[2] == key for one in ids]
+                assert ends == [False, False, key == good, key == good]
+
+
+async def until_applied(socket):
+    async with asyncio.timeout(15):
+        async for frame in socket:
+            if isinstance(frame, str) and json.loads(frame)["type"] == "SettingsApplied":
+                return
+
+
+async def dialled_ahead(stage, relay, outcome):
+    return await counted(stage, relay, f'relay_dialled_ahead_total{{outcome="{outcome}"}}')
+
+
+async def dials_of(stage, relay):
+    return await counted(stage, relay, 'relay_dials_total{outcome="opened"}')
+
+
+async def counted(stage, relay, series):
+    """A counter that may not have begun."""
+    text = (await stage.http.get(f"{relay.url}/metrics")).text
+    found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
 async def test_what_the_relay_is_told_of_the_browser(database_url, tmp_path, balancer):
     async with staged(tmp_path, database_url) as stage:
-        relays = [stage.relay(RELAY_DIAL_AHEAD="0"), stage.relay(RELAY_DIAL_AHEAD="0")]
+        relays = [stage.relay(), stage.relay()]
         await asyncio.gather(*(relay.start() for relay in relays))
         async with balanced(balancer, tmp_path, relays) as url:
             begun = await stage.http.post(

@@ -131,7 +131,7 @@ SPELLINGS = (
 async def test_metrics_are_not_public_however_their_path_is_spelled(
     stage, tmp_path_factory, balancer
 ):
-    relays = [stage.relay(RELAY_DIAL_AHEAD="0"), stage.relay(RELAY_DIAL_AHEAD="0")]
+    relays = [stage.relay(), stage.relay()]
     await asyncio.gather(*(relay.start() for relay in relays))
     async with balanced(balancer, tmp_path_factory.mktemp("balancer"), relays) as url:
         port = int(url.rpartition(":")[2])

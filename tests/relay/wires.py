@@ -28,6 +28,7 @@ from config.env_types import Secret
 from config.limits import Limits
 from config.loader import load
 from control.http.connection_limits import Caller
+from control.http.hand_over import keep
 from relay.core.admitted import Admitted, ResumePoint
 from relay.core.records import Record
 from relay.core.user_context import AskContext
@@ -271,6 +272,7 @@ async def relaying(
             "admit": Provide(lambda: admit, sync_to_thread=False),
             "allowed_origins": Provide(lambda: origins, sync_to_thread=False),
             "check_address": Provide(lambda: lambda asked: None, sync_to_thread=False),
+            "hand_over": Provide(lambda: keep, sync_to_thread=False),
         },
         openapi_config=None,
     )

@@ -102,6 +102,19 @@ async def test_an_agent_that_left_meanwhile_is_dialled_again():
             await next_event(browser, "SettingsApplied")
 
         assert len(agent.connections) == 2
+        assert b'relay_dialled_ahead_total{outcome="failed"} 1.0' in relay.metrics.text()
+        assert b'outcome="missed"' not in relay.metrics.text()
+
+
+async def test_one_that_was_not_dialled_is_counted_as_missed_and_one_too_many_as_full():
+    async with agent_and_relay() as (_, relay):
+        for _ in range(LIMITS.dial_ahead + 1):
+            relay.session_registry.expect(uuid4(), ABOUT)
+        async with relay.attach(uuid4()) as browser:
+            await next_event(browser, "SettingsApplied")
+
+        assert b'relay_dialled_ahead_total{outcome="full"} 1.0' in relay.metrics.text()
+        assert b'relay_dialled_ahead_total{outcome="missed"} 1.0' in relay.metrics.text()
 
 
 async def test_what_nobody_comes_for_is_closed():
@@ -128,6 +141,7 @@ async def test_hanging_up_a_session_that_nobody_attached_to_closes_its_agent():
 
         async with asyncio.timeout(5):
             await agent.gone.wait()
+        assert b'relay_dialled_ahead_total{outcome="cancelled"} 1.0' in relay.metrics.text()
 
 
 async def test_it_expires_by_itself(monkeypatch):

@@ -1,0 +1,133 @@
+"""Several workers on one port: a browser finds the worker that has its session, and its agent."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from functools import partial
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from loadtests.processes import free_port
+from tests.chaos.stage import staged, until
+
+pytestmark = pytest.mark.timeout(180)
+PEOPLE = 16
+
+
+@pytest_asyncio.fixture
+async def stage(tmp_path, database_url):
+    async with staged(tmp_path, database_url) as made:
+        yield made
+
+
+async def start(stage, workers=2, **environ):
+    """A relay whose workers all tell what they count, at `relay.metrics_url`."""
+    port = free_port()
+    relay = stage.relay(RELAY_METRICS_PORT=str(port), RELAY_WORKERS=str(workers), **environ)
+    relay.metrics_url = f"http://127.0.0.1:{port}/metrics"
+    await relay.start()
+
+    async def all_are_there():
+        return len(await by_worker(stage, relay, "relay_sessions_live")) == workers
+
+    await until(all_are_there, 60)
+    return relay
+
+
+async def by_worker(stage, relay, name, **labels):
+    """What each worker counts; one that has not counted yet is left out."""
+    text = (await stage.http.get(relay.metrics_url)).text
+    wanted = [f'{label}="{value}"' for label, value in labels.items()]
+    return {
+        int(re.search(r'worker="(\d+)"', found[1])[1]): float(found[2])
+        for found in re.finditer(rf"^{name}\{{(.*)\}} (\S+)$", text, re.MULTILINE)
+        if all(one in found[1].split(",") for one in wanted)
+    }
+
+
+async def total(stage, relay, name, **labels):
+    return sum((await by_worker(stage, relay, name, **labels)).values())
+
+
+def workers_of(relay):
+    return psutil.Process(relay.process.pid).children()
+
+
+# What is found is looked at after the browsers have gone: within, it would be wrapped in as many
+# exception groups as there are browsers.
+
+
+async def test_the_agent_that_was_dialled_at_the_post_is_the_one_of_the_session(stage):
+    relay = await start(stage)
+    async with stage.people(random.Random(1), PEOPLE):
+        used = await total(stage, relay, "relay_dialled_ahead_total", outcome="used")
+        dials = await total(stage, relay, "relay_dials_total", outcome="opened")
+        handed_over = await total(stage, relay, "relay_handed_over_total")
+
+    assert (used, dials) == (PEOPLE, PEOPLE)
+    assert handed_over > 0
+
+
+async def test_who_comes_back_finds_the_session_and_its_agent(stage):
+    relay = await start(stage)
+    returned = []
+    async with stage.people(random.Random(1), PEOPLE) as browsers:
+        for times in range(1, 4):
+            for browser in browsers:
+                browser.cut()
+            for browser in browsers:
+                returned.append(await browser.until(partial(has_returned, browser, times), 30))
+                await browser.turn_at_last(30)
+        dials = await total(stage, relay, "relay_dials_total", outcome="opened")
+        handed_over = await total(stage, relay, "relay_handed_over_total")
+
+    assert all(returned)
+    assert [browser.refusals for browser in browsers] == [[]] * PEOPLE
+    assert sum(browser.takeovers for browser in browsers) == 0
+    assert [browser.sessions for browser in browsers] == [1] * PEOPLE
+    assert dials == PEOPLE
+    assert handed_over > PEOPLE // 2
+    await stage.settle(browsers)
+
+
+def has_returned(browser, times):
+    return browser.returns >= times
+
+
+async def test_a_worker_that_is_killed_hurts_its_sessions_alone_and_they_come_back(stage):
+    relay = await start(stage)
+    async with stage.people(random.Random(1), PEOPLE) as browsers:
+        before = await by_worker(stage, relay, "relay_sessions_live")
+        workers_of(relay)[0].kill()
+        await asyncio.gather(*(browser.turn_at_last(30) for browser in browsers))
+        lost = [browser for browser in browsers if browser.codes]
+        taken_over = [browser for browser in browsers if browser.takeovers]
+
+    assert all(before.values()), before
+    assert len(lost) in before.values()
+    assert taken_over == lost
+    assert [browser.sessions for browser in browsers] == [1] * PEOPLE
+    verdict = await stage.settle(browsers, hurry=True)
+    assert verdict.told > 0
+
+
+async def test_the_sessions_of_a_worker_that_hangs_go_on_at_the_others(stage):
+    relay = await start(stage)
+    async with stage.people(random.Random(1), PEOPLE) as browsers:
+        before = await by_worker(stage, relay, "relay_sessions_live")
+        frozen, _ = workers_of(relay)
+        frozen.suspend()
+        try:
+            for browser in browsers:
+                browser.cut()
+            await asyncio.gather(*(browser.turn_at_last(60) for browser in browsers))
+        finally:
+            frozen.resume()
+        taken_over = sum(browser.takeovers for browser in browsers)
+
+    assert taken_over in before.values()
+    assert [browser.sessions for browser in browsers] == [1] * PEOPLE
