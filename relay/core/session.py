@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from config.limits import Limits
@@ -28,7 +29,6 @@ from relay.core.function_calls import FunctionCalls, respond
 from relay.core.open_turn import OpenTurn
 from relay.core.rate_limit import AudioLimit, TextLimits
 from relay.core.reconnect import FINAL_ERRORS, is_lost
-from relay.core.records import MessageSaid
 from relay.core.resume import ResumeWindow
 from relay.core.session_timeouts import SessionTimeouts
 from relay.core.transcript import Transcript
@@ -112,17 +112,18 @@ class Session:
     @property
     def deadline(self) -> float | None:
         """The monotonic second at which `Woken` is wanted; None once closed."""
-        if self.state is State.CLOSED:
+        agent = self._agent
+        if agent.state is State.CLOSED:
             return None
         # After every event: nothing is looked at that is not there.
         due = min(
-            self._agent.deadline,
-            self._agent.roll_over_deadline(self._is_quiet),
+            agent.deadline,
+            agent.roll_over_deadline(self._is_quiet),
             self._resume.closes_at,
             self._audio.next_check,
             self._timeouts.deadline,
         )
-        if self._calls and self.state is State.OPEN:  # before, nobody could say anything
+        if self._calls and agent.state is State.OPEN:  # before, nobody could say anything
             due = min(due, self._calls.deadline)
         return due
 
@@ -153,122 +154,75 @@ class Session:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Apply one event at monotonic second `now`; what has to be done, in order."""
-        if self.state is State.CLOSED:
+        if self._agent.state is State.CLOSED:
             return []
-        match event:
-            case events.FromAgent(message):
-                return self._from_agent(message, now)
-            case events.FromBrowser(message):
-                return self._from_browser(message, now)
-            case events.NotAudio():
-                return self._refuse(_TEXT_AS_AUDIO, now)
-            case events.ControlFrame():
-                refusal = self._texts.count(now)
-                return self._refuse(refusal, now) if refusal else []
-            case events.AgentOpened():
-                if self.state is State.DIALLING:
-                    self._agent.state = State.WELCOMING
-                return []
-            case events.ContextLearned(context):
-                self._briefing.learn(context)
-                return self._brief()
-            case events.AgentUnreachable(detail, final, retry_after):
-                why = EndReason.AGENT_UNREACHABLE
-                if final:
-                    return self._fail(why, detail)
-                return self._lost(now, why, detail, at_least=retry_after)
-            case events.AgentClosed(code, reason):
-                detail = f"{code} {reason}".strip()
-                if is_lost(code):
-                    return self._lost(now, EndReason.AGENT_LOST, detail)
-                return self._end(EndReason.AGENT_LEFT, detail, code, reason)
-            case events.BrowserClosed(code, reason):
-                return self._browser_closed(code, reason, now)
-            case events.BrowserReturning():
-                self._resume.detach(now)
-                return [actions.DetachBrowser(*HANG_UP[EndReason.SUPERSEDED])]
-            case events.BrowserAttached(ticket, received, browser_frames):
-                self._resume.attach(ticket, browser_frames)
-                takeover = self.admitted.takeover if self.admitted.brings_nothing(ticket) else None
-                told = self._introduce(received, takeover)
-                return [told, actions.Replay(received), actions.Note("browser_back", "")]
-            case events.GoAway():
-                return self._go_away(now)
-            case events.HangUp(EndReason.BROWSER_TOO_SLOW as why) if self._resume.grace:
-                return self._detach(*HANG_UP[why], now)
-            case events.HangUp(why, detail):
-                return self._hang_up(why, detail)
-            case events.Allowed(seconds):
-                self._timeouts.allow(seconds, now)
-                return []
-            case events.Woken():
-                return self._woken(event, now)
-            case events.MessageStored(message):
-                return [actions.SendBrowser(_saved(message))]
-            case events.FunctionStarted(shown, say, say_after):
-                if say:
-                    self._calls.promise(shown.id, say, now + say_after)
-                return [actions.SendBrowser(shown)]
-            case events.FunctionReturned():  # exhaustive: mypy finds a forgotten event
-                return self._function_returned(event)
+        return _RULES[type(event)](self, event, now)
 
     # --- the agent speaks ----------------------------------------------------------------
 
-    def _from_agent(self, message: deepgram.FromServer, now: float) -> list[Action]:
-        match message:
-            case deepgram.Welcome(request_id=request_id):
-                return self._welcomed(request_id)
-            case deepgram.SettingsApplied():
-                return self._applied(now)
-            case deepgram.ConversationText():
-                return self._store(message, actions.Forward(), now)
-            case deepgram.Mended(message=said, reason=reason):
-                note = actions.Note("agent_malformed", f"ConversationText: {reason}")
-                return [note, *self._store(said, actions.SendBrowser(said), now)]
-            case deepgram.LatencyReport(total_latency=seconds):
-                # One may come with every frame of audio: not for later.
-                told: list[Action] = [] if self._resume.is_detached else [actions.Forward(False)]
-                return told if seconds is None else [*told, actions.Reported(seconds)]
-            case deepgram.UserStartedSpeaking():
-                self._in_turn = self._transcript.words_due = True
-                self._timeouts.touch(now)
-                self._close_turn()
-                return [actions.ClearAudio(), actions.Forward()]
-            case deepgram.FunctionCallRequest():
-                return self._called(message)
-            case deepgram.FunctionCallCancelled():
-                return self._taken_back(message)
-            case deepgram.Error():
-                return self._agent_erred(message, now)
-            case deepgram.AgentAudioDone():
-                self._in_turn = False
-                self._timeouts.touch(now)
-                self._close_turn()
-                return [actions.Forward(), *(self._maybe_go(now) or self._maybe_roll_over(now))]
-            case deepgram.Warning(code=code, description=description):
-                return [
-                    actions.SendBrowser(message_policy.for_browser(message)),
-                    actions.Note("agent_warning", f"{code}: {description}"),
-                ]
-            case deepgram.History() | deepgram.FunctionCallResponse():
-                return []  # told already; the echo of our own answer (2026)
-            case deepgram.PromptUpdated() if self._calls.news.answered():
-                return []
-            case deepgram.AgentThinking() if not self._texts.policy.shown.thinking:
-                return [actions.SendBrowser(deepgram.AgentThinking())]
-            case deepgram.Unknown(type=kind) if not self._texts.policy.shown.unknown:
-                return [actions.Note("agent_unknown", kind[:40])]
-            case deepgram.Malformed(type=kind, reason=reason):
-                note = actions.Note("agent_malformed", f"{kind}: {reason}")
-                return [note] if kind in message_policy.PRIVATE else [note, actions.Forward()]
-            case deepgram.Notice() | deepgram.Unknown():  # exhaustive
-                return [actions.Forward()]
+    def _from_agent(self, event: events.FromAgent, now: float) -> list[Action]:
+        message = event.message
+        return _AGENT_RULES.get(type(message), Session._pass_on)(self, message, now)
 
-    def _welcomed(self, request_id: str) -> list[Action]:
+    def _pass_on(self, _: object, now: float) -> list[Action]:
+        return [actions.Forward()]
+
+    def _told_already(self, _: object, now: float) -> list[Action]:
+        return []
+
+    def _said(self, said: deepgram.ConversationText, now: float) -> list[Action]:
+        return self._store(said, actions.Forward(), now)
+
+    def _mended(self, mended: deepgram.Mended, now: float) -> list[Action]:
+        note = actions.Note("agent_malformed", f"ConversationText: {mended.reason}")
+        return [note, *self._store(mended.message, actions.SendBrowser(mended.message), now)]
+
+    def _reported(self, report: deepgram.LatencyReport, now: float) -> list[Action]:
+        # One may come with every frame of audio: not for later.
+        told: list[Action] = [] if self._resume.is_detached else [actions.Forward(False)]
+        seconds = report.total_latency
+        return told if seconds is None else [*told, actions.Reported(seconds)]
+
+    def _user_speaks(self, _: deepgram.UserStartedSpeaking, now: float) -> list[Action]:
+        self._in_turn = self._transcript.words_due = True
+        self._timeouts.touch(now)
+        self._close_turn()
+        return [actions.ClearAudio(), actions.Forward()]
+
+    def _agent_finished(self, _: deepgram.AgentAudioDone, now: float) -> list[Action]:
+        self._in_turn = False
+        self._timeouts.touch(now)
+        self._close_turn()
+        return [actions.Forward(), *(self._maybe_go(now) or self._maybe_roll_over(now))]
+
+    def _warned(self, warning: deepgram.Warning, now: float) -> list[Action]:
+        return [
+            actions.SendBrowser(message_policy.for_browser(warning)),
+            actions.Note("agent_warning", f"{warning.code}: {warning.description}"),
+        ]
+
+    def _prompt_updated(self, _: deepgram.PromptUpdated, now: float) -> list[Action]:
+        return [] if self._calls.news.answered() else [actions.Forward()]
+
+    def _thinks(self, _: deepgram.AgentThinking, now: float) -> list[Action]:
+        if self._texts.policy.shown.thinking:
+            return [actions.Forward()]
+        return [actions.SendBrowser(deepgram.AgentThinking())]
+
+    def _unknown(self, message: deepgram.Unknown, now: float) -> list[Action]:
+        if self._texts.policy.shown.unknown:
+            return [actions.Forward()]
+        return [actions.Note("agent_unknown", message.type[:40])]
+
+    def _malformed(self, message: deepgram.Malformed, now: float) -> list[Action]:
+        note = actions.Note("agent_malformed", f"{message.type}: {message.reason}")
+        return [note] if message.type in message_policy.PRIVATE else [note, actions.Forward()]
+
+    def _welcomed(self, welcome: deepgram.Welcome, now: float) -> list[Action]:
         if self.state is not State.WELCOMING:
             return [actions.Note("agent_unexpected", "Welcome a second time")]
         first = self._agent.request_id is None and self.admitted.takeover is None
-        self._agent.welcome(request_id)
+        self._agent.welcome(welcome.request_id)
         shown: list[Action] = [actions.Forward()] if first else []
         return shown + self._brief()
 
@@ -286,7 +240,7 @@ class Session:
             made = message_policy.without_greeting(made)
         return [actions.SendSettings(made)]
 
-    def _applied(self, now: float) -> list[Action]:
+    def _applied(self, _: deepgram.SettingsApplied, now: float) -> list[Action]:
         if self.state is not State.APPLYING:
             return [actions.Note("agent_unexpected", f"SettingsApplied while {self.state.value}")]
         asked: list[Action] = [] if self._agent.was_open else [actions.Forward()]
@@ -313,7 +267,7 @@ class Session:
                 asked.append(actions.AwaitReply())
         return asked
 
-    def _called(self, request: deepgram.FunctionCallRequest) -> list[Action]:
+    def _called(self, request: deepgram.FunctionCallRequest, now: float) -> list[Action]:
         if self.state not in (State.APPLYING, State.OPEN):
             # An answer would be something before Settings.
             return [actions.Note("agent_unexpected", f"FunctionCallRequest {self.state.value}")]
@@ -322,7 +276,7 @@ class Session:
             self._open_turn.call()
         return _note_unreadable(request) + begun
 
-    def _taken_back(self, cancelled: deepgram.FunctionCallCancelled) -> list[Action]:
+    def _taken_back(self, cancelled: deepgram.FunctionCallCancelled, now: float) -> list[Action]:
         asked = _note_unreadable(cancelled)
         for id, answered in self._calls.take_back(cancelled.functions):
             if answered is not None:
@@ -335,7 +289,28 @@ class Session:
         if not self._calls:  # or the answer is still to come
             self._open_turn.close(is_cut=is_cut)
 
-    # --- the agent is lost -------------------------------------------------------------------
+    # --- the agent comes, and is lost --------------------------------------------------------
+
+    def _agent_opened(self, _: events.AgentOpened, now: float) -> list[Action]:
+        if self.state is State.DIALLING:
+            self._agent.state = State.WELCOMING
+        return []
+
+    def _learned(self, event: events.ContextLearned, now: float) -> list[Action]:
+        self._briefing.learn(event.context)
+        return self._brief()
+
+    def _unreachable(self, event: events.AgentUnreachable, now: float) -> list[Action]:
+        why = EndReason.AGENT_UNREACHABLE
+        if event.final:
+            return self._fail(why, event.detail)
+        return self._lost(now, why, event.detail, at_least=event.retry_after)
+
+    def _agent_closed(self, event: events.AgentClosed, now: float) -> list[Action]:
+        detail = f"{event.code} {event.reason}".strip()
+        if is_lost(event.code):
+            return self._lost(now, EndReason.AGENT_LOST, detail)
+        return self._end(EndReason.AGENT_LEFT, detail, event.code, event.reason)
 
     def _agent_erred(self, error: deepgram.Error, now: float) -> list[Action]:
         # The description is for us; it may quote the prompt.
@@ -404,7 +379,18 @@ class Session:
         )
         return actions.SendBrowser(event)
 
-    def _browser_closed(self, code: int, reason: str, now: float) -> list[Action]:
+    def _returning(self, _: events.BrowserReturning, now: float) -> list[Action]:
+        self._resume.detach(now)
+        return [actions.DetachBrowser(*HANG_UP[EndReason.SUPERSEDED])]
+
+    def _attached(self, event: events.BrowserAttached, now: float) -> list[Action]:
+        self._resume.attach(event.ticket, event.browser_frames)
+        takeover = self.admitted.takeover if self.admitted.brings_nothing(event.ticket) else None
+        told = self._introduce(event.received, takeover)
+        return [told, actions.Replay(event.received), actions.Note("browser_back", "")]
+
+    def _browser_closed(self, event: events.BrowserClosed, now: float) -> list[Action]:
+        code, reason = event.code, event.reason
         if self._resume.grace and code < 3000 and code not in _GOODBYES:
             return self._detach(code, reason, now)
         why = EndReason.BROWSER_LOST if code == close_codes.ABNORMAL else EndReason.BROWSER_LEFT
@@ -419,7 +405,8 @@ class Session:
         sent = close_codes.sendable(code, instead=close_codes.NORMAL)
         return [actions.DetachBrowser(sent, close_codes.short(reason)), away]
 
-    def _from_browser(self, message: relay_events.FromBrowser, now: float) -> list[Action]:
+    def _from_browser(self, event: events.FromBrowser, now: float) -> list[Action]:
+        message = event.message
         self._resume.confirm()
         if refusal := self._texts.judge(message, now):
             return self._refuse(refusal, now)
@@ -435,6 +422,13 @@ class Session:
             if self.state is not State.OPEN:
                 return []  # the next agent is asked
         return [actions.Forward()]
+
+    def _not_audio(self, _: events.NotAudio, now: float) -> list[Action]:
+        return self._refuse(_TEXT_AS_AUDIO, now)
+
+    def _pinged(self, _: events.ControlFrame, now: float) -> list[Action]:
+        refusal = self._texts.count(now)
+        return self._refuse(refusal, now) if refusal else []
 
     def _refuse(self, refusal: RelayError, now: float) -> list[Action]:
         """Tell the browser; once too often is the end."""
@@ -453,7 +447,22 @@ class Session:
             asked.append(actions.BlockAudio(self._audio.is_blocked))
         return asked + (self._refuse(refusal, now) if refusal else [])
 
-    def _function_returned(self, event: events.FunctionReturned) -> list[Action]:
+    def _stored(self, event: events.MessageStored, now: float) -> list[Action]:
+        stored = event.message
+        return [
+            actions.SendBrowser(
+                relay_events.RelayMessageSaved(
+                    seq=stored.seq, message_id=stored.id, role=stored.role
+                )
+            )
+        ]
+
+    def _function_started(self, event: events.FunctionStarted, now: float) -> list[Action]:
+        if event.say:
+            self._calls.promise(event.shown.id, event.say, now + event.say_after)
+        return [actions.SendBrowser(event.shown)]
+
+    def _function_returned(self, event: events.FunctionReturned, now: float) -> list[Action]:
         asked: list[Action] = [actions.SendBrowser(event.shown)]
         if finished := self._calls.answer(event.shown.id, event.content):
             self._transcript.add_calls([finished])
@@ -470,7 +479,11 @@ class Session:
 
     # --- time and the end --------------------------------------------------------------------
 
-    def _go_away(self, now: float) -> list[Action]:
+    def _allowed(self, event: events.Allowed, now: float) -> list[Action]:
+        self._timeouts.allow(event.seconds, now)
+        return []
+
+    def _go_away(self, _: events.GoAway, now: float) -> list[Action]:
         if self._timeouts.go_by < math.inf:
             return []  # a second time
         self._timeouts.go_by = now + GO_AWAY_PATIENCE
@@ -487,11 +500,12 @@ class Session:
         return self._hang_up(EndReason.SHUTDOWN)
 
     def _woken(self, woken: events.Woken, now: float) -> list[Action]:
-        if expired := self._timeouts.expired(now):
-            return self._hang_up(EndReason(expired))
         asked: list[Action] = []
-        if warning := self._timeouts.warning(now):
-            asked.append(actions.SendBrowser(warning))
+        if now >= self._timeouts.deadline:
+            if expired := self._timeouts.expired(now):
+                return self._hang_up(EndReason(expired))
+            if warning := self._timeouts.warning(now):
+                asked.append(actions.SendBrowser(warning))
         if now >= self._audio.next_check:
             asked += self._check_audio(woken, now)
         return asked if self.state is State.CLOSED else asked + self._due(woken, now)
@@ -523,12 +537,13 @@ class Session:
         agent = (code, short) if is_its_own else (close_codes.NORMAL, "")
         return [actions.End(why.value, detail, browser, agent)]
 
+    def _asked_to_end(self, event: events.HangUp, now: float) -> list[Action]:
+        if event.reason is EndReason.BROWSER_TOO_SLOW and self._resume.grace:
+            return self._detach(*HANG_UP[event.reason], now)
+        return self._hang_up(event.reason, event.detail)
+
     def _hang_up(self, why: EndReason, detail: str = "") -> list[Action]:
         return self._end(why, detail, *HANG_UP[why])
-
-
-def _saved(message: MessageSaid) -> relay_events.RelayMessageSaved:
-    return relay_events.RelayMessageSaved(seq=message.seq, message_id=message.id, role=message.role)
 
 
 def _note_unreadable(
@@ -539,3 +554,48 @@ def _note_unreadable(
         return []
     detail = f"{type(message).__name__}: {message.unreadable} entries without an id"
     return [actions.Note("agent_malformed", detail)]
+
+
+_Rule = Callable[[Session, Any, float], list[Action]]
+# By type, so that none costs more because it comes late in a list. test_session.py holds them
+# against all events and messages that there are.
+_RULES: dict[type[Event], _Rule] = {
+    events.FromAgent: Session._from_agent,
+    events.FromBrowser: Session._from_browser,
+    events.NotAudio: Session._not_audio,
+    events.ControlFrame: Session._pinged,
+    events.AgentOpened: Session._agent_opened,
+    events.ContextLearned: Session._learned,
+    events.AgentUnreachable: Session._unreachable,
+    events.AgentClosed: Session._agent_closed,
+    events.BrowserClosed: Session._browser_closed,
+    events.BrowserReturning: Session._returning,
+    events.BrowserAttached: Session._attached,
+    events.GoAway: Session._go_away,
+    events.HangUp: Session._asked_to_end,
+    events.Allowed: Session._allowed,
+    events.Woken: Session._woken,
+    events.MessageStored: Session._stored,
+    events.FunctionStarted: Session._function_started,
+    events.FunctionReturned: Session._function_returned,
+}
+# Of what no rule is about (a `Notice`) the browser is told.
+_AGENT_RULES: dict[type[deepgram.FromServer], _Rule] = {
+    deepgram.Welcome: Session._welcomed,
+    deepgram.SettingsApplied: Session._applied,
+    deepgram.ConversationText: Session._said,
+    deepgram.Mended: Session._mended,
+    deepgram.LatencyReport: Session._reported,
+    deepgram.UserStartedSpeaking: Session._user_speaks,
+    deepgram.FunctionCallRequest: Session._called,
+    deepgram.FunctionCallCancelled: Session._taken_back,
+    deepgram.Error: Session._agent_erred,
+    deepgram.AgentAudioDone: Session._agent_finished,
+    deepgram.Warning: Session._warned,
+    deepgram.History: Session._told_already,
+    deepgram.FunctionCallResponse: Session._told_already,  # the echo of our own answer (2026)
+    deepgram.PromptUpdated: Session._prompt_updated,
+    deepgram.AgentThinking: Session._thinks,
+    deepgram.Unknown: Session._unknown,
+    deepgram.Malformed: Session._malformed,
+}

@@ -27,6 +27,7 @@ from relay.core.user_context import About, AskContext
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live import agent_settings
+from relay.live.alarms import Alarms
 from relay.live.dial_ahead import Ask, DialAhead
 from relay.live.quotas import AgentQuota, Attached, block, check_room
 from relay.live.session_record import SessionRecord
@@ -77,6 +78,7 @@ class SessionRegistry:
         self._limits = limits
         self._dial = LimitedDial(dial, metrics).dial
         self._log_limit = LogLimit()
+        self._alarms = Alarms()
         self._functions = functions
         self._journal = journal
         self._metrics = metrics
@@ -187,6 +189,7 @@ class SessionRegistry:
             tasks=self._tasks,
             calls=(self._functions, configuration.registry),
             share=self._share,
+            alarms=self._alarms,
             redial_tone=tone(admitted.audio.output) if has_sound else b"",
         )
         self._accept(handshake, browser, headers)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import assert_never
+from typing import Any
 
 from config.intents import Registry
 from relay.core import actions, events
@@ -19,9 +19,10 @@ from relay.core.admitted import Admitted
 from relay.core.agent_lifecycle import State
 from relay.core.deepgram_session import SessionRules
 from relay.core.events import EndReason
-from relay.core.records import AgentTime, Figures, MessageSaid
+from relay.core.records import AgentTime, Figures
 from relay.functions.executor import Functions
 from relay.live.agent_side import AgentSide
+from relay.live.alarms import EARLY_SECONDS, Alarm, Alarms
 from relay.live.browser_side import BrowserSide
 from relay.live.dial_ahead import Ask
 from relay.live.quotas import AgentQuota
@@ -55,11 +56,12 @@ class SessionRunner:
         tasks: Contained,
         calls: tuple[Functions, Registry],
         share: AgentQuota,
+        alarms: Alarms,
         redial_tone: bytes = b"",
     ) -> None:
         """`connections` are the browser's and the agent's; `calls` runs its calls, of the functions
-        that it has told its agent; `dials`, `asks`, `tasks` and `share`
-        are as of an `AgentSide`, `redial_tone` is as of a `RedialSound`."""
+        that it has told its agent; `dials`, `asks`, `tasks` and `share` are as of an `AgentSide`,
+        `redial_tone` is as of a `RedialSound`."""
         browser, agent = connections
         self._session = session
         self._record = record
@@ -67,8 +69,7 @@ class SessionRunner:
         self._clock = asyncio.get_running_loop().time
         self.is_live = True  # False: it has ended and only its sockets are still there
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._timer: asyncio.Handle | None = None  # the one of the session
-        self._due: float | None = None  # when it wakes: not every handle of uvloop knows it
+        self._alarm = Alarm(alarms, self._wake)
         # The text being handled and whether the agent sent it: what `Forward` speaks of.
         self._frame = b"", False
         agent.queue.waited, browser.queue.waited = record.timing.up, record.timing.down
@@ -124,7 +125,7 @@ class SessionRunner:
             await self._finished
         finally:
             self._agent.stop_dialling()
-            self._disarm()
+            self._alarm.stop()
             if self.is_live:  # we are being cancelled, or something broke
                 self.handle(events.HangUp(EndReason.INTERNAL_ERROR))
             self._browser.release()
@@ -194,7 +195,9 @@ class SessionRunner:
         outside = current.set(self._record.log_context)
         try:
             self._do(decide(self._clock()))
-            self._arm()
+            due = self._session.deadline
+            if due is not None:
+                self._alarm.set(due)
         except Exception as error:
             # The edge of the session: who called us has others to serve.
             log.exception("session_failed session=%s", self._session.admitted.session_id)
@@ -218,29 +221,14 @@ class SessionRunner:
             if self.is_live and not self._finished.done():
                 self._finished.set_exception(another)
 
-    def _arm(self) -> None:
-        due = self._session.deadline
-        if self._timer is not None and due == self._due:
-            return
-        self._disarm()
-        if due is not None:
-            self._due = due
-            self._timer = asyncio.get_running_loop().call_at(due, self._wake)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _wake(self) -> None:
-        self._timer = None
-
         def decide(now: float) -> list[Action]:
-            # The clock of the loop counts in milliseconds: do not come too early by a part of one.
-            now = max(now, self._session.deadline or 0.0)
+            due = self._session.deadline
+            if due is None or due > now + EARLY_SECONDS:
+                return []  # it was put off
             heard = self._browser.connection
             woken = events.Woken(heard.frames, heard.bytes, self._browser.thrown_away)
-            asked = self._session.handle(woken, now)
+            asked = self._session.handle(woken, max(now, due))
             self._browser.most = self._session.most
             return asked
 
@@ -249,77 +237,93 @@ class SessionRunner:
     # --- actions -----------------------------------------------------------------------------
 
     def _do(self, asked: list[Action]) -> None:
-        to_agent = self._agent.connection.queue
         for action in asked:
-            match action:
-                case actions.Forward(kept=kept):
-                    text, is_from_agent = self._frame
-                    if is_from_agent:
-                        self._browser.tell(text, kept=kept)
-                    else:  # what is lost with this agent the core tells the next one
-                        to_agent.send_text(text, for_this_end=True)
-                case actions.SendBrowser(event=event):
-                    self._send_browser(event)
-                case actions.Refuse(error=error, code=code):
-                    self._record.refused(code)
-                    self._send_browser(error)
-                case actions.BlockAudio(blocked=blocked):
-                    self._browser.block(blocked)
-                case actions.SendAgent(message=message):
-                    to_agent.send_text(deepgram.encode(message), for_this_end=True)
-                case actions.KeepAgentAlive():
-                    self._keep_agent_alive()
-                case actions.DialAgent():
-                    self._agent.dial()
-                case actions.DropAgent():
-                    self._agent.drop()
-                case actions.SendSettings(settings=settings):
-                    self._record.timing.settings_sent(self._clock())
-                    to_agent.send_first(deepgram.encode(settings))
-                case actions.ReleaseHeld(agent_request_id=request_id):
-                    to_agent.release()
-                    self._record.began(request_id)
-                case actions.ClearAudio():
-                    self._browser.connection.queue.clear_audio()
-                case actions.Store(message=message):
-                    self._store(message)
-                case actions.AwaitReply():
-                    self._agent.await_reply(self._clock())
-                case actions.Reported(seconds=seconds):
-                    self._record.timing.reported(seconds)
-                case actions.CallFunction():
-                    self._call(action)
-                case actions.CancelFunction(id=id):
-                    self._calls[0].cancel(id)
-                case actions.DecideCall(id=id, wanted=wanted):
-                    self._calls[0].decide(id, wanted)
-                case actions.DetachBrowser(code=code, reason=reason):
-                    self._browser.detach(code, reason)
-                    self._agent.hear_all()  # no reply is heard, none is measured
-                case actions.Replay(received=received):
-                    self._browser.replay_texts(received)
-                case actions.End(reason=reason, detail=detail, browser=browser, agent=agent):
-                    self._browser.connection.close(*browser)
-                    self._agent.connection.close(*agent)
-                    self._end(reason, detail)
-                case actions.Note(what=what, detail=detail):
-                    self._record.note(what, detail)
-                case _:
-                    assert_never(action)
+            _DEEDS[type(action)](self, action)
 
-    def _call(self, asked: actions.CallFunction) -> None:
-        functions, registry = self._calls
-        functions.start(
-            registry, self.admitted, asked.call, asked.after_seq, self.handle, row_id=asked.id
-        )
+    def _forward(self, action: actions.Forward) -> None:
+        text, is_from_agent = self._frame
+        if is_from_agent:
+            self._browser.tell(text, kept=action.kept)
+        else:  # what is lost with this agent the core tells the next one
+            self._agent.connection.queue.send_text(text, for_this_end=True)
 
-    def _keep_agent_alive(self) -> None:
+    def _send_browser(self, action: actions.SendBrowser) -> None:
+        self._say(action.event)
+
+    def _refuse(self, action: actions.Refuse) -> None:
+        self._record.refused(action.code)
+        self._say(action.error)
+
+    def _block_audio(self, action: actions.BlockAudio) -> None:
+        self._browser.block(action.blocked)
+
+    def _send_agent(self, action: actions.SendAgent) -> None:
+        text = deepgram.encode(action.message)
+        self._agent.connection.queue.send_text(text, for_this_end=True)
+
+    def _keep_agent_alive(self, _: actions.KeepAgentAlive) -> None:
         to_agent = self._agent.connection.queue
         to_agent.send_text(deepgram.encode(deepgram.KeepAlive()), for_this_end=True)
         if frame := silence(self._session.admitted.audio.input, SILENCE_SECONDS):
             to_agent.send_audio(frame)
 
-    def _send_browser(self, event: deepgram.Message) -> None:
+    def _dial_agent(self, _: actions.DialAgent) -> None:
+        self._agent.dial()
+
+    def _drop_agent(self, _: actions.DropAgent) -> None:
+        self._agent.drop()
+
+    def _send_settings(self, action: actions.SendSettings) -> None:
+        self._record.timing.settings_sent(self._clock())
+        self._agent.connection.queue.send_first(deepgram.encode(action.settings))
+
+    def _release_held(self, action: actions.ReleaseHeld) -> None:
+        self._agent.connection.queue.release()
+        self._record.began(action.agent_request_id)
+
+    def _clear_audio(self, _: actions.ClearAudio) -> None:
+        self._browser.connection.queue.clear_audio()
+
+    def _store(self, action: actions.Store) -> None:
+        # It is told in the next text frame.
+        message, frame = action.message, self._browser.text_count + 1
+        self._record.message(message, frame, lambda: self.handle(events.MessageStored(message)))
+
+    def _await_reply(self, _: actions.AwaitReply) -> None:
+        self._agent.await_reply(self._clock())
+
+    def _reported(self, action: actions.Reported) -> None:
+        self._record.timing.reported(action.seconds)
+
+    def _call_function(self, asked: actions.CallFunction) -> None:
+        functions, registry = self._calls
+        functions.start(
+            registry, self.admitted, asked.call, asked.after_seq, self.handle, row_id=asked.id
+        )
+
+    def _cancel_function(self, action: actions.CancelFunction) -> None:
+        self._calls[0].cancel(action.id)
+
+    def _decide_call(self, action: actions.DecideCall) -> None:
+        self._calls[0].decide(action.id, action.wanted)
+
+    def _detach_browser(self, action: actions.DetachBrowser) -> None:
+        self._browser.detach(action.code, action.reason)
+        self._agent.hear_all()  # no reply is heard, none is measured
+
+    def _replay(self, action: actions.Replay) -> None:
+        self._browser.replay_texts(action.received)
+
+    def _note(self, action: actions.Note) -> None:
+        self._record.note(action.what, action.detail)
+
+    def _over(self, action: actions.End) -> None:
+        self._browser.connection.close(*action.browser)
+        self._agent.connection.close(*action.agent)
+        self._end(action.reason, action.detail)
+
+    def _say(self, event: deepgram.Message) -> None:
+        """Tell the browser."""
         if isinstance(event, relay_events.RelayReconnecting):
             self._sound.begin()
         elif isinstance(event, relay_events.RelayReconnected):
@@ -330,11 +334,6 @@ class SessionRunner:
         else:
             self._browser.tell(deepgram.encode(event))
 
-    def _store(self, message: MessageSaid) -> None:
-        # It is told in the next text frame.
-        frame = self._browser.text_count + 1
-        self._record.message(message, frame, lambda: self.handle(events.MessageStored(message)))
-
     def _end(self, reason: str, detail: str) -> None:
         browser, agent = self._browser.connection, self._agent.connection
         self._record.ended(reason, detail, browser, agent)
@@ -343,3 +342,29 @@ class SessionRunner:
         self._sound.end()
         self._agent.stop_dialling()
         self.settle()
+
+
+# By type: see the rules of a `Session`, and test_session_runner.py.
+_DEEDS: dict[type[Action], Callable[[SessionRunner, Any], None]] = {
+    actions.Forward: SessionRunner._forward,
+    actions.SendBrowser: SessionRunner._send_browser,
+    actions.Refuse: SessionRunner._refuse,
+    actions.BlockAudio: SessionRunner._block_audio,
+    actions.SendAgent: SessionRunner._send_agent,
+    actions.KeepAgentAlive: SessionRunner._keep_agent_alive,
+    actions.DialAgent: SessionRunner._dial_agent,
+    actions.DropAgent: SessionRunner._drop_agent,
+    actions.SendSettings: SessionRunner._send_settings,
+    actions.ReleaseHeld: SessionRunner._release_held,
+    actions.ClearAudio: SessionRunner._clear_audio,
+    actions.Store: SessionRunner._store,
+    actions.AwaitReply: SessionRunner._await_reply,
+    actions.Reported: SessionRunner._reported,
+    actions.CallFunction: SessionRunner._call_function,
+    actions.CancelFunction: SessionRunner._cancel_function,
+    actions.DecideCall: SessionRunner._decide_call,
+    actions.DetachBrowser: SessionRunner._detach_browser,
+    actions.Replay: SessionRunner._replay,
+    actions.End: SessionRunner._over,
+    actions.Note: SessionRunner._note,
+}

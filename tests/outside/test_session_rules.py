@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -187,9 +188,10 @@ def break_session(relay, how):
         raise Broken
 
     if how == "timer":
-        runner._session.handle, well = broken, runner._session.handle
+        rules = runner._session
+        runner._session = SimpleNamespace(deadline=0.0, handle=broken, admitted=rules.admitted)
         runner._wake()
-        runner._session.handle = well
+        runner._session = rules
     elif how == "core":
         runner._session.handle = broken
     elif how == "journal":

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from datetime import timedelta
+from typing import get_args
 from uuid import UUID, uuid4
 
 import msgspec
@@ -17,6 +18,7 @@ from config.function_arguments import MAX_LENGTH
 from config.policy import Policy, Shown
 from config.prompt import LONGEST_NEWS
 from relay.core import actions, message_policy
+from relay.core import session as session_module
 from relay.core.admitted import Admitted, Takeover
 from relay.core.agent_lifecycle import KEEPALIVE_CHECK, ROLL_OVER_PATIENCE, State
 from relay.core.events import (
@@ -30,6 +32,7 @@ from relay.core.events import (
     ContextLearned,
     ControlFrame,
     EndReason,
+    Event,
     FromAgent,
     FromBrowser,
     FunctionReturned,
@@ -50,6 +53,14 @@ from relay.core.user_context import UserContext
 from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
 from tests.relay.conftest import BEGAN, LIMITS, make_session
+
+
+def test_every_event_and_every_message_of_the_agent_has_its_rule():
+    assert set(session_module._RULES) == set(get_args(Event))
+    known = set(session_module._AGENT_RULES)
+    assert known < set(get_args(deepgram.FromServer))
+    for kind in set(get_args(deepgram.FromServer)) - known:
+        assert issubclass(kind, deepgram.Notice), "the browser is told what no rule is about"
 
 
 def of(kind, asked):

@@ -7,6 +7,7 @@ import asyncio
 import json
 import socket
 from types import SimpleNamespace
+from typing import get_args
 from uuid import uuid4
 
 import msgspec
@@ -18,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from relay.core import actions
 from relay.core.records import IntentCalled, MessageSaid, SessionBegan, SessionEnded
 from relay.functions.submission import Rejected, Submitted
+from relay.live import session_runner
 from relay.protocol.relay_events import IntentStatus
 from tests.relay.wires import LIMITS, TICKET, Agent, agent_and_relay, next_event, relaying
 
@@ -533,6 +535,10 @@ async def test_a_refused_message_gets_an_error_and_the_session_goes_on():
         assert agent.texts[1] == {"type": "KeepAlive"}
 
 
+def test_everything_that_the_rules_ask_for_is_done():
+    assert set(session_runner._DEEDS) == set(get_args(actions.Action))
+
+
 async def test_while_the_browser_is_silent_the_agent_hears_silence():
     async with agent_and_relay() as (agent, relay), relay.attach() as browser:
         await next_event(browser, "SettingsApplied")
@@ -653,8 +659,8 @@ def test_a_deadline_that_is_due_at_once_may_be_armed_again():
             (runner,) = relay.session_registry._live.values()
             rules = runner._session
             runner._session = SimpleNamespace(deadline=asyncio.get_running_loop().time())
-            runner._arm()
-            runner._arm()
+            for _ in range(2):
+                runner._act(lambda now: [])
             runner._session = rules
             await agent.say(type="ConversationText", role="assistant", content="still here")
             return (await next_event(browser, "ConversationText"))["content"]
