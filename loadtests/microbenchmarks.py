@@ -24,6 +24,7 @@ from control.api.sessions import PREFIX
 from control.auth.current_user import USER_ID
 from control.db.conversations import create_conversation
 from control.db.store import Store
+from loadtests import greeting
 from loadtests.environment import Environment
 from loadtests.load_generator import Caller, Load
 from loadtests.percentiles import Latency, summarize_values
@@ -70,7 +71,8 @@ async def measure(
         direct, relayed = [
             await wait_for_settings(slow, arm, times=sizes.waits) for arm in (Arm.DIRECT, Arm.OURS)
         ]
-    return {
+        tapped = await greeting.find_figures(slow, progress, taps=sizes.taps)
+    return tapped | {
         "messages_per_second": speed,
         "history_p99_ms": pages.p99 / 1000,
         "history_messages": sizes.history,

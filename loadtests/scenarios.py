@@ -71,6 +71,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     pages: int = 2_000
     waits: int = 30
     handshake: float = 0.15  # what the agent takes for it
+    taps: int = 20  # in a browser, of each arm and network
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True):

@@ -455,4 +455,5 @@ function load() {
 
 show();
 install();
+call.prepare();
 await Promise.all([devices.look(), load()]);

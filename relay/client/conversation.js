@@ -126,6 +126,7 @@ export class Conversation extends Emitter {
   mount() {
     clearTimeout(this.#closing);
     this.#leave ??= this.#hear();
+    this.#call.prepare();
     this.#lookForDevices();
     return () => {
       this.#closing = setTimeout(() => {

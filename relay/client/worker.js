@@ -19,6 +19,9 @@ const conversations = `${base}api/v1/voice/conversations`;
 
 self.addEventListener("install", (event) => {
   event.waitUntil(keepShell());
+  // A tap need not wait until a worker that sleeps is awake.
+  const posts = { condition: { requestMethod: "POST" }, source: "network" };
+  if (event.addRoutes) event.waitUntil(event.addRoutes(posts));
   self.skipWaiting();
 });
 

@@ -19,6 +19,7 @@ window.hostile = {
     ServiceWorkerContainer.prototype.register = reject;
   },
   ask(answer) { // the microphone waits for the user; `answer(allowed)` is what that says
+    navigator.permissions.query = async () => ({ state: "prompt" });
     const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
     navigator.mediaDevices.getUserMedia = (wanted) => new Promise((resolve, reject) => {
       window.answer = (allowed) => {

@@ -63,6 +63,7 @@ class Network:
         self.target = target
         self.is_up = True
         self.answer = None
+        self.taken_in = 0  # connections, so far
         self.port = 0
         self._open = set()
         self._server = None
@@ -92,6 +93,7 @@ class Network:
         await self._server.wait_closed()
 
     async def _serve(self, reader, writer):
+        self.taken_in += 1
         if self.answer is not None:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(self.answer)

@@ -106,7 +106,7 @@ async def test_an_agent_that_refuses_is_an_error_and_no_figure(environment):
 
 async def test_all_figures_that_need_no_load_are_measured_together(environment):
     said: list[str] = []
-    sizes = Sizes(stored=500, history=2_000, pages=10, waits=1, handshake=0.01)
+    sizes = Sizes(stored=500, history=2_000, pages=10, waits=1, handshake=0.01, taps=0)
 
     found = await microbenchmarks.measure(environment, sizes, said.append)
 
