@@ -5,7 +5,7 @@ PYTHON_BIN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev docs test lint unit chaos soak image policies bench clean
+.PHONY: help setup dev docs test lint unit chaos soak image policies bench referee clean
 
 help: ## What there is
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,9 +54,12 @@ image: $(STAMP) ## Build the image on a base made here, and try it; needs root, 
 policies: ## Hold manifests and image against checkov's policies
 	@sh scripts/policies.sh build/policies
 
-bench: $(STAMP) ## A short load test: minutes, and a line that says whether the budgets hold
+bench: $(STAMP) ## A load test of ten to fifteen minutes, and a line that says which budgets hold
 	@mkdir -p build
-	@$(VENV)/bin/voice-relay loadtest --quick --json build/bench.json
+	@$(VENV)/bin/voice-relay loadtest --json build/bench.json
+
+referee: $(STAMP) ## Let voicebench, which is not ours, talk to an agent with and without the relay
+	@$(PYTHON_BIN) -m loadtests.referee build/referee
 
 # Branch coverage of these is 100 %: they are the rules, and they are cheap to test.
 comma := ,

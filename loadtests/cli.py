@@ -17,35 +17,30 @@ from control import logging as logs
 from control.db.migrate import MigrationError
 from control.dev.postgres import EmbeddedError
 from loadtests import deployed_relay, processes, report, scenarios, suite_runner
-from loadtests.results import Arm
-from loadtests.scenarios import FULL, PARTS, QUICK
+from loadtests.scenarios import PARTS, SUITE
 
 PATH = click.Path(dir_okay=False, path_type=Path)
-ARMS = [arm.value for arm in Arm]
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="A few minutes: what the budgets need.")
 @click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Only these parts.")
-@click.option("--arm", "arms", multiple=True, type=click.Choice(ARMS), help="Only these arms.")
 @click.option("--json", "json_file", type=PATH, help="Write the results as JSON.")
 @click.option("--target", "url", metavar="URL", help="Measure a deployed relay from outside.")
 @click.option("--sessions", default=1, show_default=True, help="With --target: at the same time.")
 @click.option("--turns", default=3, show_default=True, help="With --target: of each session.")
 def loadtest(
-    quick: bool,
     parts: tuple[str, ...],
-    arms: tuple[str, ...],
     json_file: Path | None,
     url: str | None,
     sessions: int,
     turns: int,
 ) -> None:
-    """Measure what the relay costs, next to nginx, HAProxy and relays as people write them.
+    """Measure what the relay costs, next to nginx and to relays as people write them.
 
-    Starts a database, an agent and callers on this machine, and ends all of it. Without --quick it
-    takes the better part of an hour; use a machine with Linux that does nothing else. nginx and
-    HAProxy are compared with where they are installed (Debian: nginx-light, haproxy).
+    Starts a database, an agent and callers on this machine, and ends all of it. It takes ten
+    minutes, and up to fifteen where a budget is hard to decide; use a machine with Linux that does
+    nothing else. nginx and Node.js are compared with where they are installed (Debian:
+    nginx-light, nodejs, npm).
 
     With --target nothing is started: sessions are opened at a relay that runs elsewhere, and what
     their users wait for is measured. Whatever agent it has costs what it costs.
@@ -59,7 +54,7 @@ def loadtest(
     if sys.platform != "linux":  # its timers, and how it counts processor time
         raise click.ClickException("what runs on this machine is measured on Linux only")
     logs.set_up("error")
-    suite = scenarios.choose(QUICK if quick else FULL, parts, arms)
+    suite = scenarios.choose(SUITE, parts)
     pinning = processes.choose_cores(os.sched_getaffinity(0))
     try:
         results = uvloop.run(suite_runner.bench(suite, pinning, partial(click.echo, err=True)))

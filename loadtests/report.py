@@ -50,8 +50,12 @@ def show(value: float | None, unit: str) -> str:
     """A figure of a budget with its unit; a dash for what is not known."""
     if value is None:
         return NONE
-    digits = {"x": 2, "/s": 0, "KiB": 0}.get(unit, 1 if abs(value) < 100 else 0)
-    return f"{value:,.{digits}f} {TIMES if unit == 'x' else unit}"
+    return f"{_show_number(value, unit)} {TIMES if unit == 'x' else unit}"
+
+
+def _show_number(value: float, unit: str) -> str:
+    by_size = 2 if abs(value) < 1 else 1 if abs(value) < 100 else 0
+    return f"{value:,.{ {'x': 2, '/s': 0, 'KiB': 0}.get(unit, by_size) }f}"
 
 
 def show_time(microseconds: float) -> str:
@@ -66,25 +70,16 @@ def show_time(microseconds: float) -> str:
 def _show_limit(limit: float | None, verdict: Verdict) -> str:
     if limit is None:
         return ""
-    shown = f"{limit:g} {TIMES}" if verdict.unit == "x" else f"{limit:,.0f} {verdict.unit}"
-    return f"{AT_LEAST if verdict.at_least else AT_MOST} {shown}"
+    bound = AT_LEAST if verdict.at_least else AT_MOST
+    return f"{bound} {limit:,g} {TIMES if verdict.unit == 'x' else verdict.unit}"
 
 
 def _show_spread(verdict: Verdict) -> str:
-    """Least to greatest of the repetitions; nothing when there was one."""
+    """Nothing when there was one value."""
     low, high = verdict.measured.low, verdict.measured.high
     if low is None or high is None or low == high:
         return ""
-    digits = 2 if verdict.unit == "x" else 0
-    return f"{low:,.{digits}f} to {high:,.{digits}f}"
-
-
-def _show_verdict(verdict: Verdict) -> str:
-    if verdict.holds is None:
-        return "not measured"
-    if not verdict.holds:
-        return "broken"
-    return "holds, aim reached" if verdict.reaches_aim else "holds"
+    return f"{_show_number(low, verdict.unit)} to {_show_number(high, verdict.unit)}"
 
 
 # --- the terminal --------------------------------------------------------------------------------
@@ -114,7 +109,7 @@ def _text_of_budgets(verdicts: Sequence[Verdict]) -> str:
             _show_limit(verdict.aim, verdict),
             show(verdict.measured.value, verdict.unit),
             _show_spread(verdict),
-            _show_verdict(verdict),
+            verdict.standing,
         )
         for verdict in verdicts
     ]

@@ -19,9 +19,8 @@ class Arm(StrEnum):
 
     DIRECT = "direct"  # nothing: the floor
     NGINX = "nginx"
-    HAPROXY = "haproxy"
     FASTAPI = "fastapi"
-    PICOWS = "picows"  # the library below ours, and nothing else
+    NODE = "node"  # with its library ws
     OURS = "ours"
 
 

@@ -1,34 +1,39 @@
 """A whole load test: the stages of a suite one after the other, and what came of them.
 
 Load tests. Arms take turns within every repetition, in reverse order every second time, so that
-what changes on the machine meets all of them.
+what changes on the machine meets all of them. What decides a budget that is not decided is run
+again, as long as there is time.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
 import psutil
+from msgspec.structs import replace
 
-from loadtests import microbenchmarks
+from loadtests import budgets, microbenchmarks
 from loadtests.environment import Environment, prepare
 from loadtests.processes import Pinning
 from loadtests.results import Arm, Results
 from loadtests.run import describe, run
 from loadtests.scenarios import Stage, Suite
-from loadtests.systems_under_test import find, is_missing
+from loadtests.systems_under_test import find, find_obstacle
 
 PACKAGES = ["picows", "uvloop", "litestar", "uvicorn", "aiofastnet", "fastapi", "websockets"]
 PACKAGES += ["asyncpg", "msgspec", "httptools"]
 BUSY = 0.5  # load average: something else is at work
+BESIDES = 6.0  # seconds of a run in which nothing is measured: start, attach, stop
 ROOT = Path(__file__).parents[1]
 
 Tell = Callable[[str], None]  # a line for people who watch
@@ -60,37 +65,65 @@ async def bench(suite: Suite, pinning: Pinning, tell: Tell) -> Results:
     if suite.figures:
         async with prepare(Pinning()) as environment:
             results.figures = await microbenchmarks.measure(environment, suite.figures, tell)
-    missing = {arm for stage in suite.stages for arm in stage.arms if is_missing(arm)}
-    results.notes += [f"{arm} was left out: it is not installed" for arm in sorted(missing)]
-    if any(stage.arms for stage in suite.stages):
+    if suite.stages:
         async with prepare(pinning) as environment:
+            arms = dict.fromkeys(arm for stage in suite.stages for arm in stage.arms)
+            found = {arm: find_obstacle(arm, environment.folder) for arm in arms}
+            missing = {arm: why for arm, why in found.items() if why is not None}
+            results.notes += [f"{arm} was left out: {why}" for arm, why in missing.items()]
+            results.versions |= _find_version_of_ws(environment.folder)
+            stages = Stages(environment, results, tell, frozenset(missing))
             for number, stage in enumerate(suite.stages, start=1):
                 tell(f"stage {number} of {len(suite.stages)}: {stage.traffic.name}")
-                await _run_stage(environment, stage, missing, results, tell)
+                await stages.run(stage)
+            await stages.decide(suite.stages, began + suite.longest)
     results.seconds = time.monotonic() - began
     return results
 
 
-async def _run_stage(
-    environment: Environment, stage: Stage, missing: set[Arm], results: Results, tell: Tell
-) -> None:
-    out = set(missing)
-    for sessions in stage.sessions:
-        void: set[Arm] = set()
-        for repetition in range(stage.repetitions):
-            for arm in stage.arms if repetition % 2 == 0 else reversed(stage.arms):
-                # Where frames are lost without a relay, nothing is learnt of the others.
-                if arm in out or Arm.DIRECT in out:
-                    continue
-                for _ in range(2):  # a void run is repeated, and stays in the list
-                    done = await run(environment, stage, arm, sessions, repetition)
-                    results.runs.append(done)
-                    tell(f"  {describe(done)}")
-                    if done.void is None:
-                        break
-                else:
-                    void.add(arm)
-        out |= void
+class Stages(msgspec.Struct, frozen=True):
+    """Runs stages; what they find goes into the results."""
+
+    environment: Environment
+    results: Results
+    tell: Tell
+    missing: frozenset[Arm]
+
+    async def run(self, stage: Stage, first: int = 0) -> None:
+        """All repetitions, numbered from `first`."""
+        out: set[Arm] = set(self.missing)
+        for sessions in stage.sessions:
+            void: set[Arm] = set()
+            for repetition in range(first, first + stage.repetitions):
+                for arm in stage.arms if repetition % 2 == 0 else reversed(stage.arms):
+                    # Where frames are lost without a relay, nothing is learnt of the others.
+                    if arm in out or Arm.DIRECT in out:
+                        continue
+                    for _ in range(2):  # a void run is repeated, and stays in the list
+                        done = await run(self.environment, stage, arm, sessions, repetition)
+                        self.results.runs.append(done)
+                        self.tell(f"  {describe(done)}")
+                        if done.void is None:
+                            break
+                    else:
+                        void.add(arm)
+            out |= void
+
+    async def decide(self, stages: Sequence[Stage], until: float) -> None:
+        """One more repetition of what may decide a budget, and one more, as long as it is over
+        before `until`, a second of the monotonic clock."""
+        while again := [
+            replace(stage, arms=arms, repetitions=1)
+            for stage in stages
+            if (arms := budgets.find_arms_to_repeat(stage, self.results))
+        ]:
+            for stage in again:
+                runs = len(stage.arms) * len(stage.sessions)
+                takes = runs * (stage.warm_up + stage.seconds + BESIDES)
+                if time.monotonic() + takes > until:
+                    return
+                self.tell(f"not decided yet: {stage.traffic.name}")
+                await self.run(stage, 1 + max(run.repetition for run in self.results.runs))
 
 
 # --- where and with what -------------------------------------------------------------------------
@@ -105,8 +138,13 @@ def _find_versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     found |= {package: version(package) for package in PACKAGES}
     return found | {
-        name: _ask(program, "-v") for name in (Arm.NGINX, Arm.HAPROXY) if (program := find(name))
+        name: _ask(program, "-v") for name in ("nginx", "node") if (program := find(name))
     }
+
+
+def _find_version_of_ws(folder: Path) -> dict[str, str]:
+    package = folder / "node_modules" / "ws" / "package.json"
+    return {"ws": json.loads(package.read_text())["version"]} if package.exists() else {}
 
 
 def _ask(*command: str) -> str:

@@ -1,17 +1,19 @@
 """What may stand between browsers and agent, and how each is started.
 
-Load tests. All of them add the key and run one worker on the relay's core; nginx and HAProxy are
-set up as one would for this alone: no buffering of what can be passed on, no logs, no look-ups.
+Load tests. All of them add the key and run one worker on the relay's core; nginx is set up as one
+would for this alone: no buffering of what can be passed on, no logs, no look-ups.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 
@@ -21,6 +23,10 @@ from loadtests.processes import HOST, free_port, program
 from loadtests.results import Arm
 
 KEY = "a-key-for-load-tests"
+BASELINES = Path(__file__).parent / "baselines"
+INSTALL_SECONDS = 120
+NPM_OPTIONS = ("--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts")
+NPM = ["npm", "install", *NPM_OPTIONS, "--no-package-lock"]
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -30,9 +36,21 @@ class Started(msgspec.Struct, frozen=True):
     process: Process | None
 
 
-def is_missing(arm: Arm) -> bool:
-    """Whether this machine has no such program."""
-    return arm in (Arm.NGINX, Arm.HAPROXY) and find(arm) is None
+def find_obstacle(arm: Arm, folder: Path) -> str | None:
+    """Why an arm cannot run on this machine; None: it can. What it needs of npm is then in the
+    `folder`; it may take `INSTALL_SECONDS`."""
+    programs = {Arm.NGINX: ("nginx",), Arm.NODE: ("node", "npm")}.get(arm, ())
+    for name in programs:
+        if find(name) is None:
+            return f"{name} is not installed"
+    if arm is not Arm.NODE or (folder / "node_modules" / "ws").exists():
+        return None
+    command = [*NPM, "--prefix", str(folder), "ws"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"npm did not answer within {INSTALL_SECONDS} s"
+    return f"npm cannot install ws: {done.stderr.strip()[-200:]}" if done.returncode else None
 
 
 def find(name: str) -> str | None:
@@ -80,6 +98,8 @@ def _make_environ(environment: Environment, port: int, agent_url: str) -> dict[s
         "RELAY_AUDIO_SPEED": "20",  # still looked after, but larger frames are no abuse
         "DATABASE_URL": environment.database_url,
         "SSL_CERT_FILE": environment.ca,
+        "NODE_EXTRA_CA_CERTS": environment.ca,
+        "NODE_PATH": str(environment.folder / "node_modules"),
     }
 
 
@@ -91,14 +111,11 @@ def _make_command(arm: Arm, environment: Environment, port: int, agent_url: str)
         path = folder / "nginx.conf"
         path.write_text(_configure_nginx(port, f"{scheme.replace('ws', 'http')}://{agent}", ca))
         return [find("nginx") or "nginx", "-e", "stderr", "-p", str(folder), "-c", str(path)]
-    if arm is Arm.HAPROXY:
-        path = folder / "haproxy.cfg"
-        tls = f"ssl verify required ca-file {ca} verifyhost localhost" if scheme == "wss" else ""
-        path.write_text(_configure_haproxy(port, f"{agent} {tls}"))
-        return [find("haproxy") or "haproxy", "-db", "-f", str(path)]
-    if arm is Arm.OURS:
-        return [sys.executable, "-c", "from control.cli import main; main()", "serve"]
-    return [sys.executable, "-m", f"loadtests.baselines.{arm}_relay"]
+    if arm is Arm.NODE:
+        return ["node", str(BASELINES / "ws_relay.js")]
+    if arm is Arm.FASTAPI:
+        return [sys.executable, "-m", "loadtests.baselines.fastapi_relay"]
+    return [sys.executable, "-c", "from control.cli import main; main()", "serve"]
 
 
 def _configure_nginx(port: int, agent: str, ca: str) -> str:
@@ -136,23 +153,4 @@ http {{
         }}
     }}
 }}
-"""
-
-
-def _configure_haproxy(port: int, agent: str) -> str:
-    return f"""global
-    nbthread 1
-    maxconn 8192
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 1h
-    timeout server 1h
-    timeout tunnel 1h
-frontend browsers
-    bind {HOST}:{port} backlog 4096
-    default_backend agent
-backend agent
-    http-request set-header Authorization "Token {KEY}"
-    server agent {agent}
 """

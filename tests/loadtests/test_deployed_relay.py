@@ -21,6 +21,6 @@ async def test_a_relay_that_is_not_there_is_listed_as_failed():
 
 def test_the_command_says_that_a_target_failed():
     url = f"http://127.0.0.1:{free_port()}"
-    done = CliRunner().invoke(loadtest, ["--target", url, "--arm", "nginx", "--turns", "1"])
+    done = CliRunner().invoke(loadtest, ["--target", url, "--turns", "1"])
     assert done.exit_code == 1
     assert "POST /session" in done.output

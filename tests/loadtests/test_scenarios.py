@@ -4,7 +4,6 @@ import pytest
 
 from loadtests import conversation_script, processes, scenarios
 from loadtests.percentiles import summarize_due
-from loadtests.results import Arm
 
 
 def test_only_what_was_due_in_the_window_is_counted():
@@ -37,8 +36,7 @@ def test_a_turn_is_in_order_and_has_the_speech_of_its_sentences():
 
 
 def test_a_suite_is_cut_down_to_what_is_asked_for():
-    chosen = scenarios.choose(scenarios.FULL, ["stages"], [Arm.OURS])
+    chosen = scenarios.choose(scenarios.SUITE, ["stages"])
     assert {stage.part for stage in chosen.stages} == {"stages"}
     assert not chosen.figures
-    assert {arm for stage in chosen.stages for arm in stage.arms} == {Arm.OURS}
-    assert scenarios.choose(scenarios.QUICK, (), ()) == scenarios.QUICK
+    assert scenarios.choose(scenarios.SUITE, ()) == scenarios.SUITE
