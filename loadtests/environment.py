@@ -9,7 +9,7 @@ import asyncio
 import logging
 import resource
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -60,8 +60,13 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def prepare(pinning: Pinning) -> AsyncIterator[Environment]:
-    """Start it all; ended on return. Raises EmbeddedError or MigrationError."""
+async def prepare(
+    pinning: Pinning, *, parameters: Sequence[str] = ()
+) -> AsyncIterator[Environment]:
+    """Start it all; ended on return. `parameters` are further settings of the database.
+
+    Raises EmbeddedError or MigrationError.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = MANY_FILES if most == resource.RLIM_INFINITY else min(MANY_FILES, most)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
@@ -69,7 +74,7 @@ async def prepare(pinning: Pinning) -> AsyncIterator[Environment]:
     with tempfile.TemporaryDirectory(prefix="loadtest-") as name:
         folder = Path(name)
         ca, certificate = make_certificate(folder)
-        database = EmbeddedPostgres(folder / "database")
+        database = EmbeddedPostgres(folder / "database", parameters=parameters)
         try:
             with pinned(pinning.rest):
                 database_url = database.start()

@@ -22,7 +22,7 @@ from loadtests.session_end import BINARY, CLOSE, TEXT, UP, SessionEnd, SessionEn
 from relay.protocol import deepgram
 from relay.protocol.relay_events import SUBPROTOCOL
 
-ATTACH_SECONDS = 30.0  # for all of them
+ATTACH_SECONDS = 60.0  # for all of them
 LEAVE_SECONDS = 3.0
 
 SETTINGS = deepgram.encode(

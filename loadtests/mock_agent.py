@@ -43,6 +43,7 @@ class AgentConnection(SessionEnd):
         self._plays = agent.traffic.agent
         self._script = conversation_script.play(number)  # not everyone calls a function at once
         self._step = next(self._script)
+        self._frames = 0  # of audio, in the script
         self._began = 0  # the script, in ns; later by what calls took
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -97,7 +98,9 @@ class AgentConnection(SessionEnd):
             transport.send(TEXT, conversation_script.call(call_id))
             return 0
         if step.text is None:
-            self.fire(due)
+            self._frames += 1
+            if self._frames % self.ends.traffic.thinned == 0:
+                self.fire(due)
         else:
             transport.send(TEXT, step.text)
         again = self._began + self._step.at

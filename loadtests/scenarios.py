@@ -21,7 +21,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     """Every browser sends `frame_bytes` each `step` ns; `agent_bytes` are the agent's, if others.
 
     The agent sends every frame back at once ("echo"), sends as many on a schedule of its own
-    ("paced") or plays turns ("conversation").
+    ("paced") or plays turns ("conversation"), of whose audio one frame in `thinned` is sent.
     """
 
     name: str
@@ -29,12 +29,15 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     frame_bytes: int = 640
     agent_bytes: int = 0
     step: int = 20 * MS
+    thinned: int = 1
 
 
 # Frames only, the same both ways.
 ECHO = Traffic(name="echo", agent="echo")
 # Real turns: speech in bursts, events, function calls, storing.
 CONVERSATION = Traffic(name="conversation", agent="conversation", agent_bytes=FRAME_BYTES)
+# The same events at the same pace and next to no audio: for what events alone cost, of many.
+EVENTS = replace(CONVERSATION, name="events", step=1000 * MS, thinned=10)
 # Attached and nearly quiet: what a session costs in memory.
 QUIET = Traffic(name="quiet", agent="paced", step=500 * MS)
 STOPPED_DATABASE = replace(CONVERSATION, name="fault: stopped database")

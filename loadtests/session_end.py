@@ -133,6 +133,8 @@ class SessionEnd(WSListener):
         now = monotonic_ns()
         way, peer, sequence, due = STAMP.unpack_from(frame)
         if sequence != self.received or peer != self.peer:
+            if not way:
+                return  # the relay's silence, while nobody spoke
             self._check(way, peer, sequence)
         self.received = sequence + 1
         self.ends.delays.append((due, now - due))

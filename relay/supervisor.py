@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from relay.backoff import Backoff
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 RETRY = Backoff(first=0.5, longest=5.0)
 WELL_SECONDS = 30.0  # work that has no end is well again when it has run for so long
 FAILING_SECONDS = 60.0
+SPREAD = 0.2  # of a pause, to both sides
 CANCEL_SECONDS = 2.0
 
 Work = Callable[[], Awaitable[object]]
@@ -68,16 +70,20 @@ class Supervisor:
         name: str,
         work: Work,
         *,
-        pause: Work,
+        pause: float | Work,
         foreseen: tuple[type[Exception], ...] = (),
         say: Say = lambda _: None,
     ) -> AsyncIterator[None]:
         """Do `work` and then `pause`, again and again, while inside.
 
+        A `pause` in seconds is that, give or take a fifth: programs that were started together, or
+        got their database back at once, do not go on in step.
+
         What is `foreseen` is not logged with its traceback: `say` is told when it begins.
         """
         repeated = _Repeated(name, foreseen, say)
-        task = asyncio.create_task(self._repeat(repeated, work, pause), name=name)
+        wait = pause if callable(pause) else partial(self._rest, pause)
+        task = asyncio.create_task(self._repeat(repeated, work, wait), name=name)
         self._repeated[task] = repeated
         try:
             yield
@@ -99,6 +105,9 @@ class Supervisor:
     def count(self, task: str) -> None:
         """A task of this name or kind has failed."""
         self._counted.labels(task=task).inc()
+
+    async def _rest(self, seconds: float) -> None:
+        await asyncio.sleep(seconds * (1 + SPREAD * (2 * self._jitter() - 1)))
 
     async def _repeat(self, repeated: _Repeated, work: Work, pause: Work) -> None:
         task = asyncio.current_task()

@@ -168,7 +168,10 @@ class SessionController(Controller):
     async def end_session(
         self, store: Database, live: Live, user: Asker, session_id: FromPath[UUID]
     ) -> None:
-        if not await sessions.close_session(store, session_id, user_id=user.id, reason=HUNG_UP):
+        epoch = live.epoch(session_id)
+        if not await sessions.close_session(
+            store, session_id, user_id=user.id, reason=HUNG_UP, epoch_here=epoch
+        ):
             raise not_found("session")
         live.hang_up(session_id)
 
@@ -178,7 +181,7 @@ async def show(
 ) -> AnySessionView:
     """With what it carried so far, if it is live here, and what it cost."""
     if figures := live.figures(session.id):
-        epoch = live.owned.get(session.id, 0)
+        epoch = live.epoch(session.id) or 0
         async with store.reading() as connection:
             others = await usage.sum_others(connection, session.id, epoch)
         seconds = round(others + figures.agent_seconds, 3)

@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from uuid import UUID
 
 from control.db import ownership
@@ -27,17 +26,19 @@ BALANCE_SECONDS = 5.0
 ASK_SECONDS = 2.0  # what a browser waits for it before it is refused
 _LOCK = 0x766F696365  # "voice": one node at a time
 
-# The part of a node, from what it uses (never less: that many are there) to what it wants; and what
-# nobody has. While another is hungry a node gets none to spare.
+# The part of a node, from what it uses (never less: that many are there) to that and some to spare,
+# an equal part of what all together have to spare; and what nobody has. While another is hungry a
+# node gets none to spare.
 CLAIM = f"""
     WITH others AS (
         SELECT coalesce(sum(s.size), 0)::int AS taken,
-               coalesce(bool_or(s.hungry), false) AS wait
+               coalesce(bool_or(s.hungry), false) AS wait,
+               greatest(1, $4::int / (1 + count(*)))::int AS spare
         FROM voice.agent_shares AS s JOIN voice.nodes AS n ON n.id = s.node_id
         WHERE n.id <> $1 AND n.seen_at > {ownership.ALIVE_SINCE}
     ), part AS (
         SELECT greatest($3::int, least(
-                   CASE WHEN wait THEN $3::int + $5::bool::int ELSE $4::int END, $2::int - taken
+                   $3::int + CASE WHEN wait THEN $5::bool::int ELSE spare END, $2::int - taken
                )) AS size, taken
         FROM others
     )
@@ -79,7 +80,7 @@ class Capacity:
         async with self._supervisor.repeating(
             "governor",
             self.ask,
-            pause=partial(asyncio.sleep, BALANCE_SECONDS),
+            pause=BALANCE_SECONDS,
             foreseen=(StoreUnavailable,),
             say=lambda error: log.error(
                 "governor_unavailable size=%d reason=%s", self._share.size, error
@@ -102,11 +103,11 @@ class Capacity:
         async with self._asking:
             if hungry and share.used < share.size:
                 return  # somebody has asked meanwhile
-            async with self._store.transaction() as connection:
+            async with self._store.transaction(durable=False) as connection:
                 await ownership.beat(connection, self._node_id)
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
                 row = await connection.fetchrow(
-                    CLAIM, self._node_id, share.limit, share.used, share.wanted, hungry
+                    CLAIM, self._node_id, share.limit, share.used, share.spare, hungry
                 )
             assert row is not None, "one row goes in"
             share.resize(row["size"], row["free"])

@@ -18,7 +18,6 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from uuid import UUID
 
 from control.db import ownership
@@ -79,14 +78,14 @@ class Heartbeat:
             self._supervisor.repeating(
                 "node",
                 self.beat,
-                pause=partial(asyncio.sleep, BEAT_SECONDS),
+                pause=BEAT_SECONDS,
                 foreseen=(StoreUnavailable,),
                 say=lambda error: log.error("node_unseen reason=%s", error),
             ),
             self._supervisor.repeating(
                 "node notices",
                 self._listen,
-                pause=partial(asyncio.sleep, PAUSE_SECONDS),
+                pause=PAUSE_SECONDS,
                 foreseen=(*FROM_DATABASE, StoreUnavailable),
                 # Nobody has to mend this: if the database is away, the heartbeat says so.
                 say=lambda error: log.debug("notices_lost reason=%s", error),
@@ -105,35 +104,35 @@ class Heartbeat:
         now = self._clock()
         # Whatever goes wrong from here on: nobody knows whether we were seen.
         seen_since, self._seen_since = self._seen_since, math.inf
-        async with self._store.transaction() as connection:
-            await ownership.beat(connection, self.id, self._name)
+        async with self._store.transaction(durable=False) as connection:
+            is_sweeper = await ownership.beat(connection, self.id, self._name)
         self._seen_since = min(seen_since, now)
         await self.look()
-        await self._heed()
         async with self._store.transaction() as connection:
             self._missing = await ownership.end_missing(
                 connection, self.id, self._session_registry.owned, self._missing
             )
         # After an outage everybody looks dead: the others get time to be seen again.
-        if now - self._seen_since >= ownership.DEAD_SECONDS + self._grace:
+        if is_sweeper and now - self._seen_since >= ownership.DEAD_SECONDS + self._grace:
             async with self._store.transaction() as connection:
                 swept = await ownership.sweep(connection, self._grace)
             if swept:
                 log.warning("node_lost sessions=%d", swept)
 
     async def look(self) -> None:
-        """End those of our sessions that are not ours any more. Raises `StoreUnavailable`."""
-        if not (owned := self._session_registry.owned):
-            return
+        """End those of our sessions that are not ours any more, and do what administrators want of
+        this node. Raises `StoreUnavailable`."""
+        lost: Mapping[UUID, str] = {}
+        owned = self._session_registry.owned
         async with self._store.transaction() as connection:
-            lost = await ownership.find_lost(connection, self.id, owned)
+            if owned:
+                lost = await ownership.find_lost(connection, self.id, owned)
+            wishes = await ownership.read_wishes(connection, self.id)
         for session_id, why in lost.items():
             self._session_registry.hang_up(session_id, EndReason(why))
+        await self._heed(wishes)
 
-    async def _heed(self) -> None:
-        """Do what administrators want of this node. Raises `StoreUnavailable`."""
-        async with self._store.transaction() as connection:
-            wishes = await ownership.read_wishes(connection, self.id)
+    async def _heed(self, wishes: ownership.Wishes) -> None:
         if wishes.drained != self._session_registry.is_drained:
             self._session_registry.is_drained = wishes.drained
             log.warning("node_drained on=%s", wishes.drained)
@@ -154,7 +153,7 @@ class Heartbeat:
         def hear(_: object, __: object, ___: object, text: object) -> None:
             with suppress(ValueError):  # somebody else's
                 about = UUID(str(text))
-                if about == self.id or about in self._session_registry.owned:
+                if about == self.id or self._session_registry.epoch(about) is not None:
                     heard.set()
 
         connection = await connect(
@@ -169,7 +168,6 @@ class Heartbeat:
             while not connection.is_closed():
                 heard.clear()
                 await self.look()
-                await self._heed()
                 await connection.execute("SELECT 1")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(CHECK_SECONDS):

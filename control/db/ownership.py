@@ -16,6 +16,7 @@ from control.db.pool import Connection
 from control.db.rows import AttachResult, Numbering, read
 
 DEAD_SECONDS = 20.0  # without a heartbeat
+SWEEPERS = 3
 # In SQL: a node that was seen after this instant is alive; whether the owner of a session `s` is.
 ALIVE_SINCE = f"now() - interval '{DEAD_SECONDS} seconds'"
 OWNER_LIVES = f"""EXISTS (
@@ -27,13 +28,23 @@ CHANNEL = "voice_sessions"  # NOTIFY with the id of a session: its owner is to l
 GAP = 1_000_000
 
 
-async def beat(connection: Connection, node_id: UUID, name: str | None = None) -> None:
-    """This node is alive; it is known from its first beat on. `name` is for people."""
-    sql = """
+async def beat(connection: Connection, node_id: UUID, name: str | None = None) -> bool:
+    """This node is alive; it is known from its first beat on. `name` is for people.
+
+    Whether it is to look after what the dead leave: `SWEEPERS` of those that live are, whose ids
+    come first. Each looks at all live sessions, so it cannot be everybody's work; of one alone
+    nobody would notice that it does not do it.
+    """
+    sql = f"""
         INSERT INTO voice.nodes AS n (id, name) VALUES ($1, $2)
         ON CONFLICT (id) DO UPDATE SET seen_at = now(), name = coalesce(excluded.name, n.name)
+        RETURNING (
+            SELECT count(*) FROM (
+                SELECT FROM voice.nodes WHERE id < $1 AND seen_at > {ALIVE_SINCE} LIMIT {SWEEPERS}
+            ) AS before
+        ) < {SWEEPERS}
     """
-    await connection.execute(sql, node_id, name)
+    return bool(await connection.fetchval(sql, node_id, name))
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
@@ -288,7 +299,8 @@ async def end_missing(
         WHERE s.node_id = $1 AND s.state <> 'ended' AND s.id <> ALL ($2::uuid[])
           AND s.id = m.id AND s.epoch = m.epoch
     """
-    await connection.execute(sql, *ours, list(missed), list(missed.values()))
+    if missed:
+        await connection.execute(sql, *ours, list(missed), list(missed.values()))
     sql = """
         SELECT id, epoch FROM voice.sessions
         WHERE node_id = $1 AND state <> 'ended' AND id <> ALL ($2::uuid[])
@@ -301,10 +313,14 @@ async def end_missing(
 
 
 async def notify(connection: Connection, sessions: Iterable[UUID]) -> None:
-    """Tell their owners, wherever they are, when the transaction is done."""
-    await connection.execute(
-        "SELECT pg_notify($1, id::text) FROM unnest($2::uuid[]) AS id", CHANNEL, list(sessions)
-    )
+    """Tell their owners, wherever they are, when the transaction is done.
+
+    All nodes hear it, and the commits of those that notify wait for one another.
+    """
+    if told := list(sessions):
+        await connection.execute(
+            "SELECT pg_notify($1, id::text) FROM unnest($2::uuid[]) AS id", CHANNEL, told
+        )
 
 
 async def find_lost(

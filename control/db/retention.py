@@ -7,11 +7,9 @@ what somebody has or is about to resume.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 
 from control.db.pool import Connection
 from control.db.store import Store, StoreUnavailable
@@ -42,7 +40,7 @@ async def running(
     async with supervisor.repeating(
         "retention",
         work,
-        pause=partial(asyncio.sleep, LOOK_SECONDS),
+        pause=LOOK_SECONDS,
         foreseen=(StoreUnavailable,),
         say=lambda error: log.warning("retention_delayed reason=%s", error),
     ):

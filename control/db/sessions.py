@@ -87,10 +87,13 @@ async def list_sessions(store: Store, conversation_id: UUID) -> list[StoredSessi
     return (await store.fetch(StoredSession, sql, conversation_id, MOST_SESSIONS))[::-1]
 
 
-async def close_session(store: Store, session_id: UUID, *, user_id: str, reason: str) -> bool:
+async def close_session(
+    store: Store, session_id: UUID, *, user_id: str, reason: str, epoch_here: int | None = None
+) -> bool:
     """Close its conversation; end it if it never began. False: the user has no such session.
 
-    One that is live is ended by its owner: its `SessionEnded` says how.
+    One that is live is ended by its owner: its `SessionEnded` says how. The owner with the number
+    `epoch_here` is the caller's own node, which need not be told.
     """
     close = """
         UPDATE voice.conversations SET status = 'closed'
@@ -100,11 +103,13 @@ async def close_session(store: Store, session_id: UUID, *, user_id: str, reason:
     async with store.transaction() as connection:
         if await connection.fetchval(close, session_id, user_id) is None:
             return False
-        await end_session(connection, session_id, reason=reason)
+        await end_session(connection, session_id, reason=reason, epoch_here=epoch_here)
     return True
 
 
-async def end_session(connection: Connection, session_id: UUID, *, reason: str) -> None:
+async def end_session(
+    connection: Connection, session_id: UUID, *, reason: str, epoch_here: int | None = None
+) -> None:
     """End it here if nobody is its owner; else its owner is to, and nobody takes it over any more.
 
     Works within the transaction that the connection is in.
@@ -117,7 +122,8 @@ async def end_session(connection: Connection, session_id: UUID, *, reason: str) 
     ask_to_end = """
         UPDATE voice.sessions SET end_asked = 'hung_up'
         WHERE id = $1 AND epoch > 0 AND (state <> 'ended' OR end_reason = 'shutdown')
+        RETURNING epoch
     """
     await connection.execute(end, session_id, reason)
-    await connection.execute(ask_to_end, session_id)
-    await ownership.notify(connection, [session_id])
+    if await connection.fetchval(ask_to_end, session_id) not in (None, epoch_here):
+        await ownership.notify(connection, [session_id])

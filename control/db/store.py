@@ -35,6 +35,7 @@ TRANSACTION = 3  # how many of the longest statements
 # A process that freezes within a transaction, or is cut off, keeps the locks for so long: with a
 # conversation's nobody else can take its session over.
 IDLE_SECONDS = 5.0
+FORGETFUL = "; SET LOCAL synchronous_commit = off"
 
 
 class StoreUnavailable(WriteFailed):
@@ -161,10 +162,12 @@ class Store:
             self._searches.release()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """One that may write."""
+    async def transaction(self, *, durable: bool = True) -> AsyncIterator[Connection]:
+        """One that may write. Unless it is `durable`, nobody waits until it is on the server's
+        disk, and it may be lost if that server dies within the second: for what is soon said again.
+        """
         async with self._begin() as connection:
-            await connection.execute(self._limits)
+            await connection.execute(self._limits + ("" if durable else FORGETFUL))
             yield connection
 
     @asynccontextmanager

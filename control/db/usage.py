@@ -57,40 +57,54 @@ async def sum_others(connection: Connection, session_id: UUID, epoch: int) -> fl
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True):
-    """What was used today, by this user and by all, in seconds; how many sessions are live now, of
-    the user and of all; in how many seconds the next day begins."""
+    """What this user has used today, in seconds, how many sessions of the user are live now, and in
+    how many seconds the next day begins."""
 
     user_id: str
     seconds: float
-    seconds_of_all: float
     live: int
-    live_of_all: int
     to_midnight: float
 
 
-async def read_used(connection: Connection, user_ids: Iterable[str], *, of_all: bool) -> list[Used]:
-    """One for each of these users. `seconds_of_all` is 0 unless it is wanted: all rows of the day
-    are read for it."""
-    sql = """
-        WITH live AS (
-            SELECT user_id, count(*)::int AS sessions FROM voice.sessions
-            WHERE state <> 'ended' AND node_id IS NOT NULL GROUP BY user_id
-        )
+class UsedByAll(msgspec.Struct, frozen=True, kw_only=True):
+    """The same of all users."""
+
+    seconds: float
+    live: int
+    to_midnight: float
+
+
+_LIVE = "state <> 'ended' AND node_id IS NOT NULL"
+_TO_MIDNIGHT = """
+    extract(epoch FROM date_trunc('day', now.utc) + interval '1 day' - now.utc)::float8
+        AS to_midnight
+"""
+
+
+async def read_used(connection: Connection, user_ids: Iterable[str]) -> list[Used]:
+    """One for each of these users."""
+    sql = f"""
         SELECT asked.user_id,
                (SELECT coalesce(sum(seconds), 0) FROM voice.usage AS u
                 WHERE u.day = now.utc::date AND u.user_id = asked.user_id) AS seconds,
-               CASE WHEN $2 THEN (SELECT coalesce(sum(seconds), 0) FROM voice.usage AS u
-                                  WHERE u.day = now.utc::date)
-                    ELSE 0 END AS seconds_of_all,
-               coalesce(live.sessions, 0) AS live,
-               coalesce((SELECT sum(sessions)::int FROM live), 0) AS live_of_all,
-               extract(epoch FROM date_trunc('day', now.utc) + interval '1 day' - now.utc)::float8
-                   AS to_midnight
+               (SELECT count(*) FROM voice.sessions AS s
+                WHERE s.user_id = asked.user_id AND {_LIVE}) AS live, {_TO_MIDNIGHT}
         FROM (SELECT now() AT TIME ZONE 'UTC' AS utc) AS now, unnest($1::text[]) AS asked (user_id)
-        LEFT JOIN live ON live.user_id = asked.user_id
     """
-    rows = await connection.fetch(sql, sorted(set(user_ids)), of_all)
-    return [read(Used, row) for row in rows]
+    return [read(Used, row) for row in await connection.fetch(sql, sorted(set(user_ids)))]
+
+
+async def read_used_by_all(connection: Connection) -> UsedByAll:
+    """All rows of the day and all sessions that are live are read for it: not for each request."""
+    sql = f"""
+        SELECT (SELECT coalesce(sum(seconds), 0) FROM voice.usage AS u
+                WHERE u.day = now.utc::date) AS seconds,
+               (SELECT count(*) FROM voice.sessions WHERE {_LIVE}) AS live, {_TO_MIDNIGHT}
+        FROM (SELECT now() AT TIME ZONE 'UTC' AS utc) AS now
+    """
+    row = await connection.fetchrow(sql)
+    assert row is not None, "there is one now"
+    return read(UsedByAll, row)
 
 
 async def forget(connection: Connection, person: Person) -> None:

@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Iterable
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 
 from config.limits import Limits
 from control.db import usage
 from control.db.errors import ValuesRefused
 from control.db.pool import Connection
 from control.db.store import Store, StoreUnavailable
-from control.db.usage import Used
+from control.db.usage import Used, UsedByAll
 from relay.live.session_registry import SessionRegistry
 from relay.protocol.refusal import Refused
 from relay.supervisor import Supervisor
@@ -38,16 +38,29 @@ def cost(agent_seconds: float, price_per_minute: float) -> float | None:
 
 
 class Meter:
-    """`limits` has the minutes of a day, of one user and of all; 0: no limit."""
+    """`limits` has the minutes of a day, of one user and of all; 0: no limit.
+
+    What all have used is looked up once in 30 s by each node: what their live sessions use is not
+    written more often anyway.
+    """
 
     def __init__(
-        self, store: Store, live: SessionRegistry, limits: Limits, supervisor: Supervisor
+        self,
+        store: Store,
+        live: SessionRegistry,
+        limits: Limits,
+        supervisor: Supervisor,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._live = live
         self._seconds = limits.daily_minutes_per_user * 60 or math.inf
         self._seconds_of_all = limits.daily_minutes * 60 or math.inf
         self._supervisor = supervisor
+        self._clock = clock
+        self._by_all: UsedByAll | None = None  # None: there is no limit
+        self._by_all_until = -math.inf
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -55,7 +68,7 @@ class Meter:
         async with self._supervisor.repeating(
             "meter",
             self.read,
-            pause=partial(asyncio.sleep, METER_SECONDS),
+            pause=METER_SECONDS,
             foreseen=(StoreUnavailable,),
             say=lambda error: log.error("meter_unread reason=%s", error),
         ):
@@ -76,8 +89,8 @@ class Meter:
         async with self._store.transaction() as connection:
             await usage.keep(connection, times)
             left = await self._left(connection, users.values())
-        for time in times:
-            self._live.counted(time)
+        for each in times:
+            self._live.counted(each)
         for session_id, user_id in users.items():
             self._live.allow(session_id, left.get(user_id))
 
@@ -89,19 +102,26 @@ class Meter:
         """
         if not self._is_limited:
             return None
-        (used,) = await self._read(connection, [user_id])
+        (used,) = await usage.read_used(connection, [user_id])
+        await self._look_at_all(connection)
         for left, whose in (
             (self._seconds - used.seconds, "your minutes of today"),
-            (self._seconds_of_all - used.seconds_of_all, "the minutes of today, of all users,"),
+            (self._left_of_all, "the minutes of today, of all users,"),
         ):
             if left < LEAST_SECONDS:
                 detail = f"{whose} are used up; the next day begins at 00:00 UTC"
                 raise Refused(429, CODE, detail, retry_after=math.ceil(used.to_midnight))
         return self._share(used)
 
-    async def _read(self, connection: Connection, user_ids: Iterable[str]) -> list[Used]:
-        of_all = self._seconds_of_all < math.inf
-        return await usage.read_used(connection, user_ids, of_all=of_all)
+    async def _look_at_all(self, connection: Connection) -> None:
+        if self._seconds_of_all == math.inf or self._clock() < self._by_all_until:
+            return
+        self._by_all = by_all = await usage.read_used_by_all(connection)
+        self._by_all_until = self._clock() + min(METER_SECONDS, by_all.to_midnight)
+
+    @property
+    def _left_of_all(self) -> float:
+        return self._seconds_of_all - (self._by_all.seconds if self._by_all else 0.0)
 
     @property
     def _is_limited(self) -> bool:
@@ -112,7 +132,8 @@ class Meter:
         beyond midnight."""
         if not self._is_limited:
             return {}
-        found = await self._read(connection, user_ids)
+        await self._look_at_all(connection)
+        found = await usage.read_used(connection, user_ids)
         shares = {used.user_id: self._share(used) for used in found}
         return {user_id: share for user_id, share in shares.items() if share is not None}
 
@@ -120,6 +141,6 @@ class Meter:
         """What one session gets of what is left; None: more than today has."""
         share = min(
             (self._seconds - used.seconds) / max(1, used.live),
-            (self._seconds_of_all - used.seconds_of_all) / max(1, used.live_of_all),
+            self._left_of_all / max(1, self._by_all.live if self._by_all else 0),
         )
         return max(0.0, share) if share < used.to_midnight else None

@@ -18,7 +18,7 @@ from config.limits import Limits
 from relay.protocol.refusal import Refused
 
 RETRY_SECONDS = 10  # what Retry-After says: a session ends some time
-SPARE_PART = 10  # one in so many of all agents is kept by each process before it is needed
+SPARE_PART = 10  # one in so many of all agents is kept by the processes before it is needed
 
 
 class Attached(NamedTuple):
@@ -85,9 +85,9 @@ class AgentQuota:
         return max(0, self.size - self.used) + self.free if self.limit else float("inf")
 
     @property
-    def wanted(self) -> int:
-        """What this process would like to have."""
-        return self.used + max(1, self.limit // SPARE_PART)
+    def spare(self) -> int:
+        """What all processes together would like to have before they need it."""
+        return self.limit // SPARE_PART
 
     def enter(self, key: Hashable) -> bool:
         """An agent for `key`, which may have one already; False: not within the present size."""

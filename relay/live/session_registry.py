@@ -350,6 +350,11 @@ class SessionRegistry:
         """The sessions that are live here, each with our number among its owners."""
         return {i: runner.admitted.epoch for i, runner in self._live.items() if runner.is_live}
 
+    def epoch(self, session_id: UUID) -> int | None:
+        """Our number among the owners of this session; None: it is not live here."""
+        runner = self._live.get(session_id)
+        return runner.admitted.epoch if runner and runner.is_live else None
+
     @property
     def agent_times(self) -> list[AgentTime]:
         """Of the sessions that are live here, and of agents that were dialled ahead in vain."""

@@ -63,3 +63,8 @@ async def test_a_connection_that_is_gone_is_a_problem(ends, frames):
     agent = take(ends, *frames)
     agent.on_ws_disconnected(Mock())
     assert agent.tally().problems == ["the connection was lost"]
+
+
+async def test_silence_of_the_relay_before_anybody_spoke_is_no_frame(ends, frames):
+    agent = take(ends, memoryview(bytes(3200)), *frames)
+    assert (agent.peer, agent.tally().received, agent.tally().problems) == (7, 3, [])

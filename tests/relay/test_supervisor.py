@@ -98,6 +98,25 @@ async def test_what_the_pause_raises_is_a_failure_as_well(supervisor, metrics):
     assert work.rounds == 3
 
 
+@pytest.mark.parametrize(("jitter", "expected"), [(0.0, 8.0), (0.5, 10.0), (1.0, 12.0)])
+async def test_a_pause_in_seconds_is_not_the_same_everywhere(monkeypatch, jitter, expected):
+    paused, told = [], asyncio.Event()
+    work = Work()
+
+    async def sleep(seconds):
+        paused.append(seconds)
+        told.set()
+        await no_end()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("relay.supervisor.asyncio.sleep", sleep)
+        supervisor = Supervisor(jitter=lambda: jitter)
+        async with asyncio.timeout(5), supervisor.repeating("work", work, pause=10.0):
+            await told.wait()
+
+    assert paused == [pytest.approx(expected)]
+
+
 async def test_what_is_foreseen_is_told_once_in_an_outage_and_has_no_traceback(
     supervisor, metrics, caplog
 ):

@@ -173,6 +173,21 @@ async def test_a_limit_for_all_holds_for_everybody(database_url, tmp_path, agent
             assert (await begin(program, user)).json()["code"] == "daily_minutes"
 
 
+async def test_what_all_have_used_is_looked_up_once_in_thirty_seconds(
+    database_url, tmp_path, agent_url
+):
+    limit = {"RELAY_DAILY_MINUTES": "1"}
+    async with running(database_url, tmp_path / "a", agent_url, **limit) as program:
+        now = 1000.0
+        program.meter._clock = lambda: now
+        assert (await begin(program)).status_code == 201
+        await use(program, 60, OTHER)
+        now += 29
+        assert (await begin(program)).status_code == 201
+        now += 2
+        assert (await begin(program)).json()["code"] == "daily_minutes"
+
+
 async def test_sessions_of_a_user_on_two_nodes_share_what_is_left(
     database_url, tmp_path, agent_url
 ):

@@ -60,6 +60,9 @@ class LiveHere:
         self.asked = []
         self.refused = None
 
+    def epoch(self, session_id):
+        return self.owned.get(session_id)
+
     def check_open(self):
         if self.is_draining:
             raise Refused(503, "stopping", "the relay stops", retry_after=10)

@@ -55,6 +55,16 @@ async def test_two_nodes_have_together_what_one_may_have(store):
     assert sum(began) == 20
 
 
+async def test_what_is_to_spare_is_shared_by_all_nodes(store):
+    nodes = [make(store, limit=100) for _ in range(5)]
+    for _ in range(2):  # the first ones hear of the others
+        for capacity in nodes:
+            await capacity.ask()
+
+    assert [capacity._share.size for capacity in nodes] == [2] * 5
+    assert nodes[-1]._share.free == 90
+
+
 async def test_what_is_not_needed_goes_back(store):
     one, two = make(store), make(store)
     await begin(one, 20)

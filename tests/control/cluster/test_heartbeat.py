@@ -37,6 +37,9 @@ class SessionRegistry:
         self.lost = {}
         self.is_drained = False
 
+    def epoch(self, session_id):
+        return self.owned.get(session_id)
+
     def hang_up(self, session_id, reason):
         self.lost[session_id] = reason
         del self.owned[session_id]
@@ -133,6 +136,26 @@ async def test_sessions_of_the_dead_end_after_the_grace_time_and_their_node_is_f
     assert await state_of(store, left) == await state_of(store, began) == ("ended", "node_lost")
     assert await state_of(store, ours) == ("live", None)
     assert await nodes(store) == [node.id]
+
+
+async def test_three_of_many_nodes_look_after_what_the_dead_leave(store, database_url, clock):
+    living = [make_node(store, database_url, clock=clock) for _ in range(5)]
+    living.sort(key=lambda node: node.id)
+    for node in living:
+        await node.beat()
+    clock.now += 1000
+    swept = []
+    for node in reversed(living):
+        left = await add_session(store, uuid4())  # of a node that nobody knows
+        await node.beat()
+        swept.append(await state_of(store, left) == ("ended", "node_lost"))
+
+    assert swept[::-1] == [True, True, True, False, False]
+
+    await silence(store, living[0].id, ownership.DEAD_SECONDS + 1)
+    left = await add_session(store, uuid4())
+    await living[3].beat()
+    assert await state_of(store, left) == ("ended", "node_lost")
 
 
 async def test_who_could_not_reach_the_database_does_not_take_others_for_dead(

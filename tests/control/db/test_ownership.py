@@ -14,6 +14,7 @@ from control.cluster.heartbeat import Heartbeat
 from control.db import ownership
 from control.db.conversations import erase_conversation, list_messages
 from control.db.ownership import DEAD_SECONDS, GAP
+from control.db.pool import connect
 from control.db.rows import NewSession
 from control.db.sessions import close_session, create_session
 from relay.core.admitted import ResumePoint
@@ -383,6 +384,9 @@ class SessionRegistry:
         self.is_drained = False
         self.changed = asyncio.Event()
 
+    def epoch(self, session_id):
+        return self.owned.get(session_id)
+
     def hang_up(self, session_id, reason):
         self.lost[session_id] = reason
         del self.owned[session_id]
@@ -449,6 +453,23 @@ async def test_a_connection_that_listens_is_opened_again(store, database_url, mo
             await session_registry.changed.wait()
 
         assert session_registry.lost == {session.id: EndReason.MOVED}
+
+
+async def test_nobody_is_told_of_the_end_of_a_session_that_no_other_node_has(store, database_url):
+    """All nodes hear each notice: of the three that end here, they hear of one."""
+    heard = asyncio.Queue()
+    new, here, live = await begin(store), await attach(store), await attach(store)
+    connection = await connect(database_url)
+    try:
+        await connection.add_listener(ownership.CHANNEL, lambda *given: heard.put_nowait(given[-1]))
+        for session, epoch in ((new, None), (here, 1), (live, 0)):
+            assert await close_session(
+                store, session.id, user_id=USER, reason="hung_up", epoch_here=epoch
+            )
+        async with asyncio.timeout(5):
+            assert await heard.get() == str(live.id)
+    finally:
+        await connection.close()
 
 
 async def test_a_session_that_its_node_does_not_have_is_ended(store):

@@ -38,6 +38,19 @@ async def test_a_transaction_has_an_end_though_each_of_its_statements_is_short(o
         await store.close()
 
 
+async def test_only_what_is_soon_said_again_is_not_waited_for(opened):
+    store = await opened("&synchronous_commit=on")
+    found = []
+    try:
+        for durable in (True, False, True):
+            async with store.transaction(durable=durable) as connection:
+                found.append(await connection.fetchval("SHOW synchronous_commit"))
+    finally:
+        await store.close()
+
+    assert found == ["on", "off", "on"]
+
+
 async def test_a_shorter_limit_of_the_database_stays(opened):
     limits = "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"
     store = await opened("&statement_timeout=700")

@@ -15,7 +15,7 @@ def test_agents_are_had_within_the_size():
     assert share.enter("a")
     assert share.enter("b")
     assert not share.enter("c")
-    assert (share.used, share.headroom, share.wanted) == (2, 10, 6)
+    assert (share.used, share.headroom, share.spare) == (2, 10, 4)
     share.leave("a")
     share.leave("a")
     assert share.headroom == 11
