@@ -138,9 +138,7 @@ def _make_direct_app(rest: httpx.AsyncClient, agent_url: str) -> Litestar:
         return Response(_make_settings(), media_type="application/json")
 
     handlers = [web_client.serve_files(paths | {"/direct_page.js": script})]
-    return Litestar(
-        [*handlers, give_token, get_settings], openapi_config=None, logging_config=None
-    )
+    return Litestar([*handlers, give_token, get_settings], openapi_config=None, logging_config=None)
 
 
 def _make_settings() -> bytes:

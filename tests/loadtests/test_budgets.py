@@ -35,7 +35,7 @@ def verdict(name, of):
 
 
 def test_every_budget_of_the_issue_is_there_with_an_aim_that_is_no_easier_than_the_must():
-    assert len(BUDGETS) == len({budget.name for budget in BUDGETS}) == 11
+    assert len(BUDGETS) == len({budget.name for budget in BUDGETS}) == 12
     for budget in BUDGETS:
         if budget.aim is not None:
             assert (budget.aim >= budget.must) if budget.at_least else (budget.aim <= budget.must)
@@ -47,7 +47,7 @@ def test_without_results_nothing_is_known_and_nothing_holds():
     assert {v.holds for v in verdicts} == {None}
     assert {v.reaches_aim for v in verdicts} == {None}
     assert all(v.measured.where for v in verdicts)
-    assert conclude(verdicts).startswith("0 of 11 budgets hold; not measured: cpu,")
+    assert conclude(verdicts).startswith("0 of 12 budgets hold; not measured: cpu,")
 
 
 def test_a_ratio_is_the_median_of_the_ratios_within_each_repetition():
@@ -230,10 +230,10 @@ def test_the_conclusion_is_one_line_that_names_what_is_broken_and_what_is_unknow
 
     line = conclude(evaluate(of))
 
-    assert line.startswith("1 of 11 budgets hold; broken: stored; not measured: cpu, cpu-tls,")
+    assert line.startswith("1 of 12 budgets hold; broken: stored; not measured: cpu, cpu-tls,")
     assert "\n" not in line
     whole = [msgspec.structs.replace(v, holds=True) for v in evaluate(of)]
-    assert conclude(whole) == "11 of 11 budgets hold"
+    assert conclude(whole) == "12 of 12 budgets hold"
 
 
 def test_the_capacity_limit_is_the_one_that_the_budget_names():
