@@ -25,6 +25,14 @@ VOICE_RELAY = str(Path(sys.executable).with_name("voice-relay"))
 QUICK = {"greeting_delay": 0.02, "think_delay": 0.05, "call_delay": 0.02}
 
 
+NO = b'{"status": 401, "code": "unauthorized", "detail": "no"}'
+SIGNED_OUT = (
+    b"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
+    + b"Content-Length: %d\r\n\r\n" % len(NO)
+    + NO
+)
+
+
 class Relay:
     """`voice-relay serve` as a program; it can be stopped and started again on its port."""
 

@@ -75,7 +75,8 @@ async def test_the_space_bar_is_the_microphone_only_where_nothing_else_wants_it(
     await stack.say(Script(turns=(Turn(when="text", say=lines, seconds=0.05),), loop=True))
     page = await tab()
     await page.type("Talk")
-    await page.stored(2, seconds=20)
+    await page.says("sentence 39", seconds=20)
+    await page.stored(2)
     await page.page.evaluate("document.querySelector('#main').scrollTop = 0")
 
     await page.by("#main").focus()
