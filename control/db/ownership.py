@@ -145,13 +145,40 @@ LOCK_SESSION = f"""
       AND NOT (shown.resumes AND s.node_id IS NOT DISTINCT FROM $4 AND s.state <> 'ended')
     FOR NO KEY UPDATE OF s
 """
+# Who attaches waits for each statement, and a thousand may attach at once: as few as will do. $1 is
+# the session, $2 its conversation, $3 where owners listen.
 NEW_OWNER = """
+    owner AS (
+        UPDATE voice.sessions
+        SET node_id = $4, epoch = epoch + 1, resume_hash = $5,
+            ticket_used_at = coalesce(ticket_used_at, now()),
+            state = CASE state WHEN 'ended' THEN 'live' ELSE state END,
+            ended_at = NULL, end_reason = NULL, released_at = NULL
+        WHERE id = $1
+    )
+"""
+END_DIRECT = """
     UPDATE voice.sessions
-    SET node_id = $2, epoch = epoch + 1, resume_hash = $3,
-        ticket_used_at = coalesce(ticket_used_at, now()),
-        state = CASE state WHEN 'ended' THEN 'live' ELSE state END,
-        ended_at = NULL, end_reason = NULL, released_at = NULL
-    WHERE id = $1
+    SET end_asked = 'superseded', state = 'ended', ended_at = now(), end_reason = 'superseded'
+    WHERE conversation_id = $2 AND id <> $1 AND transport = 'direct' AND state <> 'ended'
+"""
+END_OTHERS = f"""
+    direct AS ({END_DIRECT}),
+    others AS (
+        UPDATE voice.sessions SET end_asked = 'superseded'
+        WHERE conversation_id = $2 AND id <> $1 AND transport <> 'direct' AND epoch > 0
+          AND end_asked IS NULL AND (state <> 'ended' OR end_reason = 'shutdown')
+        RETURNING id
+    )
+    SELECT pg_notify($3, id::text) FROM others
+"""
+TAKE = f"WITH {NEW_OWNER}, {END_OTHERS}"
+SUPERSEDE = f"WITH {END_OTHERS}"
+TAKE_OVER = f"""
+    WITH {NEW_OWNER}, before AS (
+        INSERT INTO voice.takeovers (session_id, epoch, received) VALUES ($1, $2, $6)
+    )
+    SELECT pg_notify($3, $1::uuid::text)
 """
 
 
@@ -181,17 +208,11 @@ async def take(
     result = read(AttachResult, row)
     if not result.taken:
         return result
-    await connection.execute(NEW_OWNER, session_id, node_id, resume_hash)
+    ours = CHANNEL, node_id, resume_hash
     if result.taken_over:
-        await connection.execute(
-            "INSERT INTO voice.takeovers (session_id, epoch, received) VALUES ($1, $2, $3)",
-            session_id,
-            result.epoch - 1,
-            received,
-        )
-        await notify(connection, [session_id])
+        await connection.execute(TAKE_OVER, session_id, result.epoch - 1, *ours, received)
     else:
-        await supersede(connection, result.conversation_id, session_id)
+        await connection.execute(TAKE, session_id, result.conversation_id, *ours)
     return result
 
 
@@ -200,25 +221,12 @@ async def supersede(connection: Connection, conversation_id: UUID, session_id: U
 
     The others hear that they are over. The caller has locked the conversation.
     """
-    await supersede_direct(connection, conversation_id, session_id)
-    sql = """
-        UPDATE voice.sessions SET end_asked = 'superseded'
-        WHERE conversation_id = $1 AND id <> $2 AND epoch > 0 AND end_asked IS NULL
-          AND (state <> 'ended' OR end_reason = 'shutdown')
-        RETURNING id
-    """
-    superseded = await connection.fetch(sql, conversation_id, session_id)
-    await notify(connection, [row["id"] for row in superseded])
+    await connection.execute(SUPERSEDE, session_id, conversation_id, CHANNEL)
 
 
 async def supersede_direct(connection: Connection, conversation_id: UUID, session_id: UUID) -> None:
     """End the direct sessions of the conversation: nobody is their owner, who could."""
-    sql = """
-        UPDATE voice.sessions
-        SET end_asked = 'superseded', state = 'ended', ended_at = now(), end_reason = 'superseded'
-        WHERE conversation_id = $1 AND id <> $2 AND transport = 'direct' AND state <> 'ended'
-    """
-    await connection.execute(sql, conversation_id, session_id)
+    await connection.execute(END_DIRECT, session_id, conversation_id)
 
 
 async def is_elsewhere(connection: Connection, session_id: UUID, node_id: UUID) -> bool:

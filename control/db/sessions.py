@@ -16,11 +16,10 @@ from control.db.pool import Connection
 from control.db.rows import NewSession, SessionView, StoredSession, columns, storable_json
 from control.db.store import Store
 
-BEGIN = "INSERT INTO voice.conversations (id, user_id) VALUES ($1, $2) RETURNING id"
 REOPEN = """
     UPDATE voice.conversations SET status = 'open' WHERE id = $1 AND user_id = $2 RETURNING id
 """
-# The fields of a NewSession, in their order.
+# The fields of a NewSession, in their order; its conversation with it, in one go.
 ADD_SESSION = """
     INSERT INTO voice.sessions
         (id, conversation_id, user_id, ticket_hash, ticket_expires_at, timezone, audio, voice,
@@ -30,6 +29,9 @@ ADD_SESSION = """
             CASE $10 WHEN 'direct' THEN now() END)
     RETURNING ticket_expires_at
 """
+BEGIN = (
+    "WITH begun AS (INSERT INTO voice.conversations (id, user_id) VALUES ($2, $3))" + ADD_SESSION
+)
 
 
 async def create_session(
@@ -49,13 +51,14 @@ async def create_session(
     async with store.transaction() as connection:
         if check is not None:
             await check(connection)
-        owned = session.conversation_id, session.user_id
-        if await connection.fetchval(REOPEN if resume else BEGIN, *owned) is None:
-            return None
         if resume:
+            owned = session.conversation_id, session.user_id
+            if await connection.fetchval(REOPEN, *owned) is None:
+                return None
             await supersede(connection, session.conversation_id, session.id)
         values = {**msgspec.structs.asdict(session), "audio": storable_json(session.audio)}
-        expires_at: datetime = await connection.fetchval(ADD_SESSION, *values.values())
+        add = ADD_SESSION if resume else BEGIN
+        expires_at: datetime = await connection.fetchval(add, *values.values())
     return expires_at
 
 

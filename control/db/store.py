@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
@@ -144,7 +143,7 @@ class Store:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
         """A transaction in which all statements see one snapshot."""
-        async with self._begin(isolation="repeatable_read", readonly=True) as connection:
+        async with self._begin("ISOLATION LEVEL REPEATABLE READ READ ONLY") as connection:
             yield connection
 
     @asynccontextmanager
@@ -166,18 +165,17 @@ class Store:
         """One that may write. Unless it is `durable`, nobody waits until it is on the server's
         disk, and it may be lost if that server dies within the second: for what is soon said again.
         """
-        async with self._begin() as connection:
-            await connection.execute(self._limits + ("" if durable else FORGETFUL))
+        async with self._begin(f"; {self._limits}{'' if durable else FORGETFUL}") as connection:
             yield connection
 
     @asynccontextmanager
-    async def _begin(self, **options: Any) -> AsyncIterator[Connection]:
+    async def _begin(self, how: str) -> AsyncIterator[Connection]:
         if self._pool is None:
             raise StoreUnavailable("the store is not open")
         try:
             async with (
                 self._acquired(self._pool) as connection,
-                _transaction(connection, **options),
+                _transaction(connection, how),
             ):
                 yield connection
             self.is_up = True
@@ -205,23 +203,24 @@ class Store:
 
 
 @asynccontextmanager
-async def _transaction(connection: Connection, **options: Any) -> AsyncIterator[None]:
-    """One that is cancelled, or gets no answer in time, ends at once and with its connection.
+async def _transaction(connection: Connection, how: str) -> AsyncIterator[None]:
+    """One that begins with `how`, in one go with what is in there.
 
-    The driver would wait for the server, to cancel the statement and to roll back. One that is
-    frozen never answers; one that lives rolls back by itself.
+    One that is cancelled, or gets no answer in time, ends at once and with its connection: the
+    driver would wait for the server, to cancel the statement and to roll back. One that is frozen
+    never answers; one that lives rolls back by itself.
     """
-    transaction = connection.transaction(**options)
     try:
-        await transaction.start()
         try:
+            await connection.execute(f"BEGIN {how}")
             yield
         except (asyncio.CancelledError, TimeoutError):
             raise
         except BaseException:
-            await transaction.rollback()
+            with suppress(asyncpg.InterfaceError):  # the connection is gone, and all of it
+                await connection.execute("ROLLBACK")
             raise
-        await transaction.commit()
+        await connection.execute("COMMIT")
     except (asyncio.CancelledError, TimeoutError):
         connection.terminate()
         raise
