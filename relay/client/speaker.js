@@ -90,7 +90,9 @@ export class Sound extends EventTarget {
       await context.audioWorklet?.addModule(new URL("./worklet.js", import.meta.url));
       return context;
     } catch {
-      this.#ready = null; // the next one who asks tries again
+      // The next one who asks tries again, with another: this one remembers that it failed.
+      this.context = this.#ready = null;
+      context.close().catch(() => {});
       return null;
     }
   }

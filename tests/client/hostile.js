@@ -4,11 +4,6 @@ window.hostile = {
     Object.defineProperty(AudioContext.prototype, "state", { get: () => "suspended" });
     AudioContext.prototype.resume = () => new Promise(() => {});
   },
-  noWorklets() { // they do not load, until `worklets()`
-    const real = AudioWorklet.prototype.addModule;
-    AudioWorklet.prototype.addModule = async () => { throw new DOMException("no", "AbortError"); };
-    hostile.worklets = () => { AudioWorklet.prototype.addModule = real; };
-  },
   noStorage() { // cookies are blocked
     const refuse = () => { throw new DOMException("denied", "SecurityError"); };
     const reject = async () => refuse();

@@ -88,11 +88,15 @@ async def test_sound_that_stops_in_mid_call_is_told_and_goes_on_with_a_tap(stack
 
 
 async def test_worklets_that_do_not_load_are_asked_for_again(stack, tab):
-    page = await hostile(stack, tab, "noWorklets()")
+    await stack.say(ECHO)
+    page = await tab(go=False, service_workers="block")
+    page.expected += [*LOST, "Service Worker registration blocked"]
+    await page.page.route("**/worklet.js", lambda route: route.abort())
+    await page.open()
 
     await page.talk()
     await notice(page, "There is no sound")
-    await page.page.evaluate("hostile.worklets()")
+    await page.page.unroute("**/worklet.js")
     await page.talk()
 
     await page.word("listening")
