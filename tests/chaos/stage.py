@@ -178,7 +178,7 @@ class Stage:
 
     def browser(self, chance: random.Random, name: str, *entrances: str) -> Browser:
         """One that goes to the first relay if nothing else is said."""
-        return Browser(entrances or (self.relays[0].url,), self.http, chance, name)
+        return Browser(entrances or (self.relays[0].url,), chance, name)
 
     @asynccontextmanager
     async def people(
