@@ -70,6 +70,9 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     history: int = 1_000_000
     pages: int = 1_000
     waits: int = 30
+    storm: int = 1_000  # browsers that attach at once
+    lines: int = 20_000
+    calls: int = 800
     handshake: float = 0.15  # what the agent takes for it
     taps: int = 20  # in a browser, of each arm and network
 

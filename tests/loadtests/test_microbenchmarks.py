@@ -105,9 +105,34 @@ async def test_an_agent_that_refuses_is_an_error_and_no_figure(environment):
             await microbenchmarks.wait_for_settings(refused, Arm.DIRECT, times=1)
 
 
+async def test_every_line_whose_time_was_taken_was_told_and_stored():
+    assert await microbenchmarks.time_lines(lines=100, sessions=5) > 0
+
+
+async def test_calls_are_real_requests():
+    assert await microbenchmarks.time_calls(calls=8) > 0
+
+
+async def test_those_who_attach_at_once_are_all_let_in(environment):
+    found = await microbenchmarks.attach_at_once(environment, sessions=3)
+
+    assert found["storm_seconds"] > 0
+    assert found["storm_attach_cpu_ms"] > 0
+
+
 async def test_all_figures_that_need_no_load_are_measured_together(environment):
     said: list[str] = []
-    sizes = Sizes(stored=500, history=2_000, pages=10, waits=1, handshake=0.01, taps=0)
+    sizes = Sizes(
+        stored=500,
+        history=2_000,
+        pages=10,
+        waits=1,
+        handshake=0.01,
+        taps=0,
+        storm=3,
+        lines=20,
+        calls=8,
+    )
 
     found = await microbenchmarks.measure(environment, sizes, said.append)
 
