@@ -4,7 +4,9 @@
 
 // After a barge-in some audio of the reply that was cut may still come. The first of these says
 // that what comes now belongs to something new (docs/protocol.md, "Order").
-const NEW = new Set(["EndOfTurn", "AgentThinking", "FunctionCallRequest"]);
+const NEW = new Set(["EndOfTurn", "AgentThinking", "FunctionCallRequest", "RelayReconnected"]);
+// A reply is over: all of it was sent, or its agent is gone.
+const OVER = new Set(["AgentAudioDone", "RelayReconnecting", "RelayReconnected"]);
 
 export class Floor {
   /** @type {Turn} */
@@ -14,7 +16,7 @@ export class Floor {
   #calls = new Set(); // the ids of those that were told: what comes of them later is no turn
 
   /** A JSON event of the session. Returns true when playback has to stop at once. */
-  handle({ type, role, id, status, conversational_behavior: manner = "default" }) {
+  handle({ type, code, role, id, status, conversational_behavior: manner = "default" }) {
     const called = type === "RelayIntent" && !this.#calls.has(id);
     if (called) this.#calls.add(id);
     if (type === "UserStartedSpeaking") {
@@ -28,7 +30,7 @@ export class Floor {
       if (manner === "default") this.turn = "thinking"; // else it was said by the way
     } else if (type === "AgentThinking" || (called && status !== "rejected")) {
       this.turn = "thinking";
-    } else if (type === "AgentAudioDone" && this.turn === "speaking") {
+    } else if ((OVER.has(type) || code === "events_missed") && this.turn === "speaking") {
       this.turn = "listening";
     }
     return false;

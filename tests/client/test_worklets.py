@@ -239,11 +239,26 @@ def test_late_audio_of_a_cut_reply_is_dropped_until_something_new_begins(node):
         tell([floor.audio(), after(), after({ type: "AgentAudioDone" }),
             after({ type: "ConversationText", role: "assistant" }),
             ...["EndOfTurn", "AgentThinking", "FunctionCallRequest", "RelayIntent",
-                "AgentStartedSpeaking"].map((type) => after({ type })),
+                "AgentStartedSpeaking", "RelayReconnected"].map((type) => after({ type })),
             after({ type: "ConversationText", role: "user" })]);"""
     )
 
-    assert heard == [True, False, False, False, True, True, True, True, True, True]
+    assert heard == [True, False, False, False, True, True, True, True, True, True, True]
+
+
+def test_a_reply_whose_end_does_not_come_is_over_when_its_agent_is_gone_or_its_end_was_missed(node):
+    turns = node(
+        """import { Floor } from "./floor.js";
+        const after = (event, before = "speaking") => { const floor = new Floor();
+            if (before === "speaking") floor.audio(); else floor.handle({ type: "AgentThinking" });
+            floor.handle(event); return floor.turn; };
+        tell([after({ type: "AgentAudioDone" }), after({ type: "RelayReconnecting" }),
+            after({ type: "RelayReconnected" }), after({ type: "RelayReconnected" }, "thinking"),
+            after({ type: "RelayError", code: "events_missed" }),
+            after({ type: "RelayError", code: "too_many_messages" })]);"""
+    )
+
+    assert turns == ["listening"] * 3 + ["thinking", "listening", "speaking"]
 
 
 def test_what_becomes_of_a_call_later_is_no_turn(node):
