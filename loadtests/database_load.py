@@ -15,6 +15,8 @@ import asyncpg
 import msgspec
 import psutil
 
+from control.db.pool import connected
+
 PARAMETERS = ("shared_preload_libraries=pg_stat_statements", "max_wal_size=4GB")
 LOOK_SECONDS = 0.05
 TOP = 12  # statements that are shown one by one
@@ -86,7 +88,10 @@ class Observer:
             )
             for row in rows
         }
-        lsn = await self._connection.fetchval("SELECT pg_current_wal_lsn()::text")
+        # A record of our own: what was written before it is on the disk then, where alone it can be
+        # looked at, and between two marks there is at least one.
+        await self._connection.execute("SELECT pg_logical_emit_message(true, 'mark', '')")
+        lsn = await self._connection.fetchval("SELECT pg_current_wal_flush_lsn()::text")
         return Mark(at=time.monotonic(), lsn=lsn, cpu_seconds=self._cpu(), statements=statements)
 
     async def between(self, one: Mark, two: Mark) -> DatabaseLoad:
@@ -117,9 +122,8 @@ class Observer:
         """Bytes on disk, with its indexes."""
         return int(await self._connection.fetchval(f"SELECT pg_total_relation_size('{table}')"))
 
-    async def watch(self, waits: Counter[str]) -> None:
-        """Until it is cancelled: count, at each look, how many clients wait for what. `looks` is
-        how many looks there were, so a mean is a quotient."""
+    async def watch(self, looks: list[Counter[str]]) -> None:
+        """Until it is cancelled: count, at each look, how many clients wait for what."""
         while True:
             rows = await self._connection.fetch("""
                 SELECT wait_event_type || '/' || wait_event AS name, count(*) AS clients
@@ -127,11 +131,7 @@ class Observer:
                 WHERE backend_type = 'client backend' AND state = 'active'
                   AND wait_event IS NOT NULL GROUP BY 1
             """)
-            waits["looks"] += 1
-            for row in rows:
-                waits[row["name"]] += row["clients"]
-                most = f"most {row['name']}"
-                waits[most] = max(waits[most], row["clients"])
+            looks.append(Counter({row["name"]: row["clients"] for row in rows}))
             await asyncio.sleep(LOOK_SECONDS)
 
     def _cpu(self) -> float:
@@ -162,13 +162,10 @@ def _subtract(later: Statement, earlier: Statement | None) -> Statement:
 
 @asynccontextmanager
 async def observing(database_url: str, pid: int) -> AsyncIterator[Observer]:
-    connection = await asyncpg.connect(database_url)
-    try:
+    async with connected(database_url) as connection:
         for extension in ("pg_stat_statements", "pg_walinspect"):
             await connection.execute(f"CREATE EXTENSION IF NOT EXISTS {extension}")
         yield Observer(connection, pid)
-    finally:
-        connection.terminate()
 
 
 def describe(load: DatabaseLoad, *, per: float, unit: str) -> list[str]:

@@ -32,6 +32,7 @@ from control.cluster.capacity import Capacity
 from control.cluster.heartbeat import Heartbeat
 from control.db import ownership
 from control.db.migrate import migrate
+from control.db.pool import connected
 from control.db.store import Store, StoreUnavailable
 from control.dev.postgres import EmbeddedPostgres
 from control.outbox.circuit_breaker import State
@@ -394,17 +395,17 @@ class _Trial:
                 await asyncio.sleep(0.05)
 
     async def look(self, name: str, phase: Callable[[], Any]) -> Phase:
-        waits: Counter[str] = Counter()
+        looks: list[Counter[str]] = []
         _, _, cpu = await self._collect()
         before = await self._observer.mark()
-        watch = asyncio.create_task(self._observer.watch(waits))
+        watch = asyncio.create_task(self._observer.watch(looks))
         await phase()
         watch.cancel()
         with suppress(asyncio.CancelledError):
             await watch
         after = await self._observer.mark()
         took, counts, cpu_then = await self._collect()
-        looks = waits.pop("looks", 1)
+        waits = sum(looks, Counter[str]())
         return Phase(
             name=name,
             seconds=after.at - before.at,
@@ -413,9 +414,8 @@ class _Trial:
             took={what: summarize_values(s * 1e6 for s in each) for what, each in took.items()},
             counts=dict(counts),
             waits={
-                what: (clients / looks, waits[f"most {what}"])
+                what: (clients / len(looks), max(look[what] for look in looks))
                 for what, clients in waits.items()
-                if not what.startswith("most ")
             },
         )
 
@@ -438,13 +438,13 @@ async def measure(size: Size, tell: Callable[[str], None]) -> list[Phase]:
     ids = [uuids.uuid7() for _ in range(size.nodes)]
     async with _database(size) as (url, pid):
         tell(f"{size.nodes} nodes with {size.sessions} sessions each")
-        connection = await asyncpg.connect(url)
-        await _fill(connection, size, ids)
         async with (
+            connected(url) as connection,
             observing(url, pid) as observer,
             running(Fleet, ANYWHERE) as one,
             running(Fleet, ANYWHERE) as two,
         ):
+            await _fill(connection, size, ids)
             fleets = one, two
             for number, fleet in enumerate(fleets):
                 await fleet.ask(Fleet.open, url, size, ids[number::PROCESSES])
@@ -459,7 +459,6 @@ async def measure(size: Size, tell: Callable[[str], None]) -> list[Phase]:
             ):
                 phases.append(await trial.look(name, phase))
                 tell("\n".join(describe(phases[-1])))
-        connection.terminate()
     return phases
 
 

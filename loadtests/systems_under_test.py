@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from loadtests import npm
 from loadtests.environment import PATH, Environment
 from loadtests.load_generator import Endpoint
 from loadtests.processes import HOST, free_port, program
@@ -24,9 +24,6 @@ from loadtests.results import Arm
 
 KEY = "a-key-for-load-tests"
 BASELINES = Path(__file__).parent / "baselines"
-INSTALL_SECONDS = 120
-NPM_OPTIONS = ("--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts")
-NPM = ["npm", "install", *NPM_OPTIONS, "--no-package-lock"]
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -38,19 +35,14 @@ class Started(msgspec.Struct, frozen=True):
 
 def find_obstacle(arm: Arm, folder: Path) -> str | None:
     """Why an arm cannot run on this machine; None: it can. What it needs of npm is then in the
-    `folder`; it may take `INSTALL_SECONDS`."""
+    `folder`; it may take `npm.INSTALL_SECONDS`."""
     programs = {Arm.NGINX: ("nginx",), Arm.NODE: ("node", "npm")}.get(arm, ())
     for name in programs:
         if find(name) is None:
             return f"{name} is not installed"
     if arm is not Arm.NODE or (folder / "node_modules" / "ws").exists():
         return None
-    command = [*NPM, "--prefix", str(folder), "ws"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS)
-    except subprocess.TimeoutExpired:
-        return f"npm did not answer within {INSTALL_SECONDS} s"
-    return f"npm cannot install ws: {done.stderr.strip()[-200:]}" if done.returncode else None
+    return npm.install(folder, "--prefix", str(folder), "ws")
 
 
 def find(name: str) -> str | None:

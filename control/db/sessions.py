@@ -19,7 +19,7 @@ from control.db.store import Store
 REOPEN = """
     UPDATE voice.conversations SET status = 'open' WHERE id = $1 AND user_id = $2 RETURNING id
 """
-# The fields of a NewSession, in their order; its conversation with it, in one go.
+# The fields of a NewSession, in their order.
 ADD_SESSION = """
     INSERT INTO voice.sessions
         (id, conversation_id, user_id, ticket_hash, ticket_expires_at, timezone, audio, voice,
@@ -29,6 +29,7 @@ ADD_SESSION = """
             CASE $10 WHEN 'direct' THEN now() END)
     RETURNING ticket_expires_at
 """
+# Its conversation with it, in one go.
 BEGIN = (
     "WITH begun AS (INSERT INTO voice.conversations (id, user_id) VALUES ($2, $3))" + ADD_SESSION
 )

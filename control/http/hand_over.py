@@ -34,17 +34,13 @@ Take = Callable[[socket.socket, Head], Awaitable[None]]
 _heads = msgspec.msgpack.Decoder(Head)
 
 
-async def keep(session_id: UUID, handshake: Handshake) -> bool:
-    """What one worker alone does with each browser."""
-    return False
-
-
 class HandOver:
-    """`has` says whether a session is here; `count` hears of each browser that was given away."""
+    """`has` says whether a session is here; `count` hears of each browser that was given away. A
+    worker without siblings keeps all of them."""
 
     def __init__(
         self,
-        siblings: Siblings,
+        siblings: Siblings | None,
         has: Callable[[UUID], bool],
         supervisor: Supervisor,
         *,
@@ -62,6 +58,9 @@ class HandOver:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The others are answered while inside."""
+        if self._siblings is None:
+            yield
+            return
         path = self._siblings.path(SUFFIX)
         path.unlink(missing_ok=True)  # of the one in whose place we are
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
@@ -81,7 +80,7 @@ class HandOver:
     async def offer(self, session_id: UUID, handshake: Handshake) -> bool:
         """Give the browser to the worker that has the session. False: none has it, or there is none
         any more, and the browser is ours."""
-        if handshake.is_handed_over:
+        if self._siblings is None or handshake.is_handed_over:
             return False
         asked = [
             asyncio.create_task(_ask(path, session_id), name=f"hand-over {session_id}")

@@ -11,10 +11,10 @@ import signal
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import asyncpg
 import msgspec
 import pytest
 
+from control.db.pool import connected
 from relay.sandbox.script import Script
 from tests.chaos.audit import compare, misnumbered, stored_of
 from tests.chaos.stage import SCRIPT, staged, until
@@ -148,8 +148,7 @@ class Two:
             f"{b} at {b.place} session={b.session_id} {b.codes[-6:]} refused={b.refusals[-6:]}"
             for b in (talk.browser for talk in self.talks)
         ]
-        connection = await asyncpg.connect(self.stage.database_url)
-        try:
+        async with connected(self.stage.database_url) as connection:
             for row in await connection.fetch(
                 """
                 SELECT pid, state, wait_event, pg_blocking_pids(pid) AS behind,
@@ -158,46 +157,36 @@ class Two:
                 """
             ):
                 lines.append(str(dict(row)))
-        finally:
-            await connection.close()
         for relay in self.relays:
             lines += [f"--- {relay.url}", *relay.output.splitlines()[-40:]]
         return "\n".join(lines)
 
     async def kill_unstored(self, relay, talks):
         """While Postgres takes no messages, as soon as somebody was told one."""
-        connection = await asyncpg.connect(self.stage.database_url)
-        try:
-            async with connection.transaction():
-                await connection.execute("LOCK voice.messages IN SHARE MODE")
-                told = [len(talk.browser.told) for talk in talks]
+        async with connected(self.stage.database_url) as connection, connection.transaction():
+            await connection.execute("LOCK voice.messages IN SHARE MODE")
+            told = [len(talk.browser.told) for talk in talks]
 
-                async def is_told():
-                    return told != [len(talk.browser.told) for talk in talks]
+            async def is_told():
+                return told != [len(talk.browser.told) for talk in talks]
 
-                await until(is_told, SECONDS)
-                began = time.monotonic()
-                await relay.kill()
-        finally:
-            await connection.close()
+            await until(is_told, SECONDS)
+            began = time.monotonic()
+            await relay.kill()
         return began
 
     async def missing(self, told):
         """How many of the first so many messages of each browser are not in Postgres."""
-        connection = await asyncpg.connect(self.stage.database_url)
-        try:
+        async with connected(self.stage.database_url) as connection:
             lost = 0
             for browser, count in told:
                 stored = await stored_of(connection, browser)
                 lost += compare(browser.told[:count], [*stored.values()], [*stored]).lost
             return lost
-        finally:
-            await connection.close()
 
     async def unseen(self):
         """What is stored and was not shown to somebody whose session never ended."""
-        connection = await asyncpg.connect(self.stage.database_url)
-        try:
+        async with connected(self.stage.database_url) as connection:
             return [
                 (browser, line)
                 for browser in (talk.browser for talk in self.talks)
@@ -206,8 +195,6 @@ class Two:
                     await stored_of(connection, browser), browser.bubbles
                 ).items()
             ]
-        finally:
-            await connection.close()
 
 
 @asynccontextmanager
@@ -258,8 +245,7 @@ async def test_an_answer_that_only_a_dead_relay_has_is_given_once_more(
         async with stage.people(chance, 1, *(relay.url for relay in relays)) as (browser,):
             dead = next(relay for relay in relays if relay.url == browser.place)
             line, said = browser.coming_line(), len(browser.told)
-            connection = await asyncpg.connect(database_url)
-            try:
+            async with connected(database_url) as connection:
 
                 async def is_stored():
                     return ("user", line) in (await stored_of(connection, browser)).values()
@@ -270,8 +256,6 @@ async def test_an_answer_that_only_a_dead_relay_has_is_given_once_more(
                     await connection.execute("LOCK voice.messages IN SHARE MODE")
                     assert await browser.until(lambda: len(browser.told) > said + 1, SECONDS)
                     await dead.kill()
-            finally:
-                await connection.close()
             assert await browser.until(lambda: len(browser.told) > said + 2, SECONDS)
             await dead.start()
             verdict = await stage.settle([browser], hurry=True)

@@ -20,11 +20,12 @@ import pytest_asyncio
 import yaml
 
 from config.version import VERSION
+from loadtests.npm import INSTALL_SECONDS
 from loadtests.processes import free_port
 from scripts import event_types
 from tests.client.conftest import TAP, needs_chromium
 from tests.end_to_end.conftest import START_SECONDS, Program
-from tests.npm import INSTALL_SECONDS, install, need_node
+from tests.npm import install, need_node
 
 ROOT = event_types.ROOT
 CLIENT = ROOT / "relay" / "client"

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from playwright.async_api import async_playwright
 
+from loadtests.npm import INSTALL_SECONDS
 from tests.end_to_end.official import SCRIPT, WAV, check, environment, readme
 from tests.end_to_end.test_converse import granted
 from tests.end_to_end.test_relay import whole
-from tests.npm import INSTALL_SECONDS, install, need_node
+from tests.npm import install, need_node
 
 CLIENTS = Path(__file__).parent / "clients"
 PACKAGES = ("@deepgram/sdk@5.13.0", "@deepgram/browser-agent@0.2.1")

@@ -11,11 +11,11 @@ import struct
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from types import SimpleNamespace
 
 import pytest
 
 from relay.transport.connection import Connection
+from relay.transport.connection_handler import Handler
 from relay.transport.dial import DialFailed, Dialler
 from relay.transport.send_queue import SendQueue
 from tests.closed_network import agent_with, egress_of, socks_proxy
@@ -111,9 +111,13 @@ async def test_a_101_with_lists_of_words_opens_and_what_follows_it_is_heard(name
     async with server(answering(*HEADS[name], pieces=pieces, then=frame)) as port:
         connection = Connection(SendQueue(1024), max_message_bytes=1 << 20)
         texts = []
-        connection.handler = SimpleNamespace(
-            on_opened=lambda: None, on_text=lambda text: (texts.append(text), heard.set())
-        )
+
+        class Hearing(Handler):
+            def on_text(self, text):
+                texts.append(text)
+                heard.set()
+
+        connection.listen(Hearing())
         url = f"ws://127.0.0.1:{port}/"
         await Dialler(
             url, lambda: "key", ping_seconds=5, seconds=5, max_message_bytes=1 << 20

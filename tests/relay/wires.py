@@ -28,7 +28,6 @@ from config.env_types import Secret
 from config.limits import Limits
 from config.loader import load
 from control.http.connection_limits import Caller
-from control.http.hand_over import keep
 from relay.core.admitted import Admitted, ResumePoint
 from relay.core.records import Record
 from relay.core.user_context import AskContext
@@ -206,6 +205,11 @@ async def submit(submission: Submission) -> Submitted:
     return Submitted({"id": 7}, 1)
 
 
+async def _keep(session_id, handshake):
+    """There is no other worker that could have the session."""
+    return False
+
+
 @asynccontextmanager
 async def relaying(
     agent_url: str,
@@ -272,7 +276,7 @@ async def relaying(
             "admit": Provide(lambda: admit, sync_to_thread=False),
             "allowed_origins": Provide(lambda: origins, sync_to_thread=False),
             "check_address": Provide(lambda: lambda asked: None, sync_to_thread=False),
-            "hand_over": Provide(lambda: keep, sync_to_thread=False),
+            "hand_over": Provide(lambda: _keep, sync_to_thread=False),
         },
         openapi_config=None,
     )
