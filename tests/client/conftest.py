@@ -13,7 +13,7 @@ from playwright.async_api import TimeoutError
 from tests.client import engines
 from tests.client.engines import CHROMIUM, ENGINES, Chromium, missing
 from tests.client.sound_system import sound_system
-from tests.client.stack import standing
+from tests.client.stack import GREETING, standing
 from tests.conftest import copy_database
 
 HERE = Path(__file__).parent
@@ -119,10 +119,11 @@ class Page:
     async def bubbles(self):
         """`(role, text, stored)` of each but the greeting, which who types first never hears."""
         return await self.page.evaluate(
-            """() => [...document.querySelectorAll('.bubble')].map((bubble) => [
+            """(greeting) => [...document.querySelectorAll('.bubble')].map((bubble) => [
                 bubble.classList.contains('user') ? 'user' : 'assistant',
                 bubble.dataset.text, bubble.querySelector('.tick') !== null])
-                .filter(([, text]) => !text.startsWith('Hi! Tell me about'))"""
+                .filter(([, text]) => text !== greeting)""",
+            GREETING,
         )
 
     async def until(self, condition, argument=None, seconds=8):
@@ -145,10 +146,10 @@ class Page:
     async def stored(self, count, seconds=8):
         """Wait until so many bubbles are there, all with a tick."""
         await self.until(
-            """count => { const all = [...document.querySelectorAll('.bubble')];
+            """([count, greeting]) => { const all = [...document.querySelectorAll('.bubble')];
                 return all.every((b) => b.querySelector('.tick')) && count <=
-                    all.filter((b) => !b.dataset.text.startsWith('Hi! Tell me about')).length; }""",
-            count,
+                    all.filter((b) => b.dataset.text !== greeting).length; }""",
+            [count, GREETING],
             seconds,
         )
 

@@ -14,7 +14,8 @@ window.hostile = {
     ServiceWorkerContainer.prototype.register = reject;
   },
   ask(answer) { // the microphone waits for the user; `answer(allowed)` is what that says
-    navigator.permissions.query = async () => ({ state: "prompt" });
+    // The page has looked already: what it holds says so from now on.
+    Object.defineProperty(PermissionStatus.prototype, "state", { get: () => "prompt" });
     const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
     navigator.mediaDevices.getUserMedia = (wanted) => new Promise((resolve, reject) => {
       window.answer = (allowed) => {

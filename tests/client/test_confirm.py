@@ -9,7 +9,8 @@ import pytest_asyncio
 
 from relay.sandbox.script import Call, Script, Turn
 from tests.client.conftest import LOST, PHONE, every_engine, needs_chromium
-from tests.client.stack import standing_in
+from tests.client.stack import standing
+from tests.conftest import copy_database
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
 
@@ -20,11 +21,10 @@ WAITS = "() => document.querySelector('.card[data-status=awaiting]')"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(postgres, template, tmp_path_factory):
+async def stack(postgres, template):
     goals = "    path: /goals\n"
-    asks = f"{goals}    confirm: card\n"
-    folder = tmp_path_factory.mktemp("confirm")
-    async with standing_in(postgres, template, folder, lambda it: it.replace(goals, asks)) as made:
+    change = "intents.yaml", lambda it: it.replace(goals, f"{goals}    confirm: card\n")
+    async with standing(await copy_database(postgres, template), change) as made:
         yield made
 
 
