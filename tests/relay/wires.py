@@ -28,7 +28,6 @@ from config.env_types import Secret
 from config.limits import Limits
 from config.loader import load
 from control.http.connection_limits import Caller
-from control.http.hand_over import keep
 from relay.core.admitted import Admitted, ResumePoint
 from relay.core.records import Record
 from relay.core.user_context import AskContext
@@ -272,7 +271,7 @@ async def relaying(
             "admit": Provide(lambda: admit, sync_to_thread=False),
             "allowed_origins": Provide(lambda: origins, sync_to_thread=False),
             "check_address": Provide(lambda: lambda asked: None, sync_to_thread=False),
-            "hand_over": Provide(lambda: keep, sync_to_thread=False),
+            "hand_over": Provide(lambda: _keep, sync_to_thread=False),
         },
         openapi_config=None,
     )
@@ -304,3 +303,8 @@ async def next_event(browser: ClientConnection, kind: str) -> dict[str, Any]:
             frame = await browser.recv()
             if isinstance(frame, str) and (message := json.loads(frame))["type"] == kind:
                 return message
+
+
+async def _keep(session_id, handshake):
+    """There is one worker."""
+    return False
