@@ -68,6 +68,7 @@ async def test_it_is_renamed_searched_for_and_deleted(stack, tab):
     assert await page.by("#welcome").is_visible()
 
 
+@every_engine
 async def test_a_conversation_in_which_nothing_was_said_is_not_listed(stack, tab):
     await stack.say(ECHO)
     page = await tab()
@@ -118,6 +119,7 @@ async def test_more_is_loaded_when_asked_for_and_nothing_comes_twice(stack, tab)
     assert shown[:3] == ["Conversation 2", "Conversation 1", "Conversation 0"]
 
 
+@every_engine
 async def test_a_text_in_a_bubble_is_a_text(stack, tab):
     page = await tab()
     evil = "<img src=x onerror=alert(1)><b>bold</b>"
@@ -186,6 +188,7 @@ async def test_it_is_exported_with_the_keyboard_alone(stack, tab):
     assert await page.page.evaluate("document.activeElement.id") == "export"
 
 
+@every_engine
 async def test_who_opens_what_was_deleted_is_told_and_led_to_a_new_one(stack, tab):
     page = await tab(go=False)
     page.expected.append("404")

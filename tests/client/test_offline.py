@@ -107,6 +107,7 @@ async def test_what_was_just_said_is_kept_by_who_turns_to_another_at_once(stack,
     await kept(page)
 
 
+@every_engine
 async def test_another_user_never_sees_it_and_it_goes_when_they_are_here(stack, tab):
     page = await ready(stack, tab)
     await sign_in(page, "a")
@@ -136,6 +137,7 @@ async def test_another_user_never_sees_it_and_it_goes_when_they_are_here(stack, 
     )
 
 
+@every_engine
 async def test_the_store_is_emptied_at_sign_out(stack, tab):
     page = await ready(stack, tab)
     await page.type("Hello")
@@ -150,6 +152,7 @@ async def test_the_store_is_emptied_at_sign_out(stack, tab):
     stack.network.mend()
 
 
+@every_engine
 async def test_the_page_of_a_network_that_wants_a_sign_in_is_no_answer(stack, tab):
     page = await ready(stack, tab)
     await page.type("Hello")

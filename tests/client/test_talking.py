@@ -236,6 +236,7 @@ async def test_the_space_bar_talks_and_stops(stack, tab):
     assert await page.by("#mic").get_attribute("aria-pressed") == "false"
 
 
+@every_engine
 @pytest.mark.parametrize("key", [None, "Escape"])
 async def test_the_agent_is_stopped_without_talking_over_it(stack, tab, key):
     reply = Turn(when="text", say=("A long story.",), seconds=20.0)

@@ -140,14 +140,16 @@ async def test_the_sessions_of_a_worker_that_hangs_go_on_at_the_others(stage):
 
 
 async def test_sessions_are_spread_evenly_over_the_workers(stage):
+    # One after the other: how even it is with many at once is measured by loadtests/workers.py.
     relay = await start(stage, workers=3)
-    async with stage.people(random.Random(1), 24):
+    async with AsyncExitStack() as stack:
+        for _ in range(12):
+            await attach(stack, (await begin(stage, relay)).json())
         live = await by_worker(stage, relay, "relay_sessions_live")
         used = await total(stage, relay, "relay_dialled_ahead_total", outcome="used")
 
-    assert sum(live.values()) == 24
-    assert max(live.values()) <= 1.2 * 24 / 3, live
-    assert used == 24
+    assert list(live.values()) == [4] * 3
+    assert used == 12
 
 
 async def test_the_limit_of_an_address_is_one_for_all_workers(stage):
