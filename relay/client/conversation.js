@@ -70,6 +70,7 @@ export class Conversation extends Emitter {
   #items = [];
   /** @type {string | null} */
   #id = null;
+  #turns = 0; // to another conversation
   /** @type {View["problem"]} */
   #problem = null;
   #loading = false;
@@ -158,6 +159,7 @@ export class Conversation extends Emitter {
     if (id === this.#id) return true;
     if (this.#call.live) this.#call.stop();
     this.#id = id;
+    this.#turns += 1;
     this.#transcript.clear();
     return this.look();
   }
@@ -168,7 +170,7 @@ export class Conversation extends Emitter {
     this.#loading = id !== null;
     const read = await this.#attempt(async () => {
       if (id !== null) await this.#read(id, 0);
-    }, id);
+    });
     if (id === this.#id) {
       this.#loading = false;
       this.#changed();
@@ -234,7 +236,7 @@ export class Conversation extends Emitter {
         }
         await new Promise((resolve) => setTimeout(resolve, pause));
       }
-    }, id);
+    });
   }
 
   /** Talk into and hear from these, by their ids. @param {Partial<Devices>} wanted */
@@ -264,7 +266,8 @@ export class Conversation extends Emitter {
   }
 
   /** Whether it went well. A defect of ours is thrown. @param {() => Promise<void>} work */
-  async #attempt(work, id = this.#id) {
+  async #attempt(work) {
+    const turns = this.#turns;
     this.#problem = null;
     this.#changed();
     try {
@@ -274,7 +277,7 @@ export class Conversation extends Emitter {
       const { code } = /** @type {{code?: string}} */ (error);
       if (code === undefined) throw error;
       // Of a conversation that is not shown any more nobody wants to know.
-      if (id === this.#id || this.#call.live) this.#told(/** @type {Problem} */ (error), []);
+      if (turns === this.#turns || this.#call.live) this.#told(/** @type {Problem} */ (error), []);
       return false;
     }
   }

@@ -78,6 +78,7 @@ class Network:
         self.target = target
         self.is_up = True
         self.answer = None
+        self.missing = None
         self.taken_in = 0  # connections, so far
         self.port = 0
         self._open = set()
@@ -95,7 +96,11 @@ class Network:
 
     def mend(self):
         self.is_up = True
-        self.answer = None
+        self.answer = self.missing = None
+
+    def lose(self, path: bytes):
+        """Who asks for this gets no answer."""
+        self.missing = b"GET %s " % path
 
     def impersonate(self, answer: bytes):
         """Somebody else answers every request, with this."""
@@ -135,6 +140,8 @@ class Network:
     async def _pump(self, reader, writer):
         try:
             while data := await reader.read(65536):
+                if self.missing and self.missing in data:
+                    return writer.transport.abort()
                 writer.write(data)
                 await writer.drain()
         except OSError:

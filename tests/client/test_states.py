@@ -87,16 +87,17 @@ async def test_sound_that_stops_in_mid_call_is_told_and_goes_on_with_a_tap(stack
     await page.talk()
 
 
+@every_engine
 async def test_worklets_that_do_not_load_are_asked_for_again(stack, tab):
     await stack.say(ECHO)
-    page = await tab(go=False, service_workers="block")
-    page.expected += [*LOST, "Service Worker registration blocked"]
-    await page.page.route("**/worklet.js", lambda route: route.abort())
+    page = await tab(go=False)
+    page.expected += LOST
+    stack.network.lose(b"/worklet.js")
     await page.open()
 
     await page.talk()
     await notice(page, "There is no sound")
-    await page.page.unroute("**/worklet.js")
+    stack.network.mend()
     await page.talk()
 
     await page.word("listening")
