@@ -186,11 +186,17 @@ async def test_whichever_worker_is_asked_a_session_is_ended(stage):
             async with asyncio.timeout(20):
                 async for _ in socket:
                     pass
-            shown = await stage.http.get(f"{relay.url}/api/v1/voice/session/{session_id}")
-            assert shown.json()["state"] == "ended"
+            await until(
+                partial(is_ended, stage, relay, session_id), 20
+            )  # the journal has written it
 
     assert all(live.values())
     assert {socket.close_code for socket in sockets.values()} == {1000}
+
+
+async def is_ended(stage, relay, session_id):
+    shown = await stage.http.get(f"{relay.url}/api/v1/voice/session/{session_id}")
+    return shown.json()["state"] == "ended"
 
 
 async def begin(stage, relay):
