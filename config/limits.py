@@ -59,12 +59,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     daily_minutes: OrNone = 0.0
     """the same for all users together"""
     sessions: Count = 1000
-    """live sessions of a process; direct sessions of all processes; 0: no limit"""
+    """live sessions of a process (of each worker); direct sessions of all processes; 0: no limit"""
     sessions_per_user: Count = 10
-    """live sessions of one user in a process; direct sessions of one user in all; 0: no limit. The
-    mocked user has none"""
+    """live sessions of one user at a relay, all workers together; direct sessions of one user in
+    all; 0: no limit. The mocked user has none"""
     sessions_per_address: Count = 50
-    """live sessions from one address (IPv6: one /64) in a process; 0: no limit"""
+    """live sessions from one address (IPv6: one /64) at a relay, all workers together; 0: no
+    limit"""
     requests_per_user: OrNone = 10.0
     """requests of one user a second, to a process; thirty times as many may come at once. 0: no
     limit. The mocked user has none"""

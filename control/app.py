@@ -49,7 +49,7 @@ from control.db import retention
 from control.db.store import Store
 from control.http.client import Remote
 from control.http.connection_limits import ConnectionLimits
-from control.http.hand_over import HandOver
+from control.http.sibling_sessions import SiblingSessions
 from control.http.siblings import Siblings
 from control.outbox.context_source import ContextSource
 from control.outbox.events import EventWorker
@@ -187,9 +187,9 @@ class ControlPlane:
         self.admit, self.admit_grant = admission.admit, admission.admit_grant
         self.leftovers = Leftovers(store, data_plane.journal, settings.data_dir / "journal")
         self.erasure = Erasure(store, self.leftovers, self.live, data_plane.node_id)
-        self.sibling_browsers = HandOver(
+        self.sibling_sessions = SiblingSessions(
             data_plane.siblings,
-            self.live.has,
+            self.live,
             data_plane.supervisor,
             count=data_plane.metrics.handed_over.inc,
         )
@@ -212,7 +212,7 @@ def create_app(
     data_plane = DataPlane(settings, current, siblings)
     control_plane = ControlPlane(settings, current, data_plane)
     parts = vars(data_plane) | vars(control_plane)
-    parts["hand_over"] = control_plane.sibling_browsers.offer
+    parts["hand_over"] = control_plane.sibling_sessions.offer
     bearer = Bearer(settings, control_plane.jwks)
     limits = RequestLimits(settings, bearer.find_user, clock)
     handshakes = settings.handshakes, settings.handshake_seconds
@@ -243,7 +243,7 @@ def create_app(
             {
                 "connection_limits": ConnectionLimits(*handshakes, count),
                 "operations": operations,
-                "sibling_browsers": control_plane.sibling_browsers,
+                "sibling_sessions": control_plane.sibling_sessions,
                 "current": current,
                 "supervisor": data_plane.supervisor,
             }
@@ -367,7 +367,7 @@ async def _running(
             data_plane.siblings.telling(metrics.text) if data_plane.siblings else nullcontext(),
             control_plane.meter.running(),
             data_plane.session_registry.running(),
-            control_plane.sibling_browsers.running(),
+            control_plane.sibling_sessions.running(),
             control_plane.jwks.running() if control_plane.jwks else nullcontext(),
             control_plane.direct.running(),
         ):

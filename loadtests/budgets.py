@@ -284,6 +284,9 @@ BUDGETS: dict[Budget, Measure] = {
            "ms", 10, 0):
         _figure("ready_ms", "ready_direct_ms",
                 "ours {ready_ms:.1f} ms, direct {ready_direct_ms:.1f} ms"),
+    Budget("greeting", "Tap to the agent's first sound in a browser, over a direct connection's: "
+           "the worst of median and p95 with 0, 30 and 100 ms of network", "ms", 0, None):
+        _figure("greeting_over_direct_ms"),
     Budget("stored", "Messages stored, sustained", "/s", 5_000, 20_000, at_least=True):
         _figure("messages_per_second"),
     Budget("history", "History page of 50 out of 1,000,000 messages, p99", "ms", 10, 3):

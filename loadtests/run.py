@@ -6,6 +6,7 @@ Load tests. In the scenarios of faults the database stands still meanwhile, or n
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from time import monotonic_ns
 
 import httpx
@@ -33,9 +34,16 @@ SMALL_BUFFER = 16 * 1024  # of the kernel, for what a browser has not read
 
 
 async def run(
-    environment: Environment, stage: Stage, arm: Arm, sessions: int, repetition: int = 0
+    environment: Environment,
+    stage: Stage,
+    arm: Arm,
+    sessions: int,
+    repetition: int = 0,
+    *,
+    more: Mapping[str, str] = systems_under_test.NOTHING,
 ) -> Run:
-    """Never raises for what the arm does: a run that failed is void and says why."""
+    """With `more` variables for the arm. Never raises for what the arm does: a run that failed is
+    void and says why."""
     blank = Run(
         arm=arm,
         scenario=stage.traffic.name,
@@ -46,7 +54,7 @@ async def run(
     )
     try:
         async with (
-            systems_under_test.start(arm, environment, tls=stage.tls) as started,
+            systems_under_test.start(arm, environment, tls=stage.tls, more=more) as started,
             running(Caller, environment.pinning.caller) as caller,
         ):
             load = Load(

@@ -74,6 +74,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     lines: int = 20_000
     calls: int = 800
     handshake: float = 0.15  # what the agent takes for it
+    taps: int = 20  # in a browser, of each arm and network
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from loadtests.results import Arm
 
 KEY = "a-key-for-load-tests"
 BASELINES = Path(__file__).parent / "baselines"
+NOTHING: Mapping[str, str] = {}
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -50,8 +51,10 @@ def find(name: str) -> str | None:
 
 
 @asynccontextmanager
-async def start(arm: Arm, environment: Environment, *, tls: bool = False) -> AsyncIterator[Started]:
-    """Run an arm while inside. Raises `ProgramFailed`."""
+async def start(
+    arm: Arm, environment: Environment, *, tls: bool = False, more: Mapping[str, str] = NOTHING
+) -> AsyncIterator[Started]:
+    """Run an arm while inside, with `more` variables. Raises `ProgramFailed`."""
     agent_url = environment.agent_tls_url if tls else environment.agent_url
     if arm is Arm.DIRECT:
         headers = {"Authorization": f"Token {KEY}"}
@@ -64,7 +67,7 @@ async def start(arm: Arm, environment: Environment, *, tls: bool = False) -> Asy
         port=port,
         log=environment.folder / f"{arm}.log",
         cores=environment.pinning.relay,
-        environ=_make_environ(environment, port, agent_url),
+        environ={**_make_environ(environment, port, agent_url), **more},
     ) as running:
         yield Started(Endpoint(url=relay_url), running)
 

@@ -103,7 +103,13 @@ ARROWS = {
         "relay.protocol",
         "relay.transport",
     },
-    "control.http": {"relay.backoff", "relay.supervisor", "relay.transport"},
+    "control.http": {
+        "relay.backoff",
+        "relay.core",
+        "relay.live",
+        "relay.supervisor",
+        "relay.transport",
+    },
     "control.errors": {"relay.protocol"},
     "control.logging": {"control.db", "relay.telemetry"},
     "control.outbox": {

@@ -31,8 +31,10 @@ from control.db import conversations, sessions, usage
 from control.db.rows import History, Message, NewSession, SessionView
 from control.db.store import Store
 from control.errors import Mistake, invalid, not_found, require
+from control.http.sibling_sessions import SiblingSessions
 from control.sessions.direct import Direct, DirectBegun
 from control.sessions.meter import Meter, cost
+from relay.live.quotas import Room, block
 from relay.live.session_registry import SessionRegistry
 from relay.live.tickets import hash_ticket, new_ticket
 from relay.protocol.audio_formats import AudioWish, choose_audio
@@ -101,13 +103,15 @@ class SessionController(Controller):
         live: Live,
         direct: NamedDependency[Direct],
         meter: SkipValidation[NamedDependency[Meter]],
+        sibling_sessions: SkipValidation[NamedDependency[SiblingSessions]],
         user: Asker,
         data: JSONBody[SessionRequest | None] = None,
     ) -> Response[SessionBegun | DirectBegun]:
         live.check_open()
         wanted = data or SessionRequest()
         if wanted.conversation_id is None:  # else it may take the place of another: at the attach
-            _check_room(live, request, user)
+            room = _room(request, user)
+            live.check(room, await sibling_sessions.count(room))
         audio = _check(wanted, agent, policy)
         timezone, warnings = read_timezone(wanted.timezone)
         resume = wanted.conversation_id is not None
@@ -129,16 +133,15 @@ class SessionController(Controller):
         check = partial(meter.check, user_id=user.id)
         expires_at = await sessions.create_session(store, session, check, resume=resume)
         expires_at = require(expires_at, "conversation")
-        live.expect(session.id, session)
+        await sibling_sessions.expect(session.id, session)
         history = History()
         if resume:
             history = await conversations.load_history(store, session.conversation_id)
+        public_url = settings.public_url or str(request.base_url)
         begun = SessionBegun(
             session_id=session.id,
             conversation_id=session.conversation_id,
-            websocket_url=make_websocket_url(
-                settings.public_url or str(request.base_url), session.id
-            ),
+            websocket_url=make_websocket_url(public_url, session.id),
             ticket=ticket,
             ticket_expires_at=expires_at,
             audio=audio,
@@ -208,9 +211,9 @@ def make_websocket_url(public_url: str, session_id: UUID) -> str:
     return f"{scheme}://{parts.netloc}{path}"
 
 
-def _check_room(live: SessionRegistry, request: Request[Any, Any, Any], user: User) -> None:
-    """Raises `Refused`: sooner than at the attach, and nothing is written."""
-    live.check(request.client.host if request.client else "", user.id)
+def _room(request: Request[Any, Any, Any], user: User) -> Room:
+    """What is looked for sooner than at the attach, when nothing is written yet."""
+    return Room(block(request.client.host if request.client else ""), user.id, None)
 
 
 def _check(wanted: SessionRequest, agent: Agent, policy: Policy) -> Audio:

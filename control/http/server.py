@@ -176,7 +176,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        siblings = getattr(self.config.loaded_app, "state", {}).get("sibling_browsers")
+        siblings = getattr(self.config.loaded_app, "state", {}).get("sibling_sessions")
         if siblings is not None:
             siblings.take = self._take
         self.ready.set()

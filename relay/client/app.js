@@ -1,7 +1,7 @@
 // The page: puts the parts together and says what a tap does.
 
 import { Bubbles, element } from "./bubbles.js";
-import { Call } from "./call.js";
+import { Conversation } from "./conversation.js";
 import { Devices } from "./devices.js";
 import { ask } from "./dialog.js";
 import { Dock } from "./dock.js";
@@ -9,17 +9,13 @@ import { Drawer } from "./drawer.js";
 import { Latency } from "./latency.js";
 import { Offline } from "./offline.js";
 import { hasOpus } from "./opus.js";
-import { Pending } from "./pending.js";
 import { Rest } from "./rest.js";
-import { FULL } from "./session.js";
 import { Settings } from "./settings.js";
 import { recall, remember } from "./storage.js";
-import { Transcript } from "./transcript.js";
 import { describe, describeCopy } from "./words.js";
 
 const NAME = "Voice";
 const SEEN = new Set(["ConversationText", "RelayMessageSaved", "RelayIntent"]);
-const LATE = [1000, 2000, 4000, 8000]; // milliseconds: what a card knows is stored a moment later
 
 const $ = (id) => document.getElementById(id);
 const rest = new Rest({
@@ -29,18 +25,19 @@ const rest = new Rest({
     tell(problem, load);
   },
   onCopy: (moment) => {
-    if (looking) return; // it is not what is shown
+    const { id, loading } = conversation.view;
+    if (id !== null && !loading) return; // it is not what is shown
     $("copy").hidden = false;
     $("copy-text").textContent = describeCopy(moment);
   },
 });
-const transcript = new Transcript();
-const offline = new Offline(rest, transcript);
+const conversation = new Conversation({ rest, opus: await wantsOpus() });
+const offline = new Offline(rest);
 const bubbles = new Bubbles($("transcript"), $("main"), {
-  onRetry: retry, onDecide: decide, onCopy: copy,
+  onRetry: ({ key }) => attempt(() => conversation.retry(key)),
+  onDecide: ({ key }, wanted) => attempt(() => conversation.decide(key, wanted)),
+  onCopy: copy,
 });
-const pending = new Pending(lookAtCalls);
-const call = new Call({ rest, opus: await wantsOpus() });
 const drawer = new Drawer(rest, {
   drawer: $("drawer"), shade: $("shade"), menu: $("menu"), close: $("drawer-close"), page: $("page"),
   search: $("search"), list: $("list"), note: $("list-note"), more: $("more"),
@@ -53,58 +50,48 @@ const dock = new Dock(
     detail: $("notice-text"), action: $("notice-action"), close: $("notice-close"),
   },
   {
-    onTalk: () => talk(), onMute: () => call.toggleMute(), onHush: () => call.hush(), onText: type,
-    onLong,
+    onTalk: talk, onMute: () => conversation.toggleMute(), onHush: () => conversation.hush(),
+    onText: type, onLong: () => tell({ code: "too_long" }),
   },
 );
 const latency = new Latency();
-let shown = null; // what is known of the conversation that is shown
-let open = null; // the id of the conversation that is shown; null: a new one
-let looking = false; // at calls that are not over
 const devices = new Devices(
   { microphone: $("microphone"), speaker: $("speaker"), note: $("devices-note") },
-  (chosen) => call.use(chosen).catch(tell),
+  (chosen) => conversation.choose(chosen),
 );
 const settings = new Settings(
   {
     volume: $("volume"), captions: $("captions"), times: $("times"), latency: $("latency"),
     voice: $("voice"), language: $("language"),
   },
-  { volume: (volume) => (call.volume = volume), choice: (chosen) => call.session.prefer(chosen) },
+  { volume: (volume) => conversation.setVolume(volume), choice: (chosen) => conversation.prefer(chosen) },
 );
-let again = () => talk(); // what "Try again" does when a session has ended
+let shown = null; // what is stored of the conversation: its title
+let view = null; // what is drawn
+let again = talk; // what "Try again" does
 
 // --- talking -------------------------------------------------------------------------------------
 
-async function talk({ steal = false } = {}) {
-  if (call.talking && !steal) return call.stop();
-  again = () => talk();
+/** What the user wants, and may want again when it has failed. */
+function attempt(work) {
+  again = () => attempt(work);
   dock.notice(null);
-  try {
-    await call.talk(open, { steal });
-  } catch (error) {
-    tell(error, again);
-  }
+  return work();
 }
 
-async function type(text) {
-  again = () => type(text);
-  dock.notice(null);
-  dock.take(text);
-  transcript.typed(text, new Date().toISOString());
-  latency.typed(seconds());
-  bubbles.toEnd();
-  try {
-    await call.type(text, open);
-  } catch (error) {
-    transcript.untyped(text);
-    dock.giveBack(text);
-    tell(error, () => type(text));
-  }
+function talk() {
+  if (conversation.view.talking) conversation.stop();
+  else attempt(() => conversation.talk());
 }
 
-function onLong() {
-  tell({ code: "too_long" });
+function type(text) {
+  attempt(async () => {
+    dock.take(text);
+    latency.typed(seconds());
+    const typing = conversation.type(text);
+    bubbles.toEnd();
+    if (!(await typing)) dock.giveBack(text);
+  });
 }
 
 /** @param {() => void} [retry] how it is tried again; without it there is no button for that */
@@ -114,10 +101,11 @@ function tell(error, retry) {
   if (!words) return;
   const actions = {
     retry,
-    steal: () => talk({ steal: true }),
-    sound: () => call.wake(),
+    steal: () => attempt(() => conversation.talkHere()),
+    sound: () => conversation.wake(),
     devices: openSettings,
     load: () => location.reload(),
+    new: begin,
   };
   dock.notice(words, actions, { about: error.code, wait: error.retryAfter ?? 0 });
 }
@@ -126,156 +114,90 @@ function seconds() {
   return performance.now() / 1000;
 }
 
+/** Draws what is another now. */
 function show() {
-  const { word, live, talking, muted } = call;
-  dock.show({ word, live, talking, muted });
+  const before = view;
+  view = conversation.view;
+  const { id, items, problem, live, loading } = view;
+  dock.show(view);
+  devices.show(view.devices);
+  $("welcome").hidden = items.length > 0 || id !== null;
+  $("transcript").setAttribute("aria-busy", String(loading)); // not all of it is news to be read out
+  if (items !== before?.items) bubbles.show(items);
+  if (problem === before?.problem) return;
+  if (before?.problem) dock.solved([before.problem.code]);
+  if (problem) tell(problem, live ? undefined : again);
 }
 
-call.addEventListener("change", ({ detail }) => {
-  show();
-  if (detail.solved) dock.solved(detail.solved);
-  if (call.session.state === "open") dock.solved(FULL);
-  if (detail.problem) tell(detail.problem, call.live ? undefined : again);
-});
-call.addEventListener("level", ({ detail: { side, level } }) => {
+conversation.on("change", show);
+conversation.on("level", ({ side, level }) => {
   if (side === "user") dock.userLevel(level);
   else dock.agentLevel(level);
   latency.level(side, level, seconds());
 });
-call.addEventListener("begun", ({ detail: { conversationId, messages, again } }) => {
+conversation.on("begun", ({ conversationId, again: anew }) => {
   $("copy").hidden = true;
   offline.began();
-  if (again) update(); // the relay may be another one
-  if (open !== conversationId) {
-    open = conversationId;
-    history.replaceState(history.state, "", `#${conversationId}`);
-    frame(null);
-    drawer.mark(open);
-  }
-  transcript.merge(messages);
+  if (anew) update(); // the relay may be another one
+  if (location.hash.slice(1) === conversationId) return;
+  history.replaceState(history.state, "", `#${conversationId}`);
+  frame(null);
 });
-call.addEventListener("event", ({ detail: event }) => {
-  transcript.handle(event, new Date().toISOString());
+conversation.on("event", (event) => {
   latency.handle(event, seconds());
-  if (SEEN.has(event.type)) offline.saw({ id: open, title: null, ...shown });
+  const { id, items } = conversation.view;
+  if (SEEN.has(event.type)) offline.saw({ id, title: null, ...shown }, items);
   if (event.type === "ConversationText" && event.role === "user") bubbles.toEnd();
-  if (event.type === "RelayNotice") tell({ code: `ends-${event.code}` });
-  if (event.type === "UserStartedSpeaking") dock.solved(["ends-idle"]);
   // The first words of the user are the title.
-  if (event.type === "RelayMessageSaved" && event.role === "user") refresh();
+  if (event.type === "RelayMessageSaved" && event.role === "user") {
+    drawer.load();
+    entitle();
+  }
 });
-call.addEventListener("gap", () => catchUp(open));
 
 // --- what is stored ------------------------------------------------------------------------------
 
 async function turnTo(id) {
-  if (id === open) return;
-  if (call.live) call.stop();
-  open = id;
+  if (id === conversation.view.id) return;
   dock.notice(null);
-  transcript.clear();
+  again = look;
+  const opened = conversation.open(id);
   $("newer").hidden = true;
   frame(null);
-  drawer.mark(id);
+  bubbles.toEnd();
+  await Promise.all([opened, entitle()]);
+}
+
+/** Read once more what is stored of what is shown. */
+function look() {
+  return attempt(() => Promise.all([conversation.look(), entitle()]));
+}
+
+async function entitle() {
+  const { id } = conversation.view;
   if (id === null) return;
-  await read(id);
-}
-
-async function read(id) {
   $("copy").hidden = true;
-  $("transcript").setAttribute("aria-busy", "true"); // not all of it is news to be read out
   try {
-    const [conversation] = await Promise.all([rest.conversation(id), fetchAll(id, 0)]);
-    if (open !== id) return;
-    frame(conversation);
-    $("main").scrollTop = $("main").scrollHeight;
-  } catch (error) {
-    if (open === id) tell(error, () => read(id));
-  } finally {
-    $("transcript").removeAttribute("aria-busy");
-  }
-}
-
-async function fetchAll(id, afterSeq) {
-  const [messages, calls] = await Promise.all([rest.messages(id, afterSeq), rest.calls(id)]);
-  if (open === id) transcript.merge(messages, calls);
-}
-
-/** What was said while we were away. It comes again with the next gap if this fails. */
-async function catchUp(id) {
-  try {
-    await fetchAll(id, transcript.seq);
-  } catch (error) {
-    if (error.code === undefined) throw error;
-  }
-}
-
-async function refresh() {
-  const id = open;
-  drawer.load();
-  try {
-    const conversation = await rest.conversation(id);
-    if (open === id) frame(conversation);
+    const stored = await rest.conversation(id);
+    if (conversation.view.id === id) frame(stored);
   } catch (error) {
     if (error.code === undefined) throw error; // the title can wait
   }
 }
 
-async function lookAtCalls() {
-  const id = open;
-  looking = true;
-  try {
-    const calls = await rest.calls(id);
-    if (open === id) transcript.merge([], calls);
-  } catch (error) {
-    if (error.code === undefined) throw error; // the next time
-  } finally {
-    looking = false;
-  }
-}
-
-async function retry({ key }) {
-  const id = open;
-  try {
-    for (const pause of LATE) {
-      const found = (await rest.calls(id)).find((one) => one.id === key);
-      if (found?.status === "failed") {
-        const submitted = await rest.retry(id, key);
-        if (open === id) transcript.merge([], [submitted]);
-        return;
-      }
-      await new Promise((resolve) => setTimeout(resolve, pause));
-    }
-  } catch (error) {
-    tell(error);
-  }
-}
-
-/** The user's word on a card; resolves to whether it went out. */
-async function decide({ key }, wanted) {
-  const id = open;
-  dock.notice(null);
-  try {
-    await call.decide(key, wanted, id);
-    return true;
-  } catch (error) {
-    await catchUp(id); // it may be over already
-    tell(error);
-    return false;
-  }
-}
-
 /** The conversation's name and what can be done with it. */
-function frame(conversation) {
-  shown = conversation;
-  const title = conversation?.title ?? NAME;
+function frame(stored) {
+  shown = stored;
+  const { id } = conversation.view;
+  drawer.mark(id);
+  const title = stored?.title ?? NAME;
   $("title").textContent = title;
   document.title = title === NAME ? NAME : `${title} · ${NAME}`;
-  $("rename").hidden = $("export").hidden = $("erase").hidden = open === null;
+  $("rename").hidden = $("export").hidden = $("erase").hidden = id === null;
 }
 
 $("rename").onclick = async () => {
-  const id = open;
+  const { id } = conversation.view;
   $("rename-text").value = $("title").textContent === NAME ? "" : $("title").textContent;
   if (!(await ask($("rename-dialog")))) return;
   try {
@@ -287,7 +209,7 @@ $("rename").onclick = async () => {
 };
 
 $("export").onclick = async () => {
-  const id = open;
+  const { id } = conversation.view;
   const format = await ask($("export-dialog"));
   if (!format) return;
   try {
@@ -316,9 +238,9 @@ async function copy(text) {
 }
 
 $("erase").onclick = async () => {
-  const id = open;
+  const { id } = conversation.view;
   if (!(await ask($("erase-dialog")))) return;
-  if (call.live) call.stop();
+  conversation.stop();
   try {
     await rest.erase(id);
     offline.forget(id);
@@ -332,7 +254,6 @@ $("erase").onclick = async () => {
 };
 
 function openSettings() {
-  devices.look();
   settings.showLatency(latency.spent);
   ask($("settings-dialog"));
 }
@@ -344,19 +265,14 @@ $("settings").onclick = () => {
 
 $("skip").onclick = () => $("mic").focus();
 
-$("new").onclick = $("new-here").onclick = () => {
+function begin() {
   drawer.go(location.pathname + location.search);
   $("mic").focus();
-};
+}
+
+$("new").onclick = $("new-here").onclick = begin;
 
 // --- the page ------------------------------------------------------------------------------------
-
-transcript.addEventListener("change", () => {
-  const items = transcript.items();
-  $("welcome").hidden = !transcript.isEmpty || open !== null;
-  bubbles.show(items);
-  pending.show(items);
-});
 
 bubbles.onBehind = () => ($("newer").hidden = false);
 $("main").addEventListener("scroll", () => {
@@ -372,26 +288,20 @@ function follow() {
 }
 
 for (const type of ["hashchange", "popstate"]) addEventListener(type, () => follow());
-for (const type of ["online", "offline"]) {
-  addEventListener(type, () => {
-    call.session.nudge();
-    show();
-    if (type === "online" && !$("copy").hidden && !call.live) load();
-  });
-}
+addEventListener("online", () => {
+  if (!$("copy").hidden && !conversation.view.live) load();
+});
 document.addEventListener("visibilitychange", () => {
-  call.session.nudge();
   if (document.visibilityState === "visible") update();
 });
 $("copy-again").onclick = () => load();
-for (const type of ["click", "keydown"]) document.addEventListener(type, () => call.wake());
 
 async function greet() {
   try {
     const intents = await rest.intents();
     bubbles.name(intents);
     $("topics").replaceChildren(...intents.map(({ title }) => topic(title)));
-    bubbles.show(transcript.items());
+    bubbles.show(conversation.view.items);
   } catch (error) {
     if (error.code === undefined) throw error; // the page is usable without
   }
@@ -450,9 +360,11 @@ async function update() {
 
 function load() {
   $("copy").hidden = true;
-  return Promise.all([greet(), offer(), drawer.load(), open === null ? follow() : read(open)]);
+  const { id } = conversation.view;
+  return Promise.all([greet(), offer(), drawer.load(), id === null ? follow() : look()]);
 }
 
 show();
+conversation.mount();
 install();
-await Promise.all([devices.look(), load()]);
+await load();

@@ -47,6 +47,7 @@ export class Call extends Emitter {
   #talking = false;
   #heard = false; // the agent's voice
   #device = ""; // the microphone that is liked best
+  #expect = () => this.session.expect();
 
   /** @param {{rest?: import("./rest.js").Rest, opus?: boolean}} [options] */
   constructor({ rest, opus = false } = {}) {
@@ -74,7 +75,7 @@ export class Call extends Emitter {
     });
   }
 
-  /** The microphone is on. */
+  /** The microphone is on, or about to be. */
   get talking() {
     return this.#talking;
   }
@@ -109,12 +110,20 @@ export class Call extends Emitter {
     if (state === "closed") return globalThis.navigator?.onLine === false ? "offline" : "ready";
     if (state !== "open") return state;
     const sound = this.#sound.state;
-    if (this.#talking && sound !== "on") return sound === "off" ? "paused" : "connecting";
+    if (this.#talking && sound === "off") return "paused";
+    if (this.#talking && !(sound === "on" && this.#microphone.isOn)) return "connecting";
     // Also while the network owes the next piece: that reply can be stopped, too.
     if ((this.#speaker.playing || turn === "speaking") && sound === "on") return "speaking";
     if (turn === "thinking") return "thinking";
     if (!this.#talking) return "ready";
     return this.muted ? "muted" : "listening";
+  }
+
+  /** Have ready what a tap will need, as far as nobody is asked and no session is begun for it. */
+  prepare() {
+    this.#sound.prepare();
+    this.#microphone.prepare();
+    document.addEventListener("pointerdown", this.#expect); // some 100 ms before it is a tap
   }
 
   /**
@@ -123,24 +132,40 @@ export class Call extends Emitter {
    * @param {{steal?: boolean}} [how] take the microphone from the tab that has it
    */
   async talk(conversationId = null, { steal = false } = {}) {
+    const wasTalking = this.#talking;
+    /** @type {Promise<void> | null} */
+    let opened = null;
     const sound = this.#sound.open(); // now: later it is no tap any more
+    const asked = this.#ask();
     try {
-      await this.#ask();
-      const context = await sound;
-      if (!context) throw new MicrophoneError("sound-none");
+      // A session, and an agent that costs money, are for who will talk: where the user has to be
+      // asked first they wait for the answer. Where not, nothing waits for anything.
+      if (this.#microphone.isAllowed) asked.catch(() => {});
+      else await asked;
       // Only now: a tab that still asks the user is not talking.
       const free = await this.#turnstile.take(steal, () => this.#stolen());
       if (!free) throw new MicrophoneError("mic-elsewhere");
       this.#talking = true;
       this.#screen.on = true;
       this.tell("change", {});
-      if (!this.live) await this.session.open(conversationId);
-      else if (this.session.audio) this.#listen(context); // else `begun` is still to come
+      if (!this.live) opened = this.session.open(conversationId);
+      await Promise.all([opened, asked.then(() => this.#hearUser(sound))]);
     } catch (error) {
-      if (!this.live) this.#release();
-      else if (!this.#talking && error.code !== "superseded") this.#microphone.stop();
+      if (error.code !== "superseded") { // else a later tap has taken care of everything
+        if (opened) this.session.close();
+        if (!this.live) this.#release();
+        else if (!wasTalking) this.#quieten();
+      }
       throw error;
     }
+  }
+
+  /** The microphone is there. @param {Promise<AudioContext | null>} sound */
+  async #hearUser(sound) {
+    const context = await sound;
+    if (!context) throw new MicrophoneError("sound-none");
+    this.tell("change", {});
+    if (this.#talking && this.session.audio) this.#listen(context); // else `begun` is still to come
   }
 
   async #ask() {
@@ -210,6 +235,7 @@ export class Call extends Emitter {
   close() {
     this.stop();
     this.#sound.close();
+    document.removeEventListener("pointerdown", this.#expect);
   }
 
   #begun(begun) {
@@ -234,6 +260,7 @@ export class Call extends Emitter {
   }
 
   #listen(context) {
+    if (!this.#microphone.isOn) return; // it is still asked for
     const audio = /** @type {import("./session.js").Audio} */ (this.session.audio);
     const { encoding, sample_rate: rate } = audio.input;
     this.#encoder?.close();

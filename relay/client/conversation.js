@@ -3,10 +3,11 @@
 import { Call } from "./call.js";
 import { Emitter } from "./emitter.js";
 import { canChooseSpeaker, listDevices } from "./media_devices.js";
+import { Pending } from "./pending.js";
 import { FULL, Problem, Rest } from "./session.js";
 import { Transcript } from "./transcript.js";
 
-const LOOKS = [1000, 2000, 4000, 8000]; // milliseconds: how a call does that was submitted again
+const LATE = [1000, 2000, 4000, 8000]; // milliseconds: what a card knows is stored a moment later
 const NO_PROBLEM = new Set(["ended", "closed", "superseded"]); // it just ended
 
 /**
@@ -16,7 +17,8 @@ const NO_PROBLEM = new Set(["ended", "closed", "superseded"]); // it just ended
  * @typedef {object} Devices those with a name: before the microphone was allowed there are none
  * @property {{id: string, name: string}[]} microphones
  * @property {{id: string, name: string}[]} speakers none where a page may not choose
- * @property {string} microphone the chosen one; "" is the browser's choice
+ * @property {string} microphone the chosen one; "" is the browser's choice, as it is while the
+ *   chosen one is not connected
  * @property {string} speaker
  *
  * @typedef {object} View what is to be shown; another object whenever anything in it is another
@@ -27,11 +29,13 @@ const NO_PROBLEM = new Set(["ended", "closed", "superseded"]); // it just ended
  * @property {boolean} talking the microphone is on
  * @property {boolean} muted
  * @property {boolean} loading what is stored is being read
- * @property {(Bubble | Card)[]} items in the order of the conversation
+ * @property {(Bubble | Card)[]} items in the order of the conversation; the same array until one of
+ *   them is another
  * @property {Card[]} cards those of the items that are function calls
  * @property {{code: string, status?: number, retryAfter?: number | null} | null} problem the one
  *   that counts now; `describe` of words.js puts it into words
  * @property {Devices} devices
+ * @property {number} volume of the agent's voice, 0 to 1
  *
  * @typedef {object} ConversationOptions
  * @property {string} [url] where the API is: "/api/v1/voice", or that of a relay elsewhere
@@ -44,6 +48,7 @@ const NO_PROBLEM = new Set(["ended", "closed", "superseded"]); // it just ended
  * @typedef {object} ConversationEvents
  * @property {undefined} change `view` is another one
  * @property {{side: "user" | "agent", level: number}} level how loud, 0 to 1, 25 times a second
+ * @property {import("./session.js").Begun} begun a session began; `view.id` is its conversation
  * @property {import("./events.js").SessionEvent} event every event of a live session
  */
 
@@ -60,13 +65,18 @@ export class Conversation extends Emitter {
   rest;
   #call;
   #transcript = new Transcript();
+  #pending = new Pending(() => this.#lookAtCalls());
+  /** @type {View["items"]} */
+  #items = [];
   /** @type {string | null} */
   #id = null;
+  #turns = 0; // to another conversation
   /** @type {View["problem"]} */
   #problem = null;
   #loading = false;
   /** @type {Devices} */
   #devices = { microphones: [], speakers: [], microphone: "", speaker: "" };
+  #volume = 1;
   /** @type {View | null} */
   #view = null; // null: to be made
   /** @type {(() => void) | null} */
@@ -79,14 +89,19 @@ export class Conversation extends Emitter {
     super();
     this.rest = rest ?? new Rest({ url, getToken, onSignedOut });
     this.#call = new Call({ rest: this.rest, opus });
-    this.#transcript.addEventListener("change", () => this.#changed());
+    this.#transcript.addEventListener("change", () => {
+      this.#items = this.#transcript.items().map(copy);
+      this.#pending.show(this.#items);
+      this.#changed();
+    });
     this.#call.on("change", ({ problem, solved = [] }) => this.#told(problem ?? null, solved));
     this.#call.on("level", (level) => this.tell("level", level));
     this.#call.on("gap", () => this.#catchUp());
-    this.#call.on("begun", ({ conversationId, messages }) => {
-      this.#id = conversationId;
-      this.#transcript.merge(messages);
+    this.#call.on("begun", (begun) => {
+      this.#id = begun.conversationId;
+      this.#transcript.merge(begun.messages);
       this.#lookForDevices(); // they have names now
+      this.tell("begun", begun);
     });
     this.#call.on("event", (event) => {
       this.#transcript.handle(event, new Date().toISOString());
@@ -100,7 +115,6 @@ export class Conversation extends Emitter {
   get view() {
     if (this.#view) return this.#view;
     const { word, live, talking, muted, session } = this.#call;
-    const items = this.#transcript.items().map(copy);
     this.#view = {
       id: this.#id,
       state: session.state,
@@ -109,10 +123,11 @@ export class Conversation extends Emitter {
       talking,
       muted,
       loading: this.#loading,
-      items,
-      cards: items.filter((item) => item.kind === "card"),
+      items: this.#items,
+      cards: this.#items.filter((item) => item.kind === "card"),
       problem: this.#problem,
       devices: this.#devices,
+      volume: this.#volume,
     };
     return this.#view;
   }
@@ -126,11 +141,14 @@ export class Conversation extends Emitter {
   mount() {
     clearTimeout(this.#closing);
     this.#leave ??= this.#hear();
+    this.#call.prepare();
+    this.#pending.show(this.#items);
     this.#lookForDevices();
     return () => {
       this.#closing = setTimeout(() => {
         this.#leave?.();
         this.#leave = null;
+        this.#pending.show([]);
         this.#call.close();
       });
     };
@@ -141,10 +159,18 @@ export class Conversation extends Emitter {
     if (id === this.#id) return true;
     if (this.#call.live) this.#call.stop();
     this.#id = id;
-    this.#loading = id !== null;
+    this.#turns += 1;
     this.#transcript.clear();
-    if (id === null) return this.#attempt(async () => {});
-    const read = await this.#attempt(() => this.#read(id, 0), id);
+    return this.look();
+  }
+
+  /** Read once more what is stored of it. */
+  async look() {
+    const id = this.#id;
+    this.#loading = id !== null;
+    const read = await this.#attempt(async () => {
+      if (id !== null) await this.#read(id, 0);
+    });
     if (id === this.#id) {
       this.#loading = false;
       this.#changed();
@@ -201,22 +227,37 @@ export class Conversation extends Emitter {
     const id = this.#id;
     return this.#attempt(async () => {
       if (id === null) return;
-      this.#transcript.merge([], [await this.rest.retry(id, key)]);
-      for (const pause of LOOKS) {
-        await new Promise((resolve) => setTimeout(resolve, pause));
+      for (const pause of LATE) {
         const found = (await this.rest.calls(id)).find((call) => call.id === key);
-        if (id !== this.#id || !found) return;
-        this.#transcript.merge([], [found]);
-        if (found.status !== "submitting") return;
+        if (found?.status === "failed") {
+          const submitted = await this.rest.retry(id, key);
+          if (id === this.#id) this.#transcript.merge([], [submitted]);
+          return;
+        }
+        await new Promise((resolve) => setTimeout(resolve, pause));
       }
-    }, id);
+    });
   }
 
   /** Talk into and hear from these, by their ids. @param {Partial<Devices>} wanted */
   choose(wanted) {
     this.#devices = { ...this.#devices, ...wanted };
+    return this.#attempt(() => this.#use());
+  }
+
+  /** Of the agent's voice. @param {number} volume from 0 to 1 */
+  setVolume(volume) {
+    this.#call.volume = this.#volume = volume;
     this.#changed();
-    return this.#attempt(() => this.#call.use(this.#devices));
+  }
+
+  /**
+   * Begin sessions with these from now on, by names that `rest.choices()` gives; "": the agent's
+   * own.
+   * @param {{voice?: string, language?: string}} wanted
+   */
+  prefer(wanted) {
+    this.#call.session.prefer(wanted);
   }
 
   /** The user has tapped somewhere: sound that has stopped may go on. */
@@ -225,7 +266,8 @@ export class Conversation extends Emitter {
   }
 
   /** Whether it went well. A defect of ours is thrown. @param {() => Promise<void>} work */
-  async #attempt(work, id = this.#id) {
+  async #attempt(work) {
+    const turns = this.#turns;
     this.#problem = null;
     this.#changed();
     try {
@@ -235,7 +277,7 @@ export class Conversation extends Emitter {
       const { code } = /** @type {{code?: string}} */ (error);
       if (code === undefined) throw error;
       // Of a conversation that is not shown any more nobody wants to know.
-      if (id === this.#id || this.#call.live) this.#told(/** @type {Problem} */ (error), []);
+      if (turns === this.#turns || this.#call.live) this.#told(/** @type {Problem} */ (error), []);
       return false;
     }
   }
@@ -257,12 +299,14 @@ export class Conversation extends Emitter {
 
   /** What was said while we were away. It comes again with the next gap if this fails. */
   async #catchUp() {
-    if (this.#id === null) return;
-    try {
-      await this.#read(this.#id, this.#transcript.seq);
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-    }
+    if (this.#id !== null) await quietly(this.#read(this.#id, this.#transcript.seq));
+  }
+
+  async #lookAtCalls() {
+    const id = this.#id;
+    if (id === null) return;
+    const calls = await quietly(this.rest.calls(id));
+    if (id === this.#id && calls) this.#transcript.merge([], calls);
   }
 
   async #lookForDevices() {
@@ -278,6 +322,14 @@ export class Conversation extends Emitter {
       speakers: canChooseSpeaker ? those("audiooutput") : [],
     };
     this.#changed();
+    this.#use();
+  }
+
+  /** The chosen ones, as far as they are there: what is gone may come back. */
+  #use() {
+    const { microphone, speaker, speakers } = this.#devices;
+    const here = speakers.some(({ id }) => id === speaker);
+    return this.#call.use({ microphone, speaker: here ? speaker : "" });
   }
 
   #hear() {
@@ -288,6 +340,7 @@ export class Conversation extends Emitter {
       this.#changed();
     };
     for (const type of ["online", "offline"]) addEventListener(type, nudge, { signal });
+    addEventListener("online", () => this.#told(null, ["network"]), { signal });
     document.addEventListener("visibilitychange", nudge, { signal });
     for (const type of ["click", "keydown"]) {
       document.addEventListener(type, () => this.wake(), { signal });
@@ -300,6 +353,15 @@ export class Conversation extends Emitter {
   #changed() {
     this.#view = null;
     this.tell("change");
+  }
+}
+
+/** Nothing where the world is in the way: it is asked again. @template T @param {Promise<T>} asked */
+async function quietly(asked) {
+  try {
+    return await asked;
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
   }
 }
 

@@ -1,54 +1,46 @@
 // Which microphone and which loudspeaker: chosen from two lists, kept by the browser.
 
-import { element } from "./bubbles.js";
-import { canChooseSpeaker, listDevices } from "./media_devices.js";
+import { canChooseSpeaker } from "./media_devices.js";
 import { recall, remember } from "./storage.js";
 import { DEVICES } from "./words.js";
 
+const KINDS = ["microphone", "speaker"];
+
 export class Devices {
   #parts;
-  #onChange;
+  /** @type {import("./conversation.js").Devices | null} */
+  #shown = null;
 
   /**
    * @param {{microphone: HTMLSelectElement, speaker: HTMLSelectElement, note: HTMLElement}} parts
-   * @param {(chosen: {microphone: string, speaker: string}) => void} onChange something was chosen,
-   *   or a device came or went; "" is the browser's own choice
+   * @param {(chosen: {microphone?: string, speaker?: string}) => void} onChoice "" is the browser's
+   *   own choice; told once at the beginning, too
    */
-  constructor(parts, onChange) {
+  constructor(parts, onChoice) {
     this.#parts = parts;
-    this.#onChange = onChange;
     parts.speaker.closest("label").hidden = !canChooseSpeaker;
-    for (const name of ["microphone", "speaker"]) {
-      parts[name].onchange = () => {
-        remember(`relay.${name}`, parts[name].value);
-        this.look();
+    for (const kind of KINDS) {
+      parts[kind].onchange = ({ target }) => {
+        remember(`relay.${kind}`, target.value);
+        onChoice({ [kind]: target.value });
       };
     }
-    navigator.mediaDevices?.addEventListener?.("devicechange", () => this.look());
+    onChoice(Object.fromEntries(KINDS.map((kind) => [kind, recall(`relay.${kind}`) ?? ""])));
   }
 
-  /** What is liked best, as far as it is there. */
-  async look() {
-    const devices = await listDevices();
-    this.#fill("microphone", devices, "audioinput");
-    const here = this.#fill("speaker", devices, "audiooutput");
-    const microphone = recall("relay.microphone") ?? "";
-    const speaker = here ? (recall("relay.speaker") ?? "") : "";
-    this.#parts.note.hidden = devices.length > 0;
-    this.#onChange({ microphone, speaker });
+  /** @param {import("./conversation.js").Devices} devices */
+  show(devices) {
+    if (devices === this.#shown) return;
+    this.#shown = devices;
+    for (const kind of KINDS) fill(this.#parts[kind], devices[`${kind}s`], devices[kind]);
+    this.#parts.note.hidden = devices.microphones.length > 0;
   }
+}
 
-  /** Returns whether the kept one is there. */
-  #fill(name, devices, kind) {
-    const select = this.#parts[name];
-    const kept = recall(`relay.${name}`) ?? "";
-    const here = devices.filter((device) => device.kind === kind);
-    const shown = [["", DEVICES.own], ...here.map(({ deviceId, label }) => [deviceId, label])];
-    if (!shown.some(([id]) => id === kept)) shown.push([kept, DEVICES.gone]);
-    select.replaceChildren(
-      ...shown.map(([id, text]) => Object.assign(element("option", "", text), { value: id })),
-    );
-    select.value = kept;
-    return here.some(({ deviceId }) => deviceId === kept);
-  }
+/** One that was chosen and is not connected is listed, too. */
+function fill(select, devices, chosen) {
+  const shown = [["", DEVICES.own], ...devices.map(({ id, name }) => [id, name])];
+  if (!shown.some(([id]) => id === chosen)) shown.push([chosen, DEVICES.gone]);
+  select.replaceChildren(...shown.map(([id, name]) => new Option(name, id)));
+  select.value = chosen;
 }

@@ -10,6 +10,7 @@ export { Transcript } from "./transcript.js";
 
 /**
  * @typedef {import("./conversation.js").View} View
+ * @typedef {import("./conversation.js").Devices} Devices
  * @typedef {import("./conversation.js").ConversationOptions} ConversationOptions
  * @typedef {import("./transcript.js").Bubble} Bubble
  * @typedef {import("./transcript.js").Card} Card

@@ -35,6 +35,8 @@ export class Microphone {
   #node = null;
   #muted = false;
   #asks = 0;
+  /** @type {PermissionStatus | null} */
+  #permission = null;
 
   /**
    * @param {(audio: ArrayBuffer, level: number) => void} onFrame
@@ -45,6 +47,26 @@ export class Microphone {
     this.onFrame = onFrame;
     this.onLost = onLost;
     this.onSilent = onSilent;
+  }
+
+  /** Look whether the user has allowed it; that asks nobody. */
+  async prepare() {
+    const microphone = /** @type {PermissionDescriptor} */ ({ name: "microphone" });
+    try {
+      this.#permission = await navigator.permissions.query(microphone);
+    } catch {
+      // This browser does not tell.
+    }
+  }
+
+  /** `ask` asks nobody: the user has allowed it before. False where that is not known. */
+  get isAllowed() {
+    return this.#permission?.state === "granted";
+  }
+
+  /** There is one: `ask` went well. */
+  get isOn() {
+    return this.#stream !== null;
   }
 
   /**

@@ -4,15 +4,13 @@ const SOON = 500; // milliseconds: several events come together
 
 export class Offline {
   #rest;
-  #transcript;
   #timer = null;
   #owner = null; // the token of whose session it is: another may be signed in when we write
   #next = () => {};
 
-  /** @param {import("./rest.js").Rest} rest @param {import("./transcript.js").Transcript} transcript */
-  constructor(rest, transcript) {
+  /** @param {import("./rest.js").Rest} rest */
+  constructor(rest) {
     this.#rest = rest;
-    this.#transcript = transcript;
     addEventListener("pagehide", () => this.#now());
   }
 
@@ -22,11 +20,15 @@ export class Offline {
     this.#owner = this.#rest.getToken?.();
   }
 
-  /** Something of this conversation was seen. @param {{id: string, title: string | null}} conversation */
-  saw(conversation) {
+  /**
+   * This was seen.
+   * @param {{id: string, title: string | null}} conversation
+   * @param {import("./conversation.js").View["items"]} items all that is shown of it
+   */
+  saw(conversation, items) {
     clearTimeout(this.#timer);
     const owner = this.#owner;
-    this.#next = () => this.#keep(conversation, owner);
+    this.#next = () => this.#keep(conversation, items, owner);
     this.#timer = setTimeout(() => this.#now(), SOON);
   }
 
@@ -53,10 +55,10 @@ export class Offline {
     this.#next = () => {};
   }
 
-  async #keep(conversation, owner) {
+  async #keep(conversation, items, owner) {
     const at = `${this.#rest.url}/conversations/${conversation.id}`;
     const url = (path) => new URL(at + path, document.baseURI).href;
-    const { messages, calls } = read(this.#transcript.items());
+    const { messages, calls } = read(items);
     const token = await owner;
     post({
       keep: {

@@ -8,7 +8,8 @@ export class Pending {
   #look;
   #open = "[]"; // those that are shown, as text
   #pause = FIRST;
-  #timer = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
 
   /** @param {() => Promise<void>} look asks how they stand, and has it shown */
   constructor(look) {
@@ -17,7 +18,7 @@ export class Pending {
 
   /** @param {ReturnType<import("./transcript.js").Transcript["items"]>} items what is shown now */
   show(items) {
-    const cards = items.filter(({ kind, status }) => kind === "card" && OPEN.has(status));
+    const cards = items.filter((item) => item.kind === "card").filter(({ status }) => OPEN.has(status));
     const open = JSON.stringify(cards.map(({ key, status, until }) => [key, status, until]));
     if (open === this.#open) return;
     this.#open = open;

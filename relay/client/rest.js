@@ -59,6 +59,16 @@ export class Rest {
     this.fetch = fetch;
   }
 
+  /** A request will come in a moment: have a connection, where the browser has let the last go. */
+  expect() {
+    const link = document.createElement("link");
+    link.rel = "preconnect";
+    link.crossOrigin = "anonymous"; // as that of fetch: cookies go to our own origin only
+    link.href = new URL(this.url, document.baseURI).href;
+    document.head.append(link);
+    link.remove();
+  }
+
   /** @param {Record<string, unknown>} wanted @returns {Promise<any>} */
   beginSession(wanted) {
     return this.#ask("POST", "/session", wanted);

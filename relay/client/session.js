@@ -124,6 +124,11 @@ export class Session extends Emitter {
     return this.#place.audio ?? null;
   }
 
+  /** It may be opened in a moment. */
+  expect() {
+    if (!this.#run) this.#rest.expect();
+  }
+
   /**
    * Talk, in a new conversation (null) or in a stored one. Resolves when the agent listens; rejects
    * with Problem.

@@ -14,11 +14,25 @@ export class Sound extends EventTarget {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   #sink = "";
+  #watch = () => this.#look();
   /** @type {AudioContext | null} */
   context = null;
   /** @type {"starting" | "on" | "off"} */
   state = "starting";
   ran = false; // it was on before
+
+  /** Have the worklet loaded before it is needed. Nothing is heard of it, and nobody is asked. */
+  prepare() {
+    if (this.context) return;
+    try {
+      this.context = this.#make();
+      // A browser that lets this page begin by itself would keep the device busy for nobody.
+      this.context.suspend().catch(() => {});
+      this.#ready ??= this.#load();
+    } catch {
+      this.context = null; // there is no sound: `open` says so
+    }
+  }
 
   /**
    * Begin; to be called in the handler of a tap: later it is none any more. Nobody waits for the
@@ -30,12 +44,13 @@ export class Sound extends EventTarget {
       this.state = "starting";
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.#look(true), PATIENCE);
-      try {
-        this.context ??= this.#make();
-        this.context.resume().catch(() => {}); // it stays off: that is told
-      } catch {
-        this.context = null;
-      }
+    }
+    try {
+      this.context ??= this.#make();
+      this.context.addEventListener("statechange", this.#watch);
+      this.context.resume().catch(() => {}); // it stays off: that is told
+    } catch {
+      this.context = null;
     }
     if (this.context) this.#look();
     return (this.#ready ??= this.#load());
@@ -58,12 +73,12 @@ export class Sound extends EventTarget {
     this.context = this.#ready = null;
     this.state = "starting";
     this.ran = false;
+    context?.removeEventListener("statechange", this.#watch);
     context?.close().catch(() => {});
   }
 
   #make() {
     const context = new AudioContext({ latencyHint: "interactive" });
-    context.addEventListener("statechange", () => context === this.context && this.#look());
     if (this.#sink) playOn(context, this.#sink)?.catch(() => {});
     return context;
   }
@@ -75,7 +90,9 @@ export class Sound extends EventTarget {
       await context.audioWorklet?.addModule(new URL("./worklet.js", import.meta.url));
       return context;
     } catch {
-      this.#ready = null; // the next one who asks tries again
+      // The next one who asks tries again, with another: this one remembers that it failed.
+      this.context = this.#ready = null;
+      context.close().catch(() => {});
       return null;
     }
   }

@@ -14,6 +14,7 @@ export const ACTIONS = {
   sound: "Turn it on",
   devices: "Choose another",
   load: "Load it",
+  new: "New conversation",
 };
 
 /** Beside the names of devices. */
@@ -154,7 +155,8 @@ export const PROBLEMS = {
   },
   not_found: {
     title: "This conversation is not there any more.",
-    text: "It may have been deleted. Begin a new one.",
+    text: "It may have been deleted.",
+    action: "new",
   },
   updated: {
     title: "There is a new version of this page.",
@@ -178,7 +180,11 @@ export const PROBLEMS = {
   forbidden: { title: "This page may not do that.", text: "Ask who runs it." },
   too_long: { title: "That was too long.", text: `Type at most ${LONGEST} characters.` },
   too_often: { title: "That was too much at once.", text: "Wait a moment, then send it again." },
-  failed: { title: "That did not work.", text: "Try again; if it stays so, load the page again." },
+  failed: {
+    title: "That did not work.",
+    text: "Try again; if it stays so, load the page again.",
+    action: "retry",
+  },
 };
 
 /**

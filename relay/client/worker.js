@@ -8,17 +8,21 @@ const HISTORY = "history-"; // and a mark of the user
 const KEPT = "Relay-Kept"; // a header of a copy: when it was kept
 const PATIENCE = 4000; // milliseconds: after that a copy is better than to wait
 const FILES = [
-  "./", "app.js", "awake.js", "bubbles.js", "call.js", "comeback.js", "devices.js", "dialog.js", "dock.js",
-  "drawer.js", "emitter.js", "floor.js", "icon-192.png", "icon-512.png", "icon-maskable-512.png", "icon.svg",
-  "latency.js", "manifest.webmanifest", "media_devices.js", "microphone.js", "offline.js", "opus.js", "pending.js",
-  "rest.js", "session.js", "settings.js", "speaker.js", "storage.js", "style.css", "tokens.css", "transcript.js",
-  "typed.js", "watchdog.js", "words.js", "worklet.js",
+  "./", "app.js", "awake.js", "bubbles.js", "call.js", "comeback.js", "conversation.js", "devices.js",
+  "dialog.js", "dock.js", "drawer.js", "emitter.js", "floor.js", "icon-192.png", "icon-512.png",
+  "icon-maskable-512.png", "icon.svg", "latency.js", "manifest.webmanifest", "media_devices.js",
+  "microphone.js", "offline.js", "opus.js", "pending.js", "rest.js", "session.js", "settings.js",
+  "speaker.js", "storage.js", "style.css", "tokens.css", "transcript.js", "typed.js", "watchdog.js",
+  "words.js", "worklet.js",
 ];
 const base = new URL("./", self.location).pathname;
 const conversations = `${base}api/v1/voice/conversations`;
 
 self.addEventListener("install", (event) => {
   event.waitUntil(keepShell());
+  // A tap need not wait until a worker that sleeps is awake.
+  const posts = { condition: { requestMethod: "POST" }, source: "network" };
+  if (event.addRoutes) event.waitUntil(event.addRoutes(posts));
   self.skipWaiting();
 });
 

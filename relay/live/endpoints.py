@@ -43,8 +43,9 @@ REQUEST_ID = "dg-request-id"
 Check = Callable[[ASGIConnection[Any, Any, Any, Any]], None]
 """Looks at whoever asks, before anything else; raises `Refused`."""
 
-HandOver = Callable[[UUID, Handshake], Awaitable[bool]]
-"""Gives the socket to the worker that has the session; False: it stays here."""
+HandOver = Callable[[UUID | None, Handshake], Awaitable[bool]]
+"""Gives the socket to the worker that has the session, or where a new one is to be (None); False:
+it stays here."""
 
 # Deepgram's words for an HTTP status; its clients show or compare them.
 _PROBLEMS = {
@@ -91,7 +92,7 @@ async def attach(
         # First, because it needs no database.
         if session_registry.resume(session_id, ticket, seen, handshake, headers):
             return
-        if session_registry.has(session_id) or not await hand_over(session_id, handshake):
+        if not await hand_over(session_id, handshake):
             with session_registry.admitting(handshake):
                 admitted = await admit(session_id, ticket, seen)
             await session_registry.begin(admitted, handshake, headers)
@@ -106,6 +107,7 @@ async def converse(
     socket: Socket,
     session_registry: NamedDependency[SessionRegistry],
     admit_grant: NamedDependency[AdmitGrant],
+    hand_over: NamedDependency[HandOver],
     allowed_origins: NamedDependency[frozenset[str]],
     check_address: NamedDependency[Check],
 ) -> None:
@@ -114,6 +116,8 @@ async def converse(
     async def begin(handshake: Handshake) -> None:
         offered = socket.scope["subprotocols"]
         ticket, chosen = read_credential(socket.headers.get("authorization"), offered)
+        if await hand_over(None, handshake):
+            return
         with session_registry.admitting(handshake):
             admitted = await admit_grant(ticket)
         headers = {REQUEST_ID: str(admitted.session_id)}

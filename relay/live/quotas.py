@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Hashable
 from functools import partial
 from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
+from uuid import UUID
 
 from config.limits import Limits
 from relay.protocol.refusal import Refused
@@ -26,22 +27,58 @@ class Attached(NamedTuple):
 
     user_id: str
     where: str
+    conversation_id: UUID | None = None
+
+
+class Room(NamedTuple):
+    """For whom there is to be room: `where` as above. The session of a conversation is left out,
+    because its next one takes its place."""
+
+    where: str
+    user_id: str | None
+    conversation_id: UUID | None
+
+
+class Counted(NamedTuple):
+    """Sessions: in all, from the address and of the user of a `Room`."""
+
+    sessions: int
+    of_address: int
+    of_user: int
+
+
+NOBODY = Counted(0, 0, 0)
+
+
+def count(attached: Collection[Attached], room: Room) -> Counted:
+    others = [
+        one
+        for one in attached
+        if room.conversation_id is None or one.conversation_id != room.conversation_id
+    ]
+    of_address = sum(one.where == room.where for one in others)
+    return Counted(len(others), of_address, sum(one.user_id == room.user_id for one in others))
 
 
 def check_room(
-    limits: Limits, attached: Collection[Attached], address: str, user_id: str | None = None
+    limits: Limits,
+    attached: Collection[Attached],
+    room: Room,
+    elsewhere: Counted = NOBODY,
 ) -> None:
-    """Raises `Refused` if those that are attached leave no room for one more; without a user, not
-    by user. A limit of 0: any number of them."""
-    if limits.sessions and len(attached) >= limits.sessions:
+    """Raises `Refused` if those that are attached here, and the others of address and user
+    elsewhere, leave no room for one more; without a user, not by user. A limit of 0: any number of
+    them."""
+    here = count(attached, room)
+    if limits.sessions and here.sessions >= limits.sessions:
         detail = "there are as many sessions as there may be; try again later"
         raise Refused(503, "sessions", detail, retry_after=RETRY_SECONDS)
-    most, where = limits.sessions_per_address, block(address)
-    if most and sum(one.where == where for one in attached) >= most:
+    most = limits.sessions_per_address
+    if most and here.of_address + elsewhere.of_address >= most:
         detail = f"expected at most {most} sessions from one address"
         raise Refused(429, "address_sessions", detail, retry_after=RETRY_SECONDS)
     most = limits.sessions_per_user
-    if most and sum(one.user_id == user_id for one in attached) >= most:
+    if most and here.of_user + elsewhere.of_user >= most:
         detail = f"expected at most {most} sessions of one user at a time"
         raise Refused(429, "user_sessions", detail, retry_after=RETRY_SECONDS)
 

@@ -26,10 +26,10 @@ from relay.core.session import Session
 from relay.core.user_context import About, AskContext
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
-from relay.live import agent_settings
+from relay.live import agent_settings, quotas
 from relay.live.alarms import Alarms
 from relay.live.dial_ahead import Ask, DialAhead
-from relay.live.quotas import AgentQuota, Attached, block, check_room
+from relay.live.quotas import NOBODY, AgentQuota, Attached, Counted, Room, block, check_room
 from relay.live.session_record import SessionRecord
 from relay.live.session_runner import SessionRunner
 from relay.live.tickets import new_ticket
@@ -96,6 +96,8 @@ class SessionRegistry:
         metrics.agents_headroom.set_function(lambda: share.headroom)
         self._attached: dict[UUID, Attached] = {}  # of those that are live, until they make room
         self._attaching = 0
+        # What the other workers have, where there are such.
+        self.count_elsewhere: Callable[[Room], Awaitable[Counted]] | None = None
         self._supervisor = supervisor or Supervisor(metrics)
         self._tasks: Contained | None = None
         self._ahead = DialAhead(
@@ -125,16 +127,17 @@ class SessionRegistry:
         if self._attaching >= self._limits.handshakes:
             detail = "too many wait to be let in; try again"
             raise Refused(503, "handshakes", detail, retry_after=RETRY_SECONDS)
-        self.check(handshake.address)
+        self.check(Room(block(handshake.address), None, None))
         self._attaching += 1
         try:
             yield
         finally:
             self._attaching -= 1
 
-    def check(self, address: str, user_id: str | None = None) -> None:
-        """Raises `Refused` if no more sessions may begin: here, from there, or of that user."""
-        check_room(self._limits, self._attached.values(), address, user_id)
+    def check(self, room: Room, elsewhere: Counted = NOBODY) -> None:
+        """Raises `Refused` if no more sessions may begin: here, from there, or of that user;
+        `elsewhere` is what the other workers have."""
+        check_room(self._limits, self._attached.values(), room, elsewhere)
         if not self._share.headroom:
             raise _no_agents()
 
@@ -167,7 +170,7 @@ class SessionRegistry:
             if not self._share.enter(session_id):
                 raise _no_agents()
         try:
-            check_room(self._limits, self._attached.values(), handshake.address, admitted.user_id)
+            await self._claim(admitted, block(handshake.address))
         except Refused:
             self._ahead.cancel(session_id)
             self._share.leave(session_id)
@@ -195,9 +198,30 @@ class SessionRegistry:
         self._accept(handshake, browser, headers)
         record.attached("deepgram" if is_deepgram_client else "relay")
         self._live[session_id] = runner
-        self._attached[session_id] = Attached(admitted.user_id, block(handshake.address))
         self._metrics.sessions_live.set(len(self._live))
         self._tasks.start(self._relay(session_id, runner), name=f"session {session_id}")
+
+    async def _claim(self, admitted: Admitted, where: str) -> None:
+        """Count a session among those that are attached. Raises `Refused` if there is no room.
+
+        It counts before the others are asked: of two that come at once to two workers, each sees
+        the other, and at the limit neither is let in.
+        """
+        session_id, limits = admitted.session_id, self._limits
+        before = self._attached.pop(session_id, None)
+        claim = Attached(admitted.user_id, where, admitted.conversation_id)
+        room = Room(where, admitted.user_id, admitted.conversation_id)
+        try:
+            check_room(limits, self._attached.values(), room)
+            if self.count_elsewhere and (limits.sessions_per_user or limits.sessions_per_address):
+                self._attached[session_id] = claim
+                check_room(limits, self._attached.values(), room, await self.count_elsewhere(room))
+        except Refused:
+            self._attached.pop(session_id, None)
+            if before is not None:
+                self._attached[session_id] = before
+            raise
+        self._attached[session_id] = claim
 
     def _asking(self, about: About) -> Ask | None:
         return partial(self._ask, about) if self._ask else None
@@ -385,6 +409,10 @@ class SessionRegistry:
     def has(self, session_id: UUID) -> bool:
         """Whether a session, or the agent that was dialled for it, is here."""
         return session_id in self._live or session_id in self._ahead
+
+    def count(self, room: Room) -> Counted:
+        """What is attached here."""
+        return quotas.count(self._attached.values(), room)
 
     def figures(self, session_id: UUID) -> Figures | None:
         """What a live session carried so far."""

@@ -213,7 +213,7 @@ class Metrics:
     task_failures = Row(
         Counter,
         "background tasks that failed, also when the database is away; one-off tasks with a defect",
-        task="node, node notices, governor, hand-overs, hand-over, retention, delivery, journal,"
+        task="node, node notices, governor, siblings, sibling, retention, delivery, journal,"
         " journal of others, journal files, session, call, delivery call, events",
     )
     journal_waiting = Row(

@@ -1,19 +1,21 @@
-"""A real browser on a real relay: Chromium with a microphone that plays a file."""
+"""A real browser on a real relay: Chromium with a microphone that plays a file, and the two others
+with the microphone of a sound system in which nobody speaks."""
 
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import TimeoutError, async_playwright
+from playwright.async_api import TimeoutError
 
-from tests.client.stack import standing
+from tests.client import engines
+from tests.client.engines import CHROMIUM, ENGINES, Chromium, missing
+from tests.client.sound_system import sound_system
+from tests.client.stack import GREETING, standing
 from tests.conftest import copy_database
 
-CHROMIUM = shutil.which("chromium")
 HERE = Path(__file__).parent
 AUDIO = HERE.parent / "audio"
 TAP = (HERE / "tap.js").read_text("utf-8")
@@ -21,6 +23,7 @@ PHONE = {"width": 360, "height": 740}
 DESKTOP = {"width": 1280, "height": 800}
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+every_engine = pytest.mark.parametrize("engine", ENGINES, indirect=True)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -33,20 +36,44 @@ async def stack(postgres, template):
 async def chromium(request):
     # Again and again; "%noloop" behind the name: once for each time that the microphone is opened.
     recording = getattr(request.module, "MICROPHONE", AUDIO / "hello.wav")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--use-fake-device-for-media-stream",
-                "--use-fake-ui-for-media-stream",
-                f"--use-file-for-fake-audio-capture={recording}",
-                "--autoplay-policy=user-gesture-required",
-                "--host-resolver-rules=MAP relay.test 127.0.0.1",  # http that is not this machine
-            ],
-        )
+    async with engines.chromium({}, recording=recording) as made:
+        yield made.browser
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def system():
+    """Where Firefox and WebKit find a microphone and a loudspeaker."""
+    async with sound_system() as system:
+        yield system
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def firefox(system):
+    async with engines.firefox(system.environ) as browser:
         yield browser
-        await browser.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def webkit(system):
+    async with engines.webkit(system.environ) as browser:
+        yield browser
+
+
+@pytest.fixture
+def engine(request):
+    """The browser of a test: Chromium, or with `every_engine` one after the other."""
+    name = getattr(request, "param", "chromium")
+    if why := missing(name):
+        pytest.skip(why)
+    browser = request.getfixturevalue(name)
+    return Chromium(browser) if name == "chromium" else browser
+
+
+# What the console says when the network is away: Chromium, then Firefox.
+LOST = [
+    *("ERR_", "WebSocket connection"),
+    *("establish a connection", "was interrupted", "ServiceWorker passed a promise"),
+]
 
 
 class Page:
@@ -92,10 +119,11 @@ class Page:
     async def bubbles(self):
         """`(role, text, stored)` of each but the greeting, which who types first never hears."""
         return await self.page.evaluate(
-            """() => [...document.querySelectorAll('.bubble')].map((bubble) => [
+            """(greeting) => [...document.querySelectorAll('.bubble')].map((bubble) => [
                 bubble.classList.contains('user') ? 'user' : 'assistant',
                 bubble.dataset.text, bubble.querySelector('.tick') !== null])
-                .filter(([, text]) => !text.startsWith('Hi! Tell me about'))"""
+                .filter(([, text]) => text !== greeting)""",
+            GREETING,
         )
 
     async def until(self, condition, argument=None, seconds=8):
@@ -118,10 +146,10 @@ class Page:
     async def stored(self, count, seconds=8):
         """Wait until so many bubbles are there, all with a tick."""
         await self.until(
-            """count => { const all = [...document.querySelectorAll('.bubble')];
+            """([count, greeting]) => { const all = [...document.querySelectorAll('.bubble')];
                 return all.every((b) => b.querySelector('.tick')) && count <=
-                    all.filter((b) => !b.dataset.text.startsWith('Hi! Tell me about')).length; }""",
-            count,
+                    all.filter((b) => b.dataset.text !== greeting).length; }""",
+            [count, GREETING],
             seconds,
         )
 
@@ -131,14 +159,14 @@ class Page:
 
 
 class Tabs:
-    def __init__(self, chromium, url):
-        self.chromium = chromium
+    def __init__(self, engine, url):
+        self.engine = engine
         self.url = url
         self.pages = []
 
-    async def __call__(self, *, size=DESKTOP, path="", go=True, **options):
-        context = await self.chromium.new_context(viewport=size, **options)
-        await context.add_init_script(TAP)
+    async def __call__(self, *scripts, size=DESKTOP, path="", go=True, **options):
+        """`scripts` run before those of the page; `options` are for Chromium alone."""
+        context = await self.engine.new_context("\n".join([TAP, *scripts]), size, **options)
         return await self._open(context, path if go else None)
 
     async def beside(self, page):
@@ -160,9 +188,9 @@ class Tabs:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def tab(stack, chromium):
+async def tab(stack, engine):
     """`await tab()` opens a page of its own; what its console says is an error of the test."""
-    tabs = Tabs(chromium, stack.url)
+    tabs = Tabs(engine, stack.url)
     yield tabs
     stack.network.mend()
     await tabs.close()

@@ -68,6 +68,7 @@ class Firefox:
         self._socket = socket
         self._ids = count(1)
         self._messages = {}  # by tab
+        self.front = None  # the tab that is seen
 
     async def call(self, method, **params):
         number = next(self._ids)
@@ -84,39 +85,59 @@ class Firefox:
                 raise AssertionError(f"{method}: {told['message']}")
             return told["result"]
 
-    async def new_page(self, *scripts):
-        """A tab of a person of its own, whose pages run `scripts` before their own."""
+    async def new_context(self, script, size):
+        """A person of their own, whose pages run `script` before their own."""
         person = (await self.call("browser.createUserContext"))["userContext"]
-        for script in scripts:
-            await self.call(
-                "script.addPreloadScript",
-                functionDeclaration=f"() => {{ {script} }}",
-                userContexts=[person],
-            )
-        told = await self.call("browsingContext.create", type="tab", userContext=person)
-        tab = Tab(self, told["context"], person)
         await self.call(
-            "browsingContext.setViewport", context=tab.id, viewport={"width": 1280, "height": 800}
+            "script.addPreloadScript",
+            functionDeclaration=f"() => {{ if (isSecureContext) {{ {script} }} }}",  # no empty tab
+            userContexts=[person],
         )
-        return DrivenPage(tab)
+        return Person(self, person, size)
 
     def take_messages(self, tab):
         return self._messages.pop(tab, [])
 
 
-class Tab:
-    def __init__(self, browser, id_, person):
+class Person:
+    def __init__(self, browser, id_, size):
         self.browser = browser
         self.id = id_
-        self.person = person
+        self.size = size
+        self.pages = []
+
+    async def new_page(self):
+        told = await self.browser.call("browsingContext.create", type="tab", userContext=self.id)
+        tab = Tab(self.browser, told["context"])
+        self.browser.front = tab.id
+        await tab.call("browsingContext.setViewport", viewport=self.size)
+        self.pages.append(DrivenPage(tab, self))
+        return self.pages[-1]
+
+    async def close(self):
+        for page in self.pages:
+            await page.hear()
+        await self.browser.call("browser.removeUserContext", userContext=self.id)
+
+
+class Tab:
+    def __init__(self, browser, id_):
+        self.browser = browser
+        self.id = id_
+
+    async def call(self, method, **params):
+        return await self.browser.call(method, context=self.id, **params)
 
     async def goto(self, url):
-        await self.browser.call(
-            "browsingContext.navigate", context=self.id, url=url, wait="complete"
-        )
+        await self.call("browsingContext.navigate", url=url, wait="complete")
+
+    async def bring_to_front(self):
+        if self.browser.front != self.id:
+            await self.call("browsingContext.activate")
+            self.browser.front = self.id
 
     async def reload(self):
-        await self.browser.call("browsingContext.reload", context=self.id, wait="complete")
+        await self.call("browsingContext.reload", wait="complete")
 
     async def evaluate(self, expression):
         told = await self.browser.call(
@@ -129,38 +150,26 @@ class Tab:
             raise AssertionError(told["exceptionDetails"]["text"])
         return told["result"].get("value")
 
-    async def click(self, selector):
+    async def click(self, x, y):
         """As a person does: a page may ask for sound and microphone then."""
-        found = await self.browser.call(
-            "browsingContext.locateNodes",
-            context=self.id,
-            locator={"type": "css", "value": selector},
-            maxNodeCount=1,
-        )
-        element = {"type": "element", "element": {"sharedId": found["nodes"][0]["sharedId"]}}
         await self._act(
             "pointer",
             [
-                {"type": "pointerMove", "x": 0, "y": 0, "origin": element},
+                {"type": "pointerMove", "x": x, "y": y},
                 {"type": "pointerDown", "button": 0},
                 {"type": "pointerUp", "button": 0},
             ],
         )
 
-    async def keys(self, selector, text):
-        await self.click(selector)
+    async def type(self, text):
         strokes = ({"type": kind, "value": key} for key in text for kind in ("keyDown", "keyUp"))
         await self._act("key", list(strokes))
 
     async def _act(self, device, actions):
-        await self.browser.call(
-            "input.performActions",
-            context=self.id,
-            actions=[{"type": device, "id": device, "actions": actions}],
+        await self.bring_to_front()  # in another tab nobody clicks
+        await self.call(
+            "input.performActions", actions=[{"type": device, "id": device, "actions": actions}]
         )
 
     async def messages(self):
         return self.browser.take_messages(self.id)
-
-    async def close(self):
-        await self.browser.call("browser.removeUserContext", userContext=self.person)

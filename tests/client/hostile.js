@@ -4,11 +4,6 @@ window.hostile = {
     Object.defineProperty(AudioContext.prototype, "state", { get: () => "suspended" });
     AudioContext.prototype.resume = () => new Promise(() => {});
   },
-  noWorklets() { // they do not load, until `worklets()`
-    const real = AudioWorklet.prototype.addModule;
-    AudioWorklet.prototype.addModule = async () => { throw new DOMException("no", "AbortError"); };
-    hostile.worklets = () => { AudioWorklet.prototype.addModule = real; };
-  },
   noStorage() { // cookies are blocked
     const refuse = () => { throw new DOMException("denied", "SecurityError"); };
     const reject = async () => refuse();
@@ -19,6 +14,8 @@ window.hostile = {
     ServiceWorkerContainer.prototype.register = reject;
   },
   ask(answer) { // the microphone waits for the user; `answer(allowed)` is what that says
+    // The page has looked already: what it holds says so from now on.
+    Object.defineProperty(PermissionStatus.prototype, "state", { get: () => "prompt" });
     const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
     navigator.mediaDevices.getUserMedia = (wanted) => new Promise((resolve, reject) => {
       window.answer = (allowed) => {

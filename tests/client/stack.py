@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import sys
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import asyncpg
 import httpx
 
 import config
@@ -23,6 +23,21 @@ from relay.sandbox.server import serve
 VOICE_RELAY = str(Path(sys.executable).with_name("voice-relay"))
 # Quick where nobody listens, and at Deepgram's own pace where somebody does.
 QUICK = {"greeting_delay": 0.02, "think_delay": 0.05, "call_delay": 0.02}
+GREETING = "Hello there!"  # ours takes five seconds to say, and "listening" is shown after that
+
+
+NO = b'{"status": 401, "code": "unauthorized", "detail": "no"}'
+SIGNED_OUT = (
+    b"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
+    + b"Content-Length: %d\r\n\r\n" % len(NO)
+    + NO
+)
+
+
+def greet_shortly(agent):
+    changed, count = re.subn("(?m)^greeting: .*$", f"greeting: {GREETING}", agent)
+    assert count == 1
+    return changed
 
 
 class Relay:
@@ -63,6 +78,8 @@ class Network:
         self.target = target
         self.is_up = True
         self.answer = None
+        self.missing = None
+        self.taken_in = 0  # connections, so far
         self.port = 0
         self._open = set()
         self._server = None
@@ -79,7 +96,11 @@ class Network:
 
     def mend(self):
         self.is_up = True
-        self.answer = None
+        self.answer = self.missing = None
+
+    def lose(self, path: bytes):
+        """Who asks for this gets no answer."""
+        self.missing = b"GET %s " % path
 
     def impersonate(self, answer: bytes):
         """Somebody else answers every request, with this."""
@@ -92,6 +113,7 @@ class Network:
         await self._server.wait_closed()
 
     async def _serve(self, reader, writer):
+        self.taken_in += 1
         if self.answer is not None:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(self.answer)
@@ -118,6 +140,8 @@ class Network:
     async def _pump(self, reader, writer):
         try:
             while data := await reader.read(65536):
+                if self.missing and self.missing in data:
+                    return writer.transport.abort()
                 writer.write(data)
                 await writer.drain()
         except OSError:
@@ -171,27 +195,16 @@ class Stack:
 
 
 @asynccontextmanager
-async def standing_in(postgres, template, folder, change=lambda text: text, file="intents.yaml"):
-    """With a database of its own; `change` makes another of this file of ours, in `folder`."""
-    shutil.copytree(Path(config.__file__).parent, folder / "config")
-    ours = folder / "config" / file
-    ours.write_text(change(ours.read_text()))
-    name = f"client_{id(folder):x}"
-    connection = await asyncpg.connect(postgres, statement_cache_size=0)
-    try:
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    finally:
-        await connection.close()
-    url = postgres.replace("/postgres?", f"/{name}?", 1)
-    async with standing(url, RELAY_CONFIG_DIR=str(folder / "config")) as made:
-        yield made
-
-
-@asynccontextmanager
-async def standing(database_url, **environ):
-    """`environ` is for the relay."""
+async def standing(database_url, *changes, **environ):
+    """`changes` are `(file, change)`: `change` makes another of the text of that file of config/;
+    `environ` is for the relay."""
     async with AsyncExitStack() as stack:
         data = stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-client-"))
+        configured = Path(data, "config")
+        shutil.copytree(Path(config.__file__).parent, configured)
+        for file, change in (("agent.yaml", greet_shortly), *changes):
+            ours = configured / file
+            ours.write_text(change(ours.read_text()))
         door = listen("127.0.0.1", 0)
         stack.callback(door.close)
         planner = Planner(database_url)
@@ -201,6 +214,7 @@ async def standing(database_url, **environ):
             {
                 "RELAY_PORT": str(port),
                 "RELAY_DATA_DIR": data,
+                "RELAY_CONFIG_DIR": str(configured),
                 "RELAY_LOG_LEVEL": "error",
                 "RELAY_AUTH": "mock",
                 "DEEPGRAM_API_KEY": "sandbox",

@@ -6,8 +6,9 @@ import pytest
 import pytest_asyncio
 
 from tests.client.conftest import PHONE, needs_chromium
-from tests.client.stack import standing_in
+from tests.client.stack import standing
 from tests.client.test_page import shoot
+from tests.conftest import copy_database
 
 __all__ = ["shoot"]
 
@@ -18,14 +19,13 @@ CHIP = "text => document.querySelector('.card .chip')?.textContent === text"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(postgres, template, tmp_path_factory):
+async def stack(postgres, template):
     """The agent does not wait long for the Orchestrator."""
-    folder = tmp_path_factory.mktemp("cards")
 
     def hasten(intents):
         return intents.replace("timeout: 10", "timeout: 1")
 
-    async with standing_in(postgres, template, folder, hasten) as made:
+    async with standing(await copy_database(postgres, template), ("intents.yaml", hasten)) as made:
         yield made
 
 

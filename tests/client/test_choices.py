@@ -7,7 +7,8 @@ import pytest_asyncio
 
 from relay.sandbox.script import Script, Turn
 from tests.client.conftest import needs_chromium
-from tests.client.stack import standing_in
+from tests.client.stack import standing
+from tests.conftest import copy_database
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
@@ -19,13 +20,12 @@ OFFERED = """voices:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(postgres, template, tmp_path_factory):
+async def stack(postgres, template):
     def offer(policy):
         assert "voices: {}\n" in policy
         return policy.replace("voices: {}\n", OFFERED)
 
-    folder = tmp_path_factory.mktemp("choices")
-    async with standing_in(postgres, template, folder, offer, "policy.yaml") as made:
+    async with standing(await copy_database(postgres, template), ("policy.yaml", offer)) as made:
         yield made
 
 

@@ -8,8 +8,9 @@ import pytest
 import pytest_asyncio
 
 from relay.sandbox.script import Call, Script, Turn
-from tests.client.conftest import PHONE, needs_chromium
-from tests.client.stack import standing_in
+from tests.client.conftest import LOST, PHONE, every_engine, needs_chromium
+from tests.client.stack import standing
+from tests.conftest import copy_database
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
 
@@ -20,11 +21,10 @@ WAITS = "() => document.querySelector('.card[data-status=awaiting]')"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(postgres, template, tmp_path_factory):
+async def stack(postgres, template):
     goals = "    path: /goals\n"
-    asks = f"{goals}    confirm: card\n"
-    folder = tmp_path_factory.mktemp("confirm")
-    async with standing_in(postgres, template, folder, lambda it: it.replace(goals, asks)) as made:
+    change = "intents.yaml", lambda it: it.replace(goals, f"{goals}    confirm: card\n")
+    async with standing(await copy_database(postgres, template), change) as made:
         yield made
 
 
@@ -74,6 +74,7 @@ async def test_a_tap_on_cancel_does_not(stack, tab):
         await page.page.wait_for_load_state("networkidle")
 
 
+@every_engine
 async def test_after_a_reload_the_card_is_there_and_a_tap_counts(stack, tab):
     page = await tab()
     conversation = await asked(stack, page)
@@ -90,7 +91,7 @@ async def test_a_tap_without_a_network_is_told_and_may_be_repeated(stack, tab):
     page = await tab()
     await asked(stack, page)
     stack.network.cut()
-    page.expected += ["ERR_", "WebSocket connection", "Failed to load resource"]
+    page.expected += [*LOST, "Failed to load resource"]
     await page.word("reconnecting")
     await page.by(".card .question button", has_text="Confirm").click()
     await page.until("() => !document.querySelector('#notice').hidden")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from relay.sandbox.script import Call, Script, Turn
-from tests.client.conftest import needs_chromium
+from tests.client.conftest import every_engine, needs_chromium
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
 
@@ -29,6 +29,7 @@ async def names(page):
     return await page.by("#list .name").all_inner_texts()
 
 
+@every_engine
 async def test_it_is_renamed_searched_for_and_deleted(stack, tab):
     page = await tab()
     conversation = await say(stack, page, "I want to learn to swim")
@@ -67,6 +68,7 @@ async def test_it_is_renamed_searched_for_and_deleted(stack, tab):
     assert await page.by("#welcome").is_visible()
 
 
+@every_engine
 async def test_a_conversation_in_which_nothing_was_said_is_not_listed(stack, tab):
     await stack.say(ECHO)
     page = await tab()
@@ -117,6 +119,7 @@ async def test_more_is_loaded_when_asked_for_and_nothing_comes_twice(stack, tab)
     assert shown[:3] == ["Conversation 2", "Conversation 1", "Conversation 0"]
 
 
+@every_engine
 async def test_a_text_in_a_bubble_is_a_text(stack, tab):
     page = await tab()
     evil = "<img src=x onerror=alert(1)><b>bold</b>"
@@ -127,6 +130,7 @@ async def test_a_text_in_a_bubble_is_a_text(stack, tab):
     assert await page.by(".transcript img, .transcript b, #list img, #list b").count() == 0
 
 
+@every_engine
 async def test_a_call_that_failed_is_tried_again_with_a_tap(stack, tab):
     goal = Call("create_goal", {"title": "swim", "deadline": "none"})
     await stack.say(Script(turns=(Turn(when="text", calls=(goal,), say=("Hm.",), seconds=0.1),)))
@@ -182,6 +186,21 @@ async def test_it_is_exported_with_the_keyboard_alone(stack, tab):
     await page.page.keyboard.press("Escape")
     await page.until("() => !document.querySelector('#export-dialog').open")
     assert await page.page.evaluate("document.activeElement.id") == "export"
+
+
+@every_engine
+async def test_who_opens_what_was_deleted_is_told_and_led_to_a_new_one(stack, tab):
+    page = await tab(go=False)
+    page.expected.append("404")
+    await page.open("#01a21e62-739a-7220-9585-b13fa628de53")
+
+    await page.until("() => !document.querySelector('#notice').hidden")
+    assert "not there any more" in await page.by("#notice").inner_text()
+    await page.by("#notice-action").click()
+
+    await page.until("() => location.hash === '' && !document.querySelector('#welcome').hidden")
+    assert not await page.by("#notice").is_visible()
+    await say(stack, page, "Anew")
 
 
 async def test_an_export_that_fails_is_said(stack, tab):

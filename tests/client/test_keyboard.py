@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.sandbox.script import Script, Turn
-from tests.client.conftest import PHONE, needs_chromium
+from tests.client.conftest import PHONE, every_engine, needs_chromium
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -98,6 +98,7 @@ async def test_the_space_bar_is_the_microphone_only_where_nothing_else_wants_it(
     await page.talk()
 
 
+@every_engine
 async def test_what_appears_is_told_by_a_region_that_was_always_there(stack, tab):
     page = await tab()
     await page.page.evaluate(

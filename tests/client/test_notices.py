@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.client.conftest import needs_chromium
+from tests.client.conftest import PHONE, every_engine, needs_chromium
 from tests.client.test_page import LOOKS, SHOTS, SIZES, axe, shoot
 
 __all__ = ["shoot"]
@@ -31,6 +31,23 @@ SHOW = """async (code) => {
         { about: code, wait: code.includes('sessions') ? 10 : 0 }); }"""
 
 
+CODES = "import('./words.js').then(({ PROBLEMS }) => Object.keys(PROBLEMS))"
+
+
+@every_engine
+async def test_every_notice_fits_on_a_phone(tab, engine):
+    page = await tab(size=PHONE)
+    assert await page.page.evaluate("innerWidth") == PHONE["width"]
+    show = f"""async () => {{
+        const found = [];
+        for (const code of await {CODES}) {{
+            await ({SHOW})(code);
+            for (const node of ({FITS})()) found.push([code, node]);
+        }}
+        return found; }}"""
+    assert await page.page.evaluate(show) == []
+
+
 @pytest.mark.parametrize(("size", "scheme"), LOOKS)
 async def test_every_notice_fits_and_can_be_read(stack, tab, shoot, size, scheme):
     scale = 2 if size == "phone" else 1
@@ -39,9 +56,7 @@ async def test_every_notice_fits_and_can_be_read(stack, tab, shoot, size, scheme
     )
     folder = f"notices-{size}-{scheme}"
     (SHOTS / folder).mkdir(parents=True, exist_ok=True)
-    codes = await page.page.evaluate(
-        "import('./words.js').then(({ PROBLEMS }) => Object.keys(PROBLEMS))"
-    )
+    codes = await page.page.evaluate(CODES)
     assert len(codes) > 25
     found = {}
     for code in codes:

@@ -8,7 +8,8 @@ import json
 import pytest
 
 from relay.sandbox.script import Call, Script, Turn
-from tests.client.conftest import needs_chromium
+from tests.client.conftest import LOST, every_engine, needs_chromium
+from tests.client.stack import SIGNED_OUT
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
 
@@ -19,12 +20,6 @@ PORTAL = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n"
     + b"Content-Length: %d\r\n\r\n" % len(PAGE)
     + PAGE
-)
-NO = b'{"status": 401, "code": "unauthorized", "detail": "no"}'
-SIGNED_OUT = (
-    b"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
-    + b"Content-Length: %d\r\n\r\n" % len(NO)
-    + NO
 )
 
 
@@ -38,7 +33,7 @@ async def ready(stack, tab, script=ECHO):
     """A page whose service worker is at work."""
     await stack.say(script)
     page = await tab()
-    page.expected += ["ERR_", "401", "503", "WebSocket connection"]
+    page.expected += [*LOST, "401", "503"]
     await page.until("() => navigator.serviceWorker.controller")
     return page
 
@@ -65,6 +60,7 @@ async def sign_in(page, user):
     await page.page.evaluate("token => sessionStorage.setItem('relay.token', token)", token(user))
 
 
+@every_engine
 async def test_the_conversation_just_held_is_there_and_says_that_it_is_a_copy(stack, tab):
     turn = Turn(when="text", calls=(GOAL,), say=("Done.",), seconds=0.2)
     page = await ready(stack, tab, Script(turns=(turn,), loop=True))
@@ -88,6 +84,30 @@ async def test_the_conversation_just_held_is_there_and_says_that_it_is_a_copy(st
     assert await page.bubbles() == before
 
 
+async def test_who_is_offline_is_told_so_until_they_are_not(stack, tab):
+    page = await ready(stack, tab)
+
+    await page.page.context.set_offline(True)
+    await page.talk()
+    await page.until(
+        "() => document.querySelector('#notice').innerText.includes('You are offline')"
+    )
+    await page.page.context.set_offline(False)
+
+    await page.until("() => document.querySelector('#notice').hidden")
+
+
+async def test_what_was_just_said_is_kept_by_who_turns_to_another_at_once(stack, tab):
+    page = await ready(stack, tab)
+    await page.type("Hello")
+    await page.stored(2)
+
+    await page.by("#new").click()
+    await page.page.go_back()
+    await kept(page)
+
+
+@every_engine
 async def test_another_user_never_sees_it_and_it_goes_when_they_are_here(stack, tab):
     page = await ready(stack, tab)
     await sign_in(page, "a")
@@ -117,6 +137,7 @@ async def test_another_user_never_sees_it_and_it_goes_when_they_are_here(stack, 
     )
 
 
+@every_engine
 async def test_the_store_is_emptied_at_sign_out(stack, tab):
     page = await ready(stack, tab)
     await page.type("Hello")
@@ -131,6 +152,7 @@ async def test_the_store_is_emptied_at_sign_out(stack, tab):
     stack.network.mend()
 
 
+@every_engine
 async def test_the_page_of_a_network_that_wants_a_sign_in_is_no_answer(stack, tab):
     page = await ready(stack, tab)
     await page.type("Hello")

@@ -143,6 +143,7 @@ def types_check(folder):
         'conversation.on("changed", () => {});',
         "const relay = useVoiceRelay({ conversationId: null });",
         "relay satisfies View;",
+        "relay.setVolume(relay.volume) satisfies void;",
         "relay.cards[0].status satisfies string;",
         "relay.type(relay.items[0].key) satisfies Promise<boolean>;",
         "(relay.problem && describe(relay.problem)?.title) satisfies string | null | undefined;",
@@ -315,6 +316,15 @@ async def test_the_example_as_built_listens_answers_aloud_and_shows_the_card(exa
 
     assert "milk" in await page.locator("[data-status=submitted]").inner_text()
     assert await page.evaluate("heard.sockets.length") == 2  # one for each conversation
+
+    await page.get_by_role("status").get_by_text("ready").wait_for()
+    await page.get_by_label("Volume").fill("0")
+    await page.evaluate("heard.ranges.splice(0)")
+    await page.get_by_role("textbox").fill("Add a task to buy bread")
+    await page.get_by_role("button", name="Send").click()
+    await page.get_by_role("status").get_by_text("speaking").wait_for()
+    await page.get_by_role("status").get_by_text("ready").wait_for()
+    assert await page.evaluate("heard.ranges") == []
 
 
 @needs_chromium

@@ -10,7 +10,7 @@ from axe_playwright_python.async_playwright import Axe
 
 from control.api.web_client import load_files
 from relay.sandbox.script import Call, Script, Turn
-from tests.client.conftest import DESKTOP, PHONE, needs_chromium
+from tests.client.conftest import DESKTOP, LOST, PHONE, every_engine, needs_chromium
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
 
@@ -71,6 +71,49 @@ async def chat(stack, page):
     await page.stored(8)
 
 
+STILL = """() => document.getAnimations().every((one) => one.playState !== 'running'
+    || one.effect.getComputedTiming().endTime === Infinity)"""
+
+
+@every_engine
+async def test_axe_finds_nothing(stack, tab):
+    page = await tab()
+    found = {"empty": await axe(page)}
+    await chat(stack, page)
+    await page.page.evaluate(
+        """() => { navigator.mediaDevices.getUserMedia = async () => {
+            throw new DOMException("no", "NotAllowedError"); }; }"""
+    )
+    await page.talk()
+    await page.by("#notice").wait_for()
+    await page.until(STILL)
+    found["conversation"] = await axe(page)
+    for dialog in ("export", "settings"):
+        await page.by(f"#{dialog}").click()
+        await page.until(f"() => document.querySelector('#{dialog}-dialog').open")
+        await page.until(STILL)
+        found[dialog] = await axe(page)
+        await page.by(f"#{dialog}-dialog [data-close]").click()
+
+    assert found == {"empty": [], "conversation": [], "export": [], "settings": []}
+
+
+@every_engine
+async def test_what_the_console_says_is_a_problem_of_the_test(tab):
+    page = await tab()
+
+    await page.page.evaluate("console.error('first')")
+    await page.page.evaluate(
+        """new Promise((resolve) => { addEventListener('error', () => resolve(1));
+            setTimeout(() => { throw new Error('second'); }); })"""
+    )
+    await page.page.evaluate("1")  # what was said comes at the latest with the next answer
+
+    assert any("first" in problem for problem in page.problems)
+    assert any("second" in problem for problem in page.problems)
+    page.problems.clear()
+
+
 @pytest.mark.parametrize(("size", "scheme"), LOOKS)
 async def test_it_looks_well_and_everybody_can_use_it(stack, tab, shoot, size, scheme):
     scale = 2 if size == "phone" else 1
@@ -78,7 +121,7 @@ async def test_it_looks_well_and_everybody_can_use_it(stack, tab, shoot, size, s
         size=SIZES[size], color_scheme=scheme, reduced_motion="reduce", device_scale_factor=scale
     )
     look = f"{size}-{scheme}"
-    page.expected += ["ERR_", "WebSocket connection"]
+    page.expected += LOST
     await shoot(page, f"{look}-empty")
     assert await axe(page) == []
 
@@ -169,7 +212,7 @@ async def test_the_manifest_and_the_icons_are_valid(stack, tab):
 async def test_without_a_network_the_page_opens_and_shows_what_it_has_seen(stack, tab):
     await stack.say(Script(turns=(Turn(when="text", say=("All right.",), seconds=0.2),)))
     page = await tab()
-    page.expected += ["ERR_"]
+    page.expected += LOST
     await page.type("Remember this")
     await page.stored(2)
     await page.page.evaluate("navigator.serviceWorker.ready")
@@ -203,5 +246,5 @@ async def test_the_service_worker_keeps_every_file_that_is_served(stack, tab):
             return keys.map(({ url }) => new URL(url).pathname.slice(1)); }"""
     )
 
-    others = {"worker.js", "conversation.js", "index.js"}  # for pages of their own
+    others = {"worker.js", "index.js"}  # for pages of their own
     assert sorted(kept) == sorted(set(load_files()) - others)

@@ -8,9 +8,9 @@ import pytest
 import pytest_asyncio
 
 from relay.sandbox.speech import Speech
-from tests.client.conftest import AUDIO, TAP, Page
+from tests.client.conftest import AUDIO, DESKTOP, TAP, Page
 from tests.client.engines import ENGINES, missing
-from tests.client.sound_system import PULSEAUDIO, RATE, loudness, sound_system
+from tests.client.sound_system import PULSEAUDIO, RATE, loudness
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -24,12 +24,6 @@ LOUD = 0.01
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def system():
-    async with sound_system() as system:
-        yield system
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def speech():
     return await asyncio.to_thread(Speech.load)
 
@@ -40,7 +34,8 @@ async def test_who_speaks_is_understood_and_hears_the_agent(stack, speech, syste
         pytest.skip(why)
     await stack.say(speech=speech, keep_audio=True)
     async with ENGINES[engine](system.environ) as browser, system.listening() as heard:
-        page = Page(await browser.new_page(TAP), stack.url)
+        context = await browser.new_context(TAP, DESKTOP)
+        page = Page(await context.new_page(), stack.url)
         await page.open()
         assert await heard.grow(0.5) < SILENCE
 
@@ -63,5 +58,5 @@ async def test_who_speaks_is_understood_and_hears_the_agent(stack, speech, syste
         assert arrived > LOUD
         await page.talk()
         await page.word("ready")
-        await page.page.context.close()
+        await context.close()
         page.check()

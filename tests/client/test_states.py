@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from relay.sandbox.script import Script, Turn
-from tests.client.conftest import PHONE, needs_chromium
+from tests.client.conftest import LOST, PHONE, every_engine, needs_chromium
+from tests.client.stack import SIGNED_OUT
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
 
@@ -19,12 +20,7 @@ ANSWERED = [("user", "Hello"), ("assistant", "All right.")]
 async def hostile(stack, tab, *takes, **options):
     """A page in a browser that has been robbed of something."""
     await stack.say(ECHO)
-    page = await tab(go=False, **options)
-    await page.page.add_init_script(HOSTILE)
-    for take in takes:
-        await page.page.add_init_script(f"hostile.{take}")
-    await page.open()
-    return page
+    return await tab(HOSTILE, *(f"hostile.{take}" for take in takes), **options)
 
 
 async def notice(page, title):
@@ -52,6 +48,7 @@ async def answered(page, text="Hello"):
 # --- sound ---------------------------------------------------------------------------------------
 
 
+@every_engine
 async def test_typing_needs_no_sound_and_its_lack_is_told(stack, tab):
     page = await hostile(stack, tab, "silence()")
 
@@ -59,6 +56,7 @@ async def test_typing_needs_no_sound_and_its_lack_is_told(stack, tab):
     await notice(page, "There is no sound")
 
 
+@every_engine
 async def test_a_microphone_without_sound_does_not_claim_to_listen(stack, tab):
     page = await hostile(stack, tab, "silence()")
 
@@ -70,6 +68,7 @@ async def test_a_microphone_without_sound_does_not_claim_to_listen(stack, tab):
     await page.word("ready")
 
 
+@every_engine
 async def test_sound_that_stops_in_mid_call_is_told_and_goes_on_with_a_tap(stack, tab):
     page = await hostile(stack, tab)
     await page.talk()
@@ -88,12 +87,17 @@ async def test_sound_that_stops_in_mid_call_is_told_and_goes_on_with_a_tap(stack
     await page.talk()
 
 
+@every_engine
 async def test_worklets_that_do_not_load_are_asked_for_again(stack, tab):
-    page = await hostile(stack, tab, "noWorklets()")
+    await stack.say(ECHO)
+    page = await tab(go=False)
+    page.expected += LOST
+    stack.network.lose(b"/worklet.js")
+    await page.open()
 
     await page.talk()
     await notice(page, "There is no sound")
-    await page.page.evaluate("hostile.worklets()")
+    stack.network.mend()
     await page.talk()
 
     await page.word("listening")
@@ -104,6 +108,7 @@ async def test_worklets_that_do_not_load_are_asked_for_again(stack, tab):
 # --- a browser that keeps nothing, a page that is not secure -------------------------------------
 
 
+@every_engine
 async def test_a_browser_that_keeps_nothing_talks_and_types(stack, tab):
     page = await hostile(stack, tab, "noStorage()", path="?codec=linear16")
 
@@ -132,8 +137,10 @@ async def test_over_plain_http_only_the_microphone_is_missing(stack, tab):
 # --- the microphone ------------------------------------------------------------------------------
 
 
+@every_engine
 async def test_a_microphone_that_is_asked_for_says_so_and_is_not_in_use(stack, tab):
-    page = await hostile(stack, tab, "ask()", size=PHONE)
+    page = await hostile(stack, tab, size=PHONE)
+    await page.page.evaluate("hostile.ask()")  # here, and not in the other one
     await page.talk()
     await notice(page, "asks for the microphone")
 
@@ -144,6 +151,7 @@ async def test_a_microphone_that_is_asked_for_says_so_and_is_not_in_use(stack, t
     await other.talk()
     await other.word("ready")
 
+    await page.page.bring_to_front()  # Firefox opens a microphone for who is seen
     await page.page.evaluate("answer(true)")
     await page.word("listening")
     await no_notice(page)
@@ -174,19 +182,22 @@ async def test_what_is_allowed_after_it_was_given_up_is_let_go(stack, tab):
     assert await page.by("#mic").get_attribute("aria-pressed") == "false"
 
 
-@pytest.mark.parametrize(
-    ("name", "title"),
-    [
+@every_engine
+async def test_why_there_is_no_microphone_is_told_and_typing_works(stack, tab):
+    page = await hostile(stack, tab)
+    for name, title in [
+        ("NotAllowedError", "The microphone is blocked"),
         ("NotFoundError", "No microphone was found"),
         ("NotReadableError", "The microphone cannot be used"),
-    ],
-)
-async def test_why_there_is_no_microphone_is_told(stack, tab, name, title):
-    page = await hostile(stack, tab, f"refuse('{name}')")
-    await page.talk()
-    await notice(page, title)
+    ]:
+        await page.page.evaluate(f"hostile.refuse('{name}')")
+        await page.talk()
+        await notice(page, title)
+        assert await page.by("#mic").get_attribute("aria-pressed") == "false"
+        await answered(page, name)
 
 
+@every_engine
 async def test_a_microphone_that_is_lost_leaves_a_typed_session(stack, tab):
     page = await hostile(stack, tab, "keepStream()")
     await page.talk()
@@ -203,6 +214,7 @@ async def test_a_microphone_that_is_lost_leaves_a_typed_session(stack, tab):
     await page.talk()
 
 
+@every_engine
 async def test_a_silenced_microphone_is_told_until_it_is_heard_again(stack, tab):
     page = await hostile(stack, tab, "keepStream()")
     await page.talk()
@@ -255,38 +267,7 @@ async def test_devices_are_chosen_kept_and_survive_their_absence(stack, tab):
     await page.talk()
 
 
-# --- limits and sign-in --------------------------------------------------------------------------
-
-
-async def test_a_limit_is_named_with_when_to_try_again(stack, tab):
-    await stack.say(ECHO)
-    environ = stack.relay.environ
-    first = await tab()
-    page = await tab()
-    first.expected += ["ERR_", "WebSocket connection", "503"]
-    page.expected.append("429")
-    try:
-        await stack.relay.stop()
-        environ["RELAY_SESSIONS_PER_ADDRESS"] = "1"
-        await stack.relay.start()
-        await first.open()
-        await answered(first)
-
-        await page.open()
-        await page.talk()
-        await notice(page, "too many sessions from your network")
-        assert "in" in await page.by("#notice-action").inner_text()
-        assert await page.by("#notice-action").is_disabled()
-        assert await page.by("#word").inner_text() == ""  # hidden: ready
-        await page.page.evaluate("performance.now = () => 1e9")  # its time has come
-        await first.by("#new").click()  # that ends its session
-        await page.by("#notice-action:enabled").click()
-        await page.word("listening")
-        await page.talk()
-    finally:
-        await stack.relay.stop()
-        del environ["RELAY_SESSIONS_PER_ADDRESS"]
-        await stack.relay.start()
+# --- what the relay refuses, and sign-in ---------------------------------------------------------
 
 
 async def test_a_typed_turn_that_the_relay_refuses_comes_back(stack, tab):
@@ -303,57 +284,34 @@ async def test_a_typed_turn_that_the_relay_refuses_comes_back(stack, tab):
     await page.until("() => !document.querySelector('.bubble.pending')")
 
 
-async def test_why_a_session_ended_is_said(stack, tab):
+@every_engine
+async def test_who_is_signed_out_reads_the_same_however_they_begin(stack, tab):
     await stack.say(ECHO)
-    environ = stack.relay.environ
     page = await tab()
-    page.expected += ["ERR_", "WebSocket connection"]
-    try:
-        await stack.relay.stop()
-        environ["RELAY_IDLE_SECONDS"] = "4"
-        await stack.relay.start()
-        await answered(page)
+    page.expected += [*LOST, "401"]
+    await page.talk()  # what the sound needs is loaded
+    await page.word("listening")
+    await page.talk()
+    await page.word("ready")
+    for begin in (page.talk, lambda: page.type("Hello")):
+        stack.network.impersonate(SIGNED_OUT)
+        await begin()
+        await notice(page, "You are signed out")
+        assert await page.by("#notice-action").inner_text() == "Try again"
+        typed = await page.by("#text").input_value()
 
-        await notice(page, "The session ends soon")
-        await notice(page, "The session has ended")
-        assert "Nobody spoke" in await page.by("#notice").inner_text()
-        await answered(page, "Still here")  # typing begins another
-        await page.by("#new").click()  # that ends it
-        await page.word("ready")
-    finally:
-        await stack.relay.stop()
-        del environ["RELAY_IDLE_SECONDS"]
-        await stack.relay.start()
-
-
-@pytest.mark.parametrize("way", ["mic", "text"])
-async def test_who_is_signed_out_reads_the_same_however_they_begin(stack, tab, way):
-    await stack.say(ECHO)
-    page = await tab(go=False, service_workers="block")
-    page.expected += ["401", "Service Worker registration blocked"]
-    await page.open()
-
-    async def refuse(route):
-        body = '{"status": 401, "code": "unauthorized", "detail": "no"}'
-        await route.fulfill(status=401, body=body, content_type="application/problem+json")
-
-    await page.page.context.route("**/voice/session", refuse)
-    await (page.talk() if way == "mic" else page.type("Hello"))
-    await notice(page, "You are signed out")
-    assert await page.by("#notice-action").inner_text() == "Try again"
-    if way == "text":
-        assert await page.by("#text").input_value() == "Hello"
-
-    await page.page.context.unroute("**/voice/session")
-    await page.by("#notice-action").click()
-    if way == "mic":
-        await page.word("listening")
-        await page.talk()
-    else:
-        await page.stored(2)
-        assert await page.by("#text").input_value() == ""
+        stack.network.mend()
+        await page.by("#notice-action").click()
+        if begin == page.talk:
+            await page.word("listening")
+            await page.talk()
+            await page.word("ready")
+    assert typed == "Hello"
+    await page.stored(2)
+    assert await page.by("#text").input_value() == ""
 
 
+@every_engine
 async def test_a_session_that_goes_on_elsewhere_can_be_taken_back(stack, tab):
     page = await hostile(stack, tab)
     await answered(page)

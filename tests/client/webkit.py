@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -38,16 +39,13 @@ def missing():
 @asynccontextmanager
 async def webkit(environ):
     with tempfile.TemporaryDirectory(prefix="webkit-", ignore_cleanup_errors=True) as home:
-        log = Path(home, "log")
         display = await asyncio.create_subprocess_exec(
             DISPLAY, "-displayfd", "1", "-screen", "0", "1280x900x24", "-nolisten", "tcp",
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
             number = (await display.stdout.readline()).decode().strip()
-            environ = {"HOME": home, "DISPLAY": f":{number}"} | environ
-            async with _driver(log, environ) as http:
-                yield WebKit(http, log)
+            yield WebKit(Path(home), {"HOME": home, "DISPLAY": f":{number}"} | environ)
         finally:
             display.terminate()
             await display.wait()
@@ -81,34 +79,93 @@ async def _ready(http):
 
 
 class WebKit:
-    """One page at a time, each in a program of its own, with nothing kept of it."""
+    """`environ` is for its programs, which keep their files in `folder`."""
 
-    def __init__(self, http, log):
-        self.http = http
-        self.log = log
+    def __init__(self, folder, environ):
+        self.folder = folder
+        self.environ = environ
+        self._ids = count(1)
 
-    async def new_page(self, *scripts):
-        """A tab of a person of its own, whose pages run `scripts` before their own."""
-        arguments = []
-        for number, script in enumerate(scripts):
-            file = self.log.with_name(f"script-{number}.js")
-            file.write_text(script, "utf-8")
-            arguments.append(str(file))
-        options = {"binary": str(BROWSER), "args": arguments}
+    async def new_context(self, script, size):
+        """A program of its own, with nothing kept of it; its pages run `script` before their
+        own."""
+        number = next(self._ids)
+        log, before = self.folder / f"log-{number}", self.folder / f"script-{number}.js"
+        before.write_text(script, "utf-8")
+        stack = AsyncExitStack()
+        http = await stack.enter_async_context(_driver(log, self.environ))
+        options = {"binary": str(BROWSER), "args": [str(before)]}
         wanted = {"webkitgtk:browserOptions": options, "timeouts": {"script": 80_000}}
-        made = await self.http.post("/session", json={"capabilities": {"alwaysMatch": wanted}})
-        assert made.status_code == 200, made.text + self.log.read_text("utf-8")
-        return DrivenPage(Tab(self, made.json()["value"]["sessionId"]))
+        made = await http.post("/session", json={"capabilities": {"alwaysMatch": wanted}})
+        assert made.status_code == 200, made.text + log.read_text("utf-8")
+        return Program(stack, http, made.json()["value"]["sessionId"], log, size)
+
+
+class Program:
+    """One browser: a driver has only one. Its pages are windows."""
+
+    def __init__(self, stack, http, session, log, size):
+        self.stack = stack
+        self.http = http
+        self.session = session
+        self.log = log
+        self.size = size
+        self.pages = []
+        self._read = log.stat().st_size
+        self._window = None  # that commands are about
+
+    async def new_page(self):
+        if self.pages:
+            window = (await self.post("window/new", type="window"))["handle"]
+        else:
+            window = await self.ask("GET", "window")
+        page = DrivenPage(Tab(self, window), self)
+        self.pages.append(page)
+        await self.turn_to(window)
+        await self.post("window/rect", **self.size)
+        return page
+
+    async def turn_to(self, window):
+        if window != self._window:
+            await self.post("window", handle=window)
+            self._window = window
+
+    async def close(self):
+        for page in self.pages:
+            await page.hear()
+        await self.ask("DELETE", "")
+        await self.stack.aclose()
+
+    async def post(self, path, **body):
+        return await self.ask("POST", path, body)
+
+    async def ask(self, method, path, body=None):
+        url = f"/session/{self.session}/{path}".rstrip("/")
+        answer = await self.http.request(method, url, json=body)
+        assert answer.status_code == 200, f"{path}: {answer.text}"
+        return answer.json()["value"]
+
+    def take_messages(self):
+        """Of all its pages: they say it into one file."""
+        with self.log.open("rb") as log:
+            log.seek(self._read)
+            new = log.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        said = (json.loads(line) for line in whole.splitlines() if line.startswith(b"["))
+        return [(type_.replace("warn", "warning"), text) for type_, text in said]
 
 
 class Tab:
-    def __init__(self, browser, session):
-        self.browser = browser
-        self.session = session
-        self._read = browser.log.stat().st_size
+    def __init__(self, program, window):
+        self.program = program
+        self.window = window
 
     async def goto(self, url):
         await self._post("url", url=url)
+
+    async def bring_to_front(self):
+        pass  # each is a window that is seen
 
     async def reload(self):
         await self._post("refresh")
@@ -123,30 +180,21 @@ class Tab:
             raise AssertionError(told)
         return told[0]
 
-    async def click(self, selector):
-        await self._post(f"element/{await self._find(selector)}/click")
+    async def click(self, x, y):
+        steps = [
+            {"type": "pointerMove", "x": x, "y": y},
+            {"type": "pointerDown", "button": 0},
+            {"type": "pointerUp", "button": 0},
+        ]
+        await self._post("actions", actions=[{"type": "pointer", "id": "mouse", "actions": steps}])
 
-    async def keys(self, selector, text):
-        await self._post(f"element/{await self._find(selector)}/value", text=text)
+    async def type(self, text):
+        found = await self._post("execute/sync", script="return document.activeElement", args=[])
+        await self._post(f"element/{found[ELEMENT]}/value", text=text)
 
     async def messages(self):
-        with self.browser.log.open("rb") as log:
-            log.seek(self._read)
-            new = log.read()
-        whole = new[: new.rfind(b"\n") + 1]
-        self._read += len(whole)
-        said = (json.loads(line) for line in whole.splitlines() if line.startswith(b"["))
-        return [(type_.replace("warn", "warning"), text) for type_, text in said]
-
-    async def close(self):
-        answer = await self.browser.http.delete(f"/session/{self.session}")
-        assert answer.status_code == 200, answer.text
-
-    async def _find(self, selector):
-        found = await self._post("element", using="css selector", value=selector)
-        return found[ELEMENT]
+        return self.program.take_messages()
 
     async def _post(self, path, **body):
-        answer = await self.browser.http.post(f"/session/{self.session}/{path}", json=body)
-        assert answer.status_code == 200, f"{path}: {answer.text}"
-        return answer.json()["value"]
+        await self.program.turn_to(self.window)
+        return await self.program.post(path, **body)

@@ -31,7 +31,7 @@ def started(context, session):
     info = WebKit2.ApplicationInfo.new()
     info.set_name("MiniBrowser")
     session.set_application_info(info)
-    session.connect("create-web-view", lambda session: view)
+    session.connect("create-web-view", lambda session: free.pop() if free else window())
 
 
 def said(manager, message):
@@ -56,15 +56,22 @@ context.set_automation_allowed(True)
 context.connect("automation-started", started)
 settings = WebKit2.Settings()
 settings.set_enable_media_stream(True)
-view = WebKit2.WebView(
-    web_context=context,
-    user_content_manager=manager,
-    settings=settings,
-    is_controlled_by_automation=True,
-)
-view.connect("close", lambda view: Gtk.main_quit())
-window = Gtk.Window(default_width=1280, default_height=800)
-window.add(view)
-window.show_all()
-view.grab_focus()  # there is no window manager that would see to it
+
+
+def window():
+    view = WebKit2.WebView(
+        web_context=context,
+        user_content_manager=manager,
+        settings=settings,
+        is_controlled_by_automation=True,
+    )
+    view.connect("close", lambda view: Gtk.main_quit())
+    frame = Gtk.Window(default_width=1280, default_height=800)
+    frame.add(view)
+    frame.show_all()
+    view.grab_focus()  # there is no window manager that would see to it
+    return view
+
+
+free = [window()]  # who controls it asks for the first one, too
 Gtk.main()

@@ -1,15 +1,19 @@
-"""Several workers on one port: a browser finds the worker that has its session, and its agent."""
+"""Several workers on one port are one relay: its sessions are found, and its limits are for all."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
+from contextlib import AsyncExitStack
 from functools import partial
 
 import psutil
 import pytest
 import pytest_asyncio
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from loadtests.processes import free_port
 from tests.chaos.stage import staged, until
@@ -133,3 +137,80 @@ async def test_the_sessions_of_a_worker_that_hangs_go_on_at_the_others(stage):
 
     assert taken_over in before.values()
     assert [browser.sessions for browser in browsers] == [1] * PEOPLE
+
+
+async def test_sessions_are_spread_evenly_over_the_workers(stage):
+    # One after the other: how even it is with many at once is measured by loadtests/workers.py.
+    relay = await start(stage, workers=3)
+    async with AsyncExitStack() as stack:
+        for _ in range(12):
+            await attach(stack, (await begin(stage, relay)).json())
+        live = await by_worker(stage, relay, "relay_sessions_live")
+        used = await total(stage, relay, "relay_dialled_ahead_total", outcome="used")
+
+    assert list(live.values()) == [4] * 3
+    assert used == 12
+
+
+async def test_the_limit_of_an_address_is_one_for_all_workers(stage):
+    relay = await start(stage, RELAY_SESSIONS_PER_ADDRESS="4")
+    begun = [await begin(stage, relay) for _ in range(8)]
+    assert [one.status_code for one in begun] == [201] * 8  # nobody has attached yet
+
+    async with AsyncExitStack() as stack:
+        refused = []
+        for one in begun:
+            try:
+                await attach(stack, one.json())
+            except InvalidStatus as error:
+                refused.append(error.response.status_code)
+        live = await by_worker(stage, relay, "relay_sessions_live")
+        late = [(await begin(stage, relay)).json() for _ in range(8)]
+
+    assert refused == [429] * 4
+    assert all(live.values()), "both workers have some"
+    assert [one["code"] for one in late] == ["address_sessions"] * 8
+
+
+async def test_whichever_worker_is_asked_a_session_is_ended(stage):
+    relay = await start(stage)
+    async with AsyncExitStack() as stack:
+        sockets = {}
+        for _ in range(8):
+            one = (await begin(stage, relay)).json()
+            sockets[one["session_id"]] = await attach(stack, one)
+        live = await by_worker(stage, relay, "relay_sessions_live")
+        for session_id, socket in sockets.items():
+            ended = await stage.http.delete(f"{relay.url}/api/v1/voice/session/{session_id}")
+            assert ended.status_code == 204
+            async with asyncio.timeout(20):
+                async for _ in socket:
+                    pass
+            await until(
+                partial(is_ended, stage, relay, session_id), 20
+            )  # the journal has written it
+
+    assert all(live.values())
+    assert {socket.close_code for socket in sockets.values()} == {1000}
+
+
+async def is_ended(stage, relay, session_id):
+    shown = await stage.http.get(f"{relay.url}/api/v1/voice/session/{session_id}")
+    return shown.json()["state"] == "ended"
+
+
+async def begin(stage, relay):
+    # A connection of its own, as of another browser: a kept one is always of the same worker.
+    headers = {"Connection": "close"}
+    return await stage.http.post(f"{relay.url}/api/v1/voice/session", json={}, headers=headers)
+
+
+async def attach(stack, begun):
+    socket = await stack.enter_async_context(
+        connect(begun["websocket_url"], subprotocols=["relay.v1", begun["ticket"]])
+    )
+    async with asyncio.timeout(20):
+        async for frame in socket:
+            if isinstance(frame, str) and json.loads(frame)["type"] == "SettingsApplied":
+                return socket
+    raise AssertionError("it was closed")

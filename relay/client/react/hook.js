@@ -13,8 +13,8 @@ import { Conversation } from "../conversation.js";
  * @property {(told: {side: "user" | "agent", level: number}) => void} [onLevel] how loud, 0 to 1, 25
  *   times a second: draw it without a render
  *
- * @typedef {Pick<Conversation, "rest" | "open" | "talk" | "talkHere" | "stop" | "type"
- *   | "toggleMute" | "hush" | "decide" | "retry" | "choose">} Actions
+ * @typedef {Pick<Conversation, "rest" | "open" | "look" | "talk" | "talkHere" | "stop" | "type"
+ *   | "toggleMute" | "hush" | "decide" | "retry" | "choose" | "setVolume" | "prefer">} Actions
  */
 
 /**
@@ -60,6 +60,7 @@ function actionsOf(conversation) {
   return {
     rest: conversation.rest,
     open: (id) => conversation.open(id),
+    look: () => conversation.look(),
     talk: () => conversation.talk(),
     talkHere: () => conversation.talkHere(),
     stop: () => conversation.stop(),
@@ -69,5 +70,7 @@ function actionsOf(conversation) {
     decide: (key, wanted) => conversation.decide(key, wanted),
     retry: (key) => conversation.retry(key),
     choose: (wanted) => conversation.choose(wanted),
+    setVolume: (volume) => conversation.setVolume(volume),
+    prefer: (wanted) => conversation.prefer(wanted),
   };
 }

@@ -32,6 +32,7 @@ from control.api.problems import answer_error
 from control.api.sessions import PREFIX, SessionController
 from control.auth.current_user import USER_ID, User, get_current_user
 from control.db.store import Store
+from control.http.sibling_sessions import SiblingSessions
 from control.sessions.direct import Direct
 from control.sessions.meter import Meter
 from relay.core.records import Figures, IntentCalled, MessageSaid, SessionEnded
@@ -74,8 +75,8 @@ class LiveHere:
     def figures(self, session_id):
         return self.live.get(session_id)
 
-    def check(self, address, user_id=None):
-        self.asked.append((address, user_id))
+    def check(self, room, elsewhere):
+        self.asked.append((room.where, room.user_id))
         if self.refused:
             raise self.refused
 
@@ -125,6 +126,7 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
     journal = journal or Journal(store.write, Metrics(), Path("nowhere"))  # one that does not run
     supervisor = supervisor or Supervisor()  # nor does this
     readiness = Readiness(store)
+    alone = SiblingSessions(None, live, supervisor, count=lambda: None)
     return Litestar(
         [
             Router(
@@ -145,6 +147,7 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
             "live": Provide(lambda: live, sync_to_thread=False),
             "journal": Provide(lambda: journal, sync_to_thread=False),
             "supervisor": Provide(lambda: supervisor, sync_to_thread=False),
+            "sibling_sessions": Provide(lambda: alone, sync_to_thread=False),
             "meter": Provide(lambda: meter, sync_to_thread=False),
             "direct": Provide(lambda: direct, sync_to_thread=False),
             "settings": Provide(lambda: fields, sync_to_thread=False),

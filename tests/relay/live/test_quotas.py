@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 
 from config.limits import Limits
-from relay.live.quotas import Attached, block, check_room
+from relay.live.quotas import NOBODY, Attached, Counted, Room, block, check_room
 from relay.protocol.refusal import Refused
 
 
-def code(limits, here, address, user_id=None):
+def code(limits, here, address, user_id=None, elsewhere=NOBODY):
     attached = [Attached(user, block(where)) for user, where in here]
     try:
-        check_room(limits, attached, address, user_id)
+        check_room(limits, attached, Room(block(address), user_id, None), elsewhere)
     except Refused as refused:
         return refused.status, refused.code, refused.retry_after
     return None
@@ -31,6 +33,24 @@ def test_one_address_has_so_many_sessions():
 
     assert code(limits, here, "2001:db8::ffff") == (429, "address_sessions", 10)
     assert code(limits, here, "2001:db8:0:1::1") is None
+
+
+def test_what_other_workers_have_counts_for_user_and_address_and_not_in_all():
+    limits = Limits(sessions=1, sessions_per_user=2, sessions_per_address=2)
+
+    assert code(limits, [], "10.0.0.1", "ann", Counted(9, 2, 0))[1] == "address_sessions"
+    assert code(limits, [], "10.0.0.1", "ann", Counted(9, 0, 2))[1] == "user_sessions"
+    assert code(limits, [], "10.0.0.1", "ann", Counted(9, 1, 1)) is None
+
+
+def test_the_session_of_the_same_conversation_is_left_out():
+    conversation = UUID(int=1)
+    limits = Limits(sessions=1, sessions_per_user=1, sessions_per_address=1)
+    here = [Attached("ann", "10.0.0.1", conversation)]
+
+    check_room(limits, here, Room("10.0.0.1", "ann", conversation))
+    with pytest.raises(Refused):
+        check_room(limits, here, Room("10.0.0.1", "ann", UUID(int=2)))
 
 
 def test_there_is_an_end_to_all():

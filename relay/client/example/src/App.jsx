@@ -41,6 +41,16 @@ export default function App() {
       </div>
       <Typing onText={relay.type} />
       <Devices devices={relay.devices} onChoose={relay.choose} />
+      <label>
+        Volume{" "}
+        <input
+          type="range"
+          max={1}
+          step={0.05}
+          value={relay.volume}
+          onChange={(event) => relay.setVolume(Number(event.target.value))}
+        />
+      </label>
     </main>
   );
 }
