@@ -206,8 +206,10 @@ async def begin(stage, relay):
 
 
 async def attach(stack, begun):
+    protocols = ["relay.v1", begun["ticket"]]
+    # What it does not read must not be in the way of the close.
     socket = await stack.enter_async_context(
-        connect(begun["websocket_url"], subprotocols=["relay.v1", begun["ticket"]])
+        connect(begun["websocket_url"], subprotocols=protocols, max_queue=None)
     )
     async with asyncio.timeout(20):
         async for frame in socket:
