@@ -27,7 +27,7 @@ SHOW = """async (code) => {
         action: part('notice-action'), close: part('notice-close') }, {});
     const run = () => {};
     dock.notice(describe({ code, status: 0 }),
-        { retry: run, steal: run, sound: run, devices: run, load: run },
+        { retry: run, steal: run, sound: run, devices: run, load: run, new: run },
         { about: code, wait: code.includes('sessions') ? 10 : 0 }); }"""
 
 
