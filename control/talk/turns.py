@@ -60,6 +60,10 @@ class Floor:
             return max(self.last, self.played) + self.quiet
         return None
 
+    def spoken_at(self, seconds: float) -> float | None:
+        """When the reply to the user will have been heard for so long; None: it has not begun."""
+        return None if self.reply_after is None else self.user_silent + self.reply_after + seconds
+
     def audio(self, size: int, now: float) -> bool:
         """Agent audio came; False: it belongs to a reply that was cut and is to be dropped."""
         if self.deaf:

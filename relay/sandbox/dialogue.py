@@ -45,7 +45,9 @@ class Dialogue:
     ) -> None:
         self.phase = Phase.IDLE
         self.user_speaking = False
-        self.planner = TurnPlanner(options.script, hasty=options.hasty)
+        self.planner = TurnPlanner(
+            options.script, hasty=options.hasty, forgets_deadlines=options.forgets_deadlines
+        )
         self._options = options
         self._scheduler = scheduler
         self._output = output

@@ -27,6 +27,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     script: Script | None = None
     speech: Speech | None = None
     hasty: bool = False  # the slot filler calls without asking whether it is right
+    forgets_deadlines: bool = False  # as with a prompt that lost them: none is asked for or taken
 
     # --- timings
     welcome_delay: float | None = 0.005  # None: never

@@ -95,11 +95,19 @@ class SlotFiller:
     """`hear` and `answered` return what to do next, as a turn with `say` or `calls`.
 
     `hasty`: it does not ask whether it is right, and no deadline was said means that there is none.
+    `forgets_deadlines`: it asks for none, and there is none whatever was said.
     """
 
-    def __init__(self, functions: Sequence[Function] = (), *, hasty: bool = False) -> None:
+    def __init__(
+        self,
+        functions: Sequence[Function] = (),
+        *,
+        hasty: bool = False,
+        forgets_deadlines: bool = False,
+    ) -> None:
         self.functions = functions
         self._hasty = hasty
+        self._forgets_deadlines = forgets_deadlines
         self.stage = Stage.FREE
         self._form: Form | None = None
         self._reply = Turn()  # the newest
@@ -174,10 +182,11 @@ class SlotFiller:
     # --- filling -----------------------------------------------------------------------------
 
     def _go_on(self, form: Form) -> Turn:
-        if self._hasty:
-            for slot in form.function.slots:
-                if slot.kind is Kind.DEADLINE:
-                    form.values.setdefault(slot.name, "none")
+        for slot in form.function.slots:
+            if slot.kind is Kind.DEADLINE and self._forgets_deadlines:
+                form.values[slot.name] = "none"
+            elif slot.kind is Kind.DEADLINE and self._hasty:
+                form.values.setdefault(slot.name, "none")
         missing = form.missing
         if missing is not None:
             self.stage = Stage.ASKING

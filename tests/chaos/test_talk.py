@@ -10,7 +10,8 @@ from functools import partial
 
 import pytest
 
-from control.talk.cli import Line, TalkOptions, talk
+from control.talk.caller import Line
+from control.talk.cli import TalkOptions, talk
 from tests.chaos.browser import API
 from tests.chaos.link import Link, Mood
 from tests.chaos.stage import staged, until

@@ -44,6 +44,7 @@ COMMANDS = [
     "check",
     "dev",
     "doctor",
+    "eval",
     "init",
     "loadtest",
     "migrate",

@@ -21,6 +21,7 @@ def test_a_folder_is_filled_and_works_as_the_last_lines_say(tmp_path):
         "agent.schema.json",
         "intents.schema.json",
         "policy.schema.json",
+        "scenario.schema.json",
     }
     environment = folder / ENVIRONMENT
     assert environment.stat().st_mode & 0o777 == 0o600

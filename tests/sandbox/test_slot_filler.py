@@ -358,6 +358,18 @@ def test_a_hasty_one_calls_without_asking_and_takes_no_deadline_for_none(registr
     assert call.arguments == {"title": "run a marathon in April", "deadline": "none"}
 
 
+@pytest.mark.parametrize("hasty", [False, True])
+def test_one_that_forgets_deadlines_neither_asks_for_one_nor_takes_it(registry, hasty):
+    functions = [read_function(function) for function in registry]
+    forgetful = SlotFiller(functions, hasty=hasty, forgets_deadlines=True)
+
+    turn = forgetful.hear("I'd like to learn Spanish by the end of the year.")
+    (call,) = turn.calls or forgetful.hear("Yes.").calls
+
+    assert "end of the year" not in " ".join(turn.say)
+    assert call.arguments == {"title": "learn Spanish", "deadline": "none"}
+
+
 def test_a_hasty_one_still_asks_for_what_it_cannot_guess(registry):
     hasty = SlotFiller([read_function(function) for function in registry], hasty=True)
 

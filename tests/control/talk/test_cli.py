@@ -14,7 +14,8 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
 from control.talk.audio import write_wav
-from control.talk.cli import Line, TalkOptions, talk
+from control.talk.caller import Line
+from control.talk.cli import TalkOptions, talk
 from control.talk.display import Screen
 from control.talk.turns import QUIET
 from relay.protocol import deepgram
