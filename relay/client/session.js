@@ -226,11 +226,10 @@ export class Session extends Emitter {
     for (;;) {
       await this.#sleep(pause(failures));
       if (signal.aborted) return opened.reject(CLOSED);
-      let begun = null;
       try {
         if (step === "ask") step = await this.#ask(returns);
         if (step === "begin") {
-          begun = await this.#begin(signal);
+          await this.#begin(signal);
           returns = 0;
         }
       } catch (error) {
@@ -250,12 +249,10 @@ export class Session extends Emitter {
         continue;
       }
       if (signal.aborted) continue;
-      const ended = this.#connect(() => {
+      const end = await this.#connect(() => {
         failures = returns = 0;
         opened.resolve();
       });
-      if (begun) this.tell("begun", begun); // what that takes, it takes while the WebSocket opens
-      const end = await ended;
       once ||= end.greeted;
       if (signal.aborted) return opened.reject(CLOSED);
       const next = whatNext(end, failures);
@@ -275,14 +272,13 @@ export class Session extends Emitter {
     }
   }
 
-  /** @returns {Promise<Begun | null>} null: it was closed meanwhile */
   async #begin(signal) {
     const before = this.#place;
     const begun = await this.#rest.beginSession({
       ...(before.conversationId && { conversation_id: before.conversationId }),
       ...Object.fromEntries(Object.entries(this.#wish).filter(([, wanted]) => wanted)),
     });
-    if (signal.aborted) return null;
+    if (signal.aborted) return;
     this.#place = {
       id: begun.session_id,
       conversationId: begun.conversation_id,
@@ -295,8 +291,8 @@ export class Session extends Emitter {
     };
     this.#typed.settle(begun.messages);
     const again = before.id !== undefined;
-    return { conversationId: begun.conversation_id, audio: begun.audio,
-      messages: begun.messages, again };
+    this.tell("begun", { conversationId: begun.conversation_id, audio: begun.audio,
+      messages: begun.messages, again });
   }
 
   /** Does the session that would not take us back still live? A browser is not told why. */
