@@ -30,6 +30,7 @@ from control.auth.current_user import USER_ID
 from control.db.conversations import create_conversation
 from control.db.store import Store
 from control.outbox.orchestrator_client import Post, connect
+from loadtests import greeting
 from loadtests.environment import Environment
 from loadtests.load_generator import Caller, Load
 from loadtests.percentiles import Latency, summarize_values
@@ -93,17 +94,22 @@ async def measure(
         direct, relayed = [
             await wait_for_settings(slow, arm, times=sizes.waits) for arm in (Arm.DIRECT, Arm.OURS)
         ]
+        tapped = await greeting.find_figures(slow, progress, taps=sizes.taps)
     progress(f"{sizes.storm:,} browsers at once")
     storm = await attach_at_once(environment, sessions=sizes.storm)
-    return storm | {
-        "line_us": await time_lines(lines=sizes.lines),
-        "call_ms": await time_calls(calls=sizes.calls),
-        "messages_per_second": speed,
-        "history_p99_ms": pages.p99 / 1000,
-        "history_messages": sizes.history,
-        "ready_direct_ms": direct.p50 / 1000,
-        "ready_ms": relayed.p50 / 1000,
-    }
+    return (
+        tapped
+        | storm
+        | {
+            "line_us": await time_lines(lines=sizes.lines),
+            "call_ms": await time_calls(calls=sizes.calls),
+            "messages_per_second": speed,
+            "history_p99_ms": pages.p99 / 1000,
+            "history_messages": sizes.history,
+            "ready_direct_ms": direct.p50 / 1000,
+            "ready_ms": relayed.p50 / 1000,
+        }
+    )
 
 
 async def store_messages(

@@ -1,7 +1,6 @@
 """What tests of several rooms share: a real Postgres, a fresh migrated database for each test."""
 
 import asyncio
-import gc
 import logging
 import shutil
 import tempfile
@@ -46,25 +45,6 @@ async def _execute(url, sql):
         await connection.execute(sql)
     finally:
         await connection.close()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def unfetched():
-    """No test leaves an exception that nobody asked for: that is a task or a future whose owner
-    does not look. The garbage collector says so some time later, in whatever runs then."""
-    found = []
-
-    class Handler(logging.Handler):
-        def emit(self, record):
-            if "never retrieved" in record.getMessage():
-                found.append(self.format(record))
-
-    handler = Handler()
-    logging.getLogger("asyncio").addHandler(handler)
-    yield
-    gc.collect()
-    logging.getLogger("asyncio").removeHandler(handler)
-    assert found == []
 
 
 @pytest.fixture(scope="session")

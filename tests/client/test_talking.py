@@ -40,7 +40,7 @@ async def test_a_typed_turn_shows_both_bubbles_with_ticks_and_the_intent(stack, 
     ]
     card = await page.by(".card").inner_text()
     assert card.split() == ["New", "goal", "Done", "Title", "swim", "Deadline", "none"]
-    assert await page.page.evaluate("heard.ranges.some(({peak}) => peak > 0.05)")
+    await page.until("() => heard.ranges.some(({ peak }) => peak > 0.05)")
     assert await page.by("#title").inner_text() == "I want to swim"
 
 

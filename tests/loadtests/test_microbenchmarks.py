@@ -123,7 +123,15 @@ async def test_those_who_attach_at_once_are_all_let_in(environment):
 async def test_all_figures_that_need_no_load_are_measured_together(environment):
     said: list[str] = []
     sizes = Sizes(
-        stored=500, history=2_000, pages=10, waits=1, handshake=0.01, storm=3, lines=20, calls=8
+        stored=500,
+        history=2_000,
+        pages=10,
+        waits=1,
+        handshake=0.01,
+        taps=0,
+        storm=3,
+        lines=20,
+        calls=8,
     )
 
     found = await microbenchmarks.measure(environment, sizes, said.append)
