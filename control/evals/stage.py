@@ -27,7 +27,7 @@ from relay.sandbox.server import serve as serve_sandbox
 from relay.sandbox.speech import Speech, Voice
 
 # Of our variables; those of others are what agent.yaml refers to.
-TAKEN = ("RELAY_CONFIG_DIR", "RELAY_EGRESS_PROXY", "RELAY_AGENT_SESSIONS", "RELAY_LOG_LEVEL")
+TAKEN = ("RELAY_CONFIG_DIR", "RELAY_EGRESS_PROXY", "RELAY_AGENT_SESSIONS")
 TAKEN_PARTS = ("RELAY_TLS_", "RELAY_RECORD_")  # recordings of attempts, by their session ids
 OURS = ("RELAY_", "DATABASE_", "ORCHESTRATOR_")
 TOKEN_SECONDS = 6 * 3600

@@ -15,11 +15,15 @@ YOURS = {
     "RELAY_CONFIG_DIR": "/etc/voice-relay",
     "RELAY_TLS_CA_FILE": "/etc/ca.pem",
     "RELAY_AGENT_SESSIONS": "5",
+    "RELAY_RECORD_DIR": "recordings",
     "DEEPGRAM_API_KEY": "key",
     "DEEPGRAM_AGENT_URL": "wss://agent.eu.deepgram.com/v1/agent/converse",
     "LLM_API_KEY": "for agent.yaml",
 }
-TAKEN = {"RELAY_CONFIG_DIR", "RELAY_TLS_CA_FILE", "RELAY_AGENT_SESSIONS", "LLM_API_KEY"}
+TAKEN = {
+    *("RELAY_CONFIG_DIR", "RELAY_TLS_CA_FILE", "RELAY_AGENT_SESSIONS", "RELAY_RECORD_DIR"),
+    "LLM_API_KEY",
+}
 
 
 def test_neither_database_nor_orchestrator_nor_key_is_taken_for_the_sandbox():

@@ -51,7 +51,7 @@ async def evaluated(folder, scenarios, **options):
 
 async def test_an_agent_elsewhere_is_evaluated_several_times_and_refusals_are_played(tmp_path):
     code, report, sessions = await evaluated(
-        tmp_path, {"taken": TAKEN, "refused": REFUSED, "wrong": WRONG}, repeat=2
+        tmp_path, {"taken": TAKEN, "refused": REFUSED, "wrong": WRONG}, repeat=2, at_once=6
     )
 
     rows = {line.split()[0]: line for line in report.splitlines() if "%" in line}
