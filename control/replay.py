@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from config.errors import Explained
-from relay.recorder.recording import NotARecording, read
+from relay.recorder.recording import NotARecording, Recording, read
 from relay.recorder.replay import Difference, replay
 from relay.recorder.sdk_events import adopt
 
@@ -23,9 +23,9 @@ class Played(msgspec.Struct, frozen=True):
     recorded. `is_adopted`: nobody recorded any actions in it, those are of today's rules."""
 
     lines: list[bytes]
+    recording: Recording
     events: int
     actions: int
-    is_whole: bool
     is_adopted: bool
     difference: Difference | None
 
@@ -43,9 +43,9 @@ def play(path: Path) -> Played:
         raise ReplayFailed(f"{path}: {error}") from error
     return Played(
         lines=lines,
+        recording=recording,
         events=len(recording.steps),
         actions=sum(len(step.actions) for step in recording.steps),
-        is_whole=recording.is_whole,
         is_adopted=not is_ours,
         difference=replay(recording),
     )

@@ -75,6 +75,7 @@ ARROWS = {
         "control.doctor",
         "control.http",
         "control.logging",
+        "control.reenactment",
         "control.reload",
         "control.replay",
         "control.talk",
@@ -120,6 +121,7 @@ ARROWS = {
         "relay.telemetry",
         "relay.transport",
     },
+    "control.reenactment": {"relay.core", "relay.protocol", "relay.recorder"},
     "control.reload": {"control.sessions"},
     "control.replay": {"relay.recorder"},
     "control.sessions": {
@@ -203,6 +205,7 @@ DOORS = {
         "control/outbox/orchestrator_client.py",
         "control/http/client.py",
         "control/admin/client.py",
+        "control/reenactment.py",
         "control/talk/cli.py",
         "control/doctor/doctor.py",
         "control/doctor/probe.py",

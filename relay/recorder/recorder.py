@@ -61,7 +61,8 @@ class Recorder:
         self._keeps_content = keeps_content
         self._waiting: deque[tuple[Path, bytes]] = deque()
         self._waiting_bytes = 0  # added to by the event loop alone
-        self._taken_bytes = 0  # by the thread alone
+        self._taken_bytes = 0  # by who writes
+        self._writing = threading.Lock()
         self._stopped = threading.Event()
         self._is_failing = False
 
@@ -116,20 +117,24 @@ class Recorder:
 
     def write(self) -> None:
         """What waits, into its files."""
-        lines: dict[Path, list[bytes]] = defaultdict(list)
-        for _ in range(len(self._waiting)):
-            path, line = self._waiting.popleft()
-            lines[path].append(line)
-            self._taken_bytes += len(line)
-        for path, text in lines.items():
-            try:
-                _append(path, b"".join(text))
-                self._is_failing = False
-            except OSError as error:
-                self._metrics.recording_lines_lost.inc(len(text))
-                if not self._is_failing:
-                    log.error("recording_refused path=%s reason=%s", path, error.strerror)
-                self._is_failing = True
+        with self._writing:  # whoever erases writes, too
+            lines: dict[Path, list[bytes]] = defaultdict(list)
+            for _ in range(len(self._waiting)):
+                path, line = self._waiting.popleft()
+                lines[path].append(line)
+                self._taken_bytes += len(line)
+            for path, text in lines.items():
+                self._append(path, text)
+
+    def _append(self, path: Path, lines: list[bytes]) -> None:
+        try:
+            _append(path, b"".join(lines))
+            self._is_failing = False
+        except OSError as error:
+            self._metrics.recording_lines_lost.inc(len(lines))
+            if not self._is_failing:
+                log.error("recording_refused path=%s reason=%s", path, error.strerror)
+            self._is_failing = True
 
     def tidy(self) -> None:
         """Remove what is too old, and of the rest the oldest until there is not too much."""
@@ -162,7 +167,9 @@ class Recorder:
         return found
 
     def erase(self, conversations: Iterable[UUID]) -> int:
-        """Remove all recordings of these; how many conversations there were."""
+        """Remove all recordings of these, and what waits for them; how many conversations there
+        were."""
+        self.write()
         count = 0
         for conversation_id in conversations:
             path = self.directory / str(conversation_id)

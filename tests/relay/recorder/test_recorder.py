@@ -55,7 +55,7 @@ async def test_a_session_that_lost_its_agent_twice_plays_again(recording, tmp_pa
         await converse(agent, relay)
 
     played = play(find(tmp_path))
-    assert played.is_whole
+    assert played.recording.is_whole
     assert played.events > 15
     assert str(played.difference or "") == ""
 
@@ -159,7 +159,7 @@ async def test_a_file_is_cut_at_its_bound_and_still_has_its_end(recording, tmp_p
     assert kinds[-2:] == ["cut", "end"]
     assert find(tmp_path).stat().st_size < 33_000
     played = play(find(tmp_path))
-    assert not played.is_whole
+    assert not played.recording.is_whole
     assert not played.difference
 
 
@@ -236,5 +236,5 @@ async def test_strange_frames_play_again_and_say_nothing_either(recording, tmp_p
 
     played = play(find(tmp_path))
     assert str(played.difference or "") == ""
-    assert played.is_whole
+    assert played.recording.is_whole
     assert "Anna" not in find(tmp_path).read_text()
