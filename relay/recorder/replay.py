@@ -2,8 +2,9 @@
 
 What the rules take from elsewhere comes out of the recording, too: ids, pauses and tickets, and the
 Settings of each agent, with the history that the rules tell it now. What is redacted is compared as
-far as it can be: a text that is passed on has to be the same one, of a text that is composed there
-has to be one.
+far as it can be: a text that is passed on has to be the same one. One that the rules compose is
+learnt where they first say it: it has to be the same every other time, and it is what an agent
+repeats of it.
 """
 
 from __future__ import annotations
@@ -49,15 +50,16 @@ def replay(recording: Recording) -> Difference | None:
     """None: the rules of today do what was recorded."""
     chance = _RecordedChance(recording.drawn)
     settings = _RecordedSettings(recording.settings)
+    texts = _Texts(recording.stand_ins)
     rules = recording.beginning.rules(settings.make, chance.chance)
     for step in recording.steps:
         chance.left += step.drawn
         try:
-            asked = answer(rules, step)
+            asked = answer(rules, texts.fill_in(step))
         except Exception as error:
             # That is what a replay is for: the session ended like this, too.
             return _differ(step, "the rules", "actions", f"{type(error).__name__}: {error}")
-        if found := _compare(step.actions, asked, recording.stand_ins, "actions"):
+        if found := texts.compare(step.actions, asked, "actions"):
             return _differ(step, *found)
         if chance.left or chance.is_short:
             left = list(chance.left)
@@ -146,31 +148,67 @@ class _RecordedSettings:
 # --- the comparison ------------------------------------------------------------------------------
 
 
-def _compare(
-    recorded: Any, now: Any, stand_ins: set[str], where: str
-) -> tuple[str, Any, Any] | None:
-    """Where the two are not the same, and what stands there; None: nowhere."""
-    match recorded, now:
-        case dict(), dict():
-            if recorded.keys() == {"redacted"} != now.keys():
-                return None  # of an object nothing is known
-            for key in [*recorded, *(key for key in now if key not in recorded)]:
-                if key not in recorded or key not in now:
-                    found = recorded.get(key, _NOTHING), now.get(key, _NOTHING)
-                    return (f"{where}.{key}", *found)
-                if differs := _compare(recorded[key], now[key], stand_ins, f"{where}.{key}"):
-                    return differs
-            return None
-        case list(), list():
-            for place, (before, after) in enumerate(zip(recorded, now, strict=False)):
-                if differs := _compare(before, after, stand_ins, f"{where}[{place}]"):
-                    return differs
-            if len(recorded) == len(now):
-                return None
-            place = min(len(recorded), len(now))
-            rest = [(each[place:] or [_NOTHING])[0] for each in (recorded, now)]
-            return (f"{where}[{place}]", *rest)
-        case str(), str() if (wanted := stand_in(recorded)) != recorded:
-            is_same = now == wanted or now not in stand_ins
-            return None if is_same else (where, wanted, now)
-    return None if recorded == now else (where, recorded, now)
+class _Texts:
+    """`stand_ins` take the place of texts that are not known. What the rules compose has one, too,
+    in what is recorded of it: `_composed` has what they say now in its place."""
+
+    def __init__(self, stand_ins: set[str]) -> None:
+        self._stand_ins = stand_ins
+        self._composed: dict[str, str] = {}
+
+    def fill_in(self, step: Step) -> Step:
+        """The same step, with what the rules composed before."""
+        if not self._composed:
+            return step
+        changed: dict[str, Any] = {}
+        if step.text:
+            said = self._fill(msgspec.json.decode(step.text))
+            changed["text"] = msgspec.json.encode(said)
+        for name in ("event", "decoded"):
+            if (value := getattr(step, name)) is not None:
+                changed[name] = msgspec.convert(self._fill(msgspec.to_builtins(value)), type(value))
+        return msgspec.structs.replace(step, **changed)
+
+    def _fill(self, value: Any) -> Any:
+        match value:
+            case str():
+                return self._composed.get(value, value)
+            case dict():
+                return {key: self._fill(each) for key, each in value.items()}
+            case list() | tuple():
+                return [self._fill(each) for each in value]
+        return value
+
+    def compare(self, recorded: Any, now: Any, where: str) -> tuple[str, Any, Any] | None:
+        """Where the two are not the same, and what stands there; None: nowhere."""
+        match recorded, now:
+            case dict(), dict():
+                return self._compare_objects(recorded, now, where)
+            case list(), list():
+                for place, (before, after) in enumerate(zip(recorded, now, strict=False)):
+                    if differs := self.compare(before, after, f"{where}[{place}]"):
+                        return differs
+                if len(recorded) == len(now):
+                    return None
+                place = min(len(recorded), len(now))
+                rest = [(each[place:] or [_NOTHING])[0] for each in (recorded, now)]
+                return (f"{where}[{place}]", *rest)
+            case str(), str() if (wanted := stand_in(recorded)) != recorded:
+                is_same = now == self._composed.get(wanted, wanted)
+                if not is_same and now not in self._stand_ins and wanted not in self._composed:
+                    self._composed[wanted] = now
+                    is_same = True
+                return None if is_same else (where, wanted, now)
+        return None if recorded == now else (where, recorded, now)
+
+    def _compare_objects(
+        self, recorded: dict[str, Any], now: dict[str, Any], where: str
+    ) -> tuple[str, Any, Any] | None:
+        if recorded.keys() == {"redacted"} != now.keys():
+            return None  # of this object nothing is known
+        for key in [*recorded, *(key for key in now if key not in recorded)]:
+            if key not in recorded or key not in now:
+                return (f"{where}.{key}", recorded.get(key, _NOTHING), now.get(key, _NOTHING))
+            if differs := self.compare(recorded[key], now[key], f"{where}.{key}"):
+                return differs
+        return None
