@@ -55,9 +55,11 @@ from control.outbox.context_source import ContextSource
 from control.outbox.events import EventWorker
 from control.outbox.orchestrator_client import Orchestrator, connect
 from control.outbox.worker import OutboxWorker
+from control.sessions import recordings
 from control.sessions.admission import Admission
 from control.sessions.direct import Direct
 from control.sessions.meter import Meter
+from control.sessions.recordings import make_recorder
 from relay.functions.executor import COUNTED, Functions
 from relay.journal.journal import Journal
 from relay.live.endpoints import attach, converse
@@ -112,6 +114,7 @@ class DataPlane:
         self.context_source = (
             ContextSource(settings, question, self.egress, self.metrics) if question else None
         )
+        self.recorder = make_recorder(settings, self.metrics)
         self.session_registry = SessionRegistry(
             current,
             _limits_here(settings),
@@ -123,6 +126,7 @@ class DataPlane:
             grow=self.capacity.grow,
             ask=self.context_source.ask if self.context_source else None,
             supervisor=self.supervisor,
+            watches=[self.recorder.watch] if self.recorder else [],
         )
 
 
@@ -185,7 +189,9 @@ class ControlPlane:
             node_id=data_plane.node_id,
         )
         self.admit, self.admit_grant = admission.admit, admission.admit_grant
-        self.leftovers = Leftovers(store, data_plane.journal, settings.data_dir / "journal")
+        self.leftovers = Leftovers(
+            store, data_plane.journal, settings.data_dir / "journal", data_plane.recorder
+        )
         self.erasure = Erasure(store, self.leftovers, self.live, data_plane.node_id)
         self.sibling_sessions = SiblingSessions(
             data_plane.siblings,
@@ -370,6 +376,7 @@ async def _running(
             control_plane.sibling_sessions.running(),
             control_plane.jwks.running() if control_plane.jwks else nullcontext(),
             control_plane.direct.running(),
+            recordings.keeping(data_plane.recorder, store, supervisor),
         ):
             metrics.orchestrator_breaker.set_function(lambda: orchestrator.state.value)
             with watching(metrics.times["loop_lag"]):

@@ -276,6 +276,65 @@ def doctor(as_json: bool, with_settings: bool, timeout: float) -> None:
     sys.exit(0 if report.is_well else 1)
 
 
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    metavar="NAME",
+    help="Keep it as a regression test, such as tests/recorded/NAME.",
+)
+@click.option("--url", help="Play both sides against this relay, too.")
+@click.option(
+    "--agent-port", default=8090, show_default=True, help="Where that relay finds its agent, here."
+)
+@click.option("--speed", default=1.0, show_default=True, help="How many times as fast, with --url.")
+@click.option("--token", envvar="VOICE_RELAY_TOKEN", help="Your bearer token, with --url.")
+def replay(
+    file: Path, save: Path | None, url: str | None, agent_port: int, speed: float, token: str | None
+) -> None:
+    """Play a recording again.
+
+    FILE, of RELAY_RECORD_DIR or of Deepgram's SDK, goes through the rules of a session as they are
+    in this program: are the answers the same? Prints the first difference. Exit code 0 if there is
+    none.
+
+    With --url a whole relay is played to. It has to run with
+    DEEPGRAM_AGENT_URL=ws://127.0.0.1:8090/v1/agent/converse: this command is its agent.
+    """
+    from control.replay import play
+    from control.replay import save as keep
+
+    played = play(file)
+    click.echo(f"{played.events} events, {played.actions} actions", nl=False)
+    if played.is_adopted:
+        click.echo("; nobody recorded any: these are of the rules of today", nl=False)
+    elif not played.recording.is_whole:
+        click.echo("; it does not go on to the end of the session", nl=False)
+    click.echo()
+    if played.difference:
+        _fail(str(played.difference))
+    click.echo("no difference")
+    if url:
+        with _from_extra("sandbox"):
+            from control.reenactment import attach_at, reenact, staging
+
+        async def reenact_there() -> None:
+            async with staging(played.recording, attach_at(url, token), agent_port) as scene:
+                told = await reenact(played.recording, scene, speed=speed)
+            figures = ", ".join(
+                f"{len(types)} messages to the {side}" for side, types in told.items()
+            )
+            click.echo(f"{url}: {figures}, as recorded")
+
+        try:
+            uvloop.run(reenact_there())
+        except OSError as error:
+            raise ServeError(f"port {agent_port} cannot be used: {error.strerror}") from error
+    if save:
+        click.echo(f"wrote {keep(played, save)}")
+
+
 main.add_command(admin)
 
 

@@ -30,6 +30,7 @@ ARROWS = {
         "relay.journal",
         "relay.live",
         "relay.protocol",
+        "relay.recorder",
         "relay.supervisor",
     },
     "control.api": {
@@ -75,7 +76,9 @@ ARROWS = {
         "control.evals",
         "control.http",
         "control.logging",
+        "control.reenactment",
         "control.reload",
+        "control.replay",
         "control.talk",
         "relay.journal",
         "relay.sandbox",
@@ -132,7 +135,9 @@ ARROWS = {
         "relay.telemetry",
         "relay.transport",
     },
+    "control.reenactment": {"relay.core", "relay.protocol", "relay.recorder"},
     "control.reload": {"control.sessions"},
+    "control.replay": {"relay.recorder"},
     "control.sessions": {
         "control.db",
         "control.errors",
@@ -141,7 +146,9 @@ ARROWS = {
         "relay.functions",
         "relay.live",
         "relay.protocol",
+        "relay.recorder",
         "relay.supervisor",
+        "relay.telemetry",
         "relay.transport",
     },
     "control.talk": {"relay.protocol"},
@@ -164,6 +171,7 @@ ARROWS = {
         "relay.telemetry",
         "relay.transport",
     },
+    "relay.recorder": {"relay.core", "relay.protocol", "relay.telemetry"},
     "relay.sandbox": {"relay.protocol"},
     "relay.supervisor": {"relay.backoff", "relay.telemetry"},
     "relay.transport": {"relay.protocol", "relay.telemetry", "relay.token_bucket"},
@@ -176,6 +184,10 @@ PURE_FILES = [
     "relay/functions/submission.py",
     "relay/journal/ages.py",
     "relay/live/quotas.py",
+    "relay/recorder/recording.py",
+    "relay/recorder/redaction.py",
+    "relay/recorder/replay.py",
+    "relay/recorder/sdk_events.py",
     "relay/telemetry/histogram.py",
     "relay/telemetry/log_limit.py",
     "relay/telemetry/open_time.py",
@@ -189,7 +201,7 @@ IMPURE = {
 }  # fmt: skip
 PURE_MAY_IMPORT = {
     "config.agent", "config.function_arguments", "config.intents", "config.limits", "config.loader",
-    "config.nesting", "config.policy", "config.prompt",
+    "config.env_types", "config.nesting", "config.policy", "config.prompt", "config.version",
 }  # fmt: skip
 
 # One library, one door.
@@ -207,6 +219,7 @@ DOORS = {
         "control/outbox/orchestrator_client.py",
         "control/http/client.py",
         "control/admin/client.py",
+        "control/reenactment.py",
         "control/talk/caller.py",
         "control/doctor/doctor.py",
         "control/doctor/probe.py",

@@ -122,7 +122,7 @@ class AgentSide(Side):
     def on_audio(self, payload: Payload) -> bool:
         self.hear_all()
         sent = self._browser_queue.send_audio(payload)
-        self._timing.replied(asyncio.get_running_loop().time())
+        self._record.replied()
         return sent
 
     def on_sample(self, seconds: float | None) -> None:

@@ -11,8 +11,9 @@ from time import monotonic
 
 import msgspec
 
+from relay.core.actions import Action
 from relay.core.admitted import Admitted
-from relay.core.events import EndReason
+from relay.core.events import EndReason, Event
 from relay.core.records import (
     AgentTime,
     Figures,
@@ -21,6 +22,7 @@ from relay.core.records import (
     SessionEnded,
     TicketIssued,
 )
+from relay.core.watcher import Counts, Watcher
 from relay.journal.journal import Journal
 from relay.live.tickets import hash_ticket
 from relay.protocol import close_codes, deepgram
@@ -40,12 +42,18 @@ _WAITED_FOR = (EndReason.MOVED, EndReason.SUPERSEDED, EndReason.SHUTDOWN)
 
 class SessionRecord:
     """Written as the session goes on; `timing` is its stop-watch, `log_context` what each of its
-    lines has."""
+    lines has, `watchers` who else hears what happens."""
 
     def __init__(
-        self, admitted: Admitted, journal: Journal, metrics: Metrics, log_limit: LogLimit
+        self,
+        admitted: Admitted,
+        journal: Journal,
+        metrics: Metrics,
+        log_limit: LogLimit,
+        watchers: tuple[Watcher, ...] = (),
     ) -> None:
         self.timing = SessionTiming(metrics)
+        self.watchers = watchers
         self._admitted = admitted
         self._journal = journal
         self._metrics = metrics
@@ -82,6 +90,31 @@ class SessionRecord:
                 known = code if code in deepgram.KNOWN_CODES else "other"
                 said = type(message).__name__
                 self._metrics.agent_problems.labels(message=said, code=known).inc()
+
+    def told(self, now: float, event: Event | None, text: bytes, asked: list[Action]) -> None:
+        """As of a `Watcher`."""
+        for watcher in self.watchers:
+            watcher.told(now, event, text, asked)
+
+    def replied(self) -> None:
+        """The first audio since the user's words came as text goes to the browser."""
+        now = asyncio.get_running_loop().time()
+        self.timing.replied(now)
+        for watcher in self.watchers:
+            watcher.replied(now)
+
+    def counted(self, now: float, browser: Connection, agent: Connection) -> None:
+        """For the watchers: what these two and their queues have carried so far."""
+        counts = Counts(
+            browser_frames=browser.frames,
+            browser_bytes=browser.bytes,
+            agent_frames=agent.frames,
+            agent_bytes=agent.bytes,
+            dropped_to_agent=agent.queue.dropped,
+            dropped_to_browser=browser.queue.dropped,
+        )
+        for watcher in self.watchers:
+            watcher.counted(now, counts)
 
     def closed(self, side: str, code: int) -> None:
         """The other end of this side has closed, or was lost."""
@@ -159,19 +192,22 @@ class SessionRecord:
 
     def ended(self, reason: str, detail: str, browser: Connection, agent: Connection) -> None:
         """It is over, once."""
-        self._journal.append(
-            SessionEnded(
-                session_id=self._admitted.session_id,
-                reason=reason,
-                detail=detail,
-                browser_code=browser.closed_code,
-                agent_code=agent.closed_code,
-                figures=self.figures(browser, agent),
-                at=datetime.now(UTC),
-                epoch=self._admitted.epoch,
-            ),
-            in_a_hurry=reason in _WAITED_FOR,
+        ended = SessionEnded(
+            session_id=self._admitted.session_id,
+            reason=reason,
+            detail=detail,
+            browser_code=browser.closed_code,
+            agent_code=agent.closed_code,
+            figures=self.figures(browser, agent),
+            at=datetime.now(UTC),
+            epoch=self._admitted.epoch,
         )
+        self._journal.append(ended, in_a_hurry=reason in _WAITED_FOR)
+        if self.watchers:
+            now = asyncio.get_running_loop().time()
+            self.counted(now, browser, agent)
+            for watcher in self.watchers:
+                watcher.ended(now, ended)
         self._count(reason, browser, agent)
         self._say(reason, detail, browser, agent)
 

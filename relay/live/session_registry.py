@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -19,11 +19,12 @@ from config.limits import Limits
 from config.loader import Configuration
 from relay.core.admitted import Admitted, ResumePoint
 from relay.core.agent_lifecycle import State
-from relay.core.deepgram_session import DEFAULT_AUDIO, DeepgramSession, SessionRules
+from relay.core.beginning import Beginning, Chance
+from relay.core.deepgram_session import DEFAULT_AUDIO
 from relay.core.events import Allowed, EndReason, GoAway
 from relay.core.records import AgentTime, Figures
-from relay.core.session import Session
 from relay.core.user_context import About, AskContext
+from relay.core.watcher import Watch, watched
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live import agent_settings, quotas
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 10  # what Retry-After says while we stop
 END_SECONDS = 3.0  # for sessions that were hung up; a socket is cut after 0.8 s
+CHANCE = Chance(uuid7, random, new_ticket)
 
 
 def _no_agents() -> Refused:
@@ -71,9 +73,11 @@ class SessionRegistry:
         grow: Callable[[], Awaitable[None]],
         ask: AskContext | None = None,
         supervisor: Supervisor | None = None,
+        watches: Sequence[Watch] = (),
     ) -> None:
         """`share` is this process's part of the agents that all relays may have; `grow` asks for
-        more of it, and does not raise. `ask`: whom to ask what is known of a user."""
+        more of it, and does not raise. `ask`: whom to ask what is known of a user. `watches`: who
+        watches each session."""
         self._current = current
         self._limits = limits
         self._dial = LimitedDial(dial, metrics).dial
@@ -88,6 +92,7 @@ class SessionRegistry:
         self._share = share
         self._grow = grow
         self._ask = ask
+        self._watches = watches
         for reason in EndReason:
             metrics.sessions_ended.labels(reason=reason.value)  # 0 before the first time
         for state in State:
@@ -182,9 +187,12 @@ class SessionRegistry:
         configuration = self._current.configuration
         has_sound = configuration.agent.redial_sound == "on"
         ask = self._asking(admitted)
-        record = SessionRecord(admitted, self._journal, self._metrics, self._log_limit)
+        beginning = self._beginning(configuration, admitted, is_deepgram_client=is_deepgram_client)
+        watchers = tuple(watch(beginning) for watch in self._watches)
+        record = SessionRecord(admitted, self._journal, self._metrics, self._log_limit, watchers)
+        compose = partial(agent_settings.compose, configuration, admitted)
         runner = SessionRunner(
-            self._rules(configuration, admitted, is_deepgram_client=is_deepgram_client),
+            beginning.rules(compose, watched(CHANCE, watchers)),
             record,
             connections=(browser, agent),
             dials=(dialled.connect if dialled else self._dial, self._dial),
@@ -226,33 +234,22 @@ class SessionRegistry:
     def _asking(self, about: About) -> Ask | None:
         return partial(self._ask, about) if self._ask else None
 
-    def _rules(
+    def _beginning(
         self, configuration: Configuration, admitted: Admitted, *, is_deepgram_client: bool
-    ) -> SessionRules:
-        """The rules of a session that begins now."""
-        settle = partial(agent_settings.compose, configuration, admitted)
+    ) -> Beginning:
+        """Of a session that begins now."""
         limits = self._limits
         if is_deepgram_client:
             limits = msgspec.structs.replace(limits, grace_seconds=0.0)
-
-        def begin(admitted: Admitted, now: float) -> Session:
-            return Session(
-                admitted,
-                settle,
-                now=now,
-                began=datetime.now(UTC),
-                limits=limits,
-                policy=configuration.policy,
-                new_id=uuid7,
-                jitter=random,
-                new_ticket=new_ticket,
-                asks=self._ask is not None,
-            )
-
-        now = asyncio.get_running_loop().time()
-        if is_deepgram_client:
-            return DeepgramSession(admitted, configuration.agent, begin, now)
-        return begin(admitted, now)
+        return Beginning(
+            admitted=admitted,
+            limits=limits,
+            policy=configuration.policy,
+            now=asyncio.get_running_loop().time(),
+            began=datetime.now(UTC),
+            asks=self._ask is not None,
+            deepgram_client=configuration.agent if is_deepgram_client else None,
+        )
 
     def resume(
         self,

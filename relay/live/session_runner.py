@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 
 SILENCE_SECONDS = 0.1
 
+Decided = tuple[float, events.Event | None, list[Action]]
+"""When the session was told what, None for its beginning, and what it asks for."""
+
 
 class SessionRunner:
     """One live session. The browser's connection is attached or about to be; the agent's is
@@ -159,12 +162,12 @@ class SessionRunner:
         """The browser's socket is open."""
         functions, registry = self._calls
         functions.adopt(registry, self.admitted, self.handle)
-        self._act(lambda now: self._session.begin())
+        self._act(lambda now: (now, None, self._session.begin()))
 
     def hear(self, text: bytes, *, is_from_agent: bool) -> None:
         """One side said this."""
 
-        def decide(now: float) -> list[Action]:
+        def decide(now: float) -> Decided:
             self._frame = text, is_from_agent
             event: events.Event
             if is_from_agent:
@@ -173,13 +176,13 @@ class SessionRunner:
                 event = events.FromAgent(message)
             else:
                 event = events.FromBrowser(self._session.decode(text))
-            return self._session.handle(event, now)
+            return now, event, self._session.handle(event, now)
 
-        self._act(decide)
+        self._act(decide, text)
 
     def handle(self, event: events.Event) -> None:
         """Give the core an event and do what it asks. Does not raise: a defect ends the session."""
-        self._act(lambda now: self._session.handle(event, now))
+        self._act(lambda now: (now, event, self._session.handle(event, now)))
 
     def settle(self) -> None:
         """When both sockets are gone after the end, `run` may return."""
@@ -188,13 +191,17 @@ class SessionRunner:
         if is_gone and not self.is_live and not self._finished.done():
             self._finished.set_result(None)
 
-    def _act(self, decide: Callable[[float], list[Action]]) -> None:
+    def _act(self, decide: Callable[[float], Decided | None], text: bytes = b"") -> None:
         """Every way into the session from a socket, a timer or somebody else's task."""
         if not self.is_live:
             return
         outside = current.set(self._record.log_context)
         try:
-            self._do(decide(self._clock()))
+            if (decided := decide(self._clock())) is not None:
+                now, event, asked = decided
+                if self._record.watchers:
+                    self._record.told(now, event, text, asked)
+                self._do(asked)
             due = self._session.deadline
             if due is not None:
                 self._alarm.set(due)
@@ -210,7 +217,10 @@ class SessionRunner:
         why, detail = EndReason.INTERNAL_ERROR, type(error).__name__
         try:
             try:
-                self._do(self._session.handle(events.HangUp(why, detail), self._clock()))
+                now, event = self._clock(), events.HangUp(why, detail)
+                asked = self._session.handle(event, now)
+                self._record.told(now, event, b"", asked)
+                self._do(asked)
             finally:
                 if self.is_live:  # the core cannot any more, or it was ending when it broke
                     self._browser.connection.close(close_codes.INTERNAL, "internal error")
@@ -222,15 +232,18 @@ class SessionRunner:
                 self._finished.set_exception(another)
 
     def _wake(self) -> None:
-        def decide(now: float) -> list[Action]:
+        def decide(now: float) -> Decided | None:
             due = self._session.deadline
             if due is None or due > now + EARLY_SECONDS:
-                return []  # it was put off
+                return None  # it was put off
             heard = self._browser.connection
             woken = events.Woken(heard.frames, heard.bytes, self._browser.thrown_away)
-            asked = self._session.handle(woken, max(now, due))
+            now = max(now, due)
+            asked = self._session.handle(woken, now)
             self._browser.most = self._session.most
-            return asked
+            if self._record.watchers:
+                self._record.counted(now, heard, self._agent.connection)
+            return now, woken, asked
 
         self._act(decide)
 

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from control.replay import play
 from tests.chaos.audit import Verdict
 from tests.chaos.link import Mood
 from tests.chaos.stage import staged
@@ -22,7 +23,7 @@ async def test_a_lost_agent_is_replaced_and_the_browser_stays(
     # In the long form as it ships: a silent one is found after up to 20 s.
     environ = {} if is_long else {"RELAY_PING_SECONDS": "0.5"}
     async with staged(tmp_path, database_url) as stage:
-        relay = stage.relay(**environ)
+        relay = stage.relay(RELAY_RECORD_DIR=str(tmp_path / "recordings"), **environ)
         await relay.start()
         for fault in ("reset", "silent", "refusing"):
             recovered = []
@@ -35,6 +36,9 @@ async def test_a_lost_agent_is_replaced_and_the_browser_stays(
                     assert [one.sessions + one.returns for one in browsers] == [1, 1, 1]
                     verdict += await stage.settle(browsers)
             publish(f"agent {fault}", rounds, verdict, recovered, "until RelayReconnected")
+    played = [play(path) for path in (tmp_path / "recordings").glob("*/*.ndjson")]
+    assert len(played) >= 9 * rounds
+    assert [str(one.difference) for one in played if one.difference] == []
 
 
 async def lose(link, fault, browsers, chance):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from control.http.connection_limits import Caller
 from relay.core.admitted import Admitted, ResumePoint
 from relay.core.records import Record
 from relay.core.user_context import AskContext
+from relay.core.watcher import Watch
 from relay.functions.executor import Functions
 from relay.functions.submission import Submission, Submit, Submitted
 from relay.journal.journal import Journal
@@ -219,6 +220,7 @@ async def relaying(
     origins: frozenset[str] = frozenset(),
     share: AgentQuota | None = None,
     ask: AskContext | None = None,
+    watches: Sequence[Watch] = (),
 ) -> AsyncIterator[Relay]:
     """A relay on a free port whose agent is at `agent_url`."""
     configuration = load(Path(config.__file__).parent, {})
@@ -268,6 +270,7 @@ async def relaying(
         share=share or AgentQuota(),
         grow=grow,
         ask=ask,
+        watches=watches,
     )
     app = Litestar(
         [attach],

@@ -105,6 +105,8 @@ async def running(database_url, data_dir, agent_url, **variables):
         RELAY_METRICS_PORT="9",  # that there is one; the sockets are ours
         RELAY_DATA_DIR=str(data_dir),
         RELAY_DIAL_AHEAD="0",
+        RELAY_RECORD_DIR=str(data_dir / "recordings"),
+        RELAY_RECORD_CONTENT="on",
         **variables,
     )
     app = create_app(settings, load(CONFIG_DIR, {}))

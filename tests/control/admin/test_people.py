@@ -83,6 +83,14 @@ async def until_called(program, talk):
         await asyncio.sleep(0.05)  # the batch after the one with the message
 
 
+async def until_recorded(program, *words):
+    def is_there(word):
+        return any(name.endswith(".ndjson") for name in files_with(program.data_dir, word))
+
+    while not all(map(is_there, words)):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)  # a thread writes once a second
+
+
 async def to_the_end(talk):
     async for _ in talk.socket:
         pass
@@ -93,6 +101,7 @@ async def test_an_erased_person_is_in_no_table_and_in_no_file(program):
         hers, talk = await live_a_life(program, PERSON, SECRET)
         his, other = await live_a_life(program, OTHER, "words that stay")
         await until_called(program, talk)
+        await until_recorded(program, SECRET, "words that stay")
         ids = PERSON, SECRET, str(talk.conversation), str(talk.session)
         everywhere = await tables_with(program, *ids)
         all_tables = {
@@ -125,6 +134,7 @@ async def test_an_erased_person_is_in_no_table_and_in_no_file(program):
         assert files["removed"] == {"condemned": 2, "broken": 1, "broken_left": 1}
 
         # Nobody else has lost anything.
+        await until_recorded(program, "words that stay")
         assert {"messages", "intents", "sessions", "grants", "audit"} <= await tables_with(
             program, OTHER, str(other.conversation)
         )

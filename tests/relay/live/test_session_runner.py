@@ -660,7 +660,7 @@ def test_a_deadline_that_is_due_at_once_may_be_armed_again():
             rules = runner._session
             runner._session = SimpleNamespace(deadline=asyncio.get_running_loop().time())
             for _ in range(2):
-                runner._act(lambda now: [])
+                runner._act(lambda now: None)
             runner._session = rules
             await agent.say(type="ConversationText", role="assistant", content="still here")
             return (await next_event(browser, "ConversationText"))["content"]

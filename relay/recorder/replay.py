@@ -1,0 +1,214 @@
+"""Plays a recording to the rules of a session: same inputs, same actions? Pure.
+
+What the rules take from elsewhere comes out of the recording, too: ids, pauses and tickets, and the
+Settings of each agent, with the history that the rules tell it now. What is redacted is compared as
+far as it can be: a text that is passed on has to be the same one. One that the rules compose is
+learnt where they first say it: it has to be the same every other time, and it is what an agent
+repeats of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from relay.core import agent_history, events
+from relay.core.beginning import Chance
+from relay.core.deepgram_session import SessionRules
+from relay.core.message_policy import LONGEST_SETTINGS
+from relay.core.user_context import UserContext
+from relay.protocol import deepgram
+from relay.recorder.recording import Recording, Step
+from relay.recorder.redaction import stand_in
+
+_NOTHING = "nothing"
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """The first thing that is not as recorded: at line `seq` and monotonic second `at`, because of
+    `event`; `where` is the path to it."""
+
+    seq: int
+    at: float
+    event: str
+    where: str
+    recorded: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return (
+            f"line {self.seq}, second {self.at:.3f}, {self.event}: {self.where}:"
+            f" recorded {_shown(self.recorded)}, now {_shown(self.now)}"
+        )
+
+
+def replay(recording: Recording) -> Difference | None:
+    """None: the rules of today do what was recorded."""
+    chance = _RecordedChance(recording.drawn)
+    settings = _RecordedSettings(recording.settings)
+    texts = _Texts(recording.stand_ins)
+    rules = recording.beginning.rules(settings.make, chance.chance)
+    for step in recording.steps:
+        chance.left += step.drawn
+        try:
+            asked = answer(rules, texts.fill_in(step))
+        except Exception as error:
+            # That is what a replay is for: the session ended like this, too.
+            return _differ(step, "the rules", "actions", f"{type(error).__name__}: {error}")
+        if found := texts.compare(step.actions, asked, "actions"):
+            return _differ(step, *found)
+        if chance.left or chance.is_short:
+            left = list(chance.left)
+            return _differ(step, "chance", left or "no more", "no more" if left else "more")
+    return None
+
+
+def answer(rules: SessionRules, step: Step) -> list[dict[str, Any]]:
+    """What the rules ask for now, as a `Step` has it."""
+    event = step.event
+    if step.side == "agent":
+        event = events.FromAgent(step.decoded or deepgram.decode_server(step.text))
+    elif step.side == "browser":
+        event = events.FromBrowser(step.decoded or rules.decode(step.text))
+    asked = rules.begin() if event is None else rules.handle(event, step.at)
+    written = [{"type": type(each).__name__, **msgspec.to_builtins(each)} for each in asked]
+    shown: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(written))
+    return shown
+
+
+def _differ(step: Step, where: str, recorded: Any, now: Any) -> Difference:
+    name = type(step.event).__name__ if step.event else "BrowserOpened"
+    if step.side is not None:
+        kind = msgspec.json.decode(step.text).get("type")
+        name = f"{kind} of the {step.side}"
+    return Difference(seq=step.seq, at=step.at, event=name, where=where, recorded=recorded, now=now)
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= 400 else f"{text[:400]}…"
+
+
+# --- what comes from elsewhere -------------------------------------------------------------------
+
+
+class _RecordedChance:
+    """`left` is what was drawn and is not drawn yet; `is_short`: something else is wanted."""
+
+    def __init__(self, drawn: Sequence[float | str]) -> None:
+        self.left = deque(drawn)
+        self.is_short = False
+        self.chance = Chance(self._new_id, self._jitter, self._new_ticket)
+
+    def _new_id(self) -> UUID:
+        try:
+            return UUID(str(self._next(str)))
+        except ValueError:
+            self.is_short = True
+            return UUID(int=0)
+
+    def _jitter(self) -> float:
+        drawn = self._next(float)
+        return drawn if isinstance(drawn, float) else 0.5
+
+    def _new_ticket(self) -> str:
+        return str(self._next(str))
+
+    def _next(self, kind: type) -> float | str:
+        if self.left and isinstance(self.left[0], kind):
+            return self.left.popleft()
+        self.is_short = True
+        return _NOTHING
+
+
+class _RecordedSettings:
+    """The Settings of each agent as they were, with the history of now."""
+
+    def __init__(self, recorded: Sequence[dict[str, Any]]) -> None:
+        self._left = deque(recorded)
+
+    def make(self, history: Sequence[deepgram.History], context: UserContext) -> deepgram.Settings:
+        if not self._left:
+            return deepgram.Settings(audio={}, agent={})
+        made = msgspec.convert(self._left.popleft(), deepgram.Settings)
+        if not isinstance(made.agent, dict):
+            return made
+        agent = {name: value for name, value in made.agent.items() if name != "context"}
+        made = msgspec.structs.replace(made, agent=agent)
+        room = min(agent_history.LONGEST, LONGEST_SETTINGS - len(deepgram.encode(made)))
+        if lines := agent_history.fit(history, room):
+            agent["context"] = {"messages": [msgspec.to_builtins(line) for line in lines]}
+        return made
+
+
+# --- the comparison ------------------------------------------------------------------------------
+
+
+class _Texts:
+    """`stand_ins` take the place of texts that are not known. What the rules compose has one, too,
+    in what is recorded of it: `_composed` has what they say now in its place."""
+
+    def __init__(self, stand_ins: set[str]) -> None:
+        self._stand_ins = stand_ins
+        self._composed: dict[str, str] = {}
+
+    def fill_in(self, step: Step) -> Step:
+        """The same step, with what the rules composed before."""
+        if not self._composed:
+            return step
+        changed: dict[str, Any] = {}
+        if step.text:
+            said = self._fill(msgspec.json.decode(step.text))
+            changed["text"] = msgspec.json.encode(said)
+        for name in ("event", "decoded"):
+            if (value := getattr(step, name)) is not None:
+                changed[name] = msgspec.convert(self._fill(msgspec.to_builtins(value)), type(value))
+        return msgspec.structs.replace(step, **changed)
+
+    def _fill(self, value: Any) -> Any:
+        match value:
+            case str():
+                return self._composed.get(value, value)
+            case dict():
+                return {key: self._fill(each) for key, each in value.items()}
+            case list() | tuple():
+                return [self._fill(each) for each in value]
+        return value
+
+    def compare(self, recorded: Any, now: Any, where: str) -> tuple[str, Any, Any] | None:
+        """Where the two are not the same, and what stands there; None: nowhere."""
+        match recorded, now:
+            case dict(), dict():
+                return self._compare_objects(recorded, now, where)
+            case list(), list():
+                for place, (before, after) in enumerate(zip(recorded, now, strict=False)):
+                    if differs := self.compare(before, after, f"{where}[{place}]"):
+                        return differs
+                if len(recorded) == len(now):
+                    return None
+                place = min(len(recorded), len(now))
+                rest = [(each[place:] or [_NOTHING])[0] for each in (recorded, now)]
+                return (f"{where}[{place}]", *rest)
+            case str(), str() if (wanted := stand_in(recorded)) != recorded:
+                is_same = now == self._composed.get(wanted, wanted)
+                if not is_same and now not in self._stand_ins and wanted not in self._composed:
+                    self._composed[wanted] = now
+                    is_same = True
+                return None if is_same else (where, wanted, now)
+        return None if recorded == now else (where, recorded, now)
+
+    def _compare_objects(
+        self, recorded: dict[str, Any], now: dict[str, Any], where: str
+    ) -> tuple[str, Any, Any] | None:
+        if recorded.keys() == {"redacted"} != now.keys():
+            return None  # of this object nothing is known
+        for key in [*recorded, *(key for key in now if key not in recorded)]:
+            if key not in recorded or key not in now:
+                return (f"{where}.{key}", recorded.get(key, _NOTHING), now.get(key, _NOTHING))
+            if differs := self.compare(recorded[key], now[key], f"{where}.{key}"):
+                return differs
+        return None
