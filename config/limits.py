@@ -88,6 +88,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """the longest that one waits for a lock; a process that froze keeps its own for 5 s"""
     journal_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 40)] = 256 << 20
     """what the journal may take on disk, all workers together"""
+    record_session_bytes: Bytes = 4 << 20
+    """what the recording of one session may take on disk; then it is cut"""
+    record_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 44)] = 1 << 30
+    """what all recordings may take, all workers together; the oldest go first"""
+    record_days: OrNone = 7.0
+    """how long a recording is kept; 0: until its conversation is erased"""
     outbox_hours: Positive = 24.0
     """how long an accepted call is tried until it has failed for good"""
     retention_days: OrNone = 0.0

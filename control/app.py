@@ -55,9 +55,11 @@ from control.outbox.context_source import ContextSource
 from control.outbox.events import EventWorker
 from control.outbox.orchestrator_client import Orchestrator, connect
 from control.outbox.worker import OutboxWorker
+from control.sessions import recordings
 from control.sessions.admission import Admission
 from control.sessions.direct import Direct
 from control.sessions.meter import Meter
+from control.sessions.recordings import make_recorder
 from control.traces.exporter import open_traces
 from relay.functions.executor import COUNTED, Functions
 from relay.journal.journal import Journal
@@ -96,7 +98,9 @@ class DataPlane:
         self.supervisor = Supervisor(self.metrics)
         self.egress = Egress(settings)
         self.node_id = uuid7()  # of this start
-        self.traces = open_traces(settings.traces_exporter, self.node_id, with_content=False)
+        self.traces = open_traces(
+            settings.traces_exporter, self.node_id, with_content=settings.record_content
+        )
         self.journal = Journal(
             self.traces.trace_write(self.store.write) if self.traces else self.store.write,
             self.metrics,
@@ -114,6 +118,7 @@ class DataPlane:
         self.context_source = (
             ContextSource(settings, question, self.egress, self.metrics) if question else None
         )
+        self.recorder = make_recorder(settings, self.metrics)
         self.session_registry = SessionRegistry(
             current,
             _limits_here(settings),
@@ -125,7 +130,7 @@ class DataPlane:
             grow=self.capacity.grow,
             ask=self.context_source.ask if self.context_source else None,
             supervisor=self.supervisor,
-            watches=(self.traces.watch,) if self.traces else (),
+            watches=[each.watch for each in (self.recorder, self.traces) if each],
         )
 
 
@@ -188,7 +193,9 @@ class ControlPlane:
             node_id=data_plane.node_id,
         )
         self.admit, self.admit_grant = admission.admit, admission.admit_grant
-        self.leftovers = Leftovers(store, data_plane.journal, settings.data_dir / "journal")
+        self.leftovers = Leftovers(
+            store, data_plane.journal, settings.data_dir / "journal", data_plane.recorder
+        )
         self.erasure = Erasure(store, self.leftovers, self.live, data_plane.node_id)
         self.sibling_browsers = HandOver(
             data_plane.siblings,
@@ -377,6 +384,7 @@ async def _running(
             control_plane.sibling_browsers.running(),
             control_plane.jwks.running() if control_plane.jwks else nullcontext(),
             control_plane.direct.running(),
+            recordings.keeping(data_plane.recorder, store, supervisor),
         ):
             metrics.orchestrator_breaker.set_function(lambda: orchestrator.state.value)
             with watching(metrics.times["loop_lag"]):

@@ -275,6 +275,38 @@ def doctor(as_json: bool, with_settings: bool, timeout: float) -> None:
     sys.exit(0 if report.is_well else 1)
 
 
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    metavar="NAME",
+    help="Keep it as a regression test, such as tests/recorded/NAME.",
+)
+def replay(file: Path, save: Path | None) -> None:
+    """Play a recording again.
+
+    FILE, of RELAY_RECORD_DIR or of Deepgram's SDK, goes through the rules of a session as they are
+    in this program: are the answers the same? Prints the first difference. Exit code 0 if there is
+    none.
+    """
+    from control.replay import play
+    from control.replay import save as keep
+
+    played = play(file)
+    click.echo(f"{played.events} events, {played.actions} actions", nl=False)
+    if played.is_adopted:
+        click.echo("; nobody recorded any: these are of the rules of today", nl=False)
+    elif not played.is_whole:
+        click.echo("; it does not go on to the end of the session", nl=False)
+    click.echo()
+    if played.difference:
+        _fail(str(played.difference))
+    click.echo("no difference")
+    if save:
+        click.echo(f"wrote {keep(played, save)}")
+
+
 main.add_command(admin)
 
 

@@ -30,6 +30,7 @@ ARROWS = {
         "relay.journal",
         "relay.live",
         "relay.protocol",
+        "relay.recorder",
         "relay.supervisor",
     },
     "control.api": {
@@ -76,6 +77,7 @@ ARROWS = {
         "control.http",
         "control.logging",
         "control.reload",
+        "control.replay",
         "control.talk",
         "relay.journal",
         "relay.sandbox",
@@ -120,6 +122,7 @@ ARROWS = {
         "relay.transport",
     },
     "control.reload": {"control.sessions"},
+    "control.replay": {"relay.recorder"},
     "control.sessions": {
         "control.db",
         "control.errors",
@@ -128,7 +131,9 @@ ARROWS = {
         "relay.functions",
         "relay.live",
         "relay.protocol",
+        "relay.recorder",
         "relay.supervisor",
+        "relay.telemetry",
         "relay.transport",
     },
     "control.talk": {"relay.protocol"},
@@ -152,6 +157,7 @@ ARROWS = {
         "relay.telemetry",
         "relay.transport",
     },
+    "relay.recorder": {"relay.core", "relay.protocol", "relay.telemetry"},
     "relay.sandbox": {"relay.protocol"},
     "relay.supervisor": {"relay.backoff", "relay.telemetry"},
     "relay.transport": {"relay.protocol", "relay.telemetry", "relay.token_bucket"},
@@ -164,6 +170,10 @@ PURE_FILES = [
     "relay/functions/submission.py",
     "relay/journal/ages.py",
     "relay/live/quotas.py",
+    "relay/recorder/recording.py",
+    "relay/recorder/redaction.py",
+    "relay/recorder/replay.py",
+    "relay/recorder/sdk_events.py",
     "relay/telemetry/histogram.py",
     "relay/telemetry/log_limit.py",
     "relay/telemetry/open_time.py",
@@ -177,7 +187,7 @@ IMPURE = {
 }  # fmt: skip
 PURE_MAY_IMPORT = {
     "config.agent", "config.function_arguments", "config.intents", "config.limits", "config.loader",
-    "config.nesting", "config.policy", "config.prompt",
+    "config.env_types", "config.nesting", "config.policy", "config.prompt", "config.version",
 }  # fmt: skip
 
 # One library, one door.

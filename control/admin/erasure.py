@@ -18,10 +18,12 @@ import msgspec
 from control.db import audit, fleet, people, usage
 from control.db.people import Person
 from control.db.store import Store
+from control.sessions.recordings import erase_gone
 from relay.journal import erasure as files
 from relay.journal.erasure import Removed
 from relay.journal.journal import Journal
 from relay.live.session_registry import SessionRegistry
+from relay.recorder.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +56,15 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Leftovers:
-    """The files beside a journal, of which the database says what may stay."""
+    """The files beside a journal, and recordings: the database says what of them may stay."""
 
-    def __init__(self, store: Store, journal: Journal, directory: Path) -> None:
+    def __init__(
+        self, store: Store, journal: Journal, directory: Path, recorder: Recorder | None = None
+    ) -> None:
         self._store = store
         self._journal = journal
         self._directory = directory
+        self._recorder = recorder
 
     async def clear(self) -> Removed:
         """Take out what is of conversations that are gone. Raises `DiskFailed`, `StoreUnavailable`.
@@ -74,6 +79,8 @@ class Leftovers:
             async with self._store.reading() as connection:
                 gone = await people.find_gone(connection, named.conversations, named.sessions)
         removed = await asyncio.to_thread(files.remove, self._directory, gone)
+        if self._recorder is not None:
+            await erase_gone(self._recorder, self._store)
         if removed.condemned or removed.broken:
             log.warning(
                 "leftovers_cleared condemned=%d broken=%d", removed.condemned, removed.broken
@@ -86,6 +93,9 @@ class Leftovers:
         removed = await self.clear()
         ids = [*person.conversations, *person.sessions]
         naming = await asyncio.to_thread(files.search, self._directory, ids)
+        if self._recorder is not None:
+            kept = await asyncio.to_thread(self._recorder.list_conversations)
+            naming += sorted(str(one) for one in kept & set(person.conversations))
         return Files(journal=is_clear, removed=removed, naming=naming)
 
 

@@ -222,6 +222,12 @@ class Metrics:
     journal_volatile = Row(
         Gauge, "of these, records in memory only: the disk fails or the journal is full"
     )
+    recording_bytes = Row(
+        Gauge, "what recordings take on disk, all workers together, looked at once a minute"
+    )
+    recording_lines_lost = Row(
+        Counter, "lines of recordings that were not written: the disk did not keep up, or refused"
+    )
     journal_bytes = Row(Gauge, "what the journal takes on disk, all workers together")
     journal_limit_bytes = Row(Gauge, "what it may take: `RELAY_JOURNAL_BYTES`")
     journal_oldest_seconds = Row(
