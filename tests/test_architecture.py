@@ -25,6 +25,7 @@ ARROWS = {
         "control.db",
         "control.errors",
         "control.sessions",
+        "control.timeline",
         "relay.core",
         "relay.functions",
         "relay.journal",
@@ -61,6 +62,7 @@ ARROWS = {
         "relay.journal",
         "relay.live",
         "relay.protocol",
+        "relay.recorder",
         "relay.supervisor",
         "relay.telemetry",
         "relay.transport",
@@ -79,6 +81,7 @@ ARROWS = {
         "control.reload",
         "control.replay",
         "control.talk",
+        "control.timeline",
         "relay.journal",
         "relay.sandbox",
         "relay.transport",
@@ -137,6 +140,7 @@ ARROWS = {
         "relay.transport",
     },
     "control.talk": {"relay.protocol"},
+    "control.timeline": {"relay.recorder"},
     "control.traces": {"relay.core", "relay.functions", "relay.protocol", "relay.telemetry"},
     "relay.core": {"relay.protocol", "relay.telemetry", "relay.token_bucket"},
     "relay.functions": {
@@ -166,6 +170,7 @@ ARROWS = {
 # The rules: time is an argument, and what they ask for is returned.
 PURE = ["relay.protocol", "relay.core"]
 PURE_FILES = [
+    "control/timeline/story.py",
     "relay/backoff.py",
     "relay/functions/submission.py",
     "relay/journal/ages.py",

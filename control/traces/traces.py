@@ -79,6 +79,8 @@ class Traces:
 
     def watch(self, beginning: Beginning) -> SessionTrace:
         """For a session that is about to begin, in the request of its browser."""
+        while len(self._flushes) > MAX_FLUSHES:  # Postgres is away for long
+            self._end_flush(next(iter(self._flushes)), error="too_many")
         return SessionTrace(
             self._tracer,
             beginning,
@@ -124,8 +126,6 @@ class Traces:
             for record in records:
                 if isinstance(record, SessionEnded):
                     self._end_flush(record.session_id)
-            while len(self._flushes) > MAX_FLUSHES:
-                self._end_flush(next(iter(self._flushes)), error="too_many")
 
         return write_and_look
 
