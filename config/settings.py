@@ -43,6 +43,8 @@ NOT_OURS = (
     *(KEY, KEY_FILE, "DEEPGRAM_AGENT_URL", "DEEPGRAM_AGENT_FALLBACK_URL"),
     *("DEEPGRAM_API_URL", "DATABASE_URL", "DATABASE_DIRECT_URL"),
     *("ORCHESTRATOR_URL", "ORCHESTRATOR_TOKEN", "ORCHESTRATOR_SECRET", *PROXY_VARIABLES),
+    *("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+    "OTEL_SDK_DISABLED",
 )
 """Variables without the prefix RELAY_."""
 
@@ -167,6 +169,23 @@ class Settings(Limits, frozen=True, kw_only=True):
     """how a line of the log is written: `logfmt` or `json`"""
     access_log: Switch = False
     """`on`: a line for each request, with method, path and status"""
+    otel_traces_exporter: str = ""
+    """where [traces](../traces.md) go: `otlp`, `console` or `none`; if unset, to one of the
+    following, where there is one. The other variables `OTEL_…` are read by OpenTelemetry"""
+    otel_exporter_otlp_endpoint: Credential = None
+    """the OTLP receiver (HTTP) that traces go to"""
+    otel_exporter_otlp_traces_endpoint: Credential = None
+    """the same with its path, for traces alone"""
+    otel_sdk_disabled: str = "false"
+    """`true`: no traces, whatever else is set"""
+
+    @property
+    def traces_exporter(self) -> str:
+        """Where traces go; `none`: there are none."""
+        if self.otel_sdk_disabled.lower() == "true":
+            return "none"
+        endpoint = self.otel_exporter_otlp_endpoint or self.otel_exporter_otlp_traces_endpoint
+        return self.otel_traces_exporter.lower() or ("otlp" if endpoint else "none")
 
     @property
     def lets_everybody_in(self) -> bool:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from litestar import Litestar, Router
@@ -60,12 +61,15 @@ from control.sessions.admission import Admission
 from control.sessions.direct import Direct
 from control.sessions.meter import Meter
 from control.sessions.recordings import make_recorder
+from control.traces.exporter import open_traces
 from relay.functions.executor import COUNTED, Functions
+from relay.functions.submission import Submit
 from relay.journal.journal import Journal
 from relay.live.endpoints import attach, converse
 from relay.live.quotas import AgentQuota
 from relay.live.session_registry import SessionRegistry
 from relay.protocol.refusal import Refused
+from relay.recorder.recorder import Recorder
 from relay.supervisor import Supervisor
 from relay.telemetry.loop_lag import watching
 from relay.telemetry.metrics import Metrics
@@ -73,9 +77,23 @@ from relay.transport.dial import Dial, Dialler
 from relay.transport.egress import Egress
 from relay.transport.fallback_dial import FallbackDial
 
+if TYPE_CHECKING:  # of the extra `otel`
+    from control.traces.traces import Traces
+
 EVENT_MARGIN = 10.0  # seconds
 GRACE_SECONDS = 5.0  # for running function calls, and again for the journal, when we stop
 SETTLE_SECONDS = 5.0  # what a resumed session waits for the end of the one before
+
+
+class Watchers(NamedTuple):
+    """Who watches sessions, where anybody does."""
+
+    recorder: Recorder | None
+    traces: Traces | None
+
+    def trace(self, submit: Submit) -> Submit:
+        """The same, traced where there are traces."""
+        return self.traces.trace_submit(submit) if self.traces else submit
 
 
 class DataPlane:
@@ -96,8 +114,16 @@ class DataPlane:
         self.metrics.agent_price_dollars.set(settings.price_per_minute)
         self.supervisor = Supervisor(self.metrics)
         self.egress = Egress(settings)
+        self.node_id = uuid7()  # of this start
+        self.watchers = Watchers(
+            make_recorder(settings, self.metrics),
+            open_traces(
+                settings.traces_exporter, self.node_id, with_content=settings.record_content
+            ),
+        )
+        traces = self.watchers.traces
         self.journal = Journal(
-            self.store.write,
+            traces.trace_write(self.store.write) if traces else self.store.write,
             self.metrics,
             settings.data_dir / "journal",
             limit=settings.journal_bytes,
@@ -108,13 +134,11 @@ class DataPlane:
             for status in COUNTED:
                 self.metrics.function_calls.labels(intent=intent.name, status=status)
         share = AgentQuota(settings.agent_sessions)
-        self.node_id = uuid7()  # of this start
         self.capacity = Capacity(self.store, self.node_id, share, self.supervisor)
         question = current.configuration.agent.context
         self.context_source = (
             ContextSource(settings, question, self.egress, self.metrics) if question else None
         )
-        self.recorder = make_recorder(settings, self.metrics)
         self.session_registry = SessionRegistry(
             current,
             _limits_here(settings),
@@ -126,7 +150,7 @@ class DataPlane:
             grow=self.capacity.grow,
             ask=self.context_source.ask if self.context_source else None,
             supervisor=self.supervisor,
-            watches=[self.recorder.watch] if self.recorder else [],
+            watches=[each.watch for each in self.watchers if each],
         )
 
 
@@ -190,7 +214,7 @@ class ControlPlane:
         )
         self.admit, self.admit_grant = admission.admit, admission.admit_grant
         self.leftovers = Leftovers(
-            store, data_plane.journal, settings.data_dir / "journal", data_plane.recorder
+            store, data_plane.journal, settings.data_dir / "journal", data_plane.watchers.recorder
         )
         self.erasure = Erasure(store, self.leftovers, self.live, data_plane.node_id)
         self.sibling_sessions = SiblingSessions(
@@ -335,7 +359,7 @@ async def _running(
 ) -> AsyncIterator[None]:
     """All that works beside the handlers, in the order in which it is needed."""
     store, metrics, supervisor = data_plane.store, data_plane.metrics, data_plane.supervisor
-    journal, functions = data_plane.journal, data_plane.functions
+    journal, functions, watchers = data_plane.journal, data_plane.functions, data_plane.watchers
     heartbeat = _make_heartbeat(settings, data_plane, control_plane)
 
     await store.open()
@@ -354,10 +378,11 @@ async def _running(
                 egress=data_plane.egress,
             ) as orchestrator,
             heartbeat.running(),  # left last: by then its sessions have ended
+            watchers.traces.running() if watchers.traces else nullcontext(),
             data_plane.capacity.running(),
             retention.running(store, settings.retention_days, supervisor, metrics),
             journal.running(grace=GRACE_SECONDS),
-            functions.running(orchestrator.submit, grace=GRACE_SECONDS),
+            functions.running(watchers.trace(orchestrator.submit), grace=GRACE_SECONDS),
             OutboxWorker(
                 store,
                 journal,
@@ -376,7 +401,7 @@ async def _running(
             control_plane.sibling_sessions.running(),
             control_plane.jwks.running() if control_plane.jwks else nullcontext(),
             control_plane.direct.running(),
-            recordings.keeping(data_plane.recorder, store, supervisor),
+            recordings.keeping(watchers.recorder, store, supervisor),
         ):
             metrics.orchestrator_breaker.set_function(lambda: orchestrator.state.value)
             with watching(metrics.times["loop_lag"]):

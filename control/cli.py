@@ -335,6 +335,19 @@ def replay(
         click.echo(f"wrote {keep(played, save)}")
 
 
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def timeline(file: Path) -> None:
+    """Draw what happened in a session, as a page: `timeline FILE > page.html`.
+
+    FILE is a recording of RELAY_RECORD_DIR, or one of Deepgram's SDK. The page needs no network and
+    has no script: it can be sent around, and looked at years later.
+    """
+    from control.timeline.file import draw_file
+
+    click.echo(draw_file(file).html, nl=False)
+
+
 main.add_command(admin)
 
 

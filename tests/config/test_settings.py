@@ -166,6 +166,10 @@ def test_every_variable_sets_its_field():
         "RELAY_LOG_LEVEL": "DEBUG",
         "RELAY_LOG_FORMAT": "json",
         "RELAY_ACCESS_LOG": "on",
+        "OTEL_TRACES_EXPORTER": "console",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces",
+        "OTEL_SDK_DISABLED": "TRUE",
     }
 
     # The file of the key is in its place, not beside it.
@@ -252,6 +256,10 @@ def test_every_variable_sets_its_field():
         log_level="debug",
         log_format="json",
         access_log=True,
+        otel_traces_exporter="console",
+        otel_exporter_otlp_endpoint=Secret("http://collector:4318"),
+        otel_exporter_otlp_traces_endpoint=Secret("http://collector:4318/v1/traces"),
+        otel_sdk_disabled="TRUE",
     )
 
 
@@ -419,3 +427,18 @@ def test_secrets_compare_by_value_and_travel_between_processes():
     assert Secret("a") != "a"
     assert len({Secret("a"), Secret("a")}) == 1
     assert pickle.loads(pickle.dumps(Secret("a"))) == Secret("a")
+
+
+@pytest.mark.parametrize(
+    ("variables", "exporter"),
+    [
+        ({}, "none"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, "otlp"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, "otlp"),
+        ({"OTEL_TRACES_EXPORTER": "Console"}, "console"),
+        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"}, "none"),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "true"}, "none"),
+    ],
+)
+def test_there_are_traces_if_it_is_said_where_to(variables, exporter):
+    assert from_environment(NEEDED | variables).traces_exporter == exporter

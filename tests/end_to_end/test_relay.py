@@ -63,8 +63,16 @@ class Whole:
 
 
 @asynccontextmanager
-async def whole(database_url, tmp_path, *, folder=Path(config.__file__).parent, **options):
-    """`folder` has the configuration, `options` are the sandbox's."""
+async def whole(
+    database_url,
+    tmp_path,
+    *,
+    folder=Path(config.__file__).parent,
+    make_orchestrator=local_orchestrator.create_app,
+    environ={},  # noqa: B006  # read only
+    **options,
+):
+    """`folder` has the configuration, `environ` more settings, `options` are the sandbox's."""
     quick = {
         "greeting_delay": 0.0,
         "think_delay": 0.01,
@@ -73,7 +81,7 @@ async def whole(database_url, tmp_path, *, folder=Path(config.__file__).parent, 
     }
     async with (
         serve(Options(**quick | options)) as sandbox,
-        listening(local_orchestrator.create_app(database_url)) as (orchestrator_port, _),
+        listening(make_orchestrator(database_url)) as (orchestrator_port, _),
     ):
         settings = from_environment(
             {
@@ -82,6 +90,7 @@ async def whole(database_url, tmp_path, *, folder=Path(config.__file__).parent, 
                 "DATABASE_URL": database_url,
                 "ORCHESTRATOR_URL": f"http://127.0.0.1:{orchestrator_port}",
                 "RELAY_DATA_DIR": str(tmp_path),
+                **environ,
             }
         )
         configuration = load(folder, {})

@@ -43,7 +43,7 @@ async function sessions() {
       ["Audio frames", (one) => `${one.browser_frames} ↑ ${one.agent_frames} ↓`],
     ],
     items,
-    (one) => (one.end_asked ? [] : [["Hang up", () => hangUp(one), "danger"]]),
+    (one) => (one.end_asked ? [] : [["Hang up", () => hangUp(one), "danger"], ["Timeline", () => showTimeline(one.id)]]),
   );
 }
 
@@ -206,14 +206,24 @@ const erase = () =>
     say(isLeft ? "Something is left: do it again." : "Everything of this person is erased.");
   });
 
+function download(file, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(file);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), PAUSE);
+}
+
 const exportUser = () =>
   act(async () => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(await load("/user/export", { id: user }));
-    link.download = "export.json";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), PAUSE);
+    download(await load("/user/export", { id: user }), "export.json");
     say("The export is with your downloads.");
+  });
+
+const showTimeline = (id) =>
+  act(async () => {
+    download(await load(`/${id}/timeline`, {}, "admin/sessions"), `timeline-${short(id)}.html`);
+    say("The timeline is with your downloads.");
   });
 
 const restore = () =>

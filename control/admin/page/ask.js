@@ -25,17 +25,17 @@ export async function ask(method, path, { query = {}, body } = {}) {
 }
 
 /** The answer as a file. */
-export async function load(path, query) {
-  return (await send("GET", path, query)).blob();
+export async function load(path, query = {}, root = "admin/api") {
+  return (await send("GET", path, query, undefined, root)).blob();
 }
 
-async function send(method, path, query, body) {
+async function send(method, path, query, body, root = "admin/api") {
   const given = Object.entries(query).filter(([, value]) => value);
   const headers = { Authorization: `Bearer ${key}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let answer;
   try {
-    answer = await fetch(`admin/api${path}?${new URLSearchParams(given)}`, {
+    answer = await fetch(`${root}${path}?${new URLSearchParams(given)}`, {
       method,
       headers,
       body: body === undefined ? undefined : JSON.stringify(body),

@@ -15,6 +15,7 @@ ASKED = [
     ("GET", "/sessions"),
     ("GET", "/sessions/01a20382-27f0-70ab-b457-344c1527a455"),
     ("POST", "/sessions/01a20382-27f0-70ab-b457-344c1527a455/hang-up"),
+    ("GET", "/admin/sessions/01a20382-27f0-70ab-b457-344c1527a455/timeline"),
     ("GET", "/nodes"),
     ("POST", "/nodes/01a20382-27f0-70ab-b457-344c1527a455/drain"),
     ("POST", "/nodes/01a20382-27f0-70ab-b457-344c1527a455/undrain"),
@@ -36,7 +37,8 @@ ASKED = [
 async def test_nothing_is_answered_without_the_key(program, method, path):
     for secret in (None, KEY + "x", KEY[:-1], token("user")):
         async with program.administrator(secret) as client:
-            answer = await client.request(method, path)
+            url = program.admin_url + path if path.startswith("/admin") else path
+            answer = await client.request(method, url)
         assert answer.status_code == 401, answer.text
         assert answer.json()["code"] == "unauthorized"
         assert "www-authenticate" in answer.headers

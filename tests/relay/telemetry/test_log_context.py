@@ -16,6 +16,7 @@ def test_what_is_well_formed_is_taken():
     ids = read_ids(["abc.DEF-1_2"], [f"00-{TRACE}-{PARENT}-01"])
 
     assert (ids.request_id, ids.trace_id, ids.flags) == ("abc.DEF-1_2", TRACE, "01")
+    assert ids.parent_id == PARENT
 
 
 def test_a_trace_alone_names_the_request():
@@ -52,6 +53,7 @@ def test_a_trace_that_is_not_well_formed_is_replaced(trace):
 
     assert ids.trace_id != TRACE
     assert ids.request_id == "r-1"
+    assert ids.parent_id is None
 
 
 def test_of_a_later_version_what_is_known_is_read():
