@@ -14,6 +14,7 @@ from tests.client.stack import SIGNED_OUT
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
 
 ECHO = Script(turns=(Turn(when="text", say=("All right.",), seconds=0.2),), loop=True)
+INSTALLED = 30  # seconds: a worker that is installed fetches every file of the page
 GOAL = Call("create_goal", {"title": "swim", "deadline": "none"})
 PAGE = b"<!doctype html><title>Wi-Fi</title>Welcome! Sign in to our network."
 PORTAL = (
@@ -34,7 +35,7 @@ async def ready(stack, tab, script=ECHO):
     await stack.say(script)
     page = await tab()
     page.expected += [*LOST, "401", "503"]
-    await page.until("() => navigator.serviceWorker.controller")
+    await page.until("() => navigator.serviceWorker.controller", seconds=INSTALLED)
     return page
 
 
@@ -201,7 +202,8 @@ async def test_a_new_version_is_offered(stack, tab):
 
     await page.page.evaluate("navigator.serviceWorker.register('worker.js?another')")
     await page.until(
-        "() => document.querySelector('#notice-title').textContent.includes('new version')"
+        "() => document.querySelector('#notice-title').textContent.includes('new version')",
+        seconds=INSTALLED,
     )
     await page.page.evaluate("window.old = true")
     # The page that loads asks for worker.js: here that would be a newer one than the other.
