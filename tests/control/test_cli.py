@@ -49,10 +49,12 @@ COMMANDS = [
     "loadtest",
     "migrate",
     "orchestrator",
+    "replay",
     "restore",
     "sandbox",
     "serve",
     "talk",
+    "timeline",
 ]
 
 

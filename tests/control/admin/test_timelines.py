@@ -16,7 +16,7 @@ AGENT = "ws://127.0.0.1:9/"  # nobody talks
 
 @pytest.fixture
 def recordings(tmp_path):
-    """A folder with two owners of one session; the second has the story."""
+    """Where the program keeps them: two owners of one session; the second has the story."""
     folder = tmp_path / "recordings" / str(UUID(int=2))
     folder.mkdir(parents=True)
     (folder / f"{SESSION}.2.ndjson").write_text("{}\n")
@@ -28,9 +28,8 @@ async def test_a_session_is_a_page_for_administrators_alone(
     database_url, store, tmp_path, recordings
 ):
     await create_conversation(store, UUID(int=2), user_id="user")  # else they are erased
-    environ = {"RELAY_RECORD_DIR": str(recordings)}
     async with (
-        running(database_url, tmp_path, AGENT, **environ) as program,
+        running(database_url, tmp_path, AGENT) as program,
         httpx.AsyncClient(base_url=program.admin_url) as client,
     ):
         path = f"/admin/sessions/{SESSION}/timeline"
