@@ -338,10 +338,10 @@ def replay(
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def timeline(file: Path) -> None:
-    """Draw what happened in a session, as a page: `timeline FILE > page.html`.
+    """Draw what happened in a session, as a page.
 
-    FILE is a recording of RELAY_RECORD_DIR, or one of Deepgram's SDK. The page needs no network and
-    has no script: it can be sent around, and looked at years later.
+    `timeline FILE > page.html`: FILE is a recording of RELAY_RECORD_DIR, or one of Deepgram's SDK. The
+    page needs no network and has no script: it can be sent around, and looked at years later.
     """
     from control.timeline.file import draw_file
 
