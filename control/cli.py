@@ -340,8 +340,8 @@ def replay(
 def timeline(file: Path) -> None:
     """Draw what happened in a session, as a page.
 
-    `timeline FILE > page.html`: FILE is a recording of RELAY_RECORD_DIR, or one of Deepgram's SDK. The
-    page needs no network and has no script: it can be sent around, and looked at years later.
+    `timeline FILE > page.html`: FILE is a recording of RELAY_RECORD_DIR, or one of Deepgram's SDK.
+    The page needs no network and has no script: it can be sent around, and looked at years later.
     """
     from control.timeline.file import draw_file
 
