@@ -52,6 +52,7 @@ from relay.live.quotas import AgentQuota
 from relay.live.session_record import SessionRecord
 from relay.live.session_runner import SessionRunner
 from relay.live.tickets import new_ticket
+from relay.live.watchers import Watchers
 from relay.protocol import deepgram
 from relay.sandbox.options import Options
 from relay.sandbox.server import serve as serve_sandbox
@@ -306,7 +307,7 @@ def _open_session(journal: Journal, metrics: Metrics, tasks: Contained) -> Sessi
 
     runner = SessionRunner(
         rules,
-        SessionRecord(admitted, journal, metrics, LogLimit()),
+        SessionRecord(admitted, journal, metrics, LogLimit(), Watchers()),
         connections=(browser, agent),
         dials=(dial, dial),
         asks=None,

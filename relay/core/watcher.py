@@ -1,7 +1,8 @@
 """Who watches a session: hears what its rules were told, and what they asked for. Pure.
 
-It is called in the session's own task between two frames: it does not raise, waits for nothing, and
-leaves what takes time to somebody else. What it is given is frozen and may be kept.
+It is called in the session's own task between two frames: it waits for nothing, and leaves what
+takes time to somebody else. One that raises is not told any more. What it is given is frozen and
+may be kept.
 """
 
 from __future__ import annotations
@@ -57,16 +58,13 @@ Watch = Callable[[Beginning], Watcher]
 """Begins to watch a session that is about to begin."""
 
 
-def watched(chance: Chance, watchers: tuple[Watcher, ...]) -> Chance:
-    """This chance; the watchers hear what is taken from it."""
-    if not watchers:
-        return chance
+def watched(chance: Chance, watcher: Watcher) -> Chance:
+    """This chance; the watcher hears what is taken from it."""
 
     def tell(draw: Callable[[], _Drawn]) -> Callable[[], _Drawn]:
         def drawn() -> _Drawn:
             value = draw()
-            for watcher in watchers:
-                watcher.drew(value)
+            watcher.drew(value)
             return value
 
         return drawn

@@ -11,9 +11,8 @@ from time import monotonic
 
 import msgspec
 
-from relay.core.actions import Action
 from relay.core.admitted import Admitted
-from relay.core.events import EndReason, Event
+from relay.core.events import EndReason
 from relay.core.records import (
     AgentTime,
     Figures,
@@ -22,9 +21,10 @@ from relay.core.records import (
     SessionEnded,
     TicketIssued,
 )
-from relay.core.watcher import Counts, Watcher
+from relay.core.watcher import Counts
 from relay.journal.journal import Journal
 from relay.live.tickets import hash_ticket
+from relay.live.watchers import Watchers
 from relay.protocol import close_codes, deepgram
 from relay.telemetry.log_context import LogContext, current
 from relay.telemetry.log_limit import LogLimit
@@ -50,7 +50,7 @@ class SessionRecord:
         journal: Journal,
         metrics: Metrics,
         log_limit: LogLimit,
-        watchers: tuple[Watcher, ...] = (),
+        watchers: Watchers,
     ) -> None:
         self.timing = SessionTiming(metrics)
         self.watchers = watchers
@@ -91,17 +91,11 @@ class SessionRecord:
                 said = type(message).__name__
                 self._metrics.agent_problems.labels(message=said, code=known).inc()
 
-    def told(self, now: float, event: Event | None, text: bytes, asked: list[Action]) -> None:
-        """As of a `Watcher`."""
-        for watcher in self.watchers:
-            watcher.told(now, event, text, asked)
-
     def replied(self) -> None:
         """The first audio since the user's words came as text goes to the browser."""
         now = asyncio.get_running_loop().time()
         self.timing.replied(now)
-        for watcher in self.watchers:
-            watcher.replied(now)
+        self.watchers.replied(now)
 
     def counted(self, now: float, browser: Connection, agent: Connection) -> None:
         """For the watchers: what these two and their queues have carried so far."""
@@ -113,8 +107,7 @@ class SessionRecord:
             dropped_to_agent=agent.queue.dropped,
             dropped_to_browser=browser.queue.dropped,
         )
-        for watcher in self.watchers:
-            watcher.counted(now, counts)
+        self.watchers.counted(now, counts)
 
     def closed(self, side: str, code: int) -> None:
         """The other end of this side has closed, or was lost."""
@@ -206,8 +199,7 @@ class SessionRecord:
         if self.watchers:
             now = asyncio.get_running_loop().time()
             self.counted(now, browser, agent)
-            for watcher in self.watchers:
-                watcher.ended(now, ended)
+            self.watchers.ended(now, ended)
         self._count(reason, browser, agent)
         self._say(reason, detail, browser, agent)
 

@@ -34,6 +34,7 @@ from relay.live.quotas import NOBODY, AgentQuota, Attached, Counted, Room, block
 from relay.live.session_record import SessionRecord
 from relay.live.session_runner import SessionRunner
 from relay.live.tickets import new_ticket
+from relay.live.watchers import Watchers
 from relay.protocol.audio_formats import bytes_per_second, tone
 from relay.protocol.refusal import Refused
 from relay.supervisor import Contained, Supervisor
@@ -188,11 +189,11 @@ class SessionRegistry:
         has_sound = configuration.agent.redial_sound == "on"
         ask = self._asking(admitted)
         beginning = self._beginning(configuration, admitted, is_deepgram_client=is_deepgram_client)
-        watchers = tuple(watch(beginning) for watch in self._watches)
+        watchers = Watchers(partial(watch, beginning) for watch in self._watches)
         record = SessionRecord(admitted, self._journal, self._metrics, self._log_limit, watchers)
         compose = partial(agent_settings.compose, configuration, admitted)
         runner = SessionRunner(
-            beginning.rules(compose, watched(CHANCE, watchers)),
+            beginning.rules(compose, watched(CHANCE, watchers) if watchers else CHANCE),
             record,
             connections=(browser, agent),
             dials=(dialled.connect if dialled else self._dial, self._dial),

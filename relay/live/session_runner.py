@@ -200,7 +200,7 @@ class SessionRunner:
             if (decided := decide(self._clock())) is not None:
                 now, event, asked = decided
                 if self._record.watchers:
-                    self._record.told(now, event, text, asked)
+                    self._record.watchers.told(now, event, text, asked)
                 self._do(asked)
             due = self._session.deadline
             if due is not None:
@@ -219,7 +219,7 @@ class SessionRunner:
             try:
                 now, event = self._clock(), events.HangUp(why, detail)
                 asked = self._session.handle(event, now)
-                self._record.told(now, event, b"", asked)
+                self._record.watchers.told(now, event, b"", asked)
                 self._do(asked)
             finally:
                 if self.is_live:  # the core cannot any more, or it was ending when it broke

@@ -197,17 +197,12 @@ class SessionRecording:
 
     def told(self, now: float, event: Event | None, text: bytes, asked: list[Action]) -> None:
         drawn, self._drawn = self._drawn, []
-        try:
-            if not self._has_begun:
-                self._has_begun = True
-                self._put(now, self._scribe.beginning(drawn))
-                drawn = []
-            for line in self._scribe.event(now, event, text, asked, drawn):
-                self._put(now, line)
-        except Exception:
-            # A defect of the recorder must not cost the session that it watches.
-            log.exception("recording_broken")
-            self._room = 0
+        if not self._has_begun:
+            self._has_begun = True
+            self._put(now, self._scribe.beginning(drawn))
+            drawn = []
+        for line in self._scribe.event(now, event, text, asked, drawn):
+            self._put(now, line)
 
     def replied(self, now: float) -> None:
         self._put(now, self._scribe.first_audio(now))

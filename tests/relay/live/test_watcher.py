@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from relay.core import actions, events
 from relay.core.records import SessionEnded
+from relay.live import watchers
 from relay.protocol import deepgram
 from tests.relay.wires import agent_and_relay, next_event
 
@@ -78,3 +81,47 @@ async def test_a_watcher_hears_events_frames_and_actions_in_order():
     assert listener.last.agent_frames == listener.end.figures.agent_frames == 1
     times = [now for now, *_ in listener.events]
     assert times == sorted(times)
+
+
+class Defect(Listener):
+    """Fails at one of the things that it is told."""
+
+    def __init__(self, beginning, at):
+        super().__init__(beginning)
+        self.at = at
+
+    def __getattribute__(self, name):
+        if name == object.__getattribute__(self, "at"):
+            raise ZeroDivisionError
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("at", ["begin", "drew", "told", "counted", "replied", "ended"])
+async def test_one_that_fails_hears_no_more_and_costs_nobody_anything(at, monkeypatch):
+    heard = []
+    said = []
+    monkeypatch.setattr(watchers.log, "exception", said.append)
+
+    def fail(beginning):
+        if at == "begin":
+            raise ZeroDivisionError
+        return Defect(beginning, at)
+
+    def watch(beginning):
+        heard.append(Listener(beginning))
+        return heard[-1]
+
+    async with agent_and_relay(watches=[fail, watch]) as (agent, relay):
+        async with relay.attach() as browser:
+            await next_event(browser, "SettingsApplied")
+            await agent.say(type="ConversationText", role="user", content="hello")
+            await next_event(browser, "ConversationText")
+            await agent.connections[-1].send(bytes(640))
+            async with asyncio.timeout(5):
+                while isinstance(await browser.recv(), str):
+                    pass
+        await relay.until(SessionEnded)
+
+    (listener,) = heard
+    assert listener.end.reason == "browser_left"
+    assert said == ["watcher_failed"]
