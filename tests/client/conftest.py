@@ -194,3 +194,4 @@ async def tab(stack, engine):
     yield tabs
     stack.network.mend()
     await tabs.close()
+    await stack.hang_up()

@@ -11,6 +11,7 @@ import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import asyncpg
 import httpx
 
 import config
@@ -114,19 +115,22 @@ class Network:
 
     async def _serve(self, reader, writer):
         self.taken_in += 1
-        if self.answer is not None:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(self.answer)
-            await writer.drain()
-            return writer.close()
-        if not self.is_up:
-            writer.transport.abort()
-            return
         try:
-            from_relay, to_relay = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
-            writer.transport.abort()  # the relay is being restarted
-            return
+            if self.answer is not None:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(self.answer)
+                await writer.drain()
+            elif self.is_up:
+                await self._pass(reader, writer)
+            else:
+                writer.transport.abort()
+        except (OSError, asyncio.IncompleteReadError):
+            writer.transport.abort()  # the relay is being restarted, or nothing was asked
+        finally:
+            writer.close()
+
+    async def _pass(self, reader, writer):
+        from_relay, to_relay = await asyncio.open_connection("127.0.0.1", self.target)
         self._open |= {writer, to_relay}
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -134,8 +138,7 @@ class Network:
                 tasks.create_task(self._pump(from_relay, writer), name="down")
         finally:
             self._open -= {writer, to_relay}
-            for side in (writer, to_relay):
-                side.close()
+            to_relay.close()
 
     async def _pump(self, reader, writer):
         try:
@@ -184,14 +187,30 @@ class Stack:
         serving = serve(wanted, port=self._agent_port)
         self.sandbox = await self._agent.enter_async_context(serving)
 
+    async def hang_up(self):
+        """End every session. One whose browser was lost waits for it, and would have an agent of
+        the next test."""
+        connection = await asyncpg.connect(
+            self.relay.environ["DATABASE_URL"], statement_cache_size=0
+        )
+        try:
+            live = await connection.fetch("SELECT id FROM voice.sessions WHERE state <> 'ended'")
+        finally:
+            await connection.close()
+        async with httpx.AsyncClient() as http:
+            for row in live:
+                await http.delete(self._api(f"/session/{row['id']}"))
+
     async def aclose(self):
         if self._agent:
             await self._agent.aclose()
 
     async def get(self, path):
         async with httpx.AsyncClient() as http:
-            url = f"http://127.0.0.1:{self.relay.environ['RELAY_PORT']}/api/v1/voice{path}"
-            return (await http.get(url)).json()
+            return (await http.get(self._api(path))).json()
+
+    def _api(self, path):
+        return f"http://127.0.0.1:{self.relay.environ['RELAY_PORT']}/api/v1/voice{path}"
 
 
 @asynccontextmanager
