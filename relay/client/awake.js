@@ -34,6 +34,7 @@ export class Screen {
 export class Turnstile {
   /** @type {((value?: unknown) => void) | null} */
   #release = null;
+  #turn = 0; // which `take` counts
 
   /**
    * @param {boolean} steal take it from the tab that has it
@@ -42,11 +43,13 @@ export class Turnstile {
    */
   take(steal, onStolen) {
     if (this.#release || !navigator.locks) return Promise.resolve(true);
+    const turn = ++this.#turn;
     return new Promise((resolve) => {
       const options = steal ? { steal: true } : { ifAvailable: true };
       const held = navigator.locks.request(LOCK, options, (lock) => {
         resolve(lock !== null);
-        return lock && new Promise((release) => (this.#release = release));
+        if (!lock || turn !== this.#turn) return null; // it was left meanwhile
+        return new Promise((release) => (this.#release = release));
       });
       held.catch(() => {
         if (!this.#release) return resolve(true); // cookies are blocked: no lock is to be had
@@ -57,6 +60,7 @@ export class Turnstile {
   }
 
   leave() {
+    this.#turn += 1;
     this.#release?.();
     this.#release = null;
   }

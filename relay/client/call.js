@@ -140,16 +140,14 @@ export class Call extends Emitter {
     try {
       // A session, and an agent that costs money, are for who will talk: where the user has to be
       // asked first they wait for the answer. Where not, nothing waits for anything.
-      if (this.#microphone.isAllowed) asked.catch(() => {});
-      else await asked;
+      if (!this.#microphone.isAllowed) await asked;
       // Only now: a tab that still asks the user is not talking.
-      const free = await this.#turnstile.take(steal, () => this.#stolen());
-      if (!free) throw new MicrophoneError("mic-elsewhere");
+      const free = this.#turnstile.take(steal, () => this.#stolen());
       this.#talking = true;
       this.#screen.on = true;
       this.tell("change", {});
       if (!this.live) opened = this.session.open(conversationId);
-      await Promise.all([opened, asked.then(() => this.#hearUser(sound))]);
+      await Promise.all([opened, this.#mustBe(free), asked.then(() => this.#hearUser(sound))]);
     } catch (error) {
       if (error.code !== "superseded") { // else a later tap has taken care of everything
         if (opened) this.session.close();
@@ -158,6 +156,11 @@ export class Call extends Emitter {
       }
       throw error;
     }
+  }
+
+  /** This tab's turn. @param {Promise<boolean>} free */
+  async #mustBe(free) {
+    if (!(await free)) throw new MicrophoneError("mic-elsewhere");
   }
 
   /** The microphone is there. @param {Promise<AudioContext | null>} sound */

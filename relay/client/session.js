@@ -226,10 +226,12 @@ export class Session extends Emitter {
     for (;;) {
       await this.#sleep(pause(failures));
       if (signal.aborted) return opened.reject(CLOSED);
+      /** @type {Begun | null} */
+      let begun = null;
       try {
         if (step === "ask") step = await this.#ask(returns);
         if (step === "begin") {
-          await this.#begin(signal);
+          begun = await this.#begin(signal);
           returns = 0;
         }
       } catch (error) {
@@ -249,10 +251,12 @@ export class Session extends Emitter {
         continue;
       }
       if (signal.aborted) continue;
-      const end = await this.#connect(() => {
+      const ended = this.#connect(() => {
         failures = returns = 0;
         opened.resolve();
       });
+      if (begun) this.tell("begun", begun); // what that takes, it takes while the WebSocket opens
+      const end = await ended;
       once ||= end.greeted;
       if (signal.aborted) return opened.reject(CLOSED);
       const next = whatNext(end, failures);
@@ -272,13 +276,14 @@ export class Session extends Emitter {
     }
   }
 
+  /** @returns {Promise<Begun | null>} null: it was closed meanwhile */
   async #begin(signal) {
     const before = this.#place;
     const begun = await this.#rest.beginSession({
       ...(before.conversationId && { conversation_id: before.conversationId }),
       ...Object.fromEntries(Object.entries(this.#wish).filter(([, wanted]) => wanted)),
     });
-    if (signal.aborted) return;
+    if (signal.aborted) return null;
     this.#place = {
       id: begun.session_id,
       conversationId: begun.conversation_id,
@@ -291,8 +296,8 @@ export class Session extends Emitter {
     };
     this.#typed.settle(begun.messages);
     const again = before.id !== undefined;
-    this.tell("begun", { conversationId: begun.conversation_id, audio: begun.audio,
-      messages: begun.messages, again });
+    return { conversationId: begun.conversation_id, audio: begun.audio,
+      messages: begun.messages, again };
   }
 
   /** Does the session that would not take us back still live? A browser is not told why. */

@@ -24,6 +24,15 @@ window.hostile = {
       };
     });
   },
+  slowLocks() { // the right to something is given when `grant()` is called; `left`: given back
+    const real = LockManager.prototype.request;
+    LockManager.prototype.request = async function (...request) {
+      await new Promise((resolve) => (window.grant = resolve));
+      const held = await real.apply(this, request);
+      window.left = true;
+      return held;
+    };
+  },
   refuse(name) {
     navigator.mediaDevices.getUserMedia = async () => { throw new DOMException(name, name); };
   },

@@ -41,6 +41,15 @@ STEPS = """(() => {
         await load.call(this, url);
         steps.push('worklet');
     };
+    for (const name of ['WebSocket', 'AudioWorkletNode']) {
+        const Real = window[name];
+        window[name] = class extends Real {
+            constructor(...options) {
+                super(...options);
+                steps.push(name);
+            }
+        };
+    }
     const Real = AudioContext;
     window.AudioContext = class extends Real {
         constructor(...options) {
@@ -105,6 +114,17 @@ async def test_the_microphone_does_not_wait_for_the_relay(stack, tab):
     await page.talk()
 
 
+async def test_the_websocket_does_not_wait_for_what_the_page_does_with_the_answer(stack, tab):
+    page = await watched(stack, tab)
+
+    await page.talk()
+    await page.word("listening")
+
+    made = [step for step in await steps(page) if step in ("WebSocket", "AudioWorkletNode")]
+    assert made == ["WebSocket", "AudioWorkletNode", "AudioWorkletNode"]
+    await page.talk()
+
+
 async def test_the_relay_does_not_wait_for_a_microphone_that_is_allowed(stack, tab):
     page = await watched(stack, tab, held=True)
 
@@ -115,9 +135,45 @@ async def test_the_relay_does_not_wait_for_a_microphone_that_is_allowed(stack, t
     assert await page.page.evaluate("heard.sockets.at(-1).sizes") == {}
 
     await page.page.evaluate("release()")
-    await page.word("listening", 20)  # the greeting is heard first
+    await page.word("listening")  # the greeting is heard first
     await page.until("() => heard.sockets.at(-1).sizes[640] > 5")
     await page.talk()
+
+
+async def test_the_relay_does_not_wait_for_the_right_to_the_microphone(stack, tab):
+    page = await watched(stack, tab, "slowLocks()")
+
+    await page.talk()
+    await page.until("() => steps.includes('POST answered') && window.grant")
+
+    await page.page.evaluate("grant()")
+    await page.word("listening")
+    await page.talk()
+
+
+async def test_a_tab_that_may_not_have_the_microphone_leaves_no_session(stack, tab):
+    first = await watched(stack, tab)
+    await first.talk()
+    await first.word("listening")
+    second = await tab.beside(first)
+
+    await second.talk()
+    await second.by("#notice").wait_for()
+
+    assert "another tab" in await second.by("#notice").inner_text()
+    await second.word("ready")
+    await second.until("() => heard.sockets.every((socket) => socket.readyState > 1)")
+    await first.talk()
+
+
+async def test_a_right_that_comes_too_late_is_given_back(stack, tab):
+    page = await watched(stack, tab, "slowLocks()", "refuse('NotReadableError')")
+    await page.talk()
+    await page.by("#notice").wait_for()
+    await page.until("() => window.grant")
+    await page.page.evaluate("grant()")
+
+    await page.until("() => window.left")
 
 
 @pytest.mark.parametrize("allowed", [True, False])
