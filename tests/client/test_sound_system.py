@@ -44,6 +44,7 @@ async def test_who_speaks_is_understood_and_hears_the_agent(stack, speech, syste
         greeting = await heard.until(LOUD)
         await page.word("listening", 20)
         agent = stack.sandbox.sessions[-1]
+        await agent.until(lambda session: len(session.audio) > 2 * RATE)  # a second
         spoken = len(agent.audio)
         await system.say(AUDIO / "hello.wav")
         await page.until("() => document.querySelector('.bubble.user')", seconds=40)
