@@ -40,13 +40,6 @@ INSERT_MESSAGES = """
     ON CONFLICT DO NOTHING
     RETURNING id
 """
-# A browser came back to an owner that had been replaced and did not know: it got all that this one
-# had told it, and so it does with what follows.
-RETURN_BROWSERS = """
-    UPDATE voice.takeovers AS t SET received = 0
-    FROM json_to_recordset($1) AS r (session_id uuid, epoch int)
-    WHERE t.session_id = r.session_id AND t.epoch = r.epoch
-"""
 # They move up in the list, and are named after what the user said first. One short word, such as
 # "Hello", names nothing: the first line of several words takes its place.
 TOUCH_CONVERSATIONS = r"""
@@ -201,8 +194,6 @@ async def flush(connection: Connection, records: Sequence[Record]) -> None:
         {r.conversation_id for r in of_conversations},
         [r.session_id for r in records if isinstance(r, SessionEnded)],
     )
-    if issued := [r for r in records if isinstance(r, TicketIssued)]:
-        await connection.execute(RETURN_BROWSERS, storable_json(issued))
     kept = [r for r in of_conversations if r.conversation_id in there]
     await _insert_messages(connection, [r for r in kept if isinstance(r, MessageSaid)])
     # One by one and in order: there may be several of a call, and no statement may touch a row
@@ -267,7 +258,7 @@ async def _leave_out_void(connection: Connection, messages: list[MessageSaid]) -
     """Without those of an owner that was replaced before it said them, and that nobody saw.
 
     What the browser saw counts, however late it comes. It told the next owner how much that was;
-    who said nothing of that is given everything, and so is who came back to the owner before.
+    who said nothing of that is given everything.
     """
     sql = """
         SELECT m.id FROM json_to_recordset($1)

@@ -115,9 +115,6 @@ class Database:
     def flush(self, records: list[Record]) -> None:
         self.world.moment("store")
         for record in records:
-            if isinstance(record, TicketIssued):
-                self._give_all(record)
-        for record in records:
             if isinstance(record, MessageSaid):
                 self._insert(record)
         for record in records:
@@ -130,11 +127,6 @@ class Database:
         for record in records:
             if isinstance(record, SessionBegan | TicketIssued | SessionEnded):
                 self._note(record)
-
-    def _give_all(self, issued: TicketIssued) -> None:
-        """The browser came back to an owner that has been replaced, and misses nothing of it."""
-        if before := self.takeovers.get((issued.session_id, issued.epoch)):
-            self.takeovers[issued.session_id, issued.epoch] = 0, before[1]
 
     def _insert(self, said: MessageSaid) -> None:
         received, at = self.takeovers.get((said.session_id, said.epoch), (0, 0.0))
