@@ -9,7 +9,7 @@ import msgspec
 from config.errors import Explained
 from relay.recorder.recording import NotARecording, Recording, read
 from relay.recorder.replay import Difference, replay
-from relay.recorder.sdk_events import adopt
+from relay.recorder.sdk_events import split
 
 SUFFIX = ".ndjson"
 
@@ -33,9 +33,7 @@ class Played(msgspec.Struct, frozen=True):
 def play(path: Path) -> Played:
     """Through the rules of today. Raises `ReplayFailed`."""
     try:
-        content = path.read_bytes()
-        is_ours = b'"RelayRecording"' in content.partition(b"\n")[0]
-        lines = content.splitlines(keepends=True) if is_ours else adopt(content)
+        lines, is_adopted = split(path.read_bytes())
         recording = read(lines)
     except OSError as error:
         raise ReplayFailed(f"{path}: {error.strerror}") from error
@@ -46,7 +44,7 @@ def play(path: Path) -> Played:
         recording=recording,
         events=len(recording.steps),
         actions=sum(len(step.actions) for step in recording.steps),
-        is_adopted=not is_ours,
+        is_adopted=is_adopted,
         difference=replay(recording),
     )
 

@@ -12,7 +12,7 @@ from config.errors import Explained
 from control.timeline.page import Page, draw
 from control.timeline.story import tell
 from relay.recorder.recording import NotARecording, read_lines
-from relay.recorder.sdk_events import adopt
+from relay.recorder.sdk_events import split
 
 
 class TimelineFailed(Explained):
@@ -22,9 +22,7 @@ class TimelineFailed(Explained):
 def draw_file(path: Path) -> Page:
     """Of ours, or of Deepgram's SDK. Raises `TimelineFailed`."""
     try:
-        content = path.read_bytes()
-        is_ours = b'"RelayRecording"' in content.partition(b"\n")[0]
-        lines = content.splitlines(keepends=True) if is_ours else adopt(content)
+        lines, _ = split(path.read_bytes())
         return draw(tell(read_lines(lines)))
     except OSError as error:
         raise TimelineFailed(f"{path}: {error.strerror}") from error

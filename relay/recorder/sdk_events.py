@@ -33,6 +33,13 @@ _SECOND = 100.0  # monotonic, at which such a session begins
 _LIMITS = Limits(audio_speed=0.0, idle_seconds=0.0, session_seconds=0.0)
 
 
+def split(content: bytes) -> tuple[list[bytes], bool]:
+    """The lines of a file, and whether it had to be adopted. Raises `NotARecording`."""
+    if b'"RelayRecording"' in content.partition(b"\n")[0]:
+        return content.splitlines(keepends=True), False
+    return adopt(content), True
+
+
 def adopt(content: bytes) -> list[bytes]:
     """The lines of a recording of ours, with all texts. Raises `NotARecording`."""
     heard = [(at, is_from_agent, text) for at, is_from_agent, text in _frames(content)]

@@ -40,14 +40,9 @@ class Listener:
         self.end = ended
 
 
-async def test_a_watcher_hears_events_frames_and_actions_in_order():
-    heard = []
-
-    def watch(beginning):
-        heard.append(Listener(beginning))
-        return heard[-1]
-
-    async with agent_and_relay(watches=[watch]) as (agent, relay):
+async def talk(watches):
+    """A line of the user, and audio of the agent."""
+    async with agent_and_relay(watches=watches) as (agent, relay):
         async with relay.attach() as browser:
             await next_event(browser, "SettingsApplied")
             await agent.say(type="ConversationText", role="user", content="hello")
@@ -57,6 +52,16 @@ async def test_a_watcher_hears_events_frames_and_actions_in_order():
                 while isinstance(await browser.recv(), str):
                     pass
         await relay.until(SessionEnded)
+
+
+async def test_a_watcher_hears_events_frames_and_actions_in_order():
+    heard = []
+
+    def watch(beginning):
+        heard.append(Listener(beginning))
+        return heard[-1]
+
+    await talk(watches=[watch])
 
     (listener,) = heard
     _, first, text, asked = listener.events[0]
@@ -111,16 +116,7 @@ async def test_one_that_fails_hears_no_more_and_costs_nobody_anything(at, monkey
         heard.append(Listener(beginning))
         return heard[-1]
 
-    async with agent_and_relay(watches=[fail, watch]) as (agent, relay):
-        async with relay.attach() as browser:
-            await next_event(browser, "SettingsApplied")
-            await agent.say(type="ConversationText", role="user", content="hello")
-            await next_event(browser, "ConversationText")
-            await agent.connections[-1].send(bytes(640))
-            async with asyncio.timeout(5):
-                while isinstance(await browser.recv(), str):
-                    pass
-        await relay.until(SessionEnded)
+    await talk(watches=[fail, watch])
 
     (listener,) = heard
     assert listener.end.reason == "browser_left"
