@@ -18,6 +18,11 @@ const FILES = [
 const base = new URL("./", self.location).pathname;
 const conversations = `${base}api/v1/voice/conversations`;
 
+// Whose store is in use; another object after each change of user and each erasure. An answer that
+// was asked for under an earlier one comes too late to be kept. `undefined` until somebody asks,
+// `null` after a sign-out.
+let user = { store: undefined };
+
 self.addEventListener("install", (event) => {
   event.waitUntil(keepShell());
   // A tap need not wait until a worker that sleeps is awake.
@@ -35,16 +40,16 @@ self.addEventListener("fetch", (event) => {
   const { pathname } = url;
   if (pathname.endsWith("/export")) return; // a file is for who asked, now
   if (pathname.startsWith(conversations) || pathname === `${base}api/v1/voice/intents`) {
-    event.respondWith(storeOf(request).then((name) => networkFirst(event, name)));
+    event.respondWith(storeOf(request).then((name) => networkFirst(event, here(name))));
   } else if (FILES.includes(pathname.slice(base.length) || "./")) {
     event.respondWith(networkFirst(event, SHELL));
   }
 });
 
 self.addEventListener("message", (event) => {
-  const { forget, signedOut, keep: seen } = event.data ?? {};
+  const { forget, signedOut: left, keep: seen } = event.data ?? {};
   if (forget) event.waitUntil(forgetOne(forget));
-  if (signedOut) event.waitUntil(forgetAll());
+  if (left) event.waitUntil(signedOut());
   if (seen) event.waitUntil(keepSeen(seen));
 });
 
@@ -67,14 +72,14 @@ async function networkFirst(event, name) {
 /** The relay's answer; a Response is thrown when it is too busy, or somebody else has answered. */
 async function ask(event, name) {
   const { request } = event;
+  const asker = user;
   const answer = await fetch(request);
   // Nobody may read what belongs to somebody who is signed out.
-  if (answer.status === 401) lasting(event, forgetAll());
+  if (answer.status === 401) lasting(event, signedOut());
   if (answer.status >= 500 || answer.status === 429) throw answer;
   if (!answer.ok) return answer;
   if (!(await isOurs(request.url, answer))) throw answer;
-  if (name !== SHELL) lasting(event, forgetAll({ but: name })); // another user was here before
-  lasting(event, keep(name, request, answer.clone()));
+  lasting(event, keep(name, request, answer.clone(), asker));
   return answer;
 }
 
@@ -97,12 +102,17 @@ async function keepShell() {
   await Promise.all(FILES.map(keepOne));
 }
 
-async function keep(name, request, answer) {
+async function keep(name, request, answer, asker) {
   try {
-    const cache = await caches.open(name);
     const headers = new Headers(answer.headers);
     headers.set(KEPT, new Date().toISOString());
-    await cache.put(request, new Response(await answer.blob(), { headers }));
+    const kept = new Response(await answer.blob(), { headers });
+    if (name !== SHELL) {
+      if (asker !== user) return;
+      await forgetAll({ but: name }); // another user was here before
+    }
+    const cache = await caches.open(name);
+    await cache.put(request, kept);
   } catch {
     // The disk is full, or nothing may be kept: there is no copy, and the answer is as good.
   }
@@ -122,7 +132,8 @@ async function keepSeen({ answers, authorization }) {
   const headers = { Authorization: authorization };
   for (const { url, body } of answers) {
     const name = await storeOf(new Request(url, { headers }));
-    await keep(name, new Request(url), Response.json(body));
+    if (user.store !== undefined && user.store !== name) return;
+    await keep(name, new Request(url), Response.json(body), user);
   }
 }
 
@@ -131,6 +142,17 @@ async function storeOf(request) {
   const bytes = new TextEncoder().encode(subject(request.headers.get("Authorization") ?? ""));
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   return HISTORY + [...digest.slice(0, 16)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Somebody asks, whose store this is. */
+function here(name) {
+  if (name !== user.store) user = { store: name };
+  return name;
+}
+
+function signedOut() {
+  user = { store: null };
+  return forgetAll();
 }
 
 function subject(authorization) {
@@ -153,6 +175,7 @@ async function forgetAll({ but = null } = {}) {
 
 /** A conversation was erased: here, too; and the lists that name it. */
 async function forgetOne(id) {
+  user = { ...user };
   for (const name of await stores()) {
     const cache = await caches.open(name);
     for (const request of await cache.keys()) {

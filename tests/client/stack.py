@@ -80,6 +80,9 @@ class Network:
         self.is_up = True
         self.answer = None
         self.missing = None
+        self.late = None
+        self.is_held = asyncio.Event()
+        self._is_free = asyncio.Event()
         self.taken_in = 0  # connections, so far
         self.port = 0
         self._open = set()
@@ -102,6 +105,15 @@ class Network:
     def lose(self, path: bytes):
         """Who asks for this gets no answer."""
         self.missing = b"GET %s " % path
+
+    def hold(self, path: bytes):
+        """Who asks for this first waits for `release`; `is_held` says that somebody does."""
+        self.late = b"GET %s" % path
+        self.is_held.clear()
+        self._is_free.clear()
+
+    def release(self):
+        self._is_free.set()
 
     def impersonate(self, answer: bytes):
         """Somebody else answers every request, with this."""
@@ -145,6 +157,10 @@ class Network:
             while data := await reader.read(65536):
                 if self.missing and self.missing in data:
                     return writer.transport.abort()
+                if self.late and self.late in data:
+                    self.late = None
+                    self.is_held.set()
+                    await self._is_free.wait()
                 writer.write(data)
                 await writer.drain()
         except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 
@@ -135,6 +136,33 @@ async def test_another_user_never_sees_it_and_it_goes_when_they_are_here(stack, 
     await page.open()
     await page.until(
         "async (mine) => !(await caches.keys()).some((name) => mine.includes(name))", mine
+    )
+
+
+ASK = """([path, token]) => { fetch('api/v1/voice/' + path,
+    {headers: {Authorization: `Bearer ${token}`}}).then(() => { window.answered = path; }); }"""
+
+
+@every_engine
+async def test_an_answer_for_who_was_here_before_comes_too_late_to_be_kept(stack, tab):
+    page = await ready(stack, tab)
+    await sign_in(page, "b")
+    await page.page.reload()
+    stack.network.hold(b"/api/v1/voice/conversations?limit=1")
+    await page.page.evaluate(ASK, ["conversations?limit=1", token("a")])
+    await asyncio.wait_for(stack.network.is_held.wait(), 8)
+    await page.page.evaluate(ASK, ["intents?of=b", token("b")])
+    await page.until("async () => await caches.match('/api/v1/voice/intents?of=b')")
+    of_b = await stores(page)
+
+    stack.network.release()
+    await page.until("() => window.answered === 'conversations?limit=1'")
+    await page.page.evaluate("() => { fetch('icon.svg?later'); }")
+    await page.until("async () => await caches.match('/icon.svg?later')")
+
+    assert await stores(page) == of_b
+    assert not await page.page.evaluate(
+        "async () => Boolean(await caches.match('/api/v1/voice/conversations?limit=1'))"
     )
 
 
