@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from control.db import ownership
 from control.db.calls import CALL_COLUMNS
+from control.db.pool import Connection
 from control.db.rows import (
     Conversation,
     Found,
@@ -174,6 +175,12 @@ async def list_messages(
 
 
 async def load_history(store: Store, conversation_id: UUID) -> History:
+    """`read_history` in a transaction of its own."""
+    async with store.reading() as connection:
+        return await read_history(connection, conversation_id)
+
+
+async def read_history(connection: Connection, conversation_id: UUID) -> History:
     """The newest messages, and the calls since the first of them that the next model is told
     of: those that were answered, and those that may yet reach the Orchestrator."""
     messages_sql = f"""
@@ -188,10 +195,9 @@ async def load_history(store: Store, conversation_id: UUID) -> History:
           AND (response IS NOT NULL OR status IN ('submitting', 'cancelling'))
         ORDER BY after_seq DESC, id DESC LIMIT $3
     """
-    async with store.reading() as connection:
-        messages = await connection.fetch(messages_sql, conversation_id, HISTORY_LENGTH)
-        first = messages[-1]["seq"] if len(messages) == HISTORY_LENGTH else 0
-        calls = await connection.fetch(calls_sql, conversation_id, first, HISTORY_LENGTH)
+    messages = await connection.fetch(messages_sql, conversation_id, HISTORY_LENGTH)
+    first = messages[-1]["seq"] if len(messages) == HISTORY_LENGTH else 0
+    calls = await connection.fetch(calls_sql, conversation_id, first, HISTORY_LENGTH)
     return History(
         messages=[read(Message, row) for row in reversed(messages)],
         calls=[read(IntentCall, row) for row in reversed(calls)],

@@ -124,7 +124,7 @@ LOCK_CONVERSATION = """
 # Postgres does.
 LOCK_SESSION = f"""
     SELECT s.id AS session_id, s.conversation_id, s.user_id, s.timezone, s.audio, s.voice,
-           s.language, s.epoch + 1 AS epoch, shown.resumes AS taken_over,
+           s.language, s.epoch + 1 AS epoch, shown.resumes AS taken_over, now() AS taken_at,
            {OWNER_LIVES} AS owner_lives,
            CASE WHEN shown.resumes THEN shown.lost ELSE s.state = 'ended' END AS over,
            CASE WHEN shown.resumes THEN NOT shown.lost
@@ -146,7 +146,8 @@ LOCK_SESSION = f"""
     FOR NO KEY UPDATE OF s
 """
 # Who attaches waits for each statement, and a thousand may attach at once: as few as will do. $1 is
-# the session, $2 its conversation, $3 where owners listen.
+# the session, $2 the conversation (or the session again: it is who hears of it), $3 where owners
+# listen.
 NEW_OWNER = """
     owner AS (
         UPDATE voice.sessions
@@ -175,10 +176,7 @@ END_OTHERS = f"""
 TAKE = f"WITH {NEW_OWNER}, {END_OTHERS}"
 SUPERSEDE = f"WITH {END_OTHERS}"
 TAKE_OVER = f"""
-    WITH {NEW_OWNER}, before AS (
-        INSERT INTO voice.takeovers (session_id, epoch, received) VALUES ($1, $2, $6)
-    )
-    SELECT pg_notify($3, $1::uuid::text)
+    WITH {NEW_OWNER} SELECT pg_notify($3, $2::uuid::text)
 """
 
 
@@ -190,7 +188,6 @@ async def take(
     node_id: UUID,
     resume_hash: bytes | None,
     grace: float,
-    received: int = 0,
 ) -> AttachResult | None:
     """Use a ticket up, the first one or a resume ticket: of two that come with it one is `taken`.
 
@@ -198,7 +195,7 @@ async def take(
     hear that they are over. None: it is not a ticket of this session.
 
     `resume_hash` is of the ticket that the browser gets next (None: none). Another node's session
-    that was drained may be had for `grace` seconds. `received`: text frames, 0: not known.
+    that was drained may be had for `grace` seconds.
     """
     shown = session_id, ticket_hash
     await connection.execute(LOCK_CONVERSATION, *shown)
@@ -208,12 +205,27 @@ async def take(
     result = read(AttachResult, row)
     if not result.taken:
         return result
-    ours = CHANNEL, node_id, resume_hash
-    if result.taken_over:
-        await connection.execute(TAKE_OVER, session_id, result.epoch - 1, *ours, received)
-    else:
-        await connection.execute(TAKE, session_id, result.conversation_id, *ours)
+    sql = TAKE_OVER if result.taken_over else TAKE
+    about = session_id, session_id if result.taken_over else result.conversation_id
+    await connection.execute(sql, *about, CHANNEL, node_id, resume_hash)
     return result
+
+
+async def void_unseen(
+    connection: Connection, session_id: UUID, epoch: int, *, received: int, since: datetime
+) -> None:
+    """What owners before `epoch` say from the instant `since` on does not count, but for the first
+    `received` text frames, which the browser has got (0: not known, and all count).
+
+    In the transaction that reads for the browser what it missed: until then it may go back to the
+    owner that it came from, which does not know of all this and tells it more.
+    """
+    sql = """
+        INSERT INTO voice.takeovers (session_id, epoch, received, at)
+        SELECT $1, epoch, $3, $4 FROM generate_series(1, $2 - 1) AS epoch
+        ON CONFLICT DO NOTHING
+    """
+    await connection.execute(sql, session_id, epoch, received, since)
 
 
 async def supersede(connection: Connection, conversation_id: UUID, session_id: UUID) -> None:

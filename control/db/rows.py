@@ -161,10 +161,11 @@ class AttachResult(Admitted, frozen=True, kw_only=True):
 
     `over`: the session has ended, or is about to. `taken_over`: another node had it, and
     `owner_lives` as far as one knows. `resumed`: its conversation has another session, and so
-    perhaps a history.
+    perhaps a history. `taken_at` is by the clock of the database.
     """
 
     taken: bool
+    taken_at: datetime
     over: bool
     taken_over: bool
     owner_lives: bool

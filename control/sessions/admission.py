@@ -99,7 +99,7 @@ class Admission:
 
     async def _admit(self, session_id: UUID, ticket: str, seen: ResumePoint) -> Admitted:
         next_ticket = new_ticket() if self._settings.grace_seconds else None
-        taken, seconds = await self._take(session_id, ticket, next_ticket, seen)
+        taken, seconds = await self._take(session_id, ticket, next_ticket)
         if taken is not None and taken.over:
             raise Refused(409, "session_ended", "the session is over; begin another")
         if taken is None or not taken.taken:
@@ -112,8 +112,8 @@ class Admission:
                 self._settle,
                 session_id,
                 taken.conversation_id,
-                taken_over=taken.taken_over,
-                owner_lives=taken.owner_lives,
+                taken if taken.taken_over else None,
+                seen.received,
             )
         if taken.taken_over:
             log.info("session_taken_over session=%s epoch=%d", session_id, taken.epoch)
@@ -128,7 +128,7 @@ class Admission:
         )
 
     async def _take(
-        self, session_id: UUID, ticket: str, next_ticket: str | None, seen: ResumePoint
+        self, session_id: UUID, ticket: str, next_ticket: str | None
     ) -> tuple[AttachResult | None, float | None]:
         """And for how long the session may go on. The ticket is as good as before if that is no
         time at all."""
@@ -142,7 +142,6 @@ class Admission:
                     node_id=self._node_id,
                     resume_hash=hash_ticket(next_ticket) if next_ticket else None,
                     grace=self._settings.grace_seconds,
-                    received=seen.received,
                 )
                 if taken is not None and taken.taken:
                     return taken, await self._meter.check(connection, taken.user_id)

@@ -14,7 +14,7 @@ from operator import itemgetter
 from uuid import UUID
 
 from control.db import conversations, ownership
-from control.db.rows import History, IntentCall, Numbering
+from control.db.rows import AttachResult, History, IntentCall, Numbering
 from control.db.store import Store
 from control.errors import RETRY_SECONDS
 from relay.core.message_policy import STILL_RUNNING
@@ -37,23 +37,25 @@ async def take_over(
     settle: Settle,
     session_id: UUID,
     conversation_id: UUID,
-    *,
-    taken_over: bool = False,
-    owner_lives: bool = False,
+    taken: AttachResult | None = None,
+    received: int = 0,
 ) -> tuple[Numbering, History]:
     """What the session goes on from; those who had the conversation were told that they are over.
 
-    `taken_over`: another relay had the session itself, and `owner_lives` as far as one knows.
-    Raises `Refused` and `StoreUnavailable`.
+    `taken`: another relay had the session itself, and the browser has got `received` text frames
+    from it. Raises `Refused` and `StoreUnavailable`.
     """
-    if not await settle(conversation_id) and not taken_over:
+    if not await settle(conversation_id) and taken is None:
         detail = "an earlier session is not stored yet; begin another"
         raise Refused(503, "conversation_busy", detail, retry_after=RETRY_SECONDS)
 
     async def may_settle() -> bool:
         async with store.transaction() as connection:
             return await ownership.may_settle(
-                connection, session_id, conversation_id, before_us=taken_over and owner_lives
+                connection,
+                session_id,
+                conversation_id,
+                before_us=taken is not None and taken.owner_lives,
             )
 
     with suppress(TimeoutError):  # then numbers are left free for it
@@ -63,7 +65,12 @@ async def take_over(
                 await asyncio.sleep(HANDOVER_LOOK)
     async with store.transaction() as connection:
         numbering = await ownership.number(connection, conversation_id, session_id)
-    return numbering, await conversations.load_history(store, conversation_id)
+        history = await conversations.read_history(connection, conversation_id)
+        if taken is not None:
+            await ownership.void_unseen(
+                connection, session_id, taken.epoch, received=received, since=taken.taken_at
+            )
+    return numbering, history
 
 
 def history_for_agent(history: History) -> list[deepgram.History]:

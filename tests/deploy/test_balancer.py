@@ -8,7 +8,7 @@ import random
 import re
 import signal
 import subprocess
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -93,6 +93,20 @@ async def live(stage, relay):
     return await relay.metric(stage.http, "relay_sessions_live")
 
 
+@asynccontextmanager
+async def people_at_each(stage, relays, chance, url):
+    """Eight or more in conversation, some at each relay: which one a key leads to is chance."""
+    async with AsyncExitStack() as stack:
+        browsers = await stack.enter_async_context(stage.people(chance, 8, url))
+        while not all([await live(stage, relay) for relay in relays]):
+            assert len(browsers) < 50, "one relay gets nobody"
+            another = stage.browser(chance, f"b{len(browsers)}", url)
+            await stack.enter_async_context(another.at_work())
+            await another.turn_at_last(15)
+            browsers.append(another)
+        yield browsers
+
+
 async def test_who_comes_back_finds_the_session_and_a_relay_that_is_gone_is_replaced(
     database_url, tmp_path, balancer
 ):
@@ -102,15 +116,15 @@ async def test_who_comes_back_finds_the_session_and_a_relay_that_is_gone_is_repl
         await asyncio.gather(*(relay.start() for relay in relays))
         async with (
             balanced(balancer, tmp_path, relays) as url,
-            stage.people(chance, 8, url) as browsers,
+            people_at_each(stage, relays, chance, url) as browsers,
         ):
-            # Both are used, and whoever is cut off comes back to the relay that has the session.
-            assert all([await live(stage, relay) > 0 for relay in relays])
+            count = len(browsers)
+            # Whoever is cut off comes back to the relay that has the session.
             for browser in browsers:
                 browser.cut()
                 assert await browser.until(partial(has_returned, browser), 15)
                 await browser.turn_at_last(15)
-            assert [browser.sessions for browser in browsers] == [1] * 8
+            assert [browser.sessions for browser in browsers] == [1] * count
             assert not any(browser.refusals for browser in browsers)
 
             # One is told to stop in mid-turn: its sessions go on at the other, nobody hears a 503.
@@ -125,9 +139,9 @@ async def test_who_comes_back_finds_the_session_and_a_relay_that_is_gone_is_repl
             await gone.end(20)
             await asyncio.gather(*(browser.turn_at_last(30) for browser in browsers))
             assert all(turn.result() for turn in turns), "a turn was cut off"
-            assert await live(stage, other) == 8
-            assert [browser.sessions for browser in browsers] == [1] * 8
-            assert sum(browser.takeovers for browser in browsers) == 8 - stayed > 0
+            assert await live(stage, other) == count
+            assert [browser.sessions for browser in browsers] == [1] * count
+            assert sum(browser.takeovers for browser in browsers) == count - stayed > 0
             assert not any(browser.refusals for browser in browsers)
 
             # It comes again, the other is killed: all go to the one that is there.
@@ -136,10 +150,10 @@ async def test_who_comes_back_finds_the_session_and_a_relay_that_is_gone_is_repl
             await stage.settle(browsers)
             await other.kill()
             await asyncio.gather(*(browser.turn_at_last(30) for browser in browsers))
-            assert await live(stage, gone) == 8
-            assert [browser.sessions for browser in browsers] == [1] * 8
+            assert await live(stage, gone) == count
+            assert [browser.sessions for browser in browsers] == [1] * count
             verdict = await stage.settle(browsers)
-    assert stayed < 8
+    assert stayed < count
     assert verdict.told > 40
 
 
@@ -163,14 +177,14 @@ async def test_the_agent_that_was_dialled_at_the_post_is_the_one_of_the_session(
         await asyncio.gather(*(relay.start() for relay in relays))
         async with (
             balanced(balancer, tmp_path, relays) as url,
-            stage.people(random.Random(1), 12, url),
+            people_at_each(stage, relays, random.Random(1), url) as browsers,
         ):
             used = [await dialled_ahead(stage, relay, "used") for relay in relays]
             dials = [await dials_of(stage, relay) for relay in relays]
             missed = [await dialled_ahead(stage, relay, "missed") for relay in relays]
 
-    assert sum(used) == 12
-    assert all(used), "both relays have some of the sessions"
+    assert sum(used) == len(browsers)
+    assert all(used)
     assert dials == used, "and no agent was dialled for nothing"
     assert missed == [0, 0]
 

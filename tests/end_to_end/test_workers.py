@@ -82,14 +82,16 @@ async def test_who_comes_back_finds_the_session_and_its_agent(stage):
     relay = await start(stage)
     returned = []
     async with stage.people(random.Random(1), PEOPLE) as browsers:
-        for times in range(1, 4):
+        for times in range(1, 21):  # the system may give one worker all that come for a while
             for browser in browsers:
                 browser.cut()
             for browser in browsers:
                 returned.append(await browser.until(partial(has_returned, browser, times), 30))
                 await browser.turn_at_last(30)
+            handed_over = await total(stage, relay, "relay_handed_over_total")
+            if handed_over and times >= 3:
+                break
         dials = await total(stage, relay, "relay_dials_total", outcome="opened")
-        handed_over = await total(stage, relay, "relay_handed_over_total")
 
     assert all(returned)
     assert [browser.refusals for browser in browsers] == [[]] * PEOPLE

@@ -71,6 +71,7 @@ class Taken(msgspec.Struct):
     owner_lives: bool = False
     resumed: bool = False
     epoch: int = 0
+    at: float = 0.0
 
 
 class Database:
@@ -238,9 +239,7 @@ class Database:
         seen = self.nodes.get(node) if node else None
         return seen is not None and seen > self.clock.now - DEAD_SECONDS - extra
 
-    def take(
-        self, session_id: UUID, ticket: str, node: UUID, next_ticket: str, received: int
-    ) -> Taken | None:
+    def take(self, session_id: UUID, ticket: str, node: UUID, next_ticket: str) -> Taken | None:
         row = self.sessions.get(session_id)
         if row is None or ticket not in (row.ticket, row.resume):
             return None
@@ -263,12 +262,11 @@ class Database:
         row.state = "live" if row.state == "ended" else row.state
         row.end_reason = row.released_at = None
         if resumes:
-            self.takeovers[session_id, row.epoch - 1] = received, now
             self.world.moment("takeover")
             self.world.notify(before)
         else:
             self._supersede(others)
-        return Taken(taken, over, resumes, lives, bool(others), row.epoch)
+        return Taken(taken, over, resumes, lives, bool(others), row.epoch, now)
 
     def _supersede(self, others: Iterable[SessionRow]) -> None:
         for one in others:
@@ -289,7 +287,17 @@ class Database:
             for one in rows
         ) or (before_us and mine.settled_epoch < mine.epoch - 1)
 
-    def number(self, conversation_id: UUID, session_id: UUID) -> tuple[int, int, str | None]:
+    def hand_over(
+        self, conversation_id: UUID, session_id: UUID, taken: Taken, received: int
+    ) -> tuple[tuple[int, int, str | None], list[MessageSaid], list[CallRow]]:
+        """`take_over` of control/sessions/takeover.py."""
+        numbering = self._number(conversation_id, session_id)
+        if taken.taken_over:
+            for epoch in range(1, taken.epoch):
+                self.takeovers.setdefault((session_id, epoch), (received, taken.at))
+        return numbering, self.history(conversation_id), self.calls_of(conversation_id)
+
+    def _number(self, conversation_id: UUID, session_id: UUID) -> tuple[int, int, str | None]:
         """Numbers of message and turn to go on from, and whose turn it is."""
         messages = self.messages[conversation_id]
         last = messages[max(messages)] if messages else None

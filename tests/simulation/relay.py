@@ -183,7 +183,7 @@ class Relay:
     def _admit(self, session_id: UUID, ticket: str, seen: ResumePoint) -> Work:
         database = self.world.database
         next_ticket = self.world.new_ticket()
-        taken = yield from self._take(session_id, ticket, next_ticket, seen)
+        taken = yield from self._take(session_id, ticket, next_ticket)
         if taken is not None and taken.over:
             raise Refused(409, "session_ended")
         if taken is None or not taken.taken:
@@ -191,7 +191,9 @@ class Relay:
         conversation_id = database.sessions[session_id].conversation_id
         numbering, history = (0, 0, None), db_rows.History()
         if taken.resumed or taken.taken_over:
-            numbering, history = yield from self._take_over(session_id, conversation_id, taken)
+            numbering, history = yield from self._take_over(
+                session_id, conversation_id, taken, seen.received
+            )
         return Admitted(
             session_id=session_id,
             conversation_id=conversation_id,
@@ -208,7 +210,7 @@ class Relay:
             takeover=_make_takeover(ticket, seen, history) if taken.taken_over else None,
         )
 
-    def _take(self, session_id: UUID, ticket: str, next_ticket: str, seen: ResumePoint) -> Work:
+    def _take(self, session_id: UUID, ticket: str, next_ticket: str) -> Work:
         database, process = self.world.database, self.process
         for pause in TICKET_PAUSES:
             yield pause
@@ -219,7 +221,6 @@ class Relay:
                 ticket,
                 self.node,
                 next_ticket,
-                seen.received,
             )
             if taken is not None:
                 return taken
@@ -227,7 +228,9 @@ class Relay:
                 return None
         return None
 
-    def _take_over(self, session_id: UUID, conversation_id: UUID, taken: Taken) -> Work:
+    def _take_over(
+        self, session_id: UUID, conversation_id: UUID, taken: Taken, received: int
+    ) -> Work:
         database, process = self.world.database, self.process
         for runner in list(self.runners.values()):
             if runner.admitted.conversation_id == conversation_id:
@@ -241,9 +244,8 @@ class Relay:
             if self.clock.now > late:
                 break
             yield HANDOVER_LOOK
-        numbering = yield database.ask(process, database.number, conversation_id, session_id)
-        messages = yield database.ask(process, database.history, conversation_id)
-        calls = yield database.ask(process, database.calls_of, conversation_id)
+        about = conversation_id, session_id, taken, received
+        numbering, messages, calls = yield database.ask(process, database.hand_over, *about)
         return numbering, db_rows.History(
             messages=[_message(one) for one in messages], calls=[_call(one) for one in calls]
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.simulation import plan
@@ -12,6 +14,8 @@ from tests.simulation.plan import Recorded
 from tests.simulation.run import run, search
 
 SEEDS = 500
+# Runs that found something once: tests/simulation/found/, one file each.
+FOUND = sorted((Path(__file__).parent / "found").glob("*.json"))
 # Seeds that are looked at before a broken rule counts as not found.
 MOST_SEEDS = 2_000
 MOST_FAULTS = 4  # that are left of them, of up to eight
@@ -19,6 +23,11 @@ MOST_FAULTS = 4  # that are left of them, of up to eight
 
 def test_some_hundred_runs_keep_all_promises(tmp_path):
     assert search(range(SEEDS), tmp_path) == []
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
+def test_what_was_found_once_is_not_found_again(path):
+    assert run(plan.load(path).plan) is None
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from unittest.mock import AsyncMock, patch
 from uuid import UUID
 
 import pytest
@@ -17,6 +18,7 @@ from control.db.ownership import DEAD_SECONDS, GAP
 from control.db.pool import connect
 from control.db.rows import NewSession
 from control.db.sessions import close_session, create_session
+from control.db.store import StoreUnavailable
 from relay.core.admitted import ResumePoint
 from relay.core.events import EndReason
 from relay.core.records import Figures, MessageSaid, SessionBegan, SessionEnded, TicketIssued
@@ -63,6 +65,11 @@ NEXT, NEWER = hash_ticket("next"), hash_ticket("newer")
 async def take_over(store, session, ticket_hash=NEXT, **given):
     given = {"node_id": OTHER, "resume_hash": NEWER} | given
     return await take(store, session.id, ticket_hash, **given)
+
+
+async def void_unseen(store, session, received):
+    async with store.transaction() as connection:
+        await ownership.void_unseen(connection, session.id, 2, received=received, since=now())
 
 
 def now():
@@ -329,7 +336,8 @@ async def test_what_an_owner_before_says_of_the_session_does_not_count(store):
 async def test_late_messages_count_if_the_browser_saw_them_or_they_were_said_before(store):
     session = await attach(store)
     before, after = now() - timedelta(hours=1), now() + timedelta(hours=1)
-    await take_over(store, session, received=5)
+    await take_over(store, session)
+    await void_unseen(store, session, 5)
 
     await store.write(
         [
@@ -343,9 +351,35 @@ async def test_late_messages_count_if_the_browser_saw_them_or_they_were_said_bef
     assert await seqs(store, session) == [1, 2, 4]
 
 
+async def test_who_goes_back_to_the_owner_that_it_came_from_is_told_what_counts(store):
+    """The database went away before the next owner had read what to tell it."""
+    session = await attach(store)
+    reads = AsyncMock(side_effect=StoreUnavailable("away"))
+    with patch("control.db.conversations.read_history", reads), pytest.raises(Refused, match="503"):
+        await admission(store, settled, node_id=OTHER)(session.id, "next", ResumePoint(5, 1))
+
+    await store.write([said(session, 1, frame=6, at=now() + timedelta(hours=1))])
+
+    assert await seqs(store, session) == [1]
+
+
+async def test_owners_that_let_nobody_in_do_not_make_others_count_again(store):
+    session = await attach(store)
+    await take_over(store, session)
+    await take_over(store, session, NEWER, node_id=UUID(int=0xC0))
+    async with store.transaction() as connection:
+        about = {"received": 5, "since": now()}
+        await ownership.void_unseen(connection, session.id, 3, **about)
+
+    await store.write([said(session, 1, frame=6, at=now() + timedelta(hours=1))])
+
+    assert await seqs(store, session) == []
+
+
 async def test_who_does_not_say_what_it_received_is_given_everything(store):
     session = await attach(store)
-    await take_over(store, session, received=0)
+    await take_over(store, session)
+    await void_unseen(store, session, 0)
 
     await store.write([said(session, 1, frame=1, at=now() + timedelta(hours=1))])
 
