@@ -159,13 +159,13 @@ class Scribe:
     def _line(self, now: float, kind: Kind, payload: dict[str, Any], **more: Any) -> bytes:
         self._seq += 1
         direction = more.pop("direction", None)
-        at = datetime.fromtimestamp(self._zero + now, UTC)
+        at = datetime.fromtimestamp(self._zero + now, UTC).isoformat(timespec="milliseconds")
         line = Line(
             request_id=self._request_id,
             session_id=self._session_id,
             customer_id=self._customer_id,
             seq=self._seq,
-            ts=at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03}Z",
+            ts=at.removesuffix("+00:00") + "Z",
             direction=direction,
             payload=payload,
             relay=Ours(at=now, kind=kind, **more),

@@ -44,15 +44,16 @@ class Redactor:
 
     def redact(self, value: Any, name: str = "") -> Any:
         """The same without what is not kept. `value` is as of JSON; `name` is that of its field."""
-        if name in _SECRETS or (name in _WHOLE and not self.keeps_content):
+        is_word = name in _WORDS
+        if not is_word and (name in _SECRETS or (name in _WHOLE and not self.keeps_content)):
             return self._whole(value)
-        match value:
-            case dict():
-                return {key: self.redact(each, key) for key, each in value.items()}
-            case list() | tuple():
-                return [self.redact(each, name) for each in value]
-            case str() if not (self.keeps_content or name in _WORDS):
-                return self.mark(value)
+        kind = type(value)
+        if kind is str:
+            return value if is_word or self.keeps_content else self.mark(value)
+        if kind is dict:
+            return {key: self.redact(each, key) for key, each in value.items()}
+        if kind is list or kind is tuple:
+            return [self.redact(each, name) for each in value]
         return value
 
     def mark(self, text: str) -> str:
