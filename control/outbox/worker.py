@@ -58,6 +58,9 @@ ATTEMPT_SECONDS = 30.0  # nobody waits, so it may take longer than the intent's 
 SETTLE_SECONDS = 5.0
 LEASE_MARGIN = 15.0
 BACKOFF = Backoff(first=1.0, longest=300.0, shortest=0.5)
+# A young call may have many attempts behind it, of when somebody waited: it is sent again before it
+# is twice as old, and has this long (seconds) at least.
+YOUNG = 15.0
 # A 409 to a repetition may mean that the first copy is still at work; after that it is an answer.
 CONFLICTS = 6
 
@@ -219,7 +222,8 @@ class OutboxWorker:
         ):
             self._finish(call, Failed(outcome.reason, 0), attempts)
             return
-        pause = max(BACKOFF.pause(max(attempts, 1), self._jitter()), outcome.wait)
+        pause = min(BACKOFF.pause(max(attempts, 1), self._jitter()), max(call.age, YOUNG))
+        pause = max(pause, outcome.wait)
         if call.age + pause >= self._max_age:
             self._finish(call, Failed(f"{self._too_old()}: {outcome.reason}", 0), attempts)
             return

@@ -29,7 +29,7 @@ from control.db.store import Store
 from control.dev import orchestrator as local_orchestrator
 from control.outbox.circuit_breaker import FAILURES, FIRST_REST, State
 from control.outbox.orchestrator_client import Orchestrator
-from control.outbox.worker import AT_ONCE, CONFLICTS, OutboxWorker
+from control.outbox.worker import AT_ONCE, CONFLICTS, YOUNG, OutboxWorker
 from relay.core.records import CallDecided, IntentCalled
 from relay.functions.executor import LEASE_MARGIN
 from relay.functions.submission import CARRIED_OUT, UNCERTAIN
@@ -265,6 +265,17 @@ async def test_trouble_is_tried_again_later_and_later_until_it_goes_well(outbox,
     done = await get(sql, row)
     assert (done["status"], done["attempts"], done["last_error"]) == ("submitted", 4, None)
     assert len({headers["idempotency-key"] for _, headers, _ in it.requests}) == 1
+
+
+@pytest.mark.parametrize(("age", "due_in"), [(0, YOUNG), (60, 60), (3600, 300)])
+async def test_a_call_waits_no_longer_than_it_is_old(outbox, store, sql, age, due_in):
+    """It has many attempts behind it, of when somebody waited."""
+    async with planner(answer(503)) as it, outbox(it.url, jitter=1.0) as desk:
+        (row,) = await accept(store, attempts=9)
+        await move(store, f"accepted_at = now() - make_interval(secs => {age})")
+        await desk.sweep()
+
+    assert float((await get(sql, row))["due_in"]) == pytest.approx(due_in, abs=5)
 
 
 async def test_while_nothing_is_due_nothing_waits_for_the_journal(outbox, monkeypatch):
