@@ -238,8 +238,8 @@ def _turns(story: Story, style: _Style) -> Iterator[str]:
     yield (
         '<p class="quiet">Listening, thinking and speaking are what the agent reports. The rest, of'
         " the time from the user's words as text to the first audio on its way to the browser, is"
-        " relay and network, and waiting for another agent where one was lost. How long the browser"
-        " took to play it is not in the recording.</p>"
+        " relay and network, and waiting for another agent where one was lost. Play-out is what the"
+        " browser reports, if it does: from the arrival of that audio until it was heard.</p>"
     )
     yield "</div></section>"
 
@@ -250,6 +250,7 @@ _PART_TITLES = {
     "calling": "function calls",
     "speaking": "speaking",
     "relay": "the rest",
+    "playout": "play-out",
 }
 
 
