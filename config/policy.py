@@ -53,6 +53,8 @@ class Messages(Part, frozen=True):
     # Ours, of relay.v1: the answer to the card of a function call.
     RelayConfirm: Allow = "allow"
     RelayCancel: Allow = "allow"
+    # And how long it takes until a reply is heard.
+    RelayPlayout: Allow = "allow"
     # What can only be refused, and why: the words end a mistake in the file.
     UpdateSpeak: Annotated[
         Refuse, Meta(description="it carries an endpoint; offer voices instead")

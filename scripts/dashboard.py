@@ -143,6 +143,7 @@ ROWS: dict[str, list[Panel]] = {
                 "listens": quantile(0.9, "agent_listens"),
                 "thinks": quantile(0.9, "agent_thinks"),
                 "speaks": quantile(0.9, "agent_speaks"),
+                "is played out": quantile(0.9, "playout"),
             },
         ),
         Panel(

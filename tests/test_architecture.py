@@ -115,6 +115,7 @@ ARROWS = {
         "control.dev",
         "control.http",
         "control.talk",
+        "control.timeline",
         "relay.protocol",
         "relay.sandbox",
     },

@@ -63,6 +63,7 @@ WHAT_CLIENTS_SAY: dict[str, dict[str, object]] = {
     "ForceEndTurn": {},
     "RelayConfirm": {"id": "01a20382-2a51-7c1e-9d0c-0f5b6c1d2e3f"},
     "RelayCancel": {"id": "01a20382-2a51-7c1e-9d0c-0f5b6c1d2e3f"},
+    "RelayPlayout": {"seconds": 0.18},
 }
 OTHER_PROGRAMS = "relay/sandbox"  # its log is its own
 
@@ -356,7 +357,7 @@ def test_every_close_code_has_its_row_and_says_whether_to_come_again():
 
 
 def test_what_a_browser_may_send_is_what_policy_lets_pass():
-    known = (*deepgram.ClientMessage.__args__, *relay_events.Decision.__args__)
+    known = (*deepgram.ClientMessage.__args__, *relay_events.Own.__args__)
     assert set(WHAT_CLIENTS_SAY) == {s.__name__ for s in known}
     said = {
         name: relay_events.decode_browser(json.dumps({"type": name, **fields}).encode())
@@ -427,7 +428,7 @@ def test_every_event_of_ours_is_in_the_asyncapi_as_it_is(event):
 def test_no_event_of_the_asyncapi_is_invented():
     described = {n for n in ASYNCAPI["components"]["schemas"] if n.startswith("Relay")}
 
-    said = relay_events.Decision.__args__
+    said = relay_events.Own.__args__
     assert described == {event.__name__ for event in (*EVENTS, *said)}
 
 

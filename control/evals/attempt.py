@@ -28,7 +28,8 @@ class Call(msgspec.Struct, frozen=True):
 
 class Attempt(msgspec.Struct, kw_only=True):
     """`words` are the agent's since the user first spoke; `first_audio` the seconds to each reply;
-    `seconds` how long the agent was connected; `trouble` why it ended early."""
+    `seconds` how long the agent was connected; `trouble` why it ended early; `timeline` a page for
+    a frame, if it failed and was recorded."""
 
     number: int
     session_id: str = ""
@@ -41,6 +42,7 @@ class Attempt(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     trouble: str = ""
     failures: list[str] = []
+    timeline: str = ""
 
     @property
     def passed(self) -> bool:

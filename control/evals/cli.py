@@ -12,7 +12,9 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TextIO
+from uuid import UUID
 
 import click
 import msgspec
@@ -35,6 +37,7 @@ from control.evals.results import Results, new_result, read_last, write_last
 from control.evals.stage import Stage, settings_of, staged
 from control.evals.voice import Words
 from control.talk.audio import UsageError
+from control.timeline.file import TimelineFailed, draw_file, find_file
 
 
 class EvalOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +72,7 @@ async def evaluate(
             if path is not None and not path.absolute().parent.is_dir():
                 raise UsageError(f"{path}: there is no such folder")
         at_once = min(options.at_once, settings.agent_sessions or options.at_once)
-        made = await _run(options, scenarios, at_once, err, environ)
+        made = await _run_recorded(options, scenarios, at_once, err, environ)
     except ConfigError as error:
         click.echo(f"{error}\n{len(error.problems)} mistake(s)", file=err)
         return 2
@@ -84,6 +87,40 @@ async def evaluate(
         results.scenarios.append(result)
     _report(results, options, out, err)
     return 1 if results.failed else 0
+
+
+async def _run_recorded(
+    options: EvalOptions,
+    scenarios: Mapping[Path, Scenario],
+    at_once: int,
+    err: TextIO,
+    environ: Mapping[str, str],
+) -> dict[Path, list[Attempt]]:
+    """As `_run`; where a page is to be written, attempts that failed have their timelines."""
+    if options.html is None:
+        return await _run(options, scenarios, at_once, err, environ)
+    with TemporaryDirectory(prefix="voice-relay-eval-") as folder:
+        if not environ.get("RELAY_RECORD_DIR"):  # else they are kept there, as who set it wants
+            environ = {**environ, "RELAY_RECORD_DIR": folder, "RELAY_RECORD_CONTENT": "on"}
+        made = await _run(options, scenarios, at_once, err, environ)
+        # The relay has stopped: all is in the files.
+        recordings = Path(environ["RELAY_RECORD_DIR"])
+        for attempts in made.values():
+            for attempt in attempts:
+                if not attempt.passed:
+                    await asyncio.to_thread(_draw_timeline, attempt, recordings, err)
+        return made
+
+
+def _draw_timeline(attempt: Attempt, recordings: Path, err: TextIO) -> None:
+    """There is none of what failed before it had a session."""
+    path = find_file(recordings, UUID(attempt.session_id)) if attempt.session_id else None
+    if path is None:
+        return
+    try:
+        attempt.timeline = draw_file(path, in_frame=True).html
+    except TimelineFailed as error:
+        click.echo(f"voice-relay: {error}", file=err)
 
 
 async def _run(

@@ -12,6 +12,7 @@ from control.evals.results import Last, Outcome, Result, Results, compare
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #2a9d5c; --bad: #d0443e; --known: #b58900 }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
+.wide { overflow-x: auto }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line);
   vertical-align: top }
@@ -26,7 +27,9 @@ details { margin: .6rem 0; border: 1px solid var(--line); border-radius: 8px; pa
 summary { cursor: pointer; font-weight: 600 }
 ul.wrong { color: var(--bad) }
 dl { display: grid; grid-template-columns: 4rem 5rem 1fr; gap: .1rem .6rem; margin: .6rem 0 }
-dl > * { margin: 0 } dt, dl .who { opacity: .65 } .agent { font-weight: 600 }
+dl > * { margin: 0; overflow-wrap: anywhere }
+dt, dl .who { opacity: .65 } .agent { font-weight: 600 }
+iframe { width: 100%; height: 38rem; border: 0; border-radius: 8px }
 .intent { font-family: ui-monospace, monospace; font-size: .9em }
 """
 
@@ -36,8 +39,8 @@ def write_html(results: Results, last: Last | None) -> str:
     body = [
         f"<h1>Evaluation: {escape(results.agent)}</h1>",
         f"<p>{escape(results.began)} · {escape(summarize(results))}</p>",
-        "<table><thead><tr><th>scenario<th>passed<th>rate and 95 % interval<th>first audio"
-        f"<th></tr></thead><tbody>{rows}</tbody></table>",
+        '<div class="wide"><table><thead><tr><th>scenario<th>passed<th>rate and 95 % interval'
+        f"<th>first audio<th></tr></thead><tbody>{rows}</tbody></table></div>",
         *_changes(results, last),
         *_details(results),
     ]
@@ -86,7 +89,6 @@ def _details(results: Results) -> Iterator[str]:
 
 
 def _attempt(attempt: Attempt) -> str:
-    """The timeline of its recording belongs behind the transcript, by its session id."""
     wrong = "".join(f"<li>{escape(line)}</li>" for line in attempt.failures)
     lines = "".join(
         f'<dt>{entry.at:.1f} s</dt><dd class="who">{WHO[entry.who]}</dd>'
@@ -94,4 +96,13 @@ def _attempt(attempt: Attempt) -> str:
         for entry in attempt.transcript
     )
     session = f"<p>session {escape(attempt.session_id)}, {attempt.seconds:.1f} s</p>"
-    return f'<ul class="wrong">{wrong}</ul><dl>{lines}</dl>{session}'
+    return f'<ul class="wrong">{wrong}</ul><dl>{lines}</dl>{session}{_timeline(attempt)}'
+
+
+def _timeline(attempt: Attempt) -> str:
+    """In a frame of its own: it has styles and ids that are also here, and those of other attempts.
+    The frame may do nothing, and no more than the policy of the page in it."""
+    if not attempt.timeline:
+        return ""
+    page = escape(attempt.timeline)
+    return f'<iframe sandbox loading="lazy" title="timeline" srcdoc="{page}"></iframe>'

@@ -19,11 +19,11 @@ class TimelineFailed(Explained):
     """The file cannot be read, or is not a recording."""
 
 
-def draw_file(path: Path) -> Page:
-    """Of ours, or of Deepgram's SDK. Raises `TimelineFailed`."""
+def draw_file(path: Path, *, in_frame: bool = False) -> Page:
+    """Of ours, or of Deepgram's SDK; as `draw`. Raises `TimelineFailed`."""
     try:
         lines, _ = split(path.read_bytes())
-        return draw(tell(read_lines(lines)))
+        return draw(tell(read_lines(lines)), in_frame=in_frame)
     except OSError as error:
         raise TimelineFailed(f"{path}: {error.strerror}") from error
     except NotARecording as error:

@@ -73,10 +73,15 @@ class Page(NamedTuple):
     policy: str
 
 
-def draw(story: Story) -> Page:
+def draw(story: Story, *, in_frame: bool = False) -> Page:
+    """`in_frame`: for the `srcdoc` of a frame, in a page that has said what it is about."""
     style = _Style()
-    parts = [*_head(story), *_chart(story, style), *_turns(story, style), *_list(story)]
-    body = "\n".join(parts)
+    parts = [*_chart(story, style), *_turns(story, style), *_list(story)]
+    head = [] if in_frame else _head(story)
+    body = "\n".join([*head, "<main>", *([] if in_frame else _facts(story)), *parts, "</main>"])
+    # What is in a frame takes links as if it stood in the page around, also those to itself.
+    base = '<base href="about:srcdoc">\n' if in_frame else ""
+    frame = ' class="framed"' if in_frame else ""
     css = "\n".join(
         [
             (_CLIENT / "tokens.css").read_text("utf-8"),
@@ -84,22 +89,23 @@ def draw(story: Story) -> Page:
             str(style),
         ]
     )
-    policy = make_policy(css)
+    policy = make_policy(css, base="about:" if in_frame else "'none'")
     html = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'{base}<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="robots" content="noindex">\n'
         f"<title>Session {escape(story.session_id[:8])}, {escape(story.began)}</title>\n"
-        f"<style>{css}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<style>{css}</style>\n</head>\n"
+        f"<body{frame}>\n{body}\n</body>\n</html>\n"
     )
     return Page(html, policy)
 
 
-def make_policy(css: str) -> str:
-    """What a page with this style may do: look like it."""
+def make_policy(css: str, base: str = "'none'") -> str:
+    """What a page with this style may do: look like it. `base` may be that of its links."""
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri {base}; form-action 'none'"
 
 
 # --- the head ------------------------------------------------------------------------------------
@@ -112,7 +118,11 @@ def _head(story: Story) -> Iterator[str]:
     yield f'<p class="id">{escape(story.session_id)}</p>'
     if story.detail and story.detail not in map(str, story.close_codes):
         yield f'<p class="detail">{escape(story.detail)}</p>'
-    yield '</header>\n<main>\n<dl class="facts">'
+    yield "</header>"
+
+
+def _facts(story: Story) -> Iterator[str]:
+    yield '<dl class="facts">'
     waits = [turn.waited for turn in story.turns if turn.waited is not None]
     calls = [bar for bar in story.bars if bar.lane == "calls"]
     failed = sum(bar.kind == "failed" for bar in calls)
@@ -228,8 +238,8 @@ def _turns(story: Story, style: _Style) -> Iterator[str]:
     yield (
         '<p class="quiet">Listening, thinking and speaking are what the agent reports. The rest, of'
         " the time from the user's words as text to the first audio on its way to the browser, is"
-        " relay and network, and waiting for another agent where one was lost. How long the browser"
-        " took to play it is not in the recording.</p>"
+        " relay and network, and waiting for another agent where one was lost. Play-out is what the"
+        " browser reports, if it does: from the arrival of that audio until it was heard.</p>"
     )
     yield "</div></section>"
 
@@ -240,6 +250,7 @@ _PART_TITLES = {
     "calling": "function calls",
     "speaking": "speaking",
     "relay": "the rest",
+    "playout": "play-out",
 }
 
 
@@ -273,7 +284,7 @@ def _list(story: Story) -> Iterator[str]:
     yield "</thead><tbody>"
     for row in story.rows:
         yield _row(row)
-    yield "</tbody></table></div></section></main>"
+    yield "</tbody></table></div></section>"
 
 
 def _row(row: Row) -> str:

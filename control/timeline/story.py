@@ -23,7 +23,7 @@ LANES = {
 }
 """Their titles by their names, from the top."""
 
-PARTS = ("listening", "thinking", "calling", "speaking", "relay")
+PARTS = ("listening", "thinking", "calling", "speaking", "relay", "playout")
 """Of the time in which a user waits for an answer, in their order."""
 
 _REPORTED = {
@@ -291,6 +291,11 @@ class _Reader:
             speaking.kind = "cut"
         self._begin("connection", "agent_connection", "lost", line, at, "No agent")
 
+    def _played_out(self, asked: dict[str, Any], line: Line, at: float) -> None:
+        turn = self._turn
+        if turn is not None and turn.waited is not None:  # else it was cut before it was heard
+            turn.parts.setdefault("playout", float(asked.get("seconds", 0.0)))
+
     def _called(self, asked: dict[str, Any], line: Line, at: float) -> None:
         call = asked.get("call") or {}
         name = f"call {asked.get('id')}"
@@ -336,6 +341,7 @@ _ACTIONS = {
     "DialAgent": _Reader._dialled,
     "DropAgent": _Reader._dropped,
     "CallFunction": _Reader._called,
+    "PlayedOut": _Reader._played_out,
 }
 
 

@@ -4,6 +4,7 @@ import { Screen, Turnstile } from "./awake.js";
 import { Emitter } from "./emitter.js";
 import { Microphone, MicrophoneError } from "./microphone.js";
 import { OpusEncoder } from "./opus.js";
+import { Playout } from "./playout.js";
 import { Session } from "./session.js";
 import { Sound, Speaker } from "./speaker.js";
 
@@ -40,6 +41,7 @@ export class Call extends Emitter {
     (silent) => this.tell("change", silent ? trouble("mic-silent") : { solved: ["mic-silent"] }),
   );
   #speaker = new Speaker((level, playing) => this.#level("agent", level, playing));
+  #playout = new Playout();
   /** @type {OpusEncoder | null} */
   #encoder = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -59,13 +61,19 @@ export class Call extends Emitter {
     this.#sound.addEventListener("change", () => this.#soundChanged());
     session.on("audio", (audio) => {
       // What nobody can hear is not played later.
-      if (this.#sound.state !== "off") this.#speaker.play(audio);
+      if (this.#sound.state === "off") return;
+      this.#playout.audio(this.#speaker.playing, seconds());
+      this.#speaker.play(audio);
     });
-    session.on("silence", () => this.#speaker.flush());
+    session.on("silence", () => {
+      this.#playout.cut();
+      this.#speaker.flush();
+    });
     session.on("begun", (begun) => this.#begun(begun));
     session.on("gap", () => this.tell("gap"));
     session.on("event", (event) => {
       this.#postpone();
+      this.#playout.handle(event);
       this.tell("event", event);
       this.tell("change", {});
     });
@@ -282,6 +290,8 @@ export class Call extends Emitter {
     this.tell("level", { side, level });
     if (side === "user" || playing === this.#heard) return;
     this.#heard = playing;
+    const waited = playing ? this.#playout.heard(seconds()) : null;
+    if (waited !== null) this.session.playedOut(waited + this.#sound.latency);
     this.tell("change", {});
   }
 
@@ -312,6 +322,10 @@ export class Call extends Emitter {
     this.#screen.on = false;
     this.#postpone();
   }
+}
+
+function seconds() {
+  return performance.now() / 1000;
 }
 
 function trouble(code) {

@@ -31,6 +31,13 @@ export interface RelayCancel {
   id: string;
 }
 
+/** the first audio of a reply is heard; at most once a turn */
+export interface RelayPlayout {
+  type: "RelayPlayout";
+  /** since it came */
+  seconds: number;
+}
+
 /** the first event after each WebSocket of a session is open */
 export interface RelaySession {
   type: "RelaySession";
@@ -140,4 +147,4 @@ export type SessionEvent =
 
 /** What a browser may send as text. */
 export type BrowserMessage =
-  | KeepAlive | InjectUserMessage | ForceEndTurn | RelayConfirm | RelayCancel;
+  | KeepAlive | InjectUserMessage | ForceEndTurn | RelayConfirm | RelayCancel | RelayPlayout;

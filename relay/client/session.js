@@ -75,6 +75,7 @@ export class Session extends Emitter {
   #socket = null; // the one that counts; what older ones say is ignored
   /** @type {WebSocket[]} */
   #stale = []; // they may not be closed by us: that would say goodbye for the session
+  #reports = true; // as long as the relay does not refuse it: an older one, or its policy
   #greeted = false; // RelaySession came over the current one
   #place = NOWHERE;
   #floor = new Floor();
@@ -183,6 +184,14 @@ export class Session extends Emitter {
   decide(id, wanted) {
     if (!this.#open) throw new Problem(0, "network", "there is no connection");
     this.#send({ type: wanted ? "RelayConfirm" : "RelayCancel", id });
+  }
+
+  /**
+   * How long the first audio of a reply took to be heard: for the figures of the relay, once a turn.
+   * @param {number} seconds
+   */
+  playedOut(seconds) {
+    if (this.#reports) this.#send({ type: "RelayPlayout", seconds: Number(seconds.toFixed(3)) });
   }
 
   /** The agent is to be silent until it has something new to say: the rest of its reply is dropped. */
@@ -383,6 +392,7 @@ export class Session extends Emitter {
     if (event.type === "RelayReconnecting") this.#become("reconnecting");
     if (event.type === "RelayReconnected") this.#become("open");
     if (event.type === "RelayError" && event.code === "events_missed") this.tell("gap");
+    if (event.type === "RelayError" && event.code === "not_allowed") this.#reports = false;
     if (event.type === "RelayError" && REFUSED.has(event.code)) {
       this.#typed.refuse(new Problem(0, event.code, event.detail));
     }

@@ -11,9 +11,9 @@ const FILES = [
   "./", "app.js", "awake.js", "bubbles.js", "call.js", "comeback.js", "conversation.js", "devices.js",
   "dialog.js", "dock.js", "drawer.js", "emitter.js", "floor.js", "icon-192.png", "icon-512.png",
   "icon-maskable-512.png", "icon.svg", "latency.js", "manifest.webmanifest", "media_devices.js",
-  "microphone.js", "offline.js", "opus.js", "pending.js", "rest.js", "session.js", "settings.js",
-  "speaker.js", "storage.js", "style.css", "tokens.css", "transcript.js", "typed.js", "watchdog.js",
-  "words.js", "worklet.js",
+  "microphone.js", "offline.js", "opus.js", "pending.js", "playout.js", "rest.js", "session.js",
+  "settings.js", "speaker.js", "storage.js", "style.css", "tokens.css", "transcript.js", "typed.js",
+  "watchdog.js", "words.js", "worklet.js",
 ];
 const base = new URL("./", self.location).pathname;
 const conversations = `${base}api/v1/voice/conversations`;

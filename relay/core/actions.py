@@ -90,6 +90,12 @@ class Reported(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class PlayedOut(msgspec.Struct, frozen=True):
+    """The browser measured a reply: `seconds` from its first audio's arrival until it was heard."""
+
+    seconds: float
+
+
 class CallFunction(msgspec.Struct, frozen=True):
     """Run a function beside the audio; `FunctionStarted` and `FunctionReturned` come back, with
     this `id`, which is ours."""
@@ -158,6 +164,7 @@ Action = (
     | ReleaseHeld
     | AwaitReply
     | Reported
+    | PlayedOut
     | CallFunction
     | CancelFunction
     | DecideCall

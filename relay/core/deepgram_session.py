@@ -98,7 +98,7 @@ class DeepgramSession:
         if self._settings_by is not None:
             return deepgram.decode_client(text)
         message = self._session.decode(text)
-        if isinstance(message, relay_events.Decision):
+        if isinstance(message, relay_events.Own):
             return deepgram.Unknown(type=type(message).__name__)
         return message
 

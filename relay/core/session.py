@@ -416,6 +416,8 @@ class Session:
                 return self._refuse(_NOT_WAITING, now)
             is_wanted = isinstance(message, relay_events.RelayConfirm)
             return [actions.DecideCall(message.id, "submit" if is_wanted else "cancel")]
+        if isinstance(message, relay_events.RelayPlayout):
+            return [actions.PlayedOut(message.seconds)]
         if isinstance(message, deepgram.InjectUserMessage):
             self._timeouts.touch(now)
             self._open_turn.type(message.content)

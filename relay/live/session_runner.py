@@ -308,6 +308,9 @@ class SessionRunner:
     def _reported(self, action: actions.Reported) -> None:
         self._record.timing.reported(action.seconds)
 
+    def _played_out(self, action: actions.PlayedOut) -> None:
+        self._record.timing.played_out(action.seconds)
+
     def _call_function(self, asked: actions.CallFunction) -> None:
         functions, registry = self._calls
         functions.start(
@@ -373,6 +376,7 @@ _DEEDS: dict[type[Action], Callable[[SessionRunner, Any], None]] = {
     actions.Store: SessionRunner._store,
     actions.AwaitReply: SessionRunner._await_reply,
     actions.Reported: SessionRunner._reported,
+    actions.PlayedOut: SessionRunner._played_out,
     actions.CallFunction: SessionRunner._call_function,
     actions.CancelFunction: SessionRunner._cancel_function,
     actions.DecideCall: SessionRunner._decide_call,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -32,6 +32,7 @@ OPEN = frozenset({IntentStatus.AWAITING, IntentStatus.SUBMITTING, IntentStatus.C
 
 
 SUBPROTOCOL = "relay.v1"
+LONGEST_PLAYOUT = 60.0  # seconds; more is no delay, it is a machine that slept
 
 
 class RelayEvent(Message, frozen=True):
@@ -141,19 +142,27 @@ class RelayCancel(Message, frozen=True, tag=True):
     id: UUID
 
 
-Decision = RelayConfirm | RelayCancel
-FromBrowser = deepgram.FromClient | Decision
+class RelayPlayout(Message, frozen=True, tag=True):
+    """The first audio of a reply is heard, `seconds` after it came. At most once a turn."""
 
-_decision: msgspec.json.Decoder[Decision] = msgspec.json.Decoder(Decision)
-_DECISIONS = {struct.__name__ for struct in Decision.__args__}
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_PLAYOUT)]
+
+
+Decision = RelayConfirm | RelayCancel
+Own = Decision | RelayPlayout
+"""What only our clients say."""
+FromBrowser = deepgram.FromClient | Own
+
+_own: msgspec.json.Decoder[Own] = msgspec.json.Decoder(Own)
+_OWN = {struct.__name__ for struct in Own.__args__}
 
 
 def decode_browser(text: bytes | memoryview) -> FromBrowser:
     """What a browser says on `relay.v1`: a message of Deepgram's, or one of these. Never raises."""
     message = deepgram.decode_client(text)
-    if not (isinstance(message, deepgram.Unknown) and message.type in _DECISIONS):
+    if not (isinstance(message, deepgram.Unknown) and message.type in _OWN):
         return message
     try:
-        return _decision.decode(text)
+        return _own.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return deepgram.Malformed(type=message.type, reason=str(error))

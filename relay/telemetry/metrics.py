@@ -50,6 +50,8 @@ TIMES = {
     "down": "the same for audio of the agent",
     "reply": "from the user's words as text to the first agent audio sent to the browser",
     "agent_total": "the same as the agent reported it (`LatencyReport.total_latency`)",
+    "playout": "from the arrival of that audio at the browser until it is heard, as browsers"
+    " report it (`RelayPlayout`)",
     "agent_connect": "from the attach to the agent's open WebSocket; next to 0 when it was dialled"
     " ahead; not measured where it was open before the session wanted one (Deepgram's own clients)",
     "agent_welcome": "from the agent's open WebSocket to its `Welcome`, where both were waited for",

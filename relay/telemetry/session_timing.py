@@ -17,6 +17,7 @@ class SessionTiming:
         self._since: float | None = None
         self._waits: dict[str, float] = {}  # the newest of each, in milliseconds
         self._asked: float | None = None
+        self._is_unheard = False  # a reply went to the browser, which has not said when it played
 
     @property
     def latency(self) -> SessionLatency:
@@ -62,6 +63,13 @@ class SessionTiming:
         if self._asked is not None:
             self._record("reply", now - self._asked)
             self._asked = None
+            self._is_unheard = True
+
+    def played_out(self, seconds: float) -> None:
+        """The browser says how long its first audio took to be heard: counted once a reply."""
+        if self._is_unheard:
+            self._times["playout"].record(seconds)
+            self._is_unheard = False
 
     def reported(self, seconds: float) -> None:
         self._record("agent_total", seconds)

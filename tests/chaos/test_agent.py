@@ -15,6 +15,8 @@ from tests.chaos.stage import staged
 
 pytestmark = pytest.mark.timeout(1800)
 
+LOSSES = {"reset": 2, "silent": 1, "refusing": 1}  # by fault, in one conversation
+
 
 async def test_a_lost_agent_is_replaced_and_the_browser_stays(
     database_url, tmp_path, chance, is_long, publish
@@ -25,20 +27,31 @@ async def test_a_lost_agent_is_replaced_and_the_browser_stays(
     async with staged(tmp_path, database_url) as stage:
         relay = stage.relay(RELAY_RECORD_DIR=str(tmp_path / "recordings"), **environ)
         await relay.start()
-        for fault in ("reset", "silent", "refusing"):
+        for fault in LOSSES:
             recovered = []
             verdict = Verdict()
             for _ in range(rounds):
                 # Other people each time: five tries are all that an agent gets in half a minute.
                 async with stage.people(chance, 3) as browsers:
-                    recovered += await lose(stage.agent_link, fault, browsers, chance)
-                    await asyncio.gather(*(browser.turn_at_last(10) for browser in browsers))
+                    for _ in range(LOSSES[fault]):
+                        recovered += await lose(stage.agent_link, fault, browsers, chance)
+                        await asyncio.gather(*(browser.turn_at_last(10) for browser in browsers))
                     assert [one.sessions + one.returns for one in browsers] == [1, 1, 1]
                     verdict += await stage.settle(browsers)
             publish(f"agent {fault}", rounds, verdict, recovered, "until RelayReconnected")
     played = [play(path) for path in (tmp_path / "recordings").glob("*/*.ndjson")]
     assert len(played) >= 9 * rounds
     assert [str(one.difference) for one in played if one.difference] == []
+    assert sum(count_losses(one) >= 2 for one in played) >= 3 * rounds
+
+
+def count_losses(played):
+    """How often the user was told that the agent is gone."""
+    return sum(
+        asked["type"] == "SendBrowser" and asked["event"]["type"] == "RelayReconnecting"
+        for step in played.recording.steps
+        for asked in step.actions
+    )
 
 
 async def lose(link, fault, browsers, chance):

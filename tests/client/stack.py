@@ -10,6 +10,7 @@ import sys
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import asyncpg
 import httpx
@@ -183,6 +184,11 @@ class Planner:
         await send({"type": "http.response.body", "body": b""})
 
 
+class Figures(NamedTuple):
+    count: float
+    total: float
+
+
 class Stack:
     """`url` is what the browser sees; `say` puts another script into the agent's mouth."""
 
@@ -224,6 +230,14 @@ class Stack:
     async def get(self, path):
         async with httpx.AsyncClient() as http:
             return (await http.get(self._api(path))).json()
+
+    async def figures(self, name):
+        """Of a histogram of the relay."""
+        async with httpx.AsyncClient() as http:
+            url = f"http://127.0.0.1:{self.relay.environ['RELAY_PORT']}/metrics"
+            text = (await http.get(url)).text
+        values = (re.search(rf"^{name}_{part} (\S+)$", text, re.M)[1] for part in ("count", "sum"))
+        return Figures(*map(float, values))
 
     def _api(self, path):
         return f"http://127.0.0.1:{self.relay.environ['RELAY_PORT']}/api/v1/voice{path}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
 
 from relay.sandbox.script import Call, Script, Turn
@@ -42,6 +45,33 @@ async def test_a_typed_turn_shows_both_bubbles_with_ticks_and_the_intent(stack, 
     assert card.split() == ["New", "goal", "Done", "Title", "swim", "Deadline", "none"]
     await page.until("() => heard.ranges.some(({ peak }) => peak > 0.05)")
     assert await page.by("#title").inner_text() == "I want to swim"
+
+
+async def test_the_relay_is_told_once_a_turn_how_long_the_reply_took_to_be_heard(stack, tab):
+    await stack.say(ECHO)
+    before = await stack.figures("relay_playout_seconds")
+    page = await tab()
+    told = asyncio.Queue()
+
+    def look(text):
+        if isinstance(text, str) and "RelayPlayout" in text:
+            told.put_nowait(json.loads(text)["seconds"])
+
+    page.page.on("websocket", lambda socket: socket.on("framesent", look))
+    seconds = []
+    for turn in (1, 2, 3):
+        await page.type("Hello")
+        await page.stored(2 * turn)
+        seconds.append(await asyncio.wait_for(told.get(), 8))
+        await page.word("ready")  # behind other audio nothing is measured
+
+    after = await stack.figures("relay_playout_seconds")
+    count = int(after.count - before.count)
+    assert count in (2, 3)  # the last may still be on its way
+    assert after.total - before.total == pytest.approx(sum(seconds[:count]))
+    assert all(0 < each < 2 for each in seconds)
+    assert told.empty()
+    assert await page.page.evaluate("heard.events.filter((e) => /Error/.test(e.type))") == []
 
 
 @every_engine

@@ -330,6 +330,27 @@ def test_what_is_said_by_the_way_is_no_turn(node):
     assert turns == ["speaking", "thinking", "thinking"]
 
 
+def test_play_out_is_measured_once_a_turn_from_the_first_audio_until_it_is_heard(node):
+    measured = node(
+        """import { Playout } from "./playout.js";
+        const playout = new Playout();
+        const asked = (more) => playout.handle({ type: "ConversationText", role: "user", ...more });
+        const all = [];
+        const audio = (playing, now, heard) => { playout.audio(playing, now);
+            all.push(playout.heard(heard)); };
+        audio(false, 1, 2); // a greeting
+        asked(); audio(false, 3, 3.25); audio(false, 4, 5);
+        asked({ conversational_behavior: "backchannel" }); audio(false, 6, 7);
+        asked(); audio(true, 8, 9); audio(false, 10, 11); // behind what still plays
+        asked(); playout.audio(false, 12); playout.cut(); all.push(playout.heard(13));
+        asked(); audio(false, 14, 75); // it slept
+        asked(); audio(false, 100, 100.5);
+        tell(all);"""
+    )
+
+    assert measured == [None, 0.25, None, None, None, None, None, None, 0.5]
+
+
 SESSION = """
 import { Session, Rest } from "./session.js";
 const asked = []; // what REST was asked; `answers` gives what it says
@@ -388,6 +409,19 @@ def test_a_break_is_come_back_from_with_the_newest_ticket_and_what_was_held(node
     assert sent == [{"type": "KeepAlive"}, 640, {"type": "InjectUserMessage", "content": "Hello"}]
     assert states == ["connecting", "open", "reconnecting", "open"]
     assert asked == [["POST", "/session", "Bearer token"]]
+
+
+def test_a_relay_that_refuses_to_be_told_of_play_out_is_told_once(node):
+    sent = node(
+        SESSION
+        + """await begin();
+        session.playedOut(0.18349);
+        sockets[0].tell("RelayError", { code: "not_allowed", detail: "no" });
+        session.playedOut(0.2);
+        tell(sockets[0].sent); session.close();"""
+    )
+
+    assert sent == [{"type": "KeepAlive"}, {"type": "RelayPlayout", "seconds": 0.183}]
 
 
 def test_a_typed_turn_that_was_heard_before_the_break_is_not_sent_again(node):

@@ -132,7 +132,7 @@ def test_every_type_of_the_wire_has_its_line():
     from relay.protocol import deepgram, relay_events
 
     names = {message.__name__ for message in deepgram.ClientMessage.__args__}
-    names |= {message.__name__ for message in relay_events.Decision.__args__}
+    names |= {message.__name__ for message in relay_events.Own.__args__}
 
     assert set(Messages.__struct_fields__) == names | {"unknown"}
     assert len(NEVER) == 6

@@ -21,9 +21,7 @@ with atheris.instrument_imports(include=["relay", "config"]):
 
 DATA = Path(__file__).parents[1] / "sandbox" / "data"
 MESSAGES = Messages()
-ALLOWED = (
-    deepgram.KeepAlive | deepgram.ForceEndTurn | deepgram.InjectUserMessage | relay_events.Decision
-)
+ALLOWED = deepgram.KeepAlive | deepgram.ForceEndTurn | deepgram.InjectUserMessage | relay_events.Own
 
 
 def check(data: bytes) -> None:

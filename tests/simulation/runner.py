@@ -324,6 +324,7 @@ _DEEDS = {
     actions.Store: Runner._store,
     actions.AwaitReply: Runner._nothing,
     actions.Reported: Runner._nothing,
+    actions.PlayedOut: Runner._nothing,
     actions.CallFunction: Runner._call_function,
     actions.CancelFunction: Runner._cancel_function,
     actions.DecideCall: Runner._decide_call,

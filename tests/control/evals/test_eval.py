@@ -41,7 +41,9 @@ def test_a_prompt_that_forgets_deadlines_is_found_and_the_scenario_named(tmp_pat
     assert [case.get("name") for case in suite if case.find("failure") is not None] == [
         "goal_one_sentence"
     ]
-    assert "goal_one_sentence" in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<iframe ") == 1  # the timeline of what failed, and of nothing else
+    assert "I want to learn Spanish" in page.partition("<iframe ")[2]
     assert well.returncode == 0, well.stdout + well.stderr
     assert "3 passed, 0 failed" in well.stdout
     assert "goal_one_sentence: passes again, 0 of 1 → 1 of 1" in well.stdout

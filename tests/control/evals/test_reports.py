@@ -163,9 +163,12 @@ class Page(HTMLParser):
         super().__init__()
         self.tags = set()
         self.text = ""
+        self.frames = []
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
+        if tag == "iframe":
+            self.frames.append(dict(attrs))
         assert not {"src", "href", "onclick"} & dict(attrs).keys()
 
     def handle_data(self, data):
@@ -182,3 +185,17 @@ def test_the_page_needs_no_network_and_runs_nothing_that_an_agent_says(tmp_path)
     assert "<b>" in page.text
     assert "broken: NO LONGER PASSES, 2 of 2 → 1 of 2" in page.text
     assert "session s-1" in page.text
+    assert "iframe" not in page.tags  # nothing was recorded
+
+
+def test_the_page_has_the_timeline_of_what_failed_in_a_frame_that_may_do_nothing():
+    made = all_kinds()
+    made.scenarios[1].attempts[1].timeline = '<p title="x">it\'s & done</p><script>'
+    page = Page()
+
+    page.feed(write_html(made, None))
+
+    (frame,) = page.frames
+    assert frame["srcdoc"] == '<p title="x">it\'s & done</p><script>'
+    assert frame["sandbox"] is None  # none of what it could allow
+    assert "script" not in page.tags

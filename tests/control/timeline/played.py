@@ -82,6 +82,13 @@ class Played:
     def first_audio(self, seconds):
         self.lines.append(self.scribe.first_audio(SECOND + seconds))
 
+    def heard(self, at, seconds):
+        """The browser says how long it took to play a reply."""
+        text = msgspec.json.encode({"type": "RelayPlayout", "seconds": seconds})
+        now = SECOND + at
+        event = events.FromBrowser(self.rules.decode(text))
+        self._write(now, event, text, self.rules.handle(event, now))
+
     def reports(self, seconds, listening, thinking, speaking):
         self.agent(seconds, "LatencyReport", stt_latency=listening)
         self.agent(seconds, "LatencyReport", ttt_token_latency=thinking)
@@ -150,6 +157,7 @@ def lose_the_agent_twice(*, keeps_content=True, session_id=SESSION):
     it.returns(9.35, "submitted", '{"status": "submitted"}')
     it.says(9.9, "assistant", "Done: I have saved the goal to run a marathon in April.")
     it.first_audio(10.02)
+    it.heard(10.3, 0.21)
     it.says(12.4, "assistant", "Shall I break it down into weekly tasks, ten kilometres first?")
     it.agent(13.9, "UserStartedSpeaking")
     it.says(15.6, "user", "No. Move my dentist appointment to Friday.")
@@ -182,6 +190,7 @@ def lose_the_agent_twice(*, keeps_content=True, session_id=SESSION):
     it.reports(39.4, 0.22, 0.38, 0.11)
     it.says(39.6, "assistant", "It is on Friday now, at nine.")
     it.first_audio(39.62)
+    it.heard(39.8, 0.14)
     it.agent(42.4, "AgentAudioDone")
     it.at(46.9, events.BrowserClosed(1000, ""))
     it.ends(46.9)

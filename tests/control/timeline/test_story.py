@@ -63,7 +63,14 @@ def test_the_wait_of_a_turn_is_split_into_what_the_agent_reports_and_the_rest(st
     assert first.user.startswith("I want to run")
     assert first.waited == pytest.approx(1.82)
     assert first.parts == pytest.approx(
-        {"listening": 0.28, "thinking": 0.41, "calling": 0.55, "speaking": 0.12, "relay": 0.74}
+        {
+            "listening": 0.28,
+            "thinking": 0.41,
+            "calling": 0.55,
+            "speaking": 0.12,
+            "relay": 0.74,
+            "playout": 0.21,
+        }
     )
     assert [turn.outcome for turn in story.turns] == [
         "interrupted",
@@ -71,6 +78,21 @@ def test_the_wait_of_a_turn_is_split_into_what_the_agent_reports_and_the_rest(st
         "answered",
         "answered",
     ]
+
+
+def test_play_out_counts_once_for_a_turn_whose_answer_went_out():
+    it = Played()
+    it.ready(0.0)
+    it.heard(0.5, 0.1)  # of a greeting: nobody asked for that
+    it.says(1.0, "user", "Hello.")
+    it.heard(1.1, 0.2)
+    it.first_audio(1.5)
+    it.heard(1.7, 0.3)
+    it.heard(1.8, 0.4)
+    it.heard(1.9, -5)
+    (turn,) = story_of(it.lines).turns
+
+    assert turn.parts == pytest.approx({"relay": 0.5, "playout": 0.3})
 
 
 def test_of_a_redacted_recording_there_are_lengths():

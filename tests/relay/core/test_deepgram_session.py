@@ -367,9 +367,16 @@ def test_what_may_not_be_sent_is_an_error_and_the_session_goes_on(live):
     assert live.handle(FromBrowser(deepgram.KeepAlive()), 1.0) == [actions.Forward()]
 
 
-@pytest.mark.parametrize("decision", [relay_events.RelayConfirm, relay_events.RelayCancel])
-def test_what_only_our_clients_say_is_not_known(live, decision):
-    message = live.decode(deepgram.encode(decision(id=UUID(int=101))))
+@pytest.mark.parametrize(
+    "own",
+    [
+        relay_events.RelayConfirm(id=UUID(int=101)),
+        relay_events.RelayCancel(id=UUID(int=101)),
+        relay_events.RelayPlayout(seconds=0.1),
+    ],
+)
+def test_what_only_our_clients_say_is_not_known(live, own):
+    message = live.decode(deepgram.encode(own))
 
     (action,) = live.handle(FromBrowser(message), 1.0)
     assert action.error.code == "INSUFFICIENT_PERMISSIONS"

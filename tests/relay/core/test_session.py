@@ -907,6 +907,12 @@ def test_a_call_that_does_not_wait_is_not_decided(live, status):
     assert refused.error.code == "not_waiting"
 
 
+def test_when_a_reply_was_heard_is_a_figure_and_goes_no_further(live):
+    told = FromBrowser(relay_events.RelayPlayout(seconds=0.18))
+
+    assert live.handle(told, 2.0) == [actions.PlayedOut(0.18)]
+
+
 def test_a_call_that_waited_before_this_session_is_decided_and_its_outcome_told(admitted, settings):
     stored = IntentCalled(
         id=UUID(int=7),
@@ -1759,6 +1765,7 @@ client_messages = st.one_of(
     st.builds(deepgram.FunctionCallResponse, id=ids, name=st.text(), content=st.text()),
     st.builds(relay_events.RelayConfirm, id=rows),
     st.builds(relay_events.RelayCancel, id=rows),
+    st.builds(relay_events.RelayPlayout, seconds=st.floats(0, 60)),
 )
 later = st.builds(
     lambda id, status, content, taken_back: heard(id, status, content, taken_back=taken_back),

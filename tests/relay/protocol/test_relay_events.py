@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.protocol import deepgram
-from relay.protocol.relay_events import RelayCancel, RelayConfirm, decode_browser
+from relay.protocol.relay_events import RelayCancel, RelayConfirm, RelayPlayout, decode_browser
 
 ID = UUID(int=7)
 
@@ -44,6 +44,23 @@ def test_all_else_is_deepgrams(text, message):
     found = decode_browser(text)
 
     assert found == message or (isinstance(message, type) and isinstance(found, message))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.18, 60.0])
+def test_a_play_out_is_read_as_it_is_written(seconds):
+    assert decode_browser(deepgram.encode(RelayPlayout(seconds=seconds))) == RelayPlayout(
+        seconds=seconds
+    )
+
+
+@pytest.mark.parametrize(
+    "value", ["-0.001", "60.001", "1e999", '"1"', "true", "null", "[1]", "NaN"]
+)
+def test_a_play_out_that_is_no_time_is_malformed(value):
+    message = decode_browser(b'{"type":"RelayPlayout","seconds":%s}' % value.encode())
+
+    assert isinstance(message, deepgram.Malformed)
+    assert isinstance(decode_browser(b'{"type":"RelayPlayout"}'), deepgram.Malformed)
 
 
 @given(st.binary())
