@@ -67,6 +67,7 @@ empty :=
 space := $(empty) $(empty)
 PURE_FILES := relay/protocol/* relay/core/* relay/backoff.py relay/token_bucket.py \
 	relay/functions/submission.py relay/journal/ages.py relay/live/quotas.py \
+	relay/recorder/sound.py relay/recorder/track.py \
 	relay/telemetry/histogram.py relay/telemetry/log_limit.py relay/telemetry/open_time.py \
 	relay/transport/request_head.py
 PURE := $(subst $(space),$(comma),$(PURE_FILES))

@@ -91,8 +91,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """what the journal may take on disk, all workers together"""
     record_session_bytes: Bytes = 4 << 20
     """what the recording of one session may take on disk; then it is cut"""
+    record_audio_bytes: Annotated[int, Meta(ge=1 << 20, le=4 << 30)] = 256 << 20
+    """what the audio of one session may take there, both sides together; the rest is not recorded:
+    an hour of linear16 is 115 MB at 16 kHz and 173 MB at 24 kHz"""
     record_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 44)] = 1 << 30
-    """what all recordings may take, all workers together; the oldest go first"""
+    """what all recordings may take, audio included, all workers together; the oldest go first"""
     record_days: OrNone = 7.0
     """how long a recording is kept; 0: until its conversation is erased"""
     outbox_hours: Positive = 24.0

@@ -131,6 +131,9 @@ class Settings(Limits, frozen=True, kw_only=True):
     record_content: Switch = False
     """`on`: recordings keep what was said, and the arguments of calls; else lengths and hashes of
     it"""
+    record_audio: Switch = False
+    """`on`: the audio of both sides is recorded, too, of sessions that are begun with
+    `record: true`"""
     public_url: Annotated[str | None, env_types.public_url] = None
     """the URL that browsers reach the relay under, and the only `Host` that is answered besides
     addresses of its own; if unset, taken from the request"""
@@ -319,9 +322,10 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
         if values.get(name) and not values.get("metrics_port"):
             wanted = "expected RELAY_METRICS_PORT beside it, got none: nothing of it is public"
             found.append(f"environment: RELAY_{name.upper()}: {wanted}; set it")
-    if values.get("record_content") and not values.get("record_dir"):
-        wanted = "expected RELAY_RECORD_DIR beside it, got none"
-        found.append(f"environment: RELAY_RECORD_CONTENT: {wanted}; set it")
+    for name in ("record_content", "record_audio"):
+        if values.get(name) and not values.get("record_dir"):
+            wanted = "expected RELAY_RECORD_DIR beside it, got none"
+            found.append(f"environment: RELAY_{name.upper()}: {wanted}; set it")
     if values.get("tls_key_file") and not values.get("tls_cert_file"):
         wanted = "expected RELAY_TLS_CERT_FILE beside it, got none"
         found.append(f"environment: RELAY_TLS_KEY_FILE: {wanted}; set it")

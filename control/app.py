@@ -151,6 +151,7 @@ class DataPlane:
             ask=self.context_source.ask if self.context_source else None,
             supervisor=self.supervisor,
             watches=[each.watch for each in self.watchers if each],
+            listen=self.watchers.recorder.listen if self.watchers.recorder else None,
         )
 
 

@@ -196,6 +196,8 @@ PURE_FILES = [
     "relay/recorder/redaction.py",
     "relay/recorder/replay.py",
     "relay/recorder/sdk_events.py",
+    "relay/recorder/sound.py",
+    "relay/recorder/track.py",
     "relay/telemetry/histogram.py",
     "relay/telemetry/log_limit.py",
     "relay/telemetry/open_time.py",

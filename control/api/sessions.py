@@ -34,6 +34,7 @@ from control.errors import Mistake, invalid, not_found, require
 from control.http.sibling_sessions import SiblingSessions
 from control.sessions.direct import Direct, DirectBegun
 from control.sessions.meter import Meter, cost
+from control.sessions.recordings import may_record
 from relay.live.quotas import Room, block
 from relay.live.session_registry import SessionRegistry
 from relay.live.tickets import hash_ticket, new_ticket
@@ -56,7 +57,8 @@ Live = SkipValidation[NamedDependency[SessionRegistry]]
 
 class SessionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`conversation_id` resumes; `timezone` is an IANA name and tells the model what today is (UTC
-    if it is none); `voice` and `language` are names that policy.yaml offers."""
+    if it is none); `voice` and `language` are names that policy.yaml offers. `record`: the user
+    wants the audio of both sides to be recorded; the answer says whether it is."""
 
     conversation_id: UUID | None = None
     audio: AudioWish = AudioWish()
@@ -64,13 +66,15 @@ class SessionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     voice: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     language: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     transport: Literal["relay", "direct"] = "relay"
+    record: bool = False
 
 
 class SessionBegun(msgspec.Struct, frozen=True, kw_only=True):
     """Open `websocket_url` with the subprotocols `relay.v1` and `ticket` before it expires.
 
     `messages` are the newest stored ones of a resumed conversation, in order. `timezone` is the one
-    that counts; `warnings` say what of the request counts for something else.
+    that counts; `warnings` say what of the request counts for something else. `recorded`:
+    whether the audio is recorded, which the user has to be told.
     """
 
     session_id: UUID
@@ -82,6 +86,7 @@ class SessionBegun(msgspec.Struct, frozen=True, kw_only=True):
     timezone: str
     messages: list[Message]
     warnings: list[Mistake] = []
+    recorded: bool = False
 
 
 class SessionController(Controller):
@@ -126,6 +131,7 @@ class SessionController(Controller):
             audio=audio,
             voice=wanted.voice,
             language=wanted.language,
+            record_audio=_is_recorded(wanted, settings, audio),
         )
         if wanted.transport == "direct":
             shown = await direct.begin(session, resume=resume, warnings=warnings)
@@ -148,6 +154,7 @@ class SessionController(Controller):
             timezone=timezone,
             messages=history.messages,
             warnings=warnings,
+            recorded=session.record_audio,
         )
         return Response(begun, status_code=201, headers=NOT_KEPT)
 
@@ -228,6 +235,10 @@ def _check(wanted: SessionRequest, agent: Agent, policy: Policy) -> Audio:
     if mistakes:
         raise invalid(*mistakes)
     return audio
+
+
+def _is_recorded(wanted: SessionRequest, settings: Settings, audio: Audio) -> bool:
+    return wanted.record and wanted.transport == "relay" and may_record(settings, audio)
 
 
 def read_timezone(name: str | None) -> tuple[str, list[Mistake]]:

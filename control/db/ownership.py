@@ -124,7 +124,8 @@ LOCK_CONVERSATION = """
 # Postgres does.
 LOCK_SESSION = f"""
     SELECT s.id AS session_id, s.conversation_id, s.user_id, s.timezone, s.audio, s.voice,
-           s.language, s.epoch + 1 AS epoch, shown.resumes AS taken_over, now() AS taken_at,
+           s.language, s.record_audio, s.epoch + 1 AS epoch, shown.resumes AS taken_over,
+           now() AS taken_at,
            {OWNER_LIVES} AS owner_lives,
            CASE WHEN shown.resumes THEN shown.lost ELSE s.state = 'ended' END AS over,
            CASE WHEN shown.resumes THEN NOT shown.lost

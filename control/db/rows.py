@@ -110,7 +110,8 @@ class Claimed(IntentCalled, frozen=True, kw_only=True):
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True):
     """What a session row starts with. Its ticket is good for `ticket_seconds`. One of the transport
-    'direct' has none, and is live from then on."""
+    'direct' has none, and is live from then on. `record_audio`: its user wants that, and was told
+    that it is done."""
 
     id: UUID
     conversation_id: UUID
@@ -122,6 +123,7 @@ class NewSession(msgspec.Struct, frozen=True, kw_only=True):
     voice: str | None = None
     language: str | None = None
     transport: Literal["relay", "direct"] = "relay"
+    record_audio: bool = False
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):

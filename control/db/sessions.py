@@ -23,8 +23,8 @@ REOPEN = """
 ADD_SESSION = """
     INSERT INTO voice.sessions
         (id, conversation_id, user_id, ticket_hash, ticket_expires_at, timezone, audio, voice,
-         language, transport, state, started_at)
-    VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5), $6, $7, $8, $9, $10,
+         language, transport, record_audio, state, started_at)
+    VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5), $6, $7, $8, $9, $10, $11,
             CASE $10 WHEN 'direct' THEN 'live' ELSE 'new' END,
             CASE $10 WHEN 'direct' THEN now() END)
     RETURNING ticket_expires_at

@@ -61,7 +61,7 @@ class DirectBegun(msgspec.Struct, frozen=True, kw_only=True):
 
     The token counts for opening the connection, until `expires_at`. `messages` are the newest
     stored ones of a resumed conversation, in order; `settings` has them already. `timezone` and
-    `warnings` are as of `SessionBegun`.
+    `warnings` are as of `SessionBegun`. `recorded` is false: the audio does not pass here.
     """
 
     session_id: UUID
@@ -74,6 +74,7 @@ class DirectBegun(msgspec.Struct, frozen=True, kw_only=True):
     timezone: str
     messages: list[Message]
     warnings: list[Mistake] = []
+    recorded: bool = False
 
 
 class ReportedMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,10 +11,12 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from config.agent import Audio
 from config.errors import ConfigError
 from config.settings import Settings
 from control.db import people
 from control.db.store import Store, StoreUnavailable
+from relay.recorder.audio_recorder import AudioRecorder, can_record
 from relay.recorder.recorder import Bounds, Recorder
 from relay.supervisor import Supervisor
 from relay.telemetry.metrics import Metrics
@@ -38,7 +40,17 @@ def make_recorder(settings: Settings, metrics: Metrics) -> Recorder | None:
         total_bytes=settings.record_bytes,
         days=settings.record_days,
     )
-    return Recorder(settings.record_dir, bounds, metrics, keeps_content=settings.record_content)
+    audio = None
+    if settings.record_audio:
+        audio = AudioRecorder(settings.record_dir, settings.record_audio_bytes, metrics)
+    return Recorder(
+        settings.record_dir, bounds, metrics, keeps_content=settings.record_content, audio=audio
+    )
+
+
+def may_record(settings: Settings, audio: Audio) -> bool:
+    """Whether the audio of such a session is recorded if its user wants that."""
+    return settings.record_audio and can_record(audio)
 
 
 @asynccontextmanager

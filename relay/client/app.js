@@ -12,7 +12,7 @@ import { hasOpus } from "./opus.js";
 import { Rest } from "./rest.js";
 import { Settings } from "./settings.js";
 import { recall, remember } from "./storage.js";
-import { describe, describeCopy } from "./words.js";
+import { RECORDED, describe, describeCopy } from "./words.js";
 
 const NAME = "Voice";
 const SEEN = new Set(["ConversationText", "RelayMessageSaved", "RelayIntent"]);
@@ -62,7 +62,7 @@ const devices = new Devices(
 const settings = new Settings(
   {
     volume: $("volume"), captions: $("captions"), times: $("times"), latency: $("latency"),
-    voice: $("voice"), language: $("language"),
+    voice: $("voice"), language: $("language"), record: $("record"),
   },
   { volume: (volume) => conversation.setVolume(volume), choice: (chosen) => conversation.prefer(chosen) },
 );
@@ -122,6 +122,8 @@ function show() {
   dock.show(view);
   devices.show(view.devices);
   $("welcome").hidden = items.length > 0 || id !== null;
+  const recorded = view.recorded ? RECORDED : "";
+  if ($("recorded").textContent !== recorded) $("recorded").textContent = recorded; // said once
   $("transcript").setAttribute("aria-busy", String(loading)); // not all of it is news to be read out
   if (items !== before?.items) bubbles.show(items);
   if (problem === before?.problem) return;

@@ -28,6 +28,7 @@ const NO_PROBLEM = new Set(["ended", "closed", "superseded"]); // it just ended
  * @property {boolean} live there is a session
  * @property {boolean} talking the microphone is on
  * @property {boolean} muted
+ * @property {boolean} recorded what both sides say is recorded now: tell the user
  * @property {boolean} loading what is stored is being read
  * @property {(Bubble | Card)[]} items in the order of the conversation; the same array until one of
  *   them is another
@@ -76,6 +77,7 @@ export class Conversation extends Emitter {
   #loading = false;
   /** @type {Devices} */
   #devices = { microphones: [], speakers: [], microphone: "", speaker: "" };
+  #recorded = false; // the session, or the last one
   #volume = 1;
   /** @type {View | null} */
   #view = null; // null: to be made
@@ -99,6 +101,8 @@ export class Conversation extends Emitter {
     this.#call.on("gap", () => this.#catchUp());
     this.#call.on("begun", (begun) => {
       this.#id = begun.conversationId;
+      this.#recorded = begun.recorded;
+      this.#changed();
       this.#transcript.merge(begun.messages);
       this.#lookForDevices(); // they have names now
       this.tell("begun", begun);
@@ -122,6 +126,7 @@ export class Conversation extends Emitter {
       live,
       talking,
       muted,
+      recorded: live && this.#recorded,
       loading: this.#loading,
       items: this.#items,
       cards: this.#items.filter((item) => item.kind === "card"),
@@ -253,8 +258,8 @@ export class Conversation extends Emitter {
 
   /**
    * Begin sessions with these from now on, by names that `rest.choices()` gives; "": the agent's
-   * own.
-   * @param {{voice?: string, language?: string}} wanted
+   * own. `record`: have what both sides say recorded, if the relay does that.
+   * @param {{voice?: string, language?: string, record?: boolean}} wanted
    */
   prefer(wanted) {
     this.#call.session.prefer(wanted);

@@ -74,7 +74,10 @@ export class Rest {
     return this.#ask("POST", "/session", wanted);
   }
 
-  /** The names of voices and languages that a session may be begun with. @returns {Promise<{voices: string[], languages: string[]}>} */
+  /**
+   * The names of voices and languages that a session may be begun with, and whether it may be
+   * recorded. @returns {Promise<{voices: string[], languages: string[], record?: boolean}>}
+   */
   choices() {
     return this.#ask("GET", "/choices");
   }

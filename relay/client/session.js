@@ -40,6 +40,7 @@ export const FULL = ["sessions", "user_sessions", "address_sessions", "agent_ses
  * @property {string} conversationId @property {Audio} audio
  * @property {StoredMessage[]} messages the newest stored ones of a resumed conversation, in order
  * @property {boolean} again the session before was lost, this one takes its place
+ * @property {boolean} recorded what both sides say is recorded: the user has to be told
  *
  * @typedef {object} SessionEvents
  * @property {{state: State, problem: Problem | null}} state `problem` says why it closed, where
@@ -202,7 +203,8 @@ export class Session extends Emitter {
 
   /**
    * Begin sessions with these from now on, by names that `Rest.choices` gives; "": the agent's own.
-   * @param {{voice?: string, language?: string}} wanted
+   * `record`: have what both sides say recorded, if the relay does that.
+   * @param {{voice?: string, language?: string, record?: boolean}} wanted
    */
   prefer(wanted) {
     this.#wish = { ...this.#wish, ...wanted };
@@ -306,7 +308,7 @@ export class Session extends Emitter {
     this.#typed.settle(begun.messages);
     const again = before.id !== undefined;
     return { conversationId: begun.conversation_id, audio: begun.audio,
-      messages: begun.messages, again };
+      messages: begun.messages, again, recorded: begun.recorded === true };
   }
 
   /** Does the session that would not take us back still live? A browser is not told why. */

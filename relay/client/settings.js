@@ -13,7 +13,7 @@ export class Settings {
    * @param {Record<string, HTMLElement>} parts
    * @param {object} on
    * @param {(volume: number) => void} on.volume from 0 to 1
-   * @param {(chosen: {voice?: string, language?: string}) => void} on.choice for the next session;
+   * @param {(chosen: {voice?: string, language?: string, record?: boolean}) => void} on.choice for the next session;
    *   "" is the agent's own
    */
   constructor(parts, on) {
@@ -27,9 +27,14 @@ export class Settings {
     keep(times, "relay.times", () => document.body.toggleAttribute("data-times", times.checked));
   }
 
-  /** What the relay lets people choose. @param {{voices: string[], languages: string[]}} offered */
-  offer({ voices, languages }) {
-    const { voice, language } = this.#parts;
+  /**
+   * What the relay lets people choose.
+   * @param {{voices: string[], languages: string[], record?: boolean}} offered
+   */
+  offer({ voices, languages, record: mayRecord = false }) {
+    const { voice, language, record } = this.#parts;
+    record.closest("label").hidden = !mayRecord;
+    if (mayRecord) keep(record, "relay.record", () => this.#on.choice({ record: record.checked }));
     for (const [name, select, names] of [["voice", voice, voices], ["language", language, languages]]) {
       select.closest("label").hidden = names.length === 0;
       select.replaceChildren(

@@ -23,6 +23,9 @@ export const DEVICES = { own: "The browser's choice", gone: "Not connected now" 
 /** Beside the names of voices and languages. */
 export const AGENTS_OWN = "The agent's own";
 
+/** While the session is. */
+export const RECORDED = "The sound of this session is being recorded.";
+
 /** Characters that may be typed at once, as in policy.yaml. */
 export const LONGEST = 4000;
 

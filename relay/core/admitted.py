@@ -39,7 +39,8 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     the owners of the session; `resume_ticket` is the first one for the browser to come back with,
     already stored (None: nobody stores them). `open_calls` are those of the conversation that an
     outcome is still to come of. `seconds`: for how long the minutes of the day will do (None: there
-    is no such limit).
+    is no such limit). `record_audio`: the user agreed that what both sides say is recorded, and
+    was told that it is.
     """
 
     session_id: UUID
@@ -49,6 +50,7 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     audio: Audio
     voice: str | None = None
     language: str | None = None
+    record_audio: bool = False
     last_seq: int = 0
     last_turn: int = 0
     last_role: deepgram.Role | None = None

@@ -54,8 +54,22 @@ class Watcher(Protocol):
         """It is over; nothing follows."""
 
 
+class Listener(Watcher, Protocol):
+    """A watcher that hears the audio, too, frame by frame. A frame is a view into a buffer that is
+    used again."""
+
+    def from_browser(self, payload: bytes | memoryview) -> None:
+        """This came from the browser and is for the agent."""
+
+    def to_browser(self, payload: bytes | memoryview) -> None:
+        """This is sent to the browser, now."""
+
+
 Watch = Callable[[Beginning], Watcher]
 """Begins to watch a session that is about to begin."""
+
+Listen = Callable[[Beginning], Listener | None]
+"""The same for who hears its audio; None: nobody may."""
 
 
 def watched(chance: Chance, watcher: Watcher) -> Chance:

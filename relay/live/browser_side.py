@@ -37,6 +37,7 @@ class BrowserSide(Side):
         self._session = session
         self._agent_queue = agent_queue
         self._record = record
+        self._listener = record.watchers.listener  # who has to hear each frame, if there is one
         self._texts = ReplayBuffer(min(KEPT_BYTES, connection.queue.limit))
         self._is_blocked = False  # its audio is thrown away
         self._is_checked = False  # until then the session looks at each frame
@@ -82,7 +83,7 @@ class BrowserSide(Side):
 
     def _feed(self) -> None:
         self._agent_queue.is_pcm = self._session.admitted.audio.input.encoding == "linear16"
-        passes = self._is_checked and not self._is_blocked
+        passes = self._is_checked and not self._is_blocked and self._listener is None
         self.connection.feed(self._agent_queue if passes else None)
 
     # --- what its connection and its send queue tell ------------------------------------------
@@ -104,12 +105,15 @@ class BrowserSide(Side):
             self._agent_queue.dropped += 1
             self.thrown_away += 1
             return False
-        if not self._session.accepts_audio(payload):
-            self.thrown_away += 1
-            self._runner.handle(events.NotAudio())
-            return False
-        self._is_checked = True
-        self._feed()
+        if not self._is_checked:
+            if not self._session.accepts_audio(payload):
+                self.thrown_away += 1
+                self._runner.handle(events.NotAudio())
+                return False
+            self._is_checked = True
+            self._feed()
+        if self._listener is not None:
+            self._listener.from_browser(payload)
         return self._agent_queue.send_audio(payload)
 
     def on_sample(self, seconds: float | None) -> None:

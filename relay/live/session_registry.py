@@ -24,7 +24,7 @@ from relay.core.deepgram_session import DEFAULT_AUDIO
 from relay.core.events import Allowed, EndReason, GoAway
 from relay.core.records import AgentTime, Figures
 from relay.core.user_context import About, AskContext
-from relay.core.watcher import Watch, watched
+from relay.core.watcher import Listen, Watch, watched
 from relay.functions.executor import Functions
 from relay.journal.journal import Journal
 from relay.live import agent_settings, quotas
@@ -75,10 +75,11 @@ class SessionRegistry:
         ask: AskContext | None = None,
         supervisor: Supervisor | None = None,
         watches: Sequence[Watch] = (),
+        listen: Listen | None = None,
     ) -> None:
         """`share` is this process's part of the agents that all relays may have; `grow` asks for
         more of it, and does not raise. `ask`: whom to ask what is known of a user. `watches`: who
-        watches each session."""
+        watches each session; `listen`: who hears the audio of those that agreed."""
         self._current = current
         self._limits = limits
         self._dial = LimitedDial(dial, metrics).dial
@@ -94,6 +95,7 @@ class SessionRegistry:
         self._grow = grow
         self._ask = ask
         self._watches = watches
+        self._listen = listen
         for reason in EndReason:
             metrics.sessions_ended.labels(reason=reason.value)  # 0 before the first time
         for state in State:
@@ -189,7 +191,7 @@ class SessionRegistry:
         has_sound = configuration.agent.redial_sound == "on"
         ask = self._asking(admitted)
         beginning = self._beginning(configuration, admitted, is_deepgram_client=is_deepgram_client)
-        watchers = Watchers(partial(watch, beginning) for watch in self._watches)
+        watchers = self._watchers(beginning)
         record = SessionRecord(admitted, self._journal, self._metrics, self._log_limit, watchers)
         compose = partial(agent_settings.compose, configuration, admitted)
         runner = SessionRunner(
@@ -234,6 +236,10 @@ class SessionRegistry:
 
     def _asking(self, about: About) -> Ask | None:
         return partial(self._ask, about) if self._ask else None
+
+    def _watchers(self, beginning: Beginning) -> Watchers:
+        watches = (partial(watch, beginning) for watch in self._watches)
+        return Watchers(watches, partial(self._listen, beginning) if self._listen else None)
 
     def _beginning(
         self, configuration: Configuration, admitted: Admitted, *, is_deepgram_client: bool

@@ -76,6 +76,8 @@ class SessionRunner:
         # The text being handled and whether the agent sent it: what `Forward` speaks of.
         self._frame = b"", False
         agent.queue.waited, browser.queue.waited = record.timing.up, record.timing.down
+        if listener := record.watchers.listener:
+            browser.queue.on_sent = listener.to_browser
         self._agent = AgentSide(
             self,
             agent,

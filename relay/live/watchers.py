@@ -9,7 +9,7 @@ from uuid import UUID
 from relay.core.actions import Action
 from relay.core.events import Event
 from relay.core.records import SessionEnded
-from relay.core.watcher import Counts, Watcher
+from relay.core.watcher import Counts, Listener, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -17,16 +17,29 @@ log = logging.getLogger(__name__)
 class Watchers:
     """A `Watcher`; false when nobody watches. What one of them misses must not cost a session.
 
-    `begin`: each begins to watch.
+    `begin`: each begins to watch. `listen`: this one hears the audio as well, if it gives one:
+    the `listener`.
     """
 
-    def __init__(self, begin: Iterable[Callable[[], Watcher]] = ()) -> None:
+    def __init__(
+        self,
+        begin: Iterable[Callable[[], Watcher]] = (),
+        listen: Callable[[], Listener | None] | None = None,
+    ) -> None:
         self._watchers: list[Watcher] = []
         for watch in begin:
             try:
                 self._watchers.append(watch())
             except Exception:
                 log.exception("watcher_failed")
+        self.listener: Listener | None = None
+        if listen is not None:
+            try:
+                self.listener = listen()
+            except Exception:
+                log.exception("watcher_failed")
+        if self.listener is not None:
+            self._watchers.append(self.listener)
 
     def __repr__(self) -> str:
         return f"<Watchers {self._watchers!r}>"

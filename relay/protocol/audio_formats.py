@@ -21,9 +21,9 @@ INPUT_RATES = {
     "opus": (16000, 48000),  # one packet a message; what a browser has by WebCodecs
 }
 OUTPUT_RATES = RATES
-# Bytes of a sample, and a sample that nobody hears. The other encodings are compressed: how much of
-# them is a second depends on what is said.
-_SAMPLES = {"linear16": b"\x00\x00", "linear32": bytes(4), "mulaw": b"\xff", "alaw": b"\xd5"}
+# A sample that nobody hears. The other encodings are compressed: how much of them is a second
+# depends on what is said.
+SAMPLES = {"linear16": b"\x00\x00", "linear32": bytes(4), "mulaw": b"\xff", "alaw": b"\xd5"}
 
 
 class AudioWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,13 +61,13 @@ def _mistakes(wish: AudioWish, containers: Collection[str]) -> Iterator[str]:
 
 def bytes_per_second(audio: AudioInput | AudioOutput) -> int | None:
     """None: the encoding is compressed."""
-    sample = _SAMPLES.get(audio.encoding)
+    sample = SAMPLES.get(audio.encoding)
     return None if sample is None else len(sample) * audio.sample_rate
 
 
 def silence(audio: AudioInput, seconds: float) -> bytes:
     """So much of nothing; empty where an encoding has no such thing."""
-    return _SAMPLES.get(audio.encoding, b"") * int(audio.sample_rate * seconds)
+    return SAMPLES.get(audio.encoding, b"") * int(audio.sample_rate * seconds)
 
 
 TONE_HZ, TONE_SECONDS, TONE_LEVEL = 440, 0.2, 3000

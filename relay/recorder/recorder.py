@@ -26,6 +26,7 @@ from relay.core.beginning import Beginning
 from relay.core.events import Event
 from relay.core.records import SessionEnded
 from relay.core.watcher import Counts
+from relay.recorder.audio_recorder import SUFFIXES, AudioRecorder, AudioRecording
 from relay.recorder.recording import Scribe
 from relay.recorder.redaction import Redactor
 from relay.telemetry.metrics import Metrics
@@ -50,12 +51,20 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recorder:
-    """Of one process; several may share a directory. `watch` is for the session registry."""
+    """Of one process; several may share a directory. `watch` and `listen` are for the session
+    registry; `audio` writes the sound, in the same thread (None: no sound is recorded)."""
 
     def __init__(
-        self, directory: Path, bounds: Bounds, metrics: Metrics, *, keeps_content: bool = False
+        self,
+        directory: Path,
+        bounds: Bounds,
+        metrics: Metrics,
+        *,
+        keeps_content: bool = False,
+        audio: AudioRecorder | None = None,
     ) -> None:
         self.directory = directory
+        self._audio = audio
         self._bounds = bounds
         self._metrics = metrics
         self._keeps_content = keeps_content
@@ -77,6 +86,10 @@ class Recorder:
         redactor = Redactor(secrets.token_bytes(16), keeps_content=self._keeps_content)
         most = self._bounds.session_bytes
         return SessionRecording(self, path, Scribe(beginning, redactor), most)
+
+    def listen(self, beginning: Beginning) -> AudioRecording | None:
+        """Record the audio of this session, if that is allowed and its user wants it."""
+        return self._audio.listen(beginning) if self._audio else None
 
     def put(self, path: Path, line: bytes) -> bool:
         """Have this written behind what is in the file; False: there is no room for it."""
@@ -125,6 +138,8 @@ class Recorder:
                 self._taken_bytes += len(line)
             for path, text in lines.items():
                 self._append(path, text)
+            if self._audio is not None:
+                self._audio.write()
 
     def _append(self, path: Path, lines: list[bytes]) -> None:
         try:
@@ -139,7 +154,9 @@ class Recorder:
     def tidy(self) -> None:
         """Remove what is too old, and of the rest the oldest until there is not too much."""
         files = []
-        for path in self.directory.glob(f"*/*{SUFFIX}"):
+        for path in self.directory.glob("*/*"):
+            if not path.name.endswith((SUFFIX, *SUFFIXES)):
+                continue
             try:
                 found = path.stat()
             except FileNotFoundError:

@@ -230,6 +230,7 @@ class Metrics:
     recording_lines_lost = Row(
         Counter, "lines of recordings that were not written: the disk did not keep up, or refused"
     )
+    recording_audio_lost_bytes = Row(Counter, "the same of audio: silence is in its place")
     journal_bytes = Row(Gauge, "what the journal takes on disk, all workers together")
     journal_limit_bytes = Row(Gauge, "what it may take: `RELAY_JOURNAL_BYTES`")
     journal_oldest_seconds = Row(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
@@ -56,6 +57,7 @@ class SendQueue:
         self.dropped = 0
         self.handler = NOBODY
         self.waited: Histogram | None = None  # what queued audio waited
+        self.on_sent: Callable[[Payload], None] | None = None  # hears audio; set before `attach`
         # What the audio path of a connection asks and calls: `send` is the transport's while
         # `is_open`.
         self.is_open = False  # attached, reading and not held
@@ -80,7 +82,7 @@ class SendQueue:
     def attach(self, transport: WSTransport) -> None:
         """A WebSocket is open."""
         self._transport = transport
-        self.send = transport.send
+        self.send = transport.send if self.on_sent is None else partial(self._tell, transport.send)
         self._gone = False
         self.resume()
 
@@ -193,6 +195,13 @@ class SendQueue:
         self._is_half = self.is_pcm and len(payload) % 2 == 1
         self.send(BINARY, payload)  # may call pause()
         self._open(self.is_open)
+
+    def _tell(
+        self, send: Callable[[WSMsgType, Payload], None], kind: WSMsgType, payload: Payload
+    ) -> None:
+        if kind is BINARY and self.on_sent is not None:
+            self.on_sent(payload)
+        send(kind, payload)
 
     def _open(self, is_open: bool) -> None:
         self.is_open = is_open

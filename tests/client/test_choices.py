@@ -20,12 +20,17 @@ OFFERED = """voices:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(postgres, template):
+async def stack(postgres, template, tmp_path_factory):
     def offer(policy):
         assert "voices: {}\n" in policy
         return policy.replace("voices: {}\n", OFFERED)
 
-    async with standing(await copy_database(postgres, template), ("policy.yaml", offer)) as made:
+    async with standing(
+        await copy_database(postgres, template),
+        ("policy.yaml", offer),
+        RELAY_RECORD_DIR=str(tmp_path_factory.mktemp("recordings")),
+        RELAY_RECORD_AUDIO="on",
+    ) as made:
         yield made
 
 
@@ -71,3 +76,23 @@ async def test_a_kept_voice_that_is_not_offered_any_more_changes_nothing(stack, 
     await page.type("Hello")
     await page.stored(2)
     assert model(stack) != "aura-2-orion-en"
+
+
+async def test_the_sound_is_recorded_if_the_user_wants_it_and_the_page_says_so(stack, tab):
+    await stack.say(ECHO)
+    page = await tab()
+    await page.type("Hello")
+    await page.stored(2)
+    assert await page.by("#recorded").inner_text() == ""
+
+    await page.by("#settings").click()
+    await page.by("#record").check()
+    await page.by("#settings-dialog [data-close]").click()
+    await page.by("#new").click()
+    await page.type("Hello again")
+    await page.stored(2)
+
+    said = page.by("#recorded")
+    assert await said.inner_text() == "The sound of this session is being recorded."
+    assert await said.is_visible()
+    assert await said.get_attribute("role") == "status"

@@ -31,7 +31,7 @@ from control.http.connection_limits import Caller
 from relay.core.admitted import Admitted, ResumePoint
 from relay.core.records import Record
 from relay.core.user_context import AskContext
-from relay.core.watcher import Watch
+from relay.core.watcher import Listen, Watch
 from relay.functions.executor import Functions
 from relay.functions.submission import Submission, Submit, Submitted
 from relay.journal.journal import Journal
@@ -221,6 +221,7 @@ async def relaying(
     share: AgentQuota | None = None,
     ask: AskContext | None = None,
     watches: Sequence[Watch] = (),
+    listen: Listen | None = None,
 ) -> AsyncIterator[Relay]:
     """A relay on a free port whose agent is at `agent_url`."""
     configuration = load(Path(config.__file__).parent, {})
@@ -242,8 +243,7 @@ async def relaying(
             conversation_id=uuid4(),
             user_id="user",
             timezone="UTC",
-            audio=Audio(),
-            **relay.admitted,
+            **{"audio": Audio(), **relay.admitted},
         )
 
     directory = tempfile.TemporaryDirectory(prefix="relay-journal-")
@@ -271,6 +271,7 @@ async def relaying(
         grow=grow,
         ask=ask,
         watches=watches,
+        listen=listen,
     )
     app = Litestar(
         [attach],

@@ -256,6 +256,10 @@ async def test_a_conversation_is_resumed_over_the_direct_transport_with_its_hist
     assert "greeting" not in again["settings"]["agent"]
 
 
+async def test_a_direct_session_is_not_recorded(program):
+    assert (await program.begin(record=True))["recorded"] is False
+
+
 async def test_nobody_attaches_to_a_direct_session(program):
     begun = await program.begin()
     url = str(program.client.base_url).replace("http", "ws", 1)

@@ -987,4 +987,50 @@ async def test_when_there_is_no_room_no_session_begins(store, client, live):
 async def test_the_names_of_what_may_be_chosen_are_told_and_nothing_behind_them(client):
     answer = await client.get(f"{PREFIX}/choices")
 
-    assert answer.json() == {"voices": ["orion"], "languages": ["spanish"]}
+    assert answer.json() == {"voices": ["orion"], "languages": ["spanish"], "record": False}
+
+
+# --- recording -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def recording(store, live):
+    app = make_app(store, live, record_audio=True)
+    async with connect(app, base_url="http://relay.test") as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("body", "recorded"),
+    [
+        ({"record": True}, True),
+        ({"record": False}, False),
+        ({}, False),
+        ({"record": True, "audio": {"input": {"encoding": "opus", "sample_rate": 16000}}}, True),
+    ],
+)
+async def test_the_audio_is_recorded_if_the_user_wants_it(store, recording, body, recorded):
+    begun = await begin(recording, **body)
+
+    assert begun["recorded"] is recorded
+    admit = admission(store, settled)
+    first = await admit(UUID(begun["session_id"]), begun["ticket"])
+    assert first.record_audio is recorded
+    # And so it is at the relay that has it next.
+    elsewhere = admission(store, settled, node_id=UUID(int=0xB))
+    again = await elsewhere(UUID(begun["session_id"]), first.resume_ticket)
+    assert (again.epoch, again.record_audio) == (2, recorded)
+
+
+async def test_without_permission_the_session_begins_and_is_not_recorded(store, client):
+    begun = await begin(client, record=True)
+
+    assert begun["recorded"] is False
+    admitted = await admission(store, settled)(UUID(begun["session_id"]), begun["ticket"])
+    assert admitted.record_audio is False
+
+
+async def test_a_client_learns_whether_sessions_may_be_recorded(recording):
+    answer = await recording.get(f"{PREFIX}/choices")
+
+    assert answer.json()["record"] is True

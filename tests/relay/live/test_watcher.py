@@ -40,9 +40,9 @@ class Listener:
         self.end = ended
 
 
-async def talk(watches):
+async def talk(watches, listen=None):
     """A line of the user, and audio of the agent."""
-    async with agent_and_relay(watches=watches) as (agent, relay):
+    async with agent_and_relay(watches=watches, listen=listen) as (agent, relay):
         async with relay.attach() as browser:
             await next_event(browser, "SettingsApplied")
             await agent.say(type="ConversationText", role="user", content="hello")
@@ -117,6 +117,25 @@ async def test_one_that_fails_hears_no_more_and_costs_nobody_anything(at, monkey
         return heard[-1]
 
     await talk(watches=[fail, watch])
+
+    (listener,) = heard
+    assert listener.end.reason == "browser_left"
+    assert said == ["watcher_failed"]
+
+
+async def test_one_that_cannot_listen_costs_nobody_anything_either(monkeypatch):
+    heard = []
+    said = []
+    monkeypatch.setattr(watchers.log, "exception", said.append)
+
+    def fail(beginning):
+        raise ZeroDivisionError
+
+    def watch(beginning):
+        heard.append(Listener(beginning))
+        return heard[-1]
+
+    await talk(watches=[watch], listen=fail)
 
     (listener,) = heard
     assert listener.end.reason == "browser_left"
