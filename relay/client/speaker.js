@@ -66,11 +66,6 @@ export class Sound extends EventTarget {
     }
   }
 
-  /** Seconds from the player to the ear, as far as the browser says. */
-  get latency() {
-    return this.context?.outputLatency || this.context?.baseLatency || 0;
-  }
-
   /** It is not needed any more; `open` makes another one. */
   close() {
     clearTimeout(this.#timer);

@@ -10,6 +10,8 @@ import random
 import signal
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -24,6 +26,7 @@ PEOPLE = 4
 SECONDS = 60.0  # for everybody to be answered, on a machine with other things to do
 DRAINED = 15.0  # control/http/server.py: after this uvicorn cancels
 BEYOND = 22.0  # longer than an owner without a heartbeat is taken to live
+ON_ITS_WAY = timedelta(seconds=1)  # a text, on a busy machine
 FAULTS = ("kill", "kill unstored", "stop", "stop for long", "drain")
 
 
@@ -78,6 +81,7 @@ class Two:
         self.relays = relays
         self.talks = talks
         self.recovered = {fault: [] for fault in FAULTS}
+        self.lost_at = []  # when somebody was cut off from a relay, by the clock of the wall
         self.only_on_disk = 0  # messages that were told and not stored until a restart
 
     def at(self, relay):
@@ -100,6 +104,7 @@ class Two:
             pytest.fail(f"not answered: {waiting}\n{await self.scene()}")
 
     async def round(self, chosen):
+        self.lost_at.append(datetime.now(UTC))
         for talk, hops in zip(self.talks, chosen.hops, strict=True):
             if hops:
                 talk.browser.cut()
@@ -115,10 +120,12 @@ class Two:
             began = time.monotonic()
             match chosen.fault:
                 case "kill":
+                    self.lost_at.append(datetime.now(UTC))
                     await faulty.kill()
                 case "kill unstored":
                     began = await self.kill_unstored(faulty, moved)
                 case "stop" | "stop for long":
+                    self.lost_at.append(datetime.now(UTC))
                     await stack.enter_async_context(stopped(faulty))
                     stays = dict(zip(self.talks, chosen.stays, strict=True))
                     moved = [talk for talk in moved if not stays[talk]] or moved[:1]
@@ -172,6 +179,7 @@ class Two:
 
             await until(is_told, SECONDS)
             began = time.monotonic()
+            self.lost_at.append(datetime.now(UTC))
             await relay.kill()
         return began
 
@@ -185,16 +193,24 @@ class Two:
             return lost
 
     async def unseen(self):
-        """What is stored and was not shown to somebody whose session never ended."""
+        """What is stored and was not shown to somebody whose session never ended.
+
+        But for what was said as the connection was lost: it may have been on its way.
+        """
+        found = []
         async with connected(self.stage.database_url) as connection:
-            return [
-                (browser, line)
-                for browser in (talk.browser for talk in self.talks)
-                if browser.sessions == 1
-                for line in misnumbered(
-                    await stored_of(connection, browser), browser.bubbles
-                ).items()
-            ]
+            for browser in (talk.browser for talk in self.talks if talk.browser.sessions == 1):
+                stored = await stored_of(connection, browser)
+                for seq, line in misnumbered(stored, browser.bubbles).items():
+                    said = await connection.fetchval(
+                        "SELECT created_at FROM voice.messages"
+                        " WHERE conversation_id = $1 AND seq = $2",
+                        UUID(browser.conversation_id),
+                        seq,
+                    )
+                    if not any(abs(at - said) < ON_ITS_WAY for at in self.lost_at):
+                        found.append((browser, seq, line, said))
+        return found
 
 
 @asynccontextmanager
