@@ -124,6 +124,7 @@ function show() {
   $("welcome").hidden = items.length > 0 || id !== null;
   const recorded = view.recorded ? RECORDED : "";
   if ($("recorded").textContent !== recorded) $("recorded").textContent = recorded; // said once
+  $("recorded").className = recorded ? "recorded" : "unseen";
   $("transcript").setAttribute("aria-busy", String(loading)); // not all of it is news to be read out
   if (items !== before?.items) bubbles.show(items);
   if (problem === before?.problem) return;

@@ -79,14 +79,14 @@ async def test_a_tap_on_a_bubble_tells_its_time_and_copies_it(stack, tab):
     await page.by(".bubble.user .meta button").click()
     await page.until("() => document.querySelector('#alert').textContent.startsWith('Copied')")
     assert await page.page.evaluate("navigator.clipboard.readText()") == "Remember the milk"
-    assert not await page.by(".bubble.assistant time").is_visible()
+    assert not await page.by(".bubble.assistant time").last.is_visible()
     await page.by(".bubble.user").click()
     assert not await page.by(".bubble.user time").is_visible()
 
     await page.by("#export").click()
     await page.by("#export-dialog [value=copy]").click()
     await page.until(
-        "async () => (await navigator.clipboard.readText()).startsWith('Remember the milk\\n')"
+        "async () => (await navigator.clipboard.readText()).includes('Remember the milk\\n')"
     )
 
 
