@@ -11,6 +11,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TextIO
@@ -72,7 +73,13 @@ async def evaluate(
             if path is not None and not path.absolute().parent.is_dir():
                 raise UsageError(f"{path}: there is no such folder")
         at_once = min(options.at_once, settings.agent_sessions or options.at_once)
-        made = await _run_recorded(options, scenarios, at_once, err, environ)
+        with TemporaryDirectory(prefix="voice-relay-eval-") as folder:
+            if options.html is not None:
+                environ = _recorded(environ, folder)
+            made = await _run(options, scenarios, at_once, err, environ)
+            if options.html is not None:  # the relay has stopped: all is in the files
+                recordings = Path(environ["RELAY_RECORD_DIR"])
+                await asyncio.to_thread(_draw_timelines, made, recordings, err)
     except ConfigError as error:
         click.echo(f"{error}\n{len(error.problems)} mistake(s)", file=err)
         return 2
@@ -89,38 +96,25 @@ async def evaluate(
     return 1 if results.failed else 0
 
 
-async def _run_recorded(
-    options: EvalOptions,
-    scenarios: Mapping[Path, Scenario],
-    at_once: int,
-    err: TextIO,
-    environ: Mapping[str, str],
-) -> dict[Path, list[Attempt]]:
-    """As `_run`; where a page is to be written, attempts that failed have their timelines."""
-    if options.html is None:
-        return await _run(options, scenarios, at_once, err, environ)
-    with TemporaryDirectory(prefix="voice-relay-eval-") as folder:
-        if not environ.get("RELAY_RECORD_DIR"):  # else they are kept there, as who set it wants
-            environ = {**environ, "RELAY_RECORD_DIR": folder, "RELAY_RECORD_CONTENT": "on"}
-        made = await _run(options, scenarios, at_once, err, environ)
-        # The relay has stopped: all is in the files.
-        recordings = Path(environ["RELAY_RECORD_DIR"])
-        for attempts in made.values():
-            for attempt in attempts:
-                if not attempt.passed:
-                    await asyncio.to_thread(_draw_timeline, attempt, recordings, err)
-        return made
+def _recorded(environ: Mapping[str, str], folder: str) -> Mapping[str, str]:
+    """With recordings in this folder; whoever has them already keeps them as they want."""
+    if environ.get("RELAY_RECORD_DIR"):
+        return environ
+    return {**environ, "RELAY_RECORD_DIR": folder, "RELAY_RECORD_CONTENT": "on"}
 
 
-def _draw_timeline(attempt: Attempt, recordings: Path, err: TextIO) -> None:
-    """There is none of what failed before it had a session."""
-    path = find_file(recordings, UUID(attempt.session_id)) if attempt.session_id else None
-    if path is None:
-        return
-    try:
-        attempt.timeline = draw_file(path, in_frame=True).html
-    except TimelineFailed as error:
-        click.echo(f"voice-relay: {error}", file=err)
+def _draw_timelines(made: Mapping[Path, list[Attempt]], recordings: Path, err: TextIO) -> None:
+    """Of what failed, if it had a session."""
+    for attempt in chain.from_iterable(made.values()):
+        if attempt.passed or not attempt.session_id:
+            continue
+        path = find_file(recordings, UUID(attempt.session_id))
+        if path is None:
+            continue
+        try:
+            attempt.timeline = draw_file(path, in_frame=True).html
+        except TimelineFailed as error:
+            click.echo(f"voice-relay: {error}", file=err)
 
 
 async def _run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 from uuid import UUID
 
 from relay.core.actions import Action
@@ -12,6 +13,8 @@ from relay.core.records import SessionEnded
 from relay.core.watcher import Counts, Listener, Watcher
 
 log = logging.getLogger(__name__)
+
+_Begun = TypeVar("_Begun")
 
 
 class Watchers:
@@ -28,16 +31,9 @@ class Watchers:
     ) -> None:
         self._watchers: list[Watcher] = []
         for watch in begin:
-            try:
-                self._watchers.append(watch())
-            except Exception:
-                log.exception("watcher_failed")
-        self.listener: Listener | None = None
-        if listen is not None:
-            try:
-                self.listener = listen()
-            except Exception:
-                log.exception("watcher_failed")
+            if watcher := _begin(watch):
+                self._watchers.append(watcher)
+        self.listener: Listener | None = _begin(listen) if listen else None
         if self.listener is not None:
             self._watchers.append(self.listener)
 
@@ -74,3 +70,13 @@ class Watchers:
             except Exception:
                 log.exception("watcher_failed")
                 self._watchers.remove(watcher)
+
+
+def _begin(watch: Callable[[], _Begun]) -> _Begun | None:
+    """None: it did not want to, or could not."""
+    try:
+        return watch()
+    except Exception:
+        # The edge of somebody else's code: who cannot watch must not cost the session.
+        log.exception("watcher_failed")
+        return None

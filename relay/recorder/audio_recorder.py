@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
 from copy import copy
 from enum import Enum
 from pathlib import Path
@@ -21,6 +20,7 @@ from relay.core.beginning import Beginning
 from relay.core.events import Event
 from relay.core.records import SessionEnded
 from relay.core.watcher import Counts
+from relay.recorder.backlog import Backlog
 from relay.recorder.sound import find_sound
 from relay.recorder.track import Loudspeaker, Microphone, Track
 from relay.telemetry.metrics import Metrics
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 WAITING_BYTES = 16 << 20  # of all sessions of a process, beside the lines
 SUFFIXES = (".user.wav", ".user.opus", ".agent.wav")
-_PRIVATE_DIRECTORY, _PRIVATE_FILE = 0o700, 0o600
+PRIVATE_DIRECTORY, PRIVATE_FILE = 0o700, 0o600  # what people said
 _BLOCK_BYTES = 1 << 16
 
 
@@ -110,8 +110,8 @@ class SideFile:
     def _open(self) -> int:
         if self._is_made:
             return os.open(self._path, os.O_RDWR)
-        self._path.parent.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT, _PRIVATE_FILE)
+        self._path.parent.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
         self._is_made = True
         return file
 
@@ -124,9 +124,7 @@ class AudioRecorder:
         self._directory = directory
         self._session_bytes = session_bytes
         self._metrics = metrics
-        self._waiting: deque[tuple[SideFile, float, bytes | Mark]] = deque()
-        self._waiting_bytes = 0  # added to by the event loop alone
-        self._taken_bytes = 0  # by who writes
+        self._waiting = Backlog[tuple[SideFile, float, bytes | Mark]](WAITING_BYTES)
         self._open: set[SideFile] = set()  # of who writes
         self._is_failing = False
 
@@ -150,18 +148,13 @@ class AudioRecorder:
     def put(self, side: SideFile, what: bytes | Mark) -> None:
         """This happens now. Sound that there is no room for is lost."""
         size = len(what) if isinstance(what, bytes) else 0
-        if self._waiting_bytes - self._taken_bytes + size > WAITING_BYTES:
+        if not self._waiting.put((side, monotonic(), what), size):
             self._metrics.recording_audio_lost_bytes.inc(size)
-            return
-        self._waiting_bytes += size
-        self._waiting.append((side, monotonic(), what))
 
     def write(self) -> None:
         """What waits, into its files; blocks. Of one thread at a time."""
         now = monotonic()  # all that came until then waits already
-        for _ in range(len(self._waiting)):
-            side, at, what = self._waiting.popleft()
-            self._taken_bytes += len(what) if isinstance(what, bytes) else 0
+        for side, at, what in self._waiting.take():
             if not side.is_over:
                 self._open.add(side)
                 side.take(at, what)

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +26,14 @@ from relay.core.beginning import Beginning
 from relay.core.events import Event
 from relay.core.records import SessionEnded
 from relay.core.watcher import Counts
-from relay.recorder.audio_recorder import SUFFIXES, AudioRecorder, AudioRecording
+from relay.recorder.audio_recorder import (
+    PRIVATE_DIRECTORY,
+    PRIVATE_FILE,
+    SUFFIXES,
+    AudioRecorder,
+    AudioRecording,
+)
+from relay.recorder.backlog import Backlog
 from relay.recorder.recording import Scribe
 from relay.recorder.redaction import Redactor
 from relay.telemetry.metrics import Metrics
@@ -38,7 +45,6 @@ TIDY_SECONDS = 60.0
 WAITING_BYTES = 16 << 20  # of all sessions of a process
 STOP_SECONDS = 5.0
 SUFFIX = ".ndjson"
-_PRIVATE_DIRECTORY, _PRIVATE_FILE = 0o700, 0o600  # what people said
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,9 +74,7 @@ class Recorder:
         self._bounds = bounds
         self._metrics = metrics
         self._keeps_content = keeps_content
-        self._waiting: deque[tuple[Path, bytes]] = deque()
-        self._waiting_bytes = 0  # added to by the event loop alone
-        self._taken_bytes = 0  # by who writes
+        self._waiting = Backlog[tuple[Path, bytes]](WAITING_BYTES)
         self._writing = threading.Lock()
         self._stopped = threading.Event()
         self._is_failing = False
@@ -93,12 +97,10 @@ class Recorder:
 
     def put(self, path: Path, line: bytes) -> bool:
         """Have this written behind what is in the file; False: there is no room for it."""
-        if self._waiting_bytes - self._taken_bytes + len(line) > WAITING_BYTES:
+        has_room = self._waiting.put((path, line), len(line))
+        if not has_room:
             self._metrics.recording_lines_lost.inc()
-            return False
-        self._waiting_bytes += len(line)
-        self._waiting.append((path, line))
-        return True
+        return has_room
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -132,10 +134,8 @@ class Recorder:
         """What waits, into its files."""
         with self._writing:  # whoever erases writes, too
             lines: dict[Path, list[bytes]] = defaultdict(list)
-            for _ in range(len(self._waiting)):
-                path, line = self._waiting.popleft()
+            for path, line in self._waiting.take():
                 lines[path].append(line)
-                self._taken_bytes += len(line)
             for path, text in lines.items():
                 self._append(path, text)
             if self._audio is not None:
@@ -250,10 +250,10 @@ def _append(path: Path, text: bytes) -> None:
     """All of it or nothing. Raises `OSError`."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     try:
-        file = os.open(path, flags, _PRIVATE_FILE)
+        file = os.open(path, flags, PRIVATE_FILE)
     except FileNotFoundError:
-        path.parent.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        file = os.open(path, flags, _PRIVATE_FILE)
+        path.parent.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        file = os.open(path, flags, PRIVATE_FILE)
     try:
         size = os.fstat(file).st_size
         try:

@@ -12,13 +12,13 @@ import httpx
 from websockets.asyncio.client import connect
 
 from relay.sandbox.script import Script, Turn
+from tests.chaos.stage import until
 from tests.client.stack import standing
 from tests.conftest import copy_database
 
 ECHO = Script(turns=(Turn(when="text", say=("All right.",), seconds=1.0),), loop=True)
 VOICE = b"".join(n.to_bytes(2, "little") for n in range(1, 16_001))  # a second, no sample twice
 FRAME = 640
-LOOK = 0.05  # for what other processes do there is no event
 
 
 def read(directory, begun, side):
@@ -55,14 +55,13 @@ async def _until(socket, kind):
 
 
 async def _written(look):
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                if look():
-                    return
-            except (FileNotFoundError, EOFError):
-                pass
-            await asyncio.sleep(LOOK)
+    async def is_written():
+        try:
+            return look()
+        except (FileNotFoundError, EOFError):
+            return False
+
+    await until(is_written, 20)
 
 
 async def test_what_a_killed_relay_recorded_is_played_and_goes_with_its_conversation(
