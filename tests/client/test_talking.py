@@ -273,8 +273,11 @@ async def test_the_agent_is_stopped_without_talking_over_it(stack, tab, key):
     await stack.say(Script(turns=(reply, *ECHO.turns)))
     page = await tab()
     await page.type("Tell me a story")
+    await page.says("A long story.")
+    at = await page.page.evaluate("heard.context.currentTime")
+    # Of the reply, and not what is left of the greeting.
+    await page.until("at => heard.ranges.some((r) => r.peak > 0.05 && r.end > at + 1.5)", at)
     await page.word("speaking")
-    await page.until("() => heard.ranges.some(({ peak }) => peak > 0.05)")
 
     if key:
         await page.page.keyboard.press(key)
