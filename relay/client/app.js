@@ -339,14 +339,16 @@ async function wantsOpus() {
 }
 
 async function install() {
-  const workers = navigator.serviceWorker;
-  let installed = Boolean(workers?.controller);
-  workers?.addEventListener("controllerchange", () => {
-    if (installed) tell({ code: "updated" }); // else this is the first
-    installed = true;
-  });
   try {
-    await workers?.register("worker.js");
+    const registration = await navigator.serviceWorker?.register("worker.js");
+    registration?.addEventListener("updatefound", () => {
+      const { active, installing } = registration;
+      if (!active) return; // this is the first
+      // Not when it is at work: for that it waits until the one before has nothing to do.
+      installing.addEventListener("statechange", () => {
+        if (installing.state === "installed") tell({ code: "updated" });
+      });
+    });
   } catch {
     // Cookies are blocked: nothing is shown without a network, and all else works.
   }

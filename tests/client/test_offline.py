@@ -227,6 +227,12 @@ async def test_a_new_version_is_offered(stack, tab):
     page = await ready(stack, tab)
     await page.type("Hello")
     await page.stored(2)
+    # The one before has something to do, and no end of it.
+    worker = page.page.context.service_workers[0]
+    await worker.evaluate(
+        "() => { self.onmessage = (event) => event.waitUntil(new Promise(() => {})); }"
+    )
+    await page.page.evaluate("navigator.serviceWorker.controller.postMessage({})")
 
     await page.page.evaluate("navigator.serviceWorker.register('worker.js?another')")
     await page.until(
