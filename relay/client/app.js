@@ -54,7 +54,6 @@ const dock = new Dock(
     onText: type, onLong: () => tell({ code: "too_long" }),
   },
 );
-const latency = new Latency();
 const devices = new Devices(
   { microphone: $("microphone"), speaker: $("speaker"), note: $("devices-note") },
   (chosen) => conversation.choose(chosen),
@@ -66,6 +65,7 @@ const settings = new Settings(
   },
   { volume: (volume) => conversation.setVolume(volume), choice: (chosen) => conversation.prefer(chosen) },
 );
+const latency = new Latency((spent) => settings.showLatency(spent));
 let shown = null; // what is stored of the conversation: its title
 let view = null; // what is drawn
 let again = talk; // what "Try again" does
@@ -257,7 +257,6 @@ $("erase").onclick = async () => {
 };
 
 function openSettings() {
-  settings.showLatency(latency.spent);
   ask($("settings-dialog"));
 }
 

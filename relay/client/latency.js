@@ -9,12 +9,16 @@ const LOUD = 0.02; // root mean square: above it somebody speaks into the microp
  */
 
 export class Latency {
-  /** @type {Spent | null} of the last turn that was answered aloud */
-  spent = null;
+  #onSpent;
   #stopped = null; // when the user did
   #typed = false;
   #silent = true; // the agent
   #turn = null; // {stopped, words, answer}, as far as it has come
+
+  /** @param {(spent: Spent) => void} onSpent when a turn is answered aloud */
+  constructor(onSpent) {
+    this.#onSpent = onSpent;
+  }
 
   /** The user has sent a typed turn. */
   typed(now) {
@@ -47,6 +51,6 @@ export class Latency {
   #heard(now) {
     const { stopped, words, answer } = this.#turn;
     this.#turn = null;
-    this.spent = { words: words - stopped, answer: answer - words, voice: now - answer, all: now - stopped };
+    this.#onSpent({ words: words - stopped, answer: answer - words, voice: now - answer, all: now - stopped });
   }
 }

@@ -45,11 +45,11 @@ export class Settings {
     }
   }
 
-  /** Where the time of the last turn went. @param {import("./latency.js").Spent | null} spent */
+  /** Where the time of the last turn went. @param {import("./latency.js").Spent} spent */
   showLatency(spent) {
     const { latency } = this.#parts;
-    latency.hidden = spent === null;
-    for (const [name, seconds] of Object.entries(spent ?? {})) {
+    latency.hidden = false;
+    for (const [name, seconds] of Object.entries(spent)) {
       latency.querySelector(`[data-part=${name}]`).textContent = describeSeconds(seconds);
     }
   }

@@ -103,8 +103,9 @@ async def test_where_the_time_of_the_last_turn_went(stack, tab):
     began = await page.page.evaluate("performance.now()")
     await page.type("Hello")
     await page.word("speaking", 20)
-    ended = await page.page.evaluate("performance.now()")
     await page.by("#settings").click()
+    await page.by("#latency").wait_for()  # it is there when the first sound is heard
+    ended = await page.page.evaluate("performance.now()")
 
     shown = await page.by("#latency dd").all_inner_texts()
     words, answer, voice, whole = (float(each.removesuffix(" s")) for each in shown)
