@@ -13,10 +13,11 @@ const client = new DeepgramClient({
 
 const connection = await client.agent.v1.connect({ reconnectAttempts: 3 });
 let audio = 0;
+let spoken = false;
 connection.on("message", async (data) => {
   if (data instanceof Blob) return void (audio += data.size);
   tell(data);
-  if (data.type === "AgentAudioDone") speak();
+  if (data.type === "AgentAudioDone" && !spoken) speak(); // after the greeting
   if (data.content === "What else?") connection.close();
 });
 connection.on("error", (error) => tell({ type: "(error)", text: String(error.message ?? error) }));
@@ -43,6 +44,7 @@ connection.sendSettings({
 connection.sendMedia(new Uint8Array(4096)); // at once: the relay keeps it until it can be heard
 
 function speak() {
+  spoken = true;
   const samples = readFileSync(wav).subarray(44);
   for (let at = 0; at < samples.length; at += 4096) {
     connection.sendMedia(samples.subarray(at, at + 4096));
