@@ -69,10 +69,16 @@ def engine(request):
     return Chromium(browser) if name == "chromium" else browser
 
 
+# What the console says in any test: of tap.js; of a session that is given up as it opens (Chromium);
+# of what is given up as the page is loaded again (Firefox).
+ALWAYS = [
+    *("ScriptProcessorNode is deprecated", "closed before the connection is est"),
+    *("intercepted the request and encountered an unexpected error", "was interrupted"),
+]
 # What the console says when the network is away: Chromium, then Firefox.
 LOST = [
     *("ERR_", "WebSocket connection"),
-    *("establish a connection", "was interrupted", "ServiceWorker passed a promise"),
+    *("establish a connection", "ServiceWorker passed a promise"),
 ]
 
 
@@ -83,8 +89,7 @@ class Page:
         self.page = page
         self.url = url
         self.problems = []
-        # Ours, in tap.js; and what Chromium says of a session that is given up as it opens.
-        self.expected = ["ScriptProcessorNode is deprecated", "closed before the connection is est"]
+        self.expected = [*ALWAYS]
         page.set_default_timeout(8000)
         page.on("console", self._said)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
