@@ -69,7 +69,7 @@ def engine(request):
     return Chromium(browser) if name == "chromium" else browser
 
 
-# What the console says in any test: of tap.js; of a session that is given up as it opens (Chromium);
+# What the console says in any test: of tap.js; of a session given up as it opens (Chromium);
 # of what is given up as the page is loaded again (Firefox).
 ALWAYS = [
     *("ScriptProcessorNode is deprecated", "closed before the connection is est"),
