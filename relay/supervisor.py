@@ -177,7 +177,11 @@ class Contained:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.running.discard(task)
-        error = None if task.cancelled() else task.exception()
+        try:
+            # Asked for in any case: until then a cancelled one keeps the frames in which it was.
+            error = task.exception()
+        except asyncio.CancelledError:
+            return
         if error is not None:
             self._count(self._kind)
             log.error("task_failed task=%s", task.get_name(), exc_info=error)

@@ -34,8 +34,10 @@ def open_client(egress: Egress, url: str, *, connections: int = KEPT) -> httpx.A
 
 async def release(answer: httpx.Response) -> None:
     """Close a streamed answer, so that nothing of it waits for the garbage collector."""
-    await answer.aclose()
-    answer.stream = httpx.ByteStream(b"")  # httpx's own knows the answer: a cycle
+    try:
+        await answer.aclose()
+    finally:
+        answer.stream = httpx.ByteStream(b"")  # httpx's own knows the answer: a cycle
 
 
 class NoAnswer(Exception):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 
 import pytest
 
@@ -227,6 +229,31 @@ async def test_one_off_tasks_get_their_time_and_are_cancelled_then(supervisor):
         async with supervisor.containing("call", seconds=0.01) as tasks:
             late = tasks.start(no_end(), name="late")
         assert late.cancelled()
+
+
+async def test_a_cancelled_one_off_task_leaves_nothing_to_the_garbage_collector(supervisor):
+    class Kept:
+        pass
+
+    async def no_end():
+        task = asyncio.current_task()  # as a lock of anyio has it: a frame that knows its task
+        kept = Kept()
+        seen.append(weakref.ref(kept))
+        await asyncio.Event().wait()
+        return task
+
+    seen = []
+    gc.collect()
+    gc.disable()
+    try:
+        async with supervisor.containing("call", seconds=60.0) as tasks:
+            task = tasks.start(no_end(), name="call 1")
+            await asyncio.sleep(0)
+            task.cancel()
+            del task
+        assert seen[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_one_off_tasks_are_cancelled_at_once_when_their_owner_breaks(supervisor):
