@@ -1,6 +1,7 @@
 """What tests of several rooms share: a real Postgres, a fresh migrated database for each test."""
 
 import asyncio
+import gc
 import logging
 import shutil
 import tempfile
@@ -45,6 +46,15 @@ async def _execute(url, sql):
         await connection.execute(sql)
     finally:
         await connection.close()
+
+
+@pytest.fixture
+def no_collector():
+    """What is only in a cycle stays: a test sees that there is none."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ class Watchers:
     ) -> None:
         self._watchers: list[Watcher] = []
         for watch in begin:
-            if watcher := _begin(watch):
+            if (watcher := _begin(watch)) is not None:
                 self._watchers.append(watcher)
         self.listener: Listener | None = _begin(listen) if listen else None
         if self.listener is not None:

@@ -99,14 +99,6 @@ async def program(database_url, tmp_path):
             yield Whole(http, sandbox, orchestrator)
 
 
-@pytest.fixture
-def no_collector():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 def left():
     """What is alive, by type; of connections of HTTP those that their server has no more: it keeps
     some for the next request, and a WebSocket leaves none."""

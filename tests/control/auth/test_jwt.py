@@ -117,7 +117,7 @@ async def test_a_good_token_of_each_kind_names_its_user(jwks):
     ("token", "said"),
     [
         (sign(exp=int(time.time()) - 60), "expired"),
-        (sign(nbf=int(time.time()) + 86400), "not valid yet"),
+        (sign(nbf=int(time.time()) + 86400), "not valid yet"),  # collected long before it runs
         (sign(aud="anon"), "another audience"),
         (sign(aud=None), "no aud"),
         (sign(iss="https://evil.example"), "another issuer"),
