@@ -61,7 +61,7 @@ bench: $(STAMP) ## A load test of ten to fifteen minutes, and a line that says w
 referee: $(STAMP) ## Let voicebench, which is not ours, talk to an agent with and without the relay
 	@$(PYTHON_BIN) -m loadtests.referee build/referee
 
-# Branch coverage of these is 100 %: they are the rules, and they are cheap to test.
+# The tests of relay/ cover each branch of these: they are the rules, and they are cheap to test.
 comma := ,
 empty :=
 space := $(empty) $(empty)
