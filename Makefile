@@ -44,6 +44,8 @@ unit: $(STAMP)
 chaos: $(STAMP) ## Break everything, many times: half an hour; SEED=... repeats a run, ONLY=... chooses
 	@sh scripts/proxies.sh
 	@CHAOS=long CHAOS_SEED=$(SEED) $(PYTHON_BIN) -m pytest -s tests/chaos -k '$(or $(ONLY),not soak)'
+	@# And what is too long for `make test`.
+	@[ -n "$(ONLY)" ] || CHAOS=long $(PYTHON_BIN) -m pytest tests -m long --ignore tests/chaos
 
 soak: $(STAMP) ## Twenty minutes of coming and going: does anything grow? SOAK=... minutes
 	@SOAK=$(or $(SOAK),20) CHAOS_SEED=$(SEED) $(PYTHON_BIN) -m pytest tests/chaos/test_soak.py

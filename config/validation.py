@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import reduce
+from functools import cache, reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,6 +79,7 @@ def check(shape: Any, value: object) -> Any:
     return msgspec.convert(value, shape)
 
 
+@cache
 def json_schema(shape: Any) -> dict[str, Any]:
     """As editors know it, too."""
     secret = {"type": "string", "pattern": NOT_EMPTY, "writeOnly": True}

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import shutil
 import tempfile
 import uuid
@@ -16,6 +17,7 @@ from control.db.store import Store
 from control.dev.postgres import EmbeddedPostgres
 from tests.closed_network import Authority, http_proxy
 
+LONG = os.environ.get("CHAOS") == "long"
 RULES = Path(__file__).parent / "relay"
 FOLDER = pytest.StashKey[str]()
 # Nothing here has to survive a power cut.
@@ -31,9 +33,12 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """The rules are covered by the tests of `relay/`; elsewhere counting lines takes a third of the
-    processor time."""
+    """What is `long` is left to `make chaos`. The rules are covered by the tests of `relay/`;
+    elsewhere counting lines takes a third of the processor time."""
+    later = pytest.mark.skip(reason="takes long: in `make chaos`")
     for item in items:
+        if not LONG and item.get_closest_marker("long"):
+            item.add_marker(later)
         if not item.path.is_relative_to(RULES):
             item.add_marker("no_cover")
 
@@ -101,7 +106,7 @@ async def empty_database_url(postgres):
 async def copy_database(postgres, template):
     """The URL of another migrated database."""
     name = f"test_{uuid.uuid4().hex}"
-    await _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
+    await _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     return _with_database(postgres, name)  # it goes with the server: a DROP takes longer
 
 
@@ -129,7 +134,9 @@ def secure_proxy(authority):
 def shared_database_url(postgres, template):
     """A migrated database for tests that do not mind what others leave in it."""
     name = "shared"
-    asyncio.run(_execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template}"))
+    asyncio.run(
+        _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    )
     return _with_database(postgres, name)
 
 

@@ -309,9 +309,9 @@ def purity_mistakes(source: str) -> list[str]:
             found.append(f"line {node.lineno}: async")
         called = node.func if isinstance(node, ast.Call) else None
         if isinstance(called, ast.Name) and called.id in ("open", "print", "input"):
-            found.append(f"line {node.lineno}: {called.id}()")
+            found.append(f"line {called.lineno}: {called.id}()")
         if isinstance(called, ast.Attribute) and called.attr in ("now", "utcnow", "today"):
-            found.append(f"line {node.lineno}: reads a clock")
+            found.append(f"line {called.lineno}: reads a clock")
     return found
 
 

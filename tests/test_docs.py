@@ -19,10 +19,12 @@ from jsonschema import Draft202012Validator
 from config.loader import load
 from config.policy import Messages
 from config.settings import CONFIG_DIR, STAND_INS, VARIABLES, from_environment
+from control.admin.cli import admin
 from control.app import create_app
 from control.cli import main
 from relay.core import message_policy
-from relay.core.session import EndReason, State
+from relay.core.agent_lifecycle import State
+from relay.core.events import EndReason
 from relay.protocol import close_codes, deepgram, relay_events
 from relay.protocol.relay_events import IntentStatus
 from scripts import reference
@@ -284,7 +286,7 @@ def test_every_route_for_administrators_is_on_their_page():
 def test_every_command_for_administrators_is_on_their_page():
     text = section("The command", ADMINISTRATION)
 
-    assert [n for n in main.commands["admin"].commands if not re.search(rf"\b{n}\b", text)] == []
+    assert [n for n in admin.commands if not re.search(rf"\b{n}\b", text)] == []
 
 
 def test_every_act_is_described():

@@ -87,11 +87,10 @@ UPGRADE = {
 class _TrustAll(Egress):
     """For a look at a certificate that is not to be trusted."""
 
-    def make_tls(self) -> ssl.SSLContext:
-        context = super().make_tls()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.tls.check_hostname = False
+        self.tls.verify_mode = ssl.CERT_NONE
 
 
 class _Way(NamedTuple):

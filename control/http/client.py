@@ -25,11 +25,11 @@ def open_client(egress: Egress, url: str, *, connections: int = KEPT) -> httpx.A
     secret = egress.find_proxy(url)
     proxy = None if secret is None else httpx.Proxy(secret.reveal())
     if proxy is not None and proxy.url.scheme == "https":
-        proxy.ssl_context = egress.make_tls()
+        proxy.ssl_context = egress.tls
     limits = httpx.Limits(
         max_connections=connections, max_keepalive_connections=min(KEPT, connections)
     )
-    return httpx.AsyncClient(verify=egress.make_tls(), proxy=proxy, trust_env=False, limits=limits)
+    return httpx.AsyncClient(verify=egress.tls, proxy=proxy, trust_env=False, limits=limits)
 
 
 async def release(answer: httpx.Response) -> None:

@@ -41,6 +41,9 @@ _SENT: dict[type[Action], tuple[str, Side]] = {
 }
 SENT = {kind.__name__: field for kind, (field, _) in _SENT.items()}
 """The field of each such action that its own line has."""
+# What most of the agent's messages are answered with.
+_FORWARD = {kept: {"type": "Forward", "kept": kept} for kept in (True, False)}
+_line_encoder = msgspec.json.Encoder()
 _ODD = deepgram.Unknown | deepgram.Malformed | deepgram.Mended
 
 
@@ -83,6 +86,7 @@ class Scribe:
         self._redactor = redactor
         self._zero = beginning.began.timestamp() - beginning.now
         self._seq = 0
+        self._second, self._date = 0, ""  # of the newest line
         self._request_id: str | None = None
         admitted = beginning.admitted
         self._session_id = str(admitted.session_id)
@@ -159,18 +163,25 @@ class Scribe:
     def _line(self, now: float, kind: Kind, payload: dict[str, Any], **more: Any) -> bytes:
         self._seq += 1
         direction = more.pop("direction", None)
-        at = datetime.fromtimestamp(self._zero + now, UTC).isoformat(timespec="milliseconds")
         line = Line(
             request_id=self._request_id,
             session_id=self._session_id,
             customer_id=self._customer_id,
             seq=self._seq,
-            ts=at.removesuffix("+00:00") + "Z",
+            ts=self._wall_clock(now),
             direction=direction,
             payload=payload,
             relay=Ours(at=now, kind=kind, **more),
         )
-        return msgspec.json.encode(line) + b"\n"
+        return _line_encoder.encode(line) + b"\n"
+
+    def _wall_clock(self, now: float) -> str:
+        milliseconds = int((self._zero + now) * 1000)
+        second = milliseconds // 1000
+        if second != self._second:  # its date is worked out once
+            self._second = second
+            self._date = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._date}.{milliseconds % 1000:03d}Z"
 
     def _frame(self, message: Any, text: bytes) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """A frame as it came; and what was made of it, where it was not as described."""
@@ -189,10 +200,15 @@ class Scribe:
         return {"type": type(event).__name__, **fields}
 
     def _action(self, asked: Action) -> dict[str, Any]:
-        fields = msgspec.to_builtins(asked)
-        if found := _SENT.get(type(asked)):
-            del fields[found[0]]
-        return {"type": type(asked).__name__, **self._redactor.redact(fields)}
+        if isinstance(asked, actions.Forward):
+            return _FORWARD[asked.kept]
+        kind = type(asked)
+        if found := _SENT.get(kind):  # what was sent has a line of its own
+            rest = [name for name in kind.__struct_fields__ if name != found[0]]
+            fields = msgspec.to_builtins({name: getattr(asked, name) for name in rest})
+        else:
+            fields = msgspec.to_builtins(asked)
+        return {"type": kind.__name__, **self._redactor.redact(fields)}
 
     def _drawn(self, drawn: Sequence[UUID | float | str]) -> list[float | str]:
         """Ids and numbers as they are; a text that is drawn is a ticket."""

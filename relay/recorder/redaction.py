@@ -29,6 +29,8 @@ _WORDS = frozenset(
 _WHOLE = frozenset({"arguments", "result", "facts", "parameters"})
 # Never kept, whatever else is: who has them can do something.
 _SECRETS = frozenset({"ticket", "resume_ticket", "headers", "credentials", "url"})
+_HIDDEN = _WHOLE | _SECRETS
+_BARE = frozenset({int, float, bool, type(None)})  # numbers say nothing where nothing is hidden
 
 _DIGITS = 16
 _MARK = re.compile(rf"redacted:(\d+):([0-9a-f]{{{_DIGITS}}})")
@@ -51,7 +53,10 @@ class Redactor:
         if kind is str:
             return value if is_word or self.keeps_content else self.mark(value)
         if kind is dict:
-            return {key: self.redact(each, key) for key, each in value.items()}
+            return {
+                key: each if type(each) in _BARE and key not in _HIDDEN else self.redact(each, key)
+                for key, each in value.items()
+            }
         if kind is list or kind is tuple:
             return [self.redact(each, name) for each in value]
         return value

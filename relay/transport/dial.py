@@ -79,13 +79,14 @@ class Dialler:
         """Without `egress`: no proxy, and the system's TLS."""
         self._url = url
         self._key = key
-        make_tls = egress.make_tls if egress else ssl.create_default_context
-        self._tls = make_tls() if urlsplit(url).scheme == "wss" else None
+        self._tls = None
+        if urlsplit(url).scheme == "wss":
+            self._tls = egress.tls if egress else ssl.create_default_context()
         found = egress.find_proxy(url) if egress else None
         # python-socks has one name for both; it lets the proxy resolve names.
         self._proxy = found.reveal().replace("socks5h://", "socks5://", 1) if found else None
-        needs_tls = self._proxy and self._proxy.startswith("https://")
-        self._proxy_tls = make_tls() if needs_tls else None
+        is_tls = self._proxy and self._proxy.startswith("https://")
+        self._proxy_tls = egress.tls if egress and is_tls else None
         self._ping_seconds = ping_seconds
         self._seconds = seconds
         self._max_message_bytes = max_message_bytes

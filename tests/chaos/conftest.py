@@ -15,8 +15,8 @@ import pytest
 
 from tests.chaos.postgres import own_server
 from tests.chaos.tally import Figure, table
+from tests.conftest import LONG
 
-LONG = os.environ.get("CHAOS") == "long"
 SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(1 << 32))
 REPORT = Path("build") / "chaos.json"
 

@@ -13,7 +13,8 @@ import httpx
 import yaml
 
 from loadtests.processes import free_port
-from tests.chaos.stage import HOST, answers, until
+from tests.chaos.link import HOST
+from tests.chaos.stage import answers, until
 from tests.promtool import PROMETHEUS
 
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "alerts.yaml"

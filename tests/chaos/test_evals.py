@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.control.evals.test_eval import EVALS, evaluate
 
-pytestmark = [pytest.mark.speech, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.speech, pytest.mark.timeout(1200)]
 
 
-@pytest.mark.skipif(os.environ.get("CHAOS") != "long", reason="minutes of talk: `make chaos`")
 def test_all_scenarios_that_ship_pass_or_fail_as_known(tmp_path):
     names = sorted(path.stem for path in EVALS.glob("*.yaml"))
 

@@ -49,13 +49,13 @@ async def system():
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def firefox(system):
-    async with engines.firefox(system.environ) as browser:
+    async with ENGINES["firefox"](system.environ) as browser:
         yield browser
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def webkit(system):
-    async with engines.webkit(system.environ) as browser:
+    async with ENGINES["webkit"](system.environ) as browser:
         yield browser
 
 

@@ -87,7 +87,7 @@ class Network:
         self.taken_in = 0  # connections, so far
         self.port = 0
         self._open = set()
-        self._server = None
+        self._server: asyncio.Server | None = None
 
     async def start(self):
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)

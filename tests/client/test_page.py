@@ -75,7 +75,11 @@ STILL = """() => document.getAnimations().every((one) => one.playState !== 'runn
     || one.effect.getComputedTiming().endTime === Infinity)"""
 
 
-@every_engine
+@pytest.mark.parametrize(
+    "engine",
+    ["chromium", *(pytest.param(other, marks=pytest.mark.long) for other in ("firefox", "webkit"))],
+    indirect=True,
+)
 async def test_axe_finds_nothing(stack, tab):
     page = await tab()
     found = {"empty": await axe(page)}

@@ -55,6 +55,7 @@ def history(relay, conversation):
     return [(item["role"], item["content"]) for item in items]
 
 
+@pytest.mark.long
 def test_a_goal_a_task_and_a_refused_reschedule_by_voice(start, tmp_path):
     program = start()
     relay, orchestrator = program.where["relay"], program.where["orchestrator"]

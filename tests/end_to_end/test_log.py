@@ -8,6 +8,7 @@ import json
 import httpx
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from config.prompt import load_prompt
 from config.settings import CONFIG_DIR
@@ -68,7 +69,7 @@ async def converse(relay, stage):
         assert (refused.status_code, refused.headers["X-Request-Id"]) == (400, "asked-1")
         assert (await http.get(f"{relay.url}/no//path")).headers["X-Request-Id"]
     url = begun["websocket_url"]
-    with pytest.raises(Exception, match="401") as told:
+    with pytest.raises(InvalidStatus, match="401") as told:
         await connect(url, subprotocols=["relay.v1", "wrong"], additional_headers=asked)
     assert told.value.response.headers["X-Request-Id"] == "asked-1"
     tickets = [begun["ticket"]]

@@ -100,6 +100,7 @@ def check_early(lines, early, call):
     assert (call["status"], call["taken_back"]) == ("submitted", False)
 
 
+@pytest.mark.long
 async def test_without_defer_the_early_call_is_undone_and_there_is_one_goal(
     database_url, tmp_path, speech, marathon, early
 ):
@@ -113,6 +114,7 @@ async def test_without_defer_the_early_call_is_undone_and_there_is_one_goal(
     assert "april" in goal
 
 
+@pytest.mark.long
 async def test_what_cannot_be_undone_is_said_to_be_carried_out(
     database_url, tmp_path, speech, marathon, early
 ):

@@ -129,11 +129,11 @@ class Browser:
     def _take(self, event):
         self.events.append(event["type"])
         match event:
-            case {"type": "RelaySession", **rest}:
-                self.ticket = rest["resume_ticket"]
-                self.received = 0 if rest.get("taken_over") else self.received
-                self.seq = rest.get("last_seq", self.seq)
-                for message in rest.get("messages", []):
+            case {"type": "RelaySession"}:
+                self.ticket = event["resume_ticket"]
+                self.received = 0 if event.get("taken_over") else self.received
+                self.seq = event.get("last_seq", self.seq)
+                for message in event.get("messages", []):
                     self.bubbles[message["seq"]] = {**message, "saved": True}
                 return
             case {"type": "ConversationText", **rest}:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from loadtests import processes, session_costs
 
 
+@pytest.mark.long
 async def test_what_sessions_cost_the_database_is_told_by_part_of_their_life():
     said: list[str] = []
     cores = processes.choose_cores(os.sched_getaffinity(0))

@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -292,7 +293,8 @@ async def test_a_dial_that_breaks_in_an_unforeseen_way_ends_one_session(ahead, l
         port = server.sockets[0].getsockname()[1]
         async with relaying(f"ws://127.0.0.1:{port}/") as relay, relay.attach() as neighbour:
             await next_event(neighbour, "SettingsApplied")
-            gate = relay.session_registry._dial.__self__
+            dial: Any = relay.session_registry._dial
+            gate = dial.__self__
             well = gate._dial
 
             async def broken(connection):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from config import install_advice
+import config
 from config.install_advice import say_how_to_add
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ def installed(monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "path", [str(folder)])
         importlib.invalidate_caches()
         (folder / "config").mkdir()
-        monkeypatch.setattr(install_advice.config, "__file__", str(folder / "config/__init__.py"))
+        monkeypatch.setattr(config, "__file__", str(folder / "config/__init__.py"))
         return say_how_to_add("dev")
 
     return install

@@ -14,9 +14,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from config.limits import Limits
+from relay.core.agent_lifecycle import State
 from relay.core.events import AgentOpened, FromAgent, Woken
 from relay.core.records import SessionEnded
-from relay.core.session import State
 from relay.protocol import deepgram
 from relay.telemetry.metrics import Metrics
 from relay.telemetry.session_timing import SessionTiming

@@ -34,7 +34,9 @@ async def ended(relay, seconds=SECONDS):
         pytest.fail(f"still running after {seconds} s\n{relay.output}")
 
 
-@pytest.mark.parametrize(("workers", "moment"), [("1", 1.5), ("2", 3.0)], ids=str)
+@pytest.mark.parametrize(
+    ("workers", "moment"), [("1", 1.5), pytest.param("2", 3.0, marks=pytest.mark.long)], ids=str
+)
 async def test_a_frozen_postgres_does_not_keep_it(
     own_postgres, empty_database_url, tmp_path, workers, moment
 ):

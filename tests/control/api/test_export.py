@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 from control.api import export
 from control.api.export import make_vcon_id
 from control.auth.current_user import USER_ID
+from control.db import conversations
 from control.db.conversations import create_conversation, erase_conversation, rename_conversation
 from control.db.sessions import create_session
 from control.db.store import StoreUnavailable
@@ -255,14 +256,14 @@ async def test_a_conversation_that_is_erased_while_it_is_sent_ends_early(
 ):
     monkeypatch.setattr(export, "PIECE", 2)
     conversation = await converse(store, messages=6)
-    lists = export.conversations.list_messages
+    lists = conversations.list_messages
 
     async def erase_then_list(*args, **more):
         if more["after_seq"]:
             await erase_conversation(store, conversation, user_id=USER_ID)
         return await lists(*args, **more)
 
-    monkeypatch.setattr(export.conversations, "list_messages", erase_then_list)
+    monkeypatch.setattr(conversations, "list_messages", erase_then_list)
 
     assert len((await get(client, conversation)).json()["messages"]) == 2
 
@@ -272,14 +273,14 @@ async def test_a_database_that_is_lost_in_the_middle_breaks_the_answer_off(
 ):
     monkeypatch.setattr(export, "PIECE", 2)
     conversation = await converse(store, messages=6)
-    lists = export.conversations.list_messages
+    lists = conversations.list_messages
 
     async def lose(*args, **more):
         if more["after_seq"]:
             raise StoreUnavailable("away")
         return await lists(*args, **more)
 
-    monkeypatch.setattr(export.conversations, "list_messages", lose)
+    monkeypatch.setattr(conversations, "list_messages", lose)
 
     try:
         answer = await client.get(f"{API}/{conversation}/export")

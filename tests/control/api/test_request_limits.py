@@ -14,6 +14,7 @@ import asyncpg
 import httpx
 import jwt
 import pytest
+import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -34,6 +35,10 @@ JWT = {"RELAY_AUTH": "jwt", "RELAY_JWT_SECRET": SECRET}
 
 class Program:
     """`now` is the time of the limits; `at` is a client at an address of its own."""
+
+    port: int
+    url: str
+    server: uvicorn.Server
 
     def __init__(self, database_url, folder, **variables):
         self.now = 1000.0
@@ -300,7 +305,7 @@ async def test_searches_that_take_long_leave_the_other_connections_alone(
 async def test_what_the_database_said_is_asked_again_after_a_moment(store, monkeypatch):
     now = [50.0]
     loop = SimpleNamespace(time=lambda: now[0])
-    monkeypatch.setattr(health.asyncio, "get_running_loop", lambda: loop)
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
     said = [["gone"], ["gone"], []]
 
     async def find_reasons(_):

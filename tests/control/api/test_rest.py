@@ -84,10 +84,7 @@ class LiveHere:
         self.expected.append(session_id)
 
 
-def _load_agent():
-    return load(CONFIG_DIR, {}).agent
-
-
+SHIPPED = load(CONFIG_DIR, {})
 REGISTRY = Registry(
     (
         Intent(
@@ -118,10 +115,9 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
         orchestrator_url="http://127.0.0.1:1",
         **settings,
     )
-    agent = _load_agent()
     # Not allowed here; tests/control/api/test_direct.py has its own.
     meter = Meter(store, live, fields, Supervisor())
-    current = Current(load(CONFIG_DIR, {}), Secret("key"))
+    current = Current(SHIPPED, Secret("key"))
     direct = Direct(fields, current, store, settled, None, egress_of(), meter)
     journal = journal or Journal(store.write, Metrics(), Path("nowhere"))  # one that does not run
     supervisor = supervisor or Supervisor()  # nor does this
@@ -151,7 +147,7 @@ def make_app(store, live, *, user=None, journal=None, supervisor=None, **setting
             "meter": Provide(lambda: meter, sync_to_thread=False),
             "direct": Provide(lambda: direct, sync_to_thread=False),
             "settings": Provide(lambda: fields, sync_to_thread=False),
-            "agent": Provide(lambda: agent, sync_to_thread=False),
+            "agent": Provide(lambda: SHIPPED.agent, sync_to_thread=False),
             "policy": Provide(lambda: POLICY, sync_to_thread=False),
             "registry": Provide(lambda: REGISTRY, sync_to_thread=False),
             "user": Provide(get_user if user else get_current_user),
@@ -360,7 +356,7 @@ async def test_the_other_half_of_the_audio_is_as_configured(client):
     begun = await begin(client, audio=audio)
 
     assert begun["audio"]["output"]["encoding"] == "mulaw"
-    assert begun["audio"]["input"]["sample_rate"] == _load_agent().audio.input.sample_rate
+    assert begun["audio"]["input"]["sample_rate"] == SHIPPED.agent.audio.input.sample_rate
 
 
 async def test_the_direct_transport_is_not_enabled(client):

@@ -33,7 +33,6 @@ async def serving(database_url, tmp_path, **variables):
         listening(create_app(settings, load(CONFIG_DIR, {}))) as (port, _),
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
     ):
-        client.port = port
         yield client
 
 
@@ -71,7 +70,7 @@ async def test_every_answer_has_the_headers(client):
 
 async def test_refusals_of_the_websocket_have_them_too(client):
     wanted = make_headers(settings_of())
-    base = f"ws://127.0.0.1:{client.port}"
+    base = f"ws://127.0.0.1:{client.base_url.port}"
     ticket = {"subprotocols": ["relay.v1", "x"]}
     unknown = await refused(f"{base}{API}/session/{uuid4()}/ws", **ticket)
     nowhere = await refused(f"{base}/nothing", **ticket)
@@ -124,7 +123,7 @@ async def test_a_page_of_another_site_may_change_nothing(client):
 
 
 async def test_a_page_of_ours_and_a_program_may(client):
-    own = f"http://127.0.0.1:{client.port}"
+    own = f"http://127.0.0.1:{client.base_url.port}"
 
     assert (await client.post(f"{API}/session", headers={"Origin": own})).status_code == 201
     assert (await client.post(f"{API}/session")).status_code == 201
@@ -156,7 +155,7 @@ async def test_the_setting_opens_both_rest_and_the_websocket(shared_database_url
             await client.get(f"{API}/conversations/{uuid4()}", headers={"Origin": APP}),
             await client.post(f"{API}/session", headers={"Origin": APP}, content=b"["),
         ]
-        url = f"ws://127.0.0.1:{client.port}{API}/session/{uuid4()}/ws"
+        url = f"ws://127.0.0.1:{client.base_url.port}{API}/session/{uuid4()}/ws"
         ticket = {"subprotocols": ["relay.v1", "x"]}
         admitted = await refused(url, origin=APP, **ticket)
         foreign = await refused(url, origin="https://evil.example", **ticket)

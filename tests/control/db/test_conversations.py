@@ -6,6 +6,7 @@ import tempfile
 import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -511,13 +512,14 @@ async def explain(crowded, monkeypatch):
     """Runs a call of the store; returns the plans of its statements."""
     connection = await asyncpg.connect(crowded, statement_cache_size=0)
     statements = []
-    fetch = asyncpg.Connection._execute
+    kind: Any = asyncpg.Connection
+    fetch = kind._execute
 
     async def spy(self, query, args, *rest, **options):
         statements.append((query, args))
         return await fetch(self, query, args, *rest, **options)
 
-    monkeypatch.setattr(asyncpg.Connection, "_execute", spy)
+    monkeypatch.setattr(kind, "_execute", spy)
 
     async def run(call):
         statements.clear()

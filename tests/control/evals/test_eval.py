@@ -23,6 +23,7 @@ def evaluate(*names, arguments=(), seconds=170):
     )
 
 
+@pytest.mark.long
 @pytest.mark.speech
 @pytest.mark.timeout(360)
 def test_a_prompt_that_forgets_deadlines_is_found_and_the_scenario_named(tmp_path):

@@ -19,7 +19,7 @@ from config.env_types import Secret
 from config.settings import STAND_INS, from_environment
 from control.outbox.circuit_breaker import FAILURES
 from control.outbox.context_source import ContextSource
-from relay.core.user_context import UserContext
+from relay.core.user_context import AskContext, UserContext
 from relay.telemetry.metrics import Metrics
 from relay.transport.egress import Egress
 from tests.relay.wires import ABOUT
@@ -36,11 +36,14 @@ class Planner:
     """Answers each request of a connection, and keeps it open. None says nothing; empty bytes hang
     up."""
 
+    ask: AskContext
+
     def __init__(self, said):
         self.said = said
         self.requests = []
         self.connections = 0
         self.url = ""
+        self.metrics = Metrics()
 
     async def serve(self, reader, writer):
         self.connections += 1
@@ -70,7 +73,6 @@ class Planner:
 async def asking(said, *, tail="", timeout=5.0, **settings):
     """A planner, and the question that it is asked."""
     planner = Planner(said)
-    planner.metrics = Metrics()
     server = await asyncio.start_server(planner.serve, "127.0.0.1", 0)
     planner.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}{tail}"
     fields = replace(

@@ -98,6 +98,11 @@ class Noting(Journal):
 class Desk:
     """Functions with a journal, a clock that only pauses move, and what the session heard."""
 
+    journal: Noting
+    registry: Registry
+    functions: Functions
+    planner: Planner
+
     def __init__(self, admitted):
         self.admitted = admitted
         self.noted = []

@@ -18,9 +18,10 @@ from relay.journal import segments as segments_module
 from relay.journal import writer as writer_module
 from relay.journal.condemned import NAME, restore
 from relay.journal.directory import JournalDirectory
-from relay.journal.journal import BATCH, Journal, WriteFailed, WriteRefused
+from relay.journal.journal import Journal, WriteFailed, WriteRefused
 from relay.journal.segment import Segment, encode
 from relay.journal.segments import Segments
+from relay.journal.writer import BATCH
 from relay.telemetry.metrics import Metrics
 from tests.disk import files_with
 
@@ -66,10 +67,8 @@ def directory(tmp_path):
 
 @asynccontextmanager
 async def journal_of(database, directory=None, *, grace=2.0, **more):
-    metrics = Metrics()
     with tempfile.TemporaryDirectory() as own:
-        journal = Journal(database.write, metrics, directory or Path(own), **more)
-        journal.metrics = metrics
+        journal = Journal(database.write, Metrics(), directory or Path(own), **more)
         async with asyncio.timeout(30), journal.running(grace=grace):
             yield journal
 
@@ -84,7 +83,7 @@ async def leave(directory, *records):
 
 
 def figure(journal, name):
-    (line,) = [x for x in journal.metrics.text().decode().splitlines() if x.startswith(f"{name} ")]
+    (line,) = [x for x in journal._metrics.text().decode().splitlines() if x.startswith(f"{name} ")]
     return float(line.split()[1])
 
 

@@ -232,9 +232,13 @@ def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
 # --- segments ------------------------------------------------------------------------------------
 
 
+class Counted(Segments):
+    lost: int  # when they were closed
+
+
 @asynccontextmanager
 async def segments_of(directory, *, limit=64 << 20, **more):
-    segments = Segments(directory, limit=limit, **more)
+    segments = Counted(directory, limit=limit, **more)
     async with asyncio.timeout(10):
         await segments.tidy()
         try:

@@ -36,9 +36,8 @@ async def waiting(dial, **more):
     ahead = DialAhead(
         dial, lambda: Connection(SendQueue(100), max_message_bytes=100), metrics, **more
     )
-    ahead.metrics = metrics
-    async with Supervisor(metrics).containing("session", seconds=5.0) as ahead.tasks:
-        yield ahead
+    async with Supervisor(metrics).containing("session", seconds=5.0) as tasks:
+        yield ahead, tasks
         ahead.close()
 
 
@@ -150,8 +149,8 @@ async def test_it_expires_by_itself(monkeypatch):
     async def dial(connection):
         await asyncio.Event().wait()
 
-    async with waiting(dial, limit=2) as ahead:
-        ahead.begin(uuid4(), ahead.tasks)
+    async with waiting(dial, limit=2) as (ahead, tasks):
+        ahead.begin(uuid4(), tasks)
         await reached(lambda: len(ahead) == 0)
 
 
@@ -171,15 +170,15 @@ async def test_a_dial_that_failed_is_not_handed_over():
     async def dial(connection):
         raise DialFailed("no")
 
-    async with waiting(dial, limit=2) as ahead:
+    async with waiting(dial, limit=2) as (ahead, tasks):
         session_id = uuid4()
-        ahead.begin(session_id, ahead.tasks)
-        ahead.begin(session_id, ahead.tasks)
+        ahead.begin(session_id, tasks)
+        ahead.begin(session_id, tasks)
         await reached(lambda: ahead._waiting[session_id].task.done())
 
         assert ahead.take(session_id) is None
         assert ahead.take(session_id) is None
-        assert b'outcome="failed"} 1.0' in ahead.metrics.text()
+        assert b'outcome="failed"} 1.0' in ahead._metrics.text()
 
 
 async def test_a_relay_that_stops_leaves_no_agent_behind():
@@ -211,10 +210,10 @@ async def test_an_agent_that_is_not_in_the_share_is_not_dialled_ahead():
 
     share = AgentQuota(10)
     share.resize(1, 0)
-    async with waiting(dial, limit=4, share=share) as ahead:
+    async with waiting(dial, limit=4, share=share) as (ahead, tasks):
         first = uuid4()
-        ahead.begin(first, ahead.tasks)
-        ahead.begin(uuid4(), ahead.tasks)
+        ahead.begin(first, tasks)
+        ahead.begin(uuid4(), tasks)
         await reached(lambda: dialled)
 
         assert (len(ahead), share.used) == (1, 1)

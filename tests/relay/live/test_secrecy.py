@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from relay.protocol import deepgram
 from tests.relay.wires import agent_and_relay
@@ -10,7 +11,7 @@ from tests.relay.wires import agent_and_relay
 SECRET = "you are the assistant of Acme and nobody may know"
 CALL = {"id": "c1", "name": "create_goal", "arguments": json.dumps({"note": SECRET})}
 FINISHED = CALL | {"client_side": True, "response": SECRET}
-EVENTS = [
+EVENTS: list[dict[str, Any]] = [
     {"type": "History", "function_calls": [FINISHED]},
     {"type": "History", "role": "system", "content": SECRET},
     {"type": "History", "role": "assistant", "content": [SECRET]},

@@ -62,8 +62,7 @@ def sounding(tmp_path):
                 watches=[recorder.watch], listen=recorder.listen, **options
             ) as (agent, relay):
                 relay.admitted = {"record_audio": agrees, "audio": audio or Audio()}
-                relay.recorder = recorder
-                yield agent, relay
+                yield agent, relay, recorder
 
     return record
 
@@ -97,7 +96,7 @@ async def speak(browser, agent, data=VOICE):
 async def test_both_sides_are_in_their_files_which_are_as_long_as_the_session(
     sounding, clock, tmp_path
 ):
-    async with sounding() as (agent, relay):
+    async with sounding() as (agent, relay, _):
         async with relay.attach() as browser:
             await next_event(browser, "SettingsApplied")
             clock.ahead += 2.0
@@ -124,12 +123,12 @@ async def test_both_sides_are_in_their_files_which_are_as_long_as_the_session(
 
 
 async def test_of_a_reply_that_was_interrupted_there_is_what_was_heard(sounding, clock, tmp_path):
-    async with sounding() as (agent, relay):
+    async with sounding() as (agent, relay, recorder):
         async with relay.attach() as browser:
             await next_event(browser, "SettingsApplied")
             await agent.connections[-1].send(REPLY)
             await hear(browser, len(REPLY))
-            relay.recorder.write()  # it may be in the file already
+            recorder.write()  # it may be in the file already
             clock.ahead += 0.5
             await agent.say(type="UserStartedSpeaking")
             await next_event(browser, "UserStartedSpeaking")
@@ -144,7 +143,7 @@ async def test_of_a_reply_that_was_interrupted_there_is_what_was_heard(sounding,
 
 async def test_who_comes_back_is_recorded_as_before(sounding, clock, tmp_path):
     limits = Limits(grace_seconds=30.0, ping_seconds=5.0, audio_speed=0)
-    async with sounding(limits=limits) as (agent, relay):
+    async with sounding(limits=limits) as (agent, relay, _):
         browser = await relay.attach()
         ticket = (await next_event(browser, "RelaySession"))["resume_ticket"]
         await next_event(browser, "SettingsApplied")
@@ -164,7 +163,7 @@ async def test_who_comes_back_is_recorded_as_before(sounding, clock, tmp_path):
 
 
 async def test_who_did_not_agree_is_not_recorded(sounding, tmp_path):
-    async with sounding(agrees=False) as (agent, relay):
+    async with sounding(agrees=False) as (agent, relay, _):
         async with relay.attach() as browser:
             await next_event(browser, "SettingsApplied")
             await speak(browser, agent)
@@ -176,7 +175,7 @@ async def test_who_did_not_agree_is_not_recorded(sounding, tmp_path):
 async def test_packets_of_opus_are_in_an_ogg_file_in_their_order(sounding, clock, tmp_path):
     audio = Audio(input=AudioInput(encoding="opus", sample_rate=16000))
     packets = [b"\x08" + bytes([n]) * 50 for n in range(1, 101)]
-    async with sounding(audio=audio) as (agent, relay):
+    async with sounding(audio=audio) as (agent, relay, _):
         async with relay.attach() as browser:
             await next_event(browser, "SettingsApplied")
             clock.ahead += 3.0
@@ -199,7 +198,7 @@ async def test_a_telephone_is_recorded_as_it_sounds(sounding, clock, tmp_path):
         input=AudioInput(encoding="mulaw", sample_rate=8000),
         output=AudioOutput(encoding="alaw", sample_rate=8000),
     )
-    async with sounding(audio=audio) as (agent, relay):
+    async with sounding(audio=audio) as (agent, relay, _):
         async with relay.attach() as browser:
             await next_event(browser, "SettingsApplied")
             await speak(browser, agent, bytes(range(160)) * 4)
@@ -214,12 +213,14 @@ async def test_a_telephone_is_recorded_as_it_sounds(sounding, clock, tmp_path):
 
 
 async def test_what_was_erased_stays_away_while_the_session_goes_on(sounding, tmp_path):
-    async with sounding() as (agent, relay):
+    async with sounding() as (agent, relay, recorder):
         async with relay.attach() as browser:
             await next_event(browser, "SettingsApplied")
             await speak(browser, agent)
-            (folder,) = tmp_path.iterdir() if any(tmp_path.iterdir()) else _written(relay, tmp_path)
-            assert relay.recorder.erase([UUID(folder.name)]) == 1
+            (folder,) = (
+                tmp_path.iterdir() if any(tmp_path.iterdir()) else _written(recorder, tmp_path)
+            )
+            assert recorder.erase([UUID(folder.name)]) == 1
             assert not folder.exists()
             await speak(browser, agent)
         await relay.until(SessionEnded)
@@ -227,20 +228,20 @@ async def test_what_was_erased_stays_away_while_the_session_goes_on(sounding, tm
     assert not list(tmp_path.glob("*/*.wav"))
 
 
-def _written(relay, directory):
-    relay.recorder.write()
+def _written(recorder, directory):
+    recorder.write()
     return directory.iterdir()
 
 
 async def test_audio_over_the_bound_of_a_session_is_not_recorded(sounding, clock, tmp_path):
     most = 150_000
-    async with sounding(most=most) as (agent, relay):
+    async with sounding(most=most) as (agent, relay, recorder):
         async with relay.attach() as browser:
             await next_event(browser, "SettingsApplied")
             for _ in range(6):
                 await speak(browser, agent, VOICE[:32_000])
                 clock.ahead += 2.0
-                relay.recorder.write()
+                recorder.write()
         await relay.until(SessionEnded)
 
     sizes = [path.stat().st_size for path in tmp_path.glob("*/*.wav")]
@@ -268,7 +269,7 @@ def begin(directory, most=1 << 24):
         admitted=admitted,
         limits=Limits(),
         policy=Policy(),
-        now=audio_recorder.monotonic(),
+        now=time.monotonic(),
         began=BEGAN,
     )
     return recorder, recorder.listen(beginning), metrics

@@ -64,25 +64,23 @@ def test_no_secret_is_in_its_representation():
     assert "hush" not in repr(egress.find_proxy(AGENT))
 
 
-def test_the_oldest_tls_and_the_authorities_are_in_every_context(tmp_path):
+def test_the_oldest_tls_and_the_authorities_are_in_the_context(tmp_path):
     authority = Authority(tmp_path)
-    plain = len(egress_of().make_tls().get_ca_certs())
+    plain = len(egress_of().tls.get_ca_certs())
     egress = egress_of(RELAY_TLS_CA_FILE=str(authority.file), RELAY_TLS_MIN_VERSION="1.3")
 
-    for _ in range(2):
-        context = egress.make_tls()
-        assert context.minimum_version is ssl.TLSVersion.TLSv1_3
-        assert context.check_hostname
-        assert context.verify_mode is ssl.CERT_REQUIRED
-        assert len(context.get_ca_certs()) == plain + 1  # besides the system's
-    assert egress_of().make_tls().minimum_version is ssl.TLSVersion.TLSv1_2
+    assert egress.tls.minimum_version is ssl.TLSVersion.TLSv1_3
+    assert egress.tls.check_hostname
+    assert egress.tls.verify_mode is ssl.CERT_REQUIRED
+    assert len(egress.tls.get_ca_certs()) == plain + 1  # besides the system's
+    assert egress_of().tls.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
 def test_without_authorities_of_the_system_there_are_some(monkeypatch):
     nothing = ssl.DefaultVerifyPaths(None, None, "", "", "", "")
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: nothing)
 
-    assert egress_of().make_tls().get_ca_certs()
+    assert egress_of().tls.get_ca_certs()
 
 
 @pytest.mark.parametrize("variable", ["RELAY_TLS_CA_FILE", "RELAY_TLS_CERT_FILE"])

@@ -8,7 +8,10 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from picows.picows import _parse_http_request, _validate_upgrade_request
+from picows.picows import (  # type: ignore[attr-defined]  # not in its stubs
+    _parse_http_request,
+    _validate_upgrade_request,
+)
 
 from relay.protocol.refusal import Refused
 from relay.transport.request_head import Head, head_for, is_asked, read_key, split_target
