@@ -91,22 +91,29 @@ class SoundSystem:
 
 
 class Heard:
-    """A recording that goes on: 16-bit samples."""
+    """A recording that goes on: 16-bit samples. What was looked at is not looked at again."""
 
     def __init__(self, file):
         self._file = file
+        self._seen = 0  # bytes
 
-    async def grow(self, seconds=0.0):
+    def skip(self):
+        """What was recorded until now is of no interest."""
+        self._seen = self._file.stat().st_size // 2 * 2
+
+    async def grow(self, seconds=0.05):
         """Wait until so much more was recorded; returns how loud that was."""
-        before = self._file.stat().st_size
-        while (size := self._file.stat().st_size) <= before + seconds * RATE * 2:  # noqa: ASYNC110
+        wanted = round(seconds * RATE) * 2
+        while self._file.stat().st_size < self._seen + wanted:  # noqa: ASYNC110
             await asyncio.sleep(0.05)  # another program: there is nothing to wait on
         with self._file.open("rb") as file:
-            file.seek(before)
-            return loudness(file.read((size - before) // 2 * 2))
+            file.seek(self._seen)
+            self._seen += wanted
+            return loudness(file.read(wanted))
 
     async def until(self, level):
-        """Wait until it is as loud as that; returns how loud it was then."""
+        """Wait until it is as loud as that; returns how loud it was then. A moment that is over
+        when the test comes to it counts: it is in the recording."""
         async with asyncio.timeout(30):
             while (loud := await self.grow(0.25)) < level:
                 pass

@@ -42,6 +42,7 @@ async def test_who_speaks_is_understood_and_hears_the_agent(stack, speech, syste
         context = await browser.new_context(TAP, DESKTOP)
         page = Page(await context.new_page(), stack.url)
         await page.open()
+        heard.skip()
         assert await heard.grow(0.5) < SILENCE
 
         await page.talk()
@@ -51,6 +52,7 @@ async def test_who_speaks_is_understood_and_hears_the_agent(stack, speech, syste
         agent = stack.sandbox.sessions[-1]
         await agent.until(silent_for_a_second)
         spoken = len(agent.audio)
+        heard.skip()
         await system.say(AUDIO / "hello.wav")
         await page.until("() => document.querySelector('.bubble.user')", seconds=40)
         await page.word("speaking", 20)

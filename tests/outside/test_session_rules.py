@@ -42,10 +42,11 @@ def test_after_every_event_the_deadline_lies_ahead_or_waking_changes_something(
     opened, limits, steps
 ):
     session = make_session(test_session.OPENING, deepgram.Settings(audio={}, agent={}), limits)
-    now = 0.0
-    for event, passed in [(event, 0.0) for event in OPENED[:opened]] + steps:
+    now, asked_for = 0.0, []
+    for step, passed in [(event, 0.0) for event in OPENED[:opened]] + steps:
         now += passed
-        session.handle(event, now)
+        event = test_session.event_of(step, asked_for)
+        asked_for += test_session.ids_of(session.handle(event, now))
         for _ in range(AT_ONCE):
             if session.state is State.CLOSED or session.deadline > now:
                 break

@@ -1745,6 +1745,11 @@ def about_a_call(make, place, *more, **named):
     )
 
 
+def event_of(step, asked_for):
+    """The event that a step of `events` is, after these calls were asked for."""
+    return step(asked_for) if callable(step) else step
+
+
 places = st.integers(0, 5)
 server_messages = st.one_of(
     st.builds(
@@ -1858,7 +1863,7 @@ def test_any_interleaving_keeps_the_invariants(begun, asks, limits, steps):
     now, settings_sent, released, closed = 0.0, False, False, False
     asked_for, unanswered, seqs, waiting, prompted = [], [], [], set(), 0
     for step, passed in steps:
-        event = step(asked_for) if callable(step) else step
+        event = event_of(step, asked_for)
         now += passed
         match event:
             case FromAgent(deepgram.FunctionCallRequest(functions=functions)):
