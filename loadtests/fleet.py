@@ -322,7 +322,8 @@ class Fleet:
             node = random.choice(list(self.nodes.values()))
             async with self.store.transaction() as connection:
                 await ownership.notify(connection, [random.choice(list(node.sessions.owned))])
-            node.noticed = node.noticed or time.monotonic()
+                # Before the commit: the node may have looked by the time that we hear of it.
+                node.noticed = node.noticed or time.monotonic()
             self.counts["notices"] += 1
             await asyncio.sleep(random.expovariate(rate))
 
