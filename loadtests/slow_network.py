@@ -70,7 +70,8 @@ class SlowNetwork:
                 await asyncio.sleep(due - clock())
                 if not data:
                     return writer.close()
-                writer.write(data)
+                if not writer.is_closing():  # that side has hung up: it is for nobody
+                    writer.write(data)
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(arrive(), name="arrive")

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 
 import pytest
+import uvloop
 
 from loadtests.processes import HOST, free_port
 from loadtests.slow_network import SlowNetwork
@@ -21,6 +22,19 @@ class Echo(asyncio.Protocol):
 
     def data_received(self, data):
         self.transport.write(data)
+
+
+class Talker(asyncio.Protocol):
+    """Says something again and again, as long as it can."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.talk()
+
+    def talk(self):
+        if not self.transport.is_closing():
+            self.transport.write(b"hello")
+            asyncio.get_running_loop().call_later(ROUND_TRIP / 5, self.talk)
 
 
 @pytest.fixture
@@ -80,3 +94,26 @@ async def test_who_cannot_be_reached_hangs_up():
         with suppress(ConnectionError):  # an orderly end would do as well
             assert await reader.read() == b""
         writer.close()
+
+
+def test_what_arrives_where_somebody_has_hung_up_is_dropped():
+    problems = []
+
+    async def hang_up():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: problems.append(context))
+        async with (
+            await loop.create_server(Talker, HOST, 0) as server,
+            SlowNetwork(server.sockets[0].getsockname()[1]).running() as network,
+            asyncio.timeout(10),
+        ):
+            network.round_trip = ROUND_TRIP
+            _, writer = await asyncio.open_connection(HOST, network.port)
+            while not network._connections:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            writer.transport.abort()
+            await asyncio.wait(network._connections)
+
+    uvloop.run(hang_up())  # asyncio's own loop takes it in silence
+
+    assert problems == []
