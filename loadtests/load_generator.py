@@ -27,6 +27,7 @@ ATTACH_SECONDS = 60.0  # for all of them
 LEAVE_SECONDS = 3.0
 # Requests under way in one client of httpx: it looks at all of them for each step of one.
 EACH_CLIENT = 20
+CONNECTIONS = 100  # of all of them: who waits too long for the database is told 503
 
 SETTINGS = deepgram.encode(
     deepgram.Settings(
@@ -121,13 +122,19 @@ class Caller(SessionEnds):
         slots = asyncio.Semaphore(load.at_once)
         endpoint = load.endpoint
         async with AsyncExitStack() as stack:
+            count = 1 + load.at_once // EACH_CLIENT
+            limits = httpx.Limits(max_connections=max(1, CONNECTIONS // count))
             clients = [
                 await stack.enter_async_context(
                     httpx.AsyncClient(
-                        base_url=endpoint.url, timeout=20.0, trust_env=False, verify=False
+                        base_url=endpoint.url,
+                        timeout=20.0,
+                        trust_env=False,
+                        verify=False,
+                        limits=limits,
                     )
                 )
-                for _ in range(1 + load.at_once // EACH_CLIENT)
+                for _ in range(count)
             ]
 
             async def attach_one(number: int) -> None:
