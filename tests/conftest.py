@@ -133,11 +133,7 @@ def secure_proxy(authority):
 @pytest.fixture(scope="session")
 def shared_database_url(postgres, template):
     """A migrated database for tests that do not mind what others leave in it."""
-    name = "shared"
-    asyncio.run(
-        _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
-    )
-    return _with_database(postgres, name)
+    return asyncio.run(copy_database(postgres, template))
 
 
 @pytest.fixture

@@ -176,12 +176,11 @@ class Scribe:
         return _line_encoder.encode(line) + b"\n"
 
     def _wall_clock(self, now: float) -> str:
-        milliseconds = int((self._zero + now) * 1000)
-        second = milliseconds // 1000
+        second, rest = divmod(round((self._zero + now) * 1e6), 1_000_000)
         if second != self._second:  # its date is worked out once
             self._second = second
             self._date = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._date}.{milliseconds % 1000:03d}Z"
+        return f"{self._date}.{rest // 1000:03d}Z"
 
     def _frame(self, message: Any, text: bytes) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """A frame as it came; and what was made of it, where it was not as described."""

@@ -113,9 +113,11 @@ class Relay:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
+    async def metrics(self, http: httpx.AsyncClient) -> str:
+        return (await http.get(f"{self.url}/metrics")).text
+
     async def metric(self, http: httpx.AsyncClient, name: str) -> float:
-        text = (await http.get(f"{self.url}/metrics")).text
-        found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+        found = re.search(rf"^{name} (\S+)$", await self.metrics(http), re.MULTILINE)
         assert found is not None, name
         return float(found[1])
 

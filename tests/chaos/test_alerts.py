@@ -46,11 +46,10 @@ class Keys:
         return jwt.encode(claims, self.key, "ES256", {"kid": kid})
 
 
+@pytest.mark.long
 async def test_the_alerts_for_a_fault_fire_and_resolve(
-    own_postgres, empty_database_url, tmp_path, chance, is_long
+    own_postgres, empty_database_url, tmp_path, chance
 ):
-    if not is_long:
-        pytest.skip("some minutes: in `make chaos`")
     keys = Keys()
     database_url = await own_postgres.migrated()
     async with AsyncExitStack() as stack:

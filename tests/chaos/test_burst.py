@@ -64,6 +64,6 @@ async def test_a_burst_of_connects_is_served_and_disturbs_nobody(
 
 async def longest_lag(stage, relay):
     """For how long at most the relay left what was due undone, in seconds."""
-    text = (await stage.http.get(f"{relay.url}/metrics")).text
+    text = await relay.metrics(stage.http)
     buckets = re.findall(r'relay_loop_lag_seconds_bucket{le="(.+)"} (.+)', text)
     return next(float(bound) for bound, count in buckets if count == buckets[-1][1])

@@ -38,7 +38,7 @@ async def break_table(database_url, table, error):
 
 
 async def failures(stage, relay, task):
-    text = (await stage.http.get(f"{relay.url}/metrics")).text
+    text = await relay.metrics(stage.http)
     found = re.search(rf'^relay_task_failures_total{{task="{task}"}} (\S+)$', text, re.MULTILINE)
     return float(found[1]) if found else 0.0
 

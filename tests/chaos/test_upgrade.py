@@ -115,12 +115,16 @@ async def replace(versions, browsers, old, new, how):
     await turns(browsers)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["in order", "killed"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGTERM, id="in order"),
+        pytest.param(signal.SIGKILL, id="killed", marks=pytest.mark.long),
+    ],
+)
 async def test_an_upgrade_and_a_roll_back_under_live_sessions_lose_nothing(
-    before, empty_database_url, tmp_path, how, is_long
+    before, empty_database_url, tmp_path, how
 ):
-    if how == signal.SIGKILL and not is_long:
-        pytest.skip("only in the long form: make chaos")
     async with staged(tmp_path, empty_database_url) as stage:
         versions = Versions(stage, before)
         versions.run(THEIRS, "migrate")

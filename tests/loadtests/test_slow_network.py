@@ -110,7 +110,7 @@ def test_what_arrives_where_somebody_has_hung_up_is_dropped():
             network.round_trip = ROUND_TRIP
             _, writer = await asyncio.open_connection(HOST, network.port)
             while not network._connections:  # noqa: ASYNC110
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # until it has taken us in: it tells nobody
             writer.transport.abort()
             await asyncio.wait(network._connections)
 
