@@ -22,7 +22,7 @@ from relay.telemetry.metrics import Metrics
 from relay.telemetry.session_timing import SessionTiming
 from tests.relay.conftest import LIMITS as QUIET
 from tests.relay.conftest import make_session
-from tests.relay.core import test_session
+from tests.relay.core import test_any_order, test_session
 from tests.relay.wires import LIMITS, agent_and_relay, next_event
 
 WELCOME = FromAgent(deepgram.Welcome(request_id="r"))
@@ -35,17 +35,17 @@ AT_ONCE = 40  # wakes at one instant that change something: calls, notices, an e
     st.sampled_from(
         [QUIET, Limits(), Limits(idle_seconds=20.0, session_seconds=60.0, audio_burst_seconds=1.0)]
     ),
-    st.lists(st.tuples(test_session.events, st.floats(0, 5)), max_size=40),
+    st.lists(st.tuples(test_any_order.events, st.floats(0, 5)), max_size=40),
 )
 @hypothesis_settings(max_examples=300, deadline=None)
 def test_after_every_event_the_deadline_lies_ahead_or_waking_changes_something(
     opened, limits, steps
 ):
-    session = make_session(test_session.OPENING, deepgram.Settings(audio={}, agent={}), limits)
+    session = make_session(test_any_order.OPENING, deepgram.Settings(audio={}, agent={}), limits)
     now, asked_for = 0.0, []
     for step, passed in [(event, 0.0) for event in OPENED[:opened]] + steps:
         now += passed
-        event = test_session.event_of(step, asked_for)
+        event = test_any_order.event_of(step, asked_for)
         asked_for += test_session.ids_of(session.handle(event, now))
         for _ in range(AT_ONCE):
             if session.state is State.CLOSED or session.deadline > now:
@@ -56,7 +56,7 @@ def test_after_every_event_the_deadline_lies_ahead_or_waking_changes_something(
 
 
 def test_a_call_before_settings_are_applied_does_not_wake_the_session_for_ever():
-    session = make_session(test_session.OPENING, deepgram.Settings(audio={}, agent={}))
+    session = make_session(test_any_order.OPENING, deepgram.Settings(audio={}, agent={}))
     session.handle(AgentOpened(), 0.1)
     session.handle(WELCOME, 0.2)
     (called,) = session.handle(test_session.request(test_session.call()), 0.3)
